@@ -1,0 +1,59 @@
+"""What can go wrong with a store.
+
+StoreError (1)
+├── StoreMissing (10)      there is no store in the folder
+├── StoreLocked (11)       another neardup is writing
+├── NoSpace (12)           the disk is full or a quota is reached
+├── StoreVersion (4)       made by another version of neardup, or no neardup store at all
+├── StoreDamaged (4)       bytes on disk are not what was written
+├── SpaceMismatch (2)      the store holds vectors of another model
+└── BadVector (1)          vectors that cosine cannot compare
+
+The number is the exit code of the command that met the error.
+"""
+
+
+class StoreError(Exception):
+    """Base of all store errors; its message says what, where, and what to do next."""
+
+    exit_code = 1
+
+
+class StoreMissing(StoreError):
+    """There is no store in the folder."""
+
+    exit_code = 10
+
+
+class StoreLocked(StoreError):
+    """Another process holds the lock that this work needs."""
+
+    exit_code = 11
+
+
+class NoSpace(StoreError):
+    """The disk is full or a quota is reached; nothing that was committed is touched."""
+
+    exit_code = 12
+
+
+class StoreVersion(StoreError):
+    """The store's format is not one that this neardup reads."""
+
+    exit_code = 4
+
+
+class StoreDamaged(StoreError):
+    """Bytes on disk are not what was written."""
+
+    exit_code = 4
+
+
+class SpaceMismatch(StoreError):
+    """Vectors of one space were offered to a store of another."""
+
+    exit_code = 2
+
+
+class BadVector(StoreError):
+    """Rows that are not finite unit vectors of the store's dimension."""

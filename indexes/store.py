@@ -1,0 +1,218 @@
+"""The store: one folder with a catalog and segments, and the one door to both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from indexes import durable, join, segments
+from indexes.catalog import Catalog, File, Image, Root, Space
+from indexes.errors import BadVector, SpaceMismatch, StoreError
+from indexes.segments import Ids, Scored, Segment, Vectors
+
+
+@dataclass
+class Batch:
+    """What one commit makes visible: new images, the unit vectors of those that have one, and files.
+
+    `vectors` holds a row for each hash in `embedded`, in that order. A file's image is in `images` or in the store already.
+    """
+
+    images: list[Image] = field(default_factory=list)
+    embedded: list[bytes] = field(default_factory=list)
+    vectors: list[Vectors] = field(default_factory=list)
+    files: list[File] = field(default_factory=list)
+
+
+class Store:
+    """A store of images, where they lie, and their vectors. Use it as a context manager.
+
+    Any number of readers may be open beside one writer. Each `add` is all or nothing.
+    """
+
+    def __init__(self, folder: Path, *, write: bool = False) -> None:
+        """Open the store in `folder`; with `write`, make it when it is missing.
+
+        Raises StoreMissing when there is none, StoreVersion when another program or a newer neardup made it.
+        """
+        self.folder = folder
+        self._segments: list[Segment] | None = None
+        if write:
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                for name in ("segments", "tmp"):
+                    (folder / name).mkdir(mode=0o700, exist_ok=True)
+            except OSError as error:
+                raise StoreError(f"{folder} cannot be made: {error.strerror}; name a folder you can write to with --store") from error
+        self.catalog = Catalog(folder, write=write)
+
+    def __enter__(self) -> Store:
+        """The store itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the catalog and of the mapped segments."""
+        self._segments = None
+        self.catalog.close()
+
+    def exclusive(self, wait: float = 0.0) -> AbstractContextManager[None]:
+        """Be the only ingest of this store for a block; waits up to `wait` seconds, then raises StoreLocked."""
+        return durable.lock(self.folder / "ingest.lock", wait)
+
+    # --- the space ---
+
+    @property
+    def space(self) -> Space | None:
+        """The vector space the store is bound to; None before the first ingest."""
+        bound = self.catalog.space()
+        return bound[0] if bound else None
+
+    @property
+    def model(self) -> str | None:
+        """The name by which the model was asked for; None before the first ingest."""
+        bound = self.catalog.space()
+        return bound[1] if bound else None
+
+    def bind(self, space: Space, model: str) -> None:
+        """Bind an empty store to `space`, or check that it is bound to it. Raises SpaceMismatch."""
+        bound = self.catalog.space()
+        if bound is None:
+            with self.catalog.transaction():
+                self.catalog.put_space(space, model)
+        elif bound[0] != space:
+            raise SpaceMismatch(
+                f"{self.folder} holds vectors of {bound[0]}, asked for {space}; leave --model out, or name another folder with --store"
+            )
+        elif bound[1] != model:  # the same weights, reached by another name or path
+            with self.catalog.transaction():
+                self.catalog.put_space(bound[0], model)
+
+    # --- what is there ---
+
+    def has(self, hashes: Sequence[bytes]) -> set[bytes]:
+        """Those of `hashes` (blake3 of a file's bytes) that are images of this store."""
+        return set(self.catalog.image_ids(hashes))
+
+    # --- change ---
+
+    def remember(self, roots: Iterable[Root]) -> None:
+        """Look through these folders from now on."""
+        with self.catalog.transaction():
+            for root in roots:
+                self.catalog.put_root(root)
+
+    def add(self, batch: Batch) -> None:
+        """Make a batch visible, all or nothing. Images that the store has already are left as they are."""
+        space = self.space
+        if space is None:
+            raise SpaceMismatch(f"{self.folder} is not bound to a model yet; bind() it before adding")
+        known = self.has([image.hash for image in batch.images])
+        images = [image for image in batch.images if image.hash not in known]
+        rows = {hash_: row for hash_, row in zip(batch.embedded, batch.vectors, strict=True) if hash_ not in known}
+        if any(row.shape != (space.dim,) for row in rows.values()):
+            raise BadVector(f"vectors of {sorted({row.shape for row in rows.values()})}, the store holds {space.dim} dimensions")
+        ids = {image.hash: id_ for id_, image in enumerate(images, self.catalog.next_image())}
+        written = None
+        if rows:
+            order = np.array([ids[hash_] for hash_ in rows], dtype=np.int64)
+            written = segments.write(self.folder / "segments", self.folder / "tmp", order, np.stack(list(rows.values())))
+        with self.catalog.transaction():
+            segment = self.catalog.put_segment(written.blake3, written.rows, written.size) if written else None
+            for image in images:
+                self.catalog.put_image(ids[image.hash], image, segment if image.hash in rows else None)
+            self.catalog.put_files(batch.files)
+        self._segments = None
+
+    def touch(self, devices: Mapping[int, int]) -> None:
+        """Note the device number that files, by the ids of their `Known`, lie on now."""
+        with self.catalog.transaction():
+            for id_, device in devices.items():
+                self.catalog.put_device(id_, device)
+
+    def begin_run(self) -> int:
+        """Note that an ingest began; returns its number."""
+        with self.catalog.transaction():
+            return self.catalog.begin_run(_now())
+
+    def end_run(self, run: int, outcome: str, coverage: dict[str, Any]) -> None:
+        """Note how an ingest ended, "complete" or "interrupted", and what it saw."""
+        with self.catalog.transaction():
+            self.catalog.end_run(run, _now(), outcome, coverage)
+
+    def remove(self, files: Iterable[int]) -> None:
+        """Forget files, by the ids of their `Known`. Their images and vectors stay, out of all answers, until a file holds them again."""
+        with self.catalog.transaction():
+            self.catalog.remove_files(files)
+
+    # --- search ---
+
+    def _mapped(self) -> list[Segment]:
+        if self._segments is None:
+            space = self.space
+            self._segments = segments.load(self.folder / "segments", self.catalog.segments(), space.dim) if space else []
+        return self._segments
+
+    def vectors(self, images: Sequence[int]) -> dict[int, Vectors]:
+        """The stored vectors (float32) of those of `images` that have one."""
+        wanted = np.asarray(images, dtype=np.int64)
+        found: dict[int, Vectors] = {}
+        for segment in self._mapped():
+            for row in np.flatnonzero(np.isin(segment.ids, wanted)):
+                found[int(segment.ids[row])] = segment.vectors[row].astype(np.float32)
+        return found
+
+    def within(self, queries: Vectors, min_score: float) -> Scored:
+        """Every stored image with score >= min_score to a query row; left numbers the query row, right is an image id. Nothing is capped.
+
+        Images that no file holds any more are not among them. Ordered by query row, then best first, then by id.
+        """
+        self._check_score(min_score)
+        live = self._live_ids()
+        parts = []
+        for segment in self._mapped():
+            found = segments.range_search(queries, segment.vectors, min_score)
+            ids = segment.ids[found.right]
+            keep = np.isin(ids, live)
+            parts.append(Scored(found.left[keep], ids[keep], found.score[keep]))
+        return _sorted(parts)
+
+    def pairs(self, min_score: float, among: Sequence[int] | None = None) -> Scored:
+        """Every unordered pair of stored images with score >= min_score, once, left id < right id, ordered by id. Nothing is capped.
+
+        `among` limits it to these images; otherwise all that a file holds.
+        """
+        self._check_score(min_score)
+        wanted = self._live_ids() if among is None else np.unique(np.asarray(among, dtype=np.int64))
+        parts = list(join.pairs(self._mapped(), wanted, min_score))
+        left, right, score = (np.concatenate([getattr(part, name) for part in parts] or [[]]) for name in ("left", "right", "score"))
+        order = np.lexsort((right, left))
+        return Scored(left[order].astype(np.int64), right[order].astype(np.int64), score[order])
+
+    def _live_ids(self) -> Ids:
+        return np.array(sorted(id_ for id_, _ in self.catalog.live()), dtype=np.int64)
+
+    def _check_score(self, min_score: float) -> None:
+        space = self.space
+        if space is not None and not space.floor <= min_score <= 1.0:
+            raise StoreError(f"threshold {min_score} is out of range; this store answers from {space.floor} (its floor) to 1")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _sorted(parts: Sequence[Scored]) -> Scored:
+    left, right, score = (np.concatenate([getattr(part, name) for part in parts] or [[]]) for name in ("left", "right", "score"))
+    order = np.lexsort((right, -score, left))
+    return Scored(left[order].astype(np.int64), right[order].astype(np.int64), score[order])

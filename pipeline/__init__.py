@@ -1,0 +1,58 @@
+"""The verbs, in the order they happen: scan, decode, embed, ingest; then query, cluster, report.
+
+Names are loaded by their first use, so that `neardup --help` needs no numpy and no model.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.cluster import Group, Member, Photo
+    from pipeline.decode import Failure
+    from pipeline.embedder import Embedder, embed, load
+    from pipeline.errors import BadModel, BadOutput, BadRoot, MissingExtra, PipelineError, UnknownModel
+    from pipeline.ingest import Coverage, IngestOptions, Progress, ingest, resolve_roots
+    from pipeline.query import Answer, Comparison, Match, compare, find_groups, find_matches
+
+_HOMES = {
+    "cluster": ("Group", "Member", "Photo"),
+    "decode": ("Failure",),
+    "embedder": ("Embedder", "embed", "load"),
+    "errors": ("BadModel", "BadOutput", "BadRoot", "MissingExtra", "PipelineError", "UnknownModel"),
+    "ingest": ("Coverage", "IngestOptions", "Progress", "ingest", "resolve_roots"),
+    "query": ("Answer", "Comparison", "Match", "compare", "find_groups", "find_matches"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Answer",
+    "BadModel",
+    "BadOutput",
+    "BadRoot",
+    "Comparison",
+    "Coverage",
+    "Embedder",
+    "Failure",
+    "Group",
+    "IngestOptions",
+    "Match",
+    "Member",
+    "MissingExtra",
+    "Photo",
+    "PipelineError",
+    "Progress",
+    "UnknownModel",
+    "compare",
+    "embed",
+    "find_groups",
+    "find_matches",
+    "ingest",
+    "load",
+    "resolve_roots",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the names above
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,62 @@
+"""Models in ONNX, run by onnxruntime; a small JSON beside the file says what the model is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexes import Space
+from pipeline.decode import View
+from pipeline.errors import BadModel
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+class Onnx:
+    """An ONNX model whose input is uint8 pictures (n, size, size, 3) and whose output is one row for each."""
+
+    def __init__(self, card: Path) -> None:
+        """Read the JSON `card`; the model itself is loaded at the first encode()."""
+        try:
+            self._card: dict[str, Any] = json.loads(card.read_text())
+            self._path = card.with_name(self._card["file"])
+            self.name: str = self._card["name"]
+            self.view = View(**self._card["view"])
+            self.space = Space(
+                backend="onnx",
+                model=self.name,
+                weights=self._card["sha256"],
+                preprocess=str(self.view),
+                dim=self._card["dim"],
+                floor=self._card["floor"],
+                threshold=self._card["threshold"],
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BadModel(f"{card} does not describe a model ({error!r}); install neardup again") from error
+
+    @cached_property
+    def _session(self) -> onnxruntime.InferenceSession:
+        import onnxruntime
+
+        try:
+            weights = self._path.read_bytes()
+        except OSError as error:
+            raise BadModel(f"{self._path} cannot be read: {error.strerror}; install neardup again") from error
+        if hashlib.sha256(weights).hexdigest() != self.space.weights:
+            raise BadModel(f"{self._path} is not the file that its card names (sha256 {self.space.weights[:12]}...); install neardup again")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.enable_cpu_mem_arena = False  # the arena keeps the peak of the largest batch for good, and is no faster here
+        return onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
+
+    def encode(self, views: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """One raw row for each picture, in order."""
+        (rows,) = self._session.run([self._card["output"]], {self._card["input"]: views})
+        return np.asarray(rows, dtype=np.float32)

@@ -1,0 +1,84 @@
+"""Pairs in, groups out: a keeper and its members, each of them at or above the threshold to the keeper itself. Nothing is chained."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from indexes import Image, Scored, Stat
+
+IDENTICAL_BYTES, IDENTICAL_PIXELS, SIMILAR = "identical bytes", "identical pixels", "similar"
+RELATIONS = (IDENTICAL_BYTES, IDENTICAL_PIXELS, SIMILAR)  # closest first
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A file with the image that it holds."""
+
+    path: str
+    stat: Stat
+    image: Image
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A photo of a group, its relation to the keeper, and the cosine of the two."""
+
+    photo: Photo
+    relation: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A keeper and the photos that match it, closest first. The id is the keeper's content, so it outlives renames and other ingests."""
+
+    id: str
+    keeper: Photo
+    members: tuple[Member, ...]
+
+
+def rank(photo: Photo) -> tuple[int, int, int, int, str]:
+    """Sorts the photo to keep first: more pixels, then more bytes, then older, then the shorter path, then the path itself."""
+    return (-photo.image.width * photo.image.height, -photo.image.size, photo.stat.mtime_ns, len(photo.path), photo.path)
+
+
+def relation(image: Image, keeper: Image) -> str:
+    """What two images are to each other, as far as hashes tell."""
+    if image.hash == keeper.hash:
+        return IDENTICAL_BYTES
+    return IDENTICAL_PIXELS if image.pixels == keeper.pixels else SIMILAR
+
+
+def group(pictures: Mapping[int, Sequence[Photo]], edges: Scored) -> list[Group]:
+    """Groups of `pictures` (lists of photos with the same pixels, under an id) joined by `edges` between their ids; ordered by keeper path.
+
+    Pictures are taken best first. Each that is still free becomes a keeper and takes its free neighbours; so every photo is in at most
+    one group, no member is better than its keeper, and the order of ids or of edges does not matter.
+    """
+    near: dict[int, list[tuple[int, float]]] = defaultdict(list)
+    for left, right, score in zip(edges.left.tolist(), edges.right.tolist(), edges.score.tolist(), strict=True):
+        near[left].append((right, score))
+        near[right].append((left, score))
+    best = {id_: min(photos, key=rank) for id_, photos in pictures.items()}
+    free = set(pictures)
+    groups = []
+    for id_ in sorted(pictures, key=lambda id_: rank(best[id_])):
+        if id_ not in free:
+            continue
+        taken = [(other, score) for other, score in near[id_] if other in free]
+        free.difference_update([id_], (other for other, _ in taken))
+        keeper = best[id_]
+        members = [
+            *_members(keeper, pictures[id_], 1.0),
+            *(member for other, score in taken for member in _members(keeper, pictures[other], score)),
+        ]
+        if members:
+            members.sort(key=lambda member: (RELATIONS.index(member.relation), -member.score, member.photo.path))
+            groups.append(Group(keeper.image.hash.hex()[:16], keeper, tuple(members)))
+    return sorted(groups, key=lambda group: group.keeper.path)
+
+
+def _members(keeper: Photo, photos: Iterable[Photo], score: float) -> list[Member]:
+    return [Member(photo, relation(photo.image, keeper.image), score) for photo in photos if photo is not keeper]

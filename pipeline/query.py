@@ -1,0 +1,237 @@
+"""STAGE 2: every stored pair at or above a threshold -> groups; and the same question for one file, or between a few."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexes import Image, Scored, Stat, Store, cosines
+from pipeline.cluster import RELATIONS, SIMILAR, Group, Photo, group, relation
+from pipeline.decode import Decoded, Failure, Recognised, content_hash, decode
+from pipeline.embedder import Embedder, embed
+from pipeline.scan import SourceFile
+
+BATCH = 32  # files that are embedded and searched together
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A photo of the store that a file matches, what it is to it, and their cosine."""
+
+    photo: Photo
+    relation: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the store has of one file, best first; or why the file could not be asked about."""
+
+    file: str
+    matches: tuple[Match, ...] = ()
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A few files against each other: the cosine of each pair as (n, n) float64, 1 on the diagonal, NaN beside a file that failed."""
+
+    files: tuple[str, ...]
+    images: tuple[Image | Failure, ...]
+    scores: NDArray[np.float64]
+
+    def relation(self, one: int, other: int, threshold: float) -> str | None:
+        """What two files are to each other; None when they are below the threshold, or one of them failed."""
+        left, right = self.images[one], self.images[other]
+        if isinstance(left, Failure) or isinstance(right, Failure):
+            return None
+        found = relation(left, right)
+        return found if found != SIMILAR or self.scores[one, other] >= threshold else None
+
+    def pairs(self) -> Iterator[tuple[int, int]]:
+        """The numbers of each pair of files, once."""
+        return combinations(range(len(self.files)), 2)
+
+    def failures(self) -> list[tuple[str, Failure]]:
+        """Files without a picture."""
+        return [(file, image) for file, image in zip(self.files, self.images, strict=True) if isinstance(image, Failure)]
+
+
+def find_groups(store: Store, threshold: float | None = None, under: Sequence[str] = (), *, against_all: bool = False) -> list[Group]:
+    """Groups of near-duplicates among the files of the store, below the folders `under` when any are given. No photo is read.
+
+    With `against_all`, groups may hold files from anywhere, but at least one from below `under`.
+    `threshold` is a cosine (>=), the space's own by default. Each member is at or above it to its keeper. Photos with the same pixels
+    count as one picture; pictures without features are grouped with exact copies alone.
+    """
+    space = store.space
+    if space is None:
+        return []
+    scope = () if against_all else under
+    with store.catalog.snapshot():
+        picture_of: dict[int, int] = {}  # image -> the first image with its pixels
+        first: dict[bytes, int] = {}
+        for image, pixels in store.catalog.live(scope):
+            picture_of[image] = first.setdefault(pixels, image)
+        edges = store.pairs(space.threshold if threshold is None else threshold, among=list(first.values()))
+        images_of: dict[int, list[int]] = defaultdict(list)
+        for image, picture in picture_of.items():
+            images_of[picture].append(image)
+        photos = _photos(store, _involved(store, images_of, edges), scope)
+    pictures: dict[int, list[Photo]] = defaultdict(list)
+    for image, some in photos.items():
+        pictures[picture_of[image]].extend(some)
+    groups = group(pictures, edges)
+    if not (against_all and under):
+        return groups
+    return [one for one in groups if any(_below(photo.path, under) for photo in (one.keeper, *(member.photo for member in one.members)))]
+
+
+def _below(path: str, folders: Sequence[str]) -> bool:
+    return any(path.startswith(folder.rstrip("/") + "/") for folder in folders)
+
+
+def _involved(store: Store, images_of: dict[int, list[int]], edges: Scored) -> list[int]:
+    """Images that can be in a group: those of a picture with an edge, with other images, or with many files."""
+    pictures = set(edges.left.tolist()) | set(edges.right.tolist()) | {picture for picture, images in images_of.items() if len(images) > 1}
+    with_copies = set(store.catalog.images_with_many_files())
+    return [image for picture, images in images_of.items() if picture in pictures or images[0] in with_copies for image in images]
+
+
+def _photos(store: Store, images: Sequence[int], under: Sequence[str] = ()) -> dict[int, list[Photo]]:
+    """The files of `images`; one that is reached by several paths (hard links, links to folders) only once, by its shortest."""
+    about = dict(store.catalog.images(images))
+    found: dict[int, dict[Stat, str]] = defaultdict(dict)
+    for image, path, status in store.catalog.files_of(images):
+        if not under or _below(path, under):
+            before = found[image].get(status)
+            if before is None or (len(path), path) < (len(before), before):
+                found[image][status] = path
+    return {image: [Photo(path, status, about[image]) for status, path in files.items()] for image, files in found.items()}
+
+
+def find_matches(files: Iterable[str], store: Store, embedder: Embedder, threshold: float | None = None) -> Iterator[Answer]:
+    """For each file, inside the library or outside, what the store has of it: identical bytes, identical pixels, then by score; never
+    itself.
+
+    `threshold` is a cosine (>=), the space's own by default. A file whose content is known costs no decoding, and no model is loaded
+    for it.
+    """
+    space = store.space
+    if space is None:
+        yield from (Answer(file) for file in files)
+        return
+    least = space.threshold if threshold is None else threshold
+    remaining = iter(files)
+    while some := list(islice(remaining, BATCH)):
+        yield from _answers(some, store, embedder, least)
+
+
+@dataclass
+class _Asked:
+    """A file that is being asked about: its image, and its vector if it has one."""
+
+    source: SourceFile
+    image: Image
+    vector: NDArray[np.float32] | None = None
+
+
+def _answers(files: Sequence[str], store: Store, embedder: Embedder, least: float) -> Iterator[Answer]:
+    asked: list[_Asked | Failure] = []
+    stored: dict[int, _Asked] = {}
+    fresh: list[tuple[_Asked, NDArray[np.uint8]]] = []
+    for file in files:
+        found = _identify(file, store, embedder)
+        if isinstance(found, Failure):
+            asked.append(found)
+        elif isinstance(found, Decoded):
+            one = _Asked(found.source, found.image)
+            asked.append(one)
+            if not found.image.featureless:
+                fresh.append((one, found.view))
+        else:
+            source, id_ = found
+            asked.append(one := _Asked(source, dict(store.catalog.images([id_]))[id_]))
+            stored[id_] = one
+    if fresh:
+        store.bind(embedder.space, embedder.name)
+        for (one, _), row in zip(fresh, embed(embedder, [view for _, view in fresh]), strict=True):
+            one.vector = row
+    for id_, vector in store.vectors(list(stored)).items():
+        stored[id_].vector = vector
+    for file, each in zip(files, asked, strict=True):
+        yield Answer(file, failure=each) if isinstance(each, Failure) else _answer(file, each, store, least)
+
+
+def _identify(file: str, store: Store, embedder: Embedder) -> tuple[SourceFile, int] | Decoded | Failure:
+    """The stored image that a file holds, by its path if it is unchanged, else by its bytes; or its picture, when the bytes are new."""
+    path = os.path.realpath(file)
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a path that may be no UTF-8, as it was given
+    except OSError as error:
+        return Failure(SourceFile(path, Stat(0, 0, 0, 0, 0)), "unreadable", error.strerror or str(error))
+    source = SourceFile(path, Stat(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev))
+    if not stat.S_ISREG(status.st_mode):
+        return Failure(source, "not a photo", "no regular file")
+    known = store.catalog.known(path)
+    if known and known.image is not None and source.stat.unchanged(known.stat):
+        return source, known.image
+    hash_ = content_hash(source)
+    if isinstance(hash_, Failure):
+        return hash_
+    ids = store.catalog.image_ids([hash_])
+    if ids:
+        return source, ids[hash_]
+    decoded = decode(source, embedder.view)
+    assert not isinstance(decoded, Recognised)  # it was not told of any known content
+    return decoded
+
+
+def _answer(file: str, asked: _Asked, store: Store, least: float) -> Answer:
+    scores = dict.fromkeys(store.catalog.images_with_pixels(asked.image.pixels), 1.0)
+    if asked.vector is not None:
+        found = store.within(asked.vector[np.newaxis], least)
+        scores = dict(zip(found.right.tolist(), found.score.tolist(), strict=True)) | scores
+    matches = [
+        Match(photo, relation(photo.image, asked.image), scores[image])
+        for image, photos in _photos(store, list(scores)).items()
+        for photo in photos
+        if not _same_file(photo, asked.source)
+    ]
+    matches.sort(key=lambda match: (RELATIONS.index(match.relation), -match.score, match.photo.path))
+    return Answer(file, tuple(matches))
+
+
+def _same_file(photo: Photo, source: SourceFile) -> bool:
+    return photo.path == source.path or (photo.stat.inode, photo.stat.device) == (source.stat.inode, source.stat.device)
+
+
+def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
+    """The cosine of each pair of `files`, as a store would score them; no store is needed, and nothing is written."""
+    images: list[Image | Failure] = []
+    views: list[NDArray[np.uint8]] = []
+    at: list[int] = []
+    for number, file in enumerate(files):
+        path = os.path.realpath(file)
+        decoded = decode(SourceFile(path, Stat(0, 0, 0, 0, 0)), embedder.view)
+        assert not isinstance(decoded, Recognised)  # it was not told of any known content
+        if isinstance(decoded, Failure):
+            images.append(decoded)
+        else:
+            images.append(decoded.image)
+            views.append(decoded.view)
+            at.append(number)
+    rows = [embed(embedder, views[start : start + BATCH]) for start in range(0, len(views), BATCH)]
+    scores = np.full((len(files), len(files)), np.nan)
+    if rows:
+        stored = np.concatenate(rows).astype(np.float16)
+        for row, number in zip(stored, at, strict=True):
+            scores[number, at] = cosines(np.broadcast_to(row, stored.shape), stored)
+    return Comparison(tuple(files), tuple(images), scores)

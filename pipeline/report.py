@@ -1,0 +1,232 @@
+"""Groups, answers and comparisons as JSON that scripts can rely on, and as text that a person can read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from indexes import Space, Store
+from pipeline.cluster import SIMILAR, Group, Photo
+from pipeline.ingest import Coverage
+from pipeline.query import Answer, Comparison
+
+SCHEMA_VERSION = 1  # raised only when a field changes or goes; fields may be added
+
+
+def printable(path: str) -> str:
+    """A path that cannot disturb a terminal or a list of lines: control characters and bytes that are no UTF-8 as escapes."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode("ascii") for character in path
+    )
+
+
+def size(count: float) -> str:
+    """Bytes in a unit that fits: 0 B, 12 kB, 3.4 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def counted(number: int, word: str, many: str | None = None) -> str:
+    """A number with its noun: 1 file, 2,000 files."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {many or word + 's'}"
+
+
+# --- JSON ---
+
+
+def space_json(space: Space) -> dict[str, Any]:
+    """A vector space, as `groups` and `compare` print it."""
+    return {key: value for key, value in asdict(space).items() if key not in ("floor", "threshold")}
+
+
+def coverage_json(store: Store, under: Sequence[str] = (), ingest: Coverage | None = None) -> dict[str, Any]:
+    """What an answer is about: photos, distinct contents, those without features, and files without a picture by reason."""
+    files, images, featureless, reasons = store.catalog.counts(under)
+    last = store.catalog.last_run()
+    done: dict[str, Any] = {
+        "files": files,
+        "images": images,
+        "featureless": featureless,
+        "without_picture": reasons,
+        "last_ingest": last.outcome if last else None,
+    }
+    return done | ({"ingest": ingest.as_dict()} if ingest else {})
+
+
+def groups_json(groups: Iterable[Group], space: Space | None, threshold: float | None, coverage: dict[str, Any]) -> dict[str, Any]:
+    """The answer of `groups` and `dedupe`."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "space": space_json(space) if space else None,
+        "threshold": threshold,
+        "groups": [
+            {
+                "id": group.id,
+                "keeper": _photo_json(group.keeper),
+                "members": [
+                    _photo_json(member.photo) | {"relation": member.relation, "score": round(member.score, 6)} for member in group.members
+                ],
+            }
+            for group in groups
+        ],
+        "coverage": coverage,
+    }
+
+
+def _photo_json(photo: Photo) -> dict[str, Any]:
+    return {"path": photo.path, "bytes": photo.image.size, "width": photo.image.width, "height": photo.image.height}
+
+
+def answers_json(answers: Iterable[Answer]) -> list[dict[str, Any]]:
+    """The answer of `query`: one object for each file, in the order they were asked for."""
+    return [answer_json(answer) for answer in answers]
+
+
+def answer_json(answer: Answer) -> dict[str, Any]:
+    """What the store has of one file; "error" where it could not be asked about."""
+    matches = [
+        {"path": match.photo.path, "relation": match.relation, "score": round(match.score, 6)}
+        | {key: value for key, value in _photo_json(match.photo).items() if key != "path"}
+        for match in answer.matches
+    ]
+    failed = {"error": {"reason": answer.failure.reason, "detail": answer.failure.detail}} if answer.failure else {}
+    return {"file": answer.file, "matches": matches, **failed}
+
+
+def comparison_json(comparison: Comparison, space: Space, threshold: float) -> dict[str, Any]:
+    """The answer of `compare`: the matrix, null where a file failed."""
+    scores = [[None if score != score else round(score, 6) for score in row] for row in comparison.scores.tolist()]  # NaN is not itself
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "space": space_json(space),
+        "threshold": threshold,
+        "files": list(comparison.files),
+        "errors": {file: {"reason": failure.reason, "detail": failure.detail} for file, failure in comparison.failures()},
+        "scores": scores,
+        "pairs": [
+            {
+                "a": comparison.files[one],
+                "b": comparison.files[other],
+                "relation": comparison.relation(one, other, threshold),
+                "score": scores[one][other],
+            }
+            for one, other in comparison.pairs()
+        ],
+    }
+
+
+# --- text ---
+
+
+def groups_text(groups: Sequence[Group]) -> Iterable[str]:
+    """One block of lines for each group: the keeper, then its members with what they are to it."""
+    for group in groups:
+        yield f"keep  {_photo_text(group.keeper)}"
+        for member in group.members:
+            relation = member.relation if member.relation != SIMILAR else f"{SIMILAR} {member.score:.3f}"
+            yield f"      {_photo_text(member.photo)}   {relation}"
+        yield ""
+    spare = sum(member.photo.image.size for group in groups for member in group.members)
+    members = sum(len(group.members) for group in groups)
+    yield (
+        f"{counted(len(groups), 'group')}, {counted(members, 'near-duplicate')} beside the keepers, {size(spare)}"
+        if groups
+        else "no near-duplicates"
+    )
+
+
+def _photo_text(photo: Photo) -> str:
+    return f"{printable(photo.path)}   {photo.image.width} x {photo.image.height}, {size(photo.image.size)}"
+
+
+def answer_text(answer: Answer) -> Iterable[str]:
+    """A line for the file, then one for each match."""
+    if answer.failure:
+        return
+    found = counted(len(answer.matches), "match", "matches") if answer.matches else "not in the library"
+    yield f"{printable(answer.file)}: {found}"
+    for match in answer.matches:
+        relation = match.relation if match.relation != SIMILAR else f"{SIMILAR} {match.score:.3f}"
+        yield f"  {relation:<17} {_photo_text(match.photo)}"
+
+
+def comparison_text(comparison: Comparison, threshold: float) -> Iterable[str]:
+    """The score of two files, or the matrix of more."""
+    if len(comparison.files) == 2:
+        if not comparison.failures():
+            yield f"{comparison.scores[0, 1]:.4f}  {comparison.relation(0, 1, threshold) or f'below the threshold of {threshold}'}"
+        return
+    for number, file in enumerate(comparison.files, 1):
+        yield f"{number:>3}  {printable(file)}"
+    yield ""
+    yield "     " + " ".join(f"{number:>6}" for number in range(1, len(comparison.files) + 1))
+    for number, row in enumerate(comparison.scores.tolist(), 1):
+        yield f"{number:>3}  " + " ".join("     -" if score != score else f"{score:6.3f}" for score in row)
+
+
+def coverage_text(coverage: Coverage) -> str:
+    """The closing line of an ingest: every file that was seen is in exactly one of its counts."""
+    parts = [
+        counted(coverage.seen, "file") + " seen",
+        f"{coverage.new:,} new",
+        f"{coverage.unchanged:,} unchanged",
+        f"{coverage.changed:,} changed" if coverage.changed else "",
+        f"{coverage.moved:,} moved",
+        f"{coverage.gone:,} gone",
+        f"{coverage.missing:,} missing but kept" if coverage.missing else "",
+        "skipped " + _reasons(coverage.skipped),
+        "failed " + _reasons(coverage.failed),
+    ]
+    return ", ".join(part for part in parts if part) + f"; {counted(coverage.embedded, 'picture')} embedded"
+
+
+def _reasons(counts: dict[str, int]) -> str:
+    if not counts:
+        return "0"
+    listed = ", ".join(f"{number:,} {reason}" for reason, number in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    return f"{sum(counts.values()):,} ({listed})"
+
+
+def status_json(store: Store) -> dict[str, Any]:
+    """What a store is and holds."""
+    segments = store.catalog.segments()
+    last = store.catalog.last_run()
+    space = store.space
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "store": os.fspath(store.folder),
+        "model": store.model,
+        "space": space_json(space) if space else None,
+        "floor": space.floor if space else None,
+        "threshold": space.threshold if space else None,
+        "roots": [{"path": root.path, "excludes": list(root.excludes), "hidden": root.hidden} for root in store.catalog.roots()],
+        "coverage": coverage_json(store),
+        "vectors": sum(segment.rows for segment in segments),
+        "segments": len(segments),
+        "bytes_on_disk": sum(file.stat().st_size for file in store.folder.rglob("*") if file.is_file()),
+        "last_run": {"started": last.started, "ended": last.ended, "outcome": last.outcome, "coverage": last.coverage} if last else None,
+    }
+
+
+def status_text(status: dict[str, Any]) -> Iterable[str]:
+    """The same for a person."""
+    coverage = status["coverage"]
+    yield f"store       {printable(status['store'])}  ({size(status['bytes_on_disk'])})"
+    space = status["space"]
+    if space:
+        yield f"model       {status['model']}  ({space['dim']} dimensions, threshold {status['threshold']}, floor {status['floor']})"
+    for root in status["roots"]:
+        excludes = f"  without {', '.join(map(printable, root['excludes']))}" if root["excludes"] else ""
+        yield f"root        {printable(root['path'])}{excludes}{'  with hidden files' if root['hidden'] else ''}"
+    featureless = f"{coverage['featureless']:,} without features"
+    yield f"photos      {counted(coverage['files'], 'file')}, {counted(coverage['images'], 'distinct image')}, {featureless}"
+    yield f"no picture  {_reasons(coverage['without_picture'])}"
+    yield f"vectors     {status['vectors']:,} in {counted(status['segments'], 'segment')}"
+    last = status["last_run"]
+    if last:
+        yield f"last ingest {last['outcome']}, {last['ended'] or last['started']}"
