@@ -165,7 +165,9 @@ class Catalog:
             raise StoreMissing(f"there is no store in {folder}; make one with `neardup ingest FOLDER`, or name another with --store")
         mode = "rwc" if write else "ro"
         try:
-            self._db = sqlite3.connect(f"file:{quote(os.fsencode(self.path))}?mode={mode}", uri=True, isolation_level=None, timeout=30.0)
+            # Several threads may ask whether an image is known; SQLite itself takes care that they do so one at a time.
+            uri = f"file:{quote(os.fsencode(self.path))}?mode={mode}"
+            self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30.0, check_same_thread=False)
         except sqlite3.Error as error:
             raise StoreMissing(f"{self.path} cannot be opened: {error}; check the folder's permissions") from error
         try:
@@ -240,14 +242,17 @@ class Catalog:
         finally:
             self._db.execute("COMMIT")
 
-    def _rows(self, sql: str, *values: Any) -> list[Any]:  # noqa: ANN401 - SQLite's own values
+    def _stream(self, sql: str, *values: Any) -> Iterator[Any]:  # noqa: ANN401 - SQLite's own values
         try:
             with closing(self._db.execute(sql, values)) as cursor:
-                return cursor.fetchall()
-        except sqlite3.OperationalError:
-            raise
+                yield from cursor
         except sqlite3.DatabaseError as error:
-            raise StoreDamaged(f"{self.path} is damaged ({error}); restore it from a backup, or ingest into a new --store") from error
+            if error.sqlite_errorcode in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise StoreDamaged(f"{self.path} is damaged ({error}); restore it from a backup, or ingest into a new --store") from error
+            raise
+
+    def _rows(self, sql: str, *values: Any) -> list[Any]:  # noqa: ANN401 - SQLite's own values
+        return list(self._stream(sql, *values))
 
     def _rows_for(self, sql: str, values: Iterable[Any]) -> Iterator[Any]:
         """Rows of `sql`, whose {} stands for a list of values, asked for in chunks."""
@@ -295,7 +300,7 @@ class Catalog:
             "SELECT files.id, path, size, mtime_ns, ctime_ns, inode, device, image, reason"
             " FROM files LEFT JOIN failures ON file = files.id "
         )
-        for id_, path, size, mtime, ctime, inode, device, image, reason in self._db.execute(sql + where, values):
+        for id_, path, size, mtime, ctime, inode, device, image, reason in self._stream(sql + where, *values):
             yield Known(id_, os.fsdecode(path), Stat(size, mtime, ctime, inode, device), image, reason)
 
     def put_files(self, files: Iterable[File]) -> None:

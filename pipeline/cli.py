@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -149,7 +150,8 @@ def _ingest(
     roots, absent = resolve_roots(store, paths, excludes or None, hidden)
     options = IngestOptions(accept_missing=accept_missing, wait_lock=wait_lock)
     _stop_politely()
-    coverage = _shown(ingest(roots, store, _embedder(store, model), options))
+    with _silent_decoders():
+        coverage = _shown(ingest(roots, store, _embedder(store, model), options))
     coverage.absent_roots.extend(absent)
     for path in coverage.absent_roots:
         _tell(f"neardup: {ascii(path)} is no folder now; what is known of it stays in the answers")
@@ -404,6 +406,25 @@ def _stop_politely() -> None:
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
+
+
+@contextmanager
+def _silent_decoders() -> Iterator[None]:
+    """Let what C libraries write to the terminal about odd files go nowhere; our own messages, and tracebacks, still reach it."""
+    real, kept = sys.stderr, os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        with os.fdopen(os.dup(kept), "w", errors="backslashreplace", buffering=1) as still:
+            os.dup2(nowhere, 2)
+            sys.stderr = still
+            try:
+                yield
+            finally:
+                sys.stderr = real
+                os.dup2(kept, 2)
+    finally:
+        os.close(nowhere)
+        os.close(kept)
 
 
 def _shown(progress: Iterator[Progress]) -> Coverage:

@@ -32,10 +32,11 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the store has of one file, best first; or why the file could not be asked about."""
+    """What the store has of one file, best first; whether the file itself is one of the store's; or why it could not be asked about."""
 
     file: str
     matches: tuple[Match, ...] = ()
+    inside: bool = False
     failure: Failure | None = None
 
 
@@ -199,14 +200,11 @@ def _answer(file: str, asked: _Asked, store: Store, least: float) -> Answer:
     if asked.vector is not None:
         found = store.within(asked.vector[np.newaxis], least)
         scores = dict(zip(found.right.tolist(), found.score.tolist(), strict=True)) | scores
-    matches = [
-        Match(photo, relation(photo.image, asked.image), scores[image])
-        for image, photos in _photos(store, list(scores)).items()
-        for photo in photos
-        if not _same_file(photo, asked.source)
-    ]
+    found_photos = [(photo, scores[image]) for image, photos in _photos(store, list(scores)).items() for photo in photos]
+    others = [(photo, score) for photo, score in found_photos if not _same_file(photo, asked.source)]
+    matches = [Match(photo, relation(photo.image, asked.image), score) for photo, score in others]
     matches.sort(key=lambda match: (RELATIONS.index(match.relation), -match.score, match.photo.path))
-    return Answer(file, tuple(matches))
+    return Answer(file, tuple(matches), inside=len(others) < len(found_photos))
 
 
 def _same_file(photo: Photo, source: SourceFile) -> bool:

@@ -95,7 +95,7 @@ def answer_json(answer: Answer) -> dict[str, Any]:
         for match in answer.matches
     ]
     failed = {"error": {"reason": answer.failure.reason, "detail": answer.failure.detail}} if answer.failure else {}
-    return {"file": answer.file, "matches": matches, **failed}
+    return {"file": answer.file, "in_library": answer.inside, "matches": matches, **failed}
 
 
 def comparison_json(comparison: Comparison, space: Space, threshold: float) -> dict[str, Any]:
@@ -148,8 +148,8 @@ def answer_text(answer: Answer) -> Iterable[str]:
     """A line for the file, then one for each match."""
     if answer.failure:
         return
-    found = counted(len(answer.matches), "match", "matches") if answer.matches else "not in the library"
-    yield f"{printable(answer.file)}: {found}"
+    others = counted(len(answer.matches), "match", "matches") if answer.matches else "no other copy" if answer.inside else "no match"
+    yield f"{printable(answer.file)}: {'in the library, ' if answer.inside else 'not in the library, '}{others}"
     for match in answer.matches:
         relation = match.relation if match.relation != SIMILAR else f"{SIMILAR} {match.score:.3f}"
         yield f"  {relation:<17} {_photo_text(match.photo)}"

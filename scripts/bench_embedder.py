@@ -1,0 +1,242 @@
+"""How well embedders know copies of a photo, how far apart they keep different pictures, and how fast they are. Prints Markdown.
+
+    python scripts/bench_embedder.py PHOTOS --lookalikes LOOKALIKES --others TRAIN [--model NAME_OR_CARD.json ...]
+
+PHOTOS holds photos of which no two are alike: some are made copies of, the rest are distractors. LOOKALIKES holds different pictures that
+resemble each other, named THEME_*: distractors too. TRAIN supplies what copies are laid over and collaged with. Every copy goes the way of
+a user's file: written to disk, read by decode(), embedded by embed(). All tables but the last are the same at every run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePath
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from indexes import Root
+from pipeline.backends.onnx import Onnx
+from pipeline.decode import Decoded, View, decode
+from pipeline.embedder import DEFAULT, Embedder, embed, load
+from pipeline.scan import SourceFile, scan
+from scripts.copies import EVERYDAY, HARD
+
+Rows = NDArray[np.float32]
+CARDS = Path(__file__).resolve().parent.parent / "pipeline" / "backends"
+CUTS = (0.60, 0.70, 0.80, 0.85, 0.90)
+EDITS = EVERYDAY | HARD
+RECODED = {"jpeg 60", "jpeg 25", "webp 50"}  # edits that are a lossy file already; all others are saved as JPEG of quality 85
+TURNED = {"mirror", "flip", "turn 90", "turn 180", "turn 270", "transpose", "transverse"}
+GROUPS: dict[str, Callable[[str], bool]] = {
+    "everyday, upright": lambda kind: kind in EVERYDAY and kind not in TURNED,
+    "everyday, turned": lambda kind: kind in TURNED,
+    "everyday": lambda kind: kind in EVERYDAY,
+    "hard": lambda kind: kind in HARD,
+    "all": lambda kind: True,
+}
+BATCH, ROUNDS, THREADS = 32, 25, 2
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Edited photos on disk: their files, the edit of each, and the place of its original among the references."""
+
+    files: list[SourceFile]
+    kinds: list[str]
+    originals: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """All pairs of a copy and a reference by falling score; of equal scores, the wrong pair first."""
+
+    scores: Rows
+    right: NDArray[np.bool_]
+
+    @property
+    def precision(self) -> NDArray[np.float64]:
+        """Precision of all pairs down to each rank."""
+        return np.asarray(np.cumsum(self.right) / np.arange(1, len(self.right) + 1))
+
+    def average_precision(self) -> float:
+        """Micro average precision: all copies in one ranking."""
+        return float(self.precision[self.right].mean())
+
+    def cut(self, precision: float) -> float:
+        """The lowest score at which `precision` is kept; infinite if at none."""
+        kept = np.flatnonzero(self.precision >= precision)
+        return float(self.scores[kept[-1]]) if len(kept) else float("inf")
+
+
+def files(folder: Path) -> list[SourceFile]:
+    """Every file below `folder`, in the order of their paths."""
+    return [found for found in scan([Root(str(folder.resolve()))]) if isinstance(found, SourceFile)]
+
+
+def upright(source: SourceFile) -> Image.Image:
+    """A whole picture, for editing."""
+    with Image.open(source.path) as picture:
+        return ImageOps.exif_transpose(picture).convert("RGB")
+
+
+def make_copies(photos: Sequence[SourceFile], originals: Sequence[int], others: Sequence[SourceFile], seed: int, folder: Path) -> Copies:
+    """Write every edit of each original into `folder`; an edit draws from its own generator, seeded by photo and kind."""
+    kinds: list[str] = []
+    for original in originals:
+        picture = upright(photos[original])
+        for kind, edit in EDITS.items():
+            rng = random.Random(f"{seed} {PurePath(photos[original].path).name} {kind}")
+            edited = edit(picture, upright(rng.choice(others)), rng)
+            if kind in RECODED:
+                edited.save(folder / f"{len(kinds):06}.png", compress_level=1)
+            else:
+                edited.save(folder / f"{len(kinds):06}.jpg", quality=85)
+            kinds.append(kind)
+    return Copies(files(folder), kinds, np.repeat(originals, len(EDITS)))
+
+
+def view_of(source: SourceFile, view: View) -> NDArray[np.uint8]:
+    """The picture as the pipeline shows it to an embedder."""
+    decoded = decode(source, view)
+    if not isinstance(decoded, Decoded):
+        raise SystemExit(f"{source.path} cannot be decoded: {decoded}")
+    return decoded.view
+
+
+def embed_all(embedders: Sequence[Embedder], sources: Sequence[SourceFile]) -> list[Rows]:
+    """Unit rows of all pictures by each embedder; pictures are decoded once for each different view."""
+    rows: list[list[Rows]] = [[] for _ in embedders]
+    for view in dict.fromkeys(embedder.view for embedder in embedders):
+        for start in range(0, len(sources), BATCH):
+            views = [view_of(source, view) for source in sources[start : start + BATCH]]
+            for embedder, mine in zip(embedders, rows, strict=True):
+                if embedder.view == view:
+                    mine.append(embed(embedder, views))
+    return [np.concatenate(mine) for mine in rows]
+
+
+def rank(scores: Rows, originals: NDArray[np.int64]) -> Ranking:
+    """Rank all pairs of `scores` (copies, references)."""
+    right = np.zeros(scores.shape, dtype=bool)
+    right[np.arange(len(originals)), originals] = True
+    order = np.lexsort((right.ravel(), -scores.ravel()))
+    return Ranking(scores.ravel()[order], right.ravel()[order])
+
+
+def speeds(cards: Sequence[Path]) -> list[float]:
+    """Pictures a second by onnxruntime alone, on two threads: medians of batches that take turns, so that a busy moment hits all."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.enable_cpu_mem_arena, options.log_severity_level = THREADS, False, 3
+    runs: list[Callable[[], object]] = []
+    for path in cards:
+        card = json.loads(path.read_text())
+        size = card["view"]["size"]
+        session = onnxruntime.InferenceSession(path.with_name(card["file"]), options, providers=["CPUExecutionProvider"])
+        pixels = np.random.default_rng(0).integers(0, 256, (BATCH, size, size, 3), dtype=np.uint8)
+        runs.append(partial(session.run, [card["output"]], {card["input"]: pixels}))
+    seconds = np.zeros((ROUNDS, len(cards)))
+    for turn in range(-2, ROUNDS):  # the first two warm up, and are overwritten
+        for column, run in enumerate(runs):
+            start = time.perf_counter()
+            run()
+            seconds[turn, column] = time.perf_counter() - start
+    return [float(BATCH / median) for median in np.median(seconds, axis=0)]
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; numbers with a point get three decimals."""
+    texts = [[f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in line] for line in lines]
+    rule = ["---", *("---:" for _ in head[1:])]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, rule, *texts]) + "\n"
+
+
+def copies_table(own: Rows, kinds: Sequence[str], cuts: dict[str, float]) -> str:
+    """The share of each kind whose score with its original is at or above each cut."""
+    chosen = {name: np.array([test(kind) for kind in kinds]) for name, test in GROUPS.items()}
+    chosen |= {kind: np.array([kind == each for each in kinds]) for kind in EDITS}
+    return table(
+        ["copies", *cuts],
+        [[name, *(float((own[mine] >= cut).mean()) for cut in cuts.values())] for name, mine in chosen.items() if mine.any()],
+    )
+
+
+def pairs_table(rows: Rows, folders: Sequence[str], wrong: Rows) -> str:
+    """How many pairs of different pictures reach each cut: within each of `folders`, across them, and `wrong`, of copies and others."""
+    left, right = np.triu_indices(len(rows), 1)
+    scores, names = (rows @ rows.T)[left, right], np.array(folders)
+    groups = {name: scores[(names[left] == name) & (names[right] == name)] for name in dict.fromkeys(folders)}
+    groups |= {"across these": scores[names[left] != names[right]], "copies and others": wrong}
+    return table(
+        ["different pictures", "pairs", "highest", *(f">= {cut:.2f}" for cut in CUTS)],
+        [[name, len(mine), float(mine.max()), *(int((mine >= cut).sum()) for cut in CUTS)] for name, mine in groups.items() if len(mine)],
+    )
+
+
+def card_of(model: str) -> Path | None:
+    """The card of an ONNX model, given itself or by the model's name."""
+    path = Path(model) if model.endswith(".json") else CARDS / f"{model}.json"
+    return path if model.endswith(".json") or path.exists() else None
+
+
+def main() -> None:
+    """Make the copies, embed everything, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path, metavar="PHOTOS")
+    parser.add_argument("--lookalikes", type=Path, required=True)
+    parser.add_argument("--others", type=Path, required=True, metavar="TRAIN")
+    parser.add_argument("--model", nargs="+", default=[DEFAULT], metavar="NAME_OR_CARD.json")
+    parser.add_argument("--bases", type=int, default=150, help="photos to make copies of (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+
+    cards = [card_of(model) for model in given.model]
+    embedders: list[Embedder] = [Onnx(card) if card else load(model) for model, card in zip(given.model, cards, strict=True)]
+    photos, lookalikes = files(given.photos), files(given.lookalikes)
+    references = photos + lookalikes
+    folders = ["photos"] * len(photos) + [PurePath(each.path).name.partition("_")[0] for each in lookalikes]
+    originals = sorted(random.Random(given.seed).sample(range(len(photos)), given.bases))
+    with tempfile.TemporaryDirectory() as folder:
+        copies = make_copies(photos, originals, files(given.others), given.seed, Path(folder))
+        print(f"{len(copies.files)} copies made; embedding", file=sys.stderr)
+        rows = embed_all(embedders, references + copies.files)
+
+    print(f"{given.bases} photos, {len(copies.files)} copies, {len(references)} references, seed {given.seed}\n")
+    everyday = np.array([kind in EVERYDAY for kind in copies.kinds])
+    summary, details = [], []
+    for embedder, mine in zip(embedders, rows, strict=True):
+        scores = mine[len(references) :] @ mine[: len(references)].T
+        every = rank(scores, copies.originals)
+        own = scores[np.arange(len(scores)), copies.originals]
+        at = {"P 99 %": every.cut(0.99), "P 90 %": every.cut(0.90)}
+        average = [rank(scores[part], copies.originals[part]).average_precision() for part in (everyday, ~everyday)]
+        recalls = [float((own[part] >= cut).mean()) for cut in at.values() for part in (everyday, ~everyday, everyday | ~everyday)]
+        summary.append([embedder.name, embedder.view.size, embedder.space.dim, *average, *at.values(), *recalls])
+        details.append(
+            f"## {embedder.name}\n\nShare of the copies at or above each score. R@P99: the score {at['P 99 %']:.3f}, at which 99 % of all "
+            f"pairs of a copy and a reference are right; R@P90: {at['P 90 %']:.3f}.\n\n"
+            + copies_table(own, copies.kinds, {"R@P99": at["P 99 %"], "R@P90": at["P 90 %"]} | {f">= {cut:.2f}": cut for cut in CUTS})
+            + "\nPairs of different pictures at or above each score.\n\n"
+            + pairs_table(mine[: len(references)], folders, every.scores[~every.right])
+        )
+    parts = ("everyday", "hard", "all")
+    head = ["model", "size", "dim", "uAP everyday", "uAP hard", "score at P99", "score at P90"]
+    head += [f"R@P{percent} {part}" for percent in (99, 90) for part in parts]
+    print(table(head, summary), *details, sep="\n")
+    timed = [card for card in cards if card]
+    print("## Speed\n")
+    print(table(["model", "images/s"], [[Onnx(card).name, round(speed)] for card, speed in zip(timed, speeds(timed), strict=True)]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Pictures drawn by code: scenes, and what happens to them."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from indexes import Batch, File, Space, Stat, Store
+from indexes import Image as StoredImage
+
+DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the folder of real pictures is not here")
+
+SPACE = Space("test", "test", "0" * 64, "none", 16, -1.0, 0.9)
+
+
+def scene(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
+    """A picture of shapes on a graded ground; another seed is another scene."""
+    rng = random.Random(seed)
+    width, height = size
+    x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
+    low, high = (np.array([rng.randrange(40, 220) for _ in range(3)]) for _ in range(2))
+    slope = (x * rng.random() + y * rng.random())[..., None] / 2
+    picture = Image.fromarray((low + (high - low) * slope).astype(np.uint8))
+    draw = ImageDraw.Draw(picture)
+    for _ in range(rng.randrange(6, 14)):
+        colour = tuple(rng.randrange(256) for _ in range(3))
+        left, top = rng.uniform(-0.1, 0.9) * width, rng.uniform(-0.1, 0.9) * height
+        box = (left, top, left + rng.uniform(0.05, 0.5) * width, top + rng.uniform(0.05, 0.5) * height)
+        rng.choice([draw.ellipse, draw.rectangle])(box, fill=colour)
+        draw.line([rng.uniform(0, width), rng.uniform(0, height), rng.uniform(0, width), rng.uniform(0, height)], fill=colour, width=3)
+    return picture
+
+
+def jpeg(picture: Image.Image, quality: int = 90, **options: object) -> bytes:
+    """The picture's bytes as a JPEG."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality, **options)
+    return buffer.getvalue()
+
+
+def saved(path: Path, picture: Image.Image, **options: object) -> Path:
+    """`path`, after the picture was saved there, its folders made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, **options)
+    return path
+
+
+def unit_rows(seed: int, rows: int, dim: int = SPACE.dim) -> NDArray[np.float32]:
+    """Rows of length 1 in a few tight clusters, some of them equal, as a library with copies has them."""
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((max(1, rows // 4), dim))
+    made = centres[rng.integers(len(centres), size=rows)] + rng.choice([0.0, 0.02, 0.3], size=(rows, 1)) * rng.standard_normal((rows, dim))
+    return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
+
+
+def name_of(number: int) -> bytes:
+    """The hash of test image `number`."""
+    return number.to_bytes(32, "big")
+
+
+def batch_of(numbers: list[int], rows: NDArray[np.float32]) -> Batch:
+    """A batch of images without pixels, number n with row rows[n], one file each."""
+    hashes = [name_of(number) for number in numbers]
+    stats = [Stat(1, number, number, number, 1) for number in numbers]
+    return Batch(
+        images=[StoredImage(hash_, hash_, 10, 10, "PNG", 1, False) for hash_ in hashes],
+        embedded=hashes,
+        vectors=[rows[number] for number in numbers],
+        files=[File(f"/p/{number}", stat, hash_) for number, stat, hash_ in zip(numbers, stats, hashes, strict=True)],
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An empty store, bound to SPACE, open for writing."""
+    with Store(tmp_path / "store", write=True) as opened:
+        opened.bind(SPACE, "test")
+        yield opened
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of six files: a scene, its re-encoded, smaller and byte-identical copies, and two other scenes."""
+    folder = tmp_path / "photos"
+    original = scene(1, (640, 480))
+    saved(folder / "a.png", original)
+    saved(folder / "a small.jpg", original.resize((400, 300)), quality=85)
+    saved(folder / "sub" / "a.jpg", original, quality=70)
+    (folder / "sub" / "a copy.png").write_bytes((folder / "a.png").read_bytes())
+    saved(folder / "b.jpg", scene(2, (640, 480)))
+    saved(folder / "c.webp", scene(3, (640, 480)))
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command line in this process with a store of its own: (exit code, stdout, stderr)."""
+    from click.testing import CliRunner
+
+    from pipeline.cli import main
+
+    monkeypatch.setenv("NEARDUP_STORE", str(tmp_path / "library"))
+
+    def ran(*words: str | os.PathLike[str], stdin: bytes | None = None) -> tuple[int, str, str]:
+        result = CliRunner().invoke(main, [os.fspath(word) for word in words], input=stdin)
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, result.stdout, result.stderr
+
+    return ran

@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis.strategies import floats, integers, lists, permutations
+from numpy.typing import NDArray
+
+from indexes import (
+    BadVector,
+    Root,
+    Scored,
+    Space,
+    SpaceMismatch,
+    StoreDamaged,
+    StoreError,
+    StoreLocked,
+    StoreMissing,
+    StoreVersion,
+    durable,
+    segments,
+)
+from indexes import Store as OpenStore
+from tests.conftest import SPACE, batch_of, name_of, unit_rows
+
+
+def as_pairs(found: Scored, hashes: dict[int, bytes]) -> dict[frozenset[bytes], float]:
+    named = zip(found.left.tolist(), found.right.tolist(), found.score.tolist(), strict=True)
+    return {frozenset((hashes[left], hashes[right])): score for left, right, score in named}
+
+
+def brute_force(rows: NDArray[np.float32], least: float) -> set[frozenset[bytes]]:
+    """Every pair of stored rows with a cosine at or above `least`, in float64, of the vectors as they are stored."""
+    stored = rows.astype(np.float16).astype(np.float64)
+    stored /= np.linalg.norm(stored, axis=1, keepdims=True)
+    scores = np.round(stored @ stored.T, 12)
+    left, right = np.nonzero(np.triu(scores >= least, 1))
+    return {frozenset((name_of(int(a)), name_of(int(b)))) for a, b in zip(left, right, strict=True)}
+
+
+def hashes_of(store: OpenStore) -> dict[int, bytes]:
+    return {id_: image.hash for id_, image in store.catalog.images([id_ for id_, _ in store.catalog.live()])}
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=integers(0, 2**32 - 1), count=integers(1, 60), least=floats(-1, 1), cuts=lists(integers(0, 60), max_size=4))
+def test_pairs_and_within_equal_brute_force(seed: int, count: int, least: float, cuts: list[int]) -> None:
+    rows = unit_rows(seed, count)
+    ends = sorted({min(cut, count) for cut in cuts} | {0, count})
+    with tempfile.TemporaryDirectory() as folder, OpenStore(Path(folder), write=True) as store:
+        store.bind(SPACE, "test")
+        for start, end in zip(ends, ends[1:], strict=False):
+            store.add(batch_of(list(range(start, end)), rows))
+        hashes = hashes_of(store)
+        assert set(as_pairs(store.pairs(least), hashes)) == brute_force(rows, least)
+        found = store.within(rows, least)
+        hits = {(int(row), hashes[int(id_)]) for row, id_ in zip(found.left, found.right, strict=True)}
+        scores = rows.astype(np.float64) @ rows.astype(np.float16).astype(np.float64).T
+        sure = {(a, name_of(b)) for a, b in np.argwhere(scores >= least + 1e-3).tolist()}
+        possible = {(a, name_of(b)) for a, b in np.argwhere(scores >= least - 1e-3).tolist()}
+        assert sure <= hits <= possible
+
+
+def test_a_vector_finds_itself_at_one(store: OpenStore) -> None:
+    rows = unit_rows(7, 50)
+    store.add(batch_of(list(range(50)), rows))
+    ids = sorted(hashes_of(store))
+    stored = np.stack([store.vectors(ids)[id_] for id_ in ids])
+    found = store.within(stored, 1.0)
+    assert set(zip(found.left.tolist(), found.right.tolist(), strict=True)) >= set(enumerate(ids))
+    assert (found.score == 1.0).all()
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=integers(0, 2**32 - 1), order=permutations(list(range(24))), size=integers(1, 24))
+def test_adding_in_any_order_equals_one_batch(seed: int, order: list[int], size: int) -> None:
+    rows = unit_rows(seed, 24)
+    answers = []
+    for parts in ([list(range(24))], [order[start : start + size] for start in range(0, 24, size)]):
+        with tempfile.TemporaryDirectory() as folder, OpenStore(Path(folder), write=True) as store:
+            store.bind(SPACE, "test")
+            for numbers in parts:
+                store.add(batch_of(numbers, rows))
+            answers.append(as_pairs(store.pairs(0.5), hashes_of(store)))
+    assert answers[0] == answers[1]  # to the last bit
+
+
+def test_blocks_of_any_size_give_the_same_pairs(store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = unit_rows(3, 90)
+    for start in range(0, 90, 20):
+        store.add(batch_of(list(range(start, min(start + 20, 90))), rows))
+    whole = as_pairs(store.pairs(0.8), hashes_of(store))
+    assert whole
+    for size in (1, 7, 45, 90):
+        monkeypatch.setattr("indexes.join.STORED_BLOCK", size)
+        monkeypatch.setattr("indexes.segments.STORED_BLOCK", size)
+        monkeypatch.setattr("indexes.segments.QUERY_BLOCK", size)
+        assert as_pairs(store.pairs(0.8), hashes_of(store)) == whole
+
+
+def test_removed_files_leave_the_answers_and_come_back_without_a_vector(store: OpenStore) -> None:
+    rows = unit_rows(5, 20)
+    store.add(batch_of(list(range(20)), rows))
+    before = as_pairs(store.pairs(0.9), hashes_of(store))
+    gone = store.catalog.known("/p/3")
+    assert gone is not None
+    store.remove([gone.id])
+    after = as_pairs(store.pairs(0.9), hashes_of(store))
+    assert set(after) == {pair for pair in before if name_of(3) not in pair}
+    assert name_of(3) not in {hashes_of(store)[int(id_)] for id_ in store.within(rows[3:4], 0.9).right}
+    back = batch_of([3], rows)
+    back.images, back.embedded, back.vectors = [], [], []
+    store.add(back)
+    assert as_pairs(store.pairs(0.9), hashes_of(store)) == before
+
+
+def test_a_batch_is_all_or_nothing(store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = unit_rows(1, 10)
+    store.add(batch_of([0, 1, 2], rows))
+
+    def cut_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.catalog, "put_files", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            store.add(batch_of([3, 4, 5], rows))
+    assert set(hashes_of(store).values()) == {name_of(number) for number in range(3)}
+    assert store.catalog.known("/p/4") is None
+    store.add(batch_of([3, 4, 5], rows))
+    assert set(as_pairs(store.pairs(-1), hashes_of(store))) == brute_force(rows[:6], -1)
+
+
+def test_a_reader_sees_whole_batches_and_is_not_blocked(store: OpenStore) -> None:
+    rows = unit_rows(1, 10)
+    store.add(batch_of([0, 1, 2], rows))
+    with OpenStore(store.folder) as reader, store.catalog.transaction():
+        assert len(reader.catalog.live()) == 3
+    with OpenStore(store.folder) as reader:
+        with reader.catalog.snapshot():
+            assert len(reader.catalog.live()) == 3
+            store.add(batch_of([3, 4], rows))
+            assert len(reader.catalog.live()) == 3
+        assert len(reader.catalog.live()) == 5
+
+
+def test_plain_faiss_reads_a_segment(store: OpenStore) -> None:
+    import faiss
+
+    rows = unit_rows(1, 10)
+    store.add(batch_of(list(range(10)), rows))
+    (file,) = (store.folder / "segments").iterdir()
+    index = faiss.read_index(str(file))
+    scores, ids = index.search(rows, 1)
+    hashes = hashes_of(store)
+    best = (rows.astype(np.float64) @ rows.T.astype(np.float64)).max(axis=1)
+    assert np.allclose(scores[:, 0], best, atol=1e-3)
+    assert {hashes[int(id_)] for id_ in ids[:, 0]} <= {name_of(number) for number in range(10)}
+
+
+def test_vectors_that_cosine_cannot_compare_are_refused(store: OpenStore) -> None:
+    rows = unit_rows(1, 4)
+    for bad in (rows * 2, rows * np.float32(np.nan), rows * 0):
+        with pytest.raises(BadVector):
+            store.add(batch_of([0, 1, 2, 3], bad))
+    with pytest.raises(BadVector, match="16 dimensions"):
+        store.add(batch_of([0], unit_rows(1, 1, dim=8)))
+    assert not store.catalog.live()
+    assert not list((store.folder / "tmp").iterdir())
+
+
+def test_a_store_is_bound_to_its_space(store: OpenStore) -> None:
+    store.bind(SPACE, "test")
+    other = Space("test", "other", "1" * 64, "none", 16, -1.0, 0.9)
+    with pytest.raises(SpaceMismatch, match="another folder"):
+        store.bind(other, "other")
+    store.bind(Space("test", "test", "0" * 64, "none", 16, 0.1, 0.2), "elsewhere")  # thresholds do not tell spaces apart
+    assert store.model == "elsewhere"
+    assert store.space is not None
+    assert store.space.threshold == 0.9
+
+
+def test_thresholds_below_the_floor_are_refused(tmp_path: Path) -> None:
+    with OpenStore(tmp_path, write=True) as store:
+        store.bind(Space("test", "test", "0" * 64, "none", 16, 0.6, 0.9), "test")
+        for least in (0.59, 1.01):
+            with pytest.raises(StoreError, match="0.6"):
+                store.pairs(least)
+        assert len(store.pairs(0.6).score) == 0
+
+
+def test_every_changed_byte_of_a_segment_is_noticed(store: OpenStore) -> None:
+    store.add(batch_of(list(range(10)), unit_rows(1, 10)))
+    (file,) = (store.folder / "segments").iterdir()
+    sound = file.read_bytes()
+    rng = np.random.default_rng(0)
+    for at in rng.integers(len(sound), size=60).tolist():
+        file.write_bytes(sound[:at] + bytes([sound[at] ^ (1 << int(rng.integers(8)))]) + sound[at + 1 :])
+        with OpenStore(store.folder) as reader, pytest.raises(StoreDamaged, match=file.name):
+            reader.pairs(0.5)
+    for length in (0, 1, len(sound) // 2, len(sound) - 1):
+        file.write_bytes(sound[:length])
+        with OpenStore(store.folder) as reader, pytest.raises(StoreDamaged, match=file.name):
+            reader.pairs(0.5)
+    file.unlink()
+    with OpenStore(store.folder) as reader, pytest.raises(StoreDamaged, match=file.name):
+        reader.pairs(0.5)
+
+
+def test_what_is_no_store_is_told_from_a_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreMissing, match="neardup ingest"):
+        OpenStore(tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "catalog.db").write_text("this is no database, but it is long enough to be read as the header of one" * 20)
+    with pytest.raises(StoreVersion, match="no neardup store"):
+        OpenStore(tmp_path / "text")
+    (tmp_path / "foreign").mkdir()
+    with sqlite3.connect(tmp_path / "foreign" / "catalog.db") as foreign:
+        foreign.execute("CREATE TABLE notes (text TEXT)")
+    foreign.close()
+    for write in (False, True):
+        with pytest.raises(StoreVersion, match="another program"):
+            OpenStore(tmp_path / "foreign", write=write)
+
+
+def test_a_newer_store_is_left_alone(store: OpenStore) -> None:
+    with store.catalog.transaction():
+        store.catalog._db.execute("PRAGMA user_version = 99")
+    for write in (False, True):
+        with pytest.raises(StoreVersion, match="upgrade neardup"):
+            OpenStore(store.folder, write=write)
+
+
+def test_one_ingest_at_a_time(store: OpenStore) -> None:
+    """The lock of a killed process is free; that of a living one names it."""
+    code = "import sys; from pathlib import Path; from indexes import durable\nwith durable.lock(Path(sys.argv[1])): print(1, flush=True); sys.stdin.read()"
+    lock = store.folder / "ingest.lock"
+    with subprocess.Popen([sys.executable, "-c", code, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(StoreLocked, match=str(other.pid)), store.exclusive():
+            pass
+        other.kill()
+        other.wait()
+        with store.exclusive():
+            pass
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(store: OpenStore) -> None:
+    """A process that may not write larger files meets the limit early, late, and inside FAISS's own writing."""
+    code = (
+        "import resource, signal, sys; from pathlib import Path; import numpy as np\n"
+        "from indexes import NoSpace, segments\n"
+        "folder = Path(sys.argv[1]); signal.signal(signal.SIGXFSZ, signal.SIG_IGN); rows = np.tile(np.eye(16, dtype=np.float32), (200, 1))\n"
+        "for size in [*range(0, 130000, 9000), 10**6]:\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))\n"
+        "    try: print(size, segments.write(folder / 'segments', folder / 'tmp', np.arange(3200), rows).size)\n"
+        "    except NoSpace: print(size, 'full')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, store.folder], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    outcome = {int(limit): word for limit, word in (line.split() for line in done.stdout.splitlines())}
+    whole = int(outcome[10**6])
+    assert whole > 100_000
+    assert outcome == {limit: "full" if limit < whole else str(whole) for limit in outcome}
+    assert not list((store.folder / "tmp").iterdir())
+    assert [file.stat().st_size for file in (store.folder / "segments").iterdir()] == [whole]
+
+
+def test_roots_keep_names_that_are_no_utf8(store: OpenStore) -> None:
+    odd = os.fsdecode(b"/photos/caf\xe9\n")
+    store.remember([Root(odd, ("*.gif",), True)])
+    assert store.catalog.roots() == [Root(odd, ("*.gif",), True)]
+
+
+def test_a_durable_file_is_whole_or_absent(tmp_path: Path) -> None:
+    def half(file: durable.HashingFile) -> None:
+        file.write(b"half")
+        raise RuntimeError("cut")
+
+    with pytest.raises(RuntimeError, match="cut"):
+        durable.write(tmp_path, ".x", half, tmp_path)
+    assert not list(tmp_path.iterdir())
+    name, size = durable.write(tmp_path, ".x", lambda file: file.write(b"whole") and None, tmp_path)
+    assert (tmp_path / f"{name}.x").read_bytes() == b"whole"
+    assert size == 5
+
+
+def test_cosines_do_not_depend_on_batching() -> None:
+    rows = unit_rows(2, 101, dim=256)
+    left, right = rows[:100], rows[1:]
+    whole = segments.cosines(left, right)
+    assert whole.tolist() == [float(segments.cosines(left[n : n + 1], right[n : n + 1])[0]) for n in range(100)]
