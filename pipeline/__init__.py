@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pipeline.decode import Failure
     from pipeline.embedder import Embedder, embed, load
     from pipeline.errors import BadModel, BadOutput, BadRoot, MissingExtra, PipelineError, UnknownModel
-    from pipeline.ingest import Coverage, IngestOptions, Progress, ingest, resolve_roots
+    from pipeline.ingest import Coverage, IngestOptions, Progress, ingest_roots, resolve_roots
     from pipeline.query import Answer, Comparison, Match, compare, find_groups, find_matches
 
 _HOMES = {
@@ -19,7 +19,7 @@ _HOMES = {
     "decode": ("Failure",),
     "embedder": ("Embedder", "embed", "load"),
     "errors": ("BadModel", "BadOutput", "BadRoot", "MissingExtra", "PipelineError", "UnknownModel"),
-    "ingest": ("Coverage", "IngestOptions", "Progress", "ingest", "resolve_roots"),
+    "ingest": ("Coverage", "IngestOptions", "Progress", "ingest_roots", "resolve_roots"),
     "query": ("Answer", "Comparison", "Match", "compare", "find_groups", "find_matches"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -46,7 +46,7 @@ __all__ = [
     "embed",
     "find_groups",
     "find_matches",
-    "ingest",
+    "ingest_roots",
     "load",
     "resolve_roots",
 ]

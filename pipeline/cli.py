@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
@@ -145,13 +145,13 @@ def _ingest(
     wait_lock: float,
 ) -> tuple[Coverage, list[str]]:
     """Ingest and show how it goes; returns the coverage and the real paths of the roots."""
-    from pipeline.ingest import IngestOptions, ingest, resolve_roots
+    from pipeline.ingest import IngestOptions, ingest_roots, resolve_roots
 
     roots, absent = resolve_roots(store, paths, excludes or None, hidden)
     options = IngestOptions(accept_missing=accept_missing, wait_lock=wait_lock)
     _stop_politely()
     with _silent_decoders():
-        coverage = _shown(ingest(roots, store, _embedder(store, model), options))
+        coverage = _shown(ingest_roots(roots, store, _embedder(store, model), options))
     coverage.absent_roots.extend(absent)
     for path in coverage.absent_roots:
         _tell(f"neardup: {ascii(path)} is no folder now; what is known of it stays in the answers")
@@ -411,20 +411,28 @@ def _stop_politely() -> None:
 @contextmanager
 def _silent_decoders() -> Iterator[None]:
     """Let what C libraries write to the terminal about odd files go nowhere; our own messages, and tracebacks, still reach it."""
-    real, kept = sys.stderr, os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    ours = sys.stderr
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         with os.fdopen(os.dup(kept), "w", errors="backslashreplace", buffering=1) as still:
+            if _is_descriptor_2(ours):
+                sys.stderr = still
             os.dup2(nowhere, 2)
-            sys.stderr = still
             try:
                 yield
             finally:
-                sys.stderr = real
                 os.dup2(kept, 2)
+                sys.stderr = ours
     finally:
         os.close(nowhere)
         os.close(kept)
+
+
+def _is_descriptor_2(stream: TextIO) -> bool:
+    try:
+        return stream.fileno() == 2
+    except OSError:  # captured, in a test or an embedding program
+        return False
 
 
 def _shown(progress: Iterator[Progress]) -> Coverage:

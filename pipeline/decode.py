@@ -227,7 +227,7 @@ def _picture(source: SourceFile, data: bytes, digest: bytes, view: View) -> Deco
         raise _Refused("too many pixels", str(error) or "out of memory") from error
     except BROKEN as error:
         detail = " ".join(str(error).split())[:200] or type(error).__name__
-        raise _Refused("truncated" if "truncated" in detail or isinstance(error, EOFError) else "damaged", detail) from error
+        raise _Refused("truncated" if "truncated" in detail.lower() or isinstance(error, EOFError) else "damaged", detail) from error
     return Decoded(source, Image(digest, pixels, width, height, format_, len(data), is_featureless(fitted)), fitted)
 
 
@@ -325,10 +325,12 @@ def _fitted(plain: Pillow.Image, view: View) -> NDArray[np.uint8]:
     width, height = plain.size
     if view.fit == "squash":
         target = (size, size)
+    elif view.fit == "shortest":  # the rounding of torchvision's Resize and, below, of open_clip's ResizeKeepRatio
+        short = min(width, height)
+        target = (int(size * width / short), int(size * height / short))
     else:
-        ends = min if view.fit == "shortest" else max
-        scale = size / ends(width, height)
-        target = (max(1, int(width * scale)), max(1, int(height * scale)))
+        ratio = max(width, height) / size
+        target = (max(1, round(width / ratio)), max(1, round(height / ratio)))
     if max(target) > 64 * size:  # a strip: as much of its middle as can show at all
         plain = _middle(plain, (min(width, 64 * height), min(height, 64 * width)))
         return _fitted(plain, view)
@@ -344,12 +346,12 @@ def _fitted(plain: Pillow.Image, view: View) -> NDArray[np.uint8]:
 
 def _middle(picture: Pillow.Image, size: tuple[int, int], fill: int = 0) -> Pillow.Image:
     """The middle of a picture, on `fill` grey where it is smaller than `size`."""
+    if picture.width < size[0] or picture.height < size[1]:
+        ground = Pillow.new("RGB", size, (fill, fill, fill))
+        ground.paste(picture, ((size[0] - picture.width) // 2, (size[1] - picture.height) // 2))
+        return ground
     left, top = round((picture.width - size[0]) / 2.0), round((picture.height - size[1]) / 2.0)
-    if left >= 0 and top >= 0:
-        return picture.crop((left, top, left + size[0], top + size[1]))
-    ground = Pillow.new("RGB", size, (fill, fill, fill))
-    ground.paste(picture, (-left, -top))
-    return ground
+    return picture.crop((left, top, left + size[0], top + size[1]))
 
 
 def is_featureless(view: NDArray[np.uint8]) -> bool:

@@ -104,7 +104,7 @@ def resolve_roots(store: Store, paths: Sequence[str], excludes: Sequence[str] | 
     return roots, absent
 
 
-def ingest(roots: Sequence[Root], store: Store, embedder: Embedder, options: IngestOptions | None = None) -> Iterator[Progress]:
+def ingest_roots(roots: Sequence[Root], store: Store, embedder: Embedder, options: IngestOptions | None = None) -> Iterator[Progress]:
     """Bring the store up to date with the files below `roots`, which are remembered. Safe to stop at any yield and to run again.
 
     A file is read again only when its size, times or inode changed; content that is known is never embedded again. Files that vanished

@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,14 +41,14 @@ def scene(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
     return picture
 
 
-def jpeg(picture: Image.Image, quality: int = 90, **options: object) -> bytes:
+def jpeg(picture: Image.Image, quality: int = 90, **options: Any) -> bytes:
     """The picture's bytes as a JPEG."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=quality, **options)
     return buffer.getvalue()
 
 
-def saved(path: Path, picture: Image.Image, **options: object) -> Path:
+def saved(path: Path, picture: Image.Image, **options: Any) -> Path:
     """`path`, after the picture was saved there, its folders made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path, **options)
@@ -59,7 +60,8 @@ def unit_rows(seed: int, rows: int, dim: int = SPACE.dim) -> NDArray[np.float32]
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((max(1, rows // 4), dim))
     made = centres[rng.integers(len(centres), size=rows)] + rng.choice([0.0, 0.02, 0.3], size=(rows, 1)) * rng.standard_normal((rows, dim))
-    return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
+    rows_of_length_1: NDArray[np.float32] = (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
+    return rows_of_length_1
 
 
 def name_of(number: int) -> bytes:

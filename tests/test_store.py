@@ -241,7 +241,10 @@ def test_a_newer_store_is_left_alone(store: OpenStore) -> None:
 
 def test_one_ingest_at_a_time(store: OpenStore) -> None:
     """The lock of a killed process is free; that of a living one names it."""
-    code = "import sys; from pathlib import Path; from indexes import durable\nwith durable.lock(Path(sys.argv[1])): print(1, flush=True); sys.stdin.read()"
+    code = (
+        "import sys; from pathlib import Path; from indexes import durable\n"
+        "with durable.lock(Path(sys.argv[1])): print(1, flush=True); sys.stdin.read()"
+    )
     lock = store.folder / "ingest.lock"
     with subprocess.Popen([sys.executable, "-c", code, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
@@ -259,7 +262,8 @@ def test_a_full_disk_is_named_and_leaves_nothing(store: OpenStore) -> None:
     code = (
         "import resource, signal, sys; from pathlib import Path; import numpy as np\n"
         "from indexes import NoSpace, segments\n"
-        "folder = Path(sys.argv[1]); signal.signal(signal.SIGXFSZ, signal.SIG_IGN); rows = np.tile(np.eye(16, dtype=np.float32), (200, 1))\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "folder = Path(sys.argv[1]); rows = np.tile(np.eye(16, dtype=np.float32), (200, 1))\n"
         "for size in [*range(0, 130000, 9000), 10**6]:\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))\n"
         "    try: print(size, segments.write(folder / 'segments', folder / 'tmp', np.arange(3200), rows).size)\n"
@@ -289,7 +293,11 @@ def test_a_durable_file_is_whole_or_absent(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="cut"):
         durable.write(tmp_path, ".x", half, tmp_path)
     assert not list(tmp_path.iterdir())
-    name, size = durable.write(tmp_path, ".x", lambda file: file.write(b"whole") and None, tmp_path)
+
+    def whole(file: durable.HashingFile) -> None:
+        file.write(b"whole")
+
+    name, size = durable.write(tmp_path, ".x", whole, tmp_path)
     assert (tmp_path / f"{name}.x").read_bytes() == b"whole"
     assert size == 5
 

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
 # No copy set has been measured for these models: a cosine of .95 is the usual choice for CLIP towers.
 FLOOR, THRESHOLD = 0.80, 0.95
-PREPROCESS = {"size", "mean", "std", "interpolation", "resize_mode", "fill_color"}
+PREPROCESS = {"mean", "std", "interpolation", "resize_mode", "fill_color"}  # not "size": as in open_clip, the tower's own counts
+RESAMPLES = {"bicubic": "bicubic", "bilinear": "bilinear", "random": "bicubic"}  # open_clip's words; random is for training
 
 
 @dataclass(frozen=True)
 class _Tower:
+    called: str
     model: torch.nn.Module
     device: torch.device
     mean: torch.Tensor
@@ -43,9 +45,10 @@ class OpenClip:
     def __init__(self, model: str) -> None:
         """Note which model; raises UnknownModel when `model` has none of the three forms."""
         head, slash, tail = model.partition("/")
+        self._path: Path | None
         if "@" in head or (not slash and "@" in model):
             self._arch, _, path = model.partition("@")
-            self._path: Path | None = Path(path).absolute()
+            self._path = Path(path).absolute() if path else None
             self._tag, self._revision = "", None
         else:
             self._arch, self._path = head, None
@@ -72,7 +75,8 @@ class OpenClip:
         """The space that the sha256 of the weights file stands for, wherever the file lies."""
         tower = self._tower
         mean, std = (",".join(f"{number:.6g}" for number in numbers.flatten().tolist()) for numbers in (tower.mean, tower.std))
-        return Space("open_clip", self._arch, tower.weights, f"{tower.view} mean {mean} std {std}", tower.dim, FLOOR, THRESHOLD)
+        fill = f" fill {tower.view.fill}" if tower.view.fit == "longest" else ""
+        return Space("open_clip", tower.called, tower.weights, f"{tower.view}{fill} mean {mean} std {std}", tower.dim, FLOOR, THRESHOLD)
 
     def encode(self, views: NDArray[np.uint8]) -> NDArray[np.float32]:
         """One raw row for each picture, in order; in float32, on the GPU where there is one."""
@@ -95,7 +99,8 @@ class OpenClip:
             raise MissingExtra(
                 f"open_clip models need packages that are not installed ({error.name}); run `pip install 'neardup[clip]'`"
             ) from error
-        config = open_clip.get_model_config(self._arch)
+        # Asked only for names on its list: a hub's or a folder's name would make it look there.
+        config = open_clip.get_model_config(self._arch) if self._arch in open_clip.list_models() else None
         if config is None:
             raise UnknownModel(
                 f"open_clip knows no architecture {self._arch!r}; `python -c 'import open_clip; print(open_clip.list_models())'`"
@@ -105,17 +110,26 @@ class OpenClip:
         tag = open_clip.get_pretrained_cfg(self._arch, self._tag) if self._tag else {}
         quick_gelu = bool(tag.get("quick_gelu", config.get("quick_gelu", False)))
         try:
-            model = _build_vision_tower(config["embed_dim"], {**config["vision_cfg"], "timm_model_pretrained": False}, quick_gelu)
+            alone = {"timm_model_pretrained": False, "output_tokens": False}  # CoCa's decoder wants tokens beside the row
+            model = _build_vision_tower(config["embed_dim"], {**config["vision_cfg"], **alone}, quick_gelu)
             model.load_state_dict(_tower_weights(path))
         except (RuntimeError, ValueError, KeyError, TypeError, AssertionError) as error:
             raise BadModel(f"{path} does not fit {self._arch}: {' '.join(str(error).split())[:300]}") from error
-        size = preprocess.get("size", config["vision_cfg"].get("image_size", 224))
+        size = config["vision_cfg"].get("image_size", 224)
         sides = {size} if isinstance(size, int) else set(size)
         if len(sides) != 1:
             raise BadModel(f"{self._arch} takes {size} pixels; only square inputs are supported")
-        view = View(sides.pop(), preprocess["resize_mode"], preprocess["interpolation"], preprocess.get("fill_color", 0))
-        mean, std = (torch.tensor(preprocess[key], device=device).reshape(1, 3, 1, 1) for key in ("mean", "std"))
-        return _Tower(model.eval().to(device), device, mean, std, view, config["embed_dim"], _sha256(path), revision)
+        fit, resample, fill = preprocess["resize_mode"], RESAMPLES.get(preprocess["interpolation"]), preprocess.get("fill_color", 0)
+        try:
+            mean, std = (torch.tensor(preprocess[key], device=device).expand(3).reshape(1, 3, 1, 1) for key in ("mean", "std"))
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise BadModel(f"{path} has no usable mean and std: {error}") from error
+        if fit not in ("shortest", "longest", "squash") or not resample or not isinstance(fill, int):
+            raise BadModel(f"{path} wants pictures prepared in an unknown way: {preprocess}")
+        view = View(sides.pop(), fit, resample, fill)
+        # A tag may change the activation, so that a file has other rows under it than alone.
+        called = self._arch if quick_gelu == config.get("quick_gelu", False) else f"{self._arch} quick_gelu={quick_gelu}"
+        return _Tower(called, model.eval().to(device), device, mean, std, view, config["embed_dim"], _sha256(path), revision)
 
     def _weights(self, open_clip: Any) -> tuple[Path, str | None, dict[str, Any]]:  # noqa: ANN401 - a module without types
         """The weights file, its revision if it was downloaded, and how its model wants pictures prepared."""
@@ -152,9 +166,9 @@ class OpenClip:
         if beside.is_file():
             try:
                 given = json.loads(beside.read_text())["preprocess_cfg"]
-            except (OSError, ValueError, KeyError, TypeError) as error:
+                return {key: value for key, value in given.items() if key in PREPROCESS and value is not None}
+            except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
                 raise BadModel(f"{beside} holds no preprocess_cfg ({error!r}); mend it, or move it away") from error
-            return {key: value for key, value in given.items() if key in PREPROCESS and value is not None}
         tags = [open_clip.get_pretrained_cfg(self._arch, tag) for tag in open_clip.list_pretrained_tags_by_model(self._arch)]
         agreed = [{key: value for key, value in tag.items() if key in PREPROCESS} for tag in tags]
         return agreed[0] if agreed and all(other == agreed[0] for other in agreed) else {}
@@ -162,8 +176,6 @@ class OpenClip:
 
 def _tower_weights(path: Path) -> Mapping[str, torch.Tensor]:
     """The image tower's tensors in a checkpoint; nothing in it is executed. Raises BadModel for a pickle that holds more than tensors."""
-    import pickle
-
     import torch
 
     if path.suffix == ".safetensors":
@@ -177,11 +189,13 @@ def _tower_weights(path: Path) -> Mapping[str, torch.Tensor]:
     else:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-            raise BadModel(f"{path} is refused, it is damaged or holds more than tensors: {str(error).splitlines()[0]}") from error
+        except Exception as error:  # on damaged files: whatever a pickle machine can trip over
+            # The first sentence of what torch met, not its message: that advises to trust the file.
+            why = str(error.__context__ or error).partition("\n")[0].partition(". ")[0]
+            raise BadModel(f"{path} is refused, it is damaged or holds more than tensors: {why or type(error).__name__}") from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()):
         raise BadModel(f"{path} holds no model's weights")
     named = {key.removeprefix("module."): value for key, value in state.items()}
     return {key.removeprefix("visual."): value for key, value in named.items() if key.startswith("visual.")} or named

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from indexes import Store
+from pipeline.cli import main
+from tests.conftest import DATA, needs_data, saved, scene
+
+Run = Callable[..., tuple[int, str, str]]
+NEARDUP = [sys.executable, "-m", "pipeline.cli"]
+
+
+def test_help_loads_nothing_heavy() -> None:
+    done = subprocess.run([sys.executable, "-X", "importtime", "-m", "pipeline.cli", "--help"], capture_output=True, text=True, check=True)
+    loaded = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    assert "click" in loaded
+    assert not loaded & {"torch", "onnxruntime", "cv2", "faiss", "numpy", "PIL", "rich", "open_clip"}
+
+
+@pytest.mark.parametrize("command", ["", *main.commands])
+def test_help_begins_with_examples(run: Run, command: str) -> None:
+    code, out, _ = run(*[command] * bool(command), "--help")
+    assert code == 0
+    assert re.search(rf"^\s+neardup {command}", out[: out.index("Options:")], re.MULTILINE)
+
+
+def test_version(run: Run) -> None:
+    assert run("--version")[1].startswith("neardup, version ")
+
+
+def test_dedupe_prints_groups_and_coverage(run: Run, photos: Path) -> None:
+    code, out, err = run("dedupe", photos)
+    assert code == 0
+    assert out.count("keep  ") == 1
+    assert "identical bytes" in out
+    assert out.splitlines()[-1].startswith("1 group, 3 near-duplicates")
+    assert "6 files seen, 6 new, 0 unchanged, 0 moved, 0 gone, skipped 0, failed 0; 5 pictures embedded" in err
+    assert run("dedupe", photos, "--exit-code")[0] == 20
+    assert "6 unchanged" in run("ingest")[2]
+    assert run("groups")[1] == out
+
+
+def normalised(document: Any, photos: Path) -> Any:  # noqa: ANN401 - JSON
+    """Without what differs between machines and versions of encoders: the folder, hashes, sizes in bytes, the last digits of scores."""
+    if isinstance(document, dict):
+        return {key: type(value).__name__ if key in ("id", "bytes") else normalised(value, photos) for key, value in document.items()}
+    if isinstance(document, list):
+        return [normalised(value, photos) for value in document]
+    if isinstance(document, float):
+        return round(document, 1)
+    return document.replace(str(photos), "PHOTOS") if isinstance(document, str) else document
+
+
+@pytest.mark.parametrize("name", ["dedupe", "groups", "query", "compare"])
+def test_json_stays_as_people_s_scripts_expect_it(run: Run, photos: Path, name: str) -> None:
+    """tests/golden/*.json: fields may be added there on purpose, never changed or removed."""
+    os.utime(photos / "a.png", (1, 1))  # of the two equal files, this one is older
+    dedupe = run("dedupe", photos, "--json")[1]
+    out = {
+        "dedupe": lambda: dedupe,
+        "groups": lambda: run("groups", "--threshold", "0.9", "--json")[1],
+        "query": lambda: run("query", photos / "a small.jpg", photos / "b.jpg", photos / "nothing.jpg", "--json")[1],
+        "compare": lambda: run("compare", photos / "a.png", photos / "sub" / "a copy.png", photos / "b.jpg", "--json")[1],
+    }[name]()
+    found = normalised(json.loads(out), photos)
+    golden = Path(__file__).parent / "golden" / f"{name}.json"
+    if os.environ.get("WRITE_GOLDEN"):
+        golden.write_text(json.dumps(found, indent=2) + "\n")
+    assert found == json.loads(golden.read_text())
+
+
+def test_query_and_compare_in_words(run: Run, photos: Path, tmp_path: Path) -> None:
+    run("ingest", photos)
+    code, out, _ = run("query", photos / "a.png")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].endswith("a.png: in the library, 3 matches")
+    assert [line.split("  ")[1] for line in lines[1:]] == ["identical bytes", "similar 0.98", "similar 0.95"] or "identical bytes" in lines[
+        1
+    ]
+    assert run("query", photos / "b.jpg")[1].endswith("in the library, no other copy\n")
+    stranger = saved(tmp_path / "stranger.png", scene(50))
+    assert run("query", stranger)[1].endswith("not in the library, no match\n")
+    assert run("query", stranger, "--exit-code")[0] == 0
+    assert run("query", photos / "a.png", "--exit-code")[0] == 20
+    assert run("compare", photos / "a.png", photos / "sub" / "a copy.png")[1] == "1.0000  identical bytes\n"
+    assert "below the threshold" in run("compare", photos / "a.png", photos / "b.jpg")[1]
+    assert run("compare", photos / "a.png", photos / "b.jpg", "--exit-code")[0] == 0
+    matrix = run("compare", photos / "a.png", photos / "b.jpg", photos / "c.webp")[1].splitlines()
+    assert len(matrix) == 8
+    assert matrix[-3].split()[1] == "1.000"
+
+
+def test_paths_from_standard_input(run: Run, photos: Path) -> None:
+    run("ingest", photos)
+    lines = f"{photos}/a.png\n{photos}/b.jpg\n".encode()
+    assert [answer["file"] for answer in json.loads(run("query", "--json", stdin=lines)[1])] == lines.decode().split()
+    odd = photos / os.fsdecode(b"caf\xe9\n.jpg")
+    odd.write_bytes((photos / "b.jpg").read_bytes())
+    (answer,) = json.loads(run("query", "-0", "-", "--json", stdin=os.fsencode(odd) + b"\0")[1])
+    assert os.fsencode(answer["file"]) == os.fsencode(odd)
+    assert answer["matches"][0]["relation"] == "identical bytes"
+    assert "caf\\udce9\\n.jpg: not in the library" in run("query", odd)[1]
+
+
+def test_bad_input_has_a_message_and_an_exit_code(run: Run, photos: Path, tmp_path: Path) -> None:
+    for words in (["groups"], ["status"], ["query", photos / "a.png"]):
+        code, out, err = run(*words)
+        assert (code, out) == (10, "")
+        assert "make one with `neardup ingest FOLDER`" in err
+    for words in (["ingest"], ["ingest", tmp_path / "nothing"], ["dedupe", tmp_path / "nothing"], ["ingest", photos / "a.png"]):
+        code, out, err = run(*words)
+        assert (code, out) == (2, ""), words
+        assert err.startswith("neardup: ")
+    assert run("dedupe")[0] == 2
+    assert run("compare", photos / "a.png")[0] == 2
+    assert run("ingest", photos, "--model", "dinosaur")[0] == 2
+    assert not (tmp_path / "library" / "segments").exists() or not list((tmp_path / "library" / "segments").iterdir())
+    code, _, err = run("ingest", photos, tmp_path / "nothing")
+    assert code == 3
+    assert "nothing" in err
+    assert run("groups", "--threshold", "0.1")[0] == 1
+    assert "0.6" in run("groups", "--threshold", "0.1")[2]
+    assert run("groups", "--threshold", "7")[0] == 2
+    code, out, err = run("query", photos / "nothing.jpg", photos / "b.jpg")
+    assert code == 3
+    assert "nothing.jpg: unreadable (No such file or directory)" in err
+    assert "b.jpg: in the library" in out
+    assert run("compare", photos / "a.png", photos / "nothing.jpg")[0] == 3
+
+
+def test_another_model_or_version_is_refused(run: Run, photos: Path, tmp_path: Path) -> None:
+    run("ingest", photos)
+    with Store(tmp_path / "library", write=True) as store, store.catalog.transaction():
+        store.catalog._db.execute("UPDATE space SET weights = 'other'")
+    code, _, err = run("query", saved(tmp_path / "new.png", scene(9)))
+    assert code == 2
+    assert "--store" in err
+    with Store(tmp_path / "library", write=True) as store, store.catalog.transaction():
+        store.catalog._db.execute("PRAGMA user_version = 99")
+    for command in (["ingest"], ["groups"], ["query", photos / "a.png"], ["status"]):
+        code, _, err = run(*command)
+        assert code == 4
+        assert "upgrade neardup" in err
+
+
+def test_a_store_in_use(run: Run, photos: Path, tmp_path: Path) -> None:
+    with Store(tmp_path / "library", write=True) as other, other.exclusive():
+        code, _, err = run("ingest", photos)
+        assert code == 11
+        assert str(os.getpid()) in err
+        assert run("status")[0] == 0  # readers are not blocked
+
+
+def test_failures_are_told_and_listed(run: Run, photos: Path) -> None:
+    for number in range(12):
+        (photos / f"broken{number:02}.jpg").write_bytes((photos / "b.jpg").read_bytes()[: 1000 + number])
+    code, _, err = run("ingest", photos)
+    assert code == 3
+    assert err.count(": truncated") == 10
+    assert "neardup status --failures" in err
+    assert "failed 12 (12 truncated)" in err
+    listed = run("status", "--failures")[1].splitlines()
+    assert len(listed) == 12
+    assert all(": truncated (" in line for line in listed)
+    status = json.loads(run("status", "--failures", "--json")[1])
+    assert len(status["failures"]) == 12
+    assert status["coverage"]["without_picture"] == {"truncated": 12}
+    assert "12 truncated" in run("status")[1]
+
+
+def started(store: Path, *words: str | Path) -> subprocess.Popen[str]:
+    environment = os.environ | {"NEARDUP_STORE": str(store)}
+    return subprocess.Popen([*NEARDUP, *map(str, words)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finished(store: Path, *words: str | Path) -> tuple[int, str, str]:
+    running = started(store, *words)
+    out, err = running.communicate(timeout=300)
+    return running.returncode, out, err
+
+
+def groups_of(store: Path) -> Any:  # noqa: ANN401 - JSON
+    return json.loads(finished(store, "groups", "--json")[1])["groups"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_ingest_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+    """Whatever ends an ingest wherever it is, the next one ends with what an undisturbed one has."""
+    for each in range(60):
+        saved(tmp_path / "root" / f"{each:02}.jpg", scene(each // 2, (300 + 100 * (each % 2), 300)), quality=80)
+    assert finished(tmp_path / "whole", "ingest", tmp_path / "root")[0] == 0
+    stopped = tmp_path / "stopped"
+    running = started(stopped, "ingest", tmp_path / "root")
+    while not (stopped / "ingest.lock").exists() and running.poll() is None:
+        time.sleep(0.005)  # not a wait for an outcome: any moment will do
+    running.send_signal(number)
+    _, err = running.communicate()
+    assert running.returncode in {signal.SIGKILL: {-9}, signal.SIGINT: {130, -2, 0}, signal.SIGTERM: {143, -15, 0}}[number], err
+    assert "Traceback" not in err or running.returncode < 0
+    assert finished(stopped, "ingest", tmp_path / "root")[0] == 0
+    assert groups_of(stopped) == groups_of(tmp_path / "whole")
+    assert len(groups_of(stopped)) == 30
+
+
+@needs_data
+def test_hostile_files_end_with_a_table_of_reasons(tmp_path: Path) -> None:
+    code, out, err = finished(tmp_path / "store", "ingest", DATA / "hostile", "--json")
+    assert code == 3, err
+    coverage = json.loads(out)
+    assert coverage["seen"] == 1248
+    assert coverage["new"] > 500
+    assert set(coverage["failed"]) == {"damaged", "empty file", "no picture inside", "too many pixels", "truncated"}
+    assert len(err.splitlines()) <= 13

@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pillow_heif
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageOps
+
+from indexes import Stat
+from pipeline import decode as decode_module
+from pipeline.decode import Decoded, Failure, Recognised, View, decode
+from pipeline.scan import SourceFile
+from tests.conftest import jpeg, saved, scene
+
+VIEW = View(64)
+
+
+def source(path: Path) -> SourceFile:
+    return SourceFile(str(path), Stat(0, 0, 0, 0, 0))
+
+
+def picture(path: Path, view: View = VIEW) -> Decoded:
+    decoded = decode(source(path), view)
+    assert isinstance(decoded, Decoded), decoded
+    return decoded
+
+
+def failure(path: Path) -> Failure:
+    failed = decode(source(path), VIEW)
+    assert isinstance(failed, Failure), failed
+    return failed
+
+
+def apart(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """Mean difference in grey levels."""
+    return float(np.abs(one.astype(np.float64) - other).mean())
+
+
+def expected(shown: Image.Image, view: View = VIEW) -> NDArray[np.uint8]:
+    return np.asarray(shown.convert("RGB").resize((view.size, view.size), Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif", "tiff", "bmp", "avif", "heic"])
+def test_formats_show_the_same_picture(tmp_path: Path, suffix: str) -> None:
+    shown = scene(1)
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "heic":
+        pillow_heif.from_pillow(shown).save(path, quality=90)
+    else:
+        saved(path, shown)
+    decoded = picture(path)
+    assert (decoded.image.width, decoded.image.height) == shown.size
+    assert apart(decoded.view, expected(shown)) < 6
+    assert not decoded.image.featureless
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(320, 240), (1600, 1200)])  # as it is, and drafted
+def test_exif_orientation_is_upright(tmp_path: Path, orientation: int, size: tuple[int, int]) -> None:
+    upright = scene(2, size)
+    turned = upright
+    undo = decode_module.TURNS.get(orientation)
+    if undo is not None:
+        backwards = {Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90}
+        turned = upright.transpose(backwards.get(undo, undo))
+    exif = Image.Exif()
+    exif[decode_module.ORIENTATION] = orientation
+    saved(tmp_path / "a.jpg", turned, quality=95, exif=exif)
+    assert np.array_equal(
+        np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.jpg")).size), upright.size
+    )  # the test's own turn is right
+    decoded = picture(tmp_path / "a.jpg")
+    assert (decoded.image.width, decoded.image.height) == upright.size
+    assert apart(decoded.view, expected(upright)) < 3
+
+
+def test_a_draft_is_close_to_the_full_picture(tmp_path: Path) -> None:
+    shown = scene(3, (4000, 3000))
+    path = saved(tmp_path / "a.jpg", shown, quality=92)
+    assert apart(picture(path).view, expected(Image.open(path))) < 1.5
+
+
+def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
+    shown = scene(4).convert("RGBA")
+    shown.putalpha(Image.linear_gradient("L").resize(shown.size))
+    ground = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
+    for suffix in ("png", "webp", "tiff"):
+        path = saved(tmp_path / f"a.{suffix}", shown, **({"lossless": True} if suffix == "webp" else {}))
+        assert apart(picture(path).view, expected(ground)) < 1.5
+    palette = scene(5).convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
+    clear = saved(tmp_path / "p.png", palette, transparency=0)
+    assert (picture(clear).view.reshape(-1, 3) == 255).all(axis=1).mean() > 0.02
+    opaque = shown.copy()
+    opaque.putalpha(255)
+    assert (
+        picture(saved(tmp_path / "o.png", opaque)).image.pixels == picture(saved(tmp_path / "rgb.png", opaque.convert("RGB"))).image.pixels
+    )
+
+
+def test_deep_and_cmyk_pictures_look_right(tmp_path: Path) -> None:
+    grey = scene(6).convert("L")
+    levels = np.asarray(grey)
+    deep = Image.fromarray(levels.astype(np.uint16) * 257)
+    for suffix in ("png", "tiff"):
+        assert apart(picture(saved(tmp_path / f"deep.{suffix}", deep)).view, expected(grey)) < 1.5
+    for scale in (1.0, 255.0):
+        floats = Image.fromarray(levels.astype(np.float32) / scale)
+        assert apart(picture(saved(tmp_path / f"{scale}.tiff", floats)).view, expected(grey)) < 1.5
+    colour = scene(7)
+    for suffix in ("jpg", "tiff"):
+        assert apart(picture(saved(tmp_path / f"cmyk.{suffix}", colour.convert("CMYK"))).view, expected(colour)) < 4
+    lab = ImageCms.profileToProfile(colour, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB")
+    assert lab is not None
+    assert apart(picture(saved(tmp_path / "lab.tiff", lab)).view, expected(colour)) < 6
+
+
+def test_the_first_frame_stands_for_an_animation(tmp_path: Path) -> None:
+    first, second = scene(8), scene(9)
+    for suffix in ("gif", "webp", "png", "avif"):
+        path = saved(tmp_path / f"a.{suffix}", first, save_all=True, append_images=[second], duration=100)
+        assert apart(picture(path).view, expected(first)) < 8
+
+
+def test_identical_pixels_are_told_from_similar_ones(tmp_path: Path) -> None:
+    shown = scene(10)
+    as_png = picture(saved(tmp_path / "a.png", shown))
+    again = picture(saved(tmp_path / "a.bmp", shown))
+    lossless = picture(saved(tmp_path / "a.webp", shown, lossless=True))
+    assert as_png.image.pixels == again.image.pixels == lossless.image.pixels
+    assert len({as_png.image.hash, again.image.hash, lossless.image.hash}) == 3
+    touched = shown.copy()
+    touched.putpixel((5, 5), (1, 2, 3))
+    assert picture(saved(tmp_path / "b.png", touched)).image.pixels != as_png.image.pixels
+    assert picture(saved(tmp_path / "c.png", shown.transpose(Image.Transpose.ROTATE_90))).image.pixels != as_png.image.pixels
+
+
+def test_large_jpegs_with_other_metadata_have_identical_pixels(tmp_path: Path) -> None:
+    shown = scene(11, (1600, 1200))
+    exif = Image.Exif()
+    exif[0x010E] = "a holiday"
+    plain, described = tmp_path / "plain.jpg", tmp_path / "described.jpg"
+    plain.write_bytes(jpeg(shown))
+    described.write_bytes(jpeg(shown, exif=exif, comment=b"hello"))
+    assert picture(plain).image.pixels == picture(described).image.pixels
+    assert picture(plain).image.hash != picture(described).image.hash
+    turned, other = tmp_path / "turned.jpg", tmp_path / "other.jpg"
+    exif[decode_module.ORIENTATION] = 6
+    turned.write_bytes(jpeg(shown, exif=exif))
+    other.write_bytes(jpeg(shown, quality=89))
+    profiled = tmp_path / "profiled.jpg"
+    profiled.write_bytes(jpeg(shown, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()))
+    assert len({picture(path).image.pixels for path in (plain, turned, other, profiled)}) == 4
+
+
+def test_sizes_at_the_edge(tmp_path: Path) -> None:
+    for size in ((1, 1), (1, 5000), (5000, 1), (2, 3)):
+        decoded = picture(saved(tmp_path / f"{size}.png", Image.new("RGB", size, "red")))
+        assert decoded.view.shape == (64, 64, 3)
+        assert decoded.image.featureless
+        for fit in ("shortest", "longest"):
+            assert picture(tmp_path / f"{size}.png", View(64, fit)).view.shape == (64, 64, 3)
+
+
+def test_featureless_pictures_are_known(tmp_path: Path) -> None:
+    x, y = np.meshgrid(np.linspace(0, 255, 300), np.linspace(0, 255, 200))
+    noise = np.random.default_rng(0).normal(128, 12, (200, 300, 3)).clip(0, 255)
+    for number, array in enumerate([np.full((200, 300, 3), 255), np.stack([x, y, x], -1), np.stack([x * x / 255] * 3, -1), noise]):
+        assert picture(saved(tmp_path / f"{number}.png", Image.fromarray(array.astype(np.uint8)))).image.featureless
+    for seed in range(30):
+        assert not picture(saved(tmp_path / "scene.png", scene(seed))).image.featureless
+    faint = Image.blend(Image.new("RGB", (320, 240), (128, 128, 128)), scene(1), 0.15)
+    assert not picture(saved(tmp_path / "faint.png", faint)).image.featureless
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("empty.jpg", b"", "empty file"),
+        ("text.jpg", b"this is text, whatever its name says", "no picture inside"),
+        ("notes.txt", b"this is text", "not a photo"),
+        ("film.mov", b"\0\0\0\x14ftypqt  \0\0\0\0qt  ", "not a photo"),
+        ("a.cr2", b"II*\0\x10\0\0\0CR\x02\0", "raw photo"),
+        ("a.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 100, "no picture inside"),
+        ("short.jpg", jpeg(scene(1))[:3000], "truncated"),
+        ("head.jpg", jpeg(scene(1))[:20], "no picture inside"),
+        ("noise.jpg", b"\xff\xd8\xff" + bytes(range(256)) * 4, "no picture inside"),
+        ("bm.bmp", b"BM" + bytes(60), "damaged"),
+    ],
+)
+def test_what_is_no_sound_photo_has_a_reason(tmp_path: Path, name: str, data: bytes, reason: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    failed = failure(path)
+    assert failed.reason == reason
+    assert (failed.hash is None) == (reason in {"empty file", "raw photo", "not a photo"} or name == "text.jpg")
+
+
+def test_a_name_without_a_suffix_or_with_a_wrong_one_is_no_obstacle(tmp_path: Path) -> None:
+    saved(tmp_path / "a.png", scene(1)).rename(tmp_path / "a")
+    saved(tmp_path / "b.png", scene(1)).rename(tmp_path / "b.jpg")
+    assert picture(tmp_path / "a").image.pixels == picture(tmp_path / "b.jpg").image.pixels
+
+
+def test_too_many_pixels_are_refused_from_the_header(tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.png"
+    Image.new("1", (20_000, 20_000)).save(bomb)
+    assert failure(bomb).reason == "too many pixels"
+    assert "20000 x 20000" in failure(bomb).detail
+
+
+def test_a_200_megapixel_jpeg_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "phone.jpg"
+    scene(12, (400, 300)).resize((16_320, 12_240), Image.Resampling.NEAREST).save(path, quality=60)
+    decoded = picture(path)
+    assert (decoded.image.width, decoded.image.height) == (16_320, 12_240)
+    assert apart(decoded.view, expected(scene(12, (400, 300)))) < 6
+
+
+def test_unreadable_and_special_files(tmp_path: Path) -> None:
+    assert failure(tmp_path / "nothing.jpg").reason == "unreadable"
+    assert failure(tmp_path).reason in {"unreadable", "not a photo"}
+    os.mkfifo(tmp_path / "fifo.jpg")
+    assert failure(tmp_path / "fifo.jpg").detail == "no regular file"
+
+
+def test_a_known_content_is_not_decoded(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.png", scene(1))
+    asked: list[bytes] = []
+
+    def known(hash_: bytes) -> bool:
+        asked.append(hash_)
+        return False
+
+    assert isinstance(decode(source(path), VIEW, known), Recognised)
+    assert asked == [picture(path).image.hash]
+
+
+def test_mutated_pictures_never_raise(tmp_path: Path) -> None:
+    """Seeded: flipped, cut and repeated bytes in every format either decode or have a reason; nothing else happens."""
+    rng = random.Random(1)
+    sound = []
+    for suffix in ("jpg", "png", "webp", "gif", "tiff", "bmp", "avif"):
+        sound.append((suffix, saved(tmp_path / f"sound.{suffix}", scene(1, (96, 64))).read_bytes()))
+    pillow_heif.from_pillow(scene(1, (96, 64))).save(tmp_path / "sound.heic")
+    sound.append(("heic", (tmp_path / "sound.heic").read_bytes()))
+    reasons = set()
+    for number in range(800):
+        suffix, data = rng.choice(sound)
+        mutated = bytearray(data)
+        for _ in range(rng.randrange(1, 8)):
+            at = rng.randrange(len(mutated))
+            how = rng.randrange(3)
+            if how == 0:
+                mutated[at] = rng.randrange(256)
+            elif how == 1:
+                del mutated[at : at + rng.randrange(1, 40)]
+            else:
+                mutated[at:at] = mutated[at : at + rng.randrange(1, 40)]
+            if not mutated:
+                break
+        path = tmp_path / f"mutated.{suffix}"
+        path.write_bytes(mutated)
+        result = decode(source(path), VIEW)
+        assert isinstance(result, Decoded | Failure), number
+        reasons.add(result.reason if isinstance(result, Failure) else "decoded")
+    assert {"decoded", "damaged", "truncated"} <= reasons

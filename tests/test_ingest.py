@@ -1,0 +1,355 @@
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import integers, lists, sampled_from
+from numpy.typing import NDArray
+from PIL import Image
+
+from indexes import Root, Space, SpaceMismatch, Store, StoreLocked
+from pipeline import BadOutput, BadRoot, Coverage, IngestOptions, find_groups, ingest_roots, load, resolve_roots
+from pipeline.decode import View
+from pipeline.embedder import embed
+from tests.conftest import saved, scene
+
+
+class Counting:
+    """The default embedder, counting what it embeds."""
+
+    def __init__(self) -> None:
+        self._real = load()
+        self.name, self.space, self.view = self._real.name, self._real.space, self._real.view
+        self.embedded = 0
+
+    def encode(self, views: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.embedded += len(views)
+        return self._real.encode(views)
+
+
+def ingested(store: Store, *roots: Path | Root, embedder: Counting | None = None, options: IngestOptions | None = None) -> Coverage:
+    wanted = [root if isinstance(root, Root) else Root(str(root)) for root in roots] or store.catalog.roots()
+    *_, last = ingest_roots(wanted, store, embedder or load(), options)
+    coverage = last.coverage
+    without = Counter(coverage.skipped) + Counter(coverage.failed)
+    scanned = {"hidden", "trash", "excluded", "reached before", "broken link", "special file"}
+    files_without = sum(
+        number for reason, number in without.items() if reason not in scanned and not reason.startswith("unreadable folder")
+    )
+    assert coverage.seen == coverage.new + coverage.changed + coverage.unchanged + coverage.moved + files_without
+    return coverage
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Iterator[Store]:
+    with Store(tmp_path / "library", write=True) as store:
+        yield store
+
+
+def grouped(store: Store, root: Path, threshold: float = 0.85) -> list[tuple[str, list[str]]]:
+    def name(path: str) -> str:
+        return os.path.relpath(path, root)
+
+    return [(name(one.keeper.path), [name(member.photo.path) for member in one.members]) for one in find_groups(store, threshold)]
+
+
+def test_photos_in_groups_out(library: Store, photos: Path) -> None:
+    embedder = Counting()
+    coverage = ingested(library, photos, embedder=embedder)
+    assert (coverage.seen, coverage.new, coverage.embedded) == (6, 6, 5)  # two files are one content
+    assert embedder.embedded == 5
+    assert grouped(library, photos) == [("a.png", ["sub/a copy.png", "sub/a.jpg", "a small.jpg"])] or grouped(library, photos) == [
+        ("sub/a copy.png", ["a.png", "sub/a.jpg", "a small.jpg"])
+    ]
+
+
+def test_a_second_run_reads_nothing(library: Store, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ingested(library, photos)
+    monkeypatch.setattr("pipeline.decode.read", lambda source: pytest.fail(f"{source.path} was read"))
+    coverage = ingested(library)
+    assert (coverage.unchanged, coverage.new, coverage.embedded) == (6, 0, 0)
+
+
+def test_one_new_photo_costs_one_embedding(library: Store, photos: Path) -> None:
+    ingested(library, photos)
+    saved(photos / "new.jpg", scene(9))
+    embedder = Counting()
+    coverage = ingested(library, embedder=embedder)
+    assert (coverage.new, coverage.unchanged, embedder.embedded) == (1, 6, 1)
+
+
+def test_renames_cost_no_embedding_and_are_counted_as_moves(library: Store, photos: Path) -> None:
+    ingested(library, photos)
+    before = grouped(library, photos)
+    (photos / "sub").rename(photos / "renamed")
+    (photos / "b.jpg").rename(photos / "bee.jpg")
+    embedder = Counting()
+    coverage = ingested(library, embedder=embedder)
+    assert (coverage.moved, coverage.new, coverage.gone, coverage.missing, embedder.embedded) == (3, 0, 0, 0, 0)
+    renamed = [(keeper.replace("sub/", "renamed/"), [path.replace("sub/", "renamed/") for path in members]) for keeper, members in before]
+    assert sorted(grouped(library, photos)[0][1] + [grouped(library, photos)[0][0]]) == sorted(renamed[0][1] + [renamed[0][0]])
+
+
+def test_a_whole_root_may_be_renamed_inside(library: Store, tmp_path: Path) -> None:
+    for number in range(20):
+        saved(tmp_path / "root" / "old" / f"{number}.jpg", scene(number))
+    ingested(library, tmp_path / "root")
+    (tmp_path / "root" / "old").rename(tmp_path / "root" / "new")
+    coverage = ingested(library)
+    assert (coverage.moved, coverage.missing, coverage.embedded) == (20, 0, 0)
+
+
+def test_a_rename_that_was_interrupted_is_finished_by_the_next_run(library: Store, tmp_path: Path) -> None:
+    for number in range(20):
+        saved(tmp_path / "root" / "old" / f"{number}.jpg", scene(number))
+    ingested(library, tmp_path / "root")
+    (tmp_path / "root" / "old").rename(tmp_path / "root" / "new")
+    for progress in ingest_roots(library.catalog.roots(), library, load()):
+        if progress.done == 12:
+            break
+    coverage = ingested(library)
+    assert (coverage.missing, coverage.embedded) == (0, 0)
+    assert all("/new/" in path for _, path, _ in library.catalog.files_of([id_ for id_, _ in library.catalog.live()]))
+
+
+def test_changed_content_is_read_again(library: Store, photos: Path) -> None:
+    ingested(library, photos)
+    saved(photos / "b.jpg", scene(1, (640, 480)))
+    coverage = ingested(library)
+    assert (coverage.changed, coverage.embedded) == (1, 1)
+    assert "b.jpg" in {path for _, members in grouped(library, photos) for path in members}
+    status = (photos / "c.webp").stat()
+    os.utime(photos / "c.webp", ns=(status.st_atime_ns, status.st_mtime_ns))  # only ctime moves
+    coverage = ingested(library)
+    assert (coverage.changed, coverage.embedded) == (1, 0)
+
+
+def test_vanished_files_leave_the_answers(library: Store, photos: Path) -> None:
+    ingested(library, photos)
+    (photos / "a small.jpg").unlink()
+    coverage = ingested(library)
+    assert (coverage.gone, coverage.missing) == (1, 0)
+    assert "a small.jpg" not in {path for _, members in grouped(library, photos) for path in members}
+
+
+def test_an_unmounted_root_is_no_deletion(library: Store, photos: Path, tmp_path: Path) -> None:
+    for number in range(20):
+        saved(tmp_path / "disk" / f"{number}.jpg", scene(number + 50))
+    ingested(library, photos, tmp_path / "disk")
+    before = grouped(library, photos)
+    shutil.move(photos, tmp_path / "away")  # the folder is gone
+    coverage = ingested(library)
+    assert coverage.absent_roots == [str(photos)]
+    assert coverage.troubled
+    assert grouped(library, photos) == before
+    photos.mkdir()  # an empty mount point
+    coverage = ingested(library)
+    assert (coverage.missing, coverage.gone) == (6, 0)
+    assert grouped(library, photos) == before
+    for number in range(8):  # more than a fifth of the disk
+        (tmp_path / "disk" / f"{number}.jpg").unlink()
+    coverage = ingested(library)
+    assert (coverage.missing, coverage.gone) == (14, 0)
+    assert "--accept-missing" in coverage.notes[0]
+    coverage = ingested(library, options=IngestOptions(accept_missing=True))
+    assert (coverage.missing, coverage.gone) == (0, 14)
+    assert grouped(library, photos) == []
+    photos.rmdir()
+    shutil.move(tmp_path / "away", photos)  # it comes back
+    assert ingested(library).embedded == 0
+    assert grouped(library, photos) == before
+
+
+def test_excluding_takes_out_of_the_answers_and_is_remembered(library: Store, photos: Path) -> None:
+    ingested(library, photos)
+    roots, _ = resolve_roots(library, [str(photos)], ["sub"], None)
+    ingested(library, *roots)
+    assert library.catalog.known(str(photos / "sub" / "a.jpg")) is None
+    assert library.catalog.roots() == [Root(str(photos), ("sub",))]
+    roots, _ = resolve_roots(library, [], None, None)
+    assert roots == [Root(str(photos), ("sub",))]
+
+
+def test_hard_links_and_linked_folders_are_no_duplicates(library: Store, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    saved(root / "a" / "1.jpg", scene(1))
+    os.link(root / "a" / "1.jpg", root / "2.jpg")
+    (root / "b").symlink_to(root / "a")
+    (tmp_path / "other").symlink_to(root / "a")
+    (tmp_path / "other2").mkdir()
+    (tmp_path / "other2" / "link.jpg").symlink_to(root / "a" / "1.jpg")
+    ingested(library, root)
+    ingested(library, tmp_path / "other", tmp_path / "other2")
+    assert grouped(library, root) == []
+    shutil.copy2(root / "2.jpg", root / "3.jpg")
+    ingested(library)
+    assert grouped(library, root) == [("2.jpg", ["3.jpg"])]
+
+
+def test_bad_files_cost_themselves_and_are_remembered(library: Store, photos: Path) -> None:
+    (photos / "broken.jpg").write_bytes((photos / "b.jpg").read_bytes()[:2000])
+    (photos / "broken copy.jpg").write_bytes((photos / "broken.jpg").read_bytes())
+    (photos / "empty.png").touch()
+    (photos / "notes.txt").write_text("text")
+    for _ in range(2):
+        coverage = ingested(library, photos)
+        assert coverage.failed == {"truncated": 2, "empty file": 1}
+        assert coverage.skipped == {"not a photo": 1}
+        assert coverage.troubled
+    saved(photos / "broken.jpg", scene(77))
+    coverage = ingested(library)
+    assert coverage.changed == 1
+    assert coverage.failed == {"truncated": 1, "empty file": 1}
+
+
+def test_an_unreadable_file_is_tried_again(library: Store, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def refused(path: str, *rest: int) -> int:
+        if str(path).endswith("b.jpg"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refused)
+        assert ingested(library, photos).failed == {"unreadable": 1}
+    coverage = ingested(library)
+    assert not coverage.failed
+    assert coverage.changed == 1
+
+
+def test_featureless_pictures_make_no_edges_but_exact_copies_are_found(library: Store, tmp_path: Path) -> None:
+    for number, grey in enumerate((255, 254, 250)):
+        saved(tmp_path / "root" / f"{number}.png", Image.new("RGB", (200, 100), (grey, grey, grey)))
+    saved(tmp_path / "root" / "3.bmp", Image.new("RGB", (200, 100), (255, 255, 255)))
+    coverage = ingested(library, tmp_path / "root")
+    assert coverage.embedded == 0
+    (found,) = grouped(library, tmp_path / "root", 0.6)
+    assert {found[0], *found[1]} == {"0.png", "3.bmp"}
+
+
+def test_odd_names_survive(library: Store, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    names = [os.fsdecode(b"caf\xe9.png"), "two\nlines.png", " leading.png"]
+    for name in names:
+        saved(root / name, scene(1), format="PNG")
+    ingested(library, root)
+    (found,) = grouped(library, root)
+    assert sorted([found[0], *found[1]]) == sorted(names)
+    assert ingested(library).unchanged == 3
+
+
+def test_another_model_is_refused(library: Store, photos: Path) -> None:
+    ingested(library, photos)
+
+    class Other(Counting):
+        def __init__(self) -> None:
+            super().__init__()
+            self.space = Space("onnx", "other", "1" * 64, self.space.preprocess, self.space.dim, 0.5, 0.9)
+
+    saved(photos / "new.jpg", scene(9))
+    with pytest.raises(SpaceMismatch, match="another folder"):
+        ingested(library, embedder=Other())
+    assert library.catalog.last_run() is not None
+    assert ingested(library).embedded == 1
+
+
+def test_a_model_that_returns_nonsense_stops_before_anything_is_stored(library: Store, photos: Path) -> None:
+    class Broken(Counting):
+        def encode(self, views: NDArray[np.uint8]) -> NDArray[np.float32]:
+            return np.full((len(views), self.space.dim), np.nan, np.float32)
+
+    with pytest.raises(BadOutput):
+        ingested(library, photos, embedder=Broken())
+    assert library.catalog.live() == []
+
+
+def test_a_model_that_returns_too_many_rows_is_refused() -> None:
+    class Wrong(Counting):
+        def encode(self, views: NDArray[np.uint8]) -> NDArray[np.float32]:
+            return np.ones((len(views) + 1, self.space.dim), np.float32)
+
+    with pytest.raises(BadOutput, match="expected"):
+        embed(Wrong(), [np.zeros((192, 192, 3), np.uint8)])
+
+
+def test_two_ingests_of_one_store(library: Store, photos: Path) -> None:
+    with Store(library.folder, write=True) as other, other.exclusive(), pytest.raises(StoreLocked):
+        ingested(library, photos)
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with Store(library.folder, write=True) as other, other.exclusive():
+            held.set()
+            done.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    threading.Timer(0.2, done.set).start()
+    assert ingested(library, photos, options=IngestOptions(wait_lock=30)).new == 6
+    holder.join()
+
+
+def test_roots_that_are_no_folders(library: Store, photos: Path) -> None:
+    with pytest.raises(BadRoot, match="no folder"):
+        resolve_roots(library, [str(photos / "nothing")], None, None)
+    with pytest.raises(BadRoot, match="name one"):
+        resolve_roots(library, [], None, None)
+    roots, absent = resolve_roots(library, [str(photos), str(photos / "nothing"), str(photos / "." / "sub" / "..")], None, None)
+    assert roots == [Root(str(photos))]
+    assert absent == [str(photos / "nothing")]
+
+
+def test_an_empty_folder_is_fine(library: Store, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert ingested(library, tmp_path / "empty").seen == 0
+    assert find_groups(library) == []
+
+
+@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(stops=lists(integers(0, 14), max_size=4))
+def test_stopping_anywhere_and_going_on_equals_one_run(tmp_path_factory: pytest.TempPathFactory, stops: list[int]) -> None:
+    folder = tmp_path_factory.mktemp("stopped")
+    root = folder / "root"
+    for number in range(12):
+        saved(root / f"{number}.jpg", scene(number // 2, (160 + 40 * (number % 2), 120)), quality=70 + number)
+    (root / "copy.jpg").write_bytes((root / "3.jpg").read_bytes())
+    options = IngestOptions(batch=3, commit_images=4)
+    with Store(folder / "whole", write=True) as whole, Store(folder / "stopped", write=True) as stopped:
+        ingested(whole, root, options=options)
+        for stop in stops:
+            for progress in ingest_roots([Root(str(root))], stopped, load(), options):
+                if progress.done >= stop and progress.total:
+                    break
+        ingested(stopped, root, options=options)
+        assert grouped(whole, root) == grouped(stopped, root)
+        assert len(grouped(whole, root)) == 6
+
+
+@settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.too_slow])
+@given(order=lists(sampled_from(["a", "b", "c"]), min_size=1, max_size=5))
+def test_the_order_of_ingests_does_not_matter(tmp_path_factory: pytest.TempPathFactory, order: list[str]) -> None:
+    folder = tmp_path_factory.mktemp("orders")
+    for number in range(9):
+        saved(folder / "abc"[number % 3] / f"{number}.jpg", scene(number // 3, (160 + 8 * number, 120)), quality=80)
+    every = [Root(str(folder / name)) for name in "abc"]
+    with Store(folder / "whole", write=True) as whole, Store(folder / "parts", write=True) as parts:
+        ingested(whole, *every)
+        for name in order:
+            ingested(parts, folder / name)
+        ingested(parts, *reversed(every))
+        assert find_groups(parts) == find_groups(whole)
+        assert len(find_groups(whole)) == 3
+
+
+def test_views_of_another_size_are_of_another_space() -> None:
+    assert str(View(64)) != str(View(65))
+    assert str(View(64)) != str(View(64, "shortest"))

