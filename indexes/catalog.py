@@ -242,7 +242,7 @@ class Catalog:
         finally:
             self._db.execute("COMMIT")
 
-    def _stream(self, sql: str, *values: Any) -> Iterator[Any]:  # noqa: ANN401 - SQLite's own values
+    def _stream(self, sql: str, *values: Any) -> Iterator[Any]:
         try:
             with closing(self._db.execute(sql, values)) as cursor:
                 yield from cursor
@@ -251,7 +251,7 @@ class Catalog:
                 raise StoreDamaged(f"{self.path} is damaged ({error}); restore it from a backup, or ingest into a new --store") from error
             raise
 
-    def _rows(self, sql: str, *values: Any) -> list[Any]:  # noqa: ANN401 - SQLite's own values
+    def _rows(self, sql: str, *values: Any) -> list[Any]:
         return list(self._stream(sql, *values))
 
     def _rows_for(self, sql: str, values: Iterable[Any]) -> Iterator[Any]:
@@ -295,7 +295,7 @@ class Catalog:
         """All files held below the folder `root`, by path."""
         return self._known("WHERE path >= ? AND path < ? ORDER BY path", *_below(root))
 
-    def _known(self, where: str, *values: Any) -> Iterator[Known]:  # noqa: ANN401 - SQLite's own values
+    def _known(self, where: str, *values: Any) -> Iterator[Known]:
         sql = (
             "SELECT files.id, path, size, mtime_ns, ctime_ns, inode, device, image, reason"
             " FROM files LEFT JOIN failures ON file = files.id "

@@ -86,17 +86,19 @@ class Store:
 
     def bind(self, space: Space, model: str) -> None:
         """Bind an empty store to `space`, or check that it is bound to it. Raises SpaceMismatch."""
+        self.require(space)
         bound = self.catalog.space()
-        if bound is None:
+        if bound is None or bound[1] != model:  # new, or the same weights reached by another name or path
             with self.catalog.transaction():
-                self.catalog.put_space(space, model)
-        elif bound[0] != space:
+                self.catalog.put_space(bound[0] if bound else space, model)
+
+    def require(self, space: Space) -> None:
+        """Check that vectors of `space` may be compared with those that the store holds. Raises SpaceMismatch."""
+        bound = self.space
+        if bound is not None and bound != space:
             raise SpaceMismatch(
-                f"{self.folder} holds vectors of {bound[0]}, asked for {space}; leave --model out, or name another folder with --store"
+                f"{self.folder} holds vectors of {bound}, asked for {space}; leave --model out, or name another folder with --store"
             )
-        elif bound[1] != model:  # the same weights, reached by another name or path
-            with self.catalog.transaction():
-                self.catalog.put_space(bound[0], model)
 
     # --- what is there ---
 

@@ -111,7 +111,7 @@ def _ingest_options(command: Callable[..., None]) -> Callable[..., None]:
 @_store_option
 @_model_option
 @_json_option
-def ingest(roots: Sequence[str], store: Path, model: str | None, as_json: bool, **given: Any) -> None:  # noqa: ANN401 - ingest options
+def ingest(roots: Sequence[str], store: Path, model: str | None, as_json: bool, **given: Any) -> None:
     """Bring the store up to date with folders of photos.
 
     \b
@@ -167,7 +167,7 @@ def _embedder(store: Store | None, model: str | None) -> Embedder:
     bound = store.model if store else None
     embedder = load(model or bound or DEFAULT)
     if store and bound and model and model != bound:
-        store.bind(embedder.space, embedder.name)
+        store.require(embedder.space)
     return embedder
 
 
@@ -264,7 +264,7 @@ def dedupe(
     threshold: float | None,
     as_json: bool,
     exit_code: bool,
-    **given: Any,  # noqa: ANN401 - ingest options
+    **given: Any,
 ) -> None:
     """Ingest folders, then print the groups of near-duplicates in them.
 

@@ -87,7 +87,7 @@ def resolve_roots(store: Store, paths: Sequence[str], excludes: Sequence[str] | 
     wanted, absent = [], []
     for path in paths:
         real = os.path.realpath(path)
-        if not Path(real).is_dir() and real not in known:
+        if not path or (not Path(real).is_dir() and real not in known):
             absent.append(path)
         elif real not in wanted:
             wanted.append(real)

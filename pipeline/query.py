@@ -6,7 +6,7 @@ import os
 import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations, islice
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from indexes import Image, Scored, Stat, Store, cosines
 from pipeline.cluster import RELATIONS, SIMILAR, Group, Photo, group, relation
-from pipeline.decode import Decoded, Failure, Recognised, content_hash, decode
+from pipeline.decode import Failure, Recognised, content_hash, decode
 from pipeline.embedder import Embedder, embed
 from pipeline.scan import SourceFile
 
@@ -137,41 +137,40 @@ def find_matches(files: Iterable[str], store: Store, embedder: Embedder, thresho
 
 @dataclass
 class _Asked:
-    """A file that is being asked about: its image, and its vector if it has one."""
+    """A file that is being asked about: its image, the id of that image if it is stored, its pixels or vector, and what it is near to."""
 
     source: SourceFile
     image: Image
+    stored: int | None = None
+    view: NDArray[np.uint8] | None = None
     vector: NDArray[np.float32] | None = None
+    near: dict[int, float] = field(default_factory=dict)  # stored images with their scores
 
 
 def _answers(files: Sequence[str], store: Store, embedder: Embedder, least: float) -> Iterator[Answer]:
-    asked: list[_Asked | Failure] = []
-    stored: dict[int, _Asked] = {}
-    fresh: list[tuple[_Asked, NDArray[np.uint8]]] = []
-    for file in files:
-        found = _identify(file, store, embedder)
-        if isinstance(found, Failure):
-            asked.append(found)
-        elif isinstance(found, Decoded):
-            one = _Asked(found.source, found.image)
-            asked.append(one)
-            if not found.image.featureless:
-                fresh.append((one, found.view))
-        else:
-            source, id_ = found
-            asked.append(one := _Asked(source, dict(store.catalog.images([id_]))[id_]))
-            stored[id_] = one
+    found = [_identify(file, store, embedder) for file in files]
+    asked = [one for one in found if isinstance(one, _Asked)]
+    vectors = store.vectors([one.stored for one in asked if one.stored is not None])
+    fresh = [one for one in asked if one.stored is None and not one.image.featureless]
     if fresh:
-        store.bind(embedder.space, embedder.name)
-        for (one, _), row in zip(fresh, embed(embedder, [view for _, view in fresh]), strict=True):
+        store.require(embedder.space)
+        for one, row in zip(fresh, embed(embedder, [one.view for one in fresh if one.view is not None]), strict=True):
             one.vector = row
-    for id_, vector in store.vectors(list(stored)).items():
-        stored[id_].vector = vector
-    for file, each in zip(files, asked, strict=True):
-        yield Answer(file, failure=each) if isinstance(each, Failure) else _answer(file, each, store, least)
+    for one in asked:
+        if one.stored is not None:
+            one.vector = vectors.get(one.stored)
+    comparable = [one for one in asked if one.vector is not None]
+    if comparable:
+        hits = store.within(np.stack([one.vector for one in comparable if one.vector is not None]), least)
+        for number, image, score in zip(hits.left.tolist(), hits.right.tolist(), hits.score.tolist(), strict=True):
+            comparable[number].near[image] = score
+    for one in asked:
+        one.near.update(dict.fromkeys(store.catalog.images_with_pixels(one.image.pixels), 1.0))
+    for file, each in zip(files, found, strict=True):
+        yield _answer(file, each, store) if isinstance(each, _Asked) else Answer(file, failure=each)
 
 
-def _identify(file: str, store: Store, embedder: Embedder) -> tuple[SourceFile, int] | Decoded | Failure:
+def _identify(file: str, store: Store, embedder: Embedder) -> _Asked | Failure:
     """The stored image that a file holds, by its path if it is unchanged, else by its bytes; or its picture, when the bytes are new."""
     path = os.path.realpath(file)
     try:
@@ -182,29 +181,25 @@ def _identify(file: str, store: Store, embedder: Embedder) -> tuple[SourceFile, 
     if not stat.S_ISREG(status.st_mode):
         return Failure(source, "not a photo", "no regular file")
     known = store.catalog.known(path)
-    if known and known.image is not None and source.stat.unchanged(known.stat):
-        return source, known.image
-    hash_ = content_hash(source)
-    if isinstance(hash_, Failure):
-        return hash_
-    ids = store.catalog.image_ids([hash_])
-    if ids:
-        return source, ids[hash_]
+    stored = known.image if known and source.stat.unchanged(known.stat) else None
+    if stored is None:
+        hash_ = content_hash(source)
+        if isinstance(hash_, Failure):
+            return hash_
+        stored = store.catalog.image_ids([hash_]).get(hash_)
+    if stored is not None:
+        return _Asked(source, dict(store.catalog.images([stored]))[stored], stored)
     decoded = decode(source, embedder.view)
     assert not isinstance(decoded, Recognised)  # it was not told of any known content
-    return decoded
+    return decoded if isinstance(decoded, Failure) else _Asked(source, decoded.image, view=decoded.view)
 
 
-def _answer(file: str, asked: _Asked, store: Store, least: float) -> Answer:
-    scores = dict.fromkeys(store.catalog.images_with_pixels(asked.image.pixels), 1.0)
-    if asked.vector is not None:
-        found = store.within(asked.vector[np.newaxis], least)
-        scores = dict(zip(found.right.tolist(), found.score.tolist(), strict=True)) | scores
-    found_photos = [(photo, scores[image]) for image, photos in _photos(store, list(scores)).items() for photo in photos]
-    others = [(photo, score) for photo, score in found_photos if not _same_file(photo, asked.source)]
+def _answer(file: str, asked: _Asked, store: Store) -> Answer:
+    found = [(photo, asked.near[image]) for image, photos in _photos(store, list(asked.near)).items() for photo in photos]
+    others = [(photo, score) for photo, score in found if not _same_file(photo, asked.source)]
     matches = [Match(photo, relation(photo.image, asked.image), score) for photo, score in others]
     matches.sort(key=lambda match: (RELATIONS.index(match.relation), -match.score, match.photo.path))
-    return Answer(file, tuple(matches), inside=len(others) < len(found_photos))
+    return Answer(file, tuple(matches), inside=len(others) < len(found))
 
 
 def _same_file(photo: Photo, source: SourceFile) -> bool:

@@ -91,6 +91,8 @@ def encode(model: torch.nn.Module, pictures: Iterable[NDArray[np.uint8]], batch:
 
 def projection(features: NDArray[np.float32], dim: int, whiten: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """PCA to `dim` dimensions, each scaled by its variance to the power -`whiten`: (weight, bias)."""
+    if len(features) <= dim:
+        raise ValueError(f"{len(features)} pictures vary in fewer than {dim} dimensions; give more pictures, or a smaller dim")
     mean = features.mean(axis=0, dtype=np.float64)
     variance, axes = np.linalg.eigh(np.cov((features - mean).T))
     kept = np.argsort(-variance)[:dim]
