@@ -69,11 +69,11 @@ def architectures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     registry._MODEL_CONFIGS, registry._MODEL_CONFIG_PATHS = before, paths
 
 
-def clip(arch: str = TINY, seed: int = 0, **options: Any) -> torch.nn.Module:
+def clip(arch: str = TINY, seed: int = 0) -> torch.nn.Module:
     """The whole CLIP model with random weights, as open_clip builds it."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model: torch.nn.Module = open_clip.create_model(arch, **options)
+        model: torch.nn.Module = open_clip.create_model(arch)
     return model.eval()
 
 
