@@ -122,10 +122,9 @@ def ingest(roots: Sequence[str], store: Path, model: str | None, as_json: bool, 
     Only what is new or changed is read, only new content is embedded. Stop it with Ctrl-C at any moment; the same command goes on from
     there. Exit code 3: done, but some photos could not be read or a folder is away.
     """
-    from indexes import Store
     from pipeline.report import coverage_text
 
-    with Store(store, write=True) as opened:
+    with _opened_to_write(store, roots) as opened:
         coverage, _ = _ingest(opened, roots, model, **given)
     if as_json:
         _print_json(coverage.as_dict())
@@ -133,6 +132,21 @@ def ingest(roots: Sequence[str], store: Path, model: str | None, as_json: bool, 
         _tell(coverage_text(coverage))
     if coverage.troubled:
         sys.exit(SKIPPED)
+
+
+def _opened_to_write(store: Path, paths: Sequence[str]) -> Store:
+    """The store, made when it is missing and there is a folder to fill it from: a mistyped name leaves nothing behind."""
+    from indexes import Store, StoreMissing
+    from pipeline.errors import BadRoot
+
+    if not any(Path(path).is_dir() for path in paths):
+        try:
+            Store(store).close()
+        except StoreMissing:
+            if paths:
+                raise BadRoot(f"{', '.join(map(ascii, paths))} is no folder") from None
+            raise
+    return Store(store, write=True)
 
 
 def _ingest(
@@ -275,10 +289,9 @@ def dedupe(
 
     Nothing is moved or deleted. The first run embeds every photo; the next one only what is new.
     """
-    from indexes import Store
     from pipeline.report import coverage_text
 
-    with Store(store, write=True) as opened:
+    with _opened_to_write(store, roots) as opened:
         coverage, real = _ingest(opened, roots, model, **given)
         _tell(coverage_text(coverage))
         found = _print_groups(opened, threshold, real, coverage, as_json, against_all)

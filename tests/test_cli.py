@@ -119,14 +119,17 @@ def test_bad_input_has_a_message_and_an_exit_code(run: Run, photos: Path, tmp_pa
         code, out, err = run(*words)
         assert (code, out) == (10, "")
         assert "make one with `neardup ingest FOLDER`" in err
-    for words in (["ingest"], ["ingest", tmp_path / "nothing"], ["dedupe", tmp_path / "nothing"], ["ingest", photos / "a.png"]):
+    assert run("ingest")[0] == 10
+    for words in (["ingest", tmp_path / "nothing"], ["dedupe", tmp_path / "nothing"], ["ingest", photos / "a.png"]):
         code, out, err = run(*words)
         assert (code, out) == (2, ""), words
         assert err.startswith("neardup: ")
+        assert not (tmp_path / "library").exists()
     assert run("dedupe")[0] == 2
     assert run("compare", photos / "a.png")[0] == 2
     assert run("ingest", photos, "--model", "dinosaur")[0] == 2
-    assert not (tmp_path / "library" / "segments").exists() or not list((tmp_path / "library" / "segments").iterdir())
+    assert run("groups")[0] == 0
+    assert not list((tmp_path / "library" / "segments").iterdir())
     code, _, err = run("ingest", photos, tmp_path / "nothing")
     assert code == 3
     assert "nothing" in err
