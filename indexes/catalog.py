@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from indexes import durable
-from indexes.errors import NoSpace, StoreDamaged, StoreMissing, StoreVersion
+from indexes.errors import NoSpace, StoreDamaged, StoreError, StoreMissing, StoreVersion
 
 APPLICATION = 0x6E647570  # "ndup", so that `file` and we can tell our database from another
 CHUNK = 500  # host parameters in one statement; SQLite's own limit is far higher, its planner's patience is not
@@ -89,6 +89,7 @@ class Known:
     stat: Stat
     image: int | None
     reason: str | None
+    missing: bool  # not there when it was last looked for, but perhaps only its drive is away
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,8 @@ def _first_schema(db: sqlite3.Connection) -> None:
     db.execute("CREATE INDEX images_by_pixels ON images (pixels)")
     db.execute(
         "CREATE TABLE files (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,"
-        " ctime_ns INTEGER NOT NULL, inode INTEGER NOT NULL, device INTEGER NOT NULL, image INTEGER REFERENCES images (id)) STRICT"
+        " ctime_ns INTEGER NOT NULL, inode INTEGER NOT NULL, device INTEGER NOT NULL,"
+        " missing INTEGER NOT NULL DEFAULT 0, image INTEGER REFERENCES images (id)) STRICT"
     )
     db.execute("CREATE INDEX files_by_image ON files (image)")
     db.execute(
@@ -161,7 +163,7 @@ class Catalog:
         self.path = folder / "catalog.db"
         self._write_lock = folder / "write.lock"
         self._writable = write
-        if not write and not self.path.is_file():
+        if not write and not os.path.lexists(self.path) and (os.access(folder, os.X_OK) or not os.path.lexists(folder)):
             raise StoreMissing(f"there is no store in {folder}; make one with `neardup ingest FOLDER`, or name another with --store")
         mode = "rwc" if write else "ro"
         try:
@@ -169,12 +171,12 @@ class Catalog:
             uri = f"file:{quote(os.fsencode(self.path))}?mode={mode}"
             self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30.0, check_same_thread=False)
         except sqlite3.Error as error:
-            raise StoreMissing(f"{self.path} cannot be opened: {error}; check the folder's permissions") from error
+            raise StoreError(f"{self.path} cannot be opened: {error}; check the folder's permissions") from error
         try:
             self._prepare(write)
         except sqlite3.OperationalError as error:
             self._db.close()
-            raise StoreMissing(f"{self.path} cannot be read: {error}; check the folder's permissions") from error
+            raise StoreError(f"{self.path} cannot be read: {error}; check the folder's permissions") from error
         except sqlite3.DatabaseError as error:
             self._db.close()
             raise StoreVersion(f"{self.path} is no neardup store ({error}); name another folder with --store") from error
@@ -197,6 +199,8 @@ class Catalog:
                 self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
         elif version == 0:
             raise StoreMissing(f"{self.path} is an empty store; fill it with `neardup ingest FOLDER`")
+        elif version < len(MIGRATIONS):
+            raise StoreVersion(f"{self.path} has the older format {version}; `neardup ingest` brings it up to date")
 
     def _version(self) -> int:
         application: int = self._db.execute("PRAGMA application_id").fetchone()[0]
@@ -297,41 +301,50 @@ class Catalog:
 
     def _known(self, where: str, *values: Any) -> Iterator[Known]:
         sql = (
-            "SELECT files.id, path, size, mtime_ns, ctime_ns, inode, device, image, reason"
+            "SELECT files.id, path, size, mtime_ns, ctime_ns, inode, device, image, reason, missing"
             " FROM files LEFT JOIN failures ON file = files.id "
         )
-        for id_, path, size, mtime, ctime, inode, device, image, reason in self._stream(sql + where, *values):
-            yield Known(id_, os.fsdecode(path), Stat(size, mtime, ctime, inode, device), image, reason)
+        return map(_known, self._stream(sql + where, *values))
 
     def put_files(self, files: Iterable[File]) -> None:
         """Write what `files` are now; their images must be there."""
         for file in files:
             stat = file.stat
+            image = self.image_ids([file.image]).get(file.image) if file.image else None
+            if (image is None) == (file.reason is None):
+                raise StoreError(f"{ascii(file.path)} has neither a known image nor a reason for having none; add its image first")
             (id_,) = self._db.execute(
                 "INSERT INTO files (path, size, mtime_ns, ctime_ns, inode, device, image)"
-                " VALUES (?, ?, ?, ?, ?, ?, (SELECT id FROM images WHERE hash = ?))"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (path) DO UPDATE SET size = excluded.size, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns,"
-                " inode = excluded.inode, device = excluded.device, image = excluded.image RETURNING id",
-                (os.fsencode(file.path), stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode, stat.device, file.image),
+                " inode = excluded.inode, device = excluded.device, missing = 0, image = excluded.image RETURNING id",
+                (os.fsencode(file.path), stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode, stat.device, image),
             ).fetchone()
             if file.reason is None:
                 self._db.execute("DELETE FROM failures WHERE file = ?", (id_,))
             else:
                 self._db.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?)", (id_, file.reason, file.detail))
 
-    def put_device(self, id_: int, device: int) -> None:
-        """Note that the filesystem of a file now has another device number."""
-        self._db.execute("UPDATE files SET device = ? WHERE id = ?", (device, id_))
+    def put_found(self, devices: Mapping[int, int]) -> None:
+        """Note that files, by id, are there, on these device numbers."""
+        self._db.executemany("UPDATE files SET device = ?, missing = 0 WHERE id = ?", ((device, id_) for id_, device in devices.items()))
+
+    def put_missing(self, ids: Iterable[int]) -> None:
+        """Note that files are not there now."""
+        self._db.executemany("UPDATE files SET missing = 1 WHERE id = ?", ((id_,) for id_ in ids))
+
+    def remove_root(self, path: str) -> None:
+        """Look through the folder `path` no more."""
+        self._db.execute("DELETE FROM roots WHERE path = ?", (os.fsencode(path),))
 
     def remove_files(self, ids: Iterable[int]) -> None:
         """Forget files; their images stay until compaction, so that a file that comes back costs no embedding."""
         self._db.executemany("DELETE FROM files WHERE id = ?", ((id_,) for id_ in ids))
 
-    def files_of(self, images: Iterable[int]) -> Iterator[tuple[int, str, Stat]]:
-        """(image, path, stat) of every file that holds one of `images`."""
-        sql = "SELECT image, path, size, mtime_ns, ctime_ns, inode, device FROM files WHERE image IN ({}) ORDER BY path"
-        for image, path, *stat in self._rows_for(sql, images):
-            yield image, os.fsdecode(path), Stat(*stat)
+    def files_of(self, images: Iterable[int]) -> Iterator[Known]:
+        """Every file that holds one of `images`."""
+        columns = "id, path, size, mtime_ns, ctime_ns, inode, device, image, NULL, missing"
+        return map(_known, self._rows_for(f"SELECT {columns} FROM files WHERE image IN ({{}}) ORDER BY path", images))
 
     # --- images and segments ---
 
@@ -420,6 +433,11 @@ class Catalog:
         for started, ended, outcome, coverage in self._rows("SELECT started, ended, outcome, coverage FROM runs ORDER BY id DESC LIMIT 1"):
             return Run(started, ended, outcome, json.loads(coverage))
         return None
+
+
+def _known(row: tuple[Any, ...]) -> Known:
+    id_, path, size, mtime, ctime, inode, device, image, reason, missing = row
+    return Known(id_, os.fsdecode(path), Stat(size, mtime, ctime, inode, device), image, reason, bool(missing))
 
 
 def _below(folder: str) -> tuple[bytes, bytes]:

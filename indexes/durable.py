@@ -80,7 +80,10 @@ def lock(path: Path, wait: float = 0.0) -> Iterator[None]:
 
     Tries for `wait` seconds. Raises StoreLocked, naming the process that holds it, when it stays taken.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be opened: {error.strerror}; make the store's folder writable, or name another --store") from error
     try:
         until = time.monotonic() + wait
         while True:

@@ -6,7 +6,6 @@ So FAISS proposes, a little below the threshold, and the float64 cosine of the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,8 +130,3 @@ def range_search(queries: NDArray[np.floating[Any]], stored: NDArray[np.float16]
     if not lefts:
         return Scored(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
     return Scored(np.concatenate(lefts), np.concatenate(rights), np.concatenate(scores))
-
-
-def load(folder: Path, rows: Sequence[SegmentRow], dim: int) -> list[Segment]:
-    """All segments of a store, verified and mapped, oldest first."""
-    return [Segment(folder, row, dim) for row in rows]

@@ -6,29 +6,29 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from indexes import durable, join, segments
-from indexes.catalog import Catalog, File, Image, Root, Space
+from indexes.catalog import Catalog, File, Image, Root, SegmentRow, Space
 from indexes.errors import BadVector, SpaceMismatch, StoreError
 from indexes.segments import Ids, Scored, Segment, Vectors
 
 
 @dataclass
 class Batch:
-    """What one commit makes visible: new images, the unit vectors of those that have one, and files.
-
-    `vectors` holds a row for each hash in `embedded`, in that order. A file's image is in `images` or in the store already.
+    """What one commit makes visible: new images, each with its unit vector (dim,) or None; files, whose images are here or in the store
+    already; and the ids of known files that are among them under a new path.
     """
 
-    images: list[Image] = field(default_factory=list)
-    embedded: list[bytes] = field(default_factory=list)
-    vectors: list[Vectors] = field(default_factory=list)
+    images: list[tuple[Image, Vectors | None]] = field(default_factory=list)
     files: list[File] = field(default_factory=list)
+    moved: list[int] = field(default_factory=list)
 
 
 class Store:
@@ -43,7 +43,7 @@ class Store:
         Raises StoreMissing when there is none, StoreVersion when another program or a newer neardup made it.
         """
         self.folder = folder
-        self._segments: list[Segment] | None = None
+        self._segments: dict[SegmentRow, Segment] = {}
         if write:
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ class Store:
 
     def close(self) -> None:
         """Let go of the catalog and of the mapped segments."""
-        self._segments = None
+        self._segments = {}
         self.catalog.close()
 
     def exclusive(self, wait: float = 0.0) -> AbstractContextManager[None]:
@@ -119,28 +119,44 @@ class Store:
         space = self.space
         if space is None:
             raise SpaceMismatch(f"{self.folder} is not bound to a model yet; bind() it before adding")
-        known = self.has([image.hash for image in batch.images])
-        images = [image for image in batch.images if image.hash not in known]
-        rows = {hash_: row for hash_, row in zip(batch.embedded, batch.vectors, strict=True) if hash_ not in known}
+        known = self.has([image.hash for image, _ in batch.images])
+        new = {image.hash: (image, row) for image, row in batch.images if image.hash not in known}
+        ids = dict(zip(new, count(self.catalog.next_image()), strict=False))
+        rows = {ids[hash_]: row for hash_, (_, row) in new.items() if row is not None}
         if any(row.shape != (space.dim,) for row in rows.values()):
             raise BadVector(f"vectors of {sorted({row.shape for row in rows.values()})}, the store holds {space.dim} dimensions")
-        ids = {image.hash: id_ for id_, image in enumerate(images, self.catalog.next_image())}
         written = None
         if rows:
-            order = np.array([ids[hash_] for hash_ in rows], dtype=np.int64)
+            order = np.array(list(rows), dtype=np.int64)
             written = segments.write(self.folder / "segments", self.folder / "tmp", order, np.stack(list(rows.values())))
         with self.catalog.transaction():
             segment = self.catalog.put_segment(written.blake3, written.rows, written.size) if written else None
-            for image in images:
-                self.catalog.put_image(ids[image.hash], image, segment if image.hash in rows else None)
+            for hash_, (image, row) in new.items():
+                self.catalog.put_image(ids[hash_], image, None if row is None else segment)
             self.catalog.put_files(batch.files)
-        self._segments = None
+            self.catalog.remove_files(batch.moved)
 
-    def touch(self, devices: Mapping[int, int]) -> None:
-        """Note the device number that files, by the ids of their `Known`, lie on now."""
+    def found(self, devices: Mapping[int, int]) -> None:
+        """Note that files, by the ids of their `Known`, are there, on these device numbers."""
         with self.catalog.transaction():
-            for id_, device in devices.items():
-                self.catalog.put_device(id_, device)
+            self.catalog.put_found(devices)
+
+    def missing(self, files: Iterable[int]) -> None:
+        """Note that files are not there now; they stay in the answers, marked."""
+        with self.catalog.transaction():
+            self.catalog.put_missing(files)
+
+    def forget(self, root: str) -> None:
+        """Look through the folder `root` no more."""
+        with self.catalog.transaction():
+            self.catalog.remove_root(root)
+
+    def sweep(self) -> None:
+        """Remove what a killed ingest left: temporary files, and segments that were never committed. Call it with `exclusive` held."""
+        named = {f"{segment.blake3}{segments.SUFFIX}" for segment in self.catalog.segments()}
+        left = [file for file in (self.folder / "segments").iterdir() if file.suffix == segments.SUFFIX and file.name not in named]
+        for file in (*left, *(self.folder / "tmp").iterdir()):
+            file.unlink(missing_ok=True)
 
     def begin_run(self) -> int:
         """Note that an ingest began; returns its number."""
@@ -160,10 +176,11 @@ class Store:
     # --- search ---
 
     def _mapped(self) -> list[Segment]:
-        if self._segments is None:
-            space = self.space
-            self._segments = segments.load(self.folder / "segments", self.catalog.segments(), space.dim) if space else []
-        return self._segments
+        """The segments of the newest commit, oldest first; each is verified and mapped once."""
+        space, rows = self.space, self.catalog.segments()
+        if space:
+            self._segments = {row: self._segments.get(row) or Segment(self.folder / "segments", row, space.dim) for row in rows}
+        return list(self._segments.values())
 
     def vectors(self, images: Sequence[int]) -> dict[int, Vectors]:
         """The stored vectors (float32) of those of `images` that have one."""
@@ -174,12 +191,15 @@ class Store:
                 found[int(segment.ids[row])] = segment.vectors[row].astype(np.float32)
         return found
 
-    def within(self, queries: Vectors, min_score: float) -> Scored:
+    def within(self, queries: NDArray[np.floating[Any]], min_score: float) -> Scored:
         """Every stored image with score >= min_score to a query row; left numbers the query row, right is an image id. Nothing is capped.
 
         Images that no file holds any more are not among them. Ordered by query row, then best first, then by id.
         """
         self._check_score(min_score)
+        if not np.allclose(np.linalg.norm(queries, axis=1), 1.0, atol=1e-3):  # also catches NaN
+            raise BadVector("queries must be rows of length 1; pass them through embed()")
+        queries = queries.astype(np.float16)  # as they would be stored, so that an answer is the same before and after
         live = self._live_ids()
         parts = []
         for segment in self._mapped():

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from indexes import Store
     from pipeline.embedder import Embedder
-    from pipeline.ingest import Coverage, Progress
+    from pipeline.ingest import Coverage
 
 SKIPPED, FOUND = 3, 20  # exit codes: some inputs were left out; --exit-code and there are near-duplicates
-SHOWN_FAILURES = 10
-LINE_EVERY = 60.0  # seconds between lines of progress where no terminal shows a bar
 
 
 class Commands(click.Group):
@@ -44,7 +38,6 @@ class Commands(click.Group):
             _tell(f"neardup: {error}")
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
-            _tell("stopped; what was committed is kept, the same command goes on from there")
             ctx.exit(130)
 
 
@@ -95,10 +88,10 @@ def _ingest_options(command: Callable[..., None]) -> Callable[..., None]:
             "excludes",
             multiple=True,
             metavar="PATTERN",
-            help="Leave out names or relative paths like this; repeatable, remembered.",
+            help="Leave out names or relative paths like this; repeatable, remembered; '' clears.",
         ),
         click.option("--hidden/--no-hidden", default=None, help="Look into hidden files and folders too; remembered."),
-        click.option("--accept-missing", is_flag=True, help="Files that are missing are deleted, however many; no drive is away."),
+        click.option("--accept-missing", is_flag=True, help="Missing files are deleted, no drive is away; a ROOT that is gone, forgotten."),
         click.option("--wait-lock", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS", help="Wait for another ingest to end."),
     ):
         command = option(command)
@@ -139,7 +132,7 @@ def _opened_to_write(store: Path, paths: Sequence[str]) -> Store:
     from indexes import Store, StoreMissing
     from pipeline.errors import BadRoot
 
-    if not any(Path(path).is_dir() for path in paths):
+    if not any(os.path.isdir(path) for path in paths):  # noqa: PTH112 - never raises, whatever a dead mount answers
         try:
             Store(store).close()
         except StoreMissing:
@@ -160,18 +153,23 @@ def _ingest(
 ) -> tuple[Coverage, list[str]]:
     """Ingest and show how it goes; returns the coverage and the real paths of the roots."""
     from pipeline.ingest import IngestOptions, ingest_roots, resolve_roots
+    from pipeline.terminal import Stopped, watch
 
-    roots, absent = resolve_roots(store, paths, excludes or None, hidden)
-    options = IngestOptions(accept_missing=accept_missing, wait_lock=wait_lock)
-    _stop_politely()
-    with _silent_decoders():
-        coverage = _shown(ingest_roots(roots, store, _embedder(store, model), options))
-    coverage.absent_roots.extend(absent)
+    roots = resolve_roots(store, paths, excludes or None, hidden)
+    named = {os.path.realpath(path) for path in paths}
+    forget = frozenset(named) if accept_missing else frozenset[str]()
+    options = IngestOptions(accept_missing=accept_missing, forget=forget, wait_lock=wait_lock)
+    try:
+        coverage = watch(ingest_roots(roots.found, store, _embedder(store, model), options))
+    except Stopped as stopped:
+        _tell("stopped; what was committed is kept, the same command goes on from there")
+        sys.exit(stopped.exit_code)
+    coverage.absent_roots.extend(roots.absent)
     for path in coverage.absent_roots:
         _tell(f"neardup: {ascii(path)} is no folder now; what is known of it stays in the answers")
     for note in coverage.notes:
         _tell(f"neardup: {note}")
-    return coverage, [root.path for root in roots]
+    return coverage, [root.path for root in roots.found if root.path in named]
 
 
 def _embedder(store: Store | None, model: str | None) -> Embedder:
@@ -207,14 +205,14 @@ def query(
     """
     from indexes import Store
     from pipeline.query import find_matches
-    from pipeline.report import answer_json, answer_text
+    from pipeline.report import answer_json, answer_text, failure_text
 
     with Store(store) as opened:
         answers = []
         for answer in find_matches(_paths(files, null), opened, _embedder(opened, model), threshold):
             answers.append(answer)
             if answer.failure:
-                _tell_failure(answer.file, answer.failure.reason, answer.failure.detail)
+                _tell(f"neardup: {failure_text(answer.file, answer.failure.reason, answer.failure.detail)}")
             if not as_json:
                 _print(answer_text(answer))
     if as_json:
@@ -254,8 +252,12 @@ def groups(under: Sequence[str], store: Path, threshold: float | None, as_json: 
     floor works.
     """
     from indexes import Store
+    from pipeline.errors import BadRoot
 
     with Store(store) as opened:
+        for folder in under:
+            if not opened.catalog.counts([os.path.realpath(folder)])[0]:
+                raise BadRoot(f"the store has no photo below {ascii(folder)}; ingest it first, or see `neardup status` for its roots")
         found = _print_groups(opened, threshold, [os.path.realpath(folder) for folder in under], None, as_json)
     if exit_code and found:
         sys.exit(FOUND)
@@ -336,7 +338,7 @@ def compare(files: Sequence[str], store: Path, model: str | None, threshold: flo
     """
     from indexes import Store, StoreMissing
     from pipeline.query import compare
-    from pipeline.report import comparison_json, comparison_text
+    from pipeline.report import comparison_json, comparison_text, failure_text
 
     if len(files) < 2:
         raise click.UsageError("name two photos or more")
@@ -348,7 +350,7 @@ def compare(files: Sequence[str], store: Path, model: str | None, threshold: flo
     comparison = compare(files, embedder)
     least = embedder.space.threshold if threshold is None else threshold
     for file, failure in comparison.failures():
-        _tell_failure(file, failure.reason, failure.detail)
+        _tell(f"neardup: {failure_text(file, failure.reason, failure.detail)}")
     if as_json:
         _print_json(comparison_json(comparison, embedder.space, least))
     else:
@@ -371,7 +373,7 @@ def status(failures: bool, store: Path, as_json: bool) -> None:
     neardup status --failures                     which files could not be read, and why
     """
     from indexes import Store
-    from pipeline.report import printable, status_json, status_text
+    from pipeline.report import failure_text, status_json, status_text
 
     with Store(store) as opened:
         about = status_json(opened)
@@ -380,7 +382,7 @@ def status(failures: bool, store: Path, as_json: bool) -> None:
         listed = [{"path": path, "reason": reason, "detail": detail} for path, reason, detail in failed]
         _print_json(about | ({"failures": listed} if failures else {}))
     elif failures:
-        _print(f"{printable(path)}: {reason}{f' ({printable(detail)})' if detail else ''}" for path, reason, detail in failed)
+        _print(failure_text(path, reason, detail) for path, reason, detail in failed)
     else:
         _print(status_text(about))
 
@@ -399,115 +401,6 @@ def _print_json(value: object) -> None:
 
 def _tell(line: str) -> None:
     click.echo(line, err=True)
-
-
-def _tell_failure(path: str, reason: str, detail: str) -> None:
-    from pipeline.report import printable
-
-    _tell(f"neardup: {printable(path)}: {reason}{f' ({printable(detail)})' if detail else ''}")
-
-
-def _stop_politely() -> None:
-    """The first Ctrl-C or SIGTERM commits what is embedded and stops; the second stops at once, which loses only that."""
-
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        signal.signal(number, signal.SIG_DFL)
-        _tell("\nstopping; once more to stop at once")
-        if number == signal.SIGTERM:
-            sys.exit(143)
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-
-
-@contextmanager
-def _silent_decoders() -> Iterator[None]:
-    """Let what C libraries write to the terminal about odd files go nowhere; our own messages, and tracebacks, still reach it."""
-    ours = sys.stderr
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        with os.fdopen(os.dup(kept), "w", errors="backslashreplace", buffering=1) as still:
-            if _is_descriptor_2(ours):
-                sys.stderr = still
-            os.dup2(nowhere, 2)
-            try:
-                yield
-            finally:
-                os.dup2(kept, 2)
-                sys.stderr = ours
-    finally:
-        os.close(nowhere)
-        os.close(kept)
-
-
-def _is_descriptor_2(stream: TextIO) -> bool:
-    try:
-        return stream.fileno() == 2
-    except OSError:  # captured, in a test or an embedding program
-        return False
-
-
-def _shown(progress: Iterator[Progress]) -> Coverage:
-    """Run an ingest and show it: a bar on a terminal, else a line a minute; failures as they come, up to a few."""
-    from pipeline.decode import SKIPPED as NO_PHOTOS
-
-    told = 0
-
-    def watched() -> Iterator[Progress]:
-        nonlocal told
-        for now in progress:
-            if now.failure and now.failure.reason not in NO_PHOTOS:
-                told += 1
-                if told <= SHOWN_FAILURES:
-                    _tell_failure(now.failure.source.path, now.failure.reason, now.failure.detail)
-                elif told == SHOWN_FAILURES + 1:
-                    _tell("neardup: further failures are not listed here; see `neardup status --failures`")
-            yield now
-
-    last = _bar(watched()) if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else _lines(watched())
-    return last.coverage
-
-
-def _bar(progress: Iterator[Progress]) -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-    from rich.text import Text
-
-    class Speed(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.0f} images/s" if task.speed and task.total else "")
-
-    last = None
-    with Bar(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn(), console=Console(stderr=True)
-    ) as bar:
-        task = bar.add_task("listing", total=None)
-        for last in progress:
-            bar.update(task, description="listing" if last.total is None else "reading", completed=last.done, total=last.total)
-    assert last is not None  # the last one always comes
-    return last
-
-
-def _lines(progress: Iterator[Progress]) -> Progress:
-    last = None
-    began = since = time.monotonic()
-    for last in progress:
-        now = time.monotonic()
-        if last.total is None or last.done == 0:
-            began = now
-        if now - since >= LINE_EVERY:
-            since = now
-            speed = last.done / max(now - began, 1e-9)
-            left = (
-                f", {speed:.0f} images/s, {(last.total - last.done) / max(speed, 1e-9) / 60:.0f} min left"
-                if last.total and last.done
-                else ""
-            )
-            _tell(f"{last.done:,} of {last.total:,} files read{left}" if last.total is not None else f"{last.done:,} files listed")
-    assert last is not None  # the last one always comes
-    return last
 
 
 if __name__ == "__main__":

@@ -14,11 +14,12 @@ RELATIONS = (IDENTICAL_BYTES, IDENTICAL_PIXELS, SIMILAR)  # closest first
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A file with the image that it holds."""
+    """A file with the image that it holds; `missing` when it was not there the last time, but perhaps only its drive was away."""
 
     path: str
     stat: Stat
     image: Image
+    missing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,9 @@ class Group:
     members: tuple[Member, ...]
 
 
-def rank(photo: Photo) -> tuple[int, int, int, int, str]:
-    """Sorts the photo to keep first: more pixels, then more bytes, then older, then the shorter path, then the path itself."""
-    return (-photo.image.width * photo.image.height, -photo.image.size, photo.stat.mtime_ns, len(photo.path), photo.path)
+def rank(photo: Photo) -> tuple[bool, int, int, int, int, str]:
+    """Sorts the photo to keep first: one that is there, then by pixels, bytes, age, the shorter path, and the path itself."""
+    return (photo.missing, -photo.image.width * photo.image.height, -photo.image.size, photo.stat.mtime_ns, len(photo.path), photo.path)
 
 
 def relation(image: Image, keeper: Image) -> str:

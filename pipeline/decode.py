@@ -11,7 +11,7 @@ import io
 import os
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -26,22 +26,45 @@ from PIL import ImageCms, UnidentifiedImageError
 
 from indexes import Image
 from pipeline.scan import SourceFile
+from pipeline.view import View, fit
 
-VERSION = "decode-1"  # part of every space: a change here that moves pixels needs a new number
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF")  # an MPO opens as a JPEG
 PLUGINS = {"WEBP": "WebP"}  # where a plugin's module is not named as its format
-SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM")
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}
+HEAD = 18  # bytes that tell a format
 BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2", b"avif", b"avis", b"miaf"}
 PHOTO_SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".dib"),
     *(".avif", ".heic", ".heif", ".hif"),
 }
-RAW_SUFFIXES = {".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw"}
-MAX_FILE = 1 << 30  # bytes
+RAW_SUFFIXES = {
+    *(
+        ".3fr",
+        ".arw",
+        ".cr2",
+        ".cr3",
+        ".crw",
+        ".dcr",
+        ".dng",
+        ".erf",
+        ".fff",
+        ".gpr",
+        ".iiq",
+        ".kdc",
+        ".mef",
+        ".mos",
+        ".mrw",
+        ".nef",
+        ".nrw",
+    ),
+    *(".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
+}
+MAX_FILE = 1 << 29  # bytes
 MAX_PIXELS = 100_000_000  # after a JPEG's draft; Pillow takes 4 bytes for each, twice while converting
 MAX_PROGRESSIVE = 200_000_000  # a progressive JPEG keeps all coefficients, whatever its draft: 3 to 6 bytes a pixel
-CELLS, FEATURELESS = 32, 2.0  # see is_featureless
-HEAVY_PIXELS = 16_000_000  # pictures above this are decoded one at a time, so that memory is bounded by one of them
+# What is larger than these is read and decoded one file at a time, so that memory is bounded by one of them.
+HEAVY_FILE, HEAVY_PIXELS = 1 << 25, 16_000_000
 
 TURNS = {
     2: Pillow.Transpose.FLIP_LEFT_RIGHT,
@@ -52,29 +75,10 @@ TURNS = {
     7: Pillow.Transpose.TRANSVERSE,
     8: Pillow.Transpose.ROTATE_90,
 }
-# What Pillow's decoders raise on broken files, as met in tens of thousands of mutated ones. A bug of ours shows in tests of sound files.
-BROKEN = (OSError, ValueError, SyntaxError, RuntimeError, EOFError, LookupError, TypeError, ArithmeticError, AttributeError)
-ORIENTATION = 0x0112  # the EXIF tag
+ORIENTATION, BITS_PER_SAMPLE = 0x0112, 0x0102  # EXIF and TIFF tags
+NATIVE = {"CMYK", "LAB"}  # modes whose pixels are hashed as they are
 
-_heavy = threading.Lock()
-
-
-@dataclass(frozen=True)
-class View:
-    """How a picture becomes an embedder's input: `size` x `size` pixels, by `fit`, resampled by `resample`.
-
-    squash: both sides to `size`. shortest: the short side to `size`, then the middle cut out. longest: the long side to `size`, on
-    `fill` grey.
-    """
-
-    size: int
-    fit: str = "squash"
-    resample: str = "bicubic"
-    fill: int = 0
-
-    def __str__(self) -> str:
-        """The view as it stands in a space's preprocessing version."""
-        return f"{VERSION} {self.fit}-{self.size} {self.resample}"
+_heavy = threading.RLock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,7 @@ class Decoded:
 
 
 SKIPPED = {"not a photo", "raw photo"}  # reasons that nobody needs to mend
-RETRIED = {"unreadable", "changed while read"}  # reasons that may be gone the next time, with the file as it is
+RETRIED = {"unreadable", "changed while read", "out of memory"}  # reasons that may be gone the next time, with the file as it is
 
 
 class _Refused(Exception):
@@ -124,11 +128,12 @@ def decode(source: SourceFile, view: View, wanted: Callable[[bytes], bool] = lam
     """
     digest = None
     try:
-        data = read(source)
-        digest = blake3(data).digest()
-        if not wanted(digest):
-            return Recognised(source, digest)
-        return _picture(source, data, digest, view)
+        with _heavy if source.stat.size > HEAVY_FILE else nullcontext():
+            data = read(source)
+            digest = blake3(data).digest()
+            if not wanted(digest):
+                return Recognised(source, digest)
+            return _picture(source, data, digest, view)
     except _Refused as refused:
         return Failure(source, refused.reason, refused.detail, digest)
 
@@ -155,15 +160,19 @@ def read(source: SourceFile) -> bytes:
                 raise _Refused("not a photo", "no regular file")
             if before.st_size == 0:
                 raise _Refused("empty file", "0 bytes")
-            head = file.read(16)
+            head = os.pread(descriptor, HEAD, 0)
             if not is_photo(head):
                 if suffix in PHOTO_SUFFIXES:
                     raise _Refused("no picture inside", f"begins with {head[:8].hex(' ')}, which no format here does")
                 raise _Refused("not a photo", "")
             if before.st_size > MAX_FILE:
                 raise _Refused("file too large", f"{before.st_size:,} bytes; the limit is {MAX_FILE:,}")
-            data = head + _all(file, before.st_size - len(head))
+            data = file.read(before.st_size)
+            while len(data) < before.st_size and (more := file.read(before.st_size - len(data))):  # network filesystems may give parts
+                data += more
             after = os.fstat(descriptor)
+    except ValueError as error:
+        raise _Refused("unreadable", str(error)) from error  # a NUL in the path
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             raise _Refused("unreadable", "gone since it was listed") from error
@@ -173,18 +182,12 @@ def read(source: SourceFile) -> bytes:
     return data
 
 
-def _all(file: io.FileIO, size: int) -> bytes:
-    parts = []
-    while size > 0 and (part := file.read(size)):
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
-
-
 def is_photo(head: bytes) -> bool:
-    """Whether a file's first 16 bytes are those of a format that is read here."""
+    """Whether a file's first bytes (HEAD of them) are those of a format that is read here."""
     if head.startswith(SIGNATURES):
         return True
+    if head[:2] == b"BM":  # two letters would be any text; the size of the next header tells
+        return int.from_bytes(head[14:18], "little") in BMP_HEADERS
     if head[:4] == b"RIFF":
         return head[8:12] == b"WEBP"
     return head[4:8] == b"ftyp" and head[8:12] in BRANDS
@@ -210,6 +213,7 @@ def _picture(source: SourceFile, data: bytes, digest: bytes, view: View) -> Deco
             width, height = picture.size
             format_ = picture.format or "?"
             drafted = format_ in ("JPEG", "MPO") and _draft(picture, view)
+            reduced = _is_reduced(picture)
             with _turn_to_decode(picture, width * height, drafted):
                 picture.load()
                 orientation = _orientation(picture)
@@ -217,18 +221,31 @@ def _picture(source: SourceFile, data: bytes, digest: bytes, view: View) -> Deco
                 if orientation in TURNS and orientation >= 5:
                     width, height = height, width
                 plain = _eight_bit(upright)
-                pixels = _stream_hash(data, picture, orientation) if drafted else _pixel_hash(upright, plain)
-                fitted = _fitted(plain, view)
+                if reduced:
+                    pixels = digest  # what was decoded is less than what is there: it equals nothing but itself
+                elif drafted:
+                    pixels = _stream_hash(data, picture, orientation)
+                else:
+                    pixels = _pixel_hash(upright, plain)
+                fitted, featureless = fit(plain, view)
     except _Refused:
         raise
     except UnidentifiedImageError as error:
         raise _Refused("no picture inside", "no decoder knows it") from error
-    except (MemoryError, Pillow.DecompressionBombError) as error:
-        raise _Refused("too many pixels", str(error) or "out of memory") from error
-    except BROKEN as error:
+    except MemoryError as error:
+        raise _Refused("out of memory", "") from error
+    except Exception as error:  # broken files make decoders raise anything; a bug of ours shows in the tests of sound files
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         raise _Refused("truncated" if "truncated" in detail.lower() or isinstance(error, EOFError) else "damaged", detail) from error
-    return Decoded(source, Image(digest, pixels, width, height, format_, len(data), is_featureless(fitted)), fitted)
+    return Decoded(source, Image(digest, pixels, width, height, format_, len(data), featureless), fitted)
+
+
+def _is_reduced(picture: Pillow.Image) -> bool:
+    """Whether Pillow will give 8 bits of colour samples that have more."""
+    arguments = picture.tile[0].args if picture.tile else ""  # type: ignore[attr-defined] # of every picture that was opened from a file
+    raw_mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    deep = isinstance(raw_mode, str) and "16" in raw_mode and not picture.mode.startswith("I")
+    return deep or int(picture.info.get("bit_depth") or 8) > 8
 
 
 def _draft(picture: Pillow.Image, view: View) -> bool:
@@ -276,35 +293,56 @@ def _eight_bit(picture: Pillow.Image) -> Pillow.Image:
 
 
 def _from_deep(picture: Pillow.Image) -> Pillow.Image:
-    """Grey of 16 or 32 bits or floats, brought to 8 bits by the full range of its type: 0..1 or 0..255 for floats."""
-    samples = np.asarray(picture)
-    top = float(np.nan_to_num(samples, nan=0.0, posinf=0.0).max(initial=0))
+    """Grey of 9 to 32 bits or floats, brought to 8 bits by the full range of its samples: 0..1 or 0..255 for floats."""
+    top = 0.0
+    for box in _strips(picture):
+        samples = np.asarray(picture.crop(box))
+        top = max(top, float(samples.max(where=np.isfinite(samples), initial=0)))
     if picture.mode == "F":
         scale = 255.0 if top <= 1.0 else 1.0 if top <= 255.0 else 255.0 / top
+    elif picture.mode == "I" and top <= 255:
+        scale = 1.0
     else:
-        scale = 1.0 if picture.mode == "I" and top <= 255 else 255.0 / 65535.0 if top <= 65535 else 255.0 / top
-    levels = np.clip(np.nan_to_num(samples, nan=0.0) * scale + 0.5, 0, 255)
-    return Pillow.fromarray(levels.astype(np.uint8))
+        bits = getattr(picture, "tag_v2", {}).get(BITS_PER_SAMPLE, (16,))[0]
+        full = 2.0**bits - 1 if 8 < bits <= 16 else 65535.0
+        scale = 255.0 / (full if top <= full else top)
+    done = Pillow.new("L", picture.size)
+    for box in _strips(picture):
+        levels = np.nan_to_num(np.asarray(picture.crop(box), dtype=np.float32), nan=0.0, posinf=top, neginf=0.0) * np.float32(scale)
+        done.paste(Pillow.fromarray(np.clip(levels + 0.5, 0, 255).astype(np.uint8)), box[:2])
+    return done
+
+
+def _strips(picture: Pillow.Image) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes of a few million pixels that cover a picture from top to bottom."""
+    rows = max(1, (1 << 21) // max(1, picture.width))
+    for top in range(0, picture.height, rows):
+        yield 0, top, picture.width, min(top + rows, picture.height)
 
 
 def _pixel_hash(upright: Pillow.Image, plain: Pillow.Image) -> bytes:
-    """The blake3 of all upright pixels with their size; deep samples count in full, so that 16 bits never equal their 8-bit copy."""
-    deep = upright.mode.startswith(("I", "F"))
-    hashed = upright if deep else plain if plain.mode in ("RGB", "RGBA") else plain.convert("RGB")
-    digest = blake3(f"{hashed.mode} {hashed.width} {hashed.height} ".encode())
-    rows = max(1, (1 << 22) // max(1, hashed.width))
-    for top in range(0, hashed.height, rows):
-        digest.update(hashed.crop((0, top, hashed.width, min(top + rows, hashed.height))).tobytes())
+    """The blake3 of all upright pixels with their size and colour profile.
+
+    Grey of more than 8 bits, CMYK and CIELAB count as they are, so that they never equal the RGB that they are shown as.
+    """
+    if upright.mode in NATIVE or upright.mode.startswith(("I", "F")):
+        hashed = upright
+    else:
+        hashed = plain if plain.mode in ("RGB", "RGBA") else plain.convert("RGB")
+    profile = blake3(upright.info.get("icc_profile") or b"").hexdigest()
+    digest = blake3(f"{hashed.mode} {hashed.width} {hashed.height} {profile} ".encode())
+    for box in _strips(hashed):
+        digest.update(hashed.crop(box).tobytes())
     return digest.digest()
 
 
 def _stream_hash(data: bytes, picture: Pillow.Image, orientation: int) -> bytes:
     """The blake3 of a JPEG without its metadata: equal only if the decoded pixels are, and no full decode is needed to know.
 
-    Application and comment segments before the scan are left out, but for those that change how pixels are shown: Adobe's colour transform
-    (APP14), the ICC profile and the EXIF orientation.
+    Application and comment segments before the scan are left out, but for those that change how pixels are shown: whether there is a
+    JFIF segment, Adobe's colour transform (APP14), the ICC profile and the EXIF orientation.
     """
-    digest = blake3(b"jpeg %d " % orientation + blake3(picture.info.get("icc_profile") or b"").digest())
+    digest = blake3(b"jpeg %d %d " % (orientation, "jfif" in picture.info) + blake3(picture.info.get("icc_profile") or b"").digest())
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
@@ -318,56 +356,3 @@ def _stream_hash(data: bytes, picture: Pillow.Image, orientation: int) -> bytes:
         at += 2 + length
     digest.update(data[at:])
     return digest.digest()
-
-
-def _fitted(plain: Pillow.Image, view: View) -> NDArray[np.uint8]:
-    size, resample = view.size, Pillow.Resampling[view.resample.upper()]
-    width, height = plain.size
-    if view.fit == "squash":
-        target = (size, size)
-    elif view.fit == "shortest":  # the rounding of torchvision's Resize and, below, of open_clip's ResizeKeepRatio
-        short = min(width, height)
-        target = (int(size * width / short), int(size * height / short))
-    else:
-        ratio = max(width, height) / size
-        target = (max(1, round(width / ratio)), max(1, round(height / ratio)))
-    if max(target) > 64 * size:  # a strip: as much of its middle as can show at all
-        plain = _middle(plain, (min(width, 64 * height), min(height, 64 * width)))
-        return _fitted(plain, view)
-    resized = plain if plain.size == target else plain.resize(target, resample, reducing_gap=3.0)
-    if resized.mode == "RGBA":
-        ground = Pillow.new("RGBA", resized.size, (255, 255, 255, 255))
-        resized = Pillow.alpha_composite(ground, resized)
-    rgb = resized if resized.mode == "RGB" else resized.convert("RGB")
-    if view.fit != "squash":
-        rgb = _middle(rgb, (size, size), view.fill)
-    return np.asarray(rgb)
-
-
-def _middle(picture: Pillow.Image, size: tuple[int, int], fill: int = 0) -> Pillow.Image:
-    """The middle of a picture, on `fill` grey where it is smaller than `size`."""
-    if picture.width < size[0] or picture.height < size[1]:
-        ground = Pillow.new("RGB", size, (fill, fill, fill))
-        ground.paste(picture, ((size[0] - picture.width) // 2, (size[1] - picture.height) // 2))
-        return ground
-    left, top = round((picture.width - size[0]) / 2.0), round((picture.height - size[1]) / 2.0)
-    return picture.crop((left, top, left + size[0], top + size[1]))
-
-
-def is_featureless(view: NDArray[np.uint8]) -> bool:
-    """Whether a picture shows nothing to recognise: one colour, or a smooth change between colours.
-
-    What is left of 32 x 32 cells after the best surface of second degree is taken away, as a standard deviation in grey levels, in the
-    channel that has most. Measured: 0 to 1.5 for blank, noisy and graded pictures, 3.3 and up for 4,700 photos, drawings and patches
-    of cloth.
-    """
-    cells = np.asarray(Pillow.fromarray(view).resize((CELLS, CELLS), Pillow.Resampling.BOX), dtype=np.float64).reshape(CELLS * CELLS, 3)
-    surface = _surface()
-    return bool((cells - surface @ (surface.T @ cells)).std(axis=0).max() < FEATURELESS)
-
-
-@cache
-def _surface() -> NDArray[np.float64]:
-    """An orthonormal basis of 1, x, y, x2, xy, y2 over the cells, as columns."""
-    y, x = (grid.ravel() for grid in np.mgrid[-1 : 1 : CELLS * 1j, -1 : 1 : CELLS * 1j])
-    return np.linalg.qr(np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1))[0]

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes import Space
-from pipeline.decode import View
 from pipeline.errors import BadOutput, UnknownModel
+from pipeline.view import View
 
 DEFAULT = "neardup-0"
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from indexes import Batch, File, Known, Root, Store
-from pipeline.decode import RETRIED, SKIPPED, Decoded, Failure, Recognised, View, decode
+import numpy as np
+from numpy.typing import NDArray
+
+from indexes import Batch, File, Root, Store
+from pipeline.decode import RETRIED, SKIPPED, Decoded, Failure, Recognised, decode
 from pipeline.embedder import Embedder, embed
 from pipeline.errors import BadRoot
+from pipeline.missing import Loss, find_loss, held_by, is_below
 from pipeline.scan import Passed, SourceFile, scan
-
-MISSING_SHARE = 0.2  # of a root's files: when more than this vanish at once, a drive is likelier to be away than they to be deleted
-MISSING_FEW = 5  # this many may always vanish: a person tidied up
+from pipeline.view import View
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class IngestOptions:
     commit_images: int = 1024  # a crash loses at most this many embeddings ...
     commit_seconds: float = 20.0  # ... or this much time
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
-    accept_missing: bool = False  # vanished files are deleted ones, however many there are
+    accept_missing: bool = False  # vanished files of a root that is there are deleted ones, however many
+    forget: frozenset[str] = frozenset()  # real paths of roots that are gone for good
     wait_lock: float = 0.0  # seconds to wait for another ingest of the same store
 
 
@@ -43,8 +45,9 @@ class Coverage:
     changed: int = 0
     unchanged: int = 0
     moved: int = 0
-    gone: int = 0
-    missing: int = 0
+    gone: int = 0  # and taken out of the answers
+    left_out: int = 0  # known, but excluded or hidden now, and taken out of the answers
+    missing: int = 0  # known, perhaps only away, and still in the answers
     embedded: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
@@ -77,44 +80,52 @@ class Progress:
     failure: Failure | None = None
 
 
-def resolve_roots(store: Store, paths: Sequence[str], excludes: Sequence[str] | None, hidden: bool | None) -> tuple[list[Root], list[str]]:
-    """The roots to ingest and those of `paths` that are no folders; with no `paths`, all remembered roots.
+@dataclass(frozen=True)
+class Roots:
+    """The roots of a run, and the paths that were asked for but are no folders."""
 
-    A root that is known keeps its excludes and its view of hidden files unless new ones are given. Raises BadRoot when nothing is left
-    to do.
+    found: list[Root]
+    absent: list[str]
+
+
+def resolve_roots(store: Store, paths: Sequence[str], excludes: Sequence[str] | None = None, hidden: bool | None = None) -> Roots:
+    """The roots to ingest: those at `paths` and what is remembered below them; with no `paths`, all that are remembered.
+
+    A root that is known keeps its excludes and its view of hidden files unless new ones are given; an empty pattern clears them. Raises
+    BadRoot when nothing is left to do.
     """
     known = {root.path: root for root in store.catalog.roots()}
-    wanted, absent = [], []
+    wanted, absent = list(known) if not paths else [], []
     for path in paths:
         real = os.path.realpath(path)
-        if not path or (not Path(real).is_dir() and real not in known):
-            absent.append(path)
-        elif real not in wanted:
+        if path and (real in known or os.path.isdir(real)):  # noqa: PTH112 - never raises, whatever a dead mount answers
             wanted.append(real)
-    if not paths:
-        wanted = list(known)
+        else:
+            absent.append(path)
     if not wanted:
-        raise BadRoot(
-            f"{', '.join(map(ascii, absent))} is no folder" if absent else "no folder is remembered yet; name one: `neardup ingest FOLDER`"
-        )
-    roots = []
-    for real in wanted:
-        before = known.get(real, Root(real))
-        roots.append(Root(real, before.excludes if excludes is None else tuple(excludes), before.hidden if hidden is None else hidden))
-    return roots, absent
+        listed = ", ".join(map(ascii, absent))
+        raise BadRoot(f"{listed} is no folder" if absent else "no folder is remembered yet; name one: `neardup ingest FOLDER`")
+    roots = {path: root for path, root in known.items() if is_below(path, wanted)}
+    for path in wanted:
+        before = known.get(path, Root(path))
+        patterns = before.excludes if excludes is None else tuple(pattern for pattern in excludes if pattern)
+        roots[path] = Root(path, patterns, before.hidden if hidden is None else hidden)
+    return Roots(list(roots.values()), absent)
 
 
-def ingest_roots(roots: Sequence[Root], store: Store, embedder: Embedder, options: IngestOptions | None = None) -> Iterator[Progress]:
+def ingest_roots(roots: Sequence[Root], store: Store, embedder: Embedder, options: IngestOptions | None = None) -> Generator[Progress]:
     """Bring the store up to date with the files below `roots`, which are remembered. Safe to stop at any yield and to run again.
 
     A file is read again only when its size, times or inode changed; content that is known is never embedded again. Files that vanished
-    leave the answers, but not those of a root that is away. The last Progress holds the whole coverage. Raises StoreLocked beside
-    another ingest.
+    leave the answers, but not those of a root that is away. The last Progress holds the whole coverage. Close the iterator before the store
+    when stopping early: that commits what is embedded. Raises StoreLocked beside another ingest.
     """
     options = options or IngestOptions()
+    roots = [Root(os.path.realpath(root.path), root.excludes, root.hidden) for root in roots]
     with store.exclusive(options.wait_lock):
-        coverage = Coverage()
+        store.sweep()
         store.remember(roots)
+        coverage = Coverage()
         run = store.begin_run()
         outcome = "interrupted"
         try:
@@ -124,69 +135,126 @@ def ingest_roots(roots: Sequence[Root], store: Store, embedder: Embedder, option
             store.end_run(run, outcome, coverage.as_dict())
 
 
+@dataclass
+class _Seen:
+    """What a scan met: files to read, ids of known files, paths of those that changed, and folders that could not be listed."""
+
+    todo: list[SourceFile] = field(default_factory=list)
+    known: set[int] = field(default_factory=set)
+    changed: set[str] = field(default_factory=set)
+    unreadable: list[str] = field(default_factory=list)
+
+
 def _ingest(roots: Sequence[Root], store: Store, embedder: Embedder, options: IngestOptions, coverage: Coverage) -> Iterator[Progress]:
-    present = [root for root in roots if Path(root.path).is_dir()]
-    coverage.absent_roots = [root.path for root in roots if root not in present]
-    todo: list[SourceFile] = []
-    changed: set[str] = set()
-    seen: set[int] = set()
-    devices: dict[int, int] = {}
-    for found in scan(present):
+    present = [root for root in roots if os.path.isdir(root.path)]  # noqa: PTH112 - never raises, whatever a dead mount answers
+    seen = _Seen()
+    yield from _scan(present, store, seen, coverage)
+
+    remembered = store.catalog.roots()
+    losses = [find_loss(store, root, remembered, seen.known, seen.unreadable) for root in present]
+    writer = _Writer(store, embedder, options, coverage, seen.changed, losses)
+    if seen.todo:
+        store.bind(embedder.space, embedder.name)
+        yield Progress(0, len(seen.todo), coverage)
+        try:
+            for done, result in enumerate(_decoded(seen.todo, embedder.view, writer.wanted, options), 1):
+                writer.take(result)
+                yield Progress(done, len(seen.todo), coverage, result if isinstance(result, Failure) else None)
+        finally:
+            writer.flush()  # on Ctrl-C too: what is embedded is paid for
+
+    for loss in losses:
+        _settle(store, loss, writer.moved, options, coverage)
+    for root in roots:
+        if root not in present:
+            _settle_absent(store, root, remembered, options, coverage)
+    yield Progress(len(seen.todo), len(seen.todo), coverage)
+
+
+def _scan(roots: Sequence[Root], store: Store, seen: _Seen, coverage: Coverage) -> Iterator[Progress]:
+    found_again: dict[int, int] = {}
+    for found in scan(roots):
         if isinstance(found, Passed):
             (coverage.failed if found.trouble else coverage.skipped)[found.reason] += 1
+            if found.trouble:
+                seen.unreadable.append(found.path)
             continue
         coverage.seen += 1
         known = store.catalog.known(found.path)
         if known:
-            seen.add(known.id)
+            seen.known.add(known.id)
         if known and found.stat.unchanged(known.stat) and known.reason not in RETRIED:
-            if known.image is None:
-                coverage.count(known.reason or "damaged")
-            else:
+            if known.reason is None:
                 coverage.unchanged += 1
-            if found.stat.device != known.stat.device:
-                devices[known.id] = found.stat.device
+            else:
+                coverage.count(known.reason)
+            if known.missing or found.stat.device != known.stat.device:
+                found_again[known.id] = found.stat.device
         else:
-            todo.append(found)
+            seen.todo.append(found)
             if known:
-                changed.add(found.path)
+                seen.changed.add(found.path)
         if coverage.seen % 500 == 0:
             yield Progress(coverage.seen, None, coverage)
-    if devices:
-        store.touch(devices)
-
-    writer = _Writer(store, embedder, options, coverage, changed)
-    if todo:
-        store.bind(embedder.space, embedder.name)
-        yield Progress(0, len(todo), coverage)
-        try:
-            for done, result in enumerate(_decoded(todo, embedder.view, writer.wanted, options), 1):
-                writer.take(result)
-                yield Progress(done, len(todo), coverage, result if isinstance(result, Failure) else None)
-        finally:
-            writer.flush()  # on Ctrl-C too: what is embedded is paid for
-
-    for root in present:
-        _settle(store, root, seen | {known.id for known in _read_now(store, todo)}, writer.fresh, options, coverage)
-    yield Progress(len(todo), len(todo), coverage)
+    if found_again:
+        store.found(found_again)
 
 
-def _read_now(store: Store, sources: Iterable[SourceFile]) -> Iterator[Known]:
-    return (known for source in sources if (known := store.catalog.known(source.path)))
+def _settle(store: Store, loss: Loss, moved: Collection[int], options: IngestOptions, coverage: Coverage) -> None:
+    """Take files out of the answers that are not below a root any more, unless it looks as if their drive is away."""
+    away = {known.id for known in (() if options.accept_missing else loss.away(moved))}
+    if away:
+        store.missing(away)
+        coverage.missing += len(away)
+        coverage.notes.append(
+            f"{len(away)} of {loss.held} files below {ascii(loss.root.path)} are missing; is a drive away?"
+            " They stay in the answers, marked. If they are deleted, run again with --accept-missing"
+        )
+    gone = [known.id for known in loss.vanished if known.id not in away and known.id not in moved]
+    coverage.gone += len(gone)
+    coverage.left_out += len(loss.left_out)
+    store.remove(gone + loss.left_out)
+
+
+def _settle_absent(store: Store, root: Root, remembered: Sequence[Root], options: IngestOptions, coverage: Coverage) -> None:
+    """Mark the files of a root that is away, or forget it with them when that was asked for by its name."""
+    held = [known.id for known in held_by(store, root, remembered)]
+    if root.path in options.forget:
+        store.remove(held)
+        store.forget(root.path)
+        coverage.gone += len(held)
+    else:
+        store.missing(held)
+        coverage.missing += len(held)
+        coverage.absent_roots.append(root.path)
 
 
 class _Writer:
     """Gathers results, embeds pictures in batches, commits now and then, and counts files as they are committed."""
 
-    def __init__(self, store: Store, embedder: Embedder, options: IngestOptions, coverage: Coverage, changed: set[str]) -> None:
-        self.fresh: Counter[bytes] = Counter()  # contents that were known, by how many new paths hold them: perhaps moved
+    def __init__(
+        self,
+        store: Store,
+        embedder: Embedder,
+        options: IngestOptions,
+        coverage: Coverage,
+        changed: Collection[str],
+        losses: Sequence[Loss],
+    ) -> None:
+        self.moved: set[int] = set()  # files of `losses` whose content came under a new path
         self._store, self._embedder, self._options, self._coverage, self._changed = store, embedder, options, coverage, changed
         self._asked = threading.Lock()
         self._claimed: set[bytes] = set()  # contents that a decode has been started for and that are not committed
         self._failed: dict[bytes, Failure] = {}
         self._pictures: list[Decoded] = []  # not embedded yet
+        self._embedded: list[tuple[Decoded, NDArray[np.float32] | None]] = []  # not committed yet; None where there is nothing to embed
+        self._failures: list[Failure] = []
         self._waiting: list[Recognised] = []  # files whose content is in the store, or is being decoded under another path
-        self._batch = Batch()
+        self._vanished: dict[int, list[int]] = defaultdict(list)  # files by their image
+        for loss in losses:
+            for known in loss.vanished:
+                if known.image is not None:
+                    self._vanished[known.image].append(known.id)
         self._committed = time.monotonic()
 
     def wanted(self, hash_: bytes) -> bool:
@@ -207,55 +275,58 @@ class _Writer:
             case Recognised():
                 self._waiting.append(result)
             case Failure():
-                self._put_failure(result.source, result)
+                self._failures.append(result)
                 if result.hash:
                     self._failed[result.hash] = result
-        late = time.monotonic() - self._committed > self._options.commit_seconds
-        if late or max(len(self._batch.images), len(self._batch.files) // 4, len(self._waiting) // 4) >= self._options.commit_images:
+        files = len(self._embedded) + len(self._waiting) // 4 + len(self._failures) // 4
+        if files >= self._options.commit_images or time.monotonic() - self._committed > self._options.commit_seconds:
             self.flush()
 
     def flush(self) -> None:
         """Embed what is left and commit."""
         self._embed()
-        new = {image.hash for image in self._batch.images}
-        known = self._store.has([file.hash for file in self._waiting if file.hash not in new])
-        waiting, self._waiting = self._waiting, []
-        for file in waiting:
-            if file.hash in known:
-                self.fresh[file.hash] += file.source.path not in self._changed
+        batch = Batch()
+        for picture, row in self._embedded:
+            batch.images.append((picture.image, row))
+            batch.files.append(self._file(picture.source, picture.image.hash))
+        new = {picture.image.hash for picture, _ in self._embedded}
+        known = self._store.catalog.image_ids([file.hash for file in self._waiting if file.hash not in new])
+        waiting = []
+        for file in self._waiting:
             if file.hash in known or file.hash in new:
-                self._put_file(file.source, file.hash)
+                batch.files.append(self._file(file.source, file.hash, batch.moved, self._vanished.get(known.get(file.hash, 0))))
             elif failure := self._failed.get(file.hash):
-                self._put_failure(file.source, failure)
+                self._failures.append(replace(failure, source=file.source))
             else:
-                self._waiting.append(file)
-        batch, self._batch = self._batch, Batch()
+                waiting.append(file)
+        for failure in self._failures:
+            batch.files.append(File(failure.source.path, failure.source.stat, None, failure.reason, failure.detail))
+            self._coverage.count(failure.reason)
+        self._embedded, self._waiting, self._failures = [], waiting, []
         if batch.files:
             self._store.add(batch)
+        self.moved.update(batch.moved)
         with self._asked:
             self._claimed -= new
         self._committed = time.monotonic()
 
     def _embed(self) -> None:
-        pictures, self._pictures = self._pictures, []
-        shown = [picture for picture in pictures if not picture.image.featureless]
-        self._batch.vectors.extend(embed(self._embedder, [picture.view for picture in shown]))
-        self._batch.embedded.extend(picture.image.hash for picture in shown)
+        shown = [picture for picture in self._pictures if not picture.image.featureless]
+        rows = iter(embed(self._embedder, [picture.view for picture in shown]))
+        done = [(picture, None if picture.image.featureless else next(rows)) for picture in self._pictures]
+        self._embedded, self._pictures = self._embedded + done, []
         self._coverage.embedded += len(shown)
-        for picture in pictures:
-            self._batch.images.append(picture.image)
-            self._put_file(picture.source, picture.image.hash)
 
-    def _put_file(self, source: SourceFile, hash_: bytes) -> None:
-        self._batch.files.append(File(source.path, source.stat, hash_))
+    def _file(self, source: SourceFile, hash_: bytes, moved: list[int] | None = None, vanished: list[int] | None = None) -> File:
+        """The file, counted as changed, moved or new; a move takes one of the files that `vanished` with the same content along."""
         if source.path in self._changed:
             self._coverage.changed += 1
+        elif vanished and moved is not None:
+            moved.append(vanished.pop())
+            self._coverage.moved += 1
         else:
             self._coverage.new += 1
-
-    def _put_failure(self, source: SourceFile, failure: Failure) -> None:
-        self._batch.files.append(File(source.path, source.stat, None, failure.reason, failure.detail))
-        self._coverage.count(failure.reason)
+        return File(source.path, source.stat, hash_)
 
 
 def _decoded(
@@ -275,51 +346,3 @@ def _decoded(
         finally:
             for future in window:
                 future.cancel()
-
-
-def _settle(store: Store, root: Root, seen: set[int], fresh: Counter[bytes], options: IngestOptions, coverage: Coverage) -> None:
-    """Take files out of the answers that are not below `root` any more, unless it looks as if their drive is away."""
-    held = 0
-    vanished: list[Known] = []
-    uncovered: list[int] = []
-    for known in store.catalog.known_under(root.path):
-        held += 1
-        if known.id in seen:
-            continue
-        try:
-            os.lstat(known.path)
-        except (FileNotFoundError, NotADirectoryError):
-            vanished.append(known)
-        except OSError:
-            continue  # its folder cannot be read now, and was counted as failed
-        else:
-            uncovered.append(known.id)  # still there: excluded, hidden, or reached by another way
-    kept = set() if options.accept_missing else _kept(store, vanished, held)
-    if kept:
-        coverage.missing += len(kept)
-        coverage.notes.append(
-            f"{len(kept)} of {held} files below {ascii(root.path)} are missing; is a drive away? They stay in the answers."
-            " If they are deleted, run again with --accept-missing"
-        )
-    removed = [known for known in vanished if known.id not in kept]
-    hashes = {id_: image.hash for id_, image in store.catalog.images({known.image for known in removed if known.image is not None})}
-    for known in removed:
-        hash_ = hashes.get(known.image or 0)
-        if hash_ is not None and fresh[hash_] > 0:  # the same content came under a new path
-            fresh[hash_] -= 1
-            coverage.moved += 1
-            coverage.new -= 1
-        else:
-            coverage.gone += 1
-    store.remove([known.id for known in removed] + uncovered)
-
-
-def _kept(store: Store, vanished: Sequence[Known], held: int) -> set[int]:
-    """Which of the files that vanished from a root of `held` files must stay in the answers, because a drive may be away."""
-    if len(vanished) == held:
-        return {known.id for known in vanished}
-    paths = {known.path for known in vanished}
-    images = [known.image for known in vanished if known.image is not None]
-    elsewhere = {image for image, path, _ in store.catalog.files_of(images) if path not in paths}
-    lost = {known.id for known in vanished if known.image is not None and known.image not in elsewhere}
-    return lost if len(lost) > max(MISSING_FEW, MISSING_SHARE * held) else set()

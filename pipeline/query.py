@@ -12,10 +12,11 @@ from itertools import combinations, islice
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes import Image, Scored, Stat, Store, cosines
+from indexes import Image, Known, Scored, Stat, Store, cosines
 from pipeline.cluster import RELATIONS, SIMILAR, Group, Photo, group, relation
 from pipeline.decode import Failure, Recognised, content_hash, decode
 from pipeline.embedder import Embedder, embed
+from pipeline.missing import is_below
 from pipeline.scan import SourceFile
 
 BATCH = 32  # files that are embedded and searched together
@@ -54,6 +55,8 @@ class Comparison:
         if isinstance(left, Failure) or isinstance(right, Failure):
             return None
         found = relation(left, right)
+        if found == SIMILAR and (left.featureless or right.featureless):
+            return None  # as in groups: nothing but exact copies
         return found if found != SIMILAR or self.scores[one, other] >= threshold else None
 
     def pairs(self) -> Iterator[tuple[int, int]]:
@@ -75,6 +78,7 @@ def find_groups(store: Store, threshold: float | None = None, under: Sequence[st
     space = store.space
     if space is None:
         return []
+    under = [os.path.realpath(folder) for folder in under]
     scope = () if against_all else under
     with store.catalog.snapshot():
         picture_of: dict[int, int] = {}  # image -> the first image with its pixels
@@ -92,11 +96,7 @@ def find_groups(store: Store, threshold: float | None = None, under: Sequence[st
     groups = group(pictures, edges)
     if not (against_all and under):
         return groups
-    return [one for one in groups if any(_below(photo.path, under) for photo in (one.keeper, *(member.photo for member in one.members)))]
-
-
-def _below(path: str, folders: Sequence[str]) -> bool:
-    return any(path.startswith(folder.rstrip("/") + "/") for folder in folders)
+    return [one for one in groups if any(is_below(photo.path, under) for photo in (one.keeper, *(member.photo for member in one.members)))]
 
 
 def _involved(store: Store, images_of: dict[int, list[int]], edges: Scored) -> list[int]:
@@ -109,13 +109,16 @@ def _involved(store: Store, images_of: dict[int, list[int]], edges: Scored) -> l
 def _photos(store: Store, images: Sequence[int], under: Sequence[str] = ()) -> dict[int, list[Photo]]:
     """The files of `images`; one that is reached by several paths (hard links, links to folders) only once, by its shortest."""
     about = dict(store.catalog.images(images))
-    found: dict[int, dict[Stat, str]] = defaultdict(dict)
-    for image, path, status in store.catalog.files_of(images):
-        if not under or _below(path, under):
-            before = found[image].get(status)
-            if before is None or (len(path), path) < (len(before), before):
-                found[image][status] = path
-    return {image: [Photo(path, status, about[image]) for status, path in files.items()] for image, files in found.items()}
+    found: dict[int, dict[tuple[int, int], Known]] = defaultdict(dict)
+    for known in store.catalog.files_of(images):
+        if known.image is not None and (not under or is_below(known.path, under)):
+            inode = (known.stat.device, known.stat.inode)
+            before = found[known.image].get(inode)
+            if before is None or (before.missing, len(before.path), before.path) > (known.missing, len(known.path), known.path):
+                found[known.image][inode] = known
+    return {
+        image: [Photo(known.path, known.stat, about[image], known.missing) for known in files.values()] for image, files in found.items()
+    }
 
 
 def find_matches(files: Iterable[str], store: Store, embedder: Embedder, threshold: float | None = None) -> Iterator[Answer]:
@@ -172,11 +175,12 @@ def _answers(files: Sequence[str], store: Store, embedder: Embedder, least: floa
 
 def _identify(file: str, store: Store, embedder: Embedder) -> _Asked | Failure:
     """The stored image that a file holds, by its path if it is unchanged, else by its bytes; or its picture, when the bytes are new."""
-    path = os.path.realpath(file)
+    path = file
     try:
+        path = os.path.realpath(file)
         status = os.stat(path)  # noqa: PTH116 - a path that may be no UTF-8, as it was given
-    except OSError as error:
-        return Failure(SourceFile(path, Stat(0, 0, 0, 0, 0)), "unreadable", error.strerror or str(error))
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        return Failure(SourceFile(path, Stat(0, 0, 0, 0, 0)), "unreadable", getattr(error, "strerror", None) or str(error))
     source = SourceFile(path, Stat(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev))
     if not stat.S_ISREG(status.st_mode):
         return Failure(source, "not a photo", "no regular file")
@@ -212,8 +216,7 @@ def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
     views: list[NDArray[np.uint8]] = []
     at: list[int] = []
     for number, file in enumerate(files):
-        path = os.path.realpath(file)
-        decoded = decode(SourceFile(path, Stat(0, 0, 0, 0, 0)), embedder.view)
+        decoded = decode(SourceFile(file, Stat(0, 0, 0, 0, 0)), embedder.view)
         assert not isinstance(decoded, Recognised)  # it was not told of any known content
         if isinstance(decoded, Failure):
             images.append(decoded)

@@ -79,12 +79,8 @@ def groups_json(groups: Iterable[Group], space: Space | None, threshold: float |
 
 
 def _photo_json(photo: Photo) -> dict[str, Any]:
-    return {"path": photo.path, "bytes": photo.image.size, "width": photo.image.width, "height": photo.image.height}
-
-
-def answers_json(answers: Iterable[Answer]) -> list[dict[str, Any]]:
-    """The answer of `query`: one object for each file, in the order they were asked for."""
-    return [answer_json(answer) for answer in answers]
+    about = {"path": photo.path, "bytes": photo.image.size, "width": photo.image.width, "height": photo.image.height}
+    return about | ({"missing": True} if photo.missing else {})
 
 
 def answer_json(answer: Answer) -> dict[str, Any]:
@@ -123,6 +119,11 @@ def comparison_json(comparison: Comparison, space: Space, threshold: float) -> d
 # --- text ---
 
 
+def failure_text(path: str, reason: str, detail: str) -> str:
+    """Why a file has no picture."""
+    return f"{printable(path)}: {reason}{f' ({printable(detail)})' if detail else ''}"
+
+
 def groups_text(groups: Sequence[Group]) -> Iterable[str]:
     """One block of lines for each group: the keeper, then its members with what they are to it."""
     for group in groups:
@@ -141,7 +142,8 @@ def groups_text(groups: Sequence[Group]) -> Iterable[str]:
 
 
 def _photo_text(photo: Photo) -> str:
-    return f"{printable(photo.path)}   {photo.image.width} x {photo.image.height}, {size(photo.image.size)}"
+    missing = ", missing" if photo.missing else ""
+    return f"{printable(photo.path)}   {photo.image.width} x {photo.image.height}, {size(photo.image.size)}{missing}"
 
 
 def answer_text(answer: Answer) -> Iterable[str]:
@@ -178,6 +180,7 @@ def coverage_text(coverage: Coverage) -> str:
         f"{coverage.changed:,} changed" if coverage.changed else "",
         f"{coverage.moved:,} moved",
         f"{coverage.gone:,} gone",
+        f"{coverage.left_out:,} left out now" if coverage.left_out else "",
         f"{coverage.missing:,} missing but kept" if coverage.missing else "",
         "skipped " + _reasons(coverage.skipped),
         "failed " + _reasons(coverage.failed),

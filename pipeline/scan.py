@@ -32,15 +32,16 @@ class Passed:
 
 
 def scan(roots: Sequence[Root]) -> Iterator[SourceFile | Passed]:
-    """Every file below `roots`, in the order of their paths; what is reached only through symbolic links comes last.
+    """Every file below `roots`, always in the same order: a folder's files, then its folders; what only symbolic links reach comes last.
 
     Each folder is walked once, however many roots, links or mounts lead to it, so loops end. Nothing is opened: a FIFO or a socket is
     passed. Hidden names, trash folders and what a root excludes are passed; a root itself is always walked.
     """
     walked: set[tuple[int, int]] = set()
     links: list[tuple[Root, str]] = []
+    tops = {root.path for root in roots}  # a root inside another is walked by its own rules
     for root in sorted(roots, key=lambda root: os.fsencode(root.path)):
-        yield from _walk(root, root.path, walked, links)
+        yield from _walk(root, root.path, tops, walked, links)
     while links:
         links.sort(key=lambda link: os.fsencode(link[1]), reverse=True)
         root, path = links.pop()
@@ -50,14 +51,16 @@ def scan(roots: Sequence[Root]) -> Iterator[SourceFile | Passed]:
             yield Passed(path, "broken link")
             continue
         if stat.S_ISDIR(target.st_mode):
-            yield from _walk(root, path, walked, links)
+            yield from _walk(root, path, tops, walked, links)
         elif stat.S_ISREG(target.st_mode):
             yield SourceFile(path, _stat(target))
         else:
             yield Passed(path, "special file")
 
 
-def _walk(root: Root, top: str, walked: set[tuple[int, int]], links: list[tuple[Root, str]]) -> Iterator[SourceFile | Passed]:
+def _walk(
+    root: Root, top: str, tops: set[str], walked: set[tuple[int, int]], links: list[tuple[Root, str]]
+) -> Iterator[SourceFile | Passed]:
     folders = [top]
     while folders:
         folder = folders.pop()
@@ -74,6 +77,8 @@ def _walk(root: Root, top: str, walked: set[tuple[int, int]], links: list[tuple[
             continue
         below = []
         for entry in entries:
+            if entry.path in tops:
+                continue
             if reason := _passed_over(root, entry):
                 yield Passed(entry.path, reason)
             elif entry.is_symlink():

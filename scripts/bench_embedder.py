@@ -27,9 +27,10 @@ from PIL import Image, ImageOps
 
 from indexes import Root
 from pipeline.backends.onnx import Onnx
-from pipeline.decode import Decoded, View, decode
+from pipeline.decode import Decoded, decode
 from pipeline.embedder import DEFAULT, Embedder, embed, load
 from pipeline.scan import SourceFile, scan
+from pipeline.view import View
 from scripts.copies import EVERYDAY, HARD
 
 Rows = NDArray[np.float32]
@@ -37,9 +38,9 @@ CARDS = Path(__file__).resolve().parent.parent / "pipeline" / "backends"
 CUTS = (0.60, 0.70, 0.80, 0.85, 0.90)
 EDITS = EVERYDAY | HARD
 RECODED = {"jpeg 60", "jpeg 25", "webp 50"}  # edits that are a lossy file already; all others are saved as JPEG of quality 85
-TURNED = {"mirror", "flip", "turn 90", "turn 180", "turn 270", "transpose", "transverse"}
+TURNED = {"flip", "turn 90", "turn 180", "turn 270", "transpose", "transverse"}  # a mirrored photo still stands upright
 GROUPS: dict[str, Callable[[str], bool]] = {
-    "everyday, upright": lambda kind: kind in EVERYDAY and kind not in TURNED,
+    "everyday, not turned": lambda kind: kind in EVERYDAY and kind not in TURNED,
     "everyday, turned": lambda kind: kind in TURNED,
     "everyday": lambda kind: kind in EVERYDAY,
     "hard": lambda kind: kind in HARD,

@@ -29,8 +29,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from indexes import Root
-from pipeline.decode import Decoded, View, decode
+from pipeline.decode import Decoded, decode
 from pipeline.scan import SourceFile, scan
+from pipeline.view import View
 
 SIZE, DIM, GEM, WHITEN = 192, 256, 3.0, 0.25
 FLOOR, THRESHOLD = 0.60, 0.85  # calibrated by scripts/bench_embedder.py

@@ -74,9 +74,7 @@ def batch_of(numbers: list[int], rows: NDArray[np.float32]) -> Batch:
     hashes = [name_of(number) for number in numbers]
     stats = [Stat(1, number, number, number, 1) for number in numbers]
     return Batch(
-        images=[StoredImage(hash_, hash_, 10, 10, "PNG", 1, False) for hash_ in hashes],
-        embedded=hashes,
-        vectors=[rows[number] for number in numbers],
+        images=[(StoredImage(name_of(n), name_of(n), 10, 10, "PNG", 1, False), rows[n]) for n in numbers],
         files=[File(f"/p/{number}", stat, hash_) for number, stat, hash_ in zip(numbers, stats, hashes, strict=True)],
     )
 

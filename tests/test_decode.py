@@ -2,18 +2,24 @@ from __future__ import annotations
 
 import os
 import random
+import struct
+import subprocess
+import sys
+import threading
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pillow_heif
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from indexes import Stat
 from pipeline import decode as decode_module
-from pipeline.decode import Decoded, Failure, Recognised, View, decode
+from pipeline.decode import Decoded, Failure, Recognised, decode
 from pipeline.scan import SourceFile
+from pipeline.view import View
 from tests.conftest import jpeg, saved, scene
 
 VIEW = View(64)
@@ -138,6 +144,36 @@ def test_identical_pixels_are_told_from_similar_ones(tmp_path: Path) -> None:
     assert picture(saved(tmp_path / "c.png", shown.transpose(Image.Transpose.ROTATE_90))).image.pixels != as_png.image.pixels
 
 
+def test_identical_pixels_are_not_claimed_where_more_is_there(tmp_path: Path) -> None:
+    """Samples of 16 bits, colour profiles and inks that 8 bits of RGB do not show."""
+    shown = scene(10, (64, 48))
+    levels = np.asarray(shown.convert("L")).astype(np.uint16) * 257
+    deep = picture(saved(tmp_path / "deep.png", Image.fromarray(levels)))
+    assert deep.image.pixels != picture(saved(tmp_path / "shallow.png", shown.convert("L"))).image.pixels
+    assert deep.image.pixels == picture(saved(tmp_path / "deep.tiff", Image.fromarray(levels))).image.pixels
+    assert deep.image.pixels != picture(saved(tmp_path / "deeper.png", Image.fromarray(levels | 1))).image.pixels
+    raw = b"".join(bytes([red, 0, green, 0, blue, 0]) for red, green, blue in np.asarray(shown).reshape(-1, 3).tolist())
+    (tmp_path / "deep rgb.png").write_bytes(png_of_16_bits(shown.size, raw))
+    assert picture(tmp_path / "deep rgb.png").image.pixels != picture(saved(tmp_path / "rgb.png", shown)).image.pixels
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for suffix in ("png", "jpg"):
+        plain = picture(saved(tmp_path / f"plain.{suffix}", shown)).image.pixels
+        assert plain != picture(saved(tmp_path / f"profiled.{suffix}", shown, icc_profile=profile)).image.pixels
+    black, mixed = Image.new("CMYK", (8, 8), (0, 0, 0, 255)), Image.new("CMYK", (8, 8), (255, 255, 255, 0))
+    assert picture(saved(tmp_path / "k.tiff", black)).image.pixels != picture(saved(tmp_path / "cmy.tiff", mixed)).image.pixels
+
+
+def png_of_16_bits(size: tuple[int, int], rgb: bytes) -> bytes:
+    """A PNG with two bytes a sample, which Pillow reads but does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + rgb[6 * size[0] * y : 6 * size[0] * (y + 1)] for y in range(size[1]))
+    header = struct.pack(">IIBBBBB", *size, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
 def test_large_jpegs_with_other_metadata_have_identical_pixels(tmp_path: Path) -> None:
     shown = scene(11, (1600, 1200))
     exif = Image.Exif()
@@ -188,7 +224,9 @@ def test_featureless_pictures_are_known(tmp_path: Path) -> None:
         ("short.jpg", jpeg(scene(1))[:3000], "truncated"),
         ("head.jpg", jpeg(scene(1))[:20], "no picture inside"),
         ("noise.jpg", b"\xff\xd8\xff" + bytes(range(256)) * 4, "no picture inside"),
-        ("bm.bmp", b"BM" + bytes(60), "damaged"),
+        ("bm.bmp", b"BM" + bytes(12) + b"\x28" + bytes(60), "damaged"),
+        ("BMW.txt", b"BMW is a maker of cars, and this is a text about them", "not a photo"),
+        ("a.3fr", b"II*\0\x08\0\0\0", "raw photo"),
     ],
 )
 def test_what_is_no_sound_photo_has_a_reason(tmp_path: Path, name: str, data: bytes, reason: str) -> None:
@@ -220,8 +258,114 @@ def test_a_200_megapixel_jpeg_is_read(tmp_path: Path) -> None:
     assert apart(decoded.view, expected(scene(12, (400, 300)))) < 6
 
 
+def test_memory_stays_bounded(tmp_path: Path) -> None:
+    """Two small files that want a lot: deep grey of 100 megapixels, and half a gigabyte of nothing."""
+    Image.fromarray(np.zeros((9990, 10_000), np.uint16)).save(tmp_path / "deep.png", compress_level=9)
+    with (tmp_path / "sparse.bmp").open("wb") as file:
+        file.write(b"BM" + bytes(12) + b"\x28")
+        file.truncate(decode_module.MAX_FILE)
+    code = (
+        "import resource, sys; from pipeline.decode import decode; from pipeline.view import View\n"
+        "from pipeline.scan import SourceFile, Stat\n"
+        "print(type(decode(SourceFile(sys.argv[1], Stat(0, 0, 0, 0, 0)), View(192))).__name__)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    for name, outcome in (("deep.png", "Decoded"), ("sparse.bmp", "Failure")):
+        done = subprocess.run([sys.executable, "-c", code, tmp_path / name], capture_output=True, text=True, check=True)
+        said, peak = done.stdout.split()
+        assert said == outcome
+        assert int(peak) < 1_000_000  # kB
+    with (tmp_path / "sparse.bmp").open("r+b") as file:
+        file.truncate(decode_module.MAX_FILE + 1)
+    assert failure(tmp_path / "sparse.bmp").reason == "file too large"
+
+
+def test_large_pictures_are_decoded_one_at_a_time(tmp_path: Path) -> None:
+    path = saved(tmp_path / "large.png", Image.new("L", (5000, 4000)))
+    small = saved(tmp_path / "small.png", scene(1))
+    done: list[str] = []
+
+    def decoded(each: Path) -> None:
+        picture(each)
+        done.append(each.name)
+
+    threads = [threading.Thread(target=decoded, args=(each,)) for each in (path, small)]
+    with decode_module._heavy:
+        for thread in threads:
+            thread.start()
+        threads[1].join()
+        assert done == ["small.png"]
+    threads[0].join()
+    assert done == ["small.png", "large.png"]
+
+
+def test_a_progressive_jpeg_is_held_to_its_full_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path / "a.jpg", scene(1, (1600, 1200)), progressive=True)
+    picture(path)
+    monkeypatch.setattr(decode_module, "MAX_PROGRESSIVE", 1600 * 1200 - 1)
+    assert "progressive" in failure(path).detail
+
+
+def test_a_file_that_changes_meanwhile_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path / "a.png", scene(1))
+    real = os.pread
+
+    def while_written(descriptor: int, length: int, at: int) -> bytes:
+        with path.open("ab") as file:
+            file.write(b"more")
+        return real(descriptor, length, at)
+
+    monkeypatch.setattr(os, "pread", while_written)
+    assert failure(path).reason == "changed while read"
+
+
+def test_only_listed_formats_are_opened(tmp_path: Path) -> None:
+    """A Photoshop file behind a photo's signature would need another decoder: none but those on the list is tried."""
+    saved(tmp_path / "a.ppm", scene(1))
+    data = (tmp_path / "a.ppm").read_bytes()
+    assert decode_module.is_photo(data[:18]) is False
+    saved(tmp_path / "a.tga", scene(1))
+    Image.init()
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(tmp_path / "a.tga", formats=decode_module.FORMATS)
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tiff", "avif"])
+def test_orientation_in_other_formats(tmp_path: Path, suffix: str) -> None:
+    upright = scene(2, (320, 240))
+    exif = Image.Exif()
+    exif[decode_module.ORIENTATION] = 6
+    path = saved(tmp_path / f"a.{suffix}", upright.transpose(Image.Transpose.ROTATE_90), exif=exif)
+    decoded = picture(path)
+    assert (decoded.image.width, decoded.image.height) == upright.size
+    assert apart(decoded.view, expected(upright)) < 8
+
+
+def test_grey_of_12_bits_is_not_dark(tmp_path: Path) -> None:
+    grey = scene(6).convert("L")
+    path = tmp_path / "a.tiff"
+    path.write_bytes(tiff_of_12_bits(np.asarray(grey).astype(np.uint16) * 16))
+    assert apart(picture(path).view, expected(grey)) < 3
+
+
+def tiff_of_12_bits(samples: NDArray[np.uint16]) -> bytes:
+    """A grey TIFF with two samples in three bytes, which Pillow reads but does not write."""
+    left, right = samples[:, ::2], samples[:, 1::2]
+    packed = np.stack([left >> 4, (left & 15) << 4 | right >> 8, right & 255], axis=-1).astype(np.uint8).tobytes()
+    height, width = samples.shape
+    tags = [(256, width), (257, height), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, height), (279, len(packed))]
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<I", 8 + len(packed)) + packed + directory + bytes(4)
+
+
+def test_padding_is_no_feature(tmp_path: Path) -> None:
+    white = saved(tmp_path / "white.png", Image.new("RGB", (400, 200), "white"))
+    assert picture(white, View(64, "longest")).image.featureless
+
+
 def test_unreadable_and_special_files(tmp_path: Path) -> None:
     assert failure(tmp_path / "nothing.jpg").reason == "unreadable"
+    assert failure(tmp_path / "nul\0.jpg").reason == "unreadable"
     assert failure(tmp_path).reason in {"unreadable", "not a photo"}
     os.mkfifo(tmp_path / "fifo.jpg")
     assert failure(tmp_path / "fifo.jpg").detail == "no regular file"

@@ -5,7 +5,9 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +18,8 @@ from PIL import Image
 
 from indexes import Root, Space, SpaceMismatch, Store, StoreLocked
 from pipeline import BadOutput, BadRoot, Coverage, IngestOptions, find_groups, ingest_roots, load, resolve_roots
-from pipeline.decode import View
 from pipeline.embedder import embed
+from pipeline.view import View
 from tests.conftest import saved, scene
 
 
@@ -106,17 +108,46 @@ def test_a_whole_root_may_be_renamed_inside(library: Store, tmp_path: Path) -> N
     assert (coverage.moved, coverage.missing, coverage.embedded) == (20, 0, 0)
 
 
-def test_a_rename_that_was_interrupted_is_finished_by_the_next_run(library: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [1, 7, 12, 19])
+def test_a_photo_is_never_grouped_with_its_own_old_path(library: Store, tmp_path: Path, stop: int) -> None:
+    """Not while a rename is half known, either."""
     for number in range(20):
         saved(tmp_path / "root" / "old" / f"{number}.jpg", scene(number))
     ingested(library, tmp_path / "root")
     (tmp_path / "root" / "old").rename(tmp_path / "root" / "new")
-    for progress in ingest_roots(library.catalog.roots(), library, load()):
-        if progress.done == 12:
-            break
+    with closing(ingest_roots(library.catalog.roots(), library, load(), IngestOptions(batch=2, commit_images=1))) as run:
+        next(progress for progress in run if progress.done == stop)
+    assert find_groups(library, 1.0) == []
     coverage = ingested(library)
-    assert (coverage.missing, coverage.embedded) == (0, 0)
-    assert all("/new/" in path for _, path, _ in library.catalog.files_of([id_ for id_, _ in library.catalog.live()]))
+    assert (coverage.missing, coverage.gone, coverage.embedded) == (0, 0, 0)
+    assert all("/new/" in known.path for known in library.catalog.files_of([id_ for id_, _ in library.catalog.live()]))
+
+
+def test_all_photos_moved_from_one_root_to_another(library: Store, tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for number in range(8):
+        saved(tmp_path / "in" / f"{number}.jpg", scene(number))
+    ingested(library, tmp_path / "in", tmp_path / "pictures")
+    for number in range(8):
+        shutil.move(tmp_path / "in" / f"{number}.jpg", tmp_path / "pictures")
+    coverage = ingested(library)
+    assert (coverage.moved, coverage.missing, coverage.gone) == (8, 0, 0)
+    assert find_groups(library, 1.0) == []
+
+
+def test_a_missing_photo_is_marked_and_never_kept(library: Store, tmp_path: Path) -> None:
+    saved(tmp_path / "usb" / "a.jpg", scene(1, (640, 480)), quality=95)
+    saved(tmp_path / "disk" / "a longer name.jpg", scene(1, (640, 480)).resize((320, 240)))
+    ingested(library, tmp_path / "usb", tmp_path / "disk")
+    assert find_groups(library)[0].keeper.path.endswith("usb/a.jpg")
+    (tmp_path / "usb").rename(tmp_path / "away")
+    ingested(library)
+    (found,) = find_groups(library)
+    assert not found.keeper.missing
+    assert [(member.photo.path, member.photo.missing) for member in found.members] == [(str(tmp_path / "usb" / "a.jpg"), True)]
+    (tmp_path / "away").rename(tmp_path / "usb")
+    assert ingested(library).unchanged == 2
+    assert find_groups(library)[0].keeper.path.endswith("usb/a.jpg")
 
 
 def test_changed_content_is_read_again(library: Store, photos: Path) -> None:
@@ -167,14 +198,108 @@ def test_an_unmounted_root_is_no_deletion(library: Store, photos: Path, tmp_path
     assert grouped(library, photos) == before
 
 
+def test_a_nested_root_that_is_away(library: Store, tmp_path: Path) -> None:
+    """Its files are few among those of the root around it, and are judged by its own."""
+    for number in range(30):
+        saved(tmp_path / "a" / f"{number}.jpg", scene(number, (64, 48)))
+    for number in range(3):
+        saved(tmp_path / "a" / "mnt" / f"{number}.jpg", scene(100 + number, (64, 48)))
+    ingested(library, tmp_path / "a", tmp_path / "a" / "mnt")
+    shutil.move(tmp_path / "a" / "mnt", tmp_path / "away")
+    for _ in range(2):
+        coverage = ingested(library)
+        assert (coverage.missing, coverage.gone, coverage.unchanged) == (3, 0, 30)
+        (tmp_path / "a" / "mnt").mkdir(exist_ok=True)  # the second time an empty mount point
+
+
+def test_a_backup_that_is_away_is_no_move(library: Store, tmp_path: Path) -> None:
+    for number in range(20):
+        saved(tmp_path / "mnt" / "a" / f"{number}.jpg", scene(number, (64, 48)))
+    shutil.copytree(tmp_path / "mnt" / "a", tmp_path / "mnt" / "b")
+    ingested(library, tmp_path / "mnt")
+    assert len(find_groups(library, 1.0)) == 20
+    shutil.move(tmp_path / "mnt" / "b", tmp_path / "away")
+    coverage = ingested(library)
+    assert (coverage.missing, coverage.gone, coverage.moved) == (20, 0, 0)
+    assert len(find_groups(library, 1.0)) == 20
+
+
+def test_links_onto_a_drive_that_is_away(library: Store, tmp_path: Path) -> None:
+    (tmp_path / "links").mkdir()
+    for number in range(10):
+        target = saved(tmp_path / "drive" / f"{number}.jpg", scene(number, (64, 48)))
+        (tmp_path / "links" / f"{number}.jpg").symlink_to(target)
+    ingested(library, tmp_path / "links")
+    (tmp_path / "drive").rename(tmp_path / "away")
+    coverage = ingested(library)
+    assert (coverage.missing, coverage.gone, coverage.left_out) == (10, 0, 0)
+
+
+def test_a_folder_that_cannot_be_listed_loses_nothing(library: Store, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ingested(library, photos)
+    before = find_groups(library)
+    real = os.scandir
+
+    def broken(path: str) -> Any:  # noqa: ANN401 - as os.scandir has it
+        if str(path).endswith("/sub"):
+            raise OSError(5, "Input/output error")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", broken)
+    coverage = ingested(library)
+    assert coverage.failed == {"unreadable folder: Input/output error": 1}
+    assert (coverage.gone, coverage.missing, coverage.left_out) == (0, 0, 0)
+    assert find_groups(library) == before
+
+
+def test_a_root_that_may_not_be_looked_at_does_not_stop_the_others(library: Store, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (photos.parent / "dead").mkdir()
+    ingested(library, photos, photos.parent / "dead")
+    real = os.stat
+
+    def dead(path: Any, *rest: Any, **more: Any) -> os.stat_result:  # noqa: ANN401 - as os.stat has it
+        if str(path).endswith("/dead"):
+            raise OSError(107, "Transport endpoint is not connected")
+        return real(path, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", dead)
+        patch.setattr(os.path, "isdir", lambda path: not str(path).endswith("/dead") and os.path.exists(path))  # noqa: PTH110
+        coverage = ingested(library)
+    assert coverage.unchanged == 6
+    assert coverage.absent_roots == [str(photos.parent / "dead")]
+
+
+def test_a_root_that_is_gone_can_be_forgotten(library: Store, photos: Path, tmp_path: Path) -> None:
+    card = tmp_path / "card"
+    saved(card / "1.jpg", scene(40))
+    ingested(library, photos, card)
+    shutil.rmtree(card)
+    assert ingested(library, options=IngestOptions(accept_missing=True)).absent_roots == [str(card)]
+    coverage = ingested(library, card, options=IngestOptions(forget=frozenset([str(card)])))
+    assert (coverage.gone, coverage.absent_roots) == (1, [])
+    assert library.catalog.roots() == [Root(str(photos))]
+    assert not ingested(library).troubled
+
+
 def test_excluding_takes_out_of_the_answers_and_is_remembered(library: Store, photos: Path) -> None:
     ingested(library, photos)
-    roots, _ = resolve_roots(library, [str(photos)], ["sub"], None)
-    ingested(library, *roots)
+    coverage = ingested(library, *resolve_roots(library, [str(photos)], ["sub"]).found)
+    assert coverage.left_out == 2
     assert library.catalog.known(str(photos / "sub" / "a.jpg")) is None
     assert library.catalog.roots() == [Root(str(photos), ("sub",))]
-    roots, _ = resolve_roots(library, [], None, None)
-    assert roots == [Root(str(photos), ("sub",))]
+    assert resolve_roots(library, []).found == [Root(str(photos), ("sub",))]
+    assert resolve_roots(library, [str(photos)], [""]).found == [Root(str(photos))]
+
+
+def test_a_root_inside_another_keeps_its_own_rules(library: Store, photos: Path) -> None:
+    inner = saved(photos / ".private" / "1.jpg", scene(30)).parent
+    ingested(library, photos)
+    ingested(library, inner)
+    assert [root.path for root in resolve_roots(library, [str(photos)]).found] == [str(inner), str(photos)]
+    for roots in (resolve_roots(library, []).found, resolve_roots(library, [str(photos)]).found):
+        coverage = ingested(library, *roots)
+        assert (coverage.unchanged, coverage.gone, coverage.left_out) == (7, 0, 0)
 
 
 def test_hard_links_and_linked_folders_are_no_duplicates(library: Store, tmp_path: Path) -> None:
@@ -188,9 +313,14 @@ def test_hard_links_and_linked_folders_are_no_duplicates(library: Store, tmp_pat
     ingested(library, root)
     ingested(library, tmp_path / "other", tmp_path / "other2")
     assert grouped(library, root) == []
+    (tmp_path / "late").mkdir()
+    os.link(root / "2.jpg", tmp_path / "late" / "4.jpg")  # which changes the ctime that the store holds of the others
+    ingested(library, tmp_path / "late")
+    assert grouped(library, root) == []
     shutil.copy2(root / "2.jpg", root / "3.jpg")
     ingested(library)
-    assert grouped(library, root) == [("2.jpg", ["3.jpg"])]
+    ((keeper, members),) = grouped(library, root)
+    assert (keeper, members) in [("2.jpg", ["3.jpg"]), ("../late/4.jpg", ["3.jpg"])]  # two names of one file, and one copy
 
 
 def test_bad_files_cost_themselves_and_are_remembered(library: Store, photos: Path) -> None:
@@ -300,12 +430,33 @@ def test_two_ingests_of_one_store(library: Store, photos: Path) -> None:
 
 def test_roots_that_are_no_folders(library: Store, photos: Path) -> None:
     with pytest.raises(BadRoot, match="no folder"):
-        resolve_roots(library, [str(photos / "nothing")], None, None)
+        resolve_roots(library, [str(photos / "nothing")])
+    with pytest.raises(BadRoot, match="no folder"):
+        resolve_roots(library, [""])
     with pytest.raises(BadRoot, match="name one"):
-        resolve_roots(library, [], None, None)
-    roots, absent = resolve_roots(library, [str(photos), str(photos / "nothing"), str(photos / "." / "sub" / "..")], None, None)
-    assert roots == [Root(str(photos))]
-    assert absent == [str(photos / "nothing")]
+        resolve_roots(library, [])
+    roots = resolve_roots(library, [str(photos), str(photos / "nothing"), str(photos / "." / "sub" / "..")])
+    assert roots.found == [Root(str(photos))]
+    assert roots.absent == [str(photos / "nothing")]
+
+
+def test_relative_roots_are_remembered_whole(library: Store, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos.parent)
+    ingested(library, Root("photos"))
+    assert library.catalog.roots() == [Root(str(photos))]
+    assert len(find_groups(library, under=["photos"])) == 1
+
+
+def test_what_a_killed_ingest_left_is_swept(library: Store, photos: Path) -> None:
+    ingested(library, photos)
+    segments, scratch = library.folder / "segments", library.folder / "tmp"
+    (named,) = segments.iterdir()
+    (segments / f"{'0' * 64}.faiss").write_bytes(b"orphan")
+    (scratch / "123-456.faiss").write_bytes(b"half")
+    ingested(library)
+    assert list(segments.iterdir()) == [named]
+    assert not list(scratch.iterdir())
+    assert len(find_groups(library)) == 1
 
 
 def test_an_empty_folder_is_fine(library: Store, tmp_path: Path) -> None:
@@ -326,9 +477,10 @@ def test_stopping_anywhere_and_going_on_equals_one_run(tmp_path_factory: pytest.
     with Store(folder / "whole", write=True) as whole, Store(folder / "stopped", write=True) as stopped:
         ingested(whole, root, options=options)
         for stop in stops:
-            for progress in ingest_roots([Root(str(root))], stopped, load(), options):
-                if progress.done >= stop and progress.total:
-                    break
+            with closing(ingest_roots([Root(str(root))], stopped, load(), options)) as run:
+                for progress in run:
+                    if progress.done >= stop and progress.total:
+                        break
         ingested(stopped, root, options=options)
         assert grouped(whole, root) == grouped(stopped, root)
         assert len(grouped(whole, root)) == 6

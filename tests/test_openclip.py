@@ -26,10 +26,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from indexes import Stat
-from pipeline.decode import Decoded, View, decode
+from pipeline.decode import Decoded, decode
 from pipeline.embedder import Embedder, embed, load
 from pipeline.errors import BadModel, MissingExtra, UnknownModel
 from pipeline.scan import SourceFile
+from pipeline.view import View
 from tests.conftest import jpeg, saved, scene
 
 TINY, COCA, LITE = "neardup-test-vit", "neardup-test-coca", "neardup-test-lite0"

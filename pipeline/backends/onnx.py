@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes import Space
-from pipeline.decode import View
 from pipeline.errors import BadModel
+from pipeline.view import View
 
 if TYPE_CHECKING:
     import onnxruntime

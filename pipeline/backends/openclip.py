@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes import Space
-from pipeline.decode import View
 from pipeline.errors import BadModel, MissingExtra, UnknownModel
+from pipeline.view import View
 
 if TYPE_CHECKING:
     import torch

@@ -1,0 +1,151 @@
+"""What an ingest shows while it runs, and how a person stops it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from types import FrameType
+from typing import TextIO
+
+import click
+
+from pipeline.decode import SKIPPED, Failure
+from pipeline.ingest import Coverage, Progress
+from pipeline.report import failure_text
+
+SHOWN_FAILURES = 10
+LINE_EVERY = 60.0  # seconds between lines of progress where no terminal shows a bar
+
+
+class Stopped(BaseException):
+    """An ingest was stopped by a signal, after it committed what it had embedded."""
+
+    def __init__(self, number: int) -> None:
+        """By signal `number`."""
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+def watch(progress: Generator[Progress]) -> Coverage:
+    """Run an ingest to its end and show it: a bar on a terminal, else a line a minute; failures as they come, up to a few.
+
+    The first Ctrl-C or SIGTERM commits what is embedded and raises Stopped; the second ends the process at once, which loses only that.
+    """
+    asked: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        asked.append(number)
+        tell("\nstopping; once more to stop at once")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    failures, coverage = 0, Coverage()
+    try:
+        # Closed here, and not wherever a traceback lets go of it: the store must still be open.
+        with _silent_decoders(), closing(progress), _display() as show:
+            for now in progress:
+                coverage = now.coverage
+                if now.failure and now.failure.reason not in SKIPPED:
+                    failures += 1
+                    _tell_failure(failures, now.failure)
+                show(now)
+                if asked:
+                    raise Stopped(asked[0])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return coverage
+
+
+def tell(line: str) -> None:
+    """A line for the person, not for the program that reads the answer."""
+    click.echo(line, err=True)
+
+
+def _tell_failure(number: int, failure: Failure) -> None:
+    if number <= SHOWN_FAILURES:
+        tell(f"neardup: {failure_text(failure.source.path, failure.reason, failure.detail)}")
+    elif number == SHOWN_FAILURES + 1:
+        tell("neardup: further failures are not listed here; see `neardup status --failures`")
+
+
+@contextmanager
+def _silent_decoders() -> Iterator[None]:
+    """Let what C libraries write to the terminal about odd files go nowhere; our own messages, and tracebacks, still reach it."""
+    ours = sys.stderr
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        with os.fdopen(os.dup(kept), "w", errors="backslashreplace", buffering=1) as still:
+            if _is_descriptor_2(ours):
+                sys.stderr = still
+            os.dup2(nowhere, 2)
+            try:
+                yield
+            finally:
+                os.dup2(kept, 2)
+                sys.stderr = ours
+    finally:
+        os.close(nowhere)
+        os.close(kept)
+
+
+def _is_descriptor_2(stream: TextIO) -> bool:
+    try:
+        return stream.fileno() == 2
+    except OSError:  # captured, in a test or an embedding program
+        return False
+
+
+@contextmanager
+def _display() -> Iterator[Callable[[Progress], None]]:
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        with _bar() as show:
+            yield show
+    else:
+        yield _lines()
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[Progress], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.0f} images/s" if task.speed and task.total else "")
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("listing", total=None)
+
+        def show(now: Progress) -> None:
+            bar.update(task, description="listing" if now.total is None else "reading", completed=now.done, total=now.total)
+
+        yield show
+
+
+def _lines() -> Callable[[Progress], None]:
+    began = since = time.monotonic()
+
+    def show(now: Progress) -> None:
+        nonlocal began, since
+        moment = time.monotonic()
+        if not now.total or not now.done:
+            began = moment
+        if moment - since < LINE_EVERY:
+            return
+        since = moment
+        if now.total is None:
+            tell(f"{now.done:,} files listed")
+        else:
+            speed = max(now.done / max(moment - began, 1e-9), 1e-9)
+            left = (now.total - now.done) / speed / 60
+            tell(f"{now.done:,} of {now.total:,} files read, {speed:.0f} images/s, {left:.0f} min left")
+
+    return show

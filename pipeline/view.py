@@ -1,0 +1,86 @@
+"""How a picture becomes an embedder's input, and whether it shows anything at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+VERSION = "decode-1"  # part of every space: a change here or in decode.py that moves pixels needs a new number
+CELLS, FEATURELESS = 32, 2.0  # see is_featureless
+
+
+@dataclass(frozen=True)
+class View:
+    """How a picture becomes an embedder's input: `size` x `size` pixels, by `fit`, resampled by `resample`.
+
+    squash: both sides to `size`. shortest: the short side to `size`, then the middle cut out. longest: the long side to `size`, on
+    `fill` grey.
+    """
+
+    size: int
+    fit: str = "squash"
+    resample: str = "bicubic"
+    fill: int = 0
+
+    def __str__(self) -> str:
+        """The view as it stands in a space's preprocessing version."""
+        return f"{VERSION} {self.fit}-{self.size} {self.resample}"
+
+
+def fit(plain: Image.Image, view: View) -> tuple[NDArray[np.uint8], bool]:
+    """The picture (L, RGB or RGBA) as (size, size, 3) uint8, transparency laid on white; and whether what it shows is featureless."""
+    size, resample = view.size, Image.Resampling[view.resample.upper()]
+    width, height = plain.size
+    if view.fit == "squash":
+        target = (size, size)
+    elif view.fit == "shortest":  # the rounding of torchvision's Resize and, below, of open_clip's ResizeKeepRatio
+        short = min(width, height)
+        target = (int(size * width / short), int(size * height / short))
+    else:
+        ratio = max(width, height) / size
+        target = (max(1, round(width / ratio)), max(1, round(height / ratio)))
+    if max(target) > 64 * size:  # a strip: as much of its middle as can show at all
+        plain = _middle(plain, (min(width, 64 * height), min(height, 64 * width)))
+        return fit(plain, view)
+    resized = plain if plain.size == target else plain.resize(target, resample, reducing_gap=3.0)
+    if resized.mode == "RGBA":
+        ground = Image.new("RGBA", resized.size, (255, 255, 255, 255))
+        resized = Image.alpha_composite(ground, resized)
+    rgb = resized if resized.mode == "RGB" else resized.convert("RGB")
+    if view.fit == "shortest":
+        rgb = _middle(rgb, (size, size))
+    featureless = is_featureless(rgb)
+    return np.asarray(_middle(rgb, (size, size), view.fill) if view.fit == "longest" else rgb), featureless
+
+
+def _middle(picture: Image.Image, size: tuple[int, int], fill: int = 0) -> Image.Image:
+    """The middle of a picture, on `fill` grey where it is smaller than `size`."""
+    if picture.width < size[0] or picture.height < size[1]:
+        ground = Image.new("RGB", size, (fill, fill, fill))
+        ground.paste(picture, ((size[0] - picture.width) // 2, (size[1] - picture.height) // 2))
+        return ground
+    left, top = round((picture.width - size[0]) / 2.0), round((picture.height - size[1]) / 2.0)
+    return picture.crop((left, top, left + size[0], top + size[1]))
+
+
+def is_featureless(picture: Image.Image) -> bool:
+    """Whether a picture shows nothing to recognise: one colour, or a smooth change between colours.
+
+    What is left of 32 x 32 cells after the best surface of second degree is taken away, as a standard deviation in grey levels, in the
+    channel that has most. Measured: 0 to 1.5 for blank, noisy and graded pictures, 3.3 and up for 4,700 photos, drawings and patches
+    of cloth.
+    """
+    cells = np.asarray(picture.resize((CELLS, CELLS), Image.Resampling.BOX), dtype=np.float64).reshape(CELLS * CELLS, 3)
+    surface = _surface()
+    return bool((cells - surface @ (surface.T @ cells)).std(axis=0).max() < FEATURELESS)
+
+
+@cache
+def _surface() -> NDArray[np.float64]:
+    """An orthonormal basis of 1, x, y, x2, xy, y2 over the cells, as columns."""
+    y, x = (grid.ravel() for grid in np.mgrid[-1 : 1 : CELLS * 1j, -1 : 1 : CELLS * 1j])
+    return np.linalg.qr(np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1))[0]
