@@ -190,6 +190,10 @@ def test_large_jpegs_with_other_metadata_have_identical_pixels(tmp_path: Path) -
     profiled = tmp_path / "profiled.jpg"
     profiled.write_bytes(jpeg(shown, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()))
     assert len({picture(path).image.pixels for path in (plain, turned, other, profiled)}) == 4
+    inverted = tmp_path / "inverted.jpg"  # Adobe's segment says which colours the numbers are
+    adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
+    inverted.write_bytes(jpeg(shown)[:2] + adobe + jpeg(shown)[2:])
+    assert picture(inverted).image.pixels != picture(plain).image.pixels
 
 
 def test_sizes_at_the_edge(tmp_path: Path) -> None:

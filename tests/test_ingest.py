@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis.strategies import integers, lists, sampled_from
 from numpy.typing import NDArray
 from PIL import Image
 
-from indexes import Root, Space, SpaceMismatch, Store, StoreLocked
+from indexes import Root, Space, SpaceMismatch, Stat, Store, StoreLocked
 from pipeline import BadOutput, BadRoot, Coverage, IngestOptions, find_groups, ingest_roots, load, resolve_roots
 from pipeline.embedder import embed
 from pipeline.view import View
@@ -505,3 +506,32 @@ def test_the_order_of_ingests_does_not_matter(tmp_path_factory: pytest.TempPathF
 def test_views_of_another_size_are_of_another_space() -> None:
     assert str(View(64)) != str(View(65))
     assert str(View(64)) != str(View(64, "shortest"))
+
+
+def test_a_few_may_vanish_and_more_may_not(library: Store, tmp_path: Path) -> None:
+    for number in range(16):
+        saved(tmp_path / "root" / f"{number}.jpg", scene(number, (64, 48)))
+    ingested(library, tmp_path / "root")
+    for number in range(5):
+        (tmp_path / "root" / f"{number}.jpg").unlink()
+    assert ingested(library).gone == 5
+    for number in range(5, 11):
+        (tmp_path / "root" / f"{number}.jpg").unlink()
+    assert ingested(library).missing == 6
+
+
+@pytest.mark.parametrize(("field", "same"), [("size", False), ("mtime_ns", False), ("ctime_ns", False), ("inode", False), ("device", True)])
+def test_what_makes_a_file_be_read_again(field: str, same: bool) -> None:
+    before = Stat(1, 2, 3, 4, 5)
+    assert replace(before, **{field: 9}).unchanged(before) is same
+
+
+def test_a_new_device_number_is_noted_without_reading(library: Store, photos: Path) -> None:
+    ingested(library, photos)
+    with library.catalog.transaction():
+        library.catalog._db.execute("UPDATE files SET device = 12345")
+    coverage = ingested(library)
+    assert (coverage.unchanged, coverage.changed) == (6, 0)
+    known = library.catalog.known(str(photos / "b.jpg"))
+    assert known is not None
+    assert known.stat.device == (photos / "b.jpg").stat().st_dev

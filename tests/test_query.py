@@ -117,13 +117,28 @@ def test_compare_is_symmetric_and_needs_no_store(tmp_path: Path) -> None:
     assert np.isnan(comparison.scores[4]).all()
     assert [file for file, _ in comparison.failures()] == files[4:]
     assert comparison.relation(0, 1, 0.85) == SIMILAR
+    assert comparison.relation(0, 1, float(scores[0, 1])) == SIMILAR  # >=
+    assert comparison.relation(0, 1, float(np.nextafter(scores[0, 1], 2))) is None
     assert comparison.relation(0, 2, 0.85) is None
     assert comparison.relation(0, 4, 0.85) is None
 
 
 def test_flat_pictures_compare_too(tmp_path: Path) -> None:
     files = [str(saved(tmp_path / f"{grey}.png", Image.new("RGB", (50, 50), (grey, grey, grey)))) for grey in (0, 255)]
-    assert np.isfinite(compare(files, load()).scores).all()
+    comparison = compare(files, load())
+    assert np.isfinite(comparison.scores).all()
+    assert comparison.relation(0, 1, -1.0) is None  # as groups have it: only exact copies of what shows nothing
+
+
+def test_a_score_is_the_same_before_and_after_a_file_is_stored(photos: Path, tmp_path: Path) -> None:
+    new = saved(tmp_path / "more" / "new.jpg", scene(1, (640, 480)), quality=40)
+    with filled(tmp_path / "store", photos) as store:
+        (before,) = find_matches([str(new)], store, load())
+    with filled(tmp_path / "store", photos, new.parent) as store:
+        (after,) = find_matches([str(new)], store, load())
+    assert [match.photo.path for match in before.matches] == [match.photo.path for match in after.matches]
+    assert [match.score for match in before.matches] == pytest.approx([match.score for match in after.matches], abs=2e-6)
+    assert len(before.matches) == 4
 
 
 @needs_data

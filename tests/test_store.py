@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import subprocess
 import sys
 import tempfile
@@ -307,3 +308,52 @@ def test_cosines_do_not_depend_on_batching() -> None:
     left, right = rows[:100], rows[1:]
     whole = segments.cosines(left, right)
     assert whole.tolist() == [float(segments.cosines(left[n : n + 1], right[n : n + 1])[0]) for n in range(100)]
+
+
+def test_commits_are_synced_and_files_before_names(store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The segment's bytes, then its name, then its folder reach the disk, and only then the transaction begins, under the write lock."""
+    happened: list[str] = []
+    real_sync, real_replace, real_begin = os.fsync, Path.replace, store.catalog.put_segment
+
+    def sync(descriptor: int) -> None:
+        happened.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        real_sync(descriptor)
+
+    def renamed(path: Path, target: Path) -> Path:
+        happened.append("rename")
+        return real_replace(path, target)
+
+    def committed(name: str, rows: int, size: int) -> int:
+        happened.append("row")
+        with pytest.raises(StoreLocked), durable.lock(store.folder / "write.lock"):
+            pass
+        return real_begin(name, rows, size)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "replace", renamed)
+    monkeypatch.setattr(store.catalog, "put_segment", committed)
+    store.add(batch_of([0, 1], unit_rows(1, 2)))
+    assert happened == ["file", "rename", "folder", "row"]
+    assert store.catalog._db.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
+    assert store.catalog._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+
+
+def test_a_reader_that_stays_open_sees_new_segments(store: OpenStore) -> None:
+    rows = unit_rows(1, 8)
+    store.add(batch_of([0, 1, 2, 3], rows))
+    with OpenStore(store.folder) as reader:
+        assert len(reader.pairs(-1).score) == 6
+        store.add(batch_of([4, 5, 6, 7], rows))
+        assert len(reader.pairs(-1).score) == 28
+
+
+def test_broken_promises_are_refused(store: OpenStore) -> None:
+    batch = batch_of([0, 1], unit_rows(1, 2))
+    batch.images.pop()
+    with pytest.raises(StoreError, match="neither a known image nor a reason"):
+        store.add(batch)
+    for rows in (np.full((1, 16), np.nan), np.ones((1, 16))):
+        with pytest.raises(BadVector, match="length 1"):
+            store.within(rows, 0.5)
+    with pytest.raises(StoreError, match="writable"), durable.lock(store.folder / "nowhere" / "lock"):
+        pass
