@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,17 @@ class Root:
     path: str
     excludes: tuple[str, ...] = ()
     hidden: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Photos and those of them that are missing, distinct images and those that are featureless, files without an image by reason."""
+
+    files: int
+    missing: int
+    images: int
+    featureless: int
+    without_picture: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +255,8 @@ class Catalog:
         try:
             yield
         finally:
-            self._db.execute("COMMIT")
+            with suppress(sqlite3.DatabaseError):  # nothing was written; what was wrong with reading has been raised
+                self._db.execute("ROLLBACK")
 
     def _stream(self, sql: str, *values: Any) -> Iterator[Any]:
         try:
@@ -396,19 +408,18 @@ class Catalog:
         sql = f"SELECT id, pixels FROM images WHERE id IN (SELECT image FROM files WHERE {where}) ORDER BY hash"
         return self._rows(sql, *bounds)
 
-    def counts(self, under: Sequence[str] = ()) -> tuple[int, int, int, dict[str, int]]:
-        """Below the folders `under`, or everywhere: photos, distinct images, featureless images among them, and files without an image
-        by reason.
-        """
+    def counts(self, under: Sequence[str] = ()) -> Counts:
+        """What is held below the folders `under`, or everywhere."""
         where = " OR ".join("(path >= ? AND path < ?)" for _ in under) or "1"
         bounds = [bound for folder in under for bound in _below(folder)]
-        scope = f"SELECT image FROM files WHERE image IS NOT NULL AND ({where})"
-        ((files,),) = self._rows(f"SELECT count(*) FROM ({scope})", *bounds)
-        ((images, featureless),) = self._rows(f"SELECT count(*), ifnull(sum(featureless), 0) FROM images WHERE id IN ({scope})", *bounds)
+        scope = f"FROM files WHERE image IS NOT NULL AND ({where})"
+        ((files, missing),) = self._rows(f"SELECT count(*), ifnull(sum(missing), 0) {scope}", *bounds)
+        sql = f"SELECT count(*), ifnull(sum(featureless), 0) FROM images WHERE id IN (SELECT image {scope})"
+        ((images, featureless),) = self._rows(sql, *bounds)
         reasons = self._rows(
             f"SELECT reason, count(*) FROM failures JOIN files ON file = files.id WHERE {where} GROUP BY reason ORDER BY reason", *bounds
         )
-        return files, images, featureless, dict(reasons)
+        return Counts(files, missing, images, featureless, dict(reasons))
 
     def failures(self) -> Iterator[tuple[str, str, str]]:
         """(path, reason, detail) of each file without an image, by path."""

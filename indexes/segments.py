@@ -80,9 +80,9 @@ class Segment:
         path = folder / f"{row.blake3}{SUFFIX}"
         try:
             if path.stat().st_size != row.size or blake3().update_mmap(path).hexdigest() != row.blake3:
-                raise StoreDamaged(f"{path} is not what was written; its {row.rows} vectors must be made again in a new --store")
+                raise StoreDamaged(f"{path} is not what was written: {_lost(row)}")
         except OSError as error:
-            raise StoreDamaged(f"{path} cannot be read: {error.strerror}; its {row.rows} vectors must be made again") from error
+            raise StoreDamaged(f"{path} cannot be read ({error.strerror}): {_lost(row)}") from error
         faiss = _faiss()
         self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         codes = faiss.downcast_index(self._index.index)
@@ -91,6 +91,10 @@ class Segment:
         raw = faiss.rev_swig_ptr(codes.codes.data(), row.rows * 2 * dim)
         self.vectors: NDArray[np.float16] = raw.view(np.float16).reshape(row.rows, dim)
         self.ids: Ids = faiss.vector_to_array(self._index.id_map)
+
+
+def _lost(row: SegmentRow) -> str:
+    return f"{row.rows} pictures have no vector; restore the file from a backup, or ingest the folders into a new --store"
 
 
 def cosines(left: NDArray[np.floating[Any]], right: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

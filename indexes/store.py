@@ -19,6 +19,8 @@ from indexes.catalog import Catalog, File, Image, Root, SegmentRow, Space
 from indexes.errors import BadVector, SpaceMismatch, StoreError
 from indexes.segments import Ids, Scored, Segment, Vectors
 
+OWN = {"segments", "tmp", "thumbs", "ingest.lock", "write.lock"}  # what a store that was cut off while it was made may hold
+
 
 @dataclass
 class Batch:
@@ -46,6 +48,9 @@ class Store:
         self._segments: dict[SegmentRow, Segment] = {}
         if write:
             try:
+                held = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set[str]()
+                if "catalog.db" not in held and held - OWN:
+                    raise StoreError(f"{folder} is no store, and holds {ascii(min(held - OWN))}; name a new folder with --store")
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 for name in ("segments", "tmp"):
                     (folder / name).mkdir(mode=0o700, exist_ok=True)
@@ -150,6 +155,10 @@ class Store:
         """Look through the folder `root` no more."""
         with self.catalog.transaction():
             self.catalog.remove_root(root)
+
+    def check(self) -> None:
+        """Verify every segment against its hash. Raises StoreDamaged, naming the file."""
+        self._mapped()
 
     def sweep(self) -> None:
         """Remove what a killed ingest left: temporary files, and segments that were never committed. Call it with `exclusive` held."""

@@ -71,6 +71,8 @@ def _default_store() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "neardup" / "default"
 
 
+_PATH = click.Path(readable=False)  # what cannot be read is told of each path, by us
+
 _model_option = click.option(
     "--model", metavar="NAME", help="neardup-0, open_clip:ARCH/PRETRAINED or open_clip:ARCH@FILE.  [default: the store's, else neardup-0]"
 )
@@ -99,7 +101,7 @@ def _ingest_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @main.command()
-@click.argument("roots", nargs=-1, metavar="[ROOT]...", type=click.Path())
+@click.argument("roots", nargs=-1, metavar="[ROOT]...", type=_PATH)
 @_ingest_options
 @_store_option
 @_model_option
@@ -166,7 +168,8 @@ def _ingest(
         sys.exit(stopped.exit_code)
     coverage.absent_roots.extend(roots.absent)
     for path in coverage.absent_roots:
-        _tell(f"neardup: {ascii(path)} is no folder now; what is known of it stays in the answers")
+        known = "what is known of it stays in the answers, marked; if it is gone for good: neardup ingest FOLDER --accept-missing"
+        _tell(f"neardup: {ascii(path)} is no folder{' now; ' + known if path not in roots.absent else ''}")
     for note in coverage.notes:
         _tell(f"neardup: {note}")
     return coverage, [root.path for root in roots.found if root.path in named]
@@ -184,7 +187,7 @@ def _embedder(store: Store | None, model: str | None) -> Embedder:
 
 
 @main.command()
-@click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path())
+@click.argument("files", nargs=-1, metavar="[FILE]...", type=_PATH)
 @click.option("-0", "--null", "null", is_flag=True, help="Paths on standard input end with NUL, as from find -print0.")
 @_store_option
 @_model_option
@@ -205,9 +208,11 @@ def query(
     """
     from indexes import Store
     from pipeline.query import find_matches
-    from pipeline.report import answer_json, answer_text, failure_text
+    from pipeline.report import answer_json, answer_text, failure_text, unfinished_text
 
     with Store(store) as opened:
+        if unfinished := unfinished_text(opened):
+            _tell(f"neardup: {unfinished}")
         answers = []
         for answer in find_matches(_paths(files, null), opened, _embedder(opened, model), threshold):
             answers.append(answer)
@@ -235,7 +240,7 @@ def _paths(files: Sequence[str], null: bool) -> Iterator[str]:
 
 
 @main.command()
-@click.argument("under", nargs=-1, metavar="[FOLDER]...", type=click.Path())
+@click.argument("under", nargs=-1, metavar="[FOLDER]...", type=_PATH)
 @_store_option
 @_threshold_option
 @_json_option
@@ -256,7 +261,7 @@ def groups(under: Sequence[str], store: Path, threshold: float | None, as_json: 
 
     with Store(store) as opened:
         for folder in under:
-            if not opened.catalog.counts([os.path.realpath(folder)])[0]:
+            if not opened.catalog.counts([os.path.realpath(folder)]).files:
                 raise BadRoot(f"the store has no photo below {ascii(folder)}; ingest it first, or see `neardup status` for its roots")
         found = _print_groups(opened, threshold, [os.path.realpath(folder) for folder in under], None, as_json)
     if exit_code and found:
@@ -264,7 +269,7 @@ def groups(under: Sequence[str], store: Path, threshold: float | None, as_json: 
 
 
 @main.command()
-@click.argument("roots", nargs=-1, required=True, metavar="ROOT...", type=click.Path())
+@click.argument("roots", nargs=-1, required=True, metavar="ROOT...", type=_PATH)
 @click.option("--against-all", is_flag=True, help="Compare with the whole store, not only among the photos below ROOT.")
 @_ingest_options
 @_store_option
@@ -307,8 +312,10 @@ def _print_groups(
     store: Store, threshold: float | None, under: Sequence[str], coverage: Coverage | None, as_json: bool, against_all: bool = False
 ) -> bool:
     from pipeline.query import find_groups
-    from pipeline.report import coverage_json, groups_json, groups_text
+    from pipeline.report import coverage_json, groups_json, groups_text, unfinished_text
 
+    if unfinished := unfinished_text(store):
+        _tell(f"neardup: {unfinished}")
     found = find_groups(store, threshold, under, against_all=against_all)
     space = store.space
     if as_json:
@@ -320,7 +327,7 @@ def _print_groups(
 
 
 @main.command()
-@click.argument("files", nargs=-1, required=True, metavar="A B [C]...", type=click.Path())
+@click.argument("files", nargs=-1, required=True, metavar="A B [C]...", type=_PATH)
 @_store_option
 @_model_option
 @_threshold_option
@@ -376,6 +383,7 @@ def status(failures: bool, store: Path, as_json: bool) -> None:
     from pipeline.report import failure_text, status_json, status_text
 
     with Store(store) as opened:
+        opened.check()
         about = status_json(opened)
         failed = list(opened.catalog.failures()) if failures else []
     if as_json:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from indexes import Image, Scored, Stat
 
 IDENTICAL_BYTES, IDENTICAL_PIXELS, SIMILAR = "identical bytes", "identical pixels", "similar"
+LOSSLESS = {"PNG", "BMP", "GIF", "TIFF"}
 RELATIONS = (IDENTICAL_BYTES, IDENTICAL_PIXELS, SIMILAR)  # closest first
 
 
@@ -45,6 +46,11 @@ def rank(photo: Photo) -> tuple[bool, int, int, int, int, str]:
     return (photo.missing, -photo.image.width * photo.image.height, -photo.image.size, photo.stat.mtime_ns, len(photo.path), photo.path)
 
 
+def original_first(photo: Photo) -> tuple[bool, bool, int, int, str]:
+    """Sorts photos with the same pixels: one that is there, in a lossy format (a lossless one is a re-save of it), older, shorter path."""
+    return (photo.missing, photo.image.format in LOSSLESS, photo.stat.mtime_ns, len(photo.path), photo.path)
+
+
 def relation(image: Image, keeper: Image) -> str:
     """What two images are to each other, as far as hashes tell."""
     if image.hash == keeper.hash:
@@ -55,14 +61,15 @@ def relation(image: Image, keeper: Image) -> str:
 def group(pictures: Mapping[int, Sequence[Photo]], edges: Scored) -> list[Group]:
     """Groups of `pictures` (lists of photos with the same pixels, under an id) joined by `edges` between their ids; ordered by keeper path.
 
-    Pictures are taken best first. Each that is still free becomes a keeper and takes its free neighbours; so every photo is in at most
-    one group, no member is better than its keeper, and the order of ids or of edges does not matter.
+    Pictures are taken best first, each by its most original photo. One that is still free becomes a keeper and takes its free
+    neighbours; so every photo is in at most one group, no other picture in it is better than the keeper, and the order of ids or of edges
+    does not matter.
     """
     near: dict[int, list[tuple[int, float]]] = defaultdict(list)
     for left, right, score in zip(edges.left.tolist(), edges.right.tolist(), edges.score.tolist(), strict=True):
         near[left].append((right, score))
         near[right].append((left, score))
-    best = {id_: min(photos, key=rank) for id_, photos in pictures.items()}
+    best = {id_: min(photos, key=original_first) for id_, photos in pictures.items()}
     free = set(pictures)
     groups = []
     for id_ in sorted(pictures, key=lambda id_: rank(best[id_])):

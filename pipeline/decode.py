@@ -6,7 +6,6 @@ whatever a decoder raises becomes a Failure of that file.
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import stat
@@ -174,8 +173,6 @@ def read(source: SourceFile) -> bytes:
     except ValueError as error:
         raise _Refused("unreadable", str(error)) from error  # a NUL in the path
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            raise _Refused("unreadable", "gone since it was listed") from error
         raise _Refused("unreadable", error.strerror or str(error)) from error
     if len(data) != before.st_size or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise _Refused("changed while read", f"{before.st_size:,} bytes became {after.st_size:,}")

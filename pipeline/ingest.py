@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes import Batch, File, Root, Store
+from indexes import Batch, File, Root, Stat, Store
 from pipeline.decode import RETRIED, SKIPPED, Decoded, Failure, Recognised, decode
 from pipeline.embedder import Embedder, embed
 from pipeline.errors import BadRoot
 from pipeline.missing import Loss, find_loss, held_by, is_below
 from pipeline.scan import Passed, SourceFile, scan
 from pipeline.view import View
+
+NOTHING = Stat(0, 0, 0, 0, 0)  # of what could not be looked at
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ def resolve_roots(store: Store, paths: Sequence[str], excludes: Sequence[str] | 
     wanted, absent = list(known) if not paths else [], []
     for path in paths:
         real = os.path.realpath(path)
+        if real == "/":
+            raise BadRoot("/ is the whole machine; name the folders that hold photos")
         if path and (real in known or os.path.isdir(real)):  # noqa: PTH112 - never raises, whatever a dead mount answers
             wanted.append(real)
         else:
@@ -123,6 +127,7 @@ def ingest_roots(roots: Sequence[Root], store: Store, embedder: Embedder, option
     options = options or IngestOptions()
     roots = [Root(os.path.realpath(root.path), root.excludes, root.hidden) for root in roots]
     with store.exclusive(options.wait_lock):
+        store.check()
         store.sweep()
         store.remember(roots)
         coverage = Coverage()
@@ -178,6 +183,8 @@ def _scan(roots: Sequence[Root], store: Store, seen: _Seen, coverage: Coverage) 
             (coverage.failed if found.trouble else coverage.skipped)[found.reason] += 1
             if found.trouble:
                 seen.unreadable.append(found.path)
+                failure = Failure(SourceFile(found.path, NOTHING), found.reason, found.detail)
+                yield Progress(coverage.seen, None, coverage, failure)
             continue
         coverage.seen += 1
         known = store.catalog.known(found.path)

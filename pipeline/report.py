@@ -46,15 +46,8 @@ def space_json(space: Space) -> dict[str, Any]:
 
 def coverage_json(store: Store, under: Sequence[str] = (), ingest: Coverage | None = None) -> dict[str, Any]:
     """What an answer is about: photos, distinct contents, those without features, and files without a picture by reason."""
-    files, images, featureless, reasons = store.catalog.counts(under)
     last = store.catalog.last_run()
-    done: dict[str, Any] = {
-        "files": files,
-        "images": images,
-        "featureless": featureless,
-        "without_picture": reasons,
-        "last_ingest": last.outcome if last else None,
-    }
+    done: dict[str, Any] = asdict(store.catalog.counts(under)) | {"last_ingest": last.outcome if last else None}
     return done | ({"ingest": ingest.as_dict()} if ingest else {})
 
 
@@ -132,13 +125,14 @@ def groups_text(groups: Sequence[Group]) -> Iterable[str]:
             relation = member.relation if member.relation != SIMILAR else f"{SIMILAR} {member.score:.3f}"
             yield f"      {_photo_text(member.photo)}   {relation}"
         yield ""
-    spare = sum(member.photo.image.size for group in groups for member in group.members)
-    members = sum(len(group.members) for group in groups)
-    yield (
-        f"{counted(len(groups), 'group')}, {counted(members, 'near-duplicate')} beside the keepers, {size(spare)}"
-        if groups
-        else "no near-duplicates"
-    )
+    members = [member for group in groups for member in group.members]
+    if not groups:
+        yield "no near-duplicates"
+        return
+    spare = size(sum(member.photo.image.size for member in members if not member.photo.missing))
+    yield f"{counted(len(groups), 'group')}, {counted(len(members), 'near-duplicate')} beside the keepers, {spare}"
+    if any(member.relation == SIMILAR for member in members):
+        yield "similar is no proof: another shot of the same thing can be that close, so look before you delete"
 
 
 def _photo_text(photo: Photo) -> str:
@@ -227,9 +221,19 @@ def status_text(status: dict[str, Any]) -> Iterable[str]:
         excludes = f"  without {', '.join(map(printable, root['excludes']))}" if root["excludes"] else ""
         yield f"root        {printable(root['path'])}{excludes}{'  with hidden files' if root['hidden'] else ''}"
     featureless = f"{coverage['featureless']:,} without features"
-    yield f"photos      {counted(coverage['files'], 'file')}, {counted(coverage['images'], 'distinct image')}, {featureless}"
+    missing = f" ({coverage['missing']:,} missing)" if coverage["missing"] else ""
+    yield f"photos      {counted(coverage['files'], 'file')}{missing}, {counted(coverage['images'], 'distinct image')}, {featureless}"
     yield f"no picture  {_reasons(coverage['without_picture'])}"
     yield f"vectors     {status['vectors']:,} in {counted(status['segments'], 'segment')}"
     last = status["last_run"]
     if last:
-        yield f"last ingest {last['outcome']}, {last['ended'] or last['started']}"
+        outcome = "running, or cut off" if last["outcome"] == "running" else last["outcome"]
+        yield f"last ingest {outcome}, {last['ended'] or last['started']}"
+
+
+def unfinished_text(store: Store) -> str | None:
+    """What an answer must be read with, when the last ingest did not finish."""
+    last = store.catalog.last_run()
+    if last is None or last.outcome == "complete":
+        return None
+    return "the last ingest is running or did not finish, so photos may be missing from this answer; `neardup ingest` goes on"

@@ -28,6 +28,7 @@ class Passed:
 
     path: str
     reason: str
+    detail: str = ""
     trouble: bool = False
 
 
@@ -73,7 +74,10 @@ def _walk(
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=_order)
         except OSError as error:
-            yield Passed(folder, f"unreadable folder: {error.strerror}", trouble=True)
+            yield Passed(folder, "unreadable folder", error.strerror or "", trouble=True)
+            continue
+        if {"catalog.db", "segments"} <= {entry.name for entry in entries}:
+            yield Passed(folder, "a store")
             continue
         below = []
         for entry in entries:
@@ -98,7 +102,7 @@ def _source(entry: os.DirEntry[str]) -> SourceFile | Passed:
     try:
         status = entry.stat(follow_symlinks=False)
     except OSError as error:
-        return Passed(entry.path, f"unreadable: {error.strerror}", trouble=True)
+        return Passed(entry.path, "unreadable", error.strerror or "", trouble=True)
     if not stat.S_ISREG(status.st_mode):
         return Passed(entry.path, "special file")
     return SourceFile(entry.path, _stat(status))

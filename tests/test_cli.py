@@ -43,7 +43,7 @@ def test_dedupe_prints_groups_and_coverage(run: Run, photos: Path) -> None:
     assert code == 0
     assert out.count("keep  ") == 1
     assert "identical bytes" in out
-    assert out.splitlines()[-1].startswith("1 group, 3 near-duplicates")
+    assert out.splitlines()[-2].startswith("1 group, 3 near-duplicates")
     assert "6 files seen, 6 new, 0 unchanged, 0 moved, 0 gone, skipped 0, failed 0; 5 pictures embedded" in err
     assert run("dedupe", photos, "--exit-code")[0] == 20
     assert "6 unchanged" in run("ingest")[2]
@@ -179,6 +179,39 @@ def test_another_model_or_version_is_refused(run: Run, photos: Path, tmp_path: P
         assert "upgrade neardup" in err
 
 
+def test_a_damaged_segment_is_noticed_by_every_command(run: Run, photos: Path, tmp_path: Path) -> None:
+    run("ingest", photos)
+    (segment,) = (tmp_path / "library" / "segments").iterdir()
+    sound = segment.read_bytes()
+    for damaged in (sound[:-1], b"\0" + sound[1:]):
+        segment.write_bytes(damaged)
+        for command in (["ingest"], ["status"], ["groups"], ["query", photos / "a.png"]):
+            code, _, err = run(*command)
+            assert code == 4
+            assert segment.name in err
+            assert "ingest the folders into a new --store" in err
+    segment.write_bytes(sound)
+    assert run("ingest")[0] == 0
+
+
+def test_an_answer_says_when_the_last_ingest_did_not_finish(run: Run, photos: Path, tmp_path: Path) -> None:
+    run("ingest", photos)
+    assert "did not finish" not in run("groups")[2]
+    for outcome in ("running", "interrupted"):
+        with Store(tmp_path / "library", write=True) as store, store.catalog.transaction():
+            store.catalog._db.execute("UPDATE runs SET outcome = ?", (outcome,))
+        for command in (["groups"], ["query", photos / "a.png"]):
+            assert "did not finish" in run(*command)[2]
+    assert "running, or cut off" not in run("status")[1]
+
+
+def test_the_whole_machine_is_no_folder_of_photos(run: Run, tmp_path: Path) -> None:
+    for words in (["dedupe", "/"], ["ingest", tmp_path, "/"]):
+        code, _, err = run(*words)
+        assert code == 2
+        assert "name the folders" in err
+
+
 def test_a_store_in_use(run: Run, photos: Path, tmp_path: Path) -> None:
     with Store(tmp_path / "library", write=True) as other, other.exclusive():
         code, _, err = run("ingest", photos)
@@ -275,7 +308,7 @@ def test_a_stopped_ingest_goes_on(tmp_path: Path, number: signal.Signals, commit
     assert "Traceback" not in err
     assert ("goes on from there" in err) == (number != signal.SIGKILL)
     with Store(stopped) as store:
-        kept = store.catalog.counts()[0]
+        kept = store.catalog.counts().files
     assert committed <= kept < 60
     code, _, err = finished(stopped, "ingest", tmp_path / "root")
     assert code == 0

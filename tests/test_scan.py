@@ -79,6 +79,16 @@ def test_unreadable_folders_are_trouble_and_the_rest_goes_on(tmp_path: Path) -> 
     assert len([each for each in found if isinstance(each, SourceFile)]) == 1
 
 
+def test_a_store_is_no_folder_of_photos(tmp_path: Path) -> None:
+    touch(tmp_path / "a.jpg")
+    touch(tmp_path / "neardup" / "catalog.db")
+    touch(tmp_path / "neardup" / "thumbs" / "1.jpg")
+    (tmp_path / "neardup" / "segments").mkdir()
+    files, passed = listing(Root(str(tmp_path)))
+    assert files == [str(tmp_path / "a.jpg")]
+    assert passed == {str(tmp_path / "neardup"): "a store"}
+
+
 def test_names_that_are_no_utf8_or_hold_a_newline(tmp_path: Path) -> None:
     odd = [os.fsdecode(b"caf\xe9.jpg"), "two\nlines.jpg", "tab\t.jpg"]
     for name in odd:

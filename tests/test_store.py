@@ -232,6 +232,35 @@ def test_what_is_no_store_is_told_from_a_store(tmp_path: Path) -> None:
             OpenStore(tmp_path / "foreign", write=write)
 
 
+def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(StoreError, match="photo.jpg"):
+        OpenStore(tmp_path, write=True)
+    assert list(tmp_path.iterdir()) == [tmp_path / "photo.jpg"]
+
+
+def test_a_damaged_catalog_is_named(store: OpenStore) -> None:
+    store.add(batch_of(list(range(300)), unit_rows(1, 300)))
+    store.close()
+    catalog = store.folder / "catalog.db"
+    sound = catalog.read_bytes()
+    rng = np.random.default_rng(0)
+    met = 0
+    for _ in range(30):
+        damaged = np.frombuffer(sound, np.uint8).copy()
+        damaged[rng.integers(100, len(sound), size=len(sound) // 200)] ^= 0x55
+        catalog.write_bytes(damaged.tobytes())
+        try:
+            with OpenStore(store.folder) as reader, reader.catalog.snapshot():
+                reader.catalog.live()
+                reader.catalog.counts()
+                reader.pairs(0.99)
+        except (StoreDamaged, StoreVersion, StoreMissing):
+            met += 1
+    assert met > 10
+    catalog.write_bytes(sound)
+
+
 def test_a_newer_store_is_left_alone(store: OpenStore) -> None:
     with store.catalog.transaction():
         store.catalog._db.execute("PRAGMA user_version = 99")
