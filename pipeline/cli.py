@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import warnings
@@ -51,7 +52,9 @@ def main() -> None:
     neardup ingest                     every night: what is new in all folders
     neardup query holiday.jpg          do I have this already?
     """
-    warnings.filterwarnings("ignore", module="PIL")  # what Pillow says of odd files is counted, not printed
+    # What Pillow says of odd files is counted, not printed.
+    warnings.filterwarnings("ignore", module="PIL")
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # text streams, but for odd embeddings of Python
 
