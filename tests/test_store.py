@@ -26,6 +26,7 @@ from indexes import (
     StoreMissing,
     StoreVersion,
     durable,
+    join,
     segments,
 )
 from indexes import Store as OpenStore
@@ -93,17 +94,49 @@ def test_adding_in_any_order_equals_one_batch(seed: int, order: list[int], size:
     assert answers[0] == answers[1]  # to the last bit
 
 
-def test_blocks_of_any_size_give_the_same_pairs(store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_tiles_and_prefixes_of_any_size_give_the_same_pairs(store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = unit_rows(3, 90)
     for start in range(0, 90, 20):
         store.add(batch_of(list(range(start, min(start + 20, 90))), rows))
     whole = as_pairs(store.pairs(0.8), hashes_of(store))
+    assert set(whole) == brute_force(rows, 0.8)
     assert whole
-    for size in (1, 7, 45, 90):
-        monkeypatch.setattr("indexes.join.STORED_BLOCK", size)
-        monkeypatch.setattr("indexes.segments.STORED_BLOCK", size)
-        monkeypatch.setattr("indexes.segments.QUERY_BLOCK", size)
-        assert as_pairs(store.pairs(0.8), hashes_of(store)) == whole
+    anything, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((16, 16)))
+    prefixes = [None, join.Prefix(None), *(join.Prefix(np.ascontiguousarray(anything[:, :k], np.float32)) for k in (1, 5, 15))]
+    for block, tile, kept in ((1, 1, 0), (7, 3, 1 << 20), (45, 45, 0), (90, 8, 1 << 20), (100, 200, 0)):
+        monkeypatch.setattr(join, "BLOCK", block)
+        monkeypatch.setattr(join, "TILE", tile)
+        monkeypatch.setattr(join, "KEPT", kept)
+        for prefix in prefixes:
+            for threads in (1, 3):
+                found = list(join.pairs(store._mapped(), store._live_ids(), 0.8, prefix=prefix, threads=threads))
+                parts = [as_pairs(part, hashes_of(store)) for part in found]
+                assert sum(map(len, parts)) == len(whole)  # each pair once
+                assert {pair: score for part in parts for pair, score in part.items()} == whole
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=integers(0, 2**32 - 1), kept=integers(1, 15))
+def test_a_prefix_never_falls_below_the_cosine(seed: int, kept: int) -> None:
+    rows = unit_rows(seed, 40).astype(np.float16)
+    axes, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((16, 16)))
+    short = join.Prefix(np.ascontiguousarray(axes[:, :kept], np.float32)).of(rows)
+    exact = rows.astype(np.float64) / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    assert (short @ short.T >= exact @ exact.T - join.PRODUCT_MARGIN).all()
+
+
+def test_the_prefix_is_chosen_by_what_it_lets_through() -> None:
+    rows = np.random.default_rng(0).standard_normal((3000, 256))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    taken = []
+    for least in (0.5, 0.7, 0.9):
+        axes = join.choose_prefix(rows.astype(np.float16), least).axes
+        assert axes is not None
+        assert np.allclose(axes.T @ axes, np.eye(axes.shape[1]), atol=1e-5)
+        taken.append(axes.shape[1])
+    assert taken == sorted(taken, reverse=True)  # the higher the threshold, the fewer numbers show that a pair is below it
+    assert taken[0] > taken[-1]
+    assert join.choose_prefix(unit_rows(1, 500).astype(np.float16), 0.9).axes is None  # 16 numbers have no shorter form that pays
 
 
 def test_removed_files_leave_the_answers_and_come_back_without_a_vector(store: OpenStore) -> None:
