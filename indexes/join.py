@@ -58,10 +58,13 @@ class Prefix:
 def choose_prefix(vectors: NDArray[np.float16], min_score: float) -> Prefix:
     """The prefix that takes the least time by what it lets through among a sample of `vectors`; no bound where none would pay."""
     dim = vectors.shape[1]
-    rows = _unit(vectors[_spread(len(vectors), AXES_SAMPLE)])
+    # The axes fit the rows that they are made from better than others: what they let through is asked of other rows.
+    asked = _spread(len(vectors), SAMPLE)
+    others = np.setdiff1d(np.arange(len(vectors)), asked)
+    rows = _unit(vectors[others[_spread(len(others), AXES_SAMPLE)]] if len(others) else vectors)
     _, axes = np.linalg.eigh(rows.T @ rows)  # about the origin: a strong common mean becomes the first axis
     axes = np.ascontiguousarray(axes[:, ::-1], dtype=np.float32)
-    turned = _unit(vectors[_spread(len(vectors), SAMPLE)]) @ axes
+    turned = _unit(vectors[asked]) @ axes
     left, right = np.triu_indices(len(turned), 1)
     best, least = Prefix(None), dim + SCAN_COST + DECIDE_COST * dim * _share(turned, left, right, min_score)
     for kept in sorted({15, 31, 47, 63, 95, 127, 159, 191, 223, 255, 319, 383}):
@@ -115,7 +118,7 @@ def pairs(
     if not blocks:
         return
     if prefix is None:
-        every = max(1, sum(len(block.ids) for block in blocks) // AXES_SAMPLE)
+        every = max(1, sum(len(block.ids) for block in blocks) // (AXES_SAMPLE + SAMPLE))
         prefix = choose_prefix(np.concatenate([block.vectors[::every] for block in blocks]), min_score)
     width = blocks[0].vectors.shape[1] if prefix.axes is None else prefix.axes.shape[1] + 1
     keep = sum(len(block.ids) for block in blocks) * width * 4 <= KEPT

@@ -102,7 +102,7 @@ def main() -> None:
                     expected = by_faiss(segment.vectors, least)
                     theirs.append(time.perf_counter() - began)
                     assert found == expected, f"{len(found ^ expected)} pairs differ"
-                prefix = join.choose_prefix(segment.vectors[:: max(1, given.rows // join.AXES_SAMPLE)], least).name
+                prefix = join.choose_prefix(segment.vectors[:: max(1, given.rows // (join.AXES_SAMPLE + join.SAMPLE))], least).name
                 a, b = median(theirs), median(ours)
                 print(
                     f"| {kind} | {dim} | {least} | {len(found):,} | {prefix} | {a:.1f} | {b:.1f} | {a / b:.1f} | {memory / 1e6:.0f} MB |",
