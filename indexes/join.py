@@ -21,8 +21,8 @@ from threadpoolctl import threadpool_limits
 
 from indexes.segments import MARGIN, Ids, Scored, Segment, cosines
 
-BLOCK = 8192  # rows compared with one another at a time
-TILE = 1024  # rows of a block in one product; a tile of scores takes 4 * TILE * BLOCK bytes in each thread
+BLOCK = 4096  # rows compared with one another at a time
+TILE = 512  # rows of a block in one product: with BLOCK, the fastest of nine shapes measured, and 8 MB of scores in each thread
 KEPT = 1 << 29  # bytes of prefixes that are kept; those of larger libraries are computed again for each block
 PRODUCT_MARGIN = 1e-4  # float32 products of unit vectors differ between libraries and tile shapes by up to 9e-7 (measured)
 DECIDED = 1 << 14  # proposed pairs that are decided at a time
