@@ -216,7 +216,8 @@ class Store:
             ids = segment.ids[found.right]
             keep = np.isin(ids, live)
             parts.append(Scored(found.left[keep], ids[keep], found.score[keep]))
-        return _sorted(parts)
+        found = _joined(parts)
+        return _taken(found, np.lexsort((found.right, -found.score, found.left)))
 
     def pairs(self, min_score: float, among: Sequence[int] | None = None) -> Scored:
         """Every unordered pair of stored images with score >= min_score, once, left id < right id, ordered by id. Nothing is capped.
@@ -225,10 +226,8 @@ class Store:
         """
         self._check_score(min_score)
         wanted = self._live_ids() if among is None else np.unique(np.asarray(among, dtype=np.int64))
-        parts = list(join.pairs(self._mapped(), wanted, min_score))
-        left, right, score = (np.concatenate([getattr(part, name) for part in parts] or [[]]) for name in ("left", "right", "score"))
-        order = np.lexsort((right, left))
-        return Scored(left[order].astype(np.int64), right[order].astype(np.int64), score[order])
+        found = _joined(list(join.pairs(self._mapped(), wanted, min_score)))
+        return _taken(found, np.lexsort((found.right, found.left)))
 
     def _live_ids(self) -> Ids:
         return np.array(sorted(id_ for id_, _ in self.catalog.live()), dtype=np.int64)
@@ -243,7 +242,10 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _sorted(parts: Sequence[Scored]) -> Scored:
+def _joined(parts: Sequence[Scored]) -> Scored:
     left, right, score = (np.concatenate([getattr(part, name) for part in parts] or [[]]) for name in ("left", "right", "score"))
-    order = np.lexsort((right, -score, left))
-    return Scored(left[order].astype(np.int64), right[order].astype(np.int64), score[order])
+    return Scored(left.astype(np.int64), right.astype(np.int64), score)
+
+
+def _taken(found: Scored, order: NDArray[np.int64]) -> Scored:
+    return Scored(found.left[order], found.right[order], found.score[order])

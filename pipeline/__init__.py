@@ -7,20 +7,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.cluster import Group, Member, Photo
+    from pipeline.cluster import Group, Match, Photo
     from pipeline.decode import Failure
     from pipeline.embedder import Embedder, embed, load
     from pipeline.errors import BadModel, BadOutput, BadRoot, MissingExtra, PipelineError, UnknownModel
     from pipeline.ingest import Coverage, IngestOptions, Progress, ingest_roots, resolve_roots
-    from pipeline.query import Answer, Comparison, Match, compare, find_groups, find_matches
+    from pipeline.query import Answer, Comparison, compare, find_groups, find_matches
 
 _HOMES = {
-    "cluster": ("Group", "Member", "Photo"),
+    "cluster": ("Group", "Match", "Photo"),
     "decode": ("Failure",),
     "embedder": ("Embedder", "embed", "load"),
     "errors": ("BadModel", "BadOutput", "BadRoot", "MissingExtra", "PipelineError", "UnknownModel"),
     "ingest": ("Coverage", "IngestOptions", "Progress", "ingest_roots", "resolve_roots"),
-    "query": ("Answer", "Comparison", "Match", "compare", "find_groups", "find_matches"),
+    "query": ("Answer", "Comparison", "compare", "find_groups", "find_matches"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -36,7 +36,6 @@ __all__ = [
     "Group",
     "IngestOptions",
     "Match",
-    "Member",
     "MissingExtra",
     "Photo",
     "PipelineError",

@@ -24,8 +24,8 @@ class Photo:
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """A photo of a group, its relation to the keeper, and the cosine of the two."""
+class Match:
+    """A photo that matches another, the keeper of a group or a file that was asked about: what it is to it, and their cosine."""
 
     photo: Photo
     relation: str
@@ -38,7 +38,7 @@ class Group:
 
     id: str
     keeper: Photo
-    members: tuple[Member, ...]
+    members: tuple[Match, ...]
 
 
 def rank(photo: Photo) -> tuple[bool, int, int, int, int, str]:
@@ -49,6 +49,11 @@ def rank(photo: Photo) -> tuple[bool, int, int, int, int, str]:
 def original_first(photo: Photo) -> tuple[bool, bool, int, int, str]:
     """Sorts photos with the same pixels: one that is there, in a lossy format (a lossless one is a re-save of it), older, shorter path."""
     return (photo.missing, photo.image.format in LOSSLESS, photo.stat.mtime_ns, len(photo.path), photo.path)
+
+
+def closest_first(match: Match) -> tuple[int, float, str]:
+    """Sorts matches: by relation, then by score, then by path."""
+    return (RELATIONS.index(match.relation), -match.score, match.photo.path)
 
 
 def relation(image: Image, keeper: Image) -> str:
@@ -83,10 +88,10 @@ def group(pictures: Mapping[int, Sequence[Photo]], edges: Scored) -> list[Group]
             *(member for other, score in taken for member in _members(keeper, pictures[other], score)),
         ]
         if members:
-            members.sort(key=lambda member: (RELATIONS.index(member.relation), -member.score, member.photo.path))
+            members.sort(key=closest_first)
             groups.append(Group(keeper.image.hash.hex()[:16], keeper, tuple(members)))
     return sorted(groups, key=lambda group: group.keeper.path)
 
 
-def _members(keeper: Photo, photos: Iterable[Photo], score: float) -> list[Member]:
-    return [Member(photo, relation(photo.image, keeper.image), score) for photo in photos if photo is not keeper]
+def _members(keeper: Photo, photos: Iterable[Photo], score: float) -> list[Match]:
+    return [Match(photo, relation(photo.image, keeper.image), score) for photo in photos if photo is not keeper]

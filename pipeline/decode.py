@@ -211,7 +211,7 @@ def _picture(source: SourceFile, data: bytes, digest: bytes, view: View) -> Deco
             format_ = picture.format or "?"
             drafted = format_ in ("JPEG", "MPO") and _draft(picture, view)
             reduced = _is_reduced(picture)
-            with _turn_to_decode(picture, width * height, drafted):
+            with _turn_to_decode(picture, width * height):
                 picture.load()
                 orientation = _orientation(picture)
                 upright = picture.transpose(TURNS[orientation]) if orientation in TURNS else picture
@@ -252,7 +252,7 @@ def _draft(picture: Pillow.Image, view: View) -> bool:
     return picture.size != before
 
 
-def _turn_to_decode(picture: Pillow.Image, full: int, drafted: bool) -> AbstractContextManager[object]:
+def _turn_to_decode(picture: Pillow.Image, full: int) -> AbstractContextManager[object]:
     """Refuse what would take too much memory; let what takes much wait for its turn."""
     pixels = picture.width * picture.height
     progressive = bool(picture.info.get("progressive") or picture.info.get("progression"))

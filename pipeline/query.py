@@ -13,22 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes import Image, Known, Scored, Stat, Store, cosines
-from pipeline.cluster import RELATIONS, SIMILAR, Group, Photo, group, relation
+from pipeline.cluster import SIMILAR, Group, Match, Photo, closest_first, group, relation
 from pipeline.decode import Failure, Recognised, content_hash, decode
 from pipeline.embedder import Embedder, embed
 from pipeline.missing import is_below
 from pipeline.scan import SourceFile
 
 BATCH = 32  # files that are embedded and searched together
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A photo of the store that a file matches, what it is to it, and their cosine."""
-
-    photo: Photo
-    relation: str
-    score: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +193,7 @@ def _answer(file: str, asked: _Asked, store: Store) -> Answer:
     found = [(photo, asked.near[image]) for image, photos in _photos(store, list(asked.near)).items() for photo in photos]
     others = [(photo, score) for photo, score in found if not _same_file(photo, asked.source)]
     matches = [Match(photo, relation(photo.image, asked.image), score) for photo, score in others]
-    matches.sort(key=lambda match: (RELATIONS.index(match.relation), -match.score, match.photo.path))
+    matches.sort(key=closest_first)
     return Answer(file, tuple(matches), inside=len(others) < len(found))
 
 
