@@ -1,17 +1,27 @@
 """What is on disk and how it is searched: unit vectors in FAISS inner-product segments, the truth in one SQLite catalog."""
 
 from indexes.catalog import File, Image, Known, Root, SegmentRow, Space, Stat
+from indexes.compact import Compaction
+from indexes.damage import Finding, Repair
 from indexes.errors import BadVector, NoSpace, SpaceMismatch, StoreDamaged, StoreError, StoreLocked, StoreMissing, StoreVersion
+from indexes.join import Recall
+from indexes.plan import Plan, Way
 from indexes.segments import Scored, cosines
-from indexes.store import Batch, Store
+from indexes.store import Batch, Joining, Store, check, repair
 
 __all__ = [
     "BadVector",
     "Batch",
+    "Compaction",
     "File",
+    "Finding",
     "Image",
+    "Joining",
     "Known",
     "NoSpace",
+    "Plan",
+    "Recall",
+    "Repair",
     "Root",
     "Scored",
     "SegmentRow",
@@ -24,5 +34,8 @@ __all__ = [
     "StoreLocked",
     "StoreMissing",
     "StoreVersion",
+    "Way",
+    "check",
     "cosines",
+    "repair",
 ]

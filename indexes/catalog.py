@@ -6,18 +6,17 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from indexes import durable
-from indexes.errors import NoSpace, StoreDamaged, StoreError, StoreMissing, StoreVersion
+import numpy as np
+from numpy.typing import NDArray
 
-APPLICATION = 0x6E647570  # "ndup", so that `file` and we can tell our database from another
-CHUNK = 500  # host parameters in one statement; SQLite's own limit is far higher, its planner's patience is not
-WRITE_WAIT = 60.0  # seconds to wait for the milliseconds that another writer's transaction takes
+from indexes.database import Database
+from indexes.errors import StoreDamaged, StoreError
+
+Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -124,12 +123,34 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class SegmentRow:
-    """An immutable file of vectors: its blake3 is its name, and what is committed is that hash."""
+    """An immutable file of vectors: its blake3 is its name, and what is committed is that hash.
 
-    id: int
+    It holds `rows` vectors with ids from `first` to `last`, ascending; those of an older segment are all lower. `rewrites` is how often
+    compaction has copied them. The other numbers are what the filesystem said of the file when its hash was known to be right.
+    """
+
     blake3: str
     rows: int
     size: int
+    first: int
+    last: int
+    rewrites: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """How far the pairs of the store are in its edges, down to the score `floor`.
+
+    For a vector x up to `through`, every pair with a y < x is there; up to `until`, every pair with a y <= `earlier`.
+    """
+
+    floor: float
+    through: int = 0
+    until: int = 0
+    earlier: int = 0
 
 
 def _first_schema(db: sqlite3.Connection) -> None:
@@ -163,143 +184,75 @@ def _first_schema(db: sqlite3.Connection) -> None:
     )
 
 
-MIGRATIONS = (_first_schema,)  # run in order; user_version counts those done. Append only.
+def _vectors_and_edges(db: sqlite3.Connection) -> None:
+    db.execute("CREATE TABLE generation (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL) STRICT")
+    db.execute("INSERT INTO generation VALUES (1, 0)")
+    # Photos with the same pixels, and pictures that the model cannot tell apart, share one vector.
+    db.execute("CREATE TABLE vectors (id INTEGER PRIMARY KEY AUTOINCREMENT, code INTEGER) STRICT")
+    db.execute("CREATE INDEX vectors_by_code ON vectors (code)")
+    db.execute("INSERT INTO vectors (id) SELECT id FROM images WHERE segment IS NOT NULL")
+    db.execute("ALTER TABLE images ADD COLUMN vector INTEGER REFERENCES vectors (id)")
+    db.execute(
+        "UPDATE images SET vector = (SELECT min(other.id) FROM images AS other WHERE other.pixels = images.pixels"
+        " AND other.segment IS NOT NULL) WHERE segment IS NOT NULL"
+    )
+    db.execute("CREATE INDEX images_by_vector ON images (vector)")
+    for column in ("first", "last", "rewrites", "mtime_ns", "ctime_ns", "inode"):
+        db.execute(f"ALTER TABLE segments ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
+    db.execute(
+        "UPDATE segments SET first = (SELECT min(id) FROM images WHERE segment = segments.id),"
+        " last = (SELECT max(id) FROM images WHERE segment = segments.id)"
+    )
+    db.execute("ALTER TABLE images DROP COLUMN segment")
+    db.execute(
+        "CREATE TABLE edges (left INTEGER NOT NULL, right INTEGER NOT NULL, score REAL NOT NULL, PRIMARY KEY (left, right),"
+        " CHECK (left < right)) STRICT, WITHOUT ROWID"
+    )
+    db.execute("CREATE INDEX edges_by_right ON edges (right)")
+    db.execute(
+        "CREATE TABLE frontier (one INTEGER PRIMARY KEY CHECK (one = 1), floor REAL NOT NULL, through INTEGER NOT NULL,"
+        " until INTEGER NOT NULL, earlier INTEGER NOT NULL) STRICT"
+    )
 
 
-class Catalog:
-    """The database of one store. One process writes at a time; readers see the last commit and are never blocked."""
+SEGMENT = "blake3, rows, size, first, last, rewrites, mtime_ns, ctime_ns, inode"
+MIGRATIONS = (_first_schema, _vectors_and_edges)  # run in order; user_version counts those done. Append only.
+
+
+class Catalog(Database):
+    """What is asked of the database of one store, and what is written to it."""
 
     def __init__(self, folder: Path, *, write: bool) -> None:
         """Open `folder`/catalog.db; with `write`, make it when it is missing and bring an older one up to date."""
-        self.path = folder / "catalog.db"
-        self._write_lock = folder / "write.lock"
-        self._writable = write
-        if not write and not os.path.lexists(self.path) and (os.access(folder, os.X_OK) or not os.path.lexists(folder)):
-            raise StoreMissing(f"there is no store in {folder}; make one with `neardup ingest FOLDER`, or name another with --store")
-        mode = "rwc" if write else "ro"
+        super().__init__(folder / "catalog.db", MIGRATIONS, write=write)
+
+    def _json(self, text: str) -> Any:  # noqa: ANN401 - whatever was written
         try:
-            # Several threads may ask whether an image is known; SQLite itself takes care that they do so one at a time.
-            uri = f"file:{quote(os.fsencode(self.path))}?mode={mode}"
-            self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30.0, check_same_thread=False)
-        except sqlite3.Error as error:
-            raise StoreError(f"{self.path} cannot be opened: {error}; check the folder's permissions") from error
-        try:
-            self._prepare(write)
-        except sqlite3.OperationalError as error:
-            self._db.close()
-            raise StoreError(f"{self.path} cannot be read: {error}; check the folder's permissions") from error
-        except sqlite3.DatabaseError as error:
-            self._db.close()
-            raise StoreVersion(f"{self.path} is no neardup store ({error}); name another folder with --store") from error
-        except BaseException:
-            self._db.close()
-            raise
-
-    def _prepare(self, write: bool) -> None:
-        self._db.execute("PRAGMA foreign_keys = ON")
-        if write:
-            with durable.lock(self._write_lock, WRITE_WAIT):
-                self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-        version = self._version()
-        if write and version < len(MIGRATIONS):
-            with self.transaction():
-                for number in range(self._version(), len(MIGRATIONS)):
-                    MIGRATIONS[number](self._db)
-                self._db.execute(f"PRAGMA application_id = {APPLICATION}")
-                self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-        elif version == 0:
-            raise StoreMissing(f"{self.path} is an empty store; fill it with `neardup ingest FOLDER`")
-        elif version < len(MIGRATIONS):
-            raise StoreVersion(f"{self.path} has the older format {version}; `neardup ingest` brings it up to date")
-
-    def _version(self) -> int:
-        application: int = self._db.execute("PRAGMA application_id").fetchone()[0]
-        version: int = self._db.execute("PRAGMA user_version").fetchone()[0]
-        tables: int = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if application != APPLICATION and (version or tables):
-            raise StoreVersion(f"{self.path} is a database of another program; name another folder with --store")
-        if version > len(MIGRATIONS):
-            raise StoreVersion(
-                f"{self.path} has format {version}, this neardup reads up to {len(MIGRATIONS)}; upgrade neardup, or name another --store"
-            )
-        return version
-
-    def close(self) -> None:
-        """Let go of the database."""
-        if self._writable:
-            with durable.lock(self._write_lock, WRITE_WAIT):  # the last one out moves the log into the database
-                self._db.close()
-        else:
-            self._db.close()
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Make all that the block writes visible at once, or none of it."""
-        with durable.lock(self._write_lock, WRITE_WAIT):
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                yield
-                self._db.execute("COMMIT")
-            except BaseException as error:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError) and ("full" in str(error) or "disk I/O" in str(error)):
-                    raise NoSpace(f"no room to write {self.path} ({error}); free some space and run again, nothing is lost") from error
-                raise
-
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """Let all that the block reads come from one commit, however many others follow meanwhile."""
-        self._db.execute("BEGIN")
-        try:
-            yield
-        finally:
-            with suppress(sqlite3.DatabaseError):  # nothing was written; what was wrong with reading has been raised
-                self._db.execute("ROLLBACK")
-
-    def _stream(self, sql: str, *values: Any) -> Iterator[Any]:
-        try:
-            with closing(self._db.execute(sql, values)) as cursor:
-                yield from cursor
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                raise StoreDamaged(f"{self.path} is damaged ({error}); restore it from a backup, or ingest into a new --store") from error
-            raise
-
-    def _rows(self, sql: str, *values: Any) -> list[Any]:
-        return list(self._stream(sql, *values))
-
-    def _rows_for(self, sql: str, values: Iterable[Any]) -> Iterator[Any]:
-        """Rows of `sql`, whose {} stands for a list of values, asked for in chunks."""
-        wanted = list(values)
-        for start in range(0, len(wanted), CHUNK):
-            chunk = wanted[start : start + CHUNK]
-            yield from self._rows(sql.format(",".join("?" * len(chunk))), *chunk)
+            return json.loads(text)
+        except ValueError as error:
+            raise StoreDamaged(f"{self.path} is damaged ({error}); see `neardup check`") from error
 
     # --- the space ---
 
     def space(self) -> tuple[Space, str] | None:
         """The space that the store is bound to and the model's name as it was given; None before the first ingest."""
-        rows = self._rows("SELECT backend, model, weights, preprocess, dim, floor, threshold, source FROM space")
+        rows = self.rows("SELECT backend, model, weights, preprocess, dim, floor, threshold, source FROM space")
         return (Space(*rows[0][:7]), rows[0][7]) if rows else None
 
     def put_space(self, space: Space, source: str) -> None:
         """Bind the store to `space`, reached as the model `source`."""
-        self._db.execute("INSERT OR REPLACE INTO space VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)", (*astuple(space), source))
+        self.write("INSERT OR REPLACE INTO space VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)", *astuple(space), source)
 
     # --- roots and files ---
 
     def roots(self) -> list[Root]:
         """All remembered roots, by path."""
-        rows = self._rows("SELECT path, excludes, hidden FROM roots ORDER BY path")
-        return [Root(os.fsdecode(path), tuple(json.loads(excludes)), bool(hidden)) for path, excludes, hidden in rows]
+        rows = self.rows("SELECT path, excludes, hidden FROM roots ORDER BY path")
+        return [Root(os.fsdecode(path), tuple(self._json(excludes)), bool(hidden)) for path, excludes, hidden in rows]
 
     def put_root(self, root: Root) -> None:
         """Remember `root`, or what is new of it."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO roots VALUES (?, ?, ?)", (os.fsencode(root.path), json.dumps(root.excludes), int(root.hidden))
-        )
+        self.write("INSERT OR REPLACE INTO roots VALUES (?, ?, ?)", os.fsencode(root.path), json.dumps(root.excludes), int(root.hidden))
 
     def known(self, path: str) -> Known | None:
         """What is held of `path`."""
@@ -316,7 +269,7 @@ class Catalog:
             "SELECT files.id, path, size, mtime_ns, ctime_ns, inode, device, image, reason, missing"
             " FROM files LEFT JOIN failures ON file = files.id "
         )
-        return map(_known, self._stream(sql + where, *values))
+        return map(_known, self.stream(sql + where, *values))
 
     def put_files(self, files: Iterable[File]) -> None:
         """Write what `files` are now; their images must be there."""
@@ -325,124 +278,249 @@ class Catalog:
             image = self.image_ids([file.image]).get(file.image) if file.image else None
             if (image is None) == (file.reason is None):
                 raise StoreError(f"{ascii(file.path)} has neither a known image nor a reason for having none; add its image first")
-            (id_,) = self._db.execute(
+            (id_,) = self.write(
                 "INSERT INTO files (path, size, mtime_ns, ctime_ns, inode, device, image)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (path) DO UPDATE SET size = excluded.size, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns,"
                 " inode = excluded.inode, device = excluded.device, missing = 0, image = excluded.image RETURNING id",
-                (os.fsencode(file.path), stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode, stat.device, image),
+                os.fsencode(file.path),
+                *(stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode, stat.device, image),
             ).fetchone()
             if file.reason is None:
-                self._db.execute("DELETE FROM failures WHERE file = ?", (id_,))
+                self.write("DELETE FROM failures WHERE file = ?", id_)
             else:
-                self._db.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?)", (id_, file.reason, file.detail))
+                self.write("INSERT OR REPLACE INTO failures VALUES (?, ?, ?)", id_, file.reason, file.detail)
 
     def put_found(self, devices: Mapping[int, int]) -> None:
         """Note that files, by id, are there, on these device numbers."""
-        self._db.executemany("UPDATE files SET device = ?, missing = 0 WHERE id = ?", ((device, id_) for id_, device in devices.items()))
+        self.write_all("UPDATE files SET device = ?, missing = 0 WHERE id = ?", ((device, id_) for id_, device in devices.items()))
 
     def put_missing(self, ids: Iterable[int]) -> None:
         """Note that files are not there now."""
-        self._db.executemany("UPDATE files SET missing = 1 WHERE id = ?", ((id_,) for id_ in ids))
+        self.write_all("UPDATE files SET missing = 1 WHERE id = ?", ((id_,) for id_ in ids))
 
     def remove_root(self, path: str) -> None:
         """Look through the folder `path` no more."""
-        self._db.execute("DELETE FROM roots WHERE path = ?", (os.fsencode(path),))
+        self.write("DELETE FROM roots WHERE path = ?", os.fsencode(path))
 
     def remove_files(self, ids: Iterable[int]) -> None:
         """Forget files; their images stay until compaction, so that a file that comes back costs no embedding."""
-        self._db.executemany("DELETE FROM files WHERE id = ?", ((id_,) for id_ in ids))
+        self.write_all("DELETE FROM files WHERE id = ?", ((id_,) for id_ in ids))
 
     def files_of(self, images: Iterable[int]) -> Iterator[Known]:
         """Every file that holds one of `images`."""
         columns = "id, path, size, mtime_ns, ctime_ns, inode, device, image, NULL, missing"
-        return map(_known, self._rows_for(f"SELECT {columns} FROM files WHERE image IN ({{}}) ORDER BY path", images))
+        return map(_known, self.rows_for(f"SELECT {columns} FROM files WHERE image IN ({{}}) ORDER BY path", images))
 
-    # --- images and segments ---
+    # --- segments and vectors ---
 
-    def put_segment(self, blake3: str, rows: int, size: int) -> int:
-        """Name a segment that is on disk; returns its id."""
-        done = self._db.execute("INSERT INTO segments (blake3, rows, size) VALUES (?, ?, ?)", (blake3, rows, size))
-        assert done.lastrowid is not None
-        return done.lastrowid
+    def put_segment(self, row: SegmentRow) -> None:
+        """Name a segment that is on disk, or note what the filesystem says of it now."""
+        self.write(f"INSERT OR REPLACE INTO segments ({SEGMENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *astuple(row))
+
+    def remove_segments(self, names: Iterable[str]) -> None:
+        """Name segments no more."""
+        self.write_all("DELETE FROM segments WHERE blake3 = ?", ((name,) for name in names))
 
     def segments(self) -> list[SegmentRow]:
-        """All segments, oldest first."""
-        return [SegmentRow(*row) for row in self._rows("SELECT id, blake3, rows, size FROM segments ORDER BY id")]
+        """All segments, in the order of the ids in them."""
+        return [SegmentRow(*row) for row in self.rows(f"SELECT {SEGMENT} FROM segments ORDER BY first")]
+
+    def next_vector(self) -> int:
+        """The id that the next new vector gets; ids are never used twice."""
+        return self._next("vectors")
+
+    def _next(self, table: str) -> int:
+        rows = self.rows("SELECT seq FROM sqlite_sequence WHERE name = ?", table)
+        return int(rows[0][0]) + 1 if rows else 1
+
+    def put_vectors(self, codes: Mapping[int, int]) -> None:
+        """Write new vectors, by id, with their codes: 64 bits that equal vectors share."""
+        self.write_all("INSERT INTO vectors (id, code) VALUES (?, ?)", codes.items())
+
+    def vectors_with_codes(self, codes: Iterable[int]) -> dict[int, int]:
+        """The first vector with each of some codes."""
+        return dict(self.rows_for("SELECT code, min(id) FROM vectors WHERE code IN ({}) GROUP BY code", codes))
+
+    def vectors_with_pixels(self, pixels: Iterable[bytes]) -> dict[bytes, int]:
+        """The vectors of images with these upright pixels."""
+        return dict(self.rows_for("SELECT pixels, vector FROM images WHERE vector IS NOT NULL AND pixels IN ({})", pixels))
+
+    def vectors_of(self, images: Iterable[int]) -> dict[int, int | None]:
+        """The vector of each of `images`; None for those that have none."""
+        return dict(self.rows_for("SELECT id, vector FROM images WHERE id IN ({})", images))
+
+    def images_of(self, vectors: Iterable[int]) -> list[tuple[int, int]]:
+        """(image, vector) for each image that some file holds, of those with one of `vectors`."""
+        sql = "SELECT id, vector FROM images WHERE vector IN ({}) AND EXISTS (SELECT 1 FROM files WHERE image = images.id)"
+        return list(self.rows_for(sql, vectors))
+
+    def used_vectors(self, first: int, last: int) -> Ids:
+        """Those vectors with ids from `first` to `last` that some file needs; the others are tombstones. In order."""
+        sql = (
+            "SELECT DISTINCT vector FROM images WHERE vector BETWEEN ? AND ?"
+            " AND EXISTS (SELECT 1 FROM files WHERE image = images.id) ORDER BY vector"
+        )
+        return np.fromiter((row[0] for row in self.stream(sql, first, last)), np.int64)
+
+    def vector_ids(self, first: int, last: int) -> Ids:
+        """Every vector that the catalog knows with an id from `first` to `last`, in order."""
+        return np.fromiter(
+            (row[0] for row in self.stream("SELECT id FROM vectors WHERE id BETWEEN ? AND ? ORDER BY id", first, last)), np.int64
+        )
+
+    def bury(self, vectors: Ids) -> None:
+        """Forget vectors that no file needs, with their edges, and every image that no file holds."""
+        self.write("CREATE TEMP TABLE buried (id INTEGER PRIMARY KEY)")
+        self.write_all("INSERT INTO buried VALUES (?)", ((id_,) for id_ in vectors.tolist()))
+        self.write("DELETE FROM edges WHERE left IN (SELECT id FROM buried)")
+        self.write("DELETE FROM edges WHERE right IN (SELECT id FROM buried)")
+        self.write(
+            "DELETE FROM images WHERE (vector IS NULL OR vector IN (SELECT id FROM buried))"
+            " AND NOT EXISTS (SELECT 1 FROM files WHERE image = images.id)"
+        )
+        self.write("DELETE FROM vectors WHERE id IN (SELECT id FROM buried)")
+        self.write("DROP TABLE buried")
+
+    def lose_vectors(self, first: int, last: int) -> None:
+        """Forget vectors with ids from `first` to `last`, with their edges; their images stay, to be embedded again."""
+        self.write("UPDATE images SET vector = NULL WHERE vector BETWEEN ? AND ?", first, last)
+        self.write("DELETE FROM edges WHERE left BETWEEN ? AND ?", first, last)
+        self.write("DELETE FROM edges WHERE right BETWEEN ? AND ?", first, last)
+        self.write("DELETE FROM vectors WHERE id BETWEEN ? AND ?", first, last)
+
+    # --- edges ---
+
+    def frontier(self) -> Frontier | None:
+        """How far the pairs are found; None before the first join."""
+        rows = self.rows("SELECT floor, through, until, earlier FROM frontier")
+        return Frontier(*rows[0]) if rows else None
+
+    def put_edges(self, frontier: Frontier, left: Ids, right: Ids, score: NDArray[np.float64]) -> None:
+        """Write pairs, and how far they reach; those below a floor that was raised go."""
+        before = self.frontier()
+        if before and before.floor < frontier.floor:
+            self.write("DELETE FROM edges WHERE score < ?", frontier.floor)
+        self.write_all(
+            "INSERT OR IGNORE INTO edges (left, right, score) VALUES (?, ?, ?)",
+            zip(left.tolist(), right.tolist(), score.tolist(), strict=True),
+        )
+        self.write("INSERT OR REPLACE INTO frontier VALUES (1, ?, ?, ?, ?)", *astuple(frontier))
+
+    def edges(self, least: float) -> Iterator[tuple[int, int, float]]:
+        """(left, right, score) of each pair of vectors with score >= least, in the order of left and right."""
+        return self.stream("SELECT left, right, score FROM edges WHERE score >= ? ORDER BY left, right", least)
+
+    def drop_edges(self) -> None:
+        """Forget all pairs; the next join finds them again."""
+        self.write("DELETE FROM edges")
+        self.write("DELETE FROM frontier")
+
+    def edge_count(self) -> int:
+        """How many pairs are kept."""
+        return int(self.rows("SELECT count(*) FROM edges")[0][0])
+
+    # --- images ---
 
     def next_image(self) -> int:
         """The id that the next new image gets; ids are never used twice."""
-        rows = self._rows("SELECT seq FROM sqlite_sequence WHERE name = 'images'")
-        return int(rows[0][0]) + 1 if rows else 1
+        return self._next("images")
 
-    def put_image(self, id_: int, image: Image, segment: int | None) -> None:
-        """Write a new image; `segment` holds its vector, None when it has none."""
-        self._db.execute(
-            "INSERT INTO images (id, hash, pixels, width, height, format, size, featureless, segment) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (id_, *astuple(image), segment),
+    def put_image(self, id_: int, image: Image, vector: int | None) -> None:
+        """Write a new image; `vector` is None when it has none."""
+        self.write(
+            "INSERT INTO images (id, hash, pixels, width, height, format, size, featureless, vector) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            *(id_, *astuple(image), vector),
         )
+
+    def put_vector_of(self, image: int, vector: int) -> None:
+        """Give an image a vector in the place of one that was lost."""
+        self.write("UPDATE images SET vector = ? WHERE id = ?", vector, image)
+
+    def unembedded(self) -> set[int]:
+        """Images whose vector was lost."""
+        return {row[0] for row in self.rows("SELECT id FROM images WHERE vector IS NULL AND NOT featureless")}
 
     def image_ids(self, hashes: Sequence[bytes]) -> dict[bytes, int]:
         """The ids of those `hashes` that are known."""
-        return dict(self._rows_for("SELECT hash, id FROM images WHERE hash IN ({})", hashes))
+        return dict(self.rows_for("SELECT hash, id FROM images WHERE hash IN ({})", hashes))
+
+    def whole(self, hashes: Iterable[bytes]) -> set[bytes]:
+        """Those `hashes` that are known and have all that they need: a vector, or no features."""
+        sql = "SELECT hash FROM images WHERE (vector IS NOT NULL OR featureless) AND hash IN ({})"
+        return {row[0] for row in self.rows_for(sql, hashes)}
 
     def images(self, ids: Iterable[int]) -> Iterator[tuple[int, Image]]:
         """(id, image) of each of `ids`."""
         sql = "SELECT id, hash, pixels, width, height, format, size, featureless FROM images WHERE id IN ({})"
-        for id_, hash_, pixels, width, height, format_, size, featureless in self._rows_for(sql, ids):
+        for id_, hash_, pixels, width, height, format_, size, featureless in self.rows_for(sql, ids):
             yield id_, Image(hash_, pixels, width, height, format_, size, bool(featureless))
 
     def images_with_pixels(self, pixels: bytes) -> list[int]:
         """Ids of the images with these upright pixels that some file holds."""
         sql = "SELECT id FROM images WHERE pixels = ? AND EXISTS (SELECT 1 FROM files WHERE image = images.id) ORDER BY id"
-        return [row[0] for row in self._rows(sql, pixels)]
+        return [row[0] for row in self.rows(sql, pixels)]
 
-    def images_with_many_files(self) -> list[int]:
-        """Ids of the images that more than one file holds."""
-        return [row[0] for row in self._rows("SELECT image FROM files WHERE image IS NOT NULL GROUP BY image HAVING count(*) > 1")]
+    def images_with_copies(self) -> list[tuple[int, int]]:
+        """(image, what it shares) of images that have their vector or, without one, their pixels in common with another, or several files.
 
-    def live(self, under: Sequence[str] = ()) -> list[tuple[int, bytes]]:
-        """(id, pixels) of each image that a file holds, below the folders `under` when any are given, in the order of their hashes."""
-        where = " OR ".join("(path >= ? AND path < ?)" for _ in under) or "1"
-        bounds = [bound for folder in under for bound in _below(folder)]
-        sql = f"SELECT id, pixels FROM images WHERE id IN (SELECT image FROM files WHERE {where}) ORDER BY hash"
-        return self._rows(sql, *bounds)
+        What is shared is the vector, or minus the first image with the pixels.
+        """
+        shared = (
+            "SELECT id, vector FROM images WHERE vector IN (SELECT vector FROM images GROUP BY vector HAVING count(*) > 1)"
+            " OR vector IS NOT NULL AND id IN (SELECT image FROM files GROUP BY image HAVING count(*) > 1)"
+        )
+        alike = "SELECT id, pixels FROM images WHERE vector IS NULL ORDER BY id"
+        first: dict[bytes, int] = {}
+        return [*self.rows(shared), *((id_, -first.setdefault(pixels, id_)) for id_, pixels in self.stream(alike))]
+
+    def live(self) -> list[int]:
+        """Ids of the images that a file holds, in order."""
+        return [row[0] for row in self.rows("SELECT id FROM images WHERE EXISTS (SELECT 1 FROM files WHERE image = images.id) ORDER BY id")]
 
     def counts(self, under: Sequence[str] = ()) -> Counts:
         """What is held below the folders `under`, or everywhere."""
         where = " OR ".join("(path >= ? AND path < ?)" for _ in under) or "1"
         bounds = [bound for folder in under for bound in _below(folder)]
         scope = f"FROM files WHERE image IS NOT NULL AND ({where})"
-        ((files, missing),) = self._rows(f"SELECT count(*), ifnull(sum(missing), 0) {scope}", *bounds)
+        ((files, missing),) = self.rows(f"SELECT count(*), ifnull(sum(missing), 0) {scope}", *bounds)
         sql = f"SELECT count(*), ifnull(sum(featureless), 0) FROM images WHERE id IN (SELECT image {scope})"
-        ((images, featureless),) = self._rows(sql, *bounds)
-        reasons = self._rows(
+        ((images, featureless),) = self.rows(sql, *bounds)
+        reasons = self.rows(
             f"SELECT reason, count(*) FROM failures JOIN files ON file = files.id WHERE {where} GROUP BY reason ORDER BY reason", *bounds
         )
         return Counts(files, missing, images, featureless, dict(reasons))
 
     def failures(self) -> Iterator[tuple[str, str, str]]:
         """(path, reason, detail) of each file without an image, by path."""
-        for path, reason, detail in self._rows("SELECT path, reason, detail FROM failures JOIN files ON file = files.id ORDER BY path"):
+        for path, reason, detail in self.rows("SELECT path, reason, detail FROM failures JOIN files ON file = files.id ORDER BY path"):
             yield os.fsdecode(path), reason, detail or ""
 
     # --- runs ---
 
     def begin_run(self, started: str) -> int:
         """Note that an ingest began; returns its number. A run that was cut off stays marked as running until the next one begins."""
-        self._db.execute("UPDATE runs SET outcome = 'interrupted' WHERE outcome = 'running'")
-        done = self._db.execute("INSERT INTO runs (started, outcome, coverage) VALUES (?, 'running', '{}')", (started,))
+        self.write("UPDATE runs SET outcome = 'interrupted' WHERE outcome = 'running'")
+        done = self.write("INSERT INTO runs (started, outcome, coverage) VALUES (?, 'running', '{}')", started)
         assert done.lastrowid is not None
         return done.lastrowid
 
     def end_run(self, run: int, ended: str, outcome: str, coverage: dict[str, Any]) -> None:
         """Note how a run ended and what it saw."""
-        self._db.execute("UPDATE runs SET ended = ?, outcome = ?, coverage = ? WHERE id = ?", (ended, outcome, json.dumps(coverage), run))
+        self.write("UPDATE runs SET ended = ?, outcome = ?, coverage = ? WHERE id = ?", ended, outcome, json.dumps(coverage), run)
+
+    def last_join(self) -> dict[str, Any] | None:
+        """How the newest ingest that joined anything did so."""
+        sql = "SELECT coverage FROM runs WHERE json_extract(coverage, '$.join') IS NOT NULL ORDER BY id DESC LIMIT 1"
+        for (coverage,) in self.rows(sql):
+            found: dict[str, Any] = self._json(coverage)["join"]
+            return found
+        return None
 
     def last_run(self) -> Run | None:
         """The newest ingest."""
-        for started, ended, outcome, coverage in self._rows("SELECT started, ended, outcome, coverage FROM runs ORDER BY id DESC LIMIT 1"):
-            return Run(started, ended, outcome, json.loads(coverage))
+        for started, ended, outcome, coverage in self.rows("SELECT started, ended, outcome, coverage FROM runs ORDER BY id DESC LIMIT 1"):
+            return Run(started, ended, outcome, self._json(coverage))
         return None
 
 

@@ -1,13 +1,15 @@
-"""Files that are whole or absent, and locks that end with their process."""
+"""Files that are whole or absent, locks that end with their process, and the named moments at which the fault tests end it."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import os
+import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +18,34 @@ from blake3 import blake3
 from indexes.errors import NoSpace, StoreError, StoreLocked
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+FAILPOINTS = (
+    "file begun",  # the temporary file exists
+    "file filled",  # and holds everything, perhaps only in memory
+    "file synced",  # and on disk
+    "file named",  # it has its final name, perhaps only in memory
+    "file durable",
+    "commit begun",  # a transaction holds the write lock
+    "commit filled",  # all rows are written
+    "commit done",  # and visible; the seal does not know of it yet
+    "commit sealed",
+    "join found",  # pairs were found that are not committed
+    "compaction committed",  # the new segment is visible, the old files are still there
+    "compaction swept",
+    "repair saved",  # the catalog has a backup
+    "repair committed",  # what was damaged is out of the catalog, its files are still in place
+)
+_reached: Counter[str] = Counter()
+
+
+def reach(failpoint: str) -> None:
+    """Say that this moment is reached. NEARDUP_FAILPOINT="commit begun:3" ends the process here the third time, as kill -9 would."""
+    assert failpoint in FAILPOINTS, failpoint
+    asked, _, number = os.environ.get("NEARDUP_FAILPOINT", "").partition(":")
+    if asked == failpoint:
+        _reached[failpoint] += 1
+        if _reached[failpoint] == int(number or 1):
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class HashingFile:
@@ -46,23 +76,44 @@ def write(folder: Path, suffix: str, fill: Callable[[HashingFile], None], scratc
     Returns the hash in hex, which is the name without `suffix`, and the size in bytes.
     Raises NoSpace on a full disk; the temporary file is removed on any failure.
     """
-    temporary = scratch / f"{os.getpid()}-{time.monotonic_ns()}{suffix}"
+    return _put(lambda name: folder / f"{name}{suffix}", fill, scratch)
+
+
+def replace(path: Path, content: bytes, scratch: Path) -> None:
+    """Put `content` at `path`, in the place of what was there: at every moment the old or the new is there, whole. Raises NoSpace."""
+    _put(lambda _: path, lambda file: file.write(content), scratch)
+
+
+def _put(target: Callable[[str], Path], fill: Callable[[HashingFile], object], scratch: Path) -> tuple[str, int]:
+    temporary = scratch / f"{os.getpid()}-{time.monotonic_ns()}"
     try:
         with temporary.open("xb") as file:
+            reach("file begun")
             hashing = HashingFile(file)
             fill(hashing)
+            reach("file filled")
             file.flush()
             os.fsync(file.fileno())
+        reach("file synced")
         name = hashing.hexdigest()
-        temporary.replace(folder / f"{name}{suffix}")
+        path = target(name)
+        temporary.replace(path)
+        reach("file named")
     except OSError as error:
         if error.errno in FULL:
-            raise NoSpace(f"no room to write in {folder}: {error.strerror}; free some space and run again, nothing is lost") from error
+            raise NoSpace(f"no room to write in {scratch}: {error.strerror}; free some space and run again, nothing is lost") from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(folder)
+    sync_folder(path.parent)
+    reach("file durable")
     return name, hashing.size
+
+
+def sync_file(path: Path) -> None:
+    """Make the bytes of a file durable."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
@@ -80,6 +131,7 @@ def lock(path: Path, wait: float = 0.0) -> Iterator[None]:
 
     Tries for `wait` seconds. Raises StoreLocked, naming the process that holds it, when it stays taken.
     """
+    # O_CLOEXEC: a program that is started meanwhile does not keep the lock. A forked child would: workers are spawned, never forked.
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -102,3 +154,39 @@ def lock(path: Path, wait: float = 0.0) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+class Presence:
+    """A shared lock held by everyone who has a store open, so that files which some of them may still need are not removed."""
+
+    def __init__(self, path: Path) -> None:
+        """Be present; where nobody can write, nothing is removed, and no lock is needed."""
+        self._descriptor: int | None = None
+        for flags in (os.O_RDONLY, os.O_RDWR | os.O_CREAT):
+            with suppress(OSError):
+                self._descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+                fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+                return
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Whether nobody else is present; while the block runs, nobody else comes."""
+        if self._descriptor is None:
+            yield False
+            return
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            alone = False
+        else:
+            alone = True
+        try:
+            yield alone
+        finally:
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+
+    def leave(self) -> None:
+        """Be present no more."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

@@ -6,7 +6,9 @@ So FAISS proposes, a little below the threshold, and the float64 cosine of the s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +17,22 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from indexes import durable
-from indexes.catalog import SegmentRow
+from indexes.catalog import Ids, SegmentRow
+from indexes.database import HEAL
 from indexes.errors import BadVector, StoreDamaged, StoreError
 
 SUFFIX = ".faiss"
-# FAISS multiplies what is stored: float16 rounds each number by up to 2^-11 of itself, so a product may be 9.8e-4 below the cosine; and
-# float32 products differ between libraries and tile shapes by up to 9e-7 (measured).
-MARGIN = 1.1e-3
-QUERY_BLOCK = 4096  # rows in one range search: its result lists take about 40 bytes for each query and 1,024 rows
-STORED_BLOCK = 1 << 16  # rows widened to float32 at a time: 128 MB at 512 dimensions
+# FAISS multiplies what is stored: a row may be off length 1 by LENGTH, and float16 rounds each number by up to 2^-11 of itself, so a
+# product differs from the cosine by up to 3e-3; and float32 products differ between libraries and tile shapes by up to 9e-7 (measured).
+LENGTH = 1e-3
+MARGIN = 3.1e-3
+STORED_BLOCK = 4096  # rows widened to float32 at a time, in the product with many queries
+FEW = 24  # up to so many queries FAISS scans the stored codes; more are multiplied with widened blocks (measured: equal at about 24)
+FIRST_ASKED = 64  # neighbours that a scan asks for at first; as long as the last of them is above the threshold, eight times as many
 DECIDED_BLOCK = 1 << 15  # pairs scored in float64 at a time
+LARGEST = 1 << 29  # bytes of vectors in a segment that compaction makes: what it needs twice of memory
 
 Vectors = NDArray[np.float32]
-Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -39,62 +44,117 @@ class Scored:
     score: NDArray[np.float64]
 
 
+def joined(parts: Sequence[Scored]) -> Scored:
+    """Several sets of pairs as one."""
+    left, right, score = (np.concatenate([getattr(part, name) for part in parts] or [[]]) for name in ("left", "right", "score"))
+    return Scored(left.astype(np.int64), right.astype(np.int64), score)
+
+
+@cache
 def _faiss() -> Any:  # noqa: ANN401 - faiss has no types
     """The library, loaded when the first vector is touched."""
     import faiss
 
     if tuple(int(part) for part in faiss.__version__.split(".")[:2]) < (1, 15):
         raise StoreError(f"faiss {faiss.__version__} can crash on damaged files; run `pip install 'faiss-cpu>=1.15'`")
+    # A file is parsed only after its hash was found right; should one get past that, it cannot ask for all memory, or for ever.
+    faiss.set_deserialization_vector_byte_limit(1 << 36)
+    faiss.set_deserialization_loop_limit(1 << 20)
     return faiss
 
 
-def write(folder: Path, scratch: Path, ids: Ids, vectors: Vectors) -> SegmentRow:
-    """Put unit rows and the ids of their images on disk as one segment; durable when this returns, visible when its row is committed.
+def as_stored(vectors: NDArray[np.floating[Any]], dim: int) -> NDArray[np.float16]:
+    """Rows as they are kept, float16: a score moves by at most 3.3e-4. Raises BadVector for what cosine cannot compare."""
+    if vectors.ndim != 2 or vectors.shape[1] != dim:
+        raise BadVector(f"vectors of shape {vectors.shape}, the store holds {dim} dimensions; embed with the store's own model")
+    with np.errstate(invalid="ignore", over="ignore"):
+        norms = np.linalg.norm(vectors, axis=1)
+        bad = int((~(np.abs(norms - 1.0) < LENGTH)).sum())  # also catches NaN
+    if bad:
+        raise BadVector(f"{bad} of {len(vectors)} vectors are not of length 1; pass them through embed() first")
+    return vectors.astype(np.float16)
 
-    Vectors are kept as float16: a score moves by at most 3.3e-4. The row's id is 0 until the catalog gives it one.
-    Raises BadVector for a row that is not finite or not of length 1.
-    """
-    if vectors.ndim != 2 or len(ids) != len(vectors) or not len(ids):
-        raise BadVector(f"{len(ids)} ids for vectors of shape {vectors.shape}; give one id for each row")
-    norms = np.linalg.norm(vectors, axis=1)
-    if not (np.abs(norms - 1.0) < 1e-3).all():  # also catches NaN
-        raise BadVector(f"{int((~(np.abs(norms - 1.0) < 1e-3)).sum())} of {len(vectors)} vectors are not of length 1; normalise them first")
+
+def write(folder: Path, scratch: Path, parts: Iterable[tuple[Ids, NDArray[np.float16]]], rewrites: int = 0) -> SegmentRow:
+    """Put vectors and their ids, ascending, on disk as one segment; durable when this returns, visible when its row is committed."""
     faiss = _faiss()
-    index = faiss.index_factory(vectors.shape[1], "IDMap2,SQfp16", faiss.METRIC_INNER_PRODUCT)
-    index.add_with_ids(np.ascontiguousarray(vectors, dtype=np.float32), np.ascontiguousarray(ids, dtype=np.int64))
+    index: Any = None
+    first = last = 0
+    for ids, vectors in parts:
+        if index is None:
+            # Plain IDMap: IDMap2 also builds a table of all ids each time a file is opened, 88 ms instead of 18 for a million (measured).
+            index = faiss.index_factory(vectors.shape[1], "IDMap,SQfp16", faiss.METRIC_INNER_PRODUCT)
+        assert len(ids) and ids[0] > last and (np.diff(ids) > 0).all(), "ids ascend"
+        first, last = first or int(ids[0]), int(ids[-1])
+        for start in range(0, len(ids), STORED_BLOCK):
+            some = slice(start, start + STORED_BLOCK)
+            index.add_with_ids(vectors[some].astype(np.float32), np.ascontiguousarray(ids[some]))
+    assert index is not None, "a segment holds vectors"
 
     def fill(file: durable.HashingFile) -> None:
-        writer = faiss.PyCallbackIOWriter(file.write)
+        writer = faiss.PyCallbackIOWriter(file.write)  # FAISS's own file writer can report success on a full disk
         faiss.write_index(index, writer)
         del writer  # flushes
 
     name, size = durable.write(folder, SUFFIX, fill, scratch)
-    return SegmentRow(0, name, len(ids), size)
+    return noted(SegmentRow(name, index.ntotal, size, first, last, rewrites, 0, 0, 0), folder)
+
+
+def noted(row: SegmentRow, folder: Path) -> SegmentRow:
+    """The row with what the filesystem says of its file now."""
+    status = (folder / f"{row.blake3}{SUFFIX}").stat()
+    return replace(row, mtime_ns=status.st_mtime_ns, ctime_ns=status.st_ctime_ns, inode=status.st_ino)
+
+
+def is_noted(row: SegmentRow, folder: Path) -> bool:
+    """Whether the file is untouched since its hash was known to be right, by what the filesystem says."""
+    try:
+        return noted(row, folder) == row and (folder / f"{row.blake3}{SUFFIX}").stat().st_size == row.size
+    except OSError:
+        return False
+
+
+def verify(row: SegmentRow, folder: Path) -> None:
+    """Read every byte of a segment. Raises StoreDamaged when they are not what was written."""
+    path = folder / f"{row.blake3}{SUFFIX}"
+    try:
+        if path.stat().st_size != row.size or blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest() != row.blake3:
+            raise StoreDamaged(f"{path} is not what was written: {_lost(row)}")
+    except OSError as error:
+        raise StoreDamaged(f"{path} cannot be read ({error.strerror}): {_lost(row)}") from error
 
 
 class Segment:
-    """One segment file, mapped into memory."""
+    """One segment file, mapped into memory: `ids` (rows,) ascending, `vectors` (rows, dim) as they are stored."""
 
     def __init__(self, folder: Path, row: SegmentRow, dim: int) -> None:
-        """Verify the file against its hash, then map it. Raises StoreDamaged."""
+        """Map the file, after its bytes were verified unless it is untouched. Raises StoreDamaged."""
         path = folder / f"{row.blake3}{SUFFIX}"
-        try:
-            if path.stat().st_size != row.size or blake3().update_mmap(path).hexdigest() != row.blake3:
-                raise StoreDamaged(f"{path} is not what was written: {_lost(row)}")
-        except OSError as error:
-            raise StoreDamaged(f"{path} cannot be read ({error.strerror}): {_lost(row)}") from error
+        if not is_noted(row, folder):
+            verify(row, folder)
         faiss = _faiss()
-        self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-        codes = faiss.downcast_index(self._index.index)
-        if (self._index.ntotal, self._index.d, codes.code_size) != (row.rows, dim, 2 * dim):
-            raise StoreDamaged(f"{path} holds {self._index.ntotal} vectors of {self._index.d} dimensions, expected {row.rows} of {dim}")
+        try:
+            self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+            codes = faiss.downcast_index(self._index.index)
+            found = (self._index.ntotal, self._index.d, codes.code_size)
+        except (RuntimeError, AttributeError) as error:
+            raise StoreDamaged(f"{path} cannot be read ({error}): {_lost(row)}") from error
+        if found != (row.rows, dim, 2 * dim) or self._index.metric_type != faiss.METRIC_INNER_PRODUCT:
+            raise StoreDamaged(f"{path} holds {found[0]} vectors of {found[1]} dimensions, expected {row.rows} of {dim}: {_lost(row)}")
         raw = faiss.rev_swig_ptr(codes.codes.data(), row.rows * 2 * dim)
         self.vectors: NDArray[np.float16] = raw.view(np.float16).reshape(row.rows, dim)
         self.ids: Ids = faiss.vector_to_array(self._index.id_map)
+        if (self.ids[0], self.ids[-1]) != (row.first, row.last):
+            raise StoreDamaged(f"{path} holds vectors {self.ids[0]} to {self.ids[-1]}, expected {row.first} to {row.last}: {_lost(row)}")
+
+    def best(self, queries: NDArray[np.float16], count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """FAISS's own scores and rows of the `count` nearest to each query, best first; they are off by up to MARGIN."""
+        scores, ids = self._index.search(queries.astype(np.float32), min(count, len(self.ids)))
+        return scores, np.searchsorted(self.ids, ids)
 
 
 def _lost(row: SegmentRow) -> str:
-    return f"{row.rows} pictures have no vector; restore the file from a backup, or ingest the folders into a new --store"
+    return f"{row.rows} pictures have no vector; {HEAL}"
 
 
 def cosines(left: NDArray[np.floating[Any]], right: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -112,25 +172,75 @@ def cosines(left: NDArray[np.floating[Any]], right: NDArray[np.floating[Any]]) -
     return np.round(scores, 12, out=scores)
 
 
-def range_search(queries: NDArray[np.floating[Any]], stored: NDArray[np.float16], min_score: float) -> Scored:
-    """Every pair of a query row and a stored row with score >= min_score, nothing capped; rows are numbered from 0 on each side."""
+def centres(rows: NDArray[np.float32], count: int, rounds: int) -> NDArray[np.float32]:
+    """Unit vectors (count, dim) that part the space among `rows`, by FAISS's spherical k-means; the same for the same rows."""
     faiss = _faiss()
-    lefts, rights, scores = [], [], []
-    radius = float(np.float32(min_score - MARGIN))
-    for first in range(0, len(stored), STORED_BLOCK):
-        block = np.ascontiguousarray(stored[first : first + STORED_BLOCK], dtype=np.float32)
-        index = faiss.IndexFlatIP(block.shape[1])
-        index.add(block)
-        for start in range(0, len(queries), QUERY_BLOCK):
-            some = np.ascontiguousarray(queries[start : start + QUERY_BLOCK], dtype=np.float32)
-            ends, _, found = index.range_search(some, radius)
-            left = np.repeat(np.arange(len(some), dtype=np.int64), np.diff(ends.astype(np.int64))) + start
-            right = found.astype(np.int64) + first
-            score = cosines(queries[left], stored[right])
-            keep = score >= min_score
-            lefts.append(left[keep])
-            rights.append(right[keep])
-            scores.append(score[keep])
-    if not lefts:
-        return Scored(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
-    return Scored(np.concatenate(lefts), np.concatenate(rights), np.concatenate(scores))
+    means = faiss.Kmeans(rows.shape[1], count, niter=rounds, spherical=True, seed=1, min_points_per_centroid=1, verbose=False)
+    means.train(np.ascontiguousarray(rows))
+    made: NDArray[np.float32] = means.centroids
+    return made
+
+
+def homes(rows: NDArray[np.float32], middles: NDArray[np.float32], count: int) -> NDArray[np.int32]:
+    """The numbers of the `count` centres nearest to each row, nearest first: (n, count)."""
+    faiss = _faiss()
+    _, found = faiss.knn(np.ascontiguousarray(rows), middles, count, metric=faiss.METRIC_INNER_PRODUCT)
+    return np.asarray(found, dtype=np.int32)
+
+
+def within(queries: NDArray[np.float16], segment: Segment, min_score: float) -> Scored:
+    """Every pair of a query row and a stored row with score >= min_score, nothing capped; rows are numbered from 0 on each side."""
+    left, right = (_scanned if len(queries) <= FEW else _multiplied)(queries, segment, np.float32(min_score - MARGIN))
+    score = cosines(queries[left], segment.vectors[right])
+    keep = score >= min_score
+    return Scored(left[keep], right[keep], score[keep])
+
+
+def _scanned(queries: NDArray[np.float16], segment: Segment, radius: np.float32) -> tuple[Ids, Ids]:
+    # FAISS's range search of these codes is ten times slower than its search for the nearest (measured).
+    lefts, rights = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    waiting, asked = np.arange(len(queries)), FIRST_ASKED
+    while len(waiting):
+        scores, rows = segment.best(queries[waiting], asked)
+        more = (scores[:, -1] >= radius) & (asked < len(segment.ids))
+        for number, query in enumerate(waiting):
+            if not more[number]:
+                near = rows[number][scores[number] >= radius]
+                lefts.append(np.full(len(near), query, np.int64))
+                rights.append(near)
+        waiting, asked = waiting[more], asked * 8
+    return np.concatenate(lefts), np.concatenate(rights)
+
+
+def _multiplied(queries: NDArray[np.float16], segment: Segment, radius: np.float32) -> tuple[Ids, Ids]:
+    rows = queries.astype(np.float32)
+    lefts, rights = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for first in range(0, len(segment.ids), STORED_BLOCK):
+        block = segment.vectors[first : first + STORED_BLOCK].astype(np.float32)
+        for start in range(0, len(rows), STORED_BLOCK):
+            products = rows[start : start + STORED_BLOCK] @ block.T
+            flat = np.flatnonzero(products.ravel() >= radius)
+            lefts.append(flat // len(block) + start)
+            rights.append(flat % len(block) + first)
+    return np.concatenate(lefts), np.concatenate(rights)
+
+
+def nearest(queries: NDArray[np.float16], segment: Segment, count: int) -> Scored:
+    """At least the `count` stored rows nearest to each query row, and every other that is as near as the last of them."""
+    lefts, rights, kept = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
+    waiting, asked = np.arange(len(queries)), min(count + FIRST_ASKED, len(segment.ids))
+    while len(waiting):
+        scores, rows = segment.best(queries[waiting], asked)
+        again = []
+        for number, query in enumerate(waiting):
+            score = cosines(np.broadcast_to(queries[query], (asked, queries.shape[1])), segment.vectors[rows[number]])
+            last = np.sort(score)[-min(count, asked)]
+            if asked < len(segment.ids) and scores[number, -1] >= last - MARGIN:
+                again.append(query)  # one that was not asked for may be as near
+                continue
+            keep = score >= last
+            lefts.append(np.full(int(keep.sum()), query, np.int64))
+            rights.append(rows[number][keep])
+            kept.append(score[keep])
+        waiting, asked = np.array(again, np.int64), min(asked * 8, len(segment.ids))
+    return Scored(np.concatenate(lefts), np.concatenate(rights), np.concatenate(kept))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,25 +14,46 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 
-from indexes import durable, join, segments
-from indexes.catalog import Catalog, File, Image, Root, SegmentRow, Space
-from indexes.errors import BadVector, SpaceMismatch, StoreError
-from indexes.segments import Ids, Scored, Segment, Vectors
+from indexes import compact, damage, durable, segments
+from indexes import plan as planning
+from indexes.catalog import Catalog, File, Frontier, Ids, Image, Root, SegmentRow, Space
+from indexes.compact import Compaction
+from indexes.damage import Finding, Repair
+from indexes.errors import BadVector, SpaceMismatch, StoreDamaged, StoreError
+from indexes.join import Recall, Shelf
+from indexes.plan import Plan, Way
+from indexes.segments import Scored, Segment, Vectors, joined
 
-OWN = {"segments", "tmp", "thumbs", "ingest.lock", "write.lock"}  # what a store that was cut off while it was made may hold
+# What a store that was cut off while it was made, or that lost its catalog, may hold.
+OWN = {"segments", "tmp", "thumbs", "backup", "quarantine", "ingest.lock", "write.lock", "readers.lock", "catalog.seal"}
+COMMIT_SECONDS, COMMIT_PAIRS = 5.0, 1 << 20  # of a join: what a kill loses at most
 
 
 @dataclass
 class Batch:
-    """What one commit makes visible: new images, each with its unit vector (dim,) or None; files, whose images are here or in the store
-    already; and the ids of known files that are among them under a new path.
+    """What one commit makes visible: images that are new or lost their vector, each with its unit vector (dim,); files, whose images are
+    here or in the store already; and the ids of known files that are among them under a new path.
+
+    The vector is None for an image without features, and may be None where another image with the same pixels has one.
     """
 
     images: list[tuple[Image, Vectors | None]] = field(default_factory=list)
     files: list[File] = field(default_factory=list)
     moved: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Joining:
+    """How far a join is: `done` of `total` in its own units, pairs that it found so far, and, at the end of one by buckets, its recall."""
+
+    plan: Plan
+    done: int
+    total: int
+    pairs: int
+    recall: Recall | None = None
 
 
 class Store:
@@ -45,7 +68,7 @@ class Store:
         Raises StoreMissing when there is none, StoreVersion when another program or a newer neardup made it.
         """
         self.folder = folder
-        self._segments: dict[SegmentRow, Segment] = {}
+        self._segments: dict[str, Segment] = {}
         if write:
             try:
                 held = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set[str]()
@@ -56,7 +79,12 @@ class Store:
                     (folder / name).mkdir(mode=0o700, exist_ok=True)
             except OSError as error:
                 raise StoreError(f"{folder} cannot be made: {error.strerror}; name a folder you can write to with --store") from error
-        self.catalog = Catalog(folder, write=write)
+        self._presence = durable.Presence(folder / "readers.lock")  # whoever is present may still need a segment that was merged
+        try:
+            self.catalog = Catalog(folder, write=write)
+        except BaseException:
+            self._presence.leave()
+            raise
 
     def __enter__(self) -> Store:
         """The store itself."""
@@ -69,7 +97,10 @@ class Store:
     def close(self) -> None:
         """Let go of the catalog and of the mapped segments."""
         self._segments = {}
-        self.catalog.close()
+        try:
+            self.catalog.close()
+        finally:
+            self._presence.leave()
 
     def exclusive(self, wait: float = 0.0) -> AbstractContextManager[None]:
         """Be the only ingest of this store for a block; waits up to `wait` seconds, then raises StoreLocked."""
@@ -108,8 +139,8 @@ class Store:
     # --- what is there ---
 
     def has(self, hashes: Sequence[bytes]) -> set[bytes]:
-        """Those of `hashes` (blake3 of a file's bytes) that are images of this store."""
-        return set(self.catalog.image_ids(hashes))
+        """Those of `hashes` (blake3 of a file's bytes) that are images of this store, and did not lose their vector."""
+        return self.catalog.whole(hashes)
 
     # --- change ---
 
@@ -120,26 +151,62 @@ class Store:
                 self.catalog.put_root(root)
 
     def add(self, batch: Batch) -> None:
-        """Make a batch visible, all or nothing. Images that the store has already are left as they are."""
+        """Make a batch visible, all or nothing. Images that the store has already are left as they are, but for a vector that was lost.
+
+        Images with the same pixels, or with equal vectors, share one. Call it with `exclusive` held where others may add too.
+        Raises BadVector, and NoSpace.
+        """
         space = self.space
         if space is None:
             raise SpaceMismatch(f"{self.folder} is not bound to a model yet; bind() it before adding")
-        known = self.has([image.hash for image, _ in batch.images])
-        new = {image.hash: (image, row) for image, row in batch.images if image.hash not in known}
-        ids = dict(zip(new, count(self.catalog.next_image()), strict=False))
-        rows = {ids[hash_]: row for hash_, (_, row) in new.items() if row is not None}
-        if any(row.shape != (space.dim,) for row in rows.values()):
-            raise BadVector(f"vectors of {sorted({row.shape for row in rows.values()})}, the store holds {space.dim} dimensions")
-        written = None
-        if rows:
-            order = np.array(list(rows), dtype=np.int64)
-            written = segments.write(self.folder / "segments", self.folder / "tmp", order, np.stack(list(rows.values())))
+        known = self.catalog.image_ids([image.hash for image, _ in batch.images])
+        lost = self.catalog.unembedded() & set(known.values())
+        new = {image.hash: (image, row) for image, row in batch.images if known.get(image.hash, 0) in {0, *lost}}
+        vectors, fresh = self._placed(list(new.values()), space.dim)
+        row = None
+        if fresh:
+            part = (np.array(list(fresh), np.int64), np.stack(list(fresh.values())))
+            row = segments.write(self.folder / "segments", self.folder / "tmp", [part])
         with self.catalog.transaction():
-            segment = self.catalog.put_segment(written.blake3, written.rows, written.size) if written else None
-            for hash_, (image, row) in new.items():
-                self.catalog.put_image(ids[hash_], image, None if row is None else segment)
+            if row:
+                self.catalog.put_segment(row)
+                self.catalog.put_vectors({id_: _code(code) for id_, code in fresh.items()})
+            ids = count(self.catalog.next_image())
+            for (hash_, (image, _)), vector in zip(new.items(), vectors, strict=True):
+                if hash_ not in known:
+                    self.catalog.put_image(next(ids), image, vector)
+                elif vector is not None:
+                    self.catalog.put_vector_of(known[hash_], vector)
             self.catalog.put_files(batch.files)
             self.catalog.remove_files(batch.moved)
+
+    def _placed(self, images: Sequence[tuple[Image, Vectors | None]], dim: int) -> tuple[list[int | None], dict[int, NDArray[np.float16]]]:
+        """The vector of each image, by id, and those that are new, with their ids."""
+        given = [row for _, row in images if row is not None]
+        if any(row.shape != (dim,) for row in given):
+            raise BadVector(f"vectors of {sorted({row.shape for row in given})}, the store holds {dim} dimensions")
+        stored = iter(segments.as_stored(np.stack(given), dim) if given else ())
+        rows: list[NDArray[np.float16] | None] = [None if row is None else next(stored) for _, row in images]
+        by_pixels = self.catalog.vectors_with_pixels([image.pixels for image, _ in images])
+        by_code = self.catalog.vectors_with_codes({_code(row) for row in rows if row is not None})
+        shelf = Shelf(self._mapped()) if by_code else None
+        ids, fresh, equal = count(self.catalog.next_vector()), dict[int, NDArray[np.float16]](), dict[bytes, int]()
+        placed: list[int | None] = []
+        for (image, _), row in zip(images, rows, strict=True):
+            id_ = None if image.featureless else by_pixels.get(image.pixels)
+            if id_ is None and row is not None:
+                id_ = equal.get(row.tobytes())
+                alike = by_code.get(_code(row))
+                if id_ is None and shelf and alike and (shelf.take(shelf.rows([alike])) == row).all():
+                    id_ = alike
+                if id_ is None:
+                    id_ = next(ids)
+                    fresh[id_] = row
+                equal[row.tobytes()] = by_pixels[image.pixels] = id_
+            if id_ is None and not image.featureless:
+                raise BadVector(f"image {image.hash.hex()} has features but no vector; embed it first")
+            placed.append(id_)
+        return placed, fresh
 
     def found(self, devices: Mapping[int, int]) -> None:
         """Note that files, by the ids of their `Known`, are there, on these device numbers."""
@@ -156,16 +223,80 @@ class Store:
         with self.catalog.transaction():
             self.catalog.remove_root(root)
 
-    def check(self) -> None:
-        """Verify every segment against its hash. Raises StoreDamaged, naming the file."""
+    def verify(self) -> None:
+        """Verify every segment that is not untouched. Raises StoreDamaged, naming the file."""
         self._mapped()
 
-    def sweep(self) -> None:
-        """Remove what a killed ingest left: temporary files, and segments that were never committed. Call it with `exclusive` held."""
-        named = {f"{segment.blake3}{segments.SUFFIX}" for segment in self.catalog.segments()}
+    def prepare(self) -> None:
+        """Verify every segment that is not untouched, and remove what a killed process left. Call it with `exclusive` held.
+
+        Raises StoreDamaged, naming the file.
+        """
+        self._mapped()
+        folder = self.folder / "segments"
+        rows = self.catalog.segments()
+        if moved := [row for row in rows if not segments.is_noted(row, folder)]:  # the store was copied, or came from a backup
+            with self.catalog.transaction():
+                for row in moved:
+                    self.catalog.put_segment(segments.noted(row, folder))
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove temporary files, and segments that no catalog names, unless somebody who came before may still read them."""
+        named = {f"{row.blake3}{segments.SUFFIX}" for row in self.catalog.segments()}
         left = [file for file in (self.folder / "segments").iterdir() if file.suffix == segments.SUFFIX and file.name not in named]
-        for file in (*left, *(self.folder / "tmp").iterdir()):
-            file.unlink(missing_ok=True)
+        with self._presence.alone() as alone:
+            for file in left if alone else ():
+                file.unlink(missing_ok=True)
+        with durable.lock(self.folder / "write.lock", 60.0):  # others write there with this lock held
+            for file in (self.folder / "tmp").iterdir():
+                file.unlink(missing_ok=True)
+
+    def compact(self, *, full: bool = False) -> Compaction:
+        """Merge small segments, and drop vectors that no file needs any more, where that is due; with `full`, as far as it goes.
+
+        Answers stay the same. Call it with `exclusive` held. Each merge is a commit: what was done stays when it is cut off.
+        """
+        rows, space = self.catalog.segments(), self.space
+        if space is None:
+            return Compaction(0, 0, 0, 0)
+        dead = {row.blake3: self._dead(row) for row in rows}
+        counts = {name: len(ids) for name, ids in dead.items()}
+        dropped = written = 0
+        for run in compact.due(rows, counts, self.catalog.next_vector() - 1, space.dim, full=full):
+            made = self._merged(run, dead)
+            with self.catalog.transaction():
+                self.catalog.remove_segments([row.blake3 for row in run])
+                self.catalog.bury(np.concatenate([dead[row.blake3] for row in run]))
+                if made:
+                    self.catalog.put_segment(made)
+            durable.reach("compaction committed")
+            dropped += sum(counts[row.blake3] for row in run)
+            written += made.size if made else 0
+        self._mapped()
+        self._sweep()
+        durable.reach("compaction swept")
+        return Compaction(len(rows), len(self.catalog.segments()), dropped, written)
+
+    def _dead(self, row: SegmentRow) -> Ids:
+        return np.setdiff1d(
+            self.catalog.vector_ids(row.first, row.last), self.catalog.used_vectors(row.first, row.last), assume_unique=True
+        )
+
+    def _merged(self, run: Sequence[SegmentRow], dead: Mapping[str, Ids]) -> SegmentRow | None:
+        mapped = {row.blake3: segment for row, segment in zip(self.catalog.segments(), self._mapped(), strict=True)}
+
+        def parts() -> Iterator[tuple[Ids, NDArray[np.float16]]]:
+            for row in run:
+                segment = mapped[row.blake3]
+                keep = np.isin(segment.ids, dead[row.blake3], invert=True)
+                if keep.any():
+                    yield segment.ids[keep], segment.vectors[keep]
+
+        if sum(row.rows - len(dead[row.blake3]) for row in run) == 0:
+            return None
+        rewrites = max(row.rewrites for row in run) + 1
+        return segments.write(self.folder / "segments", self.folder / "tmp", parts(), rewrites)
 
     def begin_run(self) -> int:
         """Note that an ingest began; returns its number."""
@@ -185,52 +316,128 @@ class Store:
     # --- search ---
 
     def _mapped(self) -> list[Segment]:
-        """The segments of the newest commit, oldest first; each is verified and mapped once."""
+        """The segments of the newest commit, in the order of their ids; each is mapped once."""
         space, rows = self.space, self.catalog.segments()
         if space:
-            self._segments = {row: self._segments.get(row) or Segment(self.folder / "segments", row, space.dim) for row in rows}
+            folder, held = self.folder / "segments", self._segments
+            self._segments = {row.blake3: held.get(row.blake3) or Segment(folder, row, space.dim) for row in rows}
         return list(self._segments.values())
 
     def vectors(self, images: Sequence[int]) -> dict[int, Vectors]:
         """The stored vectors (float32) of those of `images` that have one."""
-        wanted = np.asarray(images, dtype=np.int64)
-        found: dict[int, Vectors] = {}
-        for segment in self._mapped():
-            for row in np.flatnonzero(np.isin(segment.ids, wanted)):
-                found[int(segment.ids[row])] = segment.vectors[row].astype(np.float32)
-        return found
+        vector_of = {image: vector for image, vector in self.catalog.vectors_of(images).items() if vector is not None}
+        shelf = Shelf(self._mapped())
+        rows = shelf.take(shelf.rows(list(vector_of.values()))).astype(np.float32) if vector_of else ()
+        return dict(zip(vector_of, rows, strict=True))
 
     def within(self, queries: NDArray[np.floating[Any]], min_score: float) -> Scored:
         """Every stored image with score >= min_score to a query row; left numbers the query row, right is an image id. Nothing is capped.
 
-        Images that no file holds any more are not among them. Ordered by query row, then best first, then by id.
+        Exact over all segments. Images that no file holds any more are not among them. Ordered by query row, then best first, then by id.
         """
         self._check_score(min_score)
-        if not np.allclose(np.linalg.norm(queries, axis=1), 1.0, atol=1e-3):  # also catches NaN
-            raise BadVector("queries must be rows of length 1; pass them through embed()")
-        queries = queries.astype(np.float16)  # as they would be stored, so that an answer is the same before and after
-        live = self._live_ids()
+        asked = self._asked(queries)
         parts = []
         for segment in self._mapped():
-            found = segments.range_search(queries, segment.vectors, min_score)
-            ids = segment.ids[found.right]
-            keep = np.isin(ids, live)
-            parts.append(Scored(found.left[keep], ids[keep], found.score[keep]))
-        found = _joined(parts)
-        return _taken(found, np.lexsort((found.right, -found.score, found.left)))
+            found = segments.within(asked, segment, min_score)
+            parts.append(Scored(found.left, segment.ids[found.right], found.score))
+        return self._as_images(joined(parts))
 
-    def pairs(self, min_score: float, among: Sequence[int] | None = None) -> Scored:
-        """Every unordered pair of stored images with score >= min_score, once, left id < right id, ordered by id. Nothing is capped.
+    def nearest(self, queries: NDArray[np.floating[Any]], count: int) -> Scored:
+        """The `count` stored images nearest to each query row, fewer where the store holds fewer, exact over all segments.
 
-        `among` limits it to these images; otherwise all that a file holds.
+        As `within`: left numbers the query row, right is an image id; by query row, then best first, then by id.
+        """
+        if count < 1:
+            raise StoreError(f"{count} neighbours were asked for; ask for 1 or more")
+        asked, mapped = self._asked(queries), self._mapped()
+        vectors = count
+        while True:
+            parts = []
+            for segment in mapped:
+                found = segments.nearest(asked, segment, vectors)
+                parts.append(Scored(found.left, segment.ids[found.right], found.score))
+            images = self._as_images(joined(parts))
+            place = np.arange(len(images.left)) - np.searchsorted(images.left, images.left)
+            enough = (np.bincount(images.left, minlength=len(asked)) >= count).all()
+            if enough or vectors >= max((len(segment.ids) for segment in mapped), default=0):
+                keep = place < count
+                return Scored(images.left[keep], images.right[keep], images.score[keep])
+            vectors *= 8  # some of those found are in no file any more
+
+    def _asked(self, queries: NDArray[np.floating[Any]]) -> NDArray[np.float16]:
+        """Queries as they would be stored, so that an answer is the same before and after."""
+        space = self.space
+        return segments.as_stored(queries, space.dim) if space else np.empty((0, 0), np.float16)
+
+    def _as_images(self, found: Scored) -> Scored:
+        """Pairs of a query and a vector as pairs of the query and each image that has the vector."""
+        images = self.catalog.images_of(np.unique(found.right).tolist())
+        image, vector = np.array(images, np.int64).reshape(-1, 2).T
+        order = np.argsort(vector, kind="stable")
+        image, vector = image[order], vector[order]
+        first, last = np.searchsorted(vector, found.right), np.searchsorted(vector, found.right, side="right")
+        times = last - first
+        at = np.repeat(first - np.cumsum(times) + times, times) + np.arange(times.sum())
+        return _taken(Scored(np.repeat(found.left, times), image[at], np.repeat(found.score, times)))
+
+    def join(self, way: Way | None = None) -> Iterator[Joining]:
+        """Find the pairs that new vectors make, and keep them down to a floor; stop it at any yield, the next call goes on from there.
+
+        Nothing is yielded where nothing is new. `way` takes the choice from the planner. Call it with `exclusive` held.
+        """
+        space, rows = self.space, self.catalog.segments()
+        frontier = self.catalog.frontier() or Frontier(space.floor if space else 1.0)
+        if space is None or not rows or rows[-1].last <= frontier.through:
+            return
+        shelf = Shelf(self._mapped())
+        frontier = planning.raised(shelf, frontier, max(space.threshold, frontier.floor))
+        plan = planning.plan(shelf, frontier, way)
+        waiting: list[Scored] = []
+        pairs, committed = 0, time.monotonic()
+        yield Joining(plan, 0, 1, 0)
+        for step in plan.steps(shelf):
+            waiting.append(step.found)
+            pairs += len(step.found.left)
+            last = step.frontier.through >= shelf.ids[-1]
+            if last or time.monotonic() - committed > COMMIT_SECONDS or sum(len(part.left) for part in waiting) > COMMIT_PAIRS:
+                durable.reach("join found")
+                found = joined(waiting)
+                with self.catalog.transaction():
+                    self.catalog.put_edges(step.frontier, found.left, found.right, found.score)
+                waiting, committed = [], time.monotonic()
+            yield Joining(plan, step.done, step.total, pairs, step.recall)
+
+    def pairs(self, min_score: float) -> Scored:
+        """Every unordered pair of vectors in use with score >= min_score, once, as vector ids, left < right, in order. Nothing is capped.
+
+        From the edges that are kept; what they do not cover is joined now, and not kept.
         """
         self._check_score(min_score)
-        wanted = self._live_ids() if among is None else np.unique(np.asarray(among, dtype=np.int64))
-        found = _joined(list(join.pairs(self._mapped(), wanted, min_score)))
-        return _taken(found, np.lexsort((found.right, found.left)))
-
-    def _live_ids(self) -> Ids:
-        return np.array(sorted(id_ for id_, _ in self.catalog.live()), dtype=np.int64)
+        with self.catalog.snapshot():
+            frontier, rows = self.catalog.frontier(), self.catalog.segments()
+            parts = []
+            if frontier and min_score >= frontier.floor:
+                kind = np.dtype([("left", np.int64), ("right", np.int64), ("score", np.float64)])
+                edges = np.fromiter(self.catalog.edges(min_score), kind)
+                parts.append(Scored(edges["left"], edges["right"], edges["score"]))
+                frontier = Frontier(min_score, frontier.through, frontier.until, frontier.earlier)
+            else:
+                frontier = Frontier(min_score)
+            if rows and rows[-1].last > frontier.through:
+                shelf = Shelf(self._mapped())
+                parts += [step.found for step in planning.plan(shelf, frontier).steps(shelf)]
+            found = joined(parts)
+            ends = np.unique(np.concatenate([found.left, found.right]))
+            used = np.unique([vector for _, vector in self.catalog.images_of(ends.tolist())])
+        keep = np.isin(found.left, used) & np.isin(found.right, used)
+        found = Scored(found.left[keep], found.right[keep], found.score[keep])
+        order = np.lexsort((found.right, found.left))
+        found = Scored(found.left[order], found.right[order], found.score[order])
+        # A join by buckets that was cut off has left pairs among the edges that one that goes on finds again.
+        once = np.ones(len(order), dtype=bool)
+        once[1:] = (np.diff(found.left) != 0) | (np.diff(found.right) != 0)
+        return Scored(found.left[once], found.right[once], found.score[once])
 
     def _check_score(self, min_score: float) -> None:
         space = self.space
@@ -238,14 +445,48 @@ class Store:
             raise StoreError(f"threshold {min_score} is out of range; this store answers from {space.floor} (its floor) to 1")
 
 
+def check(folder: Path, *, data: bool = False) -> list[Finding]:
+    """Everything in the store in `folder` that is not what was written; with `data`, every byte is read. Raises StoreMissing, StoreVersion.
+
+    A catalog that cannot be relied on is one finding, of its file; what it would say of the segments is not asked.
+    """
+    try:
+        with Store(folder) as store:
+            return list(damage.findings(folder, store.catalog, data=data))
+    except StoreDamaged as error:
+        return [Finding(os.fspath(folder / "catalog.db"), str(error))]
+
+
+def repair(folder: Path, *, data: bool = False) -> tuple[list[Finding], Repair | None]:
+    """Check a store and go on without what is damaged: nothing is deleted, and an ingest embeds again what lost its vector.
+
+    The catalog is saved first. One that is damaged itself goes to quarantine with all segments, and only the roots are kept.
+    Returns what was found and what was done, None where there was nothing to do. Raises StoreLocked beside an ingest.
+    """
+    with durable.lock(folder / "ingest.lock"):
+        found = check(folder, data=data)
+        catalog = os.fspath(folder / "catalog.db")
+        if not found:
+            return found, None
+        if all(finding.place != catalog for finding in found):
+            with Store(folder, write=True) as store:
+                return found, damage.set_aside(folder, store.catalog, found)
+        with durable.lock(folder / "write.lock", 60.0):
+            done, roots = damage.start_anew(folder)
+        with Store(folder, write=True) as store:
+            store.remember(roots)
+        return found, done
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _joined(parts: Sequence[Scored]) -> Scored:
-    left, right, score = (np.concatenate([getattr(part, name) for part in parts] or [[]]) for name in ("left", "right", "score"))
-    return Scored(left.astype(np.int64), right.astype(np.int64), score)
+def _code(vector: NDArray[np.float16]) -> int:
+    """64 bits of the blake3 of a vector as it is stored, as SQLite keeps them: signed."""
+    return int.from_bytes(blake3(vector.tobytes()).digest(8), "little", signed=True)
 
 
-def _taken(found: Scored, order: NDArray[np.int64]) -> Scored:
+def _taken(found: Scored) -> Scored:
+    order = np.lexsort((found.right, -found.score, found.left))
     return Scored(found.left[order], found.right[order], found.score[order])

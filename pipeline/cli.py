@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pipeline.embedder import Embedder
     from pipeline.ingest import Coverage
 
-SKIPPED, FOUND = 3, 20  # exit codes: some inputs were left out; --exit-code and there are near-duplicates
+# Exit codes: some inputs were left out; the store is not what was written; --exit-code and there are near-duplicates.
+SKIPPED, DAMAGED, FOUND = 3, 4, 20
 
 
 class Commands(click.Group):
@@ -83,6 +84,10 @@ _threshold_option = click.option(
     "--threshold", type=click.FloatRange(-1, 1), metavar="COSINE", help="Least score of a near-duplicate.  [default: the model's]"
 )
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_wait_option = click.option(
+    "--wait-lock", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS", help="Wait for another ingest to end."
+)
+_data_option = click.option("--data", is_flag=True, help="Read every byte, and compute every stored score again.")
 _exit_option = click.option("--exit-code", is_flag=True, help="Exit with 20 when there are near-duplicates.")
 
 
@@ -97,7 +102,12 @@ def _ingest_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--hidden/--no-hidden", default=None, help="Look into hidden files and folders too; remembered."),
         click.option("--accept-missing", is_flag=True, help="Missing files are deleted, no drive is away; a ROOT that is gone, forgotten."),
-        click.option("--wait-lock", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS", help="Wait for another ingest to end."),
+        _wait_option,
+        click.option(
+            "--join",
+            type=click.Choice(["exact", "buckets"]),
+            help="How pairs are looked for.  [default: exact, but buckets where that would take minutes]",
+        ),
     ):
         command = option(command)
     return command
@@ -155,15 +165,17 @@ def _ingest(
     hidden: bool | None,
     accept_missing: bool,
     wait_lock: float,
+    join: str | None = None,
 ) -> tuple[Coverage, list[str]]:
     """Ingest and show how it goes; returns the coverage and the real paths of the roots."""
+    from indexes import Way
     from pipeline.ingest import IngestOptions, ingest_roots, resolve_roots
     from pipeline.terminal import Stopped, watch
 
     roots = resolve_roots(store, paths, excludes or None, hidden)
     named = {os.path.realpath(path) for path in paths}
     forget = frozenset(named) if accept_missing else frozenset[str]()
-    options = IngestOptions(accept_missing=accept_missing, forget=forget, wait_lock=wait_lock)
+    options = IngestOptions(accept_missing=accept_missing, forget=forget, wait_lock=wait_lock, join=Way(join) if join else None)
     try:
         coverage = watch(ingest_roots(roots.found, store, _embedder(store, model), options))
     except Stopped as stopped:
@@ -386,7 +398,7 @@ def status(failures: bool, store: Path, as_json: bool) -> None:
     from pipeline.report import failure_text, status_json, status_text
 
     with Store(store) as opened:
-        opened.check()
+        opened.verify()
         about = status_json(opened)
         failed = list(opened.catalog.failures()) if failures else []
     if as_json:
@@ -396,6 +408,108 @@ def status(failures: bool, store: Path, as_json: bool) -> None:
         _print(failure_text(path, reason, detail) for path, reason, detail in failed)
     else:
         _print(status_text(about))
+
+
+@main.command()
+@_data_option
+@click.option("--sample", type=click.IntRange(min=0), default=0, metavar="N", help="Embed N photos again and compare their vectors.")
+@_store_option
+@_json_option
+def check(data: bool, sample: int, store: Path, as_json: bool) -> None:
+    """Look whether a store is what was written.
+
+    \b
+    neardup check                                 files, their times and sizes, ids: well under a second
+    neardup check --data                          every byte, every vector, every pair
+    neardup check --sample 100                    do photos still give the vectors that are stored?
+
+    Nothing is changed. Exit code 4 when something is wrong; each line names a file or a part of the catalog.
+    """
+    from indexes import Store
+    from indexes import check as findings
+    from pipeline.audit import reembed
+    from pipeline.report import check_json, check_text
+
+    found = findings(store, data=data)
+    again = []
+    if sample and not found:
+        with Store(store) as opened:
+            again = list(reembed(opened, _embedder(opened, None), sample))
+    if as_json:
+        _print_json(check_json(found, again))
+    else:
+        _print(check_text(found, again))
+    if found or not all(audited.same for audited in again):
+        sys.exit(DAMAGED)
+
+
+@main.command()
+@_data_option
+@click.option("--yes", is_flag=True, help="Do it; without, only what would be done is printed.")
+@_store_option
+def repair(data: bool, yes: bool, store: Path) -> None:
+    """Go on without what is damaged, and make it again from the photos.
+
+    \b
+    neardup repair                                what would be done
+    neardup repair --data --yes
+
+    The catalog is saved first. Damaged segments go to the store's quarantine folder, their photos are embedded again; a damaged catalog
+    goes there with all segments, and everything is embedded again. No photo is touched, nothing is deleted.
+    """
+    from indexes import Store
+    from indexes import check as findings
+    from indexes import repair as set_aside
+    from pipeline.report import check_text, coverage_text, repair_text
+
+    if not yes:
+        found = findings(store, data=data)
+        _print(check_text(found, []))
+        if found:
+            _tell("neardup: nothing was changed; `neardup repair --yes` sets this aside and embeds the photos again")
+            sys.exit(DAMAGED)
+        return
+    found, done = set_aside(store, data=data)
+    _print(check_text(found, []))
+    if done is None:
+        return
+    _print(repair_text(done))
+    with Store(store, write=True) as opened:
+        coverage, _ = _ingest(opened, (), done.model, (), None, accept_missing=False, wait_lock=0.0)
+        left = opened.catalog.files_of(opened.catalog.unembedded())
+        for known in left:
+            _tell(f"neardup: {ascii(known.path)} could not be embedded again; it comes back when `neardup ingest` finds it")
+    _tell(coverage_text(coverage))
+    if coverage.troubled:
+        sys.exit(SKIPPED)
+
+
+@main.command()
+@_wait_option
+@_store_option
+@_json_option
+def compact(wait_lock: float, store: Path, as_json: bool) -> None:
+    """Merge all segments and drop the vectors of photos that are gone.
+
+    \b
+    neardup compact
+    neardup compact --wait-lock 600               after an ingest that is running
+
+    An ingest does what is needed by itself; this goes further. Answers stay the same, and other commands may run meanwhile.
+    """
+    from dataclasses import asdict
+
+    from indexes import Store
+    from pipeline.report import compaction_text
+
+    Store(store).close()  # a mistyped name leaves nothing behind
+    with Store(store, write=True) as opened, opened.exclusive(wait_lock):
+        opened.prepare()
+        done = opened.compact(full=True)
+    if as_json:
+        _print_json(asdict(done))
+    else:
+        _print([compaction_text(done)])
 
 
 # --- output ---

@@ -64,17 +64,17 @@ def relation(image: Image, keeper: Image) -> str:
 
 
 def group(pictures: Mapping[int, Sequence[Photo]], edges: Scored) -> list[Group]:
-    """Groups of `pictures` (lists of photos with the same pixels, under an id) joined by `edges` between their ids; ordered by keeper path.
+    """Groups of `pictures` (lists of photos that share a vector, under its id) joined by `edges` between their ids; ordered by keeper path.
 
-    Pictures are taken best first, each by its most original photo. One that is still free becomes a keeper and takes its free
-    neighbours; so every photo is in at most one group, no other picture in it is better than the keeper, and the order of ids or of edges
-    does not matter.
+    Pictures are taken best first, each by its best photo, or a more original one with the same pixels. One that is still free becomes a
+    keeper and takes its free neighbours; so every photo is in at most one group, no other picture in it is better than the keeper, and the
+    order of ids or of edges does not matter.
     """
     near: dict[int, list[tuple[int, float]]] = defaultdict(list)
     for left, right, score in zip(edges.left.tolist(), edges.right.tolist(), edges.score.tolist(), strict=True):
         near[left].append((right, score))
         near[right].append((left, score))
-    best = {id_: min(photos, key=original_first) for id_, photos in pictures.items()}
+    best = {id_: _best(photos) for id_, photos in pictures.items()}
     free = set(pictures)
     groups = []
     for id_ in sorted(pictures, key=lambda id_: rank(best[id_])):
@@ -91,6 +91,13 @@ def group(pictures: Mapping[int, Sequence[Photo]], edges: Scored) -> list[Group]
             members.sort(key=closest_first)
             groups.append(Group(keeper.image.hash.hex()[:16], keeper, tuple(members)))
     return sorted(groups, key=lambda group: group.keeper.path)
+
+
+def _best(photos: Sequence[Photo]) -> Photo:
+    by_pixels: dict[bytes, list[Photo]] = defaultdict(list)
+    for photo in photos:
+        by_pixels[photo.image.pixels].append(photo)
+    return min((min(alike, key=original_first) for alike in by_pixels.values()), key=rank)
 
 
 def _members(keeper: Photo, photos: Iterable[Photo], score: float) -> list[Match]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes import Batch, File, Root, Stat, Store
+from indexes import Batch, File, Plan, Root, Stat, Store, Way
 from pipeline.decode import RETRIED, SKIPPED, Decoded, Failure, Recognised, decode
 from pipeline.embedder import Embedder, embed
 from pipeline.errors import BadRoot
@@ -36,6 +36,7 @@ class IngestOptions:
     accept_missing: bool = False  # vanished files of a root that is there are deleted ones, however many
     forget: frozenset[str] = frozenset()  # real paths of roots that are gone for good
     wait_lock: float = 0.0  # seconds to wait for another ingest of the same store
+    join: Way | None = None  # how pairs are looked for; the planner decides
 
 
 @dataclass
@@ -55,6 +56,8 @@ class Coverage:
     failed: Counter[str] = field(default_factory=Counter)
     absent_roots: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    join: dict[str, Any] | None = None  # how the pairs of new pictures were looked for, and what share was found
+    compaction: dict[str, int] | None = None  # segments that were merged, vectors that were dropped
 
     @property
     def troubled(self) -> bool:
@@ -72,14 +75,15 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far an ingest is: `done` of `total` files that must be read; total is None while folders are listed. `failure`: what just
-    failed.
+    """How far an ingest is: `done` of `total` files that must be read, total is None while folders are listed; then, in its own units, the
+    join of what is new, with its `plan`. `failure`: what just failed.
     """
 
     done: int
     total: int | None
     coverage: Coverage
     failure: Failure | None = None
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,7 @@ def ingest_roots(roots: Sequence[Root], store: Store, embedder: Embedder, option
     options = options or IngestOptions()
     roots = [Root(os.path.realpath(root.path), root.excludes, root.hidden) for root in roots]
     with store.exclusive(options.wait_lock):
-        store.check()
-        store.sweep()
+        store.prepare()
         store.remember(roots)
         coverage = Coverage()
         run = store.begin_run()
@@ -173,11 +176,29 @@ def _ingest(roots: Sequence[Root], store: Store, embedder: Embedder, options: In
     for root in roots:
         if root not in present:
             _settle_absent(store, root, remembered, options, coverage)
+    yield from _join(store, options, coverage)
+    compaction = store.compact()
+    if compaction.written or compaction.dropped:
+        coverage.compaction = asdict(compaction)
     yield Progress(len(seen.todo), len(seen.todo), coverage)
+
+
+def _join(store: Store, options: IngestOptions, coverage: Coverage) -> Iterator[Progress]:
+    for now in store.join(options.join):
+        recall = {**asdict(now.recall), "at_least": round(now.recall.at_least, 5)} if now.recall else None
+        coverage.join = {
+            "way": now.plan.way.value,
+            "why": now.plan.why,
+            "floor": now.plan.frontier.floor,
+            "pairs": now.pairs,
+            "recall": recall,
+        }
+        yield Progress(now.done, now.total, coverage, plan=now.plan)
 
 
 def _scan(roots: Sequence[Root], store: Store, seen: _Seen, coverage: Coverage) -> Iterator[Progress]:
     found_again: dict[int, int] = {}
+    lost = store.catalog.unembedded()
     for found in scan(roots):
         if isinstance(found, Passed):
             (coverage.failed if found.trouble else coverage.skipped)[found.reason] += 1
@@ -190,7 +211,7 @@ def _scan(roots: Sequence[Root], store: Store, seen: _Seen, coverage: Coverage) 
         known = store.catalog.known(found.path)
         if known:
             seen.known.add(known.id)
-        if known and found.stat.unchanged(known.stat) and known.reason not in RETRIED:
+        if known and found.stat.unchanged(known.stat) and known.reason not in RETRIED and known.image not in lost:
             if known.reason is None:
                 coverage.unchanged += 1
             else:
@@ -318,10 +339,16 @@ class _Writer:
         self._committed = time.monotonic()
 
     def _embed(self) -> None:
-        shown = [picture for picture in self._pictures if not picture.image.featureless]
-        rows = iter(embed(self._embedder, [picture.view for picture in shown]))
-        done = [(picture, None if picture.image.featureless else next(rows)) for picture in self._pictures]
-        self._embedded, self._pictures = self._embedded + done, []
+        """Embed the first picture with its pixels; others share its vector."""
+        has_vector = set(self._store.catalog.vectors_with_pixels([picture.image.pixels for picture in self._pictures]))
+        has_vector.update(picture.image.pixels for picture, row in self._embedded if row is not None)
+        shown: dict[bytes, Decoded] = {}
+        for picture in self._pictures:
+            if not picture.image.featureless and picture.image.pixels not in has_vector:
+                shown.setdefault(picture.image.pixels, picture)
+        rows = dict(zip(shown, embed(self._embedder, [picture.view for picture in shown.values()]), strict=True))
+        self._embedded += [(picture, rows.pop(picture.image.pixels, None)) for picture in self._pictures]
+        self._pictures = []
         self._coverage.embedded += len(shown)
 
     def _file(self, source: SourceFile, hash_: bytes, moved: list[int] | None = None, vanished: list[int] | None = None) -> File:

@@ -72,15 +72,9 @@ def find_groups(store: Store, threshold: float | None = None, under: Sequence[st
     under = [os.path.realpath(folder) for folder in under]
     scope = () if against_all else under
     with store.catalog.snapshot():
-        picture_of: dict[int, int] = {}  # image -> the first image with its pixels
-        first: dict[bytes, int] = {}
-        for image, pixels in store.catalog.live(scope):
-            picture_of[image] = first.setdefault(pixels, image)
-        edges = store.pairs(space.threshold if threshold is None else threshold, among=list(first.values()))
-        images_of: dict[int, list[int]] = defaultdict(list)
-        for image, picture in picture_of.items():
-            images_of[picture].append(image)
-        photos = _photos(store, _involved(store, images_of, edges), scope)
+        edges = store.pairs(space.threshold if threshold is None else threshold)
+        picture_of = _pictures(store, edges)
+        photos = _photos(store, list(picture_of), scope)
     pictures: dict[int, list[Photo]] = defaultdict(list)
     for image, some in photos.items():
         pictures[picture_of[image]].extend(some)
@@ -90,11 +84,10 @@ def find_groups(store: Store, threshold: float | None = None, under: Sequence[st
     return [one for one in groups if any(is_below(photo.path, under) for photo in (one.keeper, *(member.photo for member in one.members)))]
 
 
-def _involved(store: Store, images_of: dict[int, list[int]], edges: Scored) -> list[int]:
-    """Images that can be in a group: those of a picture with an edge, with other images, or with many files."""
-    pictures = set(edges.left.tolist()) | set(edges.right.tolist()) | {picture for picture, images in images_of.items() if len(images) > 1}
-    with_copies = set(store.catalog.images_with_many_files())
-    return [image for picture, images in images_of.items() if picture in pictures or images[0] in with_copies for image in images]
+def _pictures(store: Store, edges: Scored) -> dict[int, int]:
+    """The images that can be in a group, each with what it shares with its exact copies: its vector, or, negative, its pixels."""
+    ends = set(edges.left.tolist()) | set(edges.right.tolist())
+    return dict(store.catalog.images_of(ends)) | dict(store.catalog.images_with_copies())
 
 
 def _photos(store: Store, images: Sequence[int], under: Sequence[str] = ()) -> dict[int, list[Photo]]:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from indexes import Space, Store
+from indexes import Compaction, Finding, Repair, Space, Store
+from pipeline.audit import Audited
 from pipeline.cluster import SIMILAR, Group, Photo
 from pipeline.ingest import Coverage
 from pipeline.query import Answer, Comparison
@@ -205,6 +206,7 @@ def status_json(store: Store) -> dict[str, Any]:
         "coverage": coverage_json(store),
         "vectors": sum(segment.rows for segment in segments),
         "segments": len(segments),
+        "join": store.catalog.last_join(),
         "bytes_on_disk": sum(file.stat().st_size for file in store.folder.rglob("*") if file.is_file()),
         "last_run": {"started": last.started, "ended": last.ended, "outcome": last.outcome, "coverage": last.coverage} if last else None,
     }
@@ -225,10 +227,61 @@ def status_text(status: dict[str, Any]) -> Iterable[str]:
     yield f"photos      {counted(coverage['files'], 'file')}{missing}, {counted(coverage['images'], 'distinct image')}, {featureless}"
     yield f"no picture  {_reasons(coverage['without_picture'])}"
     yield f"vectors     {status['vectors']:,} in {counted(status['segments'], 'segment')}"
+    if joined := join_text(status["join"]):
+        yield f"last join   {joined}"
     last = status["last_run"]
     if last:
         outcome = "running, or cut off" if last["outcome"] == "running" else last["outcome"]
         yield f"last ingest {outcome}, {last['ended'] or last['started']}"
+
+
+def join_text(join: dict[str, Any] | None) -> str | None:
+    """How the pairs of the last ingest that had new pictures were looked for."""
+    if join is None:
+        return None
+    text = f"{'exact' if join['way'] == 'exact' else 'by buckets'}, {join['pairs']:,} pairs at {join['floor']:g} or above ({join['why']})"
+    recall = join["recall"]
+    if recall:
+        text += f"; {recall['found']:,} of {recall['sampled']:,} pairs of a sample found, at least {recall['at_least']:.2%} of all (95 %)"
+    return text
+
+
+def check_json(found: Sequence[Finding], again: Sequence[Audited]) -> dict[str, Any]:
+    """What is wrong with a store, and the cosines of photos that were embedded again with their stored vectors."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "findings": [{"place": finding.place, "what": finding.what} for finding in found],
+        "sample": [{"path": audited.path, "score": round(audited.score, 6), "same": audited.same} for audited in again],
+    }
+
+
+def check_text(found: Sequence[Finding], again: Sequence[Audited]) -> Iterable[str]:
+    """A line for each finding; one line when there is none."""
+    for finding in found:
+        what = finding.what if finding.what.startswith(finding.place) else f"{finding.place}: {finding.what}"
+        yield printable(what)
+    others = [audited for audited in again if not audited.same]
+    for audited in others:
+        yield f"{printable(audited.path)}: embedded again, its cosine with the stored vector is {audited.score:.4f}"
+    if again and not others:
+        yield f"{counted(len(again), 'photo')} embedded again, least cosine with the stored vector {min(a.score for a in again):.5f}"
+    if not found and not others:
+        yield "the store is sound"
+
+
+def repair_text(done: Repair) -> Iterable[str]:
+    """Where things went, and what follows."""
+    yield f"catalog saved as {printable(os.fspath(done.backup))}"
+    yield f"damaged files are in {printable(os.fspath(done.quarantine))}"
+    yield "all photos are embedded again" if done.lost is None else f"{counted(done.lost, 'picture')} to embed again"
+
+
+def compaction_text(done: Compaction) -> str:
+    """What a compaction did."""
+    if not done.written and not done.dropped:
+        return f"{counted(done.before, 'segment')}, nothing to merge or to drop"
+    dropped, written = counted(done.dropped, "vector"), size(done.written)
+    return f"{counted(done.before, 'segment')} before, {done.after:,} now; {dropped} dropped, {written} written"
 
 
 def unfinished_text(store: Store) -> str | None:

@@ -13,11 +13,13 @@ from typing import TextIO
 
 import click
 
+from indexes import Way
 from pipeline.decode import SKIPPED, Failure
 from pipeline.ingest import Coverage, Progress
 from pipeline.report import failure_text
 
 SHOWN_FAILURES = 10
+WORTH_TELLING = 2.0  # seconds that a join will take
 LINE_EVERY = 60.0  # seconds between lines of progress where no terminal shows a bar
 
 
@@ -43,7 +45,7 @@ def watch(progress: Generator[Progress]) -> Coverage:
         tell("\nstopping; once more to stop at once")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    failures, coverage = 0, Coverage()
+    failures, coverage, planned = 0, Coverage(), False
     try:
         # Closed here, and not wherever a traceback lets go of it: the store must still be open.
         with _silent_decoders(), closing(progress), _display() as show:
@@ -52,6 +54,10 @@ def watch(progress: Generator[Progress]) -> Coverage:
                 if now.failure and now.failure.reason not in SKIPPED:
                     failures += 1
                     _tell_failure(failures, now.failure)
+                if now.plan and not planned:
+                    planned = True
+                    if now.plan.seconds >= WORTH_TELLING or now.plan.way is Way.BUCKETS:
+                        tell(f"joining {'exactly' if now.plan.way is Way.EXACT else 'by buckets'}: {now.plan.why}")
                 show(now)
                 if asked:
                     raise Stopped(asked[0])
@@ -118,14 +124,15 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
 
     class Speed(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.0f} images/s" if task.speed and task.total else "")
+            return Text(f"{task.speed:.0f} images/s" if task.speed and task.total and task.description == "reading" else "")
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
     with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("listing", total=None)
 
         def show(now: Progress) -> None:
-            bar.update(task, description="listing" if now.total is None else "reading", completed=now.done, total=now.total)
+            stage = "joining" if now.plan else "listing" if now.total is None else "reading"
+            bar.update(task, description=stage, completed=now.done, total=now.total)
 
         yield show
 
@@ -141,7 +148,9 @@ def _lines() -> Callable[[Progress], None]:
         if moment - since < LINE_EVERY:
             return
         since = moment
-        if now.total is None:
+        if now.plan:
+            tell(f"{100 * now.done // max(now.total or 1, 1)} % of the join done")
+        elif now.total is None:
             tell(f"{now.done:,} files listed")
         else:
             speed = max(now.done / max(moment - began, 1e-9), 1e-9)

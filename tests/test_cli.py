@@ -179,17 +179,19 @@ def test_another_model_or_version_is_refused(run: Run, photos: Path, tmp_path: P
         assert "upgrade neardup" in err
 
 
-def test_a_damaged_segment_is_noticed_by_every_command(run: Run, photos: Path, tmp_path: Path) -> None:
+def test_a_damaged_segment_is_noticed_by_every_command_that_needs_it(run: Run, photos: Path, tmp_path: Path) -> None:
     run("ingest", photos)
+    answer = run("groups")
     (segment,) = (tmp_path / "library" / "segments").iterdir()
     sound = segment.read_bytes()
     for damaged in (sound[:-1], b"\0" + sound[1:]):
         segment.write_bytes(damaged)
-        for command in (["ingest"], ["status"], ["groups"], ["query", photos / "a.png"]):
-            code, _, err = run(*command)
+        for command in (["ingest"], ["status"], ["compact"], ["query", photos / "a.png"], ["check"]):
+            code, out, err = run(*command)
             assert code == 4
-            assert segment.name in err
-            assert "ingest the folders into a new --store" in err
+            assert segment.name in out + err
+            assert "`neardup repair`" in out + err
+        assert run("groups") == answer  # the pairs are in the catalog
     segment.write_bytes(sound)
     assert run("ingest")[0] == 0
 

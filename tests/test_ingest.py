@@ -121,7 +121,7 @@ def test_a_photo_is_never_grouped_with_its_own_old_path(library: Store, tmp_path
     assert find_groups(library, 1.0) == []
     coverage = ingested(library)
     assert (coverage.missing, coverage.gone, coverage.embedded) == (0, 0, 0)
-    assert all("/new/" in known.path for known in library.catalog.files_of([id_ for id_, _ in library.catalog.live()]))
+    assert all("/new/" in known.path for known in library.catalog.files_of(library.catalog.live()))
 
 
 def test_all_photos_moved_from_one_root_to_another(library: Store, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from indexes import (
     BadVector,
     Root,
-    Scored,
+    SegmentRow,
     Space,
     SpaceMismatch,
     StoreDamaged,
@@ -30,12 +31,8 @@ from indexes import (
     segments,
 )
 from indexes import Store as OpenStore
+from indexes.catalog import Frontier
 from tests.conftest import SPACE, batch_of, name_of, unit_rows
-
-
-def as_pairs(found: Scored, hashes: dict[int, bytes]) -> dict[frozenset[bytes], float]:
-    named = zip(found.left.tolist(), found.right.tolist(), found.score.tolist(), strict=True)
-    return {frozenset((hashes[left], hashes[right])): score for left, right, score in named}
 
 
 def brute_force(rows: NDArray[np.float32], least: float) -> set[frozenset[bytes]]:
@@ -48,7 +45,22 @@ def brute_force(rows: NDArray[np.float32], least: float) -> set[frozenset[bytes]
 
 
 def hashes_of(store: OpenStore) -> dict[int, bytes]:
-    return {id_: image.hash for id_, image in store.catalog.images([id_ for id_, _ in store.catalog.live()])}
+    """The content behind each image that a file holds, under the image's id."""
+    return {id_: image.hash for id_, image in store.catalog.images(store.catalog.live())}
+
+
+def all_pairs(store: OpenStore, least: float) -> dict[frozenset[bytes], float]:
+    """Every pair of images at or above a threshold, with those that share a vector, as pairs of contents."""
+    hashes = hashes_of(store)
+    images: dict[int, list[bytes]] = {}
+    for image, vector in store.catalog.vectors_of(list(hashes)).items():
+        if vector is not None:
+            images.setdefault(vector, []).append(hashes[image])
+    found = {frozenset(pair): 1.0 for shared in images.values() for pair in combinations(shared, 2)}
+    pairs = store.pairs(least)
+    for left, right, score in zip(pairs.left.tolist(), pairs.right.tolist(), pairs.score.tolist(), strict=True):
+        found |= {frozenset((one, other)): score for one in images[left] for other in images[right]}
+    return found
 
 
 @settings(deadline=None, max_examples=40)
@@ -61,7 +73,7 @@ def test_pairs_and_within_equal_brute_force(seed: int, count: int, least: float,
         for start, end in zip(ends, ends[1:], strict=False):
             store.add(batch_of(list(range(start, end)), rows))
         hashes = hashes_of(store)
-        assert set(as_pairs(store.pairs(least), hashes)) == brute_force(rows, least)
+        assert set(all_pairs(store, least)) == brute_force(rows, least)
         found = store.within(rows, least)
         hits = {(int(row), hashes[int(id_)]) for row, id_ in zip(found.left, found.right, strict=True)}
         scores = rows.astype(np.float64) @ rows.astype(np.float16).astype(np.float64).T
@@ -90,7 +102,7 @@ def test_adding_in_any_order_equals_one_batch(seed: int, order: list[int], size:
             store.bind(SPACE, "test")
             for numbers in parts:
                 store.add(batch_of(numbers, rows))
-            answers.append(as_pairs(store.pairs(0.5), hashes_of(store)))
+            answers.append(all_pairs(store, 0.5))
     assert answers[0] == answers[1]  # to the last bit
 
 
@@ -98,21 +110,35 @@ def test_blocks_tiles_and_prefixes_of_any_size_give_the_same_pairs(store: OpenSt
     rows = unit_rows(3, 90)
     for start in range(0, 90, 20):
         store.add(batch_of(list(range(start, min(start + 20, 90))), rows))
-    whole = as_pairs(store.pairs(0.8), hashes_of(store))
+    whole = all_pairs(store, 0.8)
     assert set(whole) == brute_force(rows, 0.8)
     assert whole
     anything, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((16, 16)))
-    prefixes = [None, join.Prefix(None), *(join.Prefix(np.ascontiguousarray(anything[:, :k], np.float32)) for k in (1, 5, 15))]
+    prefixes = [join.Prefix(None), *(join.Prefix(np.ascontiguousarray(anything[:, :k], np.float32)) for k in (1, 5, 15))]
+    shelf = join.Shelf(store._mapped())
+    expected = store.pairs(0.8)
+    wanted = dict(zip(zip(expected.left.tolist(), expected.right.tolist(), strict=True), expected.score.tolist(), strict=True))
     for block, tile, kept in ((1, 1, 0), (7, 3, 1 << 20), (45, 45, 0), (90, 8, 1 << 20), (100, 200, 0)):
         monkeypatch.setattr(join, "BLOCK", block)
         monkeypatch.setattr(join, "TILE", tile)
         monkeypatch.setattr(join, "KEPT", kept)
         for prefix in prefixes:
             for threads in (1, 3):
-                found = list(join.pairs(store._mapped(), store._live_ids(), 0.8, prefix=prefix, threads=threads))
-                parts = [as_pairs(part, hashes_of(store)) for part in found]
-                assert sum(map(len, parts)) == len(whole)  # each pair once
-                assert {pair: score for part in parts for pair, score in part.items()} == whole
+                steps = list(join.pairs(shelf, Frontier(0.8), prefix, threads=threads))
+                assert edges_of(steps) == wanted
+                assert steps[-1].done == steps[-1].total == len(shelf.ids) * (len(shelf.ids) - 1) // 2
+                assert steps[-1].frontier == Frontier(0.8, through=int(shelf.ids[-1]))
+        for stop in range(0, len(steps), max(1, len(steps) // 9)):  # killed anywhere, it goes on from there
+            rest = list(join.pairs(shelf, steps[stop].frontier, join.Prefix(None)))
+            assert edges_of([*steps[: stop + 1], *rest]) == wanted
+
+
+def edges_of(steps: list[join.Step]) -> dict[tuple[int, int], float]:
+    """All that was found; a pair that is found twice is a mistake."""
+    whole = segments.joined([step.found for step in steps])
+    found = list(zip(whole.left.tolist(), whole.right.tolist(), whole.score.tolist(), strict=True))
+    assert len({edge[:2] for edge in found}) == len(found)
+    return {(left, right): score for left, right, score in found}
 
 
 @settings(deadline=None, max_examples=60)
@@ -142,17 +168,17 @@ def test_the_prefix_is_chosen_by_what_it_lets_through() -> None:
 def test_removed_files_leave_the_answers_and_come_back_without_a_vector(store: OpenStore) -> None:
     rows = unit_rows(5, 20)
     store.add(batch_of(list(range(20)), rows))
-    before = as_pairs(store.pairs(0.9), hashes_of(store))
+    before = all_pairs(store, 0.9)
     gone = store.catalog.known("/p/3")
     assert gone is not None
     store.remove([gone.id])
-    after = as_pairs(store.pairs(0.9), hashes_of(store))
+    after = all_pairs(store, 0.9)
     assert set(after) == {pair for pair in before if name_of(3) not in pair}
     assert name_of(3) not in {hashes_of(store)[int(id_)] for id_ in store.within(rows[3:4], 0.9).right}
     back = batch_of([3], rows)
     back.images = []
     store.add(back)
-    assert as_pairs(store.pairs(0.9), hashes_of(store)) == before
+    assert all_pairs(store, 0.9) == before
 
 
 def test_a_batch_is_all_or_nothing(store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +195,7 @@ def test_a_batch_is_all_or_nothing(store: OpenStore, monkeypatch: pytest.MonkeyP
     assert set(hashes_of(store).values()) == {name_of(number) for number in range(3)}
     assert store.catalog.known("/p/4") is None
     store.add(batch_of([3, 4, 5], rows))
-    assert set(as_pairs(store.pairs(-1), hashes_of(store))) == brute_force(rows[:6], -1)
+    assert set(all_pairs(store, -1)) == brute_force(rows[:6], -1)
 
 
 def test_a_reader_sees_whole_batches_and_is_not_blocked(store: OpenStore) -> None:
@@ -201,7 +227,7 @@ def test_plain_faiss_reads_a_segment(store: OpenStore) -> None:
 
 def test_vectors_that_cosine_cannot_compare_are_refused(store: OpenStore) -> None:
     rows = unit_rows(1, 4)
-    for bad in (rows * 2, rows * np.float32(np.nan), rows * 0):
+    for bad in (rows * 2, rows * np.float32(np.nan), rows * 0, rows * np.float32(1.01)):
         with pytest.raises(BadVector):
             store.add(batch_of([0, 1, 2, 3], bad))
     with pytest.raises(BadVector, match="16 dimensions"):
@@ -326,10 +352,10 @@ def test_a_full_disk_is_named_and_leaves_nothing(store: OpenStore) -> None:
         "import resource, signal, sys; from pathlib import Path; import numpy as np\n"
         "from indexes import NoSpace, segments\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "folder = Path(sys.argv[1]); rows = np.tile(np.eye(16, dtype=np.float32), (200, 1))\n"
+        "folder = Path(sys.argv[1]); rows = np.tile(np.eye(16, dtype=np.float16), (200, 1))\n"
         "for size in [*range(0, 130000, 9000), 10**6]:\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))\n"
-        "    try: print(size, segments.write(folder / 'segments', folder / 'tmp', np.arange(3200), rows).size)\n"
+        "    try: print(size, segments.write(folder / 'segments', folder / 'tmp', [(np.arange(1, 3201), rows)]).size)\n"
         "    except NoSpace: print(size, 'full')\n"
     )
     done = subprocess.run([sys.executable, "-c", code, store.folder], capture_output=True, text=True, check=False)
@@ -385,17 +411,18 @@ def test_commits_are_synced_and_files_before_names(store: OpenStore, monkeypatch
         happened.append("rename")
         return real_replace(path, target)
 
-    def committed(name: str, rows: int, size: int) -> int:
+    def committed(row: SegmentRow) -> None:
         happened.append("row")
         with pytest.raises(StoreLocked), durable.lock(store.folder / "write.lock"):
             pass
-        return real_begin(name, rows, size)
+        real_begin(row)
 
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(Path, "replace", renamed)
     monkeypatch.setattr(store.catalog, "put_segment", committed)
     store.add(batch_of([0, 1], unit_rows(1, 2)))
-    assert happened == ["file", "rename", "folder", "row"]
+    seal = ["file", "rename", "folder"]
+    assert happened == ["file", "rename", "folder", "row", *seal]
     assert store.catalog._db.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
     assert store.catalog._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
 

@@ -1,0 +1,216 @@
+"""Almost every pair of a large library at or above a threshold, at a cost well below its square, and how many it finds.
+
+k-means parts the space into lists. Each vector lives in the list of its nearest centre and visits the lists of the next few; two vectors
+meet when one lives where the other lives or visits. How many lists must be visited is asked of pairs that exact search finds for a
+sample of rows, and what share of the pairs that is, of others: the recall is measured on pairs that nothing was fitted on.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from indexes import segments
+from indexes.catalog import Frontier, Ids
+from indexes.join import BLOCK, TILE, Prefix, Recall, Shelf, Step, decided, proposed
+from indexes.segments import Scored, joined
+
+RECALL = 0.999  # share of the pairs that must be found, with 95 % confidence: no miss among 3,000, one among 4,700
+PILOT, SAMPLED = 1000, 3000  # pairs that the number of lists to visit is chosen by, and that the recall is measured on at least
+MOST_SAMPLED = 0.25  # share of the rows that are asked for their pairs at most
+SLACK = 1.5  # lists visited, beside what the pilot pairs need
+TRAINED, ROUNDS = 48, 5  # rows for each centre, and rounds, of k-means: its cost stays below that of placing the rows
+ASKED = 1 << 11  # rows that are asked for their pairs at a time
+GROUP = 64  # lists whose visitors are looked up at a time
+BUDGET = 1 << 29  # bytes of prefixes that are made once; those of larger libraries are made for each list
+
+
+def lists_for(rows: int) -> int:
+    """How many lists are made: about 4 sqrt(rows), where placing a row costs about as much as comparing it."""
+    return 1 << max(2, round(math.log2(4 * math.sqrt(max(rows, 1)))))
+
+
+def pairs(shelf: Shelf, frontier: Frontier, prefix: Prefix, *, threads: int | None = None) -> Iterator[Step]:
+    """Pairs of vectors with score >= frontier.floor of which one is beyond frontier.through, each once, as ids, left < right.
+
+    The last step has the recall, and the frontier of a join that is done; one that is stopped before begins anew.
+    """
+    work = _Work(shelf, frontier, prefix)
+    rng = np.random.default_rng(1)
+    count = lists_for(len(shelf.ids))
+    trained = np.sort(rng.permutation(len(shelf.ids))[: TRAINED * count])
+    middles = segments.centres(Prefix(None).of(shelf.take(trained)), count, ROUNDS)
+    with ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="join") as pool:
+        asking = _Sample(work, middles, rng, pool)
+        wanted = PILOT
+        while True:  # until enough lists are visited for pairs that did not choose how many
+            for share in asking.until(wanted):
+                yield Step(frontier, _nothing(), int(500 * share), 1000)
+            visited = min(count, max(1, int(np.ceil(SLACK * asking.needed.max(initial=1)))))
+            fitted = len(asking.needed)
+            for share in asking.until(fitted + SAMPLED):
+                yield Step(frontier, _nothing(), int(500 * share), 1000)
+            fresh = asking.needed[fitted:]
+            recall = Recall(int((fresh <= visited).sum()), len(fresh), count, visited)
+            if recall.at_least >= RECALL or asking.ended or visited == count:
+                break
+            wanted = len(asking.needed)  # those that were missed choose now, others judge
+        missed = asking.needed > visited
+        parts = [Scored(asking.left[missed], asking.right[missed], asking.score[missed])]
+        yield Step(frontier, joined(parts), 500, 1000)  # they are pairs all the same
+        for done, found in _met(work, work.visits(middles, visited), count, pool):
+            yield Step(frontier, found, 500 + 500 * done // count, 1000)
+    through = int(shelf.ids[-1])
+    yield Step(replace(frontier, through=through, until=0, earlier=0), _nothing(), 1000, 1000, recall)
+
+
+def _nothing() -> Scored:
+    return joined([])
+
+
+class _Work:
+    """What is compared: the rows of a shelf by their prefixes, made once where memory allows."""
+
+    def __init__(self, shelf: Shelf, frontier: Frontier, prefix: Prefix) -> None:
+        self.shelf, self.floor, self.prefix = shelf, frontier.floor, prefix
+        self.old = shelf.up_to(frontier.through)
+        rows = len(shelf.ids)
+        width = prefix.width(shelf.stretch(0, 1).shape[1])
+        self._made: NDArray[np.float32] | None = None
+        if rows * width * 4 <= BUDGET:
+            self._made = np.empty((rows, width), np.float32)
+            for start in range(0, rows, BLOCK):
+                self._made[start : start + BLOCK] = prefix.of(shelf.stretch(start, min(start + BLOCK, rows)))
+        self._space = threading.local()
+
+    def rows(self, which: Ids) -> NDArray[np.float32]:
+        """The prefixes of some rows."""
+        return self.prefix.of(self.shelf.take(which)) if self._made is None else self._made[which]
+
+    def stretch(self, start: int, stop: int) -> NDArray[np.float32]:
+        """The prefixes of rows from `start` up to `stop`."""
+        return self.prefix.of(self.shelf.stretch(start, stop)) if self._made is None else self._made[start:stop]
+
+    def near(self, some: NDArray[np.float32], facing: NDArray[np.float32]) -> tuple[Ids, Ids]:
+        """Numbers of the rows of two prefixes that may be a pair."""
+        if not hasattr(self._space, "tile"):
+            self._space.tile = np.empty(TILE * BLOCK, np.float32)
+        lefts, rights = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for start in range(0, len(some), TILE):
+            for first in range(0, len(facing), BLOCK):
+                left, right = proposed(some[start : start + TILE], facing[first : first + BLOCK], self._space.tile, self.floor)
+                lefts.append(left + start)
+                rights.append(right + first)
+        return np.concatenate(lefts), np.concatenate(rights)
+
+    def visits(self, middles: NDArray[np.float32], count: int) -> NDArray[np.integer[Any]]:
+        """The lists that each row lives in and visits, nearest first: (rows, count)."""
+        rows = len(self.shelf.ids)
+        found = np.empty((rows, count), np.uint16 if len(middles) <= 1 << 16 else np.int32)
+        for start in range(0, rows, 4 * BLOCK):
+            stop = min(start + 4 * BLOCK, rows)
+            found[start:stop] = segments.homes(Prefix(None).of(self.shelf.stretch(start, stop)), middles, count)
+        return found
+
+
+class _Sample:
+    """Pairs that exact search finds for rows drawn at random, with how many lists must be visited for the two to meet."""
+
+    def __init__(self, work: _Work, middles: NDArray[np.float32], rng: np.random.Generator, pool: Executor) -> None:
+        self._work, self._middles, self._pool = work, middles, pool
+        rows = len(work.shelf.ids)
+        self._order = work.old + rng.permutation(rows - work.old)  # at least one of a new pair is new
+        self._most = max(2 * ASKED, int(MOST_SAMPLED * len(self._order)))
+        self._asked = np.zeros(rows, dtype=bool)
+        self._next = 0
+        self.left, self.right, self.score = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)  # ids
+        self.needed = np.empty(0, np.int64)
+
+    @property
+    def ended(self) -> bool:
+        """Whether so many rows were asked that more would cost as much as an exact join."""
+        return self._next >= self._most
+
+    def until(self, wanted: int) -> Iterator[float]:
+        """Ask more rows until there are so many pairs; the share that is there, or of the rows that may be asked, if that is more."""
+        while len(self.needed) < wanted and not self.ended and not (wanted == PILOT and 4 * self._next >= self._most):
+            some = self._order[self._next : self._next + ASKED]
+            self._next += ASKED
+            self._ask(np.sort(some))
+            yield min(1.0, max(len(self.needed) / (PILOT + SAMPLED), self._next / self._most))
+
+    def _ask(self, some: Ids) -> None:
+        rows = len(self._work.shelf.ids)
+        with threadpool_limits(1, user_api="blas"):
+            mine = self._work.rows(some)
+
+            def search(start: int) -> Scored:
+                left, right = self._work.near(mine, self._work.stretch(start, min(start + BLOCK, rows)))
+                left, right = some[left], right + start
+                new = ~self._asked[right] & ((right > left) | ~np.isin(right, some))  # each pair once
+                new &= left != right
+                return joined(list(decided(self._work.shelf, left[new], right[new], self._work.floor)))
+
+            found = joined(list(self._pool.map(search, range(0, rows, BLOCK))))
+        self._asked[some] = True
+        needed = np.minimum(self._rank(found.left, found.right), self._rank(found.right, found.left))
+        self.needed = np.concatenate([self.needed, needed])
+        self.left, self.right = np.concatenate([self.left, found.left]), np.concatenate([self.right, found.right])
+        self.score = np.concatenate([self.score, found.score])
+
+    def _rank(self, visitors: Ids, hosts: Ids) -> Ids:
+        """How many lists each visitor must visit to come to where its host lives."""
+        ranks = np.empty(len(visitors), np.int64)
+        for start in range(0, len(visitors), BLOCK):
+            some = slice(start, start + BLOCK)
+            near, far = (self._near(ids[some]) for ids in (visitors, hosts))
+            home = far.argmax(axis=1)
+            ranks[some] = (near > near[np.arange(len(near)), home][:, np.newaxis]).sum(axis=1) + 1
+        return ranks
+
+    def _near(self, ids: Ids) -> NDArray[np.float32]:
+        rows = np.searchsorted(self._work.shelf.ids, ids)
+        near: NDArray[np.float32] = Prefix(None).of(self._work.shelf.take(rows)) @ self._middles.T
+        return near
+
+
+def _met(work: _Work, visits: NDArray[np.integer[Any]], count: int, pool: Executor) -> Iterator[tuple[int, Scored]]:
+    """Pairs of which one lives where the other lives or visits, list by list, with the number of lists that are done."""
+    home = visits[:, 0]
+    by_home = np.argsort(home, kind="stable")
+    bounds = np.searchsorted(home[by_home], np.arange(count + 1))
+
+    def meet(part: tuple[int, Ids]) -> Scored:
+        number, visitors = part
+        living = by_home[bounds[number] : bounds[number + 1]]
+        mine = work.rows(living)
+        left, right = work.near(mine, mine)
+        once = left > right
+        left, right = living[left[once]], living[right[once]]
+        hosts, guests = work.near(mine, work.rows(visitors))
+        hosts, guests = living[hosts], visitors[guests]
+        # Two that live where the other visits meet twice; the first list counts.
+        again = (visits[hosts] == home[guests][:, np.newaxis]).any(axis=1) & (home[guests] < number)
+        left, right = np.concatenate([left, hosts[~again]]), np.concatenate([right, guests[~again]])
+        new = (left >= work.old) | (right >= work.old)
+        return joined(list(decided(work.shelf, left[new], right[new], work.floor)))
+
+    with threadpool_limits(1, user_api="blas"):
+        for first in range(0, count, GROUP):
+            some, place = np.nonzero((visits[:, 1:] >= first) & (visits[:, 1:] < first + GROUP))
+            lists = visits[some, place + 1]
+            order = np.argsort(lists, kind="stable")
+            some, lists = some[order], lists[order]
+            numbers = range(first, min(first + GROUP, count))
+            ends = np.searchsorted(lists, [*numbers, numbers.stop])
+            parts = [(number, some[ends[at] : ends[at + 1]]) for at, number in enumerate(numbers)]
+            yield numbers.stop, joined(list(pool.map(meet, parts)))

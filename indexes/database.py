@@ -1,0 +1,301 @@
+"""The SQLite file of a store: opened, brought up to date, locked while it is written, and sealed so that damage is noticed.
+
+SQLite knows when its pages do not fit together, not when a bit of a row is another one, and it takes a damaged log for one that ends
+early. So a seal lies beside the database: how many transactions were acknowledged, and, while the log is empty, the blake3 of the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from blake3 import blake3
+
+from indexes import durable
+from indexes.errors import NoSpace, StoreDamaged, StoreError, StoreMissing, StoreVersion
+
+APPLICATION = 0x6E647570  # "ndup", so that `file` and we can tell our database from another
+CHUNK = 500  # host parameters in one statement; SQLite's own limit is far higher, its planner's patience is not
+WRITE_WAIT = 60.0  # seconds to wait for the milliseconds that another writer's transaction takes
+# Filesystems on which SQLite's log does not work: its index is shared memory, which two machines do not share.
+REMOTE = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs"}
+HEAL = "restore the store from a backup, or see `neardup check` and `neardup repair`"
+MOUNTS = Path("/proc/self/mounts")
+
+Migration = Callable[[sqlite3.Connection], None]
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What must be found: at least `generation` transactions, and, when `blake3` is given, that file, which had this stat then."""
+
+    generation: int
+    blake3: str | None = None
+    size: int = 0
+    mtime_ns: int = 0
+    ctime_ns: int = 0
+    inode: int = 0
+
+    def of(self, status: os.stat_result) -> bool:
+        """Whether a file can be taken for the sealed one unread."""
+        return (self.size, self.mtime_ns, self.ctime_ns, self.inode) == (
+            status.st_size,
+            status.st_mtime_ns,
+            status.st_ctime_ns,
+            status.st_ino,
+        )
+
+
+class Database:
+    """One SQLite file. One process writes at a time; readers see the last commit and are never blocked."""
+
+    def __init__(self, path: Path, migrations: Sequence[Migration], *, write: bool) -> None:
+        """Open `path`; with `write`, make it when it is missing and run those `migrations` that it has not seen.
+
+        Raises StoreMissing, StoreVersion for a file of another program or a newer version, StoreDamaged for one that is not what was
+        written.
+        """
+        self.path = path
+        self._migrations = migrations
+        self._writable = write
+        self._write_lock = path.with_name("write.lock")
+        self._seal = path.with_suffix(".seal")
+        self._log = path.with_name(path.name + "-wal")
+        folder = path.parent
+        if not write and not os.path.lexists(path) and (os.access(folder, os.X_OK) or not os.path.lexists(folder)):
+            raise StoreMissing(f"there is no store in {folder}; make one with `neardup ingest FOLDER`, or name another with --store")
+        if kind := _remote(folder):
+            raise StoreError(
+                f"{folder} is on a network filesystem ({kind}), where SQLite can lose data; put it on a local disk with --store"
+            )
+        seal = self._verified()
+        self._db = self._connect()
+        try:
+            self._prepare(write)
+            if seal and self.generation() < seal.generation:
+                raise StoreDamaged(f"{path} lost its last commits: {self._log} is damaged or was removed; {HEAL}")
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _connect(self) -> sqlite3.Connection:
+        # A folder that nobody can write to has no writers, and no room for SQLite's shared memory.
+        still = not self._writable and not os.access(self.path.parent, os.W_OK) and not (self._log.exists() and self._log.stat().st_size)
+        mode = "rwc" if self._writable else "ro&immutable=1" if still else "ro"
+        try:
+            # Several threads may ask whether an image is known; SQLite itself takes care that they do so one at a time.
+            uri = f"file:{quote(os.fsencode(self.path))}?mode={mode}"
+            return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30.0, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path} cannot be opened: {error}; check the folder's permissions") from error
+
+    def _prepare(self, write: bool) -> None:
+        try:
+            self._db.execute("PRAGMA foreign_keys = ON")
+            version = self._version()
+            if write:
+                with durable.lock(self._write_lock, WRITE_WAIT):
+                    self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = FULL")
+        except sqlite3.OperationalError as error:
+            raise StoreError(f"{self.path} cannot be read: {error}; check the folder's permissions") from error
+        except sqlite3.DatabaseError as error:
+            raise StoreVersion(f"{self.path} is no neardup store ({error}); name another folder with --store") from error
+        if write and version < len(self._migrations):
+            with self.transaction():
+                for number in range(self._version(), len(self._migrations)):
+                    self._migrations[number](self._db)
+                self._db.execute(f"PRAGMA application_id = {APPLICATION}")
+                self._db.execute(f"PRAGMA user_version = {len(self._migrations)}")
+        elif version == 0:
+            raise StoreMissing(f"{self.path} is an empty store; fill it with `neardup ingest FOLDER`")
+        elif version < len(self._migrations):
+            raise StoreVersion(f"{self.path} has the older format {version}; `neardup ingest` brings it up to date")
+
+    def _version(self) -> int:
+        application: int = self._db.execute("PRAGMA application_id").fetchone()[0]
+        version: int = self._db.execute("PRAGMA user_version").fetchone()[0]
+        tables: int = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if application != APPLICATION and (version or tables):
+            raise StoreVersion(f"{self.path} is a database of another program; name another folder with --store")
+        if version > len(self._migrations):
+            newest = len(self._migrations)
+            raise StoreVersion(
+                f"{self.path} has format {version}, this neardup reads up to {newest}; upgrade neardup, or name another --store"
+            )
+        return version
+
+    def close(self) -> None:
+        """Let go of the database; a writer seals it when nobody reads an older state."""
+        if self._writable:
+            # The last one out moves the log into the database; a full disk then is no loss, for the log stays.
+            with suppress(NoSpace), durable.lock(self._write_lock, WRITE_WAIT):
+                with suppress(sqlite3.Error, StoreError):
+                    self._db.execute("PRAGMA busy_timeout = 0")  # whoever still reads may go on
+                    busy, *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                    if not busy:
+                        self._put_seal(closed=True)
+                self._db.close()
+        else:
+            self._db.close()
+
+    # --- the seal ---
+
+    def generation(self) -> int:
+        """How many transactions were committed."""
+        return int(self.rows("SELECT number FROM generation")[0][0])
+
+    def seal(self) -> Seal | None:
+        """What was sealed last; None where there is no seal, or one that is damaged itself."""
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            line, digest = self._seal.read_bytes().splitlines()
+            if blake3(line).hexdigest().encode() == digest:
+                return Seal(**json.loads(line))
+        return None
+
+    def _put_seal(self, *, closed: bool) -> None:
+        seal = Seal(self.generation())
+        if closed:
+            status = self.path.stat()
+            digest = _hash(self.path)
+            seal = Seal(seal.generation, digest, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        line = json.dumps(asdict(seal)).encode()
+        durable.replace(self._seal, line + b"\n" + blake3(line).hexdigest().encode() + b"\n", self.path.with_name("tmp"))
+
+    def _verified(self, *, read: bool = False) -> Seal | None:
+        """The seal, after the file was found to be what was sealed: by its stat, else by its bytes, and by those always with `read`."""
+        seal = self.seal()
+        while seal is not None and seal.blake3 is not None:
+            try:
+                log = self._log.stat().st_size if self._log.exists() else 0
+                if not log and seal.of(self.path.stat()) and not read:
+                    return seal
+                sound = not log and _hash(self.path) == seal.blake3
+            except OSError as error:
+                raise StoreDamaged(f"{self.path} cannot be read ({error.strerror}); {HEAL}") from error
+            before, seal = seal, self.seal()
+            if seal == before:  # otherwise a writer came meanwhile
+                if not sound:
+                    raise StoreDamaged(f"{self.path} is not what was written; {HEAL}")
+                return seal
+        return seal
+
+    def verify(self) -> None:
+        """Read every byte of a sealed file, and let SQLite look at all of its pages and indexes. Raises StoreDamaged."""
+        self._verified(read=True)
+        for pragma in ("integrity_check", "foreign_key_check"):
+            for row in self.rows(f"PRAGMA {pragma}"):
+                if row[0] != "ok":
+                    raise StoreDamaged(f"{self.path} is damaged ({' '.join(map(str, row))}); {HEAL}")
+
+    # --- reading and writing ---
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make all that the block writes visible at once, or none of it. Raises NoSpace on a full disk."""
+        with durable.lock(self._write_lock, WRITE_WAIT), self._named():
+            try:
+                seal = self.seal()
+                if seal and seal.blake3:  # from here on the file may change
+                    self._put_seal(closed=False)
+                self._db.execute("BEGIN IMMEDIATE")
+                durable.reach("commit begun")
+                yield
+                self._db.execute("UPDATE generation SET number = number + 1")
+                durable.reach("commit filled")
+                self._db.execute("COMMIT")
+                durable.reach("commit done")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+            self._put_seal(closed=False)
+            durable.reach("commit sealed")
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all that the block reads come from one commit, however many others follow meanwhile."""
+        if self._db.in_transaction:
+            yield
+            return
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            with suppress(sqlite3.DatabaseError):  # nothing was written; what was wrong with reading has been raised
+                self._db.execute("ROLLBACK")
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Turn SQLite's errors into ours."""
+        try:
+            yield
+        except sqlite3.ProgrammingError:
+            raise  # a mistake of ours
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) or "disk I/O" in str(error):
+                raise NoSpace(f"no room to write {self.path} ({error}); free some space and run again, nothing is lost") from error
+            if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+                raise StoreError(
+                    f"{self.path} cannot be used ({error}); check the folder's permissions and who else has it open"
+                ) from error
+            raise StoreDamaged(f"{self.path} is damaged ({error}); {HEAL}") from error
+
+    def stream(self, sql: str, *values: Any) -> Iterator[Any]:
+        """Rows, one at a time. Raises StoreDamaged."""
+        with self._named(), closing(self._db.execute(sql, values)) as cursor:
+            yield from cursor
+
+    def rows(self, sql: str, *values: Any) -> list[Any]:
+        """All rows. Raises StoreDamaged."""
+        return list(self.stream(sql, *values))
+
+    def rows_for(self, sql: str, values: Iterable[Any]) -> Iterator[Any]:
+        """Rows of `sql`, whose {} stands for a list of values, asked for in chunks."""
+        wanted = list(values)
+        for start in range(0, len(wanted), CHUNK):
+            chunk = wanted[start : start + CHUNK]
+            yield from self.rows(sql.format(",".join("?" * len(chunk))), *chunk)
+
+    def write(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        """Run a statement inside a transaction; the cursor has its rows and the id that was given."""
+        assert self._db.in_transaction, "writing needs a transaction"
+        return self._db.execute(sql, values)
+
+    def write_all(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run a statement for each of some rows inside a transaction."""
+        assert self._db.in_transaction, "writing needs a transaction"
+        self._db.executemany(sql, rows)
+
+    def back_up(self, path: Path) -> None:
+        """Copy the last commit into a new database at `path`, on disk when this returns. Raises NoSpace."""
+        with self._named(), closing(sqlite3.connect(path)) as copy:
+            self._db.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")
+        durable.sync_file(path)
+        durable.sync_folder(path.parent)
+
+
+def _hash(path: Path) -> str:
+    return blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
+
+
+def _remote(folder: Path) -> str | None:
+    """The kind of network filesystem that a folder is on, by the longest mount point above it."""
+    place = os.path.realpath(folder)
+    with suppress(OSError):
+        points = [line.split()[1:3] for line in os.fsdecode(MOUNTS.read_bytes()).splitlines()]
+        # The system writes blanks in names as \040.
+        named = [(point.encode("latin-1", "surrogateescape").decode("unicode_escape"), kind) for point, kind in points]
+        above = [(len(point), kind) for point, kind in named if place == point or place.startswith(point.rstrip("/") + "/")]
+        if above and (kind := max(above)[1]) in REMOTE:
+            return kind
+    return None
