@@ -27,6 +27,7 @@ WRITE_WAIT = 60.0  # seconds to wait for the milliseconds that another writer's 
 # Filesystems on which SQLite's log does not work: its index is shared memory, which two machines do not share.
 REMOTE = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs"}
 HEAL = "restore the store from a backup, or see `neardup check` and `neardup repair`"
+SEALED_SINCE = 2  # the version that brought generations
 MOUNTS = Path("/proc/self/mounts")
 
 Migration = Callable[[sqlite3.Connection], None]
@@ -78,9 +79,7 @@ class Database:
         seal = self._verified()
         self._db = self._connect()
         try:
-            self._prepare(write)
-            if seal and self.generation() < seal.generation:
-                raise StoreDamaged(f"{path} lost its last commits: {self._log} is damaged or was removed; {HEAL}")
+            self._prepare(write, seal)
         except BaseException:
             self._db.close()
             raise
@@ -96,7 +95,7 @@ class Database:
         except sqlite3.Error as error:
             raise StoreError(f"{self.path} cannot be opened: {error}; check the folder's permissions") from error
 
-    def _prepare(self, write: bool) -> None:
+    def _prepare(self, write: bool, seal: Seal | None) -> None:
         try:
             self._db.execute("PRAGMA foreign_keys = ON")
             version = self._version()
@@ -107,7 +106,11 @@ class Database:
         except sqlite3.OperationalError as error:
             raise StoreError(f"{self.path} cannot be read: {error}; check the folder's permissions") from error
         except sqlite3.DatabaseError as error:
+            if seal:
+                raise StoreDamaged(f"{self.path} is damaged ({error}); {HEAL}") from error
             raise StoreVersion(f"{self.path} is no neardup store ({error}); name another folder with --store") from error
+        if seal and (self.generation() if version >= SEALED_SINCE else 0) < seal.generation:
+            raise StoreDamaged(f"{self.path} lost its last commits: {self._log} is damaged or was removed; {HEAL}")
         if write and version < len(self._migrations):
             with self.transaction():
                 for number in range(self._version(), len(self._migrations)):

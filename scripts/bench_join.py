@@ -1,9 +1,12 @@
-"""How fast the join of a whole library is, against FAISS's own range search, on vectors of two kinds; that both find the same is checked.
+"""How fast the join of a whole library is, against FAISS's own range search, and how its cost grows, on vectors of two kinds.
 
     python scripts/bench_join.py --rows 100000 --dim 512 256
+    python scripts/bench_join.py --grow 50000 100000 200000 400000 1000000 --dim 256
 
-Baseline: IndexFlatIP.range_search of all rows against all, in blocks of 4,096 queries, on all cores. Ours: indexes.join.pairs over a
-segment. Both in turn, the medians of --repeat runs; ratios are what to quote.
+The first compares with IndexFlatIP.range_search of all rows against all, in blocks of 4,096 queries, on all cores: in turn, medians of
+--repeat runs, and the pairs of both must be equal. The second times both ways of the join, the exact one on a measured 5 % of its blocks
+where the library is large, fits cost = rows ** exponent, and prints the recall that the join by buckets measured of itself, beside the
+share of the planted pairs that it found.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ import argparse
 import os
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from statistics import median
 
@@ -19,7 +25,12 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes import join, segments
+from indexes import buckets, join, segments
+from indexes.catalog import Frontier
+from indexes.join import BLOCK, Prefix, Shelf
+
+SHARE = 20  # of the blocks of a large exact join, one in so many is measured
+LARGE = 150_000
 
 KINDS = {"isotropic": 0.75, "CLIP-like": 0.90}
 
@@ -72,42 +83,110 @@ def by_faiss(stored: NDArray[np.float16], least: float) -> set[tuple[int, int]]:
     return found
 
 
+@contextmanager
+def shelf_of(kind: str, rows: int, dim: int) -> Iterator[tuple[Shelf, NDArray[np.float16], int]]:
+    """A shelf of one segment with ids from 1, its vectors, and its bytes on disk."""
+    with tempfile.TemporaryDirectory() as name:
+        made = vectors(kind, rows, dim).astype(np.float16)
+        row = segments.write(Path(name), Path(name), [(np.arange(1, rows + 1), made)])
+        del made
+        segment = segments.Segment(Path(name), row, dim)
+        yield Shelf([segment]), segment.vectors, row.size
+
+
+def compare(rows: int, dims: list[int], repeat: int) -> None:
+    """Ours beside FAISS's."""
+    print(f"{rows:,} rows, {os.cpu_count()} cores, medians of {repeat}\n")
+    print("| vectors | dim | threshold | pairs | prefix | FAISS s | ours s | FAISS / ours | memory beside the vectors |")
+    print("| --- | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: |")
+    for dim in dims:
+        for kind, least in KINDS.items():
+            with shelf_of(kind, rows, dim) as (shelf, stored, _):
+                theirs, ours, memory = [], [], 0
+                for _ in range(repeat):
+                    began, before = time.perf_counter(), peak_private()
+                    prefix = join.choose_prefix(join.sample(shelf), least)
+                    parts = []
+                    for step in join.pairs(shelf, Frontier(least), prefix):
+                        parts.append(step.found)
+                        memory = max(memory, peak_private() - before)
+                    ours.append(time.perf_counter() - began)
+                    found = {pair for part in parts for pair in zip((part.left - 1).tolist(), (part.right - 1).tolist(), strict=True)}
+                    began = time.perf_counter()
+                    expected = by_faiss(stored, least)
+                    theirs.append(time.perf_counter() - began)
+                    assert found == expected, f"{len(found ^ expected)} pairs differ"
+                a, b = median(theirs), median(ours)
+                about = f"| {kind} | {dim} | {least} | {len(found):,} | {prefix.name} |"
+                print(f"{about} {a:.1f} | {b:.1f} | {a / b:.1f} | {memory / 1e6:.0f} MB |", flush=True)
+
+
+def exact_seconds(shelf: Shelf, least: float, prefix: Prefix) -> float:
+    """The time of an exact join, or what one in SHARE of its rows of blocks say of it."""
+    blocks = -(-len(shelf.ids) // BLOCK)
+    step = SHARE if len(shelf.ids) > LARGE else 1
+    spent, pairs = 0.0, 0
+    if step == 1:
+        began = time.perf_counter()
+        for _ in join.pairs(shelf, Frontier(least), prefix):
+            pass
+        return time.perf_counter() - began
+    for later in range(step // 2, blocks, step):
+        began = time.perf_counter()
+        through = int(shelf.ids[later * BLOCK - 1])
+        for _ in islice(join.pairs(shelf, Frontier(least, through), prefix), later + 1):
+            pass
+        spent += time.perf_counter() - began
+        start, stop = later * BLOCK, min((later + 1) * BLOCK, len(shelf.ids))
+        pairs += join.count_pairs(stop, start)
+    return spent * join.count_pairs(len(shelf.ids)) / pairs
+
+
+def grow(sizes: list[int], dim: int) -> None:
+    """Both ways at several sizes."""
+    print(f"{dim} dimensions, {os.cpu_count()} cores; exact beyond {LARGE:,} rows: one in {SHARE} rows of its blocks measured\n")
+    print("| vectors | rows | exact s | buckets s | pairs | recall, sampled | at least (95 %) | lists, visited | memory beside | disk |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for kind, least in KINDS.items():
+        taken: dict[str, list[float]] = {"exact": [], "buckets": []}
+        for rows in sizes:
+            with shelf_of(kind, rows, dim) as (shelf, _, size):
+                prefix = join.choose_prefix(join.sample(shelf), least)
+                exact = exact_seconds(shelf, least, prefix)
+                began, before, memory, found = time.perf_counter(), peak_private(), 0, 0
+                recall = None
+                for step in buckets.pairs(shelf, Frontier(least), prefix):
+                    memory = max(memory, peak_private() - before)
+                    found += len(step.found.left)
+                    recall = step.recall
+                by_buckets = time.perf_counter() - began
+                taken["exact"].append(exact)
+                taken["buckets"].append(by_buckets)
+                assert recall is not None
+                print(
+                    f"| {kind} {least} | {rows:,} | {exact:.1f} | {by_buckets:.1f} | {found:,} | {recall.found:,} of {recall.sampled:,} |"
+                    f" {recall.at_least:.4f} | {recall.lists:,}, {recall.visited} | {memory / 1e6:.0f} MB |"
+                    f" {size / (2 * dim * rows):.3f} x 2 d n |",
+                    flush=True,
+                )
+        for way, seconds in taken.items():
+            whole, last = (np.polyfit(np.log(sizes[start:]), np.log(seconds[start:]), 1)[0] for start in (0, -3))
+            print(f"\n{kind}, {way}: rows ** {whole:.2f}, over the last three sizes {last:.2f}", flush=True)
+        print()
+
+
 def main() -> None:
-    """Print a row for each kind and dimension."""
+    """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--dim", type=int, nargs="+", default=[512, 256])
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--grow", type=int, nargs="+", default=[])
     given = parser.parse_args()
-    print(f"{given.rows:,} rows, {os.cpu_count()} cores, medians of {given.repeat}\n")
-    print("| vectors | dim | threshold | pairs | prefix | FAISS s | ours s | FAISS / ours | memory beside the vectors |")
-    print("| --- | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: |")
-    for dim in given.dim:
-        for kind, least in KINDS.items():
-            with tempfile.TemporaryDirectory() as name:
-                made = vectors(kind, given.rows, dim)
-                row = segments.write(Path(name), Path(name), np.arange(given.rows), made)
-                del made
-                segment = segments.Segment(Path(name), row, dim)
-                theirs, ours, memory = [], [], 0
-                for _ in range(given.repeat):
-                    began, before = time.perf_counter(), peak_private()
-                    parts = []
-                    for part in join.pairs([segment], segment.ids, least):
-                        parts.append(part)
-                        memory = max(memory, peak_private() - before)
-                    ours.append(time.perf_counter() - began)
-                    found = {pair for part in parts for pair in zip(part.left.tolist(), part.right.tolist(), strict=True)}
-                    began = time.perf_counter()
-                    expected = by_faiss(segment.vectors, least)
-                    theirs.append(time.perf_counter() - began)
-                    assert found == expected, f"{len(found ^ expected)} pairs differ"
-                prefix = join.choose_prefix(segment.vectors[:: max(1, given.rows // (join.AXES_SAMPLE + join.SAMPLE))], least).name
-                a, b = median(theirs), median(ours)
-                print(
-                    f"| {kind} | {dim} | {least} | {len(found):,} | {prefix} | {a:.1f} | {b:.1f} | {a / b:.1f} | {memory / 1e6:.0f} MB |",
-                    flush=True,
-                )
+    if given.grow:
+        grow(given.grow, given.dim[-1])
+    else:
+        compare(given.rows, given.dim, given.repeat)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,260 @@
+"""Kills, full disks, damaged bytes, races: nothing that was committed is lost, nothing wrong is answered, and damage is named."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from indexes import Store, StoreDamaged, StoreLocked, StoreVersion, check, database, durable, repair, segments
+from tests import nightly
+from tests.conftest import batch_of
+
+Held = tuple[set[bytes], dict[frozenset[bytes], float]]  # what nightly.contents() tells
+
+BESIDE = 60.0  # seconds that a writer and its readers work side by side
+
+forks = multiprocessing.get_context("forkserver")  # from a process that never ran a thread pool: cheap, and safe
+forks.set_forkserver_preload(["tests.nightly", "faiss"])
+
+
+def ran(work: Callable[..., None], *given: Any) -> int:
+    """Run a function in a process of its own; minus the signal, or the exit code."""
+    process = forks.Process(target=work, args=given)
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Held]:
+    """A store that nothing disturbed, closed, and what it holds."""
+    folder = tmp_path_factory.mktemp("whole") / "store"
+    assert ran(nightly.nights, folder) == 0
+    with Store(folder) as store:
+        held = nightly.contents(store)
+    assert len(held[0]) == nightly.NIGHTS * nightly.NEW - len(nightly.GONE)
+    assert len(held[1]) > 50
+    return folder, held
+
+
+def assert_goes_on(folder: Path, held: Held) -> None:
+    """After a process died, the store is sound, and a run that is not disturbed ends where one that never was did."""
+    if (folder / "catalog.db").exists() and (folder / "catalog.db").stat().st_size:
+        try:
+            Store(folder).close()
+        except Exception as error:
+            assert "empty store" in str(error)
+        else:
+            assert check(folder, data=True) == []
+    assert ran(nightly.nights, folder) == 0
+    assert check(folder, data=True) == []
+    with Store(folder) as store:
+        assert nightly.contents(store) == held
+    assert not list((folder / "tmp").iterdir())
+    with Store(folder) as store:
+        named = {f"{row.blake3}{segments.SUFFIX}" for row in store.catalog.segments()}
+    assert {file.name for file in (folder / "segments").iterdir()} == named
+
+
+@pytest.mark.parametrize("time_", [1, 2, 3])
+@pytest.mark.parametrize("failpoint", [name for name in durable.FAILPOINTS if not name.startswith("repair")])
+def test_kill_at_every_failpoint(tmp_path: Path, whole: tuple[Path, Held], failpoint: str, time_: int) -> None:
+    folder = tmp_path / "store"
+    assert ran(nightly.killed_at, folder, f"{failpoint}:{time_}") == -signal.SIGKILL
+    assert_goes_on(folder, whole[1])
+
+
+def test_kill_at_random_moments(tmp_path: Path, whole: tuple[Path, Held]) -> None:
+    began = time.monotonic()
+    assert ran(nightly.nights, tmp_path / "undisturbed") == 0
+    length = time.monotonic() - began
+    rng = random.Random(0)
+    killed = 0
+    for number in range(100):
+        folder = tmp_path / str(number)
+        process = forks.Process(target=nightly.nights, args=(folder,))
+        process.start()
+        process.join(rng.uniform(0.0, length))
+        process.kill()
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
+        if folder.exists():
+            assert_goes_on(folder, whole[1])
+        shutil.rmtree(folder, ignore_errors=True)
+    assert killed > 50
+
+
+def test_a_full_disk_at_any_size(tmp_path: Path, whole: tuple[Path, Held]) -> None:
+    met = 0
+    for number in range(32):
+        folder = tmp_path / str(number)
+        code = ran(nightly.on_a_small_disk, folder, 1024 + number * 9000)
+        assert code in (0, nightly.FULL_DISK)
+        met += code == nightly.FULL_DISK
+        assert_goes_on(folder, whole[1])
+        shutil.rmtree(folder)
+    assert met > 10
+
+
+@pytest.mark.parametrize("kind", ["catalog.db", "catalog.seal", "segment"])
+def test_damage_in_any_place_is_found(tmp_path: Path, whole: tuple[Path, Held], kind: str) -> None:
+    folder = tmp_path / "store"
+    shutil.copytree(whole[0], folder)
+    (segment,) = (folder / "segments").iterdir()
+    path = segment if kind == "segment" else folder / kind
+    for damaged in _damaged(path, 1000):
+        found = check(folder)
+        assert [finding.place for finding in found] == [os.fspath(path)], damaged
+        if kind != "catalog.seal":
+            with pytest.raises((StoreDamaged, StoreVersion)), Store(folder) as store:
+                store.within(nightly.ROWS[:1], 0.5)
+    assert check(folder, data=True) == []
+
+
+def test_damage_in_any_place_of_the_log_is_found(tmp_path: Path) -> None:
+    """A killed process leaves the last commits in SQLite's log, which SQLite takes for shorter when it is damaged."""
+    folder = tmp_path / "store"
+    assert ran(nightly.killed_at, folder, "commit sealed:40") == -signal.SIGKILL
+    log = folder / "catalog.db-wal"
+    (folder / "catalog.db-shm").unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "access", lambda *_: True)
+        for damaged in _damaged(log, 1000):
+            found = check(folder)
+            assert [finding.place for finding in found] == [os.fspath(folder / "catalog.db")], damaged
+            assert str(log) in found[0].what, damaged
+            (folder / "catalog.db-shm").unlink(missing_ok=True)
+    content = log.read_bytes()
+    log.unlink()
+    with pytest.raises(StoreDamaged, match="lost its last commits"):
+        Store(folder)
+    log.write_bytes(content)
+    assert check(folder, data=True) == []
+
+
+def test_decay_that_no_time_stamp_shows_is_found_by_reading(
+    tmp_path: Path, whole: tuple[Path, Held], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "store"
+    shutil.copytree(whole[0], folder)
+    (segment,) = (folder / "segments").iterdir()
+    monkeypatch.setattr(database.Seal, "of", lambda *_: True)
+    monkeypatch.setattr(segments, "is_noted", lambda *_: True)
+    for path in (folder / "catalog.db", segment):
+        for damaged in _damaged(path, 100):
+            assert [finding.place for finding in check(folder, data=True)] == [os.fspath(path)], damaged
+
+
+def _damaged(path: Path, places: int) -> Iterator[tuple[str, int]]:
+    """Damage a file in many places, one after the other: cut short, or one bit another one; it is whole again at the end."""
+    sound = path.read_bytes()
+    rng = random.Random(1)
+    for number in range(places):
+        place = rng.randrange(len(sound))
+        if number % 2:
+            content = bytearray(sound)
+            content[place] ^= 1 << rng.randrange(8)
+            path.write_bytes(content)
+        else:
+            path.write_bytes(sound[:place])
+        yield ("bit" if number % 2 else "cut", place)
+    path.write_bytes(sound)
+
+
+def test_twenty_writers_take_turns(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    racing = [forks.Process(target=nightly.add_alone, args=(folder, number)) for number in range(20)]
+    for process in racing:
+        process.start()
+    for process in racing:
+        process.join()
+    assert [process.exitcode for process in racing] == [0] * 20
+    assert check(folder, data=True) == []
+    with Store(folder, write=True) as store, store.exclusive():
+        assert store.catalog.counts().files == 100
+        with Store(folder, write=True) as other, pytest.raises(StoreLocked, match=str(os.getpid())), other.exclusive():
+            pass
+
+
+def test_readers_beside_a_writer_that_compacts(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    nightly.add_alone(folder, 0)
+    writer = forks.Process(target=nightly.write_for_ever, args=(folder,))
+    readers = [forks.Process(target=nightly.read_until, args=(folder, time.monotonic() + BESIDE)) for _ in range(4)]
+    for process in (writer, *readers):
+        process.start()
+    for process in readers:
+        process.join()
+    assert writer.is_alive()
+    writer.kill()
+    writer.join()
+    assert [process.exitcode for process in readers] == [0] * 4
+    assert check(folder, data=True) == []
+
+
+@pytest.mark.parametrize("failpoint", [None, "repair saved", "repair committed"])
+def test_repair_sets_a_damaged_segment_aside(tmp_path: Path, whole: tuple[Path, Held], failpoint: str | None) -> None:
+    folder = tmp_path / "store"
+    shutil.copytree(whole[0], folder)
+    (segment,) = (folder / "segments").iterdir()
+    bad = bytearray(segment.read_bytes())
+    bad[1000] ^= 1
+    segment.write_bytes(bad)
+    if failpoint:
+        assert ran(_repair_killed, folder, failpoint) == -signal.SIGKILL
+    found, done = repair(folder, data=True)
+    if failpoint == "repair committed":
+        assert not found
+    else:
+        assert done is not None
+        assert done.backup.exists()
+        assert (done.quarantine / segment.name).read_bytes() == bad
+        assert done.lost == nightly.NIGHTS * nightly.NEW - len(nightly.GONE)
+    assert check(folder, data=True) == []
+    with Store(folder, write=True) as store, store.exclusive():
+        hashes, pairs = nightly.contents(store)
+        assert (hashes, pairs) == (whole[1][0], {})  # no photo is forgotten, no pair invented
+        numbers = [number for number in range(nightly.NIGHTS * nightly.NEW) if number not in nightly.GONE]
+        assert not store.has(list(hashes))  # all are to be embedded again
+        store.add(batch_of(numbers, nightly.ROWS))
+        for _ in store.join():
+            pass
+    assert ran(nightly.nights, folder) == 0
+    with Store(folder) as store:
+        assert nightly.contents(store) == whole[1]
+    assert check(folder, data=True) == []
+
+
+def _repair_killed(folder: Path, failpoint: str) -> None:
+    os.environ["NEARDUP_FAILPOINT"] = failpoint
+    repair(folder, data=True)
+
+
+def test_repair_of_a_damaged_catalog_keeps_everything_and_starts_anew(tmp_path: Path, whole: tuple[Path, Held]) -> None:
+    folder = tmp_path / "store"
+    shutil.copytree(whole[0], folder)
+    catalog = folder / "catalog.db"
+    bad = bytearray(catalog.read_bytes())
+    bad[5000] ^= 1
+    catalog.write_bytes(bad)
+    (segment,) = (folder / "segments").iterdir()
+    found, done = repair(folder)
+    assert [finding.place for finding in found] == [os.fspath(catalog)]
+    assert done is not None
+    assert done.backup.read_bytes() == bad
+    assert (done.quarantine / segment.name).exists()
+    assert done.model == "test"
+    assert check(folder, data=True) == []
+    assert ran(nightly.nights, folder) == 0
+    with Store(folder) as store:
+        assert nightly.contents(store) == whole[1]
