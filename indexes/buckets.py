@@ -143,7 +143,8 @@ class _Sample:
         self._work, self._middles, self._pool = work, middles, pool
         rows = len(work.shelf.ids)
         self._order = work.old + rng.permutation(rows - work.old)  # at least one of a new pair is new
-        self._most = max(2 * ASKED, int(MOST_SAMPLED * len(self._order)))
+        self._chunk = min(ASKED, -(-len(self._order) // 16))
+        self._most = MOST_SAMPLED * len(self._order)
         self._asked = np.zeros(rows, dtype=bool)
         self._next = 0
         self.left, self.right, self.score = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)  # ids
@@ -157,8 +158,8 @@ class _Sample:
     def until(self, wanted: int) -> Iterator[float]:
         """Ask more rows until there are so many pairs; the share that is there, or of the rows that may be asked, if that is more."""
         while len(self.needed) < wanted and not self.ended and not (wanted == PILOT and 4 * self._next >= self._most):
-            some = self._order[self._next : self._next + ASKED]
-            self._next += ASKED
+            some = self._order[self._next : self._next + self._chunk]
+            self._next += self._chunk
             self._ask(np.sort(some))
             yield min(1.0, max(len(self.needed) / (PILOT + SAMPLED), self._next / self._most))
 

@@ -354,13 +354,19 @@ class Store:
         vectors = count
         while True:
             parts = []
+            unasked = np.full(len(asked), -np.inf)  # the best score that a vector which was not looked at may have
             for segment in mapped:
                 found = segments.nearest(asked, segment, vectors)
                 parts.append(Scored(found.left, segment.ids[found.right], found.score))
+                if vectors < len(segment.ids):
+                    least = np.full(len(asked), np.inf)
+                    np.minimum.at(least, found.left, found.score)
+                    unasked = np.maximum(unasked, least)
             images = self._as_images(joined(parts))
             place = np.arange(len(images.left)) - np.searchsorted(images.left, images.left)
-            enough = (np.bincount(images.left, minlength=len(asked)) >= count).all()
-            if enough or vectors >= max((len(segment.ids) for segment in mapped), default=0):
+            last = np.full(len(asked), -np.inf)
+            last[images.left[place == count - 1]] = images.score[place == count - 1]
+            if (last >= unasked).all():
                 keep = place < count
                 return Scored(images.left[keep], images.right[keep], images.score[keep])
             vectors *= 8  # some of those found are in no file any more
