@@ -1,6 +1,6 @@
 """What is on disk and how it is searched: unit vectors in FAISS inner-product segments, the truth in one SQLite catalog."""
 
-from indexes.catalog import File, Image, Known, Root, SegmentRow, Space, Stat
+from indexes.catalog import File, Image, Known, Root, Space, Stat
 from indexes.compact import Compaction
 from indexes.damage import Finding, Repair
 from indexes.errors import BadVector, NoSpace, SpaceMismatch, StoreDamaged, StoreError, StoreLocked, StoreMissing, StoreVersion
@@ -8,6 +8,7 @@ from indexes.join import Recall
 from indexes.plan import Plan, Way
 from indexes.segments import Scored, cosines
 from indexes.store import Batch, Joining, Store, check, repair
+from indexes.vectors import SegmentRow
 
 __all__ = [
     "BadVector",

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from indexes import segments
-from indexes.catalog import Frontier, Ids
 from indexes.join import BLOCK, TILE, Prefix, Recall, Shelf, Step, decided, proposed
 from indexes.segments import Scored, joined
+from indexes.vectors import Frontier, Ids
 
 RECALL = 0.999  # share of the pairs that must be found, with 95 % confidence: no miss among 3,000, one among 4,700
 # Measured on 200,000 isotropic vectors at .75, for a recall of .9995 with 2,048 lists: one partition needs 132 visits, two need 17 each,

@@ -15,10 +15,11 @@ from urllib.parse import quote
 import numpy as np
 
 from indexes import durable, segments
-from indexes.catalog import Catalog, Root, SegmentRow
+from indexes.catalog import Catalog, Root
 from indexes.errors import StoreDamaged
 from indexes.join import Shelf
 from indexes.segments import Segment, cosines
+from indexes.vectors import SegmentRow
 
 BLOCK = 1 << 16  # vectors, or edges, that are looked at together
 CATALOG = ("catalog.db", "catalog.db-wal", "catalog.db-shm", "catalog.seal")

@@ -12,8 +12,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from indexes import buckets, join
-from indexes.catalog import Frontier
 from indexes.join import BLOCK, TILE, Prefix, Shelf, Step
+from indexes.vectors import Frontier
 
 PATIENCE = 120.0  # seconds that an exact join may take before buckets are asked
 EDGES = 100  # pairs kept for each vector, about: a library of one theme has most of its pairs above a low floor

@@ -17,9 +17,9 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from indexes import durable
-from indexes.catalog import Ids, SegmentRow
 from indexes.database import HEAL
 from indexes.errors import BadVector, StoreDamaged, StoreError
+from indexes.vectors import Ids, SegmentRow
 
 SUFFIX = ".faiss"
 # FAISS multiplies what is stored: a row may be off length 1 by LENGTH, and float16 rounds each number by up to 2^-11 of itself, so a

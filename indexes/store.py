@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 from indexes import compact, damage, durable, segments
 from indexes import plan as planning
-from indexes.catalog import Catalog, File, Frontier, Ids, Image, Root, SegmentRow, Space
+from indexes.catalog import Catalog, File, Image, Root, Space
 from indexes.compact import Compaction
 from indexes.damage import Finding, Repair
 from indexes.errors import BadVector, SpaceMismatch, StoreDamaged, StoreError
 from indexes.join import Recall, Shelf
 from indexes.plan import Plan, Way
 from indexes.segments import Scored, Segment, Vectors, joined
+from indexes.vectors import Frontier, Ids, SegmentRow
 
 # What a store that was cut off while it was made, or that lost its catalog, may hold.
 OWN = {"segments", "tmp", "thumbs", "backup", "quarantine", "ingest.lock", "write.lock", "readers.lock", "catalog.seal"}

@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes import buckets, join, segments
-from indexes.catalog import Frontier
 from indexes.join import BLOCK, Prefix, Shelf
+from indexes.vectors import Frontier
 
 SHARE = 20  # of the blocks of a large exact join, one in so many is measured
 LARGE = 150_000

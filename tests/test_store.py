@@ -31,7 +31,7 @@ from indexes import (
     segments,
 )
 from indexes import Store as OpenStore
-from indexes.catalog import Frontier
+from indexes.vectors import Frontier
 from tests.conftest import SPACE, batch_of, name_of, unit_rows
 
 
