@@ -49,8 +49,10 @@ class Repair:
 def findings(folder: Path, catalog: Catalog, *, data: bool) -> Iterator[Finding]:
     """Everything that is wrong with a store that could be opened; with `data`, every byte is read and every score computed again."""
     seal = catalog.path.with_suffix(".seal")
-    if os.path.lexists(seal) and catalog.seal() is None:
-        yield Finding(os.fspath(seal), "is not what was written; the next ingest makes it anew")
+    # The first commit is visible a moment before there is a seal.
+    if catalog.seal() is None and (os.path.lexists(seal) or catalog.generation() > 1):
+        wrong = "is not what was written" if os.path.lexists(seal) else "is missing"
+        yield Finding(os.fspath(seal), f"{wrong}; the next ingest makes it anew")
     if data:
         try:
             catalog.verify()
@@ -69,26 +71,29 @@ def findings(folder: Path, catalog: Catalog, *, data: bool) -> Iterator[Finding]
                 sound.append(_sound(folder / "segments", row, bound[0].dim if bound else 0, catalog, data=data))
             except StoreDamaged as error:
                 yield Finding(os.fspath(folder / "segments" / f"{row.blake3}{segments.SUFFIX}"), str(error), row)
-        for place, sql, what in _RULES:
-            if wrong := catalog.rows(sql)[0][0]:
+        for place, wrong_rows, what in _RULES:
+            if wrong := catalog.rows(f"SELECT count(*) FROM {wrong_rows}")[0][0]:
                 yield Finding(place, f"{wrong:,} {what}")
         if data and len(sound) == len(rows):
             yield from _wrong_edges(catalog, Shelf(sound))
 
 
+_HOMELESS = "NOT EXISTS (SELECT 1 FROM segments WHERE vectors.id BETWEEN first AND last)"
 _RULES = (
-    ("images", "SELECT count(*) FROM images WHERE vector NOT IN (SELECT id FROM vectors)", "images name a vector that is not there"),
-    ("files", "SELECT count(*) FROM files WHERE image NOT IN (SELECT id FROM images)", "files name an image that is not there"),
+    ("vectors", f"vectors WHERE {_HOMELESS}", "vectors are in no segment"),
+    ("images", "images WHERE vector IS NOT NULL AND vector NOT IN (SELECT id FROM vectors)", "images name a vector that is not there"),
+    ("files", "files WHERE image IS NOT NULL AND image NOT IN (SELECT id FROM images)", "files name an image that is not there"),
     (
         "edges",
-        "SELECT count(*) FROM edges WHERE left NOT IN (SELECT id FROM vectors) OR right NOT IN (SELECT id FROM vectors)",
+        "edges WHERE left NOT IN (SELECT id FROM vectors) OR right NOT IN (SELECT id FROM vectors)",
         "pairs name a vector that is not there",
     ),
-    (
-        "vectors",
-        "SELECT count(*) FROM vectors WHERE NOT EXISTS (SELECT 1 FROM segments WHERE vectors.id BETWEEN first AND last)",
-        "vectors are in no segment",
-    ),
+)
+# What makes the rules hold again, in this order; the pairs are dropped, and found again. A file that is forgotten comes back as a new one.
+_CURES = (
+    f"UPDATE images SET vector = NULL WHERE vector NOT IN (SELECT id FROM vectors WHERE NOT {_HOMELESS})",
+    f"DELETE FROM vectors WHERE {_HOMELESS}",
+    "DELETE FROM files WHERE image NOT IN (SELECT id FROM images)",
 )
 
 
@@ -131,13 +136,15 @@ def set_aside(folder: Path, catalog: Catalog, damaged: Sequence[Finding]) -> Rep
     """Go on without what is damaged: segments are moved to quarantine, their images wait to be embedded again, pairs are found again."""
     backup = save(folder, catalog)
     rows = {finding.segment.blake3: finding.segment for finding in damaged if finding.segment}
-    before = len(catalog.unembedded())
+    before = _to_embed(catalog)
     with catalog.transaction():
         for row in rows.values():
             catalog.lose_vectors(row.first, row.last)
         catalog.remove_segments(rows)
         if any(finding.segment is None for finding in damaged):
             catalog.drop_edges()
+            for cure in _CURES:
+                catalog.write(cure)
     durable.reach("repair committed")
     quarantine = folder / "quarantine"
     quarantine.mkdir(mode=0o700, exist_ok=True)
@@ -145,7 +152,11 @@ def set_aside(folder: Path, catalog: Catalog, damaged: Sequence[Finding]) -> Rep
         with suppress(FileNotFoundError):
             (folder / "segments" / f"{name}{segments.SUFFIX}").replace(quarantine / f"{name}{segments.SUFFIX}")
     durable.sync_folder(quarantine)
-    return Repair(backup, quarantine, len(catalog.unembedded()) - before)
+    return Repair(backup, quarantine, _to_embed(catalog) - before)
+
+
+def _to_embed(catalog: Catalog) -> int:
+    return len(catalog.unembedded().intersection(catalog.live()))
 
 
 def start_anew(folder: Path) -> tuple[Repair, list[Root]]:

@@ -7,8 +7,10 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -258,3 +260,26 @@ def test_repair_of_a_damaged_catalog_keeps_everything_and_starts_anew(tmp_path: 
     assert ran(nightly.nights, folder) == 0
     with Store(folder) as store:
         assert nightly.contents(store) == whole[1]
+
+
+def test_repair_makes_a_catalog_that_was_edited_by_hand_consistent_again(tmp_path: Path, whole: tuple[Path, Held]) -> None:
+    folder = tmp_path / "store"
+    shutil.copytree(whole[0], folder)
+    (folder / "catalog.seal").unlink()  # with it, the edits would be found before anything is asked
+    with closing(sqlite3.connect(folder / "catalog.db")) as edited:
+        edited.execute("UPDATE images SET vector = 9999 WHERE id = (SELECT image FROM files WHERE path = CAST('/p/0' AS BLOB))")
+        edited.execute("UPDATE files SET image = 9999 WHERE path = CAST('/p/1' AS BLOB)")
+        edited.execute("INSERT INTO vectors (id, code) VALUES (8888, 1)")
+        edited.execute("INSERT INTO edges VALUES (1, 7777, 0.9)")
+        edited.commit()
+    assert {finding.place for finding in check(folder)} == {os.fspath(folder / "catalog.seal"), "images", "files", "vectors", "edges"}
+    _, done = repair(folder)
+    assert done is not None
+    assert done.lost == 1
+    assert check(folder, data=True) == []
+    with Store(folder, write=True) as store, store.exclusive():
+        store.add(batch_of([0, 1], nightly.ROWS))
+        for _ in store.join():
+            pass
+        assert nightly.contents(store) == whole[1]
+    assert check(folder, data=True) == []
