@@ -196,6 +196,83 @@ def test_a_damaged_segment_is_noticed_by_every_command_that_needs_it(run: Run, p
     assert run("ingest")[0] == 0
 
 
+def test_a_damaged_store_is_repaired_from_the_photos(run: Run, photos: Path, tmp_path: Path) -> None:
+    library = tmp_path / "library"
+    run("ingest", photos)
+    assert run("check", "--data", "--sample", "9")[:2] == (
+        0,
+        "5 photos embedded again, least cosine with the stored vector 1.00000\nthe store is sound\n",
+    )
+    assert run("repair")[:2] == run("repair", "--yes")[:2] == (0, "the store is sound\n")
+    answer = run("groups", "--json")
+    for name in ("segment", "catalog.db", "catalog.seal"):
+        path = next((library / "segments").iterdir()) if name == "segment" else library / name
+        damaged = bytearray(path.read_bytes())
+        damaged[len(damaged) // 2] ^= 1
+        path.write_bytes(damaged)
+        code, out, _ = run("check", "--json")
+        assert code == 4
+        assert [finding["place"] for finding in json.loads(out)["findings"]] == [str(path)]
+        code, out, err = run("repair")
+        assert code == 4
+        assert "nothing was changed" in err
+        assert path.read_bytes() == damaged
+        code, out, err = run("repair", "--yes")
+        assert code == 0, err
+        saved_as = re.search(r"catalog saved as (.*)", out)
+        assert saved_as
+        assert Path(saved_as[1]).exists()
+        assert f"; {0 if name == 'catalog.seal' else 5} pictures embedded" in err
+        if name != "catalog.seal":
+            assert bytes(damaged) in [file.read_bytes() for file in (library / "quarantine").rglob("*") if file.is_file()]
+        assert run("check", "--data")[:2] == (0, "the store is sound\n")
+        assert run("groups", "--json") == answer
+
+
+def test_what_cannot_be_embedded_again_is_named(run: Run, photos: Path, tmp_path: Path) -> None:
+    run("ingest", photos)
+    (segment,) = (tmp_path / "library" / "segments").iterdir()
+    segment.unlink()
+    (photos / "b.jpg").unlink()
+    (photos / "c.webp").write_bytes(b"no picture any more")
+    code, out, err = run("repair", "--yes")
+    assert code == 3
+    assert "5 pictures to embed again" in out
+    assert "c.webp" in err
+    assert run("check", "--data")[0] == 0
+    assert "a small.jpg" in run("groups")[1]
+
+
+def test_a_photo_that_gives_another_vector_now_is_named(run: Run, photos: Path, tmp_path: Path) -> None:
+    run("ingest", photos / "sub")
+    with Store(tmp_path / "library", write=True) as store, store.catalog.transaction():
+        known = store.catalog.known(str(photos / "sub" / "a.jpg"))
+        other = store.catalog.known(str(photos / "sub" / "a copy.png"))
+        assert known
+        assert other
+        vectors = store.catalog.vectors_of([known.image or 0, other.image or 0])
+        store.catalog.put_vector_of(known.image or 0, vectors[other.image or 0] or 0)
+    code, out, _ = run("check", "--sample", "9")
+    assert code == 4
+    assert re.search(r"a\.jpg: embedded again, its cosine with the stored vector is 0\.9\d+\n", out)
+
+
+def test_compact_merges_and_drops(run: Run, photos: Path, tmp_path: Path) -> None:
+    run("ingest", photos / "sub")
+    run("ingest", photos)
+    assert "2 segments" in run("status")[1]
+    (photos / "b.jpg").unlink()
+    run("ingest")
+    before = run("groups", "--json")
+    code, out, _ = run("compact")
+    assert code == 0
+    assert out.startswith("2 segments before, 1 now; 1 vector dropped, ")
+    assert run("groups", "--json") == before
+    assert json.loads(run("compact", "--json")[1]) == {"before": 1, "after": 1, "dropped": 0, "written": 0}
+    assert run("compact", "--store", tmp_path / "typo")[0] == 10
+    assert not (tmp_path / "typo").exists()
+
+
 def test_an_answer_says_when_the_last_ingest_did_not_finish(run: Run, photos: Path, tmp_path: Path) -> None:
     run("ingest", photos)
     assert "did not finish" not in run("groups")[2]
