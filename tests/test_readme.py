@@ -75,14 +75,19 @@ def test_open_clip_commands_reach_open_clip(desk: Path) -> None:
 
 
 def test_the_python_runs(desk: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    code = code.replace("/photos", str(desk / "PHOTOS"))
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=desk, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "DSC_0412.jpg" in done.stdout
-    assert "holiday.jpg [" in done.stdout
+    api, faiss_alone = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    said = []
+    for code in (api.replace("/photos", str(desk / "PHOTOS")), faiss_alone):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=desk, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout)
+    assert "DSC_0412.jpg" in said[0]
+    assert "holiday.jpg [" in said[0]
+    found = [line.split(" ", 1) for line in said[1].splitlines()]
+    assert {Path(path).name for _, path in found} == {"DSC_0412.jpg", "signed.jpg", "other.png"}
+    assert max(float(score) for score, _ in found) > 0.999
 
 
 def test_every_command_is_in_the_readme() -> None:
