@@ -58,7 +58,7 @@ def pairs(shelf: Shelf, frontier: Frontier, prefix: Prefix, *, threads: int | No
         while True:  # until enough lists are visited for pairs that did not choose how many
             for share in asking.until(wanted):
                 yield Step(frontier, _nothing(), int(500 * share), 1000)
-            visited = min(count, max(1, int(np.ceil(SLACK * asking.needed.max(initial=1)))))
+            visited = _enough(asking.needed, count)
             fitted = len(asking.needed)
             for share in asking.until(fitted + SAMPLED):
                 yield Step(frontier, _nothing(), int(500 * share), 1000)
@@ -67,6 +67,8 @@ def pairs(shelf: Shelf, frontier: Frontier, prefix: Prefix, *, threads: int | No
             if recall.at_least >= RECALL or asking.ended or visited == count:
                 break
             wanted = len(asking.needed)  # those that were missed choose now, others judge
+        if recall.at_least < RECALL:  # too few pairs to tell; more visits than the recall was measured with find no fewer
+            visited = _enough(asking.needed, count)
         missed = asking.needed > visited
         parts = [Scored(asking.left[missed], asking.right[missed], asking.score[missed])]
         yield Step(frontier, joined(parts), 500, 1000)  # they are pairs all the same
@@ -77,6 +79,11 @@ def pairs(shelf: Shelf, frontier: Frontier, prefix: Prefix, *, threads: int | No
                 yield Step(frontier, found, 500 + 500 * (number * count + done) // (PARTITIONS * count), 1000)
     through = int(shelf.ids[-1])
     yield Step(replace(frontier, through=through, until=0, earlier=0), _nothing(), 1000, 1000, recall)
+
+
+def _enough(needed: Ids, count: int) -> int:
+    """How many of `count` lists to visit, by what some pairs needed."""
+    return min(count, math.ceil(SLACK * int(needed.max(initial=1))))
 
 
 def _centres(shelf: Shelf, count: int, rng: np.random.Generator) -> NDArray[np.float32]:

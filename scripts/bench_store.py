@@ -91,7 +91,7 @@ def bench(rows: int, scratch: Path) -> None:
     embedder = load()
     space = replace(embedder.space, floor=KINDS[KIND], threshold=KINDS[KIND])
     folder = scratch / "store"
-    made = vectors(KIND, rows + NIGHTS * NIGHT, space.dim)
+    made, _ = vectors(KIND, rows + NIGHTS * NIGHT, space.dim)
     photo = scratch / "photo.jpg"
     Pillow.effect_mandelbrot((640, 480), (-2, -1, 1, 1), 100).convert("RGB").save(photo)
     with Store(folder, write=True) as store, store.exclusive():
