@@ -23,6 +23,10 @@ from indexes.errors import NoSpace, StoreDamaged, StoreError, StoreMissing, Stor
 
 APPLICATION = 0x6E647570  # "ndup", so that `file` and we can tell our database from another
 CHUNK = 500  # host parameters in one statement; SQLite's own limit is far higher, its planner's patience is not
+# Contents are known by hashes, which fall on pages at random: a commit writes as many pages as it has images, to the log and again to
+# the file. Measured on 300,000 images, bytes for each of 3,000 more: 27,050 with pages of 4,096 bytes, moved from the log every 1,000
+# pages; 23,050 moved once; 9,800 with pages of 1,024 bytes; 660 without any index by content.
+PAGE, LOG_PAGES = 1024, 1 << 14
 WRITE_WAIT = 60.0  # seconds to wait for the milliseconds that another writer's transaction takes
 # Filesystems on which SQLite's log does not work: its index is shared memory, which two machines do not share.
 REMOTE = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs"}
@@ -101,8 +105,10 @@ class Database:
             version = self._version()
             if write:
                 with durable.lock(self._write_lock, WRITE_WAIT):
+                    self._db.execute(f"PRAGMA page_size = {PAGE}")  # of a new file; one that has pages keeps them
                     self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = FULL")
+                self._db.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         except sqlite3.OperationalError as error:
             raise StoreError(f"{self.path} cannot be read: {error}; check the folder's permissions") from error
         except sqlite3.DatabaseError as error:
