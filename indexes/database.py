@@ -74,7 +74,10 @@ class Database:
         self._seal = path.with_suffix(".seal")
         self._log = path.with_name(path.name + "-wal")
         folder = path.parent
-        if not write and not os.path.lexists(path) and (os.access(folder, os.X_OK) or not os.path.lexists(folder)):
+        gone = not os.path.lexists(path) and (os.access(folder, os.X_OK) or not os.path.lexists(folder))
+        if gone and self._seal.exists():
+            raise StoreDamaged(f"{path} is gone, and what belongs to it is still there; {HEAL}")
+        if gone and not write:
             raise StoreMissing(f"there is no store in {folder}; make one with `neardup ingest FOLDER`, or name another with --store")
         if kind := _remote(folder):
             raise StoreError(

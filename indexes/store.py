@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
@@ -29,7 +29,7 @@ from indexes.segments import Scored, Segment, Vectors, joined
 from indexes.vectors import Frontier, Ids, SegmentRow
 
 # What a store that was cut off while it was made, or that lost its catalog, may hold.
-OWN = {"segments", "tmp", "thumbs", "backup", "quarantine", "ingest.lock", "write.lock", "readers.lock", "catalog.seal"}
+OWN = {"segments", "tmp", "thumbs", "backup", "quarantine", "ingest.lock", "write.lock", "readers.lock", *damage.CATALOG}
 COMMIT_SECONDS, COMMIT_PAIRS = 5.0, 1 << 20  # of a join: what a kill loses at most
 
 
@@ -468,8 +468,11 @@ def repair(folder: Path, *, data: bool = False) -> tuple[list[Finding], Repair |
     """Check a store and go on without what is damaged: nothing is deleted, and an ingest embeds again what lost its vector.
 
     The catalog is saved first. One that is damaged itself goes to quarantine with all segments, and only the roots are kept.
-    Returns what was found and what was done, None where there was nothing to do. Raises StoreLocked beside an ingest.
+    Returns what was found and what was done, None where there was nothing to do. Raises StoreMissing, StoreVersion, and StoreLocked beside
+    an ingest.
     """
+    with suppress(StoreDamaged):
+        Store(folder).close()  # where there is no store, no lock is made
     with durable.lock(folder / "ingest.lock"):
         found = check(folder, data=data)
         catalog = os.fspath(folder / "catalog.db")

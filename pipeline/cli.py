@@ -475,6 +475,9 @@ def repair(data: bool, yes: bool, store: Path) -> None:
         return
     _print(repair_text(done))
     with Store(store, write=True) as opened:
+        if not opened.catalog.roots():
+            _tell("neardup: which folders it held could not be read any more; name them again: neardup ingest FOLDER")
+            sys.exit(SKIPPED)
         coverage, _ = _ingest(opened, (), done.model, (), None, accept_missing=False, wait_lock=0.0)
         left = opened.catalog.files_of(opened.catalog.unembedded())
         for known in left:

@@ -145,11 +145,14 @@ def ingest_roots(roots: Sequence[Root], store: Store, embedder: Embedder, option
 
 @dataclass
 class _Seen:
-    """What a scan met: files to read, ids of known files, paths of those that changed, and folders that could not be listed."""
+    """What a scan met: files to read, ids of known files, paths of those that changed and of those that
+    are as they were but whose vector was lost, and folders that could not be listed.
+    """
 
     todo: list[SourceFile] = field(default_factory=list)
     known: set[int] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
+    lost: set[str] = field(default_factory=set)
     unreadable: list[str] = field(default_factory=list)
 
 
@@ -160,7 +163,7 @@ def _ingest(roots: Sequence[Root], store: Store, embedder: Embedder, options: In
 
     remembered = store.catalog.roots()
     losses = [find_loss(store, root, remembered, seen.known, seen.unreadable) for root in present]
-    writer = _Writer(store, embedder, options, coverage, seen.changed, losses)
+    writer = _Writer(store, embedder, options, coverage, seen, losses)
     if seen.todo:
         store.bind(embedder.space, embedder.name)
         yield Progress(0, len(seen.todo), coverage)
@@ -220,7 +223,9 @@ def _scan(roots: Sequence[Root], store: Store, seen: _Seen, coverage: Coverage) 
                 found_again[known.id] = found.stat.device
         else:
             seen.todo.append(found)
-            if known:
+            if known and known.image in lost and found.stat.unchanged(known.stat):
+                seen.lost.add(found.path)
+            elif known:
                 seen.changed.add(found.path)
         if coverage.seen % 500 == 0:
             yield Progress(coverage.seen, None, coverage)
@@ -266,11 +271,11 @@ class _Writer:
         embedder: Embedder,
         options: IngestOptions,
         coverage: Coverage,
-        changed: Collection[str],
+        seen: _Seen,
         losses: Sequence[Loss],
     ) -> None:
         self.moved: set[int] = set()  # files of `losses` whose content came under a new path
-        self._store, self._embedder, self._options, self._coverage, self._changed = store, embedder, options, coverage, changed
+        self._store, self._embedder, self._options, self._coverage, self._seen = store, embedder, options, coverage, seen
         self._asked = threading.Lock()
         self._claimed: set[bytes] = set()  # contents that a decode has been started for and that are not committed
         self._failed: dict[bytes, Failure] = {}
@@ -352,8 +357,10 @@ class _Writer:
         self._coverage.embedded += len(shown)
 
     def _file(self, source: SourceFile, hash_: bytes, moved: list[int] | None = None, vanished: list[int] | None = None) -> File:
-        """The file, counted as changed, moved or new; a move takes one of the files that `vanished` with the same content along."""
-        if source.path in self._changed:
+        """The file, counted as unchanged, changed, moved or new; a move takes one of those that `vanished` with its content along."""
+        if source.path in self._seen.lost:
+            self._coverage.unchanged += 1
+        elif source.path in self._seen.changed:
             self._coverage.changed += 1
         elif vanished and moved is not None:
             moved.append(vanished.pop())

@@ -287,6 +287,8 @@ def compaction_text(done: Compaction) -> str:
 def unfinished_text(store: Store) -> str | None:
     """What an answer must be read with, when the last ingest did not finish."""
     last = store.catalog.last_run()
-    if last is None or last.outcome == "complete":
+    if last is None:
+        return "the store is empty; `neardup ingest FOLDER` fills it"
+    if last.outcome == "complete":
         return None
     return "the last ingest is running or did not finish, so photos may be missing from this answer; `neardup ingest` goes on"

@@ -222,11 +222,33 @@ def test_a_damaged_store_is_repaired_from_the_photos(run: Run, photos: Path, tmp
         saved_as = re.search(r"catalog saved as (.*)", out)
         assert saved_as
         assert Path(saved_as[1]).exists()
-        assert f"; {0 if name == 'catalog.seal' else 5} pictures embedded" in err
+        embedded = 0 if name == "catalog.seal" else 5
+        assert f"; {embedded} pictures embedded" in err
+        assert ("6 new" if name == "catalog.db" else "6 unchanged") in err
         if name != "catalog.seal":
             assert bytes(damaged) in [file.read_bytes() for file in (library / "quarantine").rglob("*") if file.is_file()]
         assert run("check", "--data")[:2] == (0, "the store is sound\n")
         assert run("groups", "--json") == answer
+
+
+def test_a_catalog_that_is_gone_is_no_empty_store(run: Run, photos: Path, tmp_path: Path) -> None:
+    library = tmp_path / "library"
+    run("ingest", photos)
+    (segment,) = (library / "segments").iterdir()
+    (library / "catalog.db").unlink()
+    for command in (["groups"], ["ingest", photos], ["check"]):
+        code, out, err = run(*command)
+        assert code == 4
+        assert "is gone" in out + err
+    code, out, err = run("repair", "--yes")
+    assert code == 3
+    assert "name them again" in err
+    assert [file.name for file in (library / "quarantine").rglob("*.faiss")] == [segment.name]
+    code, out, err = run("groups")
+    assert (code, out) == (0, "no near-duplicates\n")
+    assert "the store is empty" in err
+    assert run("ingest", photos)[0] == 0
+    assert run("check", "--data")[0] == 0
 
 
 def test_what_cannot_be_embedded_again_is_named(run: Run, photos: Path, tmp_path: Path) -> None:
@@ -269,7 +291,8 @@ def test_compact_merges_and_drops(run: Run, photos: Path, tmp_path: Path) -> Non
     assert out.startswith("2 segments before, 1 now; 1 vector dropped, ")
     assert run("groups", "--json") == before
     assert json.loads(run("compact", "--json")[1]) == {"before": 1, "after": 1, "dropped": 0, "written": 0}
-    assert run("compact", "--store", tmp_path / "typo")[0] == 10
+    for command in (["compact"], ["check"], ["repair"], ["repair", "--yes"]):
+        assert run(*command, "--store", tmp_path / "typo")[0] == 10
     assert not (tmp_path / "typo").exists()
 
 
