@@ -8,7 +8,7 @@ from indexes.join import Recall
 from indexes.plan import Plan, Way
 from indexes.segments import Scored, cosines
 from indexes.store import Batch, Joining, Store, check, repair
-from indexes.vectors import SegmentRow
+from indexes.vectors import Frontier, SegmentRow
 
 __all__ = [
     "BadVector",
@@ -16,6 +16,7 @@ __all__ = [
     "Compaction",
     "File",
     "Finding",
+    "Frontier",
     "Image",
     "Joining",
     "Known",

@@ -50,7 +50,7 @@ def pairs(shelf: Shelf, frontier: Frontier, prefix: Prefix, *, threads: int | No
     """
     work = _Work(shelf, frontier, prefix)
     rng = np.random.default_rng(1)
-    count = lists_for(len(shelf.ids))
+    count = min(lists_for(len(shelf.ids)), len(shelf.ids))
     middles = [_centres(shelf, count, rng) for _ in range(PARTITIONS)]
     with ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="join") as pool:
         asking = _Sample(work, middles, rng, pool)
@@ -58,17 +58,17 @@ def pairs(shelf: Shelf, frontier: Frontier, prefix: Prefix, *, threads: int | No
         while True:  # until enough lists are visited for pairs that did not choose how many
             for share in asking.until(wanted):
                 yield Step(frontier, _nothing(), int(500 * share), 1000)
-            visited = _enough(asking.needed, count)
-            fitted = len(asking.needed)
+            visited = _enough(asking.judges, count)
+            fitted = len(asking.judges)
             for share in asking.until(fitted + SAMPLED):
                 yield Step(frontier, _nothing(), int(500 * share), 1000)
-            fresh = asking.needed[fitted:]
+            fresh = asking.judges[fitted:]
             recall = Recall(int((fresh <= visited).sum()), len(fresh), count, visited)
             if recall.at_least >= RECALL or asking.ended or visited == count:
                 break
-            wanted = len(asking.needed)  # those that were missed choose now, others judge
+            wanted = len(asking.judges)  # those that were missed choose now, others judge
         if recall.at_least < RECALL:  # too few pairs to tell; more visits than the recall was measured with find no fewer
-            visited = _enough(asking.needed, count)
+            visited = _enough(asking.judges, count)
         missed = asking.needed > visited
         parts = [Scored(asking.left[missed], asking.right[missed], asking.score[missed])]
         yield Step(frontier, joined(parts), 500, 1000)  # they are pairs all the same
@@ -78,7 +78,8 @@ def pairs(shelf: Shelf, frontier: Frontier, prefix: Prefix, *, threads: int | No
             for done, found in _met(work, visits, count, pool):
                 yield Step(frontier, found, 500 + 500 * (number * count + done) // (PARTITIONS * count), 1000)
     through = int(shelf.ids[-1])
-    yield Step(replace(frontier, through=through, until=0, earlier=0), _nothing(), 1000, 1000, recall)
+    reached = replace(frontier, through=through, until=0, earlier=0, recall=min(frontier.recall, recall.at_least))
+    yield Step(reached, _nothing(), 1000, 1000, recall)
 
 
 def _enough(needed: Ids, count: int) -> int:
@@ -144,11 +145,16 @@ class _Work:
 
 
 class _Sample:
-    """Pairs that exact search finds for rows drawn at random, with how many lists must be visited for the two to meet."""
+    """Pairs that exact search finds for rows drawn at random, with how many lists must be visited for the two to meet.
+
+    Of each row one pair, drawn at random, judges: pairs of one row are no independent draws, and a crowd of pictures that are all near each
+    other would outvote everybody else.
+    """
 
     def __init__(self, work: _Work, middles: Sequence[NDArray[np.float32]], rng: np.random.Generator, pool: Executor) -> None:
         self._work, self._middles, self._pool = work, middles, pool
         rows = len(work.shelf.ids)
+        self._rng = rng
         self._order = work.old + rng.permutation(rows - work.old)  # at least one of a new pair is new
         self._chunk = min(ASKED, -(-len(self._order) // 16))
         self._most = MOST_SAMPLED * len(self._order)
@@ -156,6 +162,7 @@ class _Sample:
         self._next = 0
         self.left, self.right, self.score = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)  # ids
         self.needed = np.empty(0, np.int64)
+        self.judges = np.empty(0, np.int64)  # what the pairs that judge needed
 
     @property
     def ended(self) -> bool:
@@ -164,11 +171,11 @@ class _Sample:
 
     def until(self, wanted: int) -> Iterator[float]:
         """Ask more rows until there are so many pairs; the share that is there, or of the rows that may be asked, if that is more."""
-        while len(self.needed) < wanted and not self.ended and not (wanted == PILOT and 4 * self._next >= self._most):
+        while len(self.judges) < wanted and not self.ended and not (wanted == PILOT and 4 * self._next >= self._most):
             some = self._order[self._next : self._next + self._chunk]
             self._next += self._chunk
             self._ask(np.sort(some))
-            yield min(1.0, max(len(self.needed) / (PILOT + SAMPLED), self._next / self._most))
+            yield min(1.0, max(len(self.judges) / (PILOT + SAMPLED), self._next / self._most))
 
     def _ask(self, some: Ids) -> None:
         rows = len(self._work.shelf.ids)
@@ -187,6 +194,10 @@ class _Sample:
         pairs = ((found.left, found.right), (found.right, found.left))
         needed = np.minimum.reduce([self._rank(*pair, middles) for pair in pairs for middles in self._middles])
         self.needed = np.concatenate([self.needed, needed])
+        left = self._work.shelf.rows(found.left)
+        drawn = self._rng.permutation(len(left))
+        ends = np.where(np.isin(left, some), left, self._work.shelf.rows(found.right))
+        self.judges = np.concatenate([self.judges, needed[drawn[np.unique(ends[drawn], return_index=True)[1]]]])
         self.left, self.right = np.concatenate([self.left, found.left]), np.concatenate([self.right, found.right])
         self.score = np.concatenate([self.score, found.score])
 
@@ -222,19 +233,24 @@ def _met(work: _Work, partitions: Sequence[Visits], count: int, pool: Executor) 
     def meet(part: tuple[int, Ids]) -> Scored:
         number, visitors = part
         living = by_home[bounds[number] : bounds[number + 1]]
-        mine = work.rows(living)
-        left, right = work.near(mine, mine)
-        once = left > right
-        left, right = living[left[once]], living[right[once]]
-        hosts, guests = work.near(mine, work.rows(visitors))
-        hosts, guests = living[hosts], visitors[guests]
-        # Two that live where the other visits meet twice; the first list counts.
-        again = (visits[hosts] == home[guests][:, np.newaxis]).any(axis=1) & (home[guests] < number)
-        left, right = np.concatenate([left, hosts[~again]]), np.concatenate([right, guests[~again]])
-        new = (left >= work.old) | (right >= work.old)
-        for earlier in before:
-            new[new] = ~_meet(earlier, left[new], right[new])
-        return joined(list(decided(work.shelf, left[new], right[new], work.floor)))
+        mine, theirs = work.rows(living), work.rows(visitors)
+        found: list[Scored] = []
+        for start in range(0, len(living), TILE):  # a crowd proposes all its pairs: a few rows' at a time
+            some = slice(start, start + TILE)
+            left, right = work.near(mine[some], mine[: start + TILE])
+            left += start
+            once = left > right
+            left, right = living[left[once]], living[right[once]]
+            hosts, guests = work.near(mine[some], theirs)
+            hosts, guests = living[hosts + start], visitors[guests]
+            # Two that live where the other visits meet twice; the first list counts.
+            again = (visits[hosts] == home[guests][:, np.newaxis]).any(axis=1) & (home[guests] < number)
+            left, right = np.concatenate([left, hosts[~again]]), np.concatenate([right, guests[~again]])
+            new = (left >= work.old) | (right >= work.old)
+            for earlier in before:
+                new[new] = ~_meet(earlier, left[new], right[new])
+            found.extend(decided(work.shelf, left[new], right[new], work.floor))
+        return joined(found)
 
     with threadpool_limits(1, user_api="blas"):
         for first in range(0, count, GROUP):

@@ -33,7 +33,8 @@ def due(rows: Sequence[SegmentRow], dead: Mapping[str, int], vectors: int, dim: 
 
     By itself: FAN segments of a tier with none of a higher tier between them, and a large segment that is half dead. With `full`: all, and
     every dead vector goes. Each vector in a merge of FAN comes to a higher tier, so that is done at most log8(n) times to it; whatever the
-    reason, none is copied more often than log2 of `vectors`, the number of all that ever were, and none into more than LARGEST bytes.
+    reason, none is copied more often than log2 of `vectors`, the number of all that ever were, and none into more than LARGEST bytes. What
+    is all dead goes without being copied.
     """
     most = math.log2(max(vectors, 1))
     movable = [row.rewrites + 1 <= most for row in rows]
@@ -45,6 +46,7 @@ def due(rows: Sequence[SegmentRow], dead: Mapping[str, int], vectors: int, dim: 
             runs += _tier_runs(rows, level, runs)
         taken = {number for run in runs for number in run}
         runs += [range(at, at + 1) for at, row in enumerate(rows) if at not in taken and dead[row.blake3] >= max(DEAD_WEIGHT, row.rows / 2)]
+    movable = [may or dead[row.blake3] == row.rows for may, row in zip(movable, rows, strict=True)]
     pieces = [piece for run in sorted(runs, key=lambda run: run.start) for piece in _pieces(rows, run, movable, dim)]
     return [piece for piece in pieces if len(piece) > 1 or any(dead[row.blake3] for row in piece)]
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
+from blake3 import blake3
 
-from indexes import durable, segments
+from indexes import durable, schema, segments
 from indexes.catalog import Catalog, Root
+from indexes.database import HEAL, condemned
 from indexes.errors import StoreDamaged
 from indexes.join import Shelf
 from indexes.segments import Segment, cosines
@@ -23,6 +27,9 @@ from indexes.vectors import SegmentRow
 
 BLOCK = 1 << 16  # vectors, or edges, that are looked at together
 CATALOG = ("catalog.db", "catalog.db-wal", "catalog.db-shm", "catalog.seal")
+NOTED = "store.json"
+WAITING = "pictures"  # the place of a finding that the next ingest mends
+PARTS = {"vectors", "images", "files", "edges"}  # places of findings inside the catalog
 
 
 @dataclass(frozen=True)
@@ -36,30 +43,46 @@ class Finding:
 
 @dataclass(frozen=True)
 class Repair:
-    """What a repair did: where the catalog was saved and damaged files were put, how many vectors are to be made again (None: all), and by
-    which model, when the store could not be asked any more.
+    """What a repair did: where the catalog was saved, where damaged files were put (None: there were none), how many pictures are to be
+    embedded again (None: all), and by which model, when the catalog had to be made anew.
     """
 
     backup: Path
-    quarantine: Path
+    quarantine: Path | None
     lost: int | None
     model: str | None = None
 
 
+@dataclass(frozen=True)
+class Noted:
+    """What of a store no photo can tell: its folders, and the name of its model."""
+
+    roots: list[Root]
+    model: str | None
+
+
 def findings(folder: Path, catalog: Catalog, *, data: bool) -> Iterator[Finding]:
     """Everything that is wrong with a store that could be opened; with `data`, every byte is read and every score computed again."""
+    try:
+        yield from _findings(folder, catalog, data=data)
+    except StoreDamaged as error:
+        yield Finding(os.fspath(catalog.path), _said(error))
+
+
+def _findings(folder: Path, catalog: Catalog, *, data: bool) -> Iterator[Finding]:
+    if set(catalog.rows(schema.LISTED)) != schema.expected():
+        yield Finding(os.fspath(catalog.path), f"{catalog.path} has other tables than neardup makes")
+        return
     seal = catalog.path.with_suffix(".seal")
     # The first commit is visible a moment before there is a seal.
     if catalog.seal() is None and (os.path.lexists(seal) or catalog.generation() > 1):
         wrong = "is not what was written" if os.path.lexists(seal) else "is missing"
-        yield Finding(os.fspath(seal), f"{wrong}; the next ingest makes it anew")
-    if data:
-        try:
-            catalog.verify()
-        except StoreDamaged as error:
-            yield Finding(os.fspath(catalog.path), str(error))
-            return
+        yield Finding(os.fspath(seal), f"{seal} {wrong}; the next ingest makes it anew")
+    if data or not catalog.was_closed:  # after a kill nothing but SQLite's own structure tells
+        catalog.verify()
     with catalog.snapshot():
+        catalog.roots()
+        catalog.last_run()
         bound = catalog.space()
         rows = catalog.segments() if bound else []
         for before, row in zip(rows, rows[1:], strict=False):
@@ -70,12 +93,18 @@ def findings(folder: Path, catalog: Catalog, *, data: bool) -> Iterator[Finding]
             try:
                 sound.append(_sound(folder / "segments", row, bound[0].dim if bound else 0, catalog, data=data))
             except StoreDamaged as error:
-                yield Finding(os.fspath(folder / "segments" / f"{row.blake3}{segments.SUFFIX}"), str(error), row)
+                yield Finding(os.fspath(folder / "segments" / f"{row.blake3}{segments.SUFFIX}"), _said(error), row)
         for place, wrong_rows, what in _RULES:
             if wrong := catalog.rows(f"SELECT count(*) FROM {wrong_rows}")[0][0]:
                 yield Finding(place, f"{wrong:,} {what}")
+        if waiting := _to_embed(catalog):
+            yield Finding(WAITING, f"{waiting:,} pictures wait to be embedded again, and are not compared; `neardup ingest` does that")
         if data and len(sound) == len(rows):
             yield from _wrong_edges(catalog, Shelf(sound))
+
+
+def _said(error: StoreDamaged) -> str:
+    return str(error).removesuffix(f"; {HEAL}")
 
 
 _HOMELESS = "NOT EXISTS (SELECT 1 FROM segments WHERE vectors.id BETWEEN first AND last)"
@@ -112,72 +141,132 @@ def _sound(folder: Path, row: SegmentRow, dim: int, catalog: Catalog, *, data: b
 
 def _wrong_edges(catalog: Catalog, shelf: Shelf) -> Iterator[Finding]:
     kind = np.dtype([("left", np.int64), ("right", np.int64), ("score", np.float64)])
-    edges = np.fromiter(catalog.edges(-2.0), kind)
-    for start in range(0, len(edges), BLOCK):
-        some = edges[start : start + BLOCK]
-        known = np.isin(some["left"], shelf.ids) & np.isin(some["right"], shelf.ids)
-        some = some[known]
-        scores = cosines(shelf.take(shelf.rows(some["left"])), shelf.take(shelf.rows(some["right"]))) if len(some) else some["score"]
-        if wrong := int((scores != some["score"]).sum()):
-            yield Finding("edges", f"{wrong:,} pairs have another score than their vectors")
-
-
-def save(folder: Path, catalog: Catalog) -> Path:
-    """A copy of the catalog as it is now, on disk; returns where."""
-    backup = folder / "backup"
-    backup.mkdir(mode=0o700, exist_ok=True)
-    path = backup / f"catalog-{_stamp()}.db"
-    catalog.back_up(path)
-    durable.reach("repair saved")
-    return path
+    stored, wrong = catalog.edges(-2.0), 0
+    while len(some := np.fromiter(islice(stored, BLOCK), kind)):
+        some = some[np.isin(some["left"], shelf.ids) & np.isin(some["right"], shelf.ids)]
+        if len(some):
+            scores = cosines(shelf.take(shelf.rows(some["left"])), shelf.take(shelf.rows(some["right"])))
+            wrong += int((scores != some["score"]).sum())
+    if wrong:
+        yield Finding("edges", f"{wrong:,} pairs have another score than their vectors")
 
 
 def set_aside(folder: Path, catalog: Catalog, damaged: Sequence[Finding]) -> Repair:
-    """Go on without what is damaged: segments are moved to quarantine, their images wait to be embedded again, pairs are found again."""
-    backup = save(folder, catalog)
-    rows = {finding.segment.blake3: finding.segment for finding in damaged if finding.segment}
+    """Go on without what is damaged: segments are moved to quarantine, their images wait to be embedded again, pairs are found again.
+
+    Segments that the catalog does not name go to quarantine too: an older catalog may have been put back, which they belong to.
+    """
+    backup = folder / "backup" / f"catalog-{_stamp()}.db"
+    _made(backup.parent)
+    catalog.back_up(backup)
+    durable.reach("repair saved")
+    lost = {finding.segment.blake3: finding.segment for finding in damaged if finding.segment}
+    sound = {row.blake3 for row in catalog.segments()} - set(lost)
+    quarantined = _linked([file for file in _segment_files(folder) if file.stem not in sound], _made(folder / "quarantine"))
     before = _to_embed(catalog)
     with catalog.transaction():
-        for row in rows.values():
+        for row in lost.values():
             catalog.lose_vectors(row.first, row.last)
-        catalog.remove_segments(rows)
-        if any(finding.segment is None for finding in damaged):
+        catalog.remove_segments(lost)
+        if any(finding.segment is None and finding.place in PARTS for finding in damaged):
             catalog.drop_edges()
             for cure in _CURES:
                 catalog.write(cure)
     durable.reach("repair committed")
-    quarantine = folder / "quarantine"
-    quarantine.mkdir(mode=0o700, exist_ok=True)
-    for name in rows:
-        with suppress(FileNotFoundError):
-            (folder / "segments" / f"{name}{segments.SUFFIX}").replace(quarantine / f"{name}{segments.SUFFIX}")
-    durable.sync_folder(quarantine)
-    return Repair(backup, quarantine, _to_embed(catalog) - before)
+    for file in quarantined:
+        file.unlink()
+    return Repair(backup, folder / "quarantine" if quarantined else None, _to_embed(catalog) - before)
 
 
 def _to_embed(catalog: Catalog) -> int:
-    return len(catalog.unembedded().intersection(catalog.live()))
+    sql = "SELECT count(*) FROM images WHERE vector IS NULL AND NOT featureless AND EXISTS (SELECT 1 FROM files WHERE image = images.id)"
+    return int(catalog.rows(sql)[0][0])
 
 
-def start_anew(folder: Path) -> tuple[Repair, list[Root]]:
-    """Move a damaged catalog, and all segments, which nothing else explains, to quarantine; returns those roots that can be read."""
-    quarantine = folder / "quarantine" / _stamp()
-    quarantine.mkdir(mode=0o700, parents=True)
-    for name in CATALOG:
-        with suppress(FileNotFoundError):
-            (folder / name).replace(quarantine / name)
-    for file in (folder / "segments").glob(f"*{segments.SUFFIX}"):
-        file.replace(quarantine / file.name)
-    for touched in (quarantine, folder):
-        durable.sync_folder(touched)
+def start_anew(folder: Path) -> Repair:
+    """Set a damaged catalog, and all segments, which nothing else explains, aside, and begin a new one that knows the same folders.
+
+    Cut off anywhere, the store stays one with a damaged catalog, and all that it held is still there.
+    """
+    quarantine = _made(folder / "quarantine" / _stamp())
+    held = [folder / name for name in CATALOG if (folder / name).exists()]
+    files = _segment_files(folder)
+    _linked([*held, *files], quarantine)
+    durable.reach("repair linked")
+    told, noted = _told(quarantine / "catalog.db"), _noted(folder)
+    _made(quarantine / "new" / "tmp")
+    new = Catalog(quarantine / "new", write=True)
+    with new.transaction():
+        for root in told.roots or noted.roots:
+            new.put_root(root)
+    new.close()
+    durable.replace(folder / "catalog.seal", condemned(), folder / "tmp")  # whatever is there from now on, it is damaged
+    durable.reach("repair condemned")
+    (quarantine / "new" / "catalog.db").replace(folder / "catalog.db")
+    for name in ("catalog.db-wal", "catalog.db-shm"):
+        (folder / name).unlink(missing_ok=True)
+    durable.sync_folder(folder)
+    durable.reach("repair replaced")
+    for file in files:
+        file.unlink()
+    (quarantine / "new" / "catalog.seal").replace(folder / "catalog.seal")
+    durable.sync_folder(folder)
+    shutil.rmtree(quarantine / "new")
+    return Repair(quarantine / "catalog.db", quarantine, None, told.model or noted.model)
+
+
+def _segment_files(folder: Path) -> list[Path]:
+    return [file for file in (folder / "segments").iterdir() if file.suffix == segments.SUFFIX]
+
+
+def _linked(files: Sequence[Path], into: Path) -> list[Path]:
+    """Give files another name in a folder of the same filesystem, durably; those that have it already are left alone."""
+    for file in files:
+        if (into / file.name).exists():
+            continue
+        try:
+            (into / file.name).hardlink_to(file)
+        except OSError:  # a filesystem without them
+            shutil.copy2(file, into / file.name)
+    durable.sync_folder(into)
+    return list(files)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def _told(path: Path) -> Noted:
+    """What a damaged catalog still tells of its folders and its model."""
     roots: list[Root] = []
     model = None
-    uri = f"file:{quote(os.fsencode(quarantine / 'catalog.db'))}?mode=ro"
+    uri = f"file:{quote(os.fsencode(path))}?mode=ro"
     with suppress(sqlite3.Error, ValueError, TypeError), closing(sqlite3.connect(uri, uri=True)) as damaged:
-        for path, excludes, hidden in damaged.execute("SELECT path, excludes, hidden FROM roots"):
-            roots.append(Root(os.fsdecode(path), tuple(map(str, json.loads(excludes))), bool(hidden)))
+        for row in damaged.execute("SELECT path, excludes, hidden FROM roots"):
+            roots.append(_root(os.fsdecode(row[0]), json.loads(row[1]), row[2]))
         model = next((str(row[0]) for row in damaged.execute("SELECT source FROM space")), None)
-    return Repair(quarantine / "catalog.db", quarantine, None, model), roots
+    return Noted(roots, model)
+
+
+def _root(path: str, excludes: Sequence[str], hidden: object) -> Root:
+    return Root(path, tuple(map(str, excludes)), bool(hidden))
+
+
+def note(folder: Path, noted: Noted) -> None:
+    """Write down once more, beside the catalog, what no photo can tell."""
+    line = json.dumps(asdict(noted)).encode()
+    durable.replace(folder / NOTED, line + b"\n" + blake3(line).hexdigest().encode() + b"\n", folder / "tmp")
+
+
+def _noted(folder: Path) -> Noted:
+    """What was written down beside the catalog; nothing where that is damaged too."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        line, digest = (folder / NOTED).read_bytes().splitlines()
+        if blake3(line).hexdigest().encode() == digest:
+            given = json.loads(line)
+            return Noted([_root(**root) for root in given["roots"]], given["model"])
+    return Noted([], None)
 
 
 def _stamp() -> str:

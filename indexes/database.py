@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -83,7 +84,8 @@ class Database:
             raise StoreError(
                 f"{folder} is on a network filesystem ({kind}), where SQLite can lose data; put it on a local disk with --store"
             )
-        seal = self._verified()
+        self._still = not write and not os.access(folder, os.W_OK) and not (self._log.exists() and self._log.stat().st_size)
+        seal = self._begun_with = self._verified()
         self._db = self._connect()
         try:
             self._prepare(write, seal)
@@ -92,9 +94,8 @@ class Database:
             raise
 
     def _connect(self) -> sqlite3.Connection:
-        # A folder that nobody can write to has no writers, and no room for SQLite's shared memory.
-        still = not self._writable and not os.access(self.path.parent, os.W_OK) and not (self._log.exists() and self._log.stat().st_size)
-        mode = "rwc" if self._writable else "ro&immutable=1" if still else "ro"
+        # Where this process cannot write there is no room for SQLite's shared memory. Others may write there all the same.
+        mode = "rwc" if self._writable else "ro&immutable=1" if self._still else "ro"
         try:
             # Several threads may ask whether an image is known; SQLite itself takes care that they do so one at a time.
             uri = f"file:{quote(os.fsencode(self.path))}?mode={mode}"
@@ -113,8 +114,10 @@ class Database:
                 self._db.execute("PRAGMA synchronous = FULL")
                 self._db.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         except sqlite3.OperationalError as error:
-            raise StoreError(f"{self.path} cannot be read: {error}; check the folder's permissions") from error
-        except sqlite3.DatabaseError as error:
+            if _is_full(error):
+                raise NoSpace(f"no room beside {self.path} ({error}); free some space and run again, nothing is lost") from error
+            raise StoreError(f"{self.path} cannot be used: {error}; check the folder's permissions") from error
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if seal:
                 raise StoreDamaged(f"{self.path} is damaged ({error}); {HEAL}") from error
             raise StoreVersion(f"{self.path} is no neardup store ({error}); name another folder with --store") from error
@@ -162,7 +165,10 @@ class Database:
 
     def generation(self) -> int:
         """How many transactions were committed."""
-        return int(self.rows("SELECT number FROM generation")[0][0])
+        rows = self.rows("SELECT number FROM generation")
+        if not rows:
+            raise StoreDamaged(f"{self.path} is damaged (it does not say how often it was written); {HEAL}")
+        return int(rows[0][0])
 
     def seal(self) -> Seal | None:
         """What was sealed last; None where there is no seal, or one that is damaged itself."""
@@ -178,8 +184,7 @@ class Database:
             status = self.path.stat()
             digest = _hash(self.path)
             seal = Seal(seal.generation, digest, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-        line = json.dumps(asdict(seal)).encode()
-        durable.replace(self._seal, line + b"\n" + blake3(line).hexdigest().encode() + b"\n", self.path.with_name("tmp"))
+        durable.replace(self._seal, _sealed(seal), self.path.with_name("tmp"))
 
     def _verified(self, *, read: bool = False) -> Seal | None:
         """The seal, after the file was found to be what was sealed: by its stat, else by its bytes, and by those always with `read`."""
@@ -190,14 +195,21 @@ class Database:
                 if not log and seal.of(self.path.stat()) and not read:
                     return seal
                 sound = not log and _hash(self.path) == seal.blake3
+            except FileNotFoundError as error:
+                raise StoreDamaged(f"{self.path} is gone, and what belongs to it is still there; {HEAL}") from error
             except OSError as error:
-                raise StoreDamaged(f"{self.path} cannot be read ({error.strerror}); {HEAL}") from error
+                raise StoreError(f"{self.path} cannot be read: {error.strerror or error}; check its permissions, and the disk") from error
             before, seal = seal, self.seal()
             if seal == before:  # otherwise a writer came meanwhile
                 if not sound:
                     raise StoreDamaged(f"{self.path} is not what was written; {HEAL}")
                 return seal
         return seal
+
+    @property
+    def was_closed(self) -> bool:
+        """Whether the last writer had closed the database when it was opened here, so that every byte of it was checked."""
+        return self._begun_with is None or self._begun_with.blake3 is not None
 
     def verify(self) -> None:
         """Read every byte of a sealed file, and let SQLite look at all of its pages and indexes. Raises StoreDamaged."""
@@ -253,18 +265,27 @@ class Database:
             raise  # a mistake of ours
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) or "disk I/O" in str(error):
+            self._unmoved()
+            if _is_full(error):
                 raise NoSpace(f"no room to write {self.path} ({error}); free some space and run again, nothing is lost") from error
             if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
                 raise StoreError(
                     f"{self.path} cannot be used ({error}); check the folder's permissions and who else has it open"
                 ) from error
             raise StoreDamaged(f"{self.path} is damaged ({error}); {HEAL}") from error
+        except UnicodeDecodeError as error:  # in SQLite's own message
+            raise StoreDamaged(f"{self.path} is damaged ({error}); {HEAL}") from error
+
+    def _unmoved(self) -> None:
+        """Without shared memory nothing tells a reader that the file is being written, but the seal, which goes first."""
+        if self._still and self.seal() != self._begun_with:
+            raise StoreError(f"{self.path} was written to by somebody else while it was read; ask again")
 
     def stream(self, sql: str, *values: Any) -> Iterator[Any]:
         """Rows, one at a time. Raises StoreDamaged."""
         with self._named(), closing(self._db.execute(sql, values)) as cursor:
             yield from cursor
+            self._unmoved()
 
     def rows(self, sql: str, *values: Any) -> list[Any]:
         """All rows. Raises StoreDamaged."""
@@ -288,12 +309,29 @@ class Database:
         self._db.executemany(sql, rows)
 
     def back_up(self, path: Path) -> None:
-        """Copy the last commit into a new database at `path`, on disk when this returns. Raises NoSpace."""
-        with self._named(), closing(sqlite3.connect(path)) as copy:
+        """Copy the last commit into a new database at `path`, whole, and on disk when this returns. Raises NoSpace."""
+        part = self.path.with_name("tmp") / path.name
+        with self._named(), closing(sqlite3.connect(part)) as copy:
             self._db.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")
-        durable.sync_file(path)
+        durable.sync_file(part)
+        part.replace(path)
         durable.sync_folder(path.parent)
+
+
+def _sealed(seal: Seal) -> bytes:
+    line = json.dumps(asdict(seal)).encode()
+    return line + b"\n" + blake3(line).hexdigest().encode() + b"\n"
+
+
+def condemned() -> bytes:
+    """The content of a seal that no database has: beside it, any is damaged."""
+    return _sealed(Seal(0, "condemned"))
+
+
+def _is_full(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) or "disk I/O" in str(error)
 
 
 def _hash(path: Path) -> str:
@@ -302,12 +340,12 @@ def _hash(path: Path) -> str:
 
 def _remote(folder: Path) -> str | None:
     """The kind of network filesystem that a folder is on, by the longest mount point above it."""
-    place = os.path.realpath(folder)
+    place = os.fsencode(os.path.realpath(folder))
     with suppress(OSError):
-        points = [line.split()[1:3] for line in os.fsdecode(MOUNTS.read_bytes()).splitlines()]
+        points = [line.split()[1:3] for line in MOUNTS.read_bytes().splitlines()]
         # The system writes blanks in names as \040.
-        named = [(point.encode("latin-1", "surrogateescape").decode("unicode_escape"), kind) for point, kind in points]
-        above = [(len(point), kind) for point, kind in named if place == point or place.startswith(point.rstrip("/") + "/")]
-        if above and (kind := max(above)[1]) in REMOTE:
+        named = [(re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8) & 255]), point), kind) for point, kind in points]
+        above = [(len(point), kind) for point, kind in named if place == point or place.startswith(point.rstrip(b"/") + b"/")]
+        if above and (kind := max(above)[1].decode()) in REMOTE:
             return kind
     return None

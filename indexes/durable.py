@@ -34,6 +34,9 @@ FAILPOINTS = (
     "compaction swept",
     "repair saved",  # the catalog has a backup
     "repair committed",  # what was damaged is out of the catalog, its files are still in place
+    "repair linked",  # a damaged catalog and all segments have a second name in quarantine
+    "repair condemned",  # the seal says that the catalog is damaged, whatever it is
+    "repair replaced",  # there is a new catalog; the segments are still in place
 )
 _reached: Counter[str] = Counter()
 
@@ -149,8 +152,9 @@ def lock(path: Path, wait: float = 0.0) -> Iterator[None]:
                 time.sleep(0.02)
             except OSError as error:
                 raise StoreError(f"{path} cannot be locked: {error.strerror}; put the store on a filesystem with locks") from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        with suppress(OSError):  # on a full disk nobody learns who holds it
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
     finally:
         os.close(descriptor)
@@ -159,9 +163,11 @@ def lock(path: Path, wait: float = 0.0) -> Iterator[None]:
 class Presence:
     """A shared lock held by everyone who has a store open, so that files which some of them may still need are not removed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         """Be present; where nobody can write, nothing is removed, and no lock is needed."""
         self._descriptor: int | None = None
+        if path is None:
+            return
         for flags in (os.O_RDONLY, os.O_RDWR | os.O_CREAT):
             with suppress(OSError):
                 self._descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)

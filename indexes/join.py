@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from indexes.database import HEAL
+from indexes.errors import StoreDamaged
 from indexes.segments import MARGIN, Scored, Segment, cosines, joined
 from indexes.vectors import Frontier, Ids
 
@@ -62,8 +64,12 @@ class Shelf:
         return taken
 
     def rows(self, ids: Sequence[int] | Ids) -> Ids:
-        """The rows of ids that are there."""
-        return np.searchsorted(self.ids, np.asarray(ids, dtype=np.int64))
+        """The rows of ids. Raises StoreDamaged for one that is in no segment."""
+        asked = np.asarray(ids, dtype=np.int64)
+        rows = np.searchsorted(self.ids, asked)
+        if len(asked) and (not len(self.ids) or (self.ids[np.minimum(rows, len(self.ids) - 1)] != asked).any()):
+            raise StoreDamaged(f"a vector that the catalog names is in no segment; {HEAL}")
+        return rows
 
     def up_to(self, id_: int) -> int:
         """How many rows have an id up to this one."""
@@ -206,9 +212,10 @@ def pairs(shelf: Shelf, frontier: Frontier, prefix: Prefix, *, threads: int | No
     done = 0
     # Each thread multiplies alone: looking through a tile is as much work as making it, and no library does that in parallel.
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="join") as pool:
-        for later in _new_blocks(shelf, frontier, old):
-            resumed = frontier.until and later.start == old
-            skipped = min(shelf.up_to(frontier.earlier), later.start) if resumed else 0
+        begun_until = shelf.up_to(frontier.until) if frontier.until else 0
+        for later in _new_blocks(shelf, old, begun_until):
+            begun = later.stop <= begun_until  # of a block that was begun and is gone since, nothing is left to go on with
+            skipped = min(shelf.up_to(frontier.earlier), later.start) if begun else 0
             done += skipped * len(later)
             until = int(shelf.ids[later.stop - 1])
             spans = [*_blocks(skipped, later.start), later]
@@ -237,11 +244,10 @@ def _within(frontier: Frontier, later: range, span: range, shelf: Shelf) -> Fron
     )
 
 
-def _new_blocks(shelf: Shelf, frontier: Frontier, old: int) -> Iterator[range]:
-    cut = shelf.up_to(frontier.until) if frontier.until else old  # a block that was begun
-    if cut > old:
-        yield range(old, cut)
-    yield from _blocks(max(cut, old), len(shelf.ids))
+def _new_blocks(shelf: Shelf, old: int, begun_until: int) -> Iterator[range]:
+    if begun_until > old:
+        yield range(old, begun_until)
+    yield from _blocks(max(begun_until, old), len(shelf.ids))
 
 
 def _blocks(start: int, stop: int) -> Iterator[range]:

@@ -16,7 +16,7 @@ from indexes.join import BLOCK, TILE, Prefix, Shelf, Step
 from indexes.vectors import Frontier
 
 PATIENCE = 120.0  # seconds that an exact join may take before buckets are asked
-EDGES = 100  # pairs kept for each vector, about: a library of one theme has most of its pairs above a low floor
+EDGES = 20  # pairs kept for each vector, about: a library of one theme has most of its pairs above a low floor
 FLOOR_STEP = 0.05
 
 

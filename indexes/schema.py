@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 
 
 def _first_schema(db: sqlite3.Connection) -> None:
@@ -57,14 +58,23 @@ def _vectors_and_edges(db: sqlite3.Connection) -> None:
     )
     db.execute("ALTER TABLE images DROP COLUMN segment")
     db.execute(
-        "CREATE TABLE edges (left INTEGER NOT NULL, right INTEGER NOT NULL, score REAL NOT NULL, PRIMARY KEY (left, right),"
+        # The newer of the two first: what a night adds stands together at the end. Whatever goes by the older scans, and is rare.
+        "CREATE TABLE edges (left INTEGER NOT NULL, right INTEGER NOT NULL, score REAL NOT NULL, PRIMARY KEY (right, left),"
         " CHECK (left < right)) STRICT, WITHOUT ROWID"
     )
-    db.execute("CREATE INDEX edges_by_right ON edges (right)")
     db.execute(
         "CREATE TABLE frontier (one INTEGER PRIMARY KEY CHECK (one = 1), floor REAL NOT NULL, through INTEGER NOT NULL,"
-        " until INTEGER NOT NULL, earlier INTEGER NOT NULL) STRICT"
+        " until INTEGER NOT NULL, earlier INTEGER NOT NULL, recall REAL NOT NULL) STRICT"
     )
 
 
+def expected() -> set[tuple[str, str, str]]:
+    """(kind, name, definition) of all that a store of today's format has."""
+    with closing(sqlite3.connect(":memory:")) as db:
+        for migration in MIGRATIONS:
+            migration(db)
+        return set(db.execute(LISTED))
+
+
+LISTED = "SELECT type, name, ifnull(sql, '') FROM sqlite_master"
 MIGRATIONS = (_first_schema, _vectors_and_edges)  # run in order; user_version counts those done. Append only.

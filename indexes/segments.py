@@ -120,8 +120,10 @@ def verify(row: SegmentRow, folder: Path) -> None:
     try:
         if path.stat().st_size != row.size or blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest() != row.blake3:
             raise StoreDamaged(f"{path} is not what was written: {_lost(row)}")
+    except FileNotFoundError as error:
+        raise StoreDamaged(f"{path} is gone: {_lost(row)}") from error
     except OSError as error:
-        raise StoreDamaged(f"{path} cannot be read ({error.strerror}): {_lost(row)}") from error
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}; check its permissions, and the disk") from error
 
 
 class Segment:

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -29,7 +29,7 @@ from indexes.segments import Scored, Segment, Vectors, joined
 from indexes.vectors import Frontier, Ids, SegmentRow
 
 # What a store that was cut off while it was made, or that lost its catalog, may hold.
-OWN = {"segments", "tmp", "thumbs", "backup", "quarantine", "ingest.lock", "write.lock", "readers.lock", *damage.CATALOG}
+OWN = {"segments", "tmp", "thumbs", "backup", "quarantine", "ingest.lock", "write.lock", "readers.lock", damage.NOTED, *damage.CATALOG}
 COMMIT_SECONDS, COMMIT_PAIRS = 5.0, 1 << 20  # of a join: what a kill loses at most
 
 
@@ -80,7 +80,8 @@ class Store:
                     (folder / name).mkdir(mode=0o700, exist_ok=True)
             except OSError as error:
                 raise StoreError(f"{folder} cannot be made: {error.strerror}; name a folder you can write to with --store") from error
-        self._presence = durable.Presence(folder / "readers.lock")  # whoever is present may still need a segment that was merged
+        # Whoever is present may still need a segment that was merged. Where there is no store, no lock is left.
+        self._presence = durable.Presence(folder / "readers.lock" if write or (folder / "catalog.db").exists() else None)
         try:
             self.catalog = Catalog(folder, write=write)
         except BaseException:
@@ -128,6 +129,10 @@ class Store:
         if bound is None or bound[1] != model:  # new, or the same weights reached by another name or path
             with self.catalog.transaction():
                 self.catalog.put_space(bound[0] if bound else space, model)
+            self._note()
+
+    def _note(self) -> None:
+        damage.note(self.folder, damage.Noted(self.catalog.roots(), self.model))
 
     def require(self, space: Space) -> None:
         """Check that vectors of `space` may be compared with those that the store holds. Raises SpaceMismatch."""
@@ -150,6 +155,7 @@ class Store:
         with self.catalog.transaction():
             for root in roots:
                 self.catalog.put_root(root)
+        self._note()
 
     def add(self, batch: Batch) -> None:
         """Make a batch visible, all or nothing. Images that the store has already are left as they are, but for a vector that was lost.
@@ -223,6 +229,7 @@ class Store:
         """Look through the folder `root` no more."""
         with self.catalog.transaction():
             self.catalog.remove_root(root)
+        self._note()
 
     def verify(self) -> None:
         """Verify every segment that is not untouched. Raises StoreDamaged, naming the file."""
@@ -233,6 +240,8 @@ class Store:
 
         Raises StoreDamaged, naming the file.
         """
+        if not self.catalog.was_closed:  # the last writer was cut off: what it left is sealed when this one ends
+            self.catalog.verify()
         self._mapped()
         folder = self.folder / "segments"
         rows = self.catalog.segments()
@@ -296,7 +305,7 @@ class Store:
 
         if sum(row.rows - len(dead[row.blake3]) for row in run) == 0:
             return None
-        rewrites = max(row.rewrites for row in run) + 1
+        rewrites = max(row.rewrites for row in run if len(dead[row.blake3]) < row.rows) + 1
         return segments.write(self.folder / "segments", self.folder / "tmp", parts(), rewrites)
 
     def begin_run(self) -> int:
@@ -326,8 +335,9 @@ class Store:
 
     def vectors(self, images: Sequence[int]) -> dict[int, Vectors]:
         """The stored vectors (float32) of those of `images` that have one."""
-        vector_of = {image: vector for image, vector in self.catalog.vectors_of(images).items() if vector is not None}
-        shelf = Shelf(self._mapped())
+        with self.catalog.snapshot():
+            vector_of = {image: vector for image, vector in self.catalog.vectors_of(images).items() if vector is not None}
+            shelf = Shelf(self._mapped())
         rows = shelf.take(shelf.rows(list(vector_of.values()))).astype(np.float32) if vector_of else ()
         return dict(zip(vector_of, rows, strict=True))
 
@@ -339,10 +349,11 @@ class Store:
         self._check_score(min_score)
         asked = self._asked(queries)
         parts = []
-        for segment in self._mapped():
-            found = segments.within(asked, segment, min_score)
-            parts.append(Scored(found.left, segment.ids[found.right], found.score))
-        return self._as_images(joined(parts))
+        with self.catalog.snapshot():
+            for segment in self._mapped():
+                found = segments.within(asked, segment, min_score)
+                parts.append(Scored(found.left, segment.ids[found.right], found.score))
+            return self._as_images(joined(parts))
 
     def nearest(self, queries: NDArray[np.floating[Any]], count: int) -> Scored:
         """The `count` stored images nearest to each query row, fewer where the store holds fewer, exact over all segments.
@@ -351,8 +362,11 @@ class Store:
         """
         if count < 1:
             raise StoreError(f"{count} neighbours were asked for; ask for 1 or more")
-        asked, mapped = self._asked(queries), self._mapped()
-        vectors = count
+        with self.catalog.snapshot():
+            return self._nearest(self._asked(queries), count)
+
+    def _nearest(self, asked: NDArray[np.float16], count: int) -> Scored:
+        mapped, vectors = self._mapped(), count
         while True:
             parts = []
             unasked = np.full(len(asked), -np.inf)  # the best score that a vector which was not looked at may have
@@ -391,10 +405,13 @@ class Store:
     def join(self, way: Way | None = None) -> Iterator[Joining]:
         """Find the pairs that new vectors make, and keep them down to a floor; stop it at any yield, the next call goes on from there.
 
-        Nothing is yielded where nothing is new. `way` takes the choice from the planner. Call it with `exclusive` held.
+        Nothing is yielded where nothing is new. `way` takes the choice from the planner; an exact join that is asked for where pairs were
+        found by buckets begins anew. Call it with `exclusive` held.
         """
         space, rows = self.space, self.catalog.segments()
         frontier = self.catalog.frontier() or Frontier(space.floor if space else 1.0)
+        if way is Way.EXACT and frontier.recall < 1:
+            frontier = Frontier(frontier.floor)
         if space is None or not rows or rows[-1].last <= frontier.through:
             return
         shelf = Shelf(self._mapped())
@@ -428,7 +445,7 @@ class Store:
                 kind = np.dtype([("left", np.int64), ("right", np.int64), ("score", np.float64)])
                 edges = np.fromiter(self.catalog.edges(min_score), kind)
                 parts.append(Scored(edges["left"], edges["right"], edges["score"]))
-                frontier = Frontier(min_score, frontier.through, frontier.until, frontier.earlier)
+                frontier = replace(frontier, floor=min_score)
             else:
                 frontier = Frontier(min_score)
             if rows and rows[-1].last > frontier.through:
@@ -476,16 +493,13 @@ def repair(folder: Path, *, data: bool = False) -> tuple[list[Finding], Repair |
     with durable.lock(folder / "ingest.lock"):
         found = check(folder, data=data)
         catalog = os.fspath(folder / "catalog.db")
-        if not found:
+        if all(finding.place == damage.WAITING for finding in found):
             return found, None
         if all(finding.place != catalog for finding in found):
             with Store(folder, write=True) as store:
                 return found, damage.set_aside(folder, store.catalog, found)
         with durable.lock(folder / "write.lock", 60.0):
-            done, roots = damage.start_anew(folder)
-        with Store(folder, write=True) as store:
-            store.remember(roots)
-        return found, done
+            return found, damage.start_anew(folder)
 
 
 def _now() -> str:

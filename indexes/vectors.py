@@ -37,13 +37,15 @@ class SegmentRow:
 class Frontier:
     """How far the pairs of the store are in its edges, down to the score `floor`.
 
-    For a vector x up to `through`, every pair with a y < x is there; up to `until`, every pair with a y <= `earlier`.
+    For a vector x up to `through`, every pair with a y < x is there; up to `until`, every pair with a y <= `earlier`. Where a join by
+    buckets had a part in it, `recall` is the least share that one of them was measured to find; 1 is exact.
     """
 
     floor: float
     through: int = 0
     until: int = 0
     earlier: int = 0
+    recall: float = 1.0
 
 
 class Vectors(Database):
@@ -130,7 +132,7 @@ class Vectors(Database):
 
     def frontier(self) -> Frontier | None:
         """How far the pairs are found; None before the first join."""
-        rows = self.rows("SELECT floor, through, until, earlier FROM frontier")
+        rows = self.rows("SELECT floor, through, until, earlier, recall FROM frontier")
         return Frontier(*rows[0]) if rows else None
 
     def put_edges(self, frontier: Frontier, left: Ids, right: Ids, score: NDArray[np.float64]) -> None:
@@ -142,11 +144,11 @@ class Vectors(Database):
             "INSERT OR IGNORE INTO edges (left, right, score) VALUES (?, ?, ?)",
             zip(left.tolist(), right.tolist(), score.tolist(), strict=True),
         )
-        self.write("INSERT OR REPLACE INTO frontier VALUES (1, ?, ?, ?, ?)", *astuple(frontier))
+        self.write("INSERT OR REPLACE INTO frontier VALUES (1, ?, ?, ?, ?, ?)", *astuple(frontier))
 
     def edges(self, least: float) -> Iterator[tuple[int, int, float]]:
-        """(left, right, score) of each pair of vectors with score >= least, in the order of left and right."""
-        return self.stream("SELECT left, right, score FROM edges WHERE score >= ? ORDER BY left, right", least)
+        """(left, right, score) of each pair of vectors with score >= least."""
+        return self.stream("SELECT left, right, score FROM edges WHERE score >= ?", least)
 
     def drop_edges(self) -> None:
         """Forget all pairs; the next join finds them again."""

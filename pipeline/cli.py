@@ -20,10 +20,18 @@ if TYPE_CHECKING:
 
 # Exit codes: some inputs were left out; the store is not what was written; --exit-code and there are near-duplicates.
 SKIPPED, DAMAGED, FOUND = 3, 4, 20
+SHOWN = 10  # lines of one kind
 
 
 class Commands(click.Group):
     """Lists commands in the order of use and turns our errors into messages with exit codes."""
+
+    def make_context(self, *given: Any, **named: Any) -> click.Context:
+        """As click does it; an early Ctrl-C ends with the code of any other."""
+        try:
+            return super().make_context(*given, **named)
+        except KeyboardInterrupt:
+            sys.exit(130)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """As they were added."""
@@ -31,7 +39,8 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click has it
         """Run a command; any error that is not ours is a bug, and shows its traceback."""
-        from indexes.errors import StoreError
+        from indexes.durable import FULL
+        from indexes.errors import NoSpace, StoreError
         from pipeline.errors import PipelineError
 
         try:
@@ -41,6 +50,11 @@ class Commands(click.Group):
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             ctx.exit(130)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            _tell(f"neardup: the answer could not be written: {error.strerror}; free some space, and ask again")
+            ctx.exit(NoSpace.exit_code)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -56,8 +70,8 @@ def main() -> None:
     # What Pillow says of odd files is counted, not printed.
     warnings.filterwarnings("ignore", module="PIL")
     logging.getLogger("PIL").addHandler(logging.NullHandler())
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # text streams, but for odd embeddings of Python
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # none where it was closed
+        stream.reconfigure(errors="backslashreplace")
 
 
 def _store_option(command: Callable[..., None]) -> Callable[..., None]:
@@ -144,12 +158,14 @@ def ingest(roots: Sequence[str], store: Path, model: str | None, as_json: bool, 
 
 def _opened_to_write(store: Path, paths: Sequence[str]) -> Store:
     """The store, made when it is missing and there is a folder to fill it from: a mistyped name leaves nothing behind."""
-    from indexes import Store, StoreMissing
+    from indexes import Store, StoreMissing, StoreVersion
     from pipeline.errors import BadRoot
 
     if not any(os.path.isdir(path) for path in paths):  # noqa: PTH112 - never raises, whatever a dead mount answers
         try:
             Store(store).close()
+        except StoreVersion:
+            pass  # an older one is brought up to date below, and any other refused
         except StoreMissing:
             if paths:
                 raise BadRoot(f"{', '.join(map(ascii, paths))} is no folder") from None
@@ -439,6 +455,9 @@ def check(data: bool, sample: int, store: Path, as_json: bool) -> None:
         _print_json(check_json(found, again))
     else:
         _print(check_text(found, again))
+    if sample and len(again) < sample:
+        why = "the rest changed, is away, or is not there at all" if not found else "mend the store first: `neardup repair`"
+        _tell(f"neardup: {len(again)} of {sample} photos were embedded again; {why}")
     if found or not all(audited.same for audited in again):
         sys.exit(DAMAGED)
 
@@ -460,28 +479,31 @@ def repair(data: bool, yes: bool, store: Path) -> None:
     from indexes import Store
     from indexes import check as findings
     from indexes import repair as set_aside
-    from pipeline.report import check_text, coverage_text, repair_text
+    from pipeline.report import check_text, coverage_text, intended_text, repair_text
 
     if not yes:
         found = findings(store, data=data)
         _print(check_text(found, []))
         if found:
-            _tell("neardup: nothing was changed; `neardup repair --yes` sets this aside and embeds the photos again")
+            _tell(f"neardup: nothing was changed; `neardup repair --yes` {intended_text(found, os.fspath(store / 'catalog.db'))}")
             sys.exit(DAMAGED)
         return
     found, done = set_aside(store, data=data)
     _print(check_text(found, []))
-    if done is None:
+    if not found:
         return
-    _print(repair_text(done))
+    if done:
+        _print(repair_text(done))
     with Store(store, write=True) as opened:
         if not opened.catalog.roots():
             _tell("neardup: which folders it held could not be read any more; name them again: neardup ingest FOLDER")
             sys.exit(SKIPPED)
-        coverage, _ = _ingest(opened, (), done.model, (), None, accept_missing=False, wait_lock=0.0)
-        left = opened.catalog.files_of(opened.catalog.unembedded())
-        for known in left:
+        coverage, _ = _ingest(opened, (), done.model if done else None, (), None, accept_missing=False, wait_lock=0.0)
+        left = list(opened.catalog.files_of(opened.catalog.unembedded()))
+        for known in left[:SHOWN]:
             _tell(f"neardup: {ascii(known.path)} could not be embedded again; it comes back when `neardup ingest` finds it")
+        if len(left) > SHOWN:
+            _tell(f"neardup: {len(left) - SHOWN:,} others could not either")
     _tell(coverage_text(coverage))
     if coverage.troubled:
         sys.exit(SKIPPED)
@@ -503,14 +525,14 @@ def compact(wait_lock: float, store: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
     from indexes import Store
-    from pipeline.report import compaction_text
+    from pipeline.report import SCHEMA_VERSION, compaction_text
 
     Store(store).close()  # a mistyped name leaves nothing behind
     with Store(store, write=True) as opened, opened.exclusive(wait_lock):
         opened.prepare()
         done = opened.compact(full=True)
     if as_json:
-        _print_json(asdict(done))
+        _print_json({"schema_version": SCHEMA_VERSION, **asdict(done)})
     else:
         _print([compaction_text(done)])
 

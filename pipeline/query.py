@@ -135,9 +135,10 @@ class _Asked:
 
 
 def _answers(files: Sequence[str], store: Store, embedder: Embedder, least: float) -> Iterator[Answer]:
-    found = [_identify(file, store, embedder) for file in files]
-    asked = [one for one in found if isinstance(one, _Asked)]
-    vectors = store.vectors([one.stored for one in asked if one.stored is not None])
+    with store.catalog.snapshot():
+        found = [_identify(file, store, embedder) for file in files]
+        asked = [one for one in found if isinstance(one, _Asked)]
+        vectors = store.vectors([one.stored for one in asked if one.stored is not None])
     fresh = [one for one in asked if one.stored is None and not one.image.featureless]
     if fresh:
         store.require(embedder.space)
@@ -147,14 +148,18 @@ def _answers(files: Sequence[str], store: Store, embedder: Embedder, least: floa
         if one.stored is not None:
             one.vector = vectors.get(one.stored)
     comparable = [one for one in asked if one.vector is not None]
-    if comparable:
-        hits = store.within(np.stack([one.vector for one in comparable if one.vector is not None]), least)
-        for number, image, score in zip(hits.left.tolist(), hits.right.tolist(), hits.score.tolist(), strict=True):
-            comparable[number].near[image] = score
-    for one in asked:
-        one.near.update(dict.fromkeys(store.catalog.images_with_pixels(one.image.pixels), 1.0))
-    for file, each in zip(files, found, strict=True):
-        yield _answer(file, each, store) if isinstance(each, _Asked) else Answer(file, failure=each)
+    with store.catalog.snapshot():
+        if comparable:
+            hits = store.within(np.stack([one.vector for one in comparable if one.vector is not None]), least)
+            for number, image, score in zip(hits.left.tolist(), hits.right.tolist(), hits.score.tolist(), strict=True):
+                comparable[number].near[image] = score
+        for one in asked:
+            one.near.update(dict.fromkeys(store.catalog.images_with_pixels(one.image.pixels), 1.0))
+        answers = [
+            _answer(file, each, store) if isinstance(each, _Asked) else Answer(file, failure=each)
+            for file, each in zip(files, found, strict=True)
+        ]
+    yield from answers
 
 
 def _identify(file: str, store: Store, embedder: Embedder) -> _Asked | Failure:

@@ -207,6 +207,7 @@ def status_json(store: Store) -> dict[str, Any]:
         "vectors": sum(segment.rows for segment in segments),
         "segments": len(segments),
         "join": store.catalog.last_join(),
+        "recall": frontier.recall if (frontier := store.catalog.frontier()) else None,
         "bytes_on_disk": sum(file.stat().st_size for file in store.folder.rglob("*") if file.is_file()),
         "last_run": {"started": last.started, "ended": last.ended, "outcome": last.outcome, "coverage": last.coverage} if last else None,
     }
@@ -229,6 +230,8 @@ def status_text(status: dict[str, Any]) -> Iterable[str]:
     yield f"vectors     {status['vectors']:,} in {counted(status['segments'], 'segment')}"
     if joined := join_text(status["join"]):
         yield f"last join   {joined}"
+    if status["recall"] is not None and status["recall"] < 1:
+        yield f"pairs       at least {status['recall']:.2%} of all are known (95 %); `neardup ingest --join exact` finds the rest"
     last = status["last_run"]
     if last:
         outcome = "running, or cut off" if last["outcome"] == "running" else last["outcome"]
@@ -258,8 +261,7 @@ def check_json(found: Sequence[Finding], again: Sequence[Audited]) -> dict[str, 
 def check_text(found: Sequence[Finding], again: Sequence[Audited]) -> Iterable[str]:
     """A line for each finding; one line when there is none."""
     for finding in found:
-        what = finding.what if finding.what.startswith(finding.place) else f"{finding.place}: {finding.what}"
-        yield printable(what)
+        yield printable(finding.what if finding.place in finding.what else f"{finding.place}: {finding.what}")
     others = [audited for audited in again if not audited.same]
     for audited in others:
         yield f"{printable(audited.path)}: embedded again, its cosine with the stored vector is {audited.score:.4f}"
@@ -272,8 +274,18 @@ def check_text(found: Sequence[Finding], again: Sequence[Audited]) -> Iterable[s
 def repair_text(done: Repair) -> Iterable[str]:
     """Where things went, and what follows."""
     yield f"catalog saved as {printable(os.fspath(done.backup))}"
-    yield f"damaged files are in {printable(os.fspath(done.quarantine))}"
-    yield "all photos are embedded again" if done.lost is None else f"{counted(done.lost, 'picture')} to embed again"
+    if done.quarantine:
+        yield f"damaged files are in {printable(os.fspath(done.quarantine))}"
+    yield "all photos are to be embedded again" if done.lost is None else f"{counted(done.lost, 'picture')} to embed again"
+
+
+def intended_text(found: Sequence[Finding], catalog: str) -> str:
+    """What a repair would do about `found`; `catalog` is the path of the database."""
+    if any(finding.place == catalog for finding in found):
+        return "sets the catalog and all segments aside, looks through the same folders again, and embeds every photo anew"
+    if any(finding.segment for finding in found):
+        return "sets these segments aside and embeds their photos again"
+    return "makes the catalog consistent again, and embeds what needs it"
 
 
 def compaction_text(done: Compaction) -> str:
@@ -289,6 +301,8 @@ def unfinished_text(store: Store) -> str | None:
     last = store.catalog.last_run()
     if last is None:
         return "the store is empty; `neardup ingest FOLDER` fills it"
+    if waiting := len(store.catalog.unembedded()):
+        return f"{counted(waiting, 'picture')} lost its vector and is not compared; `neardup ingest` embeds what it finds of them again"
     if last.outcome == "complete":
         return None
     return "the last ingest is running or did not finish, so photos may be missing from this answer; `neardup ingest` goes on"

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from indexes import NoSpace, Store
+from indexes import NoSpace, Store, Way, join
+from indexes import store as store_module
 from tests.conftest import SPACE, batch_of, name_of, unit_rows
 
 NIGHTS, NEW = 20, 6
@@ -22,7 +23,11 @@ FULL_DISK = 12
 
 
 def nights(folder: Path) -> None:
-    """Bring the store in `folder` to the end of the last night, whatever night it was cut off in."""
+    """Bring the store in `folder` to the end of the last night, whatever night it was cut off in.
+
+    Joins are made of many blocks, with a commit after each pair of them, as large stores have.
+    """
+    join.BLOCK, store_module.COMMIT_SECONDS = 32, -1.0
     with Store(folder, write=True) as store, store.exclusive():
         store.bind(SPACE, "test")
         store.prepare()
@@ -56,6 +61,17 @@ def killed_at(folder: Path, failpoint: str) -> None:
     """Run until a failpoint ends this process."""
     os.environ["NEARDUP_FAILPOINT"] = failpoint
     nights(folder)
+
+
+def killed_in_buckets(folder: Path, failpoint: str) -> None:
+    """Add everything at once and join it by buckets until a failpoint ends this process."""
+    store_module.COMMIT_SECONDS = -1.0
+    with Store(folder, write=True) as store, store.exclusive():
+        store.bind(SPACE, "test")
+        store.add(batch_of([number for number in range(len(ROWS)) if number not in GONE], ROWS))
+        os.environ["NEARDUP_FAILPOINT"] = failpoint
+        for _ in store.join(Way.BUCKETS):
+            pass
 
 
 def on_a_small_disk(folder: Path, most: int) -> None:

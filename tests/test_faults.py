@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blake3 import blake3
 
-from indexes import Store, StoreDamaged, StoreLocked, StoreVersion, check, database, durable, repair, segments
+from indexes import Root, Store, StoreDamaged, StoreError, StoreLocked, StoreVersion, check, database, durable, repair, segments
 from tests import nightly
 from tests.conftest import batch_of
 
@@ -73,6 +74,13 @@ def assert_goes_on(folder: Path, held: Held) -> None:
 def test_kill_at_every_failpoint(tmp_path: Path, whole: tuple[Path, Held], failpoint: str, time_: int) -> None:
     folder = tmp_path / "store"
     assert ran(nightly.killed_at, folder, f"{failpoint}:{time_}") == -signal.SIGKILL
+    assert_goes_on(folder, whole[1])
+
+
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_a_join_by_buckets_that_was_killed_is_done_again(tmp_path: Path, whole: tuple[Path, Held], steps: int) -> None:
+    folder = tmp_path / "store"
+    assert ran(nightly.killed_in_buckets, folder, f"join found:{steps}") == -signal.SIGKILL
     assert_goes_on(folder, whole[1])
 
 
@@ -216,13 +224,15 @@ def test_repair_sets_a_damaged_segment_aside(tmp_path: Path, whole: tuple[Path, 
         assert ran(_repair_killed, folder, failpoint) == -signal.SIGKILL
     found, done = repair(folder, data=True)
     if failpoint == "repair committed":
-        assert not found
+        assert [finding.place for finding in found] == ["pictures"]
+        assert (folder / "quarantine" / segment.name).read_bytes() == bad
     else:
         assert done is not None
         assert done.backup.exists()
+        assert done.quarantine
         assert (done.quarantine / segment.name).read_bytes() == bad
         assert done.lost == nightly.NIGHTS * nightly.NEW - len(nightly.GONE)
-    assert check(folder, data=True) == []
+    assert [finding.what.split()[0] for finding in check(folder, data=True)] == ["96"]  # pictures that wait
     with Store(folder, write=True) as store, store.exclusive():
         hashes, pairs = nightly.contents(store)
         assert (hashes, pairs) == (whole[1][0], {})  # no photo is forgotten, no pair invented
@@ -242,24 +252,70 @@ def _repair_killed(folder: Path, failpoint: str) -> None:
     repair(folder, data=True)
 
 
-def test_repair_of_a_damaged_catalog_keeps_everything_and_starts_anew(tmp_path: Path, whole: tuple[Path, Held]) -> None:
+@pytest.mark.parametrize("place", [0, 5000, None])  # where nothing can be asked any more, where much can, and a catalog that is gone
+@pytest.mark.parametrize("failpoint", [None, "repair linked", "repair condemned", "repair replaced"])
+def test_repair_of_a_damaged_catalog_keeps_everything_and_starts_anew(
+    tmp_path: Path, whole: tuple[Path, Held], failpoint: str | None, place: int | None
+) -> None:
     folder = tmp_path / "store"
     shutil.copytree(whole[0], folder)
+    with Store(folder, write=True) as store:
+        store.remember([Root("/photos", ("*.gif",), True)])
     catalog = folder / "catalog.db"
     bad = bytearray(catalog.read_bytes())
-    bad[5000] ^= 1
-    catalog.write_bytes(bad)
+    if place is None:
+        catalog.unlink()
+    else:
+        bad[place] ^= 1
+        catalog.write_bytes(bad)
     (segment,) = (folder / "segments").iterdir()
+    content = segment.read_bytes()
+    if failpoint:
+        assert ran(_repair_killed, folder, failpoint) == -signal.SIGKILL
+        with pytest.raises(StoreDamaged):
+            Store(folder)
     found, done = repair(folder)
     assert [finding.place for finding in found] == [os.fspath(catalog)]
-    assert done is not None
-    assert done.backup.read_bytes() == bad
-    assert (done.quarantine / segment.name).exists()
-    assert done.model == "test"
+    assert done
+    assert done.quarantine
+    kept = [file.read_bytes() for file in (folder / "quarantine").rglob("*") if file.is_file()]
+    assert content in kept
+    assert place is None or bad in kept
+    if failpoint != "repair replaced" or place == 0:
+        assert done.model == "test"
     assert check(folder, data=True) == []
+    with Store(folder) as store:
+        assert store.catalog.roots() == [Root("/photos", ("*.gif",), True)]
     assert ran(nightly.nights, folder) == 0
     with Store(folder) as store:
         assert nightly.contents(store) == whole[1]
+
+
+def test_what_may_not_be_read_is_not_damaged(tmp_path: Path, whole: tuple[Path, Held], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Permissions, and disks that are away, are no reason to throw a store away."""
+    for name in ("catalog.db", "segment"):
+        folder = tmp_path / name
+        shutil.copytree(whole[0], folder)  # with other inodes, so that bytes are asked for
+        before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file() and file.suffix != ".lock"}
+        monkeypatch.setattr(database if name == "catalog.db" else segments, "blake3", _unreadable(blake3))
+        for ask in (check, repair):
+            with pytest.raises(StoreError, match="Permission denied") as raised:
+                ask(folder)
+            assert raised.value.exit_code == 1
+        assert before == {file: file.read_bytes() for file in folder.rglob("*") if file.is_file() and file.suffix != ".lock"}
+        monkeypatch.undo()
+
+
+def _unreadable(real: Callable[..., Any]) -> Callable[..., Any]:
+    class Unreadable:
+        def __new__(cls, *data: bytes, **options: int) -> Any:  # noqa: ANN401 - as blake3 itself
+            return real(*data) if data else object.__new__(cls)
+
+        def update_mmap(self, path: Path) -> None:
+            raise PermissionError(13, "Permission denied", str(path))
+
+    Unreadable.AUTO = 1  # type: ignore[attr-defined]
+    return Unreadable
 
 
 def test_repair_makes_a_catalog_that_was_edited_by_hand_consistent_again(tmp_path: Path, whole: tuple[Path, Held]) -> None:
@@ -276,7 +332,7 @@ def test_repair_makes_a_catalog_that_was_edited_by_hand_consistent_again(tmp_pat
     _, done = repair(folder)
     assert done is not None
     assert done.lost == 1
-    assert check(folder, data=True) == []
+    assert [finding.place for finding in check(folder, data=True)] == ["pictures"]
     with Store(folder, write=True) as store, store.exclusive():
         store.add(batch_of([0, 1], nightly.ROWS))
         for _ in store.join():
