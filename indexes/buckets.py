@@ -2,8 +2,9 @@
 
 k-means parts the space into lists. Each vector lives in the list of its nearest centre and visits the lists of the next few; two vectors
 meet when one lives where the other lives or visits. Where a border runs is chance, so the space is parted several times over: what one
-partition separates far, another does not. How many lists must be visited is asked of pairs that exact search finds for a sample of rows,
-and what share of the pairs is found then, of others: the recall is measured on pairs that nothing was fitted on.
+partition separates far, another does not. How many lists must be visited is asked of pairs that exact search finds for a sample of rows:
+as many as the one that needs most. Of all pairs, at least 0.05 ** (1 / n) need no more than the largest of n independent draws, with 95 %
+confidence and whatever their distribution is (Wilks, "Determination of sample sizes for setting tolerance limits", 1941).
 """
 
 from __future__ import annotations
@@ -25,13 +26,12 @@ from indexes.join import BLOCK, TILE, Prefix, Recall, Shelf, Step, decided, prop
 from indexes.segments import Scored, joined
 from indexes.vectors import Frontier, Ids
 
-RECALL = 0.999  # share of the pairs that must be found, with 95 % confidence: no miss among 3,000, one among 4,700
 # Measured on 200,000 isotropic vectors at .75, for a recall of .9995 with 2,048 lists: one partition needs 132 visits, two need 17 each,
 # three 8, four 5; on CLIP-like ones at .90: 12, 8, 6, 4.
 PARTITIONS = 3
-PILOT, SAMPLED = 500, 3000  # pairs that the number of lists to visit is chosen by, and that the recall is measured on at least
+SAMPLED = 3000  # pairs that choose how many lists are visited: 0.05 ** (1 / 3000) is .999
 MOST_SAMPLED = 0.25  # share of the rows that are asked for their pairs at most
-SLACK = 1.5  # lists visited, beside what the pilot pairs need
+SLACK = 1.5  # lists visited, beside what the sample needs, where it is too small to show that
 TRAINED, ROUNDS = 48, 5  # rows for each centre, and rounds, of k-means: its cost stays below that of placing the rows
 ASKED = 1 << 11  # rows that are asked for their pairs at a time
 GROUP = 64  # lists whose visitors are looked up at a time
@@ -54,21 +54,12 @@ def pairs(shelf: Shelf, frontier: Frontier, prefix: Prefix, *, threads: int | No
     middles = [_centres(shelf, count, rng) for _ in range(PARTITIONS)]
     with ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="join") as pool:
         asking = _Sample(work, middles, rng, pool)
-        wanted = PILOT
-        while True:  # until enough lists are visited for pairs that did not choose how many
-            for share in asking.until(wanted):
-                yield Step(frontier, _nothing(), int(500 * share), 1000)
-            visited = _enough(asking.judges, count)
-            fitted = len(asking.judges)
-            for share in asking.until(fitted + SAMPLED):
-                yield Step(frontier, _nothing(), int(500 * share), 1000)
-            fresh = asking.judges[fitted:]
-            recall = Recall(int((fresh <= visited).sum()), len(fresh), count, visited)
-            if recall.at_least >= RECALL or asking.ended or visited == count:
-                break
-            wanted = len(asking.judges)  # those that were missed choose now, others judge
-        if recall.at_least < RECALL:  # too few pairs to tell; more visits than the recall was measured with find no fewer
-            visited = _enough(asking.judges, count)
+        for share in asking.until(SAMPLED):
+            yield Step(frontier, _nothing(), int(500 * share), 1000)
+        judges = len(asking.judges)
+        slack = 1.0 if judges >= SAMPLED else SLACK
+        visited = min(count, math.ceil(slack * int(asking.judges.max(initial=1))))
+        recall = Recall(judges, judges, count, visited)
         missed = asking.needed > visited
         parts = [Scored(asking.left[missed], asking.right[missed], asking.score[missed])]
         yield Step(frontier, joined(parts), 500, 1000)  # they are pairs all the same
@@ -80,11 +71,6 @@ def pairs(shelf: Shelf, frontier: Frontier, prefix: Prefix, *, threads: int | No
     through = int(shelf.ids[-1])
     reached = replace(frontier, through=through, until=0, earlier=0, recall=min(frontier.recall, recall.at_least))
     yield Step(reached, _nothing(), 1000, 1000, recall)
-
-
-def _enough(needed: Ids, count: int) -> int:
-    """How many of `count` lists to visit, by what some pairs needed."""
-    return min(count, math.ceil(SLACK * int(needed.max(initial=1))))
 
 
 def _centres(shelf: Shelf, count: int, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -171,11 +157,11 @@ class _Sample:
 
     def until(self, wanted: int) -> Iterator[float]:
         """Ask more rows until there are so many pairs; the share that is there, or of the rows that may be asked, if that is more."""
-        while len(self.judges) < wanted and not self.ended and not (wanted == PILOT and 4 * self._next >= self._most):
+        while len(self.judges) < wanted and not self.ended:
             some = self._order[self._next : self._next + self._chunk]
             self._next += self._chunk
             self._ask(np.sort(some))
-            yield min(1.0, max(len(self.judges) / (PILOT + SAMPLED), self._next / self._most))
+            yield min(1.0, max(len(self.judges) / wanted, self._next / self._most))
 
     def _ask(self, some: Ids) -> None:
         rows = len(self._work.shelf.ids)

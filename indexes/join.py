@@ -78,7 +78,7 @@ class Shelf:
 
 @dataclass(frozen=True)
 class Recall:
-    """How many of the pairs that exact search found for a sample of rows a join by buckets finds."""
+    """How many of the pairs that exact search found for a sample of rows a join by buckets finds, one pair of each row."""
 
     found: int
     sampled: int

@@ -96,6 +96,7 @@ def bench(rows: int, scratch: Path) -> None:
     Pillow.effect_mandelbrot((640, 480), (-2, -1, 1, 1), 100).convert("RGB").save(photo)
     with Store(folder, write=True) as store, store.exclusive():
         store.bind(space, embedder.name)
+        run = store.begin_run()
         began = time.perf_counter()
         for start in range(0, rows, 50_000):
             store.add(batch(start, made[start : min(start + 50_000, rows)]))
@@ -117,6 +118,7 @@ def bench(rows: int, scratch: Path) -> None:
         compaction = store.compact(full=True)
         print(f"| compaction | {compaction.before} segments to {compaction.after} |")
         catalog = (folder / "catalog.db").stat().st_size
+        store.end_run(run, "complete", {})
         share = in_segments(store) / (2 * space.dim * rows)
         print(f"| segments on disk | {share:.3f} x 2 d n; the catalog {catalog / rows:.0f} bytes an image |")
 
