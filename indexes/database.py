@@ -135,9 +135,10 @@ class Database:
             raise StoreVersion(f"{self.path} has the older format {version}; `neardup ingest` brings it up to date")
 
     def _version(self) -> int:
-        application: int = self._db.execute("PRAGMA application_id").fetchone()[0]
-        version: int = self._db.execute("PRAGMA user_version").fetchone()[0]
-        tables: int = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        with self.snapshot():  # another writer may be making it
+            application: int = self._db.execute("PRAGMA application_id").fetchone()[0]
+            version: int = self._db.execute("PRAGMA user_version").fetchone()[0]
+            tables: int = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if application != APPLICATION and (version or tables):
             raise StoreVersion(f"{self.path} is a database of another program; name another folder with --store")
         if version > len(self._migrations):
