@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pipeline.cluster import Group, Match, Photo
     from pipeline.decode import Failure
     from pipeline.embedder import Embedder, embed, load
-    from pipeline.errors import BadModel, BadOutput, BadRoot, MissingExtra, PipelineError, UnknownModel
+    from pipeline.errors import BadModel, BadOutput, BadRoot, MissingExtra, PipelineError, TooManyCalls, Unanswered, UnknownModel
     from pipeline.ingest import Coverage, IngestOptions, Progress, ingest_roots, resolve_roots
     from pipeline.query import Answer, Comparison, compare, find_groups, find_matches
 
@@ -18,7 +18,7 @@ _HOMES = {
     "cluster": ("Group", "Match", "Photo"),
     "decode": ("Failure",),
     "embedder": ("Embedder", "embed", "load"),
-    "errors": ("BadModel", "BadOutput", "BadRoot", "MissingExtra", "PipelineError", "UnknownModel"),
+    "errors": ("BadModel", "BadOutput", "BadRoot", "MissingExtra", "PipelineError", "TooManyCalls", "Unanswered", "UnknownModel"),
     "ingest": ("Coverage", "IngestOptions", "Progress", "ingest_roots", "resolve_roots"),
     "query": ("Answer", "Comparison", "compare", "find_groups", "find_matches"),
 }
@@ -40,6 +40,8 @@ __all__ = [
     "Photo",
     "PipelineError",
     "Progress",
+    "TooManyCalls",
+    "Unanswered",
     "UnknownModel",
     "compare",
     "embed",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes import Space
-from pipeline.errors import BadOutput, UnknownModel
+from pipeline.errors import BadOutput, Unanswered, UnknownModel
 from pipeline.view import View
 
 DEFAULT = "neardup-0"
@@ -31,8 +31,14 @@ class Embedder(Protocol):
     def view(self) -> View:
         """How pictures must be fitted for it."""
 
-    def encode(self, views: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """One raw row for each picture of `views` (n, size, size, 3), in order, as (n, dim); need not be of length 1."""
+    def encode(self, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """One raw row for each picture of `views` (height, width, 3), in order, as (n, dim); need not be of length 1.
+
+        Raises Unanswered, with the rows that came, where a service stops answering.
+        """
+
+    def calls(self, pictures: int) -> int:
+        """How many requests that somebody pays for so many pictures take at most; 0 for a model that runs here."""
 
 
 def load(model: str = DEFAULT) -> Embedder:
@@ -54,13 +60,26 @@ def load(model: str = DEFAULT) -> Embedder:
 
 
 def embed(embedder: Embedder, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """Rows of length 1 (n, dim), float32, in the order of `views`. Raises BadOutput for what cosine cannot compare."""
-    dim = embedder.space.dim
+    """Rows of length 1 (n, dim), float32, in the order of `views`. Raises BadOutput for what cosine cannot compare, and Unanswered, with
+    the rows that came, brought to length 1, where a service stops answering.
+    """
     if not views:
-        return np.empty((0, dim), np.float32)
-    rows = np.asarray(embedder.encode(np.stack(views)), dtype=np.float32)
-    if rows.shape != (len(views), dim):
-        raise BadOutput(f"{embedder.name} returned {rows.shape} for {len(views)} pictures, expected {(len(views), dim)}")
+        return np.empty((0, embedder.space.dim), np.float32)
+    try:
+        rows = embedder.encode(views)
+    except Unanswered as unanswered:
+        known = list(unanswered.rows)
+        rows = np.stack([unanswered.rows[at] for at in known]) if known else np.empty((0, embedder.space.dim), np.float32)
+        unit = _unit(embedder, rows, len(known))
+        raise Unanswered(str(unanswered), dict(zip(known, unit, strict=True))) from unanswered
+    return _unit(embedder, rows, len(views))
+
+
+def _unit(embedder: Embedder, raw: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    rows = np.asarray(raw, dtype=np.float32)
+    expected = (count, embedder.space.dim)
+    if rows.shape != expected:
+        raise BadOutput(f"{embedder.name} returned {rows.shape} for {count} pictures, expected {expected}")
     norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
     if not np.isfinite(norms).all() or not norms.all():
         raise BadOutput(f"{embedder.name} returned a row that is zero or not finite; its weights are damaged, or its precision is too low")

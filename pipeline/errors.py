@@ -5,10 +5,21 @@ PipelineError (1)
 ├── UnknownModel (2)       a model's name that means nothing here
 ├── MissingExtra (1)       a model that needs packages which are not installed
 ├── BadModel (1)           weights that are missing, unsafe, or not what they were
-└── BadOutput (1)          a model that returned something cosine cannot compare
+├── BadOutput (1)          a model that returned something cosine cannot compare
+├── Unanswered (6)         a service that did not answer, or refused
+└── TooManyCalls (7)       more paid requests than were allowed
 
 The number is the exit code of the command that met the error. Trouble with one photo is no error: it is a Failure, and the rest goes on.
 """
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class PipelineError(Exception):
@@ -39,3 +50,20 @@ class BadModel(PipelineError):
 
 class BadOutput(PipelineError):
     """A model returned rows that cosine cannot compare."""
+
+
+class Unanswered(PipelineError):
+    """A service did not answer, or refused; `rows` are those that came, by their number in what was asked."""
+
+    exit_code = 6
+
+    def __init__(self, message: str, rows: Mapping[int, NDArray[np.float32]] | None = None) -> None:
+        """Keep the rows: they are paid for."""
+        super().__init__(message)
+        self.rows = rows or {}
+
+
+class TooManyCalls(PipelineError):
+    """An ingest would make more paid requests than were allowed."""
+
+    exit_code = 7

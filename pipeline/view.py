@@ -18,7 +18,7 @@ class View:
     """How a picture becomes an embedder's input: `size` x `size` pixels, by `fit`, resampled by `resample`.
 
     squash: both sides to `size`. shortest: the short side to `size`, then the middle cut out. longest: the long side to `size`, on
-    `fill` grey.
+    `fill` grey. within: its own shape, the long side at most `size`, never enlarged.
     """
 
     size: int
@@ -32,7 +32,7 @@ class View:
 
 
 def fit(plain: Image.Image, view: View) -> tuple[NDArray[np.uint8], bool]:
-    """The picture (L, RGB or RGBA) as (size, size, 3) uint8, transparency laid on white; and whether what it shows is featureless."""
+    """The picture (L, RGB or RGBA) as (height, width, 3) uint8, transparency laid on white; and whether what it shows is featureless."""
     size, resample = view.size, Image.Resampling[view.resample.upper()]
     width, height = plain.size
     if view.fit == "squash":
@@ -42,6 +42,8 @@ def fit(plain: Image.Image, view: View) -> tuple[NDArray[np.uint8], bool]:
         target = (int(size * width / short), int(size * height / short))
     else:
         ratio = max(width, height) / size
+        if view.fit == "within":
+            ratio = max(1.0, ratio)
         target = (max(1, round(width / ratio)), max(1, round(height / ratio)))
     if max(target) > 64 * size:  # a strip: as much of its middle as can show at all
         plain = _middle(plain, (min(width, 64 * height), min(height, 64 * width)))

@@ -417,3 +417,10 @@ def test_mutated_pictures_never_raise(tmp_path: Path) -> None:
         assert isinstance(result, Decoded | Failure), number
         reasons.add(result.reason if isinstance(result, Failure) else "decoded")
     assert {"decoded", "damaged", "truncated"} <= reasons
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"), [((400, 200), (32, 64, 3)), ((30, 20), (20, 30, 3)), ((64, 64), (64, 64, 3)), ((1, 1), (1, 1, 3))]
+)
+def test_a_view_within_a_size_keeps_the_shape_and_enlarges_nothing(tmp_path: Path, size: tuple[int, int], shape: tuple[int, ...]) -> None:
+    assert picture(saved(tmp_path / "a.png", scene(1, size)), View(64, "within")).view.shape == shape

@@ -59,7 +59,7 @@ def test_the_shipped_model_gives_the_rows_of_the_published_weights_in_torch(draw
     model = Embedding(Features(), stored["projection.weight"], stored["projection.bias"])
     with torch.inference_mode():
         theirs = model(torch.from_numpy(drawn)).numpy()
-    ours = load(DEFAULT).encode(drawn)
+    ours = load(DEFAULT).encode(list(drawn))
     assert ours.shape == theirs.shape == (len(drawn), export_embedder.DIM)
     cosines = (ours * theirs).sum(axis=1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
     assert cosines.min() > 0.9999

@@ -4,7 +4,7 @@ import os
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -32,9 +32,12 @@ class Counting:
         self.name, self.space, self.view = self._real.name, self._real.space, self._real.view
         self.embedded = 0
 
-    def encode(self, views: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def encode(self, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         self.embedded += len(views)
         return self._real.encode(views)
+
+    def calls(self, pictures: int) -> int:
+        return 0
 
 
 def ingested(store: Store, *roots: Path | Root, embedder: Counting | None = None, options: IngestOptions | None = None) -> Coverage:
@@ -394,7 +397,7 @@ def test_another_model_is_refused(library: Store, photos: Path) -> None:
 
 def test_a_model_that_returns_nonsense_stops_before_anything_is_stored(library: Store, photos: Path) -> None:
     class Broken(Counting):
-        def encode(self, views: NDArray[np.uint8]) -> NDArray[np.float32]:
+        def encode(self, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
             return np.full((len(views), self.space.dim), np.nan, np.float32)
 
     with pytest.raises(BadOutput):
@@ -404,7 +407,7 @@ def test_a_model_that_returns_nonsense_stops_before_anything_is_stored(library: 
 
 def test_a_model_that_returns_too_many_rows_is_refused() -> None:
     class Wrong(Counting):
-        def encode(self, views: NDArray[np.uint8]) -> NDArray[np.float32]:
+        def encode(self, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
             return np.ones((len(views) + 1, self.space.dim), np.float32)
 
     with pytest.raises(BadOutput, match="expected"):

@@ -104,7 +104,7 @@ def seen(path: Path, view: View) -> NDArray[np.uint8]:
 def rows_of(embedder: Embedder, folder: Path, pictures: list[Image.Image]) -> NDArray[np.float32]:
     """The embedder's raw rows of pictures that went through PNG files."""
     files = [saved(folder / f"{number}.png", picture) for number, picture in enumerate(pictures)]
-    return embedder.encode(np.stack([seen(file, embedder.view) for file in files]))
+    return embedder.encode([seen(file, embedder.view) for file in files])
 
 
 def expected(model: torch.nn.Module, transform: Callable[[Image.Image], torch.Tensor]) -> NDArray[np.float32]:
@@ -224,8 +224,8 @@ def test_a_row_depends_on_its_picture_alone(tmp_path: Path, weights: Path) -> No
     rows = rows_of(embedder, tmp_path, PICTURES)
     np.testing.assert_array_equal(rows_of(again, tmp_path, PICTURES), rows)
     views = np.stack([seen(tmp_path / f"{number}.png", embedder.view) for number in range(len(PICTURES))])
-    np.testing.assert_allclose(np.concatenate([embedder.encode(view[None]) for view in views]), rows, atol=1e-5)
-    np.testing.assert_allclose(embedder.encode(views[::-1].copy())[::-1], rows, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate([embedder.encode([view]) for view in views]), rows, atol=1e-5)
+    np.testing.assert_allclose(embedder.encode(list(views[::-1]))[::-1], rows, atol=1e-5)
 
 
 def test_efficientnet_puts_a_scene_nearer_to_its_jpeg_than_to_another_scene(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -78,13 +78,17 @@ class OpenClip:
         fill = f" fill {tower.view.fill}" if tower.view.fit == "longest" else ""
         return Space("open_clip", tower.called, tower.weights, f"{tower.view}{fill} mean {mean} std {std}", tower.dim, FLOOR, THRESHOLD)
 
-    def encode(self, views: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def calls(self, pictures: int) -> int:
+        """None: it runs here."""
+        return 0
+
+    def encode(self, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """One raw row for each picture, in order; in float32, on the GPU where there is one."""
         import torch
 
         tower = self._tower
         with torch.inference_mode():
-            pixels = torch.from_numpy(views).to(tower.device).permute(0, 3, 1, 2).float().div_(255.0)
+            pixels = torch.from_numpy(np.stack(views)).to(tower.device).permute(0, 3, 1, 2).float().div_(255.0)
             rows = tower.model((pixels - tower.mean) / tower.std)
         done: NDArray[np.float32] = rows.float().cpu().numpy()
         return done
