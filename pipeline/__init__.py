@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.cluster import Group, Match, Photo
-    from pipeline.decode import Failure
     from pipeline.embedder import Embedder, embed, load
     from pipeline.errors import BadModel, BadOutput, BadRoot, MissingExtra, PipelineError, TooManyCalls, Unanswered, UnknownModel
     from pipeline.ingest import Coverage, IngestOptions, Progress, ingest_roots, resolve_roots
     from pipeline.query import Answer, Comparison, compare, find_groups, find_matches
+    from pipeline.reading import Failure
 
 _HOMES = {
     "cluster": ("Group", "Match", "Photo"),
-    "decode": ("Failure",),
     "embedder": ("Embedder", "embed", "load"),
     "errors": ("BadModel", "BadOutput", "BadRoot", "MissingExtra", "PipelineError", "TooManyCalls", "Unanswered", "UnknownModel"),
     "ingest": ("Coverage", "IngestOptions", "Progress", "ingest_roots", "resolve_roots"),
+    "reading": ("Failure",),
     "query": ("Answer", "Comparison", "compare", "find_groups", "find_matches"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from indexes import Known, Stat, Store, cosines
-from pipeline.decode import Decoded, decode
+from pipeline.decode import Decoded
+from pipeline.decoders import Decoders
 from pipeline.embedder import Embedder, embed
 from pipeline.scan import SourceFile
 
@@ -32,10 +33,15 @@ class Audited:
 def reembed(store: Store, embedder: Embedder, count: int) -> Iterator[Audited]:
     """Embed up to `count` stored photos again, spread over the store; those that changed, are away or cannot be read are passed over."""
     images = store.catalog.live()
+    with Decoders(1) as decoders:
+        yield from _reembedded(store, embedder, decoders, images, count)
+
+
+def _reembedded(store: Store, embedder: Embedder, decoders: Decoders, images: Sequence[int], count: int) -> Iterator[Audited]:
     for image in [images[int(at)] for at in np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(int))]:
         stored = store.vectors([image]).get(image)
         for known in store.catalog.files_of([image]) if stored is not None else ():
-            decoded = decode(SourceFile(known.path, known.stat), embedder.view) if _untouched(known) else None
+            decoded = decoders.decode(SourceFile(known.path, known.stat), embedder.view) if _untouched(known) else None
             if isinstance(decoded, Decoded):
                 again = embed(embedder, [decoded.view]).astype(np.float16)
                 yield Audited(known.path, float(cosines(again, np.asarray([stored]))[0]))

@@ -89,6 +89,7 @@ def _default_store() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "neardup" / "default"
 
 
+_COUNT = click.IntRange(min=1)
 _PATH = click.Path(readable=False)  # what cannot be read is told of each path, by us
 
 _model_option = click.option(
@@ -122,6 +123,11 @@ def _ingest_options(command: Callable[..., None]) -> Callable[..., None]:
             type=click.Choice(["exact", "buckets"]),
             help="How pairs are looked for.  [default: exact, but buckets where that would take minutes]",
         ),
+        click.option("--decoders", type=_COUNT, metavar="N", help="Processes that decode.  [default: one for each core]"),
+        click.option("--readers", type=_COUNT, metavar="N", help="Files read at a time; more serve SSDs and network drives.  [default: 1]"),
+        click.option("--threads", type=_COUNT, metavar="N", help="Threads of the model.  [default: one for each core]"),
+        click.option("--batch", type=_COUNT, metavar="N", help="Pictures embedded at a time.  [default: as the model likes]"),
+        click.option("--verbose", is_flag=True, help="Print how the work is divided."),
     ):
         command = option(command)
     return command
@@ -182,6 +188,11 @@ def _ingest(
     accept_missing: bool,
     wait_lock: float,
     join: str | None = None,
+    decoders: int | None = None,
+    readers: int | None = None,
+    threads: int | None = None,
+    batch: int | None = None,
+    verbose: bool = False,
 ) -> tuple[Coverage, list[str]]:
     """Ingest and show how it goes; returns the coverage and the real paths of the roots."""
     from indexes import Way
@@ -191,9 +202,22 @@ def _ingest(
     roots = resolve_roots(store, paths, excludes or None, hidden)
     named = {os.path.realpath(path) for path in paths}
     forget = frozenset(named) if accept_missing else frozenset[str]()
-    options = IngestOptions(accept_missing=accept_missing, forget=forget, wait_lock=wait_lock, join=Way(join) if join else None)
+    cores = os.cpu_count() or 1
+    options = IngestOptions(
+        batch=batch,
+        decoders=decoders or cores,
+        readers=readers or 1,
+        accept_missing=accept_missing,
+        forget=forget,
+        wait_lock=wait_lock,
+        join=Way(join) if join else None,
+    )
+    embedder = _embedder(store, model, threads)
+    if verbose:
+        work = f"{options.decoders} processes decode, {options.readers} files are read at a time"
+        _tell(f"{embedder.name}: {threads or cores} threads, batches of {batch or embedder.batch}; {work}")
     try:
-        coverage = watch(ingest_roots(roots.found, store, _embedder(store, model), options))
+        coverage = watch(ingest_roots(roots.found, store, embedder, options))
     except Stopped as stopped:
         _tell("stopped; what was committed is kept, the same command goes on from there")
         sys.exit(stopped.exit_code)
@@ -206,12 +230,12 @@ def _ingest(
     return coverage, [root.path for root in roots.found if root.path in named]
 
 
-def _embedder(store: Store | None, model: str | None) -> Embedder:
+def _embedder(store: Store | None, model: str | None, threads: int | None = None) -> Embedder:
     """The model that was asked for, else the store's own; a store is never left for another model unasked."""
     from pipeline.embedder import DEFAULT, load
 
     bound = store.model if store else None
-    embedder = load(model or bound or DEFAULT)
+    embedder = load(model or bound or DEFAULT, threads)
     if store and bound and model and model != bound:
         store.require(embedder.space)
     return embedder

@@ -1,4 +1,4 @@
-"""One read of a file: its hash, its upright sRGB pixels at the embedder's size, or the reason why there are none.
+"""A file's bytes become its upright sRGB pixels at the embedder's size, or the reason why there are none.
 
 Photos are hostile input. What is opened is on an allow-list of formats, its size is checked from the header before a pixel is decoded, and
 whatever a decoder raises becomes a Failure of that file.
@@ -7,15 +7,12 @@ whatever a decoder raises becomes a Failure of that file.
 from __future__ import annotations
 
 import io
-import os
-import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from pathlib import PurePath
 
 import numpy as np
 from blake3 import blake3
@@ -24,45 +21,15 @@ from PIL import Image as Pillow
 from PIL import ImageCms, UnidentifiedImageError
 
 from indexes import Image
+from pipeline.reading import Failure, Recognised, Refused, read
 from pipeline.scan import SourceFile
 from pipeline.view import View, fit
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF")  # an MPO opens as a JPEG
 PLUGINS = {"WEBP": "WebP"}  # where a plugin's module is not named as its format
-SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}
-HEAD = 18  # bytes that tell a format
-BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2", b"avif", b"avis", b"miaf"}
-PHOTO_SUFFIXES = {
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".dib"),
-    *(".avif", ".heic", ".heif", ".hif"),
-}
-RAW_SUFFIXES = {
-    *(
-        ".3fr",
-        ".arw",
-        ".cr2",
-        ".cr3",
-        ".crw",
-        ".dcr",
-        ".dng",
-        ".erf",
-        ".fff",
-        ".gpr",
-        ".iiq",
-        ".kdc",
-        ".mef",
-        ".mos",
-        ".mrw",
-        ".nef",
-        ".nrw",
-    ),
-    *(".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
-}
-MAX_FILE = 1 << 29  # bytes
 MAX_PIXELS = 100_000_000  # after a JPEG's draft; Pillow takes 4 bytes for each, twice while converting
 MAX_PROGRESSIVE = 200_000_000  # a progressive JPEG keeps all coefficients, whatever its draft: 3 to 6 bytes a pixel
-# What is larger than these is read and decoded one file at a time, so that memory is bounded by one of them.
+# What is larger than these is decoded one file at a time, so that memory is bounded by one of them.
 HEAVY_FILE, HEAVY_PIXELS = 1 << 25, 16_000_000
 
 TURNS = {
@@ -79,119 +46,20 @@ NATIVE = {"CMYK", "LAB"}  # modes whose pixels are hashed as they are
 
 _heavy = threading.RLock()
 
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A file without an image: `reason` is one of a few words to count by, `detail` what was met, `hash` its content where it was read."""
-
-    source: SourceFile
-    reason: str
-    detail: str = ""
-    hash: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Recognised:
-    """A file whose content is known already, so that it was not decoded."""
-
-    source: SourceFile
-    hash: bytes
+Picture = tuple[Image, NDArray[np.uint8]]  # what the store keeps of a picture, and its pixels for the embedder
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A picture: the file it came from, what the store keeps of it, and uint8 pixels (size, size, 3) for the embedder."""
+    """A picture: the file it came from, what the store keeps of it, and uint8 pixels (height, width, 3) for the embedder."""
 
     source: SourceFile
     image: Image
     view: NDArray[np.uint8]
 
 
-SKIPPED = {"not a photo", "raw photo"}  # reasons that nobody needs to mend
-RETRIED = {"unreadable", "changed while read", "out of memory"}  # reasons that may be gone the next time, with the file as it is
-
-
-class _Refused(Exception):
-    """Carries a reason and a detail from where a file is refused to where its Failure is made."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
-
-
-def decode(source: SourceFile, view: View, wanted: Callable[[bytes], bool] = lambda hash: True) -> Decoded | Recognised | Failure:
-    """Read a file once and give its picture at `view`; stops after hashing, as Recognised, when `wanted` says no to the hash.
-
-    Never raises for what a file holds. JPEGs are decoded at the smallest scale that is twice the view's size or more, and a first
-    frame stands for an animation. Transparency is laid on white.
-    """
-    digest = None
-    try:
-        with _heavy if source.stat.size > HEAVY_FILE else nullcontext():
-            data = read(source)
-            digest = blake3(data).digest()
-            if not wanted(digest):
-                return Recognised(source, digest)
-            return _picture(source, data, digest, view)
-    except _Refused as refused:
-        return Failure(source, refused.reason, refused.detail, digest)
-
-
-def content_hash(source: SourceFile) -> bytes | Failure:
-    """The blake3 of a file's bytes, without decoding it."""
-    try:
-        return blake3(read(source)).digest()
-    except _Refused as refused:
-        return Failure(source, refused.reason, refused.detail)
-
-
-def read(source: SourceFile) -> bytes:
-    """All bytes of a photo; raises _Refused for what is no photo, too large, unreadable, or changes meanwhile."""
-    suffix = PurePath(source.path).suffix.lower()
-    if suffix in RAW_SUFFIXES:
-        raise _Refused("raw photo", "raw files are not read yet")  # most are TIFFs inside, whose first picture is a thumbnail
-    try:
-        # O_NONBLOCK: what was a file when it was listed may be a FIFO now.
-        descriptor = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-        with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - a descriptor
-            before = os.fstat(descriptor)
-            if not stat.S_ISREG(before.st_mode):
-                raise _Refused("not a photo", "no regular file")
-            if before.st_size == 0:
-                raise _Refused("empty file", "0 bytes")
-            head = os.pread(descriptor, HEAD, 0)
-            if not is_photo(head):
-                if suffix in PHOTO_SUFFIXES:
-                    raise _Refused("no picture inside", f"begins with {head[:8].hex(' ')}, which no format here does")
-                raise _Refused("not a photo", "")
-            if before.st_size > MAX_FILE:
-                raise _Refused("file too large", f"{before.st_size:,} bytes; the limit is {MAX_FILE:,}")
-            data = file.read(before.st_size)
-            while len(data) < before.st_size and (more := file.read(before.st_size - len(data))):  # network filesystems may give parts
-                data += more
-            after = os.fstat(descriptor)
-    except ValueError as error:
-        raise _Refused("unreadable", str(error)) from error  # a NUL in the path
-    except OSError as error:
-        raise _Refused("unreadable", error.strerror or str(error)) from error
-    if len(data) != before.st_size or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise _Refused("changed while read", f"{before.st_size:,} bytes became {after.st_size:,}")
-    return data
-
-
-def is_photo(head: bytes) -> bool:
-    """Whether a file's first bytes (HEAD of them) are those of a format that is read here."""
-    if head.startswith(SIGNATURES):
-        return True
-    if head[:2] == b"BM":  # two letters would be any text; the size of the next header tells
-        return int.from_bytes(head[14:18], "little") in BMP_HEADERS
-    if head[:4] == b"RIFF":
-        return head[8:12] == b"WEBP"
-    return head[4:8] == b"ftyp" and head[8:12] in BRANDS
-
-
 @cache
-def _prepared() -> None:
+def prepare() -> None:
     """Load the decoders on the list and no others; take over Pillow's pixel limit, which refuses phone photos of 200 megapixels."""
     import pillow_heif
 
@@ -203,38 +71,68 @@ def _prepared() -> None:
     Pillow.MAX_IMAGE_PIXELS = None
 
 
-def _picture(source: SourceFile, data: bytes, digest: bytes, view: View) -> Decoded:
-    _prepared()
+def picture(data: bytes, digest: bytes, view: View, turn: AbstractContextManager[object] = _heavy) -> Picture:
+    """What the bytes of a file, of which `digest` is the blake3, show at `view`.
+
+    JPEGs are decoded at the smallest scale that is twice the view's size or more, and a first frame stands for an animation.
+    Transparency is laid on white. What needs much memory is decoded within `turn`. Raises Refused, and nothing else, for what the bytes
+    are.
+    """
+    prepare()
     try:
-        with Pillow.open(io.BytesIO(data), formats=FORMATS) as picture:
-            width, height = picture.size
-            format_ = picture.format or "?"
-            drafted = format_ in ("JPEG", "MPO") and _draft(picture, view)
-            reduced = _is_reduced(picture)
-            with _turn_to_decode(picture, width * height):
-                picture.load()
-                orientation = _orientation(picture)
-                upright = picture.transpose(TURNS[orientation]) if orientation in TURNS else picture
+        with Pillow.open(io.BytesIO(data), formats=FORMATS) as opened:
+            width, height = opened.size
+            format_ = opened.format or "?"
+            drafted = format_ in ("JPEG", "MPO") and _draft(opened, view)
+            reduced = _is_reduced(opened)
+            with turn if _is_heavy(opened, width * height) else nullcontext():
+                opened.load()
+                orientation = _orientation(opened)
+                upright = opened.transpose(TURNS[orientation]) if orientation in TURNS else opened
                 if orientation in TURNS and orientation >= 5:
                     width, height = height, width
                 plain = _eight_bit(upright)
                 if reduced:
                     pixels = digest  # what was decoded is less than what is there: it equals nothing but itself
                 elif drafted:
-                    pixels = _stream_hash(data, picture, orientation)
+                    pixels = _stream_hash(data, opened, orientation)
                 else:
                     pixels = _pixel_hash(upright, plain)
                 fitted, featureless = fit(plain, view)
-    except _Refused:
+    except Refused:
         raise
     except UnidentifiedImageError as error:
-        raise _Refused("no picture inside", "no decoder knows it") from error
+        raise Refused("no picture inside", "no decoder knows it") from error
     except MemoryError as error:
-        raise _Refused("out of memory", "") from error
+        raise Refused("too much memory", "") from error
     except Exception as error:  # broken files make decoders raise anything; a bug of ours shows in the tests of sound files
         detail = " ".join(str(error).split())[:200] or type(error).__name__
-        raise _Refused("truncated" if "truncated" in detail.lower() or isinstance(error, EOFError) else "damaged", detail) from error
-    return Decoded(source, Image(digest, pixels, width, height, format_, len(data), featureless), fitted)
+        raise Refused("truncated" if "truncated" in detail.lower() or isinstance(error, EOFError) else "damaged", detail) from error
+    return Image(digest, pixels, width, height, format_, len(data), featureless), fitted
+
+
+def decode(
+    source: SourceFile,
+    view: View,
+    wanted: Callable[[bytes], bool] = lambda hash: True,
+    reading: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - has no state
+    shown: Callable[[bytes, bytes, View], Picture] = picture,
+) -> Decoded | Recognised | Failure:
+    """Read a file once, within `reading`, and give its picture; stops after hashing, as Recognised, when `wanted` says no to the hash.
+
+    `shown` is picture(), or a way to have it run elsewhere. Never raises for what a file holds.
+    """
+    digest = None
+    try:
+        with _heavy if source.stat.size > HEAVY_FILE else nullcontext():
+            with reading:
+                data = read(source)
+                digest = blake3(data).digest()
+            if not wanted(digest):
+                return Recognised(source, digest)
+            return Decoded(source, *shown(data, digest, view))
+    except Refused as refused:
+        return Failure(source, refused.reason, refused.detail, digest)
 
 
 def _is_reduced(picture: Pillow.Image) -> bool:
@@ -252,15 +150,15 @@ def _draft(picture: Pillow.Image, view: View) -> bool:
     return picture.size != before
 
 
-def _turn_to_decode(picture: Pillow.Image, full: int) -> AbstractContextManager[object]:
-    """Refuse what would take too much memory; let what takes much wait for its turn."""
+def _is_heavy(picture: Pillow.Image, full: int) -> bool:
+    """Whether it takes much memory; refuses what would take too much."""
     pixels = picture.width * picture.height
     progressive = bool(picture.info.get("progressive") or picture.info.get("progression"))
     if pixels > MAX_PIXELS:
-        raise _Refused("too many pixels", f"{picture.width} x {picture.height}; the limit is {MAX_PIXELS // 1_000_000} megapixels")
+        raise Refused("too many pixels", f"{picture.width} x {picture.height}; the limit is {MAX_PIXELS // 1_000_000} megapixels")
     if progressive and full > MAX_PROGRESSIVE:
-        raise _Refused("too many pixels", f"a progressive JPEG of {full:,} pixels; the limit is {MAX_PROGRESSIVE // 1_000_000} megapixels")
-    return _heavy if max(pixels, full if progressive else 0) > HEAVY_PIXELS else nullcontext()
+        raise Refused("too many pixels", f"a progressive JPEG of {full:,} pixels; the limit is {MAX_PROGRESSIVE // 1_000_000} megapixels")
+    return max(pixels, full if progressive else 0) > HEAVY_PIXELS
 
 
 def _orientation(picture: Pillow.Image) -> int:

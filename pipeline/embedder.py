@@ -31,6 +31,10 @@ class Embedder(Protocol):
     def view(self) -> View:
         """How pictures must be fitted for it."""
 
+    @property
+    def batch(self) -> int:
+        """How many pictures it likes to be given at a time."""
+
     def encode(self, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """One raw row for each picture of `views` (height, width, 3), in order, as (n, dim); need not be of length 1.
 
@@ -41,8 +45,8 @@ class Embedder(Protocol):
         """How many requests that somebody pays for so many pictures take at most; 0 for a model that runs here."""
 
 
-def load(model: str = DEFAULT) -> Embedder:
-    """The embedder called `model`.
+def load(model: str = DEFAULT, threads: int | None = None) -> Embedder:
+    """The embedder called `model`, which computes with so many threads, one for each core by default.
 
     neardup-0: in the package. open_clip:ARCH/PRETRAINED: weights that open_clip downloads. open_clip:ARCH@PATH: weights in a local file.
     Raises UnknownModel for any other name, and later, at first use, MissingExtra or BadModel.
@@ -51,11 +55,11 @@ def load(model: str = DEFAULT) -> Embedder:
     if model == DEFAULT:
         from pipeline.backends.onnx import Onnx
 
-        return Onnx(Path(__file__).parent / "backends" / "neardup-0.json")
+        return Onnx(Path(__file__).parent / "backends" / "neardup-0.json", threads)
     if backend == "open_clip" and rest:
         from pipeline.backends.openclip import OpenClip
 
-        return OpenClip(rest)
+        return OpenClip(rest, threads)
     raise UnknownModel(f"no model is called {model!r}; use {DEFAULT}, open_clip:ARCH/PRETRAINED or open_clip:ARCH@WEIGHTS_FILE")
 
 

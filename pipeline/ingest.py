@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter, defaultdict
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -15,24 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes import Batch, File, Plan, Root, Stat, Store, Way
-from pipeline.decode import RETRIED, SKIPPED, Decoded, Failure, Recognised, decode
+from pipeline.decode import Decoded
+from pipeline.decoders import Decoders
 from pipeline.embedder import Embedder, embed
 from pipeline.errors import BadRoot
 from pipeline.missing import Loss, find_loss, held_by, is_below
+from pipeline.reading import RETRIED, SKIPPED, Failure, Recognised
 from pipeline.scan import Passed, SourceFile, scan
-from pipeline.view import View
 
 NOTHING = Stat(0, 0, 0, 0, 0)  # of what could not be looked at
 
 
 @dataclass(frozen=True)
 class IngestOptions:
-    """How an ingest works; the defaults fit a laptop."""
+    """How an ingest works; the defaults fit the machine."""
 
-    batch: int = 32  # pictures embedded together
+    batch: int | None = None  # pictures embedded together; the embedder knows best
     commit_images: int = 1024  # a crash loses at most this many embeddings ...
     commit_seconds: float = 20.0  # ... or this much time
-    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    decoders: int = field(default_factory=lambda: os.cpu_count() or 1)  # processes that decode
+    readers: int = 1  # files read at a time: more make a single disk seek, and serve SSDs and network drives
     accept_missing: bool = False  # vanished files of a root that is there are deleted ones, however many
     forget: frozenset[str] = frozenset()  # real paths of roots that are gone for good
     wait_lock: float = 0.0  # seconds to wait for another ingest of the same store
@@ -165,14 +166,16 @@ def _ingest(roots: Sequence[Root], store: Store, embedder: Embedder, options: In
     losses = [find_loss(store, root, remembered, seen.known, seen.unreadable) for root in present]
     writer = _Writer(store, embedder, options, coverage, seen, losses)
     if seen.todo:
-        store.bind(embedder.space, embedder.name)
-        yield Progress(0, len(seen.todo), coverage)
-        try:
-            for done, result in enumerate(_decoded(seen.todo, embedder.view, writer.wanted, options), 1):
-                writer.take(result)
-                yield Progress(done, len(seen.todo), coverage, result if isinstance(result, Failure) else None)
-        finally:
-            writer.flush()  # on Ctrl-C too: what is embedded is paid for
+        with Decoders(options.decoders, options.readers) as decoders:
+            decoders.start()  # while the model loads
+            store.bind(embedder.space, embedder.name)
+            yield Progress(0, len(seen.todo), coverage)
+            try:
+                for done, result in enumerate(decoders.stream(seen.todo, embedder.view, writer.wanted, writer.batch), 1):
+                    writer.take(result)
+                    yield Progress(done, len(seen.todo), coverage, result if isinstance(result, Failure) else None)
+            finally:
+                writer.flush()  # on Ctrl-C too: what is embedded is paid for
 
     for loss in losses:
         _settle(store, loss, writer.moved, options, coverage)
@@ -276,6 +279,7 @@ class _Writer:
     ) -> None:
         self.moved: set[int] = set()  # files of `losses` whose content came under a new path
         self._store, self._embedder, self._options, self._coverage, self._seen = store, embedder, options, coverage, seen
+        self.batch = options.batch or embedder.batch
         self._asked = threading.Lock()
         self._claimed: set[bytes] = set()  # contents that a decode has been started for and that are not committed
         self._failed: dict[bytes, Failure] = {}
@@ -303,7 +307,7 @@ class _Writer:
         match result:
             case Decoded():
                 self._pictures.append(result)
-                if len(self._pictures) >= self._options.batch:
+                if len(self._pictures) >= self.batch:
                     self._embed()
             case Recognised():
                 self._waiting.append(result)
@@ -368,22 +372,3 @@ class _Writer:
         else:
             self._coverage.new += 1
         return File(source.path, source.stat, hash_)
-
-
-def _decoded(
-    sources: Iterable[SourceFile], view: View, wanted: Callable[[bytes], bool], options: IngestOptions
-) -> Iterator[Decoded | Recognised | Failure]:
-    """Results in the order of `sources`, decoded by threads a bounded number of files ahead."""
-    ahead = options.threads + options.batch
-    window: deque[Future[Decoded | Recognised | Failure]] = deque()
-    with ThreadPoolExecutor(options.threads, thread_name_prefix="decode") as pool:
-        try:
-            for source in sources:
-                window.append(pool.submit(decode, source, view, wanted))
-                if len(window) >= ahead:
-                    yield window.popleft().result()
-            while window:
-                yield window.popleft().result()
-        finally:
-            for future in window:
-                future.cancel()

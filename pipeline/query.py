@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from indexes import Image, Known, Scored, Stat, Store, cosines
 from pipeline.cluster import SIMILAR, Group, Match, Photo, closest_first, group, relation
-from pipeline.decode import Failure, Recognised, content_hash, decode
+from pipeline.decoders import Decoders
 from pipeline.embedder import Embedder, embed
 from pipeline.missing import is_below
+from pipeline.reading import Failure, Recognised, content_hash
 from pipeline.scan import SourceFile
 
 BATCH = 32  # files that are embedded and searched together
@@ -118,8 +119,9 @@ def find_matches(files: Iterable[str], store: Store, embedder: Embedder, thresho
         return
     least = space.threshold if threshold is None else threshold
     remaining = iter(files)
-    while some := list(islice(remaining, BATCH)):
-        yield from _answers(some, store, embedder, least)
+    with Decoders() as decoders:
+        while some := list(islice(remaining, BATCH)):
+            yield from _answers(some, store, embedder, decoders, least)
 
 
 @dataclass
@@ -134,9 +136,9 @@ class _Asked:
     near: dict[int, float] = field(default_factory=dict)  # stored images with their scores
 
 
-def _answers(files: Sequence[str], store: Store, embedder: Embedder, least: float) -> Iterator[Answer]:
+def _answers(files: Sequence[str], store: Store, embedder: Embedder, decoders: Decoders, least: float) -> Iterator[Answer]:
     with store.catalog.snapshot():
-        found = [_identify(file, store, embedder) for file in files]
+        found = [_identify(file, store, embedder, decoders) for file in files]
         asked = [one for one in found if isinstance(one, _Asked)]
         vectors = store.vectors([one.stored for one in asked if one.stored is not None])
     fresh = [one for one in asked if one.stored is None and not one.image.featureless]
@@ -162,7 +164,7 @@ def _answers(files: Sequence[str], store: Store, embedder: Embedder, least: floa
     yield from answers
 
 
-def _identify(file: str, store: Store, embedder: Embedder) -> _Asked | Failure:
+def _identify(file: str, store: Store, embedder: Embedder, decoders: Decoders) -> _Asked | Failure:
     """The stored image that a file holds, by its path if it is unchanged, else by its bytes; or its picture, when the bytes are new."""
     path = file
     try:
@@ -182,7 +184,7 @@ def _identify(file: str, store: Store, embedder: Embedder) -> _Asked | Failure:
         stored = store.catalog.image_ids([hash_]).get(hash_)
     if stored is not None:
         return _Asked(source, dict(store.catalog.images([stored]))[stored], stored)
-    decoded = decode(source, embedder.view)
+    decoded = decoders.decode(source, embedder.view)
     assert not isinstance(decoded, Recognised)  # it was not told of any known content
     return decoded if isinstance(decoded, Failure) else _Asked(source, decoded.image, view=decoded.view)
 
@@ -204,15 +206,16 @@ def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
     images: list[Image | Failure] = []
     views: list[NDArray[np.uint8]] = []
     at: list[int] = []
-    for number, file in enumerate(files):
-        decoded = decode(SourceFile(file, Stat(0, 0, 0, 0, 0)), embedder.view)
-        assert not isinstance(decoded, Recognised)  # it was not told of any known content
-        if isinstance(decoded, Failure):
-            images.append(decoded)
-        else:
-            images.append(decoded.image)
-            views.append(decoded.view)
-            at.append(number)
+    sources = [SourceFile(file, Stat(0, 0, 0, 0, 0)) for file in files]
+    with Decoders() as decoders:
+        for number, decoded in enumerate(decoders.stream(sources, embedder.view)):
+            assert not isinstance(decoded, Recognised)  # it was not told of any known content
+            if isinstance(decoded, Failure):
+                images.append(decoded)
+            else:
+                images.append(decoded.image)
+                views.append(decoded.view)
+                at.append(number)
     rows = [embed(embedder, views[start : start + BATCH]) for start in range(0, len(views), BATCH)]
     scores = np.full((len(files), len(files)), np.nan)
     if rows:

@@ -9,13 +9,12 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from types import FrameType
-from typing import TextIO
 
 import click
 
 from indexes import Way
-from pipeline.decode import SKIPPED, Failure
 from pipeline.ingest import Coverage, Progress
+from pipeline.reading import SKIPPED, Failure
 from pipeline.report import failure_text
 
 SHOWN_FAILURES = 10
@@ -48,7 +47,7 @@ def watch(progress: Generator[Progress]) -> Coverage:
     failures, coverage, planned = 0, Coverage(), False
     try:
         # Closed here, and not wherever a traceback lets go of it: the store must still be open.
-        with _silent_decoders(), closing(progress), _display() as show:
+        with closing(progress), _display() as show:
             for now in progress:
                 coverage = now.coverage
                 if now.failure and now.failure.reason not in SKIPPED:
@@ -77,33 +76,6 @@ def _tell_failure(number: int, failure: Failure) -> None:
         tell(f"neardup: {failure_text(failure.source.path, failure.reason, failure.detail)}")
     elif number == SHOWN_FAILURES + 1:
         tell("neardup: further failures are not listed here; see `neardup status --failures`")
-
-
-@contextmanager
-def _silent_decoders() -> Iterator[None]:
-    """Let what C libraries write to the terminal about odd files go nowhere; our own messages, and tracebacks, still reach it."""
-    ours = sys.stderr
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        with os.fdopen(os.dup(kept), "w", errors="backslashreplace", buffering=1) as still:
-            if _is_descriptor_2(ours):
-                sys.stderr = still
-            os.dup2(nowhere, 2)
-            try:
-                yield
-            finally:
-                os.dup2(kept, 2)
-                sys.stderr = ours
-    finally:
-        os.close(nowhere)
-        os.close(kept)
-
-
-def _is_descriptor_2(stream: TextIO) -> bool:
-    try:
-        return stream.fileno() == 2
-    except OSError:  # captured, in a test or an embedding program
-        return False
 
 
 @contextmanager

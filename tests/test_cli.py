@@ -384,11 +384,13 @@ def groups_of(store: Path) -> Any:  # noqa: ANN401 - JSON
     return json.loads(finished(store, "groups", "--json")[1])["groups"]
 
 
-STOPPABLE = (  # the command line with small commits, which says on standard output how many files it has committed
+STOPPABLE = (  # the command line with small commits, which says how many files each has, and waits after a few of them
     "import sys\nfrom dataclasses import replace\nimport pipeline.ingest as ingest\nfrom indexes import Store\n"
     "ingest.IngestOptions.__init__.__defaults__ = (4, 8, *ingest.IngestOptions.__init__.__defaults__[2:])\n"
+    "left = int(sys.argv.pop(1))\n"
     "add = Store.add\n"
-    "def added(store, batch):\n    add(store, batch)\n    print(len(batch.files), flush=True)\n"
+    "def added(store, batch):\n    global left\n    add(store, batch)\n    left -= 1\n"
+    "    print(len(batch.files), flush=True)\n    left or sys.stdin.read()\n"
     "Store.add = added\n"
     "from pipeline.cli import main\nmain()\n"
 )
@@ -403,8 +405,10 @@ def test_a_stopped_ingest_goes_on(tmp_path: Path, number: signal.Signals, commit
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert finished(whole, "ingest", tmp_path / "root")[0] == 0
     environment = os.environ | {"NEARDUP_STORE": str(stopped)}
-    words = [sys.executable, "-c", STOPPABLE, "ingest", str(tmp_path / "root")]
-    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    words = [sys.executable, "-c", STOPPABLE, str(commits), "ingest", str(tmp_path / "root"), "--batch", "4"]
+    with subprocess.Popen(
+        words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
         assert running.stdout is not None
         committed = sum(int(running.stdout.readline()) for _ in range(commits))
         running.send_signal(number)

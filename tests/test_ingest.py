@@ -30,7 +30,7 @@ class Counting:
     def __init__(self) -> None:
         self._real = load()
         self.name, self.space, self.view = self._real.name, self._real.space, self._real.view
-        self.embedded = 0
+        self.embedded, self.batch = 0, 32
 
     def encode(self, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         self.embedded += len(views)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +25,11 @@ if TYPE_CHECKING:
 class Onnx:
     """An ONNX model whose input is uint8 pictures (n, size, size, 3) and whose output is one row for each."""
 
-    def __init__(self, card: Path) -> None:
+    batch = 32
+
+    def __init__(self, card: Path, threads: int | None = None) -> None:
         """Read the JSON `card`; the model itself is loaded at the first encode()."""
+        self._threads = threads or os.cpu_count() or 1
         try:
             self._card: dict[str, Any] = json.loads(card.read_text())
             self._path = card.with_name(self._card["file"])
@@ -54,13 +59,20 @@ class Onnx:
             raise BadModel(f"{self._path} is not the file that its card names (sha256 {self.space.weights[:12]}...); install neardup again")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.intra_op_num_threads = 1  # see encode()
         options.enable_cpu_mem_arena = False  # the arena keeps the peak of the largest batch for good, and is no faster here
         return onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
 
     def encode(self, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """One raw row for each picture, in order."""
-        (rows,) = self._session.run([self._card["output"]], {self._card["input"]: np.stack(views)})
-        return np.asarray(rows, dtype=np.float32)
+        """One raw row for each picture, in order; it does not depend on what else is asked.
+
+        Each thread takes one picture at a time: what lies between the layers stays in its cache, and no thread waits for another.
+        """
+        session = self._session
+        outputs, name = [self._card["output"]], self._card["input"]
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="embed") as pool:
+            rows = list(pool.map(lambda view: session.run(outputs, {name: view[np.newaxis]})[0], views))
+        return np.concatenate(rows).astype(np.float32, copy=False)
 
     def calls(self, pictures: int) -> int:
         """None: it runs here."""

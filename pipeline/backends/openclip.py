@@ -42,8 +42,9 @@ class _Tower:
 class OpenClip:
     """An open_clip image tower: `ARCH/PRETRAINED`, `ARCH/PRETRAINED@REVISION` or `ARCH@WEIGHTS_FILE`. Loaded by its first use."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, threads: int | None = None) -> None:
         """Note which model; raises UnknownModel when `model` has none of the three forms."""
+        self._threads = threads
         head, slash, tail = model.partition("/")
         self._path: Path | None
         if "@" in head or (not slash and "@" in model):
@@ -69,6 +70,11 @@ class OpenClip:
     def view(self) -> View:
         """The model's own preprocessing."""
         return self._tower.view
+
+    @property
+    def batch(self) -> int:
+        """More where there is a GPU to be kept busy."""
+        return 256 if self._tower.device.type == "cuda" else 32
 
     @cached_property
     def space(self) -> Space:
@@ -110,6 +116,8 @@ class OpenClip:
                 f"open_clip knows no architecture {self._arch!r}; `python -c 'import open_clip; print(open_clip.list_models())'`"
             )
         path, revision, preprocess = self._weights(open_clip)
+        if self._threads:
+            torch.set_num_threads(self._threads)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         tag = open_clip.get_pretrained_cfg(self._arch, self._tag) if self._tag else {}
         quick_gelu = bool(tag.get("quick_gelu", config.get("quick_gelu", False)))

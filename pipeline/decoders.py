@@ -1,0 +1,285 @@
+"""Processes that decode, each one file at a time: whatever a picture does to its decoder, it costs that picture.
+
+The kernel ends a process whose file takes too long, and gives it no memory beyond its limit. One that is ended is replaced, and tries the
+file once more; then the file is given up. Bytes and pixels travel through memory that both sides have open; what is said is small JSON, and
+checked, because what has decoded hostile bytes is not believed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from threading import Semaphore
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexes import Image
+from pipeline.decode import Decoded, Picture, decode, picture, prepare
+from pipeline.reading import Failure, Recognised, Refused
+from pipeline.scan import SourceFile
+from pipeline.view import View
+
+SECONDS = 60.0  # that one file may take
+MEMORY = 3 << 29  # bytes that a process may hold: twice what the largest picture takes that is not refused
+STRIKES = 2  # processes that a file may cost
+GRACE = 10.0  # seconds beyond its limit after which a process is ended from here
+# sys.path first: nothing may be imported from the folder that a command happens to run in.
+BEGIN = "import sys; sys.path[:] = sys.argv[6:]; from pipeline.decoders import serve; serve(*sys.argv[1:6])"
+
+
+class Decoders:
+    """`count` processes, one for each core unless told, started by their first use or by start(); `readers` files are read at a time.
+
+    Used from any thread, and closed at the end. Each file has `seconds`, and each process `memory` bytes.
+    """
+
+    def __init__(self, count: int | None = None, readers: int = 1, seconds: float = SECONDS, memory: int = MEMORY) -> None:
+        """Nothing is started yet."""
+        self._threads = (count or os.cpu_count() or 1) + readers
+        self._reading = Semaphore(readers)
+        self._turn = _open_memory()
+        self._all = [_Process(self._turn, seconds, memory, count or os.cpu_count() or 1) for _ in range(count or os.cpu_count() or 1)]
+        self._idle: SimpleQueue[_Process] = SimpleQueue()
+        for process in self._all:
+            self._idle.put(process)
+
+    def __enter__(self) -> Decoders:
+        """As it is."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """End the processes, whatever they do."""
+        for process in self._all:
+            process.kill()
+        for process in self._all:
+            process.end()
+        os.close(self._turn)
+
+    def start(self) -> None:
+        """Start all processes, and do not wait until they are ready."""
+        for process in self._all:
+            process.start()
+
+    def decode(self, source: SourceFile, view: View, wanted: Callable[[bytes], bool] = lambda hash: True) -> Decoded | Recognised | Failure:
+        """The picture of one file; see pipeline.decode.decode."""
+        return decode(source, view, wanted, self._reading, self._shown)
+
+    def stream(
+        self, sources: Iterable[SourceFile], view: View, wanted: Callable[[bytes], bool] = lambda hash: True, ahead: int = 0
+    ) -> Iterator[Decoded | Recognised | Failure]:
+        """The pictures of many, in the order of `sources`, and not many more than `ahead` of them before they are asked for."""
+        window: deque[Future[Decoded | Recognised | Failure]] = deque()
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="decode") as pool:
+            try:
+                for source in sources:
+                    window.append(pool.submit(self.decode, source, view, wanted))
+                    if len(window) >= ahead + self._threads:
+                        yield window.popleft().result()
+                while window:
+                    yield window.popleft().result()
+            finally:
+                for future in window:
+                    future.cancel()
+
+    def _shown(self, data: bytes, digest: bytes, view: View) -> Picture:
+        process = self._idle.get()
+        try:
+            ends: list[str] = []
+            while len(ends) < STRIKES:
+                try:
+                    return process.shown(data, digest, view)
+                except _Ended as ended:
+                    ends.append(str(ended))
+            raise Refused("poisoned", "; again: ".join(ends) if len(set(ends)) > 1 else f"{ends[0]}, {len(ends)} times")
+        finally:
+            self._idle.put(process)
+
+
+class _Ended(Exception):
+    """A process was ended by the file that it decoded; says how."""
+
+
+class _Process:
+    def __init__(self, turn: int, seconds: float, memory: int, beside: int) -> None:
+        self._turn, self._seconds, self._most = turn, seconds, memory
+        self._patience = (beside + 1) * seconds + GRACE  # it may wait until each of the others has had its turn
+        self._running: tuple[subprocess.Popen[bytes], Connection, int] | None = None
+
+    def start(self) -> tuple[subprocess.Popen[bytes], Connection, int]:
+        if self._running:
+            return self._running
+        memory = _open_memory()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            given = [theirs.fileno(), memory, self._turn]
+            process = subprocess.Popen(
+                [sys.executable, "-c", BEGIN, *map(str, (*given, self._seconds, self._most, *sys.path))],
+                pass_fds=given,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # C libraries tell descriptor 2 what they think of odd files
+                start_new_session=True,  # Ctrl-C is for the process that started it
+                env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            )
+        self._running = process, Connection(ours.detach()), memory
+        return self._running
+
+    def shown(self, data: bytes, digest: bytes, view: View) -> Picture:
+        _, link, memory = self.start()
+        try:
+            _write(memory, data)
+            asked = {"size": len(data), "view": [view.size, view.fit, view.resample, view.fill]}
+            link.send_bytes(json.dumps(asked).encode())
+            if not link.poll(self._patience):
+                raise _Ended(f"it took more than {self._seconds:g} seconds")
+            answer = json.loads(link.recv_bytes(1 << 16))
+            if "reason" in answer:
+                raise Refused(_text(answer, "reason"), _text(answer, "detail"))
+            return _checked(answer, data, digest, view, memory)
+        except _Ended:
+            self.end()
+            raise
+        except (OSError, EOFError) as error:
+            raise _Ended(self.end()) from error
+        except (ValueError, TypeError, KeyError) as error:
+            self.end()
+            raise _Ended("its decoder gave no sound answer") from error
+        finally:
+            if self._running:
+                os.ftruncate(memory, 0)
+
+    def kill(self) -> None:
+        if self._running:
+            self._running[0].kill()
+
+    def end(self) -> str:
+        """End the process; says how it came to its end, if it had before."""
+        if not self._running:
+            return "its decoder did not start"
+        process, link, memory = self._running
+        self._running = None
+        link.close()
+        os.close(memory)
+        try:
+            code = process.wait(GRACE / 2)  # it ends when its link does
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait()
+        if code == -signal.SIGALRM:
+            return f"it took more than {self._seconds:g} seconds"
+        return f"its decoder was ended by {signal.Signals(-code).name}" if code < 0 else f"its decoder ended with {code}"
+
+
+def _open_memory() -> int:
+    """A file without a name, in memory where the system has that."""
+    if sys.platform == "linux":
+        return os.memfd_create("neardup")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _write(memory: int, data: bytes | memoryview) -> None:
+    os.ftruncate(memory, len(data))
+    at, left = 0, memoryview(data)
+    while left:
+        done = os.pwrite(memory, left, at)
+        at, left = at + done, left[done:]
+
+
+def _read(memory: int, size: int) -> bytes:
+    data = os.pread(memory, size, 0)
+    if len(data) != size:
+        raise ValueError("less than was said")
+    return data
+
+
+def _text(answer: dict[str, Any], key: str) -> str:
+    if not isinstance(answer[key], str):
+        raise TypeError(key)
+    return str(answer[key])[:200]
+
+
+def _checked(answer: dict[str, Any], data: bytes, digest: bytes, view: View, memory: int) -> Picture:
+    """The picture that a process says that it has decoded, if that can be so. Raises ValueError, TypeError or KeyError."""
+    width, height, featureless, shape = (answer[key] for key in ("width", "height", "featureless", "shape"))
+    shown_height, shown_width = shape
+    if not all(type(side) is int and side > 0 for side in (width, height, shown_height, shown_width)):
+        raise ValueError("sides")
+    if not isinstance(featureless, bool):
+        raise TypeError("featureless")
+    right = max(shape) <= view.size if view.fit == "within" else shown_height == shown_width == view.size
+    pixels = bytes.fromhex(answer["pixels"]) or digest
+    if not right or len(pixels) != len(digest):
+        raise ValueError("shape")
+    shown: NDArray[np.uint8] = np.frombuffer(_read(memory, shown_height * shown_width * 3), np.uint8).reshape(shown_height, shown_width, 3)
+    return Image(digest, pixels, width, height, _text(answer, "format"), len(data), featureless), shown
+
+
+# --- inside the process ---
+
+
+def serve(link: str, memory: str, turn: str, seconds: str, most: str) -> None:
+    """Decode what comes through a link until it ends; the descriptors and limits are those that _Process gives on the command line."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    prepare()
+    resource.setrlimit(resource.RLIMIT_DATA, (int(most), int(most)))
+    clock = float(seconds)
+    with Connection(int(link)) as asked, suppress(EOFError, ConnectionError):
+        while True:
+            question = json.loads(asked.recv_bytes())
+            signal.setitimer(signal.ITIMER_REAL, clock)  # its signal is not handled: the kernel ends the process, whatever it does
+            answer = _answer(question, int(memory), _Turn(int(turn), clock))
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            asked.send_bytes(json.dumps(answer).encode())
+
+
+def _answer(question: dict[str, Any], memory: int, turn: _Turn) -> dict[str, Any]:
+    try:
+        # The hash of the bytes is not sent: where it stands for the pixels, who knows it puts it in.
+        image, shown = picture(_read(memory, question["size"]), b"", View(*question["view"]), turn)
+    except Refused as refused:
+        return {"reason": refused.reason, "detail": refused.detail}
+    _write(memory, np.ascontiguousarray(shown).data.cast("B"))
+    return {
+        "width": image.width,
+        "height": image.height,
+        "format": image.format,
+        "pixels": image.pixels.hex(),
+        "featureless": image.featureless,
+        "shape": shown.shape[:2],
+    }
+
+
+class _Turn:
+    """One process at a time is within; what it waited does not count against its file. A lock of the kernel: it ends with its process."""
+
+    def __init__(self, file: int, seconds: float) -> None:
+        self._file, self._seconds = file, seconds
+
+    def __enter__(self) -> None:
+        left = signal.setitimer(signal.ITIMER_REAL, 0)[0]
+        fcntl.lockf(self._file, fcntl.LOCK_EX)
+        signal.setitimer(signal.ITIMER_REAL, left or self._seconds)
+
+    def __exit__(self, kind: object, error: object, where: object) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_UN)

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pillow_heif
+import pytest
+from PIL import Image
+
+from indexes import Stat
+from pipeline.decode import Decoded, decode
+from pipeline.decoders import Decoders
+from pipeline.reading import Failure, Recognised
+from pipeline.scan import SourceFile
+from pipeline.view import View
+from tests.conftest import DATA, needs_data, saved, scene
+
+VIEW = View(64)
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 100
+# Stands in for the HEIF decoder inside the processes: {} is what it does with a file.
+BUGGY = """
+import os, signal, sys, time
+from PIL import Image
+def told(head): return head[4:8] == b"ftyp"
+def opened(file, name=None):
+    {}
+def register_heif_opener(thumbnails): Image.register_open("HEIF", opened, told)
+"""
+
+
+def source(path: Path) -> SourceFile:
+    return SourceFile(str(path), Stat(path.stat().st_size, 0, 0, 0, 0))
+
+
+@pytest.fixture
+def heic(tmp_path: Path) -> Path:
+    path = tmp_path / "a.heic"
+    path.write_bytes(HEIC)
+    return path
+
+
+@pytest.fixture
+def decoders() -> Iterator[Decoders]:
+    with Decoders(2) as opened:
+        yield opened
+
+
+def buggy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str) -> None:
+    """Processes that are started from now on have a HEIF decoder that `does` something; this process keeps its own."""
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "pillow_heif.py").write_text(BUGGY.format(does))
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+
+
+def processes(decoders: Decoders) -> list[int]:
+    return [process.start()[0].pid for process in decoders._all]
+
+
+def ended(pidfd: int) -> bool:
+    """Whether a process ends within a minute."""
+    try:
+        return bool(select.select([pidfd], [], [], 60)[0])
+    finally:
+        os.close(pidfd)
+
+
+@pytest.mark.parametrize("view", [VIEW, View(64, "longest"), View(64, "within")])
+def test_a_process_shows_what_this_one_does(tmp_path: Path, decoders: Decoders, view: View) -> None:
+    paths = [saved(tmp_path / f"{suffix}.{suffix}", scene(1)) for suffix in ("jpg", "png", "webp", "gif", "tiff", "bmp", "avif")]
+    pillow_heif.from_pillow(scene(1)).save(tmp_path / "a.heic")
+    paths.append(tmp_path / "a.heic")
+    paths.append(saved(tmp_path / "draft.jpg", scene(2, (1600, 1200))))
+    paths.append(saved(tmp_path / "reduced.png", Image.fromarray(np.full((20, 30), 300, np.uint16))))
+    (tmp_path / "broken.jpg").write_bytes(paths[0].read_bytes()[:3000])
+    (tmp_path / "empty.jpg").touch()
+    paths += [tmp_path / "broken.jpg", tmp_path / "empty.jpg"]
+    for path, here, there in zip(
+        paths,
+        [decode(source(path), view) for path in paths],
+        decoders.stream([source(path) for path in paths], view),
+        strict=True,
+    ):
+        if isinstance(here, Decoded):
+            assert isinstance(there, Decoded), path
+            assert there.image == here.image
+            np.testing.assert_array_equal(there.view, here.view)
+        else:
+            assert there == here
+
+
+def test_known_content_never_comes_to_a_process(tmp_path: Path, decoders: Decoders) -> None:
+    path = saved(tmp_path / "a.png", scene(1))
+    assert isinstance(decoders.decode(source(path), VIEW, lambda hash_: False), Recognised)
+    assert not any(process._running for process in decoders._all)
+
+
+def test_results_keep_their_order_and_few_are_made_ahead(tmp_path: Path, decoders: Decoders) -> None:
+    paths = [saved(tmp_path / f"{number:02}.png", scene(number, (40 + 300 * (number % 3 == 0), 50))) for number in range(40)]
+    taken = 0
+
+    def sources() -> Iterator[SourceFile]:
+        nonlocal taken
+        for path in paths:
+            taken += 1
+            yield source(path)
+
+    for number, result in enumerate(decoders.stream(sources(), VIEW, ahead=4)):
+        assert result.source.path == str(paths[number])
+        assert taken <= number + 1 + 4 + 3
+    assert taken == 40
+
+
+@pytest.mark.parametrize(
+    ("does", "detail"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "its decoder was ended by SIGSEGV, 2 times"),
+        ("os._exit(3)", "its decoder ended with 3, 2 times"),
+        ("os.write(int(sys.argv[1]), bytes([0, 0, 0, 2]) + b'no'); time.sleep(30)", "its decoder gave no sound answer, 2 times"),
+        ("os.write(int(sys.argv[1]), bytes([0, 0, 0, 2]) + b'{}'); time.sleep(30)", "its decoder gave no sound answer, 2 times"),
+        ("os.write(int(sys.argv[1]), b'x' * 4000); time.sleep(30)", "its decoder ended with 0, 2 times"),
+        ("time.sleep(30)", "it took more than 0.5 seconds, 2 times"),
+        ("while True: pass", "it took more than 0.5 seconds, 2 times"),
+    ],
+)
+def test_what_ends_its_decoder_costs_itself_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heic: Path, does: str, detail: str
+) -> None:
+    others = [saved(tmp_path / f"{number}.png", scene(number)) for number in range(6)]
+    buggy(tmp_path, monkeypatch, does)
+    with Decoders(2, seconds=0.5) as decoders:
+        results = list(decoders.stream([source(path) for path in (*others[:3], heic, *others[3:], heic)], VIEW))
+    failed = [result for result in results if isinstance(result, Failure)]
+    assert [(failure.source.path, failure.reason) for failure in failed] == [(str(heic), "poisoned")] * 2
+    if "4000" not in does:  # how a process ends whose link is cut depends on where it is
+        assert {failure.detail for failure in failed} == {detail}
+    assert sum(isinstance(result, Decoded) for result in results) == 6
+
+
+def test_a_file_gets_no_more_memory_than_its_limit(tmp_path: Path, decoders: Decoders) -> None:
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.zeros((9990, 10_000), np.uint16)).save(path, compress_level=9)
+    with Decoders(1, memory=200_000_000) as small:
+        failed = small.decode(source(path), VIEW)
+        assert isinstance(failed, Failure)
+        assert failed.reason == "too much memory"
+        assert isinstance(small.decode(source(saved(tmp_path / "a.png", scene(1))), VIEW), Decoded)
+    assert isinstance(decoders.decode(source(path), VIEW), Decoded)
+
+
+def test_a_process_that_was_killed_is_replaced_and_its_file_tried_again(tmp_path: Path, decoders: Decoders) -> None:
+    path = saved(tmp_path / "a.png", scene(1))
+    before = processes(decoders)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    for _ in range(4):
+        assert isinstance(decoders.decode(source(path), VIEW), Decoded)
+    assert not set(processes(decoders)) & set(before)
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    code = (
+        "import time; from pipeline.decoders import Decoders\n"
+        "decoders = Decoders(2)\n"
+        "print(*[process.start()[0].pid for process in decoders._all], flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
+        watched = [os.pidfd_open(int(pid)) for pid in parent.stdout.readline().split()]
+        parent.kill()
+    assert len(watched) == 2
+    assert all([ended(pidfd) for pidfd in watched])
+
+
+def test_closing_ends_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heic: Path) -> None:
+    with Decoders(2) as decoders:
+        watched = [os.pidfd_open(pid) for pid in processes(decoders)]
+    assert all([ended(pidfd) for pidfd in watched])
+
+
+def test_large_pictures_are_decoded_one_at_a_time(tmp_path: Path, decoders: Decoders) -> None:
+    large = saved(tmp_path / "large.png", Image.new("L", (5000, 4000)))
+    small = saved(tmp_path / "small.png", scene(1))
+    done: list[str] = []
+
+    def decoded(path: Path) -> None:
+        assert isinstance(decoders.decode(source(path), VIEW), Decoded)
+        done.append(path.name)
+
+    threads = [threading.Thread(target=decoded, args=(path,)) for path in (large, small)]
+    fcntl.lockf(decoders._turn, fcntl.LOCK_EX)
+    for thread in threads:
+        thread.start()
+    threads[1].join()
+    assert done == ["small.png"]
+    fcntl.lockf(decoders._turn, fcntl.LOCK_UN)
+    threads[0].join()
+    assert done == ["small.png", "large.png"]
+
+
+def test_nothing_is_imported_from_the_folder_it_runs_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trap = tmp_path / "trap"
+    path = saved(trap / "a.png", scene(1))
+    for name in ("json.py", "numpy.py", "PIL.py", "blake3.py"):
+        (trap / name).write_text("raise SystemExit(1)")
+    monkeypatch.setattr(sys, "path", [entry or os.getcwd() for entry in sys.path])  # noqa: PTH109
+    monkeypatch.chdir(trap)
+    with Decoders(1) as decoders:
+        assert isinstance(decoders.decode(source(path), VIEW), Decoded)
+
+
+def test_five_thousand_mutated_pictures(tmp_path: Path, decoders: Decoders) -> None:
+    """Seeded: flipped, cut and repeated bytes in every format decode or have a reason, and the processes live on."""
+    rng = random.Random(2)
+    sound = []
+    for suffix in ("jpg", "png", "webp", "gif", "tiff", "bmp", "avif"):
+        sound.append((suffix, saved(tmp_path / f"sound.{suffix}", scene(1, (96, 64))).read_bytes()))
+    pillow_heif.from_pillow(scene(1, (96, 64))).save(tmp_path / "sound.heic")
+    sound.append(("heic", (tmp_path / "sound.heic").read_bytes()))
+    (tmp_path / "mutated").mkdir()
+
+    def sources() -> Iterator[SourceFile]:
+        for number in range(5000):
+            suffix, data = rng.choice(sound)
+            mutated = bytearray(data)
+            for _ in range(rng.randrange(1, 8)):
+                at, length = rng.randrange(len(mutated)), rng.randrange(1, 40)
+                match rng.randrange(3):
+                    case 0:
+                        mutated[at] = rng.randrange(256)
+                    case 1 if len(mutated) > 80:
+                        del mutated[at : at + length]
+                    case _:
+                        mutated[at:at] = mutated[at : at + length]
+            path = tmp_path / "mutated" / f"{number}.{suffix}"
+            path.write_bytes(mutated)
+            yield source(path)
+
+    before = processes(decoders)
+    met = Counter(
+        result.reason if isinstance(result, Failure) else type(result).__name__ for result in decoders.stream(sources(), VIEW, ahead=50)
+    )
+    assert sum(met.values()) == 5000
+    assert met["Decoded"] > 1000
+    assert min(met["damaged"], met["truncated"], met["no picture inside"]) > 10
+    assert processes(decoders) == before
+
+
+@needs_data
+def test_hostile_files_all_have_a_status(decoders: Decoders) -> None:
+    paths = sorted(path for path in (DATA / "hostile").rglob("*") if path.is_file())
+    results = list(decoders.stream([source(path) for path in paths], VIEW, ahead=8))
+    assert [result.source.path for result in results] == [str(path) for path in paths]
+    assert not [result for result in results if isinstance(result, Failure) and result.reason == "poisoned"]
