@@ -157,11 +157,13 @@ class _Process:
                 raise Refused(_text(answer, "reason"), _text(answer, "detail"))
             return _checked(answer, data, digest, view, memory)
         except _Ended:
+            self.kill()
             self.end()
             raise
         except (OSError, EOFError) as error:
             raise _Ended(self.end()) from error
         except (ValueError, TypeError, KeyError) as error:
+            self.kill()
             self.end()
             raise _Ended("its decoder gave no sound answer") from error
         finally:

@@ -48,7 +48,8 @@ class Embedder(Protocol):
 def load(model: str = DEFAULT, threads: int | None = None) -> Embedder:
     """The embedder called `model`, which computes with so many threads, one for each core by default.
 
-    neardup-0: in the package. open_clip:ARCH/PRETRAINED: weights that open_clip downloads. open_clip:ARCH@PATH: weights in a local file.
+    neardup-0: in the package. onnx:PATH: an ONNX file with its card, a JSON of the same name, beside it. open_clip:ARCH/PRETRAINED:
+    weights that open_clip downloads. open_clip:ARCH@PATH: weights in a local file.
     Raises UnknownModel for any other name, and later, at first use, MissingExtra or BadModel.
     """
     backend, _, rest = model.partition(":")
@@ -56,11 +57,16 @@ def load(model: str = DEFAULT, threads: int | None = None) -> Embedder:
         from pipeline.backends.onnx import Onnx
 
         return Onnx(Path(__file__).parent / "backends" / "neardup-0.json", threads)
+    if backend == "onnx" and rest:
+        from pipeline.backends.onnx import Onnx
+
+        path = Path(rest).absolute()
+        return Onnx(path, threads, f"onnx:{path}")
     if backend == "open_clip" and rest:
         from pipeline.backends.openclip import OpenClip
 
         return OpenClip(rest, threads)
-    raise UnknownModel(f"no model is called {model!r}; use {DEFAULT}, open_clip:ARCH/PRETRAINED or open_clip:ARCH@WEIGHTS_FILE")
+    raise UnknownModel(f"no model is called {model!r}; use {DEFAULT}, onnx:PATH, open_clip:ARCH/PRETRAINED or open_clip:ARCH@WEIGHTS_FILE")
 
 
 def embed(embedder: Embedder, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

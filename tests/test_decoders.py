@@ -128,8 +128,8 @@ def test_results_keep_their_order_and_few_are_made_ahead(tmp_path: Path, decoder
         ("os.write(int(sys.argv[1]), bytes([0, 0, 0, 2]) + b'no'); time.sleep(30)", "its decoder gave no sound answer, 2 times"),
         ("os.write(int(sys.argv[1]), bytes([0, 0, 0, 2]) + b'{}'); time.sleep(30)", "its decoder gave no sound answer, 2 times"),
         ("os.write(int(sys.argv[1]), b'x' * 4000); time.sleep(30)", "its decoder ended with 0, 2 times"),
-        ("time.sleep(30)", "it took more than 0.5 seconds, 2 times"),
-        ("while True: pass", "it took more than 0.5 seconds, 2 times"),
+        ("time.sleep(30)", "it took more than 2 seconds, 2 times"),
+        ("while True: pass", "it took more than 2 seconds, 2 times"),
     ],
 )
 def test_what_ends_its_decoder_costs_itself_alone(
@@ -137,7 +137,7 @@ def test_what_ends_its_decoder_costs_itself_alone(
 ) -> None:
     others = [saved(tmp_path / f"{number}.png", scene(number)) for number in range(6)]
     buggy(tmp_path, monkeypatch, does)
-    with Decoders(2, seconds=0.5) as decoders:
+    with Decoders(2, seconds=2) as decoders:
         results = list(decoders.stream([source(path) for path in (*others[:3], heic, *others[3:], heic)], VIEW))
     failed = [result for result in results if isinstance(result, Failure)]
     assert [(failure.source.path, failure.reason) for failure in failed] == [(str(heic), "poisoned")] * 2

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from pipeline.embedder import embed, load
+from pipeline.errors import BadModel, BadOutput, UnknownModel
+
+DIM, SIZE = 6, 8
+WEIGHTS = np.random.default_rng(1).standard_normal((3, DIM)).astype(np.float32)
+CARD: dict[str, Any] = {"name": "small", "file": "small.onnx", "dim": DIM, "view": {"size": SIZE}, "floor": 0.5, "threshold": 0.9}
+MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
+
+
+def model(layout: str = "NHWC", kind: int = TensorProto.UINT8, outside: str | None = None, outputs: tuple[str, ...] = ("rows",)) -> bytes:
+    """A network that projects a picture's mean colour, in 0..255 for uint8; each further output is twice the one before it."""
+    shape = [None, SIZE, SIZE, 3] if layout == "NHWC" else [None, 3, SIZE, SIZE]
+    weights = numpy_helper.from_array(WEIGHTS, "weights")
+    if outside:
+        weights = TensorProto(name="weights", dims=WEIGHTS.shape, data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+        weights.external_data.add(key="location", value=outside)
+    two = numpy_helper.from_array(np.float32(2), "two")
+    axes = numpy_helper.from_array(np.array([1, 2] if layout == "NHWC" else [2, 3]), "axes")
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["floats", "axes"], ["mean"], keepdims=0),
+        helper.make_node("MatMul", ["mean", "weights"], [outputs[0]]),
+        *(helper.make_node("Mul", [before, "two"], [after]) for before, after in zip(outputs, outputs[1:], strict=False)),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("pixels", kind, shape)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, DIM]) for name in outputs],
+        [weights, axes, two],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return bytes(made.SerializeToString())
+
+
+def written(folder: Path, weights: bytes, **card: object) -> Path:
+    """The model's path, after it and its card were saved; a value of ... leaves a key out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "small.onnx").write_bytes(weights)
+    (folder / "small.json").write_text(json.dumps({key: value for key, value in (CARD | card).items() if value is not ...}))
+    return folder / "small.onnx"
+
+
+def colours(count: int) -> list[NDArray[np.uint8]]:
+    rng = np.random.default_rng(2)
+    return [np.broadcast_to(rng.integers(0, 256, 3, dtype=np.uint8), (SIZE, SIZE, 3)).copy() for _ in range(count)]
+
+
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+@pytest.mark.parametrize("kind", [TensorProto.UINT8, TensorProto.FLOAT, TensorProto.FLOAT16])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_rows_are_those_of_the_network(tmp_path: Path, layout: str, kind: int, scaled: bool) -> None:
+    if kind == TensorProto.UINT8 and scaled:
+        return  # refused, see below
+    given = {"mean": MEAN, "std": STD} if scaled else {}
+    embedder = load(f"onnx:{written(tmp_path, model(layout, kind), layout=layout, **given)}")
+    shown = colours(5)
+    mean = np.stack([view.mean(axis=(0, 1)) for view in shown])
+    if kind != TensorProto.UINT8:
+        mean = mean / 255
+    if scaled:
+        mean = (mean - MEAN) / STD
+    expected = mean @ WEIGHTS
+    tolerance = 2e-3 if kind == TensorProto.FLOAT16 else 1e-4
+    np.testing.assert_allclose(embedder.encode(shown), expected, rtol=tolerance, atol=tolerance * 4)
+    np.testing.assert_allclose(embed(embedder, shown), expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=tolerance)
+
+
+def test_a_store_knows_the_model_by_its_content_not_by_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = written(tmp_path / "here", model()), written(tmp_path / "there", model(), floor=0.6)
+    monkeypatch.chdir(tmp_path)
+    one, other = load("onnx:here/small.onnx"), load(f"onnx:{there.with_suffix('.json')}")
+    assert one.space == other.space
+    assert one.space.weights == hashlib.sha256(here.read_bytes()).hexdigest()
+    assert one.name == f"onnx:{here}"
+    assert load(one.name).space == one.space
+    for change in ({"view": {"size": SIZE, "fit": "longest"}}, {"name": "other"}, {"output": "rows"}):
+        assert load(f"onnx:{written(tmp_path / 'changed', model(), **change)}").space != one.space
+    scaled = load(f"onnx:{written(tmp_path / 'scaled', model(kind=TensorProto.FLOAT), mean=MEAN, std=STD)}").space
+    assert scaled.preprocess != load(f"onnx:{written(tmp_path / 'scaled', model(kind=TensorProto.FLOAT))}").space.preprocess
+
+
+def test_the_card_says_which_output(tmp_path: Path) -> None:
+    path = written(tmp_path, model(outputs=("rows", "twice")))
+    first = load(f"onnx:{path}").encode(colours(2))
+    np.testing.assert_array_equal(load(f"onnx:{written(tmp_path, path.read_bytes(), output='twice')}").encode(colours(2)), 2 * first)
+
+
+def test_the_right_file_is_pinned(tmp_path: Path) -> None:
+    sound = hashlib.sha256(model()).hexdigest()
+    assert load(f"onnx:{written(tmp_path, model(), sha256=sound)}").encode(colours(1)).shape == (1, DIM)
+    other = load(f"onnx:{written(tmp_path, model('NCHW'), sha256=sound)}")
+    with pytest.raises(BadModel, match="is not the file that its card names"):
+        other.encode(colours(1))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"name": ...}, "has no 'name'"),
+        ({"name": 3}, "3 is no name"),
+        ({"file": "../small.onnx"}, "describes no model"),
+        ({"file": "/etc/passwd"}, "describes no model"),
+        ({"file": "."}, "describes no model"),
+        ({"dim": 0}, "no number from 1"),
+        ({"dim": True}, "no number from 1"),
+        ({"dim": "256"}, "no number from 1"),
+        ({"view": {"size": 8, "fit": "within"}}, "fit is one of"),
+        ({"view": {"size": 8, "crop": 1}}, "no view"),
+        ({"view": {"size": 1 << 20}}, "no number from 1"),
+        ({"view": 8}, "no view"),
+        ({"layout": "HWC"}, "NHWC or NCHW"),
+        ({"mean": MEAN}, "come together"),
+        ({"mean": MEAN, "std": [0, 1, 1]}, "above 0"),
+        ({"mean": MEAN, "std": [1, 1]}, "three numbers"),
+        ({"mean": [float("nan"), 0, 0], "std": STD}, "three numbers"),
+        ({"floor": 0.95}, "above threshold"),
+        ({"threshold": 2}, "no cosine"),
+        ({"sha256": "abc"}, "64 hexadecimal"),
+        ({"dims": 3}, "unknown keys"),
+    ],
+)
+def test_a_card_that_is_wrong_says_where(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    path = written(tmp_path, model(), **change)
+    with pytest.raises(BadModel, match=said) as raised:
+        load(f"onnx:{path}")
+    assert "small.json" in str(raised.value)
+
+
+def test_what_is_no_card_or_no_model_says_so(tmp_path: Path) -> None:
+    with pytest.raises(BadModel, match="see README"):
+        load(f"onnx:{tmp_path / 'nothing.onnx'}")
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "text.json").write_bytes(b"\xff\xfe")
+    for name in ("list", "text"):
+        with pytest.raises(BadModel):
+            load(f"onnx:{tmp_path / name}.json")
+    for weights in (b"", b"no model", model()[:200]):
+        with pytest.raises(BadModel, match="is refused"):
+            load(f"onnx:{written(tmp_path, weights)}").encode(colours(1))
+    written(tmp_path, b"").unlink()
+    with pytest.raises(BadModel, match="put the model beside its card"):
+        load(f"onnx:{tmp_path / 'small.onnx'}").encode(colours(1))
+    with pytest.raises(UnknownModel):
+        load("onnx:")
+
+
+@pytest.mark.parametrize(
+    ("weights", "change", "said"),
+    [
+        (model(), {"input": "picture"}, "has the inputs"),
+        (model(), {"output": "vectors"}, "has the inputs"),
+        (model(kind=TensorProto.INT32), {}, "only uint8 and floats"),
+        (model(), {"mean": MEAN, "std": STD}, "may name no mean"),
+        (model(), {"view": {"size": 9}}, "cannot be run"),
+        (model(), {"layout": "NCHW"}, "cannot be run"),
+    ],
+)
+def test_a_card_that_does_not_fit_its_model_is_refused(tmp_path: Path, weights: bytes, change: dict[str, Any], said: str) -> None:
+    embedder = load(f"onnx:{written(tmp_path, weights, **change)}")
+    with pytest.raises(BadModel, match=said):
+        embedder.encode([np.zeros((embedder.view.size, embedder.view.size, 3), np.uint8)])
+
+
+def test_another_dimension_than_the_card_says_is_no_output(tmp_path: Path) -> None:
+    with pytest.raises(BadOutput, match="expected"):
+        embed(load(f"onnx:{written(tmp_path, model(), dim=DIM + 1)}"), colours(2))
+
+
+@pytest.mark.parametrize("where", ["beside.bin", "../outside.bin", "absolute"])
+def test_weights_in_other_files_are_refused(tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing pins them, and a model from somewhere may name any file of the machine."""
+    place = tmp_path / "outside.bin" if where == "absolute" else tmp_path / "folder" / where
+    (tmp_path / "folder").mkdir()
+    place.write_bytes(WEIGHTS.tobytes())
+    embedder = load(f"onnx:{written(tmp_path / 'folder', model(outside=os.fspath(place) if where == 'absolute' else where))}")
+    monkeypatch.chdir(tmp_path / "folder")
+    with pytest.raises(BadModel, match="is refused"):
+        embedder.encode(colours(1))
+
+
+def test_the_test_models_are_sound() -> None:
+    onnx.checker.check_model(onnx.load_from_string(model()), full_check=True)
