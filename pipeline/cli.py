@@ -128,6 +128,8 @@ def _ingest_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--threads", type=_COUNT, metavar="N", help="Threads of the model.  [default: one for each core]"),
         click.option("--batch", type=_COUNT, metavar="N", help="Pictures embedded at a time.  [default: as the model likes]"),
         click.option("--verbose", is_flag=True, help="Print how the work is divided."),
+        click.option("--max-calls", type=_COUNT, metavar="N", help="Make so many paid requests at most, and go on with the next ingest."),
+        click.option("--yes", is_flag=True, help="Make as many paid requests as it takes; beyond 1,000 nothing is paid unasked."),
     ):
         command = option(command)
     return command
@@ -193,6 +195,8 @@ def _ingest(
     threads: int | None = None,
     batch: int | None = None,
     verbose: bool = False,
+    max_calls: int | None = None,
+    yes: bool = False,
 ) -> tuple[Coverage, list[str]]:
     """Ingest and show how it goes; returns the coverage and the real paths of the roots."""
     from indexes import Way
@@ -211,6 +215,8 @@ def _ingest(
         forget=forget,
         wait_lock=wait_lock,
         join=Way(join) if join else None,
+        max_calls=max_calls,
+        yes=yes,
     )
     embedder = _embedder(store, model, threads)
     if verbose:

@@ -17,12 +17,13 @@ from indexes import Batch, File, Plan, Root, Stat, Store, Way
 from pipeline.decode import Decoded
 from pipeline.decoders import Decoders
 from pipeline.embedder import Embedder, embed
-from pipeline.errors import BadRoot
+from pipeline.errors import BadRoot, TooManyCalls, Unanswered
 from pipeline.missing import Loss, find_loss, held_by, is_below
 from pipeline.reading import RETRIED, SKIPPED, Failure, Recognised
 from pipeline.scan import Passed, SourceFile, scan
 
 NOTHING = Stat(0, 0, 0, 0, 0)  # of what could not be looked at
+UNASKED = 1000  # paid requests that are made without a word from the person who pays
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class IngestOptions:
     forget: frozenset[str] = frozenset()  # real paths of roots that are gone for good
     wait_lock: float = 0.0  # seconds to wait for another ingest of the same store
     join: Way | None = None  # how pairs are looked for; the planner decides
+    max_calls: int | None = None  # paid requests that may be made; where it ends, the ingest does
+    yes: bool = False  # pay for as many as it takes
 
 
 @dataclass
@@ -85,6 +88,7 @@ class Progress:
     coverage: Coverage
     failure: Failure | None = None
     plan: Plan | None = None
+    calls: int = 0  # said once, before the first: how many paid requests it will take at most
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,7 @@ def _ingest(roots: Sequence[Root], store: Store, embedder: Embedder, options: In
         with Decoders(options.decoders, options.readers) as decoders:
             decoders.start()  # while the model loads
             store.bind(embedder.space, embedder.name)
-            yield Progress(0, len(seen.todo), coverage)
+            yield Progress(0, len(seen.todo), coverage, calls=_affordable(embedder, len(seen.todo), options))
             try:
                 for done, result in enumerate(decoders.stream(seen.todo, embedder.view, writer.wanted, writer.batch), 1):
                     writer.take(result)
@@ -187,6 +191,17 @@ def _ingest(roots: Sequence[Root], store: Store, embedder: Embedder, options: In
     if compaction.written or compaction.dropped:
         coverage.compaction = asdict(compaction)
     yield Progress(len(seen.todo), len(seen.todo), coverage)
+
+
+def _affordable(embedder: Embedder, files: int, options: IngestOptions) -> int:
+    """How many paid requests so many files take at most. Raises TooManyCalls when nobody agreed to that."""
+    calls = embedder.calls(files)
+    if calls > UNASKED and not options.yes and options.max_calls is None:
+        raise TooManyCalls(
+            f"{files:,} files take up to {calls:,} paid requests to {embedder.name}; say --yes to make them,"
+            f" or --max-calls N to make N now and the rest another time"
+        )
+    return calls
 
 
 def _join(store: Store, options: IngestOptions, coverage: Coverage) -> Iterator[Progress]:
@@ -293,6 +308,7 @@ class _Writer:
                 if known.image is not None:
                     self._vanished[known.image].append(known.id)
         self._committed = time.monotonic()
+        self._calls = 0  # paid requests that were made
 
     def wanted(self, hash_: bytes) -> bool:
         """Whether a content must be decoded; only the first who asks hears yes. Called by the decoding threads."""
@@ -309,6 +325,8 @@ class _Writer:
                 self._pictures.append(result)
                 if len(self._pictures) >= self.batch:
                     self._embed()
+                    if self._calls:
+                        self.flush()  # what is paid for is kept
             case Recognised():
                 self._waiting.append(result)
             case Failure():
@@ -348,17 +366,30 @@ class _Writer:
         self._committed = time.monotonic()
 
     def _embed(self) -> None:
-        """Embed the first picture with its pixels; others share its vector."""
-        has_vector = set(self._store.catalog.vectors_with_pixels([picture.image.pixels for picture in self._pictures]))
+        """Embed the first picture with its pixels; others share its vector. What is not answered is left to the next run."""
+        pictures, self._pictures = self._pictures, []  # whatever happens, none is asked for twice
+        has_vector = set(self._store.catalog.vectors_with_pixels([picture.image.pixels for picture in pictures]))
         has_vector.update(picture.image.pixels for picture, row in self._embedded if row is not None)
         shown: dict[bytes, Decoded] = {}
-        for picture in self._pictures:
+        for picture in pictures:
             if not picture.image.featureless and picture.image.pixels not in has_vector:
                 shown.setdefault(picture.image.pixels, picture)
-        rows = dict(zip(shown, embed(self._embedder, [picture.view for picture in shown.values()]), strict=True))
-        self._embedded += [(picture, rows.pop(picture.image.pixels, None)) for picture in self._pictures]
-        self._pictures = []
-        self._coverage.embedded += len(shown)
+        calls = self._embedder.calls(len(shown))
+        if calls and not self._options.yes and self._options.max_calls is not None and self._calls + calls > self._options.max_calls:
+            raise TooManyCalls(f"{self._calls:,} paid requests were made, as --max-calls says; the same command goes on from there")
+        self._calls += calls
+        unanswered = None
+        try:
+            found = embed(self._embedder, [picture.view for picture in shown.values()])
+            rows = dict(zip(shown, found, strict=True))
+        except Unanswered as error:
+            unanswered, asked = error, list(shown)
+            rows = {asked[number]: row for number, row in error.rows.items()}
+        left = set(shown) - set(rows)
+        self._coverage.embedded += len(rows)
+        self._embedded += [(picture, rows.pop(picture.image.pixels, None)) for picture in pictures if picture.image.pixels not in left]
+        if unanswered:
+            raise unanswered
 
     def _file(self, source: SourceFile, hash_: bytes, moved: list[int] | None = None, vanished: list[int] | None = None) -> File:
         """The file, counted as unchanged, changed, moved or new; a move takes one of those that `vanished` with its content along."""

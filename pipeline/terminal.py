@@ -53,6 +53,8 @@ def watch(progress: Generator[Progress]) -> Coverage:
                 if now.failure and now.failure.reason not in SKIPPED:
                     failures += 1
                     _tell_failure(failures, now.failure)
+                if now.calls:
+                    tell(f"up to {now.calls:,} paid requests for {now.total or 0:,} files")
                 if now.plan and not planned:
                     planned = True
                     if now.plan.seconds >= WORTH_TELLING or now.plan.way is Way.BUCKETS:

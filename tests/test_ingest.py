@@ -18,7 +18,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from indexes import Root, Space, SpaceMismatch, Stat, Store, StoreLocked
-from pipeline import BadOutput, BadRoot, Coverage, IngestOptions, find_groups, ingest_roots, load, resolve_roots
+from pipeline import (
+    BadOutput,
+    BadRoot,
+    Coverage,
+    IngestOptions,
+    TooManyCalls,
+    Unanswered,
+    find_groups,
+    ingest_roots,
+    load,
+    resolve_roots,
+)
 from pipeline.embedder import embed
 from pipeline.view import View
 from tests.conftest import saved, scene
@@ -38,6 +49,26 @@ class Counting:
 
     def calls(self, pictures: int) -> int:
         return 0
+
+
+class Paid(Counting):
+    """Takes a request for each picture, and stops answering after `patience` of them, in the middle of a batch."""
+
+    def __init__(self, patience: int) -> None:
+        super().__init__()
+        self.patience, self.answered = patience, Counter[bytes]()
+
+    def calls(self, pictures: int) -> int:
+        return pictures
+
+    def encode(self, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        answered = views[: self.patience]
+        self.patience -= len(answered)
+        self.answered.update(view.tobytes() for view in answered)
+        rows = super().encode(answered) if answered else np.empty((0, self.space.dim), np.float32)
+        if len(answered) < len(views):
+            raise Unanswered("it does not answer", dict(enumerate(rows)))
+        return rows
 
 
 def ingested(store: Store, *roots: Path | Root, embedder: Counting | None = None, options: IngestOptions | None = None) -> Coverage:
@@ -538,3 +569,50 @@ def test_a_new_device_number_is_noted_without_reading(library: Store, photos: Pa
     known = library.catalog.known(str(photos / "b.jpg"))
     assert known is not None
     assert known.stat.device == (photos / "b.jpg").stat().st_dev
+
+
+@pytest.mark.parametrize("patience", [0, 1, 7, 8, 13, 29])
+def test_what_a_service_answered_is_never_paid_for_again(library: Store, tmp_path: Path, patience: int) -> None:
+    for number in range(30):
+        saved(tmp_path / "root" / f"{number:02}.png", scene(number, (64, 48)))
+    saved(tmp_path / "root" / "copy.bmp", scene(29, (64, 48)))  # shares the pixels of one that may not be answered
+    saved(tmp_path / "root" / "blank.png", Image.new("RGB", (64, 48)))
+    options, first, second = IngestOptions(batch=8), Paid(patience), Paid(1000)
+    with pytest.raises(Unanswered, match="does not answer"):
+        ingested(library, tmp_path / "root", embedder=first, options=options)
+    last = library.catalog.last_run()
+    assert last is not None
+    assert last.outcome == "interrupted"
+    coverage = ingested(library, embedder=second, options=options)
+    assert sum(first.answered.values()) == patience
+    assert set((first.answered + second.answered).values()) == {1}
+    assert len(first.answered + second.answered) == 30
+    assert (coverage.embedded, coverage.new) == (30 - patience, coverage.seen - coverage.unchanged)
+    assert len(library.catalog.live()) == 32
+
+
+def test_nobody_pays_for_more_than_was_agreed(library: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(30):
+        saved(tmp_path / "root" / f"{number:02}.png", scene(number, (64, 48)))
+    monkeypatch.setattr("pipeline.ingest.UNASKED", 29)
+    paid = Paid(1000)
+    with pytest.raises(TooManyCalls, match="30 files take up to 30 paid requests"):
+        ingested(library, tmp_path / "root", embedder=paid)
+    assert not paid.answered
+    with pytest.raises(TooManyCalls, match="16 paid requests were made"):
+        ingested(library, embedder=paid, options=IngestOptions(batch=8, max_calls=20))
+    assert len(paid.answered) == 16
+    assert ingested(library, embedder=paid).unchanged == 16  # 14 are left, which nobody needs to be asked about
+    assert set(paid.answered.values()) == {1}
+    saved(tmp_path / "root" / "more.png", scene(100, (64, 48)))
+    monkeypatch.setattr("pipeline.ingest.UNASKED", 0)
+    assert ingested(library, embedder=paid, options=IngestOptions(yes=True)).embedded == 1
+
+
+def test_a_crash_loses_no_paid_answer(library: Store, tmp_path: Path) -> None:
+    for number in range(30):
+        saved(tmp_path / "root" / f"{number:02}.png", scene(number, (64, 48)))
+    with closing(ingest_roots([Root(str(tmp_path / "root"))], library, Paid(1000), IngestOptions(batch=8))) as run:
+        next(progress for progress in run if progress.done == 9)
+        with Store(library.folder) as beside:  # what another process would find if this one were killed now
+            assert len(beside.catalog.live()) == 8
