@@ -20,6 +20,7 @@ from indexes import Image as StoredImage
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the folder of real pictures is not here")
 
+NOTHING = Stat(0, 0, 0, 0, 0)  # of a file that nobody looked at
 SPACE = Space("test", "test", "0" * 64, "none", 16, -1.0, 0.9)
 
 

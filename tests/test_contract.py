@@ -1,0 +1,87 @@
+"""What every embedder keeps to, whatever runs behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto
+from PIL import Image
+
+from pipeline.decode import Decoded, decode
+from pipeline.embedder import Embedder, embed, load
+from pipeline.reading import Failure
+from pipeline.scan import SourceFile
+from tests import test_onnx, test_openclip
+from tests.conftest import NOTHING, saved, scene
+
+architectures = test_openclip.architectures
+PICTURES = {
+    "scene": scene(1),
+    "tall": scene(2, (60, 200)),
+    "grey": scene(3).convert("L"),
+    "one pixel": Image.new("RGB", (1, 1), (200, 30, 90)),
+    "black": Image.new("RGB", (40, 30)),
+    "wide": scene(4, (300, 40)),
+    "transparent": scene(5).convert("LA"),
+}
+
+
+@pytest.fixture(scope="module", params=["neardup-0", "onnx uint8", "onnx float", "open_clip"])
+def embedder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, architectures: None) -> Iterator[Embedder]:
+    folder = tmp_path_factory.mktemp("model")
+    match request.param:
+        case "neardup-0":
+            yield load()
+        case "onnx uint8":
+            yield load(f"onnx:{test_onnx.written(folder, test_onnx.model())}")
+        case "onnx float":
+            weights = test_onnx.model("NCHW", TensorProto.FLOAT)
+            yield load(f"onnx:{test_onnx.written(folder, weights, layout='NCHW', mean=test_onnx.MEAN, std=test_onnx.STD)}")
+        case "open_clip":
+            weights_file = test_openclip.written(folder / "tiny.safetensors", test_openclip.clip())
+            yield load(f"open_clip:{test_openclip.TINY}@{weights_file}")
+
+
+@pytest.fixture(scope="module")
+def views(embedder: Embedder, tmp_path_factory: pytest.TempPathFactory) -> list[NDArray[np.uint8]]:
+    folder, made = tmp_path_factory.mktemp("pictures"), []
+    for name, picture in PICTURES.items():
+        decoded = decode(SourceFile(str(saved(folder / f"{name}.png", picture)), NOTHING), embedder.view)
+        assert isinstance(decoded, Decoded), decoded if isinstance(decoded, Failure) else name
+        made.append(decoded.view)
+    return made
+
+
+def test_a_row_for_each_picture_in_order_finite_and_of_length_1(embedder: Embedder, views: list[NDArray[np.uint8]]) -> None:
+    usable = [view for view in views if view.any()]  # a network without a bias has no direction for black
+    rows = embed(embedder, usable)
+    assert rows.dtype == np.float32
+    assert rows.shape == (len(usable), embedder.space.dim)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(embed(embedder, usable[::-1])[::-1], rows, atol=1e-5)
+    assert embed(embedder, []).shape == (0, embedder.space.dim)
+
+
+def test_a_batch_of_one_equals_a_batch_of_many_and_the_same_twice(embedder: Embedder, views: list[NDArray[np.uint8]]) -> None:
+    rows = embedder.encode(views)
+    assert np.isfinite(rows).all()
+    alone = np.concatenate([embedder.encode([view]) for view in views])
+    scale = np.abs(rows).max()
+    np.testing.assert_allclose(alone / scale, rows / scale, atol=1e-5)
+    np.testing.assert_array_equal(embedder.encode(views), rows)
+
+
+def test_its_name_loads_it_again_in_the_same_space(embedder: Embedder, views: list[NDArray[np.uint8]]) -> None:
+    again = load(embedder.name)
+    assert (again.name, again.space, again.view) == (embedder.name, embedder.space, embedder.view)
+    np.testing.assert_allclose(again.encode(views), embedder.encode(views), rtol=1e-5, atol=1e-5)
+
+
+def test_it_says_what_it_costs_and_takes(embedder: Embedder) -> None:
+    assert embedder.batch >= 1
+    assert embedder.calls(0) == 0
+    assert 0 <= embedder.calls(1) <= embedder.calls(100)
+    assert -1 <= embedder.space.floor <= embedder.space.threshold <= 1
