@@ -93,7 +93,9 @@ _COUNT = click.IntRange(min=1)
 _PATH = click.Path(readable=False)  # what cannot be read is told of each path, by us
 
 _model_option = click.option(
-    "--model", metavar="NAME", help="neardup-0, open_clip:ARCH/PRETRAINED or open_clip:ARCH@FILE.  [default: the store's, else neardup-0]"
+    "--model",
+    metavar="NAME",
+    help="A name of `neardup models`, onnx:PATH or open_clip:ARCH@FILE.  [default: the store's, else neardup-0]",
 )
 _threshold_option = click.option(
     "--threshold", type=click.FloatRange(-1, 1), metavar="COSINE", help="Least score of a near-duplicate.  [default: the model's]"
@@ -454,6 +456,32 @@ def status(failures: bool, store: Path, as_json: bool) -> None:
         _print(failure_text(path, reason, detail) for path, reason, detail in failed)
     else:
         _print(status_text(about))
+
+
+@main.command()
+@_json_option
+def models(as_json: bool) -> None:
+    """List the models that --model knows by name.
+
+    \b
+    neardup models                                name, dimension, side of its pictures in pixels
+    neardup models --json
+
+    Those of open_clip are downloaded when they are first used; they are listed where the extra `clip` is installed. Beside these, any
+    ONNX file with a card is a model: onnx:PATH.
+    """
+    from dataclasses import asdict
+
+    from pipeline.embedder import models as known
+
+    found = known()
+    if as_json:
+        _print_json([asdict(model) for model in found])
+        return
+    width = max(len(model.name) for model in found)
+    _print(f"{model.name:{width}}  {model.dim:5}  {model.size:4}" for model in found)
+    if len(found) == 1:
+        _tell("neardup: for the models of open_clip: pip install 'neardup[clip]'")
 
 
 @main.command()

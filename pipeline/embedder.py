@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes import Space
-from pipeline.errors import BadOutput, Unanswered, UnknownModel
+from pipeline.errors import BadOutput, MissingExtra, Unanswered, UnknownModel
 from pipeline.view import View
 
 DEFAULT = "neardup-0"
@@ -67,6 +68,28 @@ def load(model: str = DEFAULT, threads: int | None = None) -> Embedder:
 
         return OpenClip(rest, threads)
     raise UnknownModel(f"no model is called {model!r}; use {DEFAULT}, onnx:PATH, open_clip:ARCH/PRETRAINED or open_clip:ARCH@WEIGHTS_FILE")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that load() knows: numbers in a vector, and the side of the pictures that it looks at, in pixels."""
+
+    name: str
+    dim: int
+    size: int
+
+
+def models() -> list[Model]:
+    """Models that can be named without a file of one's own; those of open_clip only where it is installed."""
+    own = load(DEFAULT)
+    found = [Model(own.name, own.space.dim, own.view.size)]
+    from pipeline.backends import openclip
+
+    try:
+        found += [Model(*about) for about in openclip.available()]
+    except MissingExtra:
+        pass
+    return found
 
 
 def embed(embedder: Embedder, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

@@ -478,3 +478,12 @@ def test_a_full_disk_under_the_answer_is_no_traceback(photos: Path, tmp_path: Pa
     assert "Traceback" not in done.stderr
     done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *NEARDUP, "status"], env=environment, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
+
+
+def test_models_lists_names_that_load(run: Run) -> None:
+    out = run("models")[1].splitlines()
+    assert out[0].split() == ["neardup-0", "256", "192"]
+    assert ["open_clip:ViT-B-32/openai", "512", "224"] in [line.split() for line in out]
+    listed = json.loads(run("models", "--json")[1])
+    assert [model["name"] for model in listed] == [line.split()[0] for line in out]
+    assert run("models", "nothing")[0] == 2

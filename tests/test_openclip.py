@@ -26,6 +26,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from indexes import Stat
+from pipeline.backends.openclip import OpenClip
 from pipeline.decode import Decoded, decode
 from pipeline.embedder import Embedder, embed, load
 from pipeline.errors import BadModel, MissingExtra, UnknownModel
@@ -52,6 +53,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "text_cfg": TEXT,
     },
 }
+GPU = torch.cuda.is_available()
 PICTURES = [scene(1, (320, 240)), scene(2, (101, 187)), scene(3, (64, 64)), scene(4, (31, 50)), scene(5, (300, 97)).convert("L")]
 
 
@@ -533,3 +535,41 @@ def test_downloaded_weights_stay_at_the_commit_they_came_from(tmp_path: Path) ->
     assert lost[0] == "BadModel"
     assert f"the weights of {TINY}/lost cannot be downloaded" in lost[1]
     assert f"use open_clip:{TINY}@FILE" in lost[1]
+
+
+def test_where_memory_is_too_small_batches_are_halved(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = OpenClip(f"{TINY}@{weights}")
+    rows = rows_of(embedder, tmp_path, PICTURES)
+    real, asked = embedder._encoded, list[int]()
+
+    def small(views: NDArray[np.uint8]) -> NDArray[np.float32]:
+        asked.append(len(views))
+        if len(views) > holds:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return real(views)
+
+    monkeypatch.setattr(embedder, "_encoded", small)
+    holds = 2
+    views = [seen(tmp_path / f"{number}.png", embedder.view) for number in range(len(PICTURES))]
+    np.testing.assert_allclose(embedder.encode(views), rows, atol=1e-5)
+    assert embedder.batch == 2
+    asked.clear()
+    embedder.encode(views)
+    assert asked == [2, 2, 1]  # it is not tried again
+    holds = 0
+    with pytest.raises(BadModel, match="no memory for one picture"):
+        embedder.encode(views)
+
+
+@pytest.mark.skipif(not GPU, reason="there is no GPU here")
+def test_scores_on_a_gpu_are_those_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "lite.safetensors", clip(LITE))
+    rows = embed(OpenClip(f"{LITE}@{path}"), [seen_for(LITE, path, tmp_path, number) for number in range(len(PICTURES))])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    there = embed(OpenClip(f"{LITE}@{path}"), [seen_for(LITE, path, tmp_path, number) for number in range(len(PICTURES))])
+    np.testing.assert_allclose(there @ there.T, rows @ rows.T, atol=1e-3)
+
+
+def seen_for(arch: str, path: Path, folder: Path, number: int) -> NDArray[np.uint8]:
+    """The pixels of one of PICTURES as a model wants them."""
+    return seen(saved(folder / f"{number}.png", PICTURES[number]), OpenClip(f"{arch}@{path}").view)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +45,7 @@ class OpenClip:
     def __init__(self, model: str, threads: int | None = None) -> None:
         """Note which model; raises UnknownModel when `model` has none of the three forms."""
         self._threads = threads
+        self._most: int | None = None  # pictures that the GPU's memory was found to hold
         head, slash, tail = model.partition("/")
         self._path: Path | None
         if "@" in head or (not slash and "@" in model):
@@ -73,8 +74,8 @@ class OpenClip:
 
     @property
     def batch(self) -> int:
-        """More where there is a GPU to be kept busy."""
-        return 256 if self._tower.device.type == "cuda" else 32
+        """More where there is a GPU to be kept busy, but no more than its memory was found to hold."""
+        return self._most or (256 if self._tower.device.type == "cuda" else 32)
 
     @cached_property
     def space(self) -> Space:
@@ -89,13 +90,32 @@ class OpenClip:
         return 0
 
     def encode(self, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """One raw row for each picture, in order; in float32, on the GPU where there is one."""
+        """One raw row for each picture, in order; float32 on the CPU, mixed precision on a GPU, in halves where its memory is too small."""
+        import torch
+
+        most = self._most or len(views)
+        if len(views) > most:
+            return np.concatenate([self.encode(views[start : start + most]) for start in range(0, len(views), most)])
+        try:
+            return self._encoded(np.stack(views))
+        except torch.cuda.OutOfMemoryError as error:
+            if len(views) == 1:
+                raise BadModel(f"the GPU has no memory for one picture of {self.name}: {_brief(error)}; free some") from error
+        torch.cuda.empty_cache()
+        self._most = len(views) // 2
+        return self.encode(views)
+
+    def _encoded(self, views: NDArray[np.uint8]) -> NDArray[np.float32]:
         import torch
 
         tower = self._tower
         with torch.inference_mode():
-            pixels = torch.from_numpy(np.stack(views)).to(tower.device).permute(0, 3, 1, 2).float().div_(255.0)
-            rows = tower.model((pixels - tower.mean) / tower.std)
+            pixels = torch.from_numpy(views)
+            if tower.device.type == "cuda":
+                pixels = pixels.pin_memory().to(tower.device, non_blocking=True)
+            pixels = pixels.permute(0, 3, 1, 2).float().div_(255.0)
+            with torch.autocast("cuda", dtype=torch.float16, enabled=tower.device.type == "cuda"):
+                rows = tower.model((pixels - tower.mean) / tower.std)
         done: NDArray[np.float32] = rows.float().cpu().numpy()
         return done
 
@@ -126,7 +146,7 @@ class OpenClip:
             model = _build_vision_tower(config["embed_dim"], {**config["vision_cfg"], **alone}, quick_gelu)
             model.load_state_dict(_tower_weights(path))
         except (RuntimeError, ValueError, KeyError, TypeError, AssertionError) as error:
-            raise BadModel(f"{path} does not fit {self._arch}: {' '.join(str(error).split())[:300]}") from error
+            raise BadModel(f"{path} does not fit {self._arch}: {_brief(error)}") from error
         size = config["vision_cfg"].get("image_size", 224)
         sides = {size} if isinstance(size, int) else set(size)
         if len(sides) != 1:
@@ -141,7 +161,12 @@ class OpenClip:
         view = View(sides.pop(), fit, resample, fill)
         # A tag may change the activation, so that a file has other rows under it than alone.
         called = self._arch if quick_gelu == config.get("quick_gelu", False) else f"{self._arch} quick_gelu={quick_gelu}"
-        return _Tower(called, model.eval().to(device), device, mean, std, view, config["embed_dim"], _sha256(path), revision)
+        model = model.eval().to(device)
+        if device.type == "cuda" and any(
+            isinstance(module, torch.nn.Conv2d) and module.kernel_size != module.stride for module in model.modules()
+        ):
+            model = model.to(memory_format=torch.channels_last)  # convolutions that overlap, not the patches of a transformer
+        return _Tower(called, model, device, mean, std, view, config["embed_dim"], _sha256(path), revision)
 
     def _weights(self, open_clip: Any) -> tuple[Path, str | None, dict[str, Any]]:  # noqa: ANN401 - a module without types
         """The weights file, its revision if it was downloaded, and how its model wants pictures prepared."""
@@ -211,6 +236,26 @@ def _tower_weights(path: Path) -> Mapping[str, torch.Tensor]:
         raise BadModel(f"{path} holds no model's weights")
     named = {key.removeprefix("module."): value for key, value in state.items()}
     return {key.removeprefix("visual."): value for key, value in named.items() if key.startswith("visual.")} or named
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def available() -> Iterator[tuple[str, int, int]]:
+    """Every model that open_clip can download: its name, the numbers in a vector, and the side of its pictures in pixels.
+
+    Raises MissingExtra where open_clip is not installed.
+    """
+    try:
+        import open_clip
+    except ImportError as error:
+        raise MissingExtra("open_clip models need packages that are not installed; run `pip install 'neardup[clip]'`") from error
+    for arch, tag in open_clip.list_pretrained():
+        config = open_clip.get_model_config(arch)
+        size = config["vision_cfg"].get("image_size", 224) if config else None
+        if config and isinstance(size, int):
+            yield f"open_clip:{arch}/{tag}", config["embed_dim"], size
 
 
 def _sha256(path: Path) -> str:
