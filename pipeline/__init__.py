@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.cluster import Group, Match, Photo
     from pipeline.embedder import Embedder, embed, load
-    from pipeline.errors import BadModel, BadOutput, BadRoot, MissingExtra, PipelineError, TooManyCalls, Unanswered, UnknownModel
+    from pipeline.errors import (
+        BadModel,
+        BadOutput,
+        BadRoot,
+        MissingExtra,
+        MissingKey,
+        PipelineError,
+        TooManyCalls,
+        Unanswered,
+        UnknownModel,
+    )
     from pipeline.ingest import Coverage, IngestOptions, Progress, ingest_roots, resolve_roots
     from pipeline.query import Answer, Comparison, compare, find_groups, find_matches
     from pipeline.reading import Failure
@@ -17,7 +27,17 @@ if TYPE_CHECKING:
 _HOMES = {
     "cluster": ("Group", "Match", "Photo"),
     "embedder": ("Embedder", "embed", "load"),
-    "errors": ("BadModel", "BadOutput", "BadRoot", "MissingExtra", "PipelineError", "TooManyCalls", "Unanswered", "UnknownModel"),
+    "errors": (
+        "BadModel",
+        "BadOutput",
+        "BadRoot",
+        "MissingExtra",
+        "MissingKey",
+        "PipelineError",
+        "TooManyCalls",
+        "Unanswered",
+        "UnknownModel",
+    ),
     "ingest": ("Coverage", "IngestOptions", "Progress", "ingest_roots", "resolve_roots"),
     "reading": ("Failure",),
     "query": ("Answer", "Comparison", "compare", "find_groups", "find_matches"),
@@ -37,6 +57,7 @@ __all__ = [
     "IngestOptions",
     "Match",
     "MissingExtra",
+    "MissingKey",
     "Photo",
     "PipelineError",
     "Progress",

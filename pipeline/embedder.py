@@ -50,10 +50,11 @@ def load(model: str = DEFAULT, threads: int | None = None) -> Embedder:
     """The embedder called `model`, which computes with so many threads, one for each core by default.
 
     neardup-0: in the package. onnx:PATH: an ONNX file with its card, a JSON of the same name, beside it. open_clip:ARCH/PRETRAINED:
-    weights that open_clip downloads. open_clip:ARCH@PATH: weights in a local file.
-    Raises UnknownModel for any other name, and later, at first use, MissingExtra or BadModel.
+    weights that open_clip downloads. open_clip:ARCH@PATH: weights in a local file. google:MODEL: a service that is paid for, and sees the
+    pictures. google-describe:VISION_MODEL+TEXT_MODEL: the same, by way of words.
+    Raises UnknownModel for any other name, and later, at first use, MissingExtra, MissingKey or BadModel.
     """
-    backend, _, rest = model.partition(":")
+    backend, colon, rest = model.partition(":")
     if model == DEFAULT:
         from pipeline.backends.onnx import Onnx
 
@@ -67,7 +68,18 @@ def load(model: str = DEFAULT, threads: int | None = None) -> Embedder:
         from pipeline.backends.openclip import OpenClip
 
         return OpenClip(rest, threads)
-    raise UnknownModel(f"no model is called {model!r}; use {DEFAULT}, onnx:PATH, open_clip:ARCH/PRETRAINED or open_clip:ARCH@WEIGHTS_FILE")
+    if backend == "google" and colon:
+        from pipeline.backends.google import Google
+
+        return Google(rest)
+    if backend == "google-describe" and rest:
+        from pipeline.backends.google import Described
+
+        return Described(rest)
+    raise UnknownModel(
+        f"no model is called {model!r}; use {DEFAULT}, onnx:PATH, open_clip:ARCH/PRETRAINED, open_clip:ARCH@WEIGHTS_FILE,"
+        " google:MODEL or google-describe:VISION_MODEL+TEXT_MODEL"
+    )
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ PipelineError (1)
 ├── BadRoot (2)            a folder that was asked for is not there
 ├── UnknownModel (2)       a model's name that means nothing here
 ├── MissingExtra (1)       a model that needs packages which are not installed
+├── MissingKey (1)         a service that needs a key which is not in the environment
 ├── BadModel (1)           weights that are missing, unsafe, or not what they were
 ├── BadOutput (1)          a model that returned something cosine cannot compare
 ├── Unanswered (6)         a service that did not answer, or refused
@@ -42,6 +43,10 @@ class UnknownModel(PipelineError):
 
 class MissingExtra(PipelineError):
     """A model that needs packages which are not installed."""
+
+
+class MissingKey(PipelineError):
+    """A service that needs a key which is not in the environment."""
 
 
 class BadModel(PipelineError):
