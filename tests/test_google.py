@@ -337,38 +337,36 @@ def test_rows_that_came_are_kept_and_no_request_starts_after_a_failure(google: G
     np.testing.assert_allclose(rows, embed(load(MODEL), views), atol=1e-6)
 
 
-def test_a_failure_ends_the_waits_of_other_requests(google: Google) -> None:
-    failed = threading.Event()
+def test_a_failure_ends_the_waits_of_other_requests(google: Google, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(google_line, "sleep", lambda seconds: asyncio.sleep(0.2))  # so long that the refusal is there before its end
+    three = threading.Barrier(3)
 
-    def refuse(handler: Handler, good: dict[str, Any]) -> None:
-        refused(403)(handler, good)
-        failed.set()
+    def together(fault: Fault, handler: Handler, good: dict[str, Any]) -> None:
+        three.wait(10)
+        fault(handler, good)
 
-    def busy(handler: Handler, good: dict[str, Any]) -> None:
-        failed.wait(10)
-        refused(429)(handler, good)
-
-    google.faults.extend([refuse, busy, busy])
+    google.faults.extend(partial(together, refused(code)) for code in (403, 429, 429))
     with pytest.raises(Unanswered, match="403"):
         load(MODEL).encode(noise(18))
-    assert len(google.requests) <= 5  # those on their way, and one more try at most of those whose refusal was first
+    assert len(google.requests) == 3
 
 
 def test_ctrl_c_gives_up_what_is_on_its_way(google: Google) -> None:
-    main, waiting = threading.main_thread().ident, threading.Event()
+    main, four, over = threading.main_thread().ident, threading.Barrier(4), threading.Event()
+    assert main
 
-    def interrupting(handler: Handler, good: dict[str, Any]) -> None:
-        assert main
-        signal.pthread_kill(main, signal.SIGINT)
-        waiting.wait(10)
+    def waiting(handler: Handler, good: dict[str, Any]) -> None:
+        if four.wait(10) == 0:
+            signal.pthread_kill(main, signal.SIGINT)
+        held(over)(handler, good)
 
-    google.faults.append(interrupting)
+    google.faults.extend([waiting] * 4)
     embedder = load(MODEL)
     with pytest.raises(KeyboardInterrupt):
-        embedder.encode(noise(1))
-    assert len(google.requests) == 1
+        embedder.encode(noise(60))
+    over.set()
     assert embedder.encode(noise(3)).shape == (3, 128)
-    waiting.set()
+    assert len(google.requests) == 4 + 1
 
 
 # Keys
@@ -388,6 +386,13 @@ def test_no_error_shows_a_key_in_an_answer(google: Google) -> None:
     with pytest.raises(Unanswered) as failed:
         embed(load(MODEL), noise(2))
     assert no_secret_in(failed.value)
+
+
+def test_no_error_shows_another_s_key(google: Google) -> None:
+    google.faults.append(refused(403, "at https://host/v1?alt=json&key=ANOTHER-KEY, Bearer ANOTHER-TOKEN"))
+    with pytest.raises(Unanswered, match=r"key=\*\*\* Bearer \*\*\*") as failed:
+        embed(load(MODEL), noise(2))
+    assert "ANOTHER" not in str(failed.value)
 
 
 def test_a_key_is_no_part_of_an_embedder(google: Google) -> None:
@@ -596,6 +601,7 @@ def test_each_picture_is_described_and_its_words_are_embedded(google: Google) ->
     embedded = [request for request in google.requests if not request.jpegs]
     assert {request.path for request in described} == {"/v1/models/gemini-3-flash:generateContent"}
     assert {request.path for request in embedded} == {"/v1/models/gemini-embedding-001:batchEmbedContents"}
+    assert {request.body["generationConfig"]["temperature"] for request in described} == {0}
     assert [part.get("text") for request in described for part in request.contents[0]["parts"]].count(PROMPT) == 18
     assert sorted(len(request.contents) for request in embedded) == [2, 8, 8]
     assert embedder.calls(18) == 21 == len(google.requests)
@@ -628,6 +634,13 @@ def test_a_verdict_is_taken_and_an_empty_answer_asked_again(google: Google, reas
     google.faults.append(finished(reason))
     assert load(DESCRIBE).encode(noise(1)).shape == (1, 128)
     assert sum(bool(request.jpegs) for request in google.requests) == asked
+
+
+def test_a_description_is_never_continued(google: Google) -> None:
+    more = {"finishReason": "CONTINUATION", "continuationToken": "bW9yZQ==", "content": {"parts": [{"text": "a red"}]}}
+    google.faults.append(lambda handler, good: handler.send(json.dumps({"candidates": [more]}).encode()))
+    load(DESCRIBE).encode(noise(1))
+    assert len(google.requests) == 2  # as calls() said
 
 
 def test_a_model_without_words_is_a_failure(google: Google) -> None:
