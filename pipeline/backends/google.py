@@ -100,7 +100,10 @@ class Google(_Remote):
         self.space = Space("google", self._model, WEIGHTS, f"{self.view} jpeg {QUALITY}", dim, FLOOR, THRESHOLD)
 
     def calls(self, pictures: int) -> int:
-        """One for six pictures of an encode(). Those that are asked again are not counted: what was refused costs nothing."""
+        """One for six pictures of one encode(), so for many the sum over them.
+
+        Those that are asked again are not counted. What was refused costs nothing; an answer that was lost on its way may have been paid.
+        """
         return math.ceil(pictures / self.group)
 
     async def _rows(self, errand: Errand, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -128,7 +131,7 @@ class Described(_Remote):
         self.space = Space("google-describe", self._both, WEIGHTS, preprocess, dim, FLOOR_OF_WORDS, THRESHOLD_OF_WORDS)
 
     def calls(self, pictures: int) -> int:
-        """One for each picture and one for the words of eight of an encode(). Those that are asked again are not counted."""
+        """One for each picture and one for the words of eight of one encode(). Those that are asked again are not counted."""
         return pictures + math.ceil(pictures / self.group)
 
     async def _rows(self, errand: Errand, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
