@@ -12,6 +12,7 @@ from indexes import Known, Stat, Store, cosines
 from pipeline.decode import Decoded
 from pipeline.decoders import Decoders
 from pipeline.embedder import Embedder, embed
+from pipeline.errors import TooManyCalls
 from pipeline.scan import SourceFile
 
 SAME = 0.999  # float16 and the batch that a picture was in move its vector by less than this (measured: .9999)
@@ -31,7 +32,12 @@ class Audited:
 
 
 def reembed(store: Store, embedder: Embedder, count: int) -> Iterator[Audited]:
-    """Embed up to `count` stored photos again, spread over the store; those that changed, are away or cannot be read are passed over."""
+    """Embed up to `count` stored photos again, spread over the store; those that changed, are away or cannot be read are passed over.
+
+    Raises TooManyCalls where that costs money.
+    """
+    if calls := embedder.calls(1) * count:
+        raise TooManyCalls(f"{embedder.name} would take {calls:,} paid requests for {count:,} photos; check without --sample")
     images = store.catalog.live()
     with Decoders(1) as decoders:
         yield from _reembedded(store, embedder, decoders, images, count)

@@ -178,8 +178,10 @@ def _ingest(roots: Sequence[Root], store: Store, embedder: Embedder, options: In
                 for done, result in enumerate(decoders.stream(seen.todo, embedder.view, writer.wanted, writer.batch), 1):
                     writer.take(result)
                     yield Progress(done, len(seen.todo), coverage, result if isinstance(result, Failure) else None)
-            finally:
-                writer.flush()  # on Ctrl-C too: what is embedded is paid for
+            except BaseException:
+                writer.stop()
+                raise
+            writer.flush()
 
     for loss in losses:
         _settle(store, loss, writer.moved, options, coverage)
@@ -308,6 +310,7 @@ class _Writer:
                 if known.image is not None:
                     self._vanished[known.image].append(known.id)
         self._committed = time.monotonic()
+        self._paid = embedder.calls(1) > 0
         self._calls = 0  # paid requests that were made
 
     def wanted(self, hash_: bytes) -> bool:
@@ -325,7 +328,7 @@ class _Writer:
                 self._pictures.append(result)
                 if len(self._pictures) >= self.batch:
                     self._embed()
-                    if self._calls:
+                    if self._paid:
                         self.flush()  # what is paid for is kept
             case Recognised():
                 self._waiting.append(result)
@@ -334,8 +337,15 @@ class _Writer:
                 if result.hash:
                     self._failed[result.hash] = result
         files = len(self._embedded) + len(self._waiting) // 4 + len(self._failures) // 4
-        if files >= self._options.commit_images or time.monotonic() - self._committed > self._options.commit_seconds:
+        late = time.monotonic() - self._committed > self._options.commit_seconds
+        if files >= self._options.commit_images or (late and not self._paid):  # half a batch costs a request
             self.flush()
+
+    def stop(self) -> None:
+        """Commit what is embedded; what is not, only where that costs no money."""
+        if self._paid:
+            self._pictures = []
+        self.flush()
 
     def flush(self) -> None:
         """Embed what is left and commit."""

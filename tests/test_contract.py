@@ -14,7 +14,7 @@ from pipeline.decode import Decoded, decode
 from pipeline.embedder import Embedder, embed, load
 from pipeline.reading import Failure
 from pipeline.scan import SourceFile
-from tests import test_onnx, test_openclip
+from tests import google_server, test_onnx, test_openclip
 from tests.conftest import NOTHING, saved, scene
 
 architectures = test_openclip.architectures
@@ -29,7 +29,7 @@ PICTURES = {
 }
 
 
-@pytest.fixture(scope="module", params=["neardup-0", "onnx uint8", "onnx float", "open_clip"])
+@pytest.fixture(scope="module", params=["neardup-0", "onnx uint8", "onnx float", "open_clip", "google", "google-describe"])
 def embedder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, architectures: None) -> Iterator[Embedder]:
     folder = tmp_path_factory.mktemp("model")
     match request.param:
@@ -43,6 +43,11 @@ def embedder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         case "open_clip":
             weights_file = test_openclip.written(folder / "tiny.safetensors", test_openclip.clip())
             yield load(f"open_clip:{test_openclip.TINY}@{weights_file}")
+        case _:
+            with google_server.Google().serving() as google, pytest.MonkeyPatch.context() as patch:
+                patch.setenv("GEMINI_API_KEY", google_server.KEY)
+                patch.setenv("GOOGLE_GEMINI_BASE_URL", google.url)
+                yield load("google:" if request.param == "google" else "google-describe:gemini-2.5-flash+gemini-embedding-001")
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import main
+from tests import google_server, test_onnx
 from tests.conftest import saved, scene
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line[2:] for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
 CLIP = [command for command in COMMANDS if "open_clip:" in command]
+GOOGLE = [command for command in COMMANDS if "google-store" in command]
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +32,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     saved(folder / "CARD" / "new.jpg", scene(3))
     saved(folder / "holiday.jpg", scene(1, (600, 450)))
     shutil.copy(ROOT / "pyproject.toml", folder)
+    test_onnx.written(folder / "MODELS", test_onnx.model())
     programs = folder / "bin"
     programs.mkdir()
     neardup = f'#!/bin/sh\nexec {sys.executable} -m pipeline.cli "$@"\n'
@@ -56,12 +59,12 @@ def run(desk: Path, command: str) -> subprocess.CompletedProcess[str]:
 def test_every_command_runs_in_order(desk: Path) -> None:
     assert len(COMMANDS) > 15
     for command in COMMANDS:
-        if command in CLIP:
+        if command in CLIP or command in GOOGLE:
             continue
         done = run(desk, command)
         assert done.returncode == (20 if "--exit-code" in command else 0), (command, done.stderr)
     said = (desk / "said").read_text().splitlines()
-    assert said == ["pip install .", "pip install .[test]", "pytest", "pip install .[clip]"]
+    assert said == ["pip install .", "pip install .[test]", "pytest", "pip install .[clip]", "pip install .[google]"]
 
 
 def test_open_clip_commands_reach_open_clip(desk: Path) -> None:
@@ -72,6 +75,16 @@ def test_open_clip_commands_reach_open_clip(desk: Path) -> None:
         assert done.returncode == 1
         assert message in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_google_commands_reach_google(desk: Path) -> None:
+    assert len(GOOGLE) == 2
+    with google_server.Google().serving() as google:
+        for command in GOOGLE:
+            done = run(desk, f"GEMINI_API_KEY={google_server.KEY} GOOGLE_GEMINI_BASE_URL={google.url} {command}")
+            assert done.returncode == 0, done.stderr
+            assert google_server.KEY not in done.stderr + done.stdout
+    assert "DSC_0412.jpg" in done.stdout
 
 
 def test_the_python_runs(desk: Path) -> None:

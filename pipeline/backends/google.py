@@ -42,6 +42,7 @@ class _Remote:
     """What both embedders share: the view, and asking for groups of pictures, some at once."""
 
     group: int
+    batch = 48  # whole groups of both, and four at once
     name: str
     space: Space
     view = View(768, "within")
