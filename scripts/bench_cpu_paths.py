@@ -1,0 +1,197 @@
+"""Other ways to run the default embedder on a CPU: how fast each is, and how far its scores are from those that ship.
+
+    pip install openvino
+    python scripts/bench_cpu_paths.py PICTURES CALIBRATION
+
+Each way gets the same decoded PICTURES, one at a time on each core as the embedder does it unless its name says otherwise, in turn,
+medians of --repeat rounds; the drift is the difference of the cosine of each pair of PICTURES. int8 is onnxruntime's static quantisation,
+calibrated on pictures of another folder. A smaller input is the same network on smaller pictures. What is not installed is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+from pipeline import load
+from pipeline.decode import Decoded
+from pipeline.decoders import Decoders
+from pipeline.view import View
+from scripts.bench_ingest import sources
+
+MODEL = Path(__file__).resolve().parent.parent / "pipeline" / "backends" / "neardup-0.onnx"
+CORES = os.cpu_count() or 1
+Rows = NDArray[np.float32]
+Run = Callable[[NDArray[np.uint8]], Rows]
+
+
+def views(folder: Path, view: View, most: int) -> NDArray[np.uint8]:
+    """The first pictures of a folder, as the embedder gets them."""
+    with Decoders() as decoders:
+        found = decoders.stream(sources(folder)[:most], view, ahead=32)
+        return np.stack([result.view for result in found if isinstance(result, Decoded)])
+
+
+def session(weights: Path, threads: int = 1, **options: str) -> onnxruntime.InferenceSession:
+    """A session as the embedder makes it, but for what is given."""
+    made = onnxruntime.SessionOptions()
+    made.log_severity_level = 4
+    made.intra_op_num_threads = threads
+    made.enable_cpu_mem_arena = False
+    for key, value in options.items():
+        setattr(made, key, value)
+    return onnxruntime.InferenceSession(weights, made, providers=["CPUExecutionProvider"])
+
+
+def singly(one: Callable[[NDArray[np.uint8]], Rows]) -> Run:
+    """Pictures one at a time, on each core."""
+
+    def run(pictures: NDArray[np.uint8]) -> Rows:
+        with ThreadPoolExecutor(CORES) as pool:
+            return np.concatenate(list(pool.map(lambda at: one(pictures[at : at + 1]), range(len(pictures)))))
+
+    return run
+
+
+def by_onnxruntime(weights: Path) -> Run:
+    """One picture at a time on each core."""
+    loaded = session(weights)
+    name = loaded.get_inputs()[0].name
+    return singly(lambda pictures: np.asarray(loaded.run(None, {name: pictures})[0], np.float32))
+
+
+def in_batches(weights: Path, batch: int) -> Run:
+    """Batches, each on all cores."""
+    loaded = session(weights, CORES)
+    name = loaded.get_inputs()[0].name
+
+    def run(pictures: NDArray[np.uint8]) -> Rows:
+        parts = [loaded.run(None, {name: pictures[at : at + batch]})[0] for at in range(0, len(pictures), batch)]
+        return np.concatenate(parts).astype(np.float32)
+
+    return run
+
+
+def quantised(scratch: Path, calibration: NDArray[np.uint8], *, each_channel: bool, method: CalibrationMethod) -> Path:
+    """The model with 8-bit weights and activations."""
+    plain, done = scratch / "plain.onnx", scratch / f"int8-{each_channel}-{method.name}.onnx"
+    if not plain.exists():  # its 16-bit weights made 32-bit ones, and what is constant folded
+        session(MODEL, optimized_model_filepath=str(plain), graph_optimization_level=onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC)
+    name = onnx.load(plain).graph.input[0].name
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc] # its package has no types
+        def __init__(self) -> None:
+            self._left: Iterator[dict[str, Any]] = iter({name: calibration[at : at + 1]} for at in range(len(calibration)))
+
+        def get_next(self) -> dict[str, Any] | None:
+            return next(self._left, None)
+
+    quantize_static(
+        plain,
+        done,
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=each_channel,
+        reduce_range=True,  # 7 bits: without VNNI, sums of 8-bit products saturate
+        calibrate_method=method,
+    )
+    return done
+
+
+def by_openvino(hint: str) -> Run:
+    """OpenVINO, with its own streams, in f32 or in bf16 where the CPU has that."""
+    import openvino
+
+    compiled = openvino.Core().compile_model(str(MODEL), "CPU", {"PERFORMANCE_HINT": hint, "INFERENCE_NUM_THREADS": CORES})
+
+    def run(pictures: NDArray[np.uint8]) -> Rows:
+        queue, rows = openvino.AsyncInferQueue(compiled, CORES), [np.empty(0, np.float32)] * len(pictures)
+        queue.set_callback(lambda request, at: rows.__setitem__(at, request.get_output_tensor(0).data[0].copy()))
+        for at in range(len(pictures)):
+            queue.start_async({0: pictures[at : at + 1]}, at)
+        queue.wait_all()
+        return np.stack(rows)
+
+    return run
+
+
+def scores(rows: Rows) -> NDArray[np.float64]:
+    """The cosine of each pair, once."""
+    unit = rows.astype(np.float64) / np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray((unit @ unit.T)[np.triu_indices(len(unit), 1)])
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", type=Path)
+    parser.add_argument("calibration", type=Path)
+    parser.add_argument("--most", type=int, default=300)
+    parser.add_argument("--repeat", type=int, default=5)
+    given = parser.parse_args()
+    view = load().view
+    whole = views(given.pictures, view, given.most)
+    calibration = views(given.calibration, view, 200)
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        ways: dict[str, tuple[Run, NDArray[np.uint8]]] = {
+            "onnxruntime, one at a time on each core: **what ships**": (by_onnxruntime(MODEL), whole),
+            "batches of 4 on all cores": (in_batches(MODEL, 4), whole),
+            "batches of 32 on all cores": (in_batches(MODEL, 32), whole),
+        }
+        for each_channel in (False, True):
+            weights = quantised(scratch, calibration, each_channel=each_channel, method=CalibrationMethod.MinMax)
+            ways[f"int8, a scale for each {'channel' if each_channel else 'layer'}"] = by_onnxruntime(weights), whole
+        weights = quantised(scratch, calibration[:50], each_channel=True, method=CalibrationMethod.Percentile)
+        ways["int8, a scale for each channel, extremes cut off"] = by_onnxruntime(weights), whole
+        if find_spec("openvino"):
+            ways["OpenVINO, throughput"] = by_openvino("THROUGHPUT"), whole
+            ways["OpenVINO, latency"] = by_openvino("LATENCY"), whole
+        else:
+            print("openvino is not installed\n")
+        taken: dict[str, list[float]] = {way: [] for way in ways}
+        found = {}
+        for turn in range(given.repeat + 1):
+            for way, (run, pictures) in ways.items():
+                began = time.perf_counter()
+                found[way] = run(pictures)
+                if turn:
+                    taken[way].append(len(pictures) / (time.perf_counter() - began))
+    first, *_ = ways
+    base, right = median(taken[first]), scores(found[first])
+    print(f"{len(whole)} pictures, {CORES} cores, medians of {given.repeat}\n")
+    print("| way | images/s | of what ships | mean drift | 99 % below | greatest |\n| --- | ---: | ---: | ---: | ---: | ---: |")
+    for way, rates in taken.items():
+        drift = np.abs(scores(found[way]) - right)
+        rate = median(rates)
+        print(f"| {way} | {rate:.0f} | {rate / base:.2f} | {drift.mean():.1e} | {np.quantile(drift, 0.99):.1e} | {drift.max():.1e} |")
+    print()
+    for size in (160, 176):
+        smaller = views(given.pictures, replace(view, size=size), given.most)
+        loaded = onnxruntime.InferenceSession(MODEL).get_inputs()[0].shape
+        if size not in loaded and view.size in loaded:
+            print(f"{size} px: the network is made for {view.size} px")
+            continue
+        drift = np.abs(scores(by_onnxruntime(MODEL)(smaller)) - right)
+        print(f"{size} px: mean drift {drift.mean():.1e}, greatest {drift.max():.1e}")
+
+
+if __name__ == "__main__":
+    main()
