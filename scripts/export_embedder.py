@@ -155,8 +155,6 @@ def main() -> None:
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "dim": given.dim,
         "view": {"size": given.size, "fit": "squash", "resample": "bicubic"},
-        "input": "pixels",
-        "output": "rows",
         "floor": FLOOR,
         "threshold": THRESHOLD,
     }

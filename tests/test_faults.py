@@ -94,10 +94,13 @@ def test_kill_at_random_moments(tmp_path: Path, whole: tuple[Path, Held]) -> Non
         folder = tmp_path / str(number)
         process = forks.Process(target=nightly.nights, args=(folder,))
         process.start()
+        began = time.monotonic()
         process.join(rng.uniform(0.0, length))
         process.kill()
         process.join()
         killed += process.exitcode == -signal.SIGKILL
+        if process.exitcode == 0:  # the machine was busier when the first was timed
+            length = min(length, time.monotonic() - began)
         if folder.exists():
             assert_goes_on(folder, whole[1])
         shutil.rmtree(folder, ignore_errors=True)
