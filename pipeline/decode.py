@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -18,9 +18,10 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 from PIL import Image as Pillow
-from PIL import ImageCms, UnidentifiedImageError
+from PIL import PngImagePlugin, UnidentifiedImageError
 
 from indexes import Image
+from pipeline.colour import as_srgb, eight_bit, profile_of, strips
 from pipeline.reading import Failure, Recognised, Refused, read
 from pipeline.scan import SourceFile
 from pipeline.view import View, fit
@@ -29,6 +30,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF")  # an MP
 PLUGINS = {"WEBP": "WebP"}  # where a plugin's module is not named as its format
 MAX_PIXELS = 100_000_000  # after a JPEG's draft; Pillow takes 4 bytes for each, twice while converting
 MAX_PROGRESSIVE = 200_000_000  # a progressive JPEG keeps all coefficients, whatever its draft: 3 to 6 bytes a pixel
+MAX_CHUNK = 1 << 24  # bytes of a PNG's text or profile; Pillow's own limit of a million refuses pictures with a press's profile
 # What is larger than these is decoded one file at a time, so that memory is bounded by one of them.
 HEAVY_FILE, HEAVY_PIXELS = 1 << 25, 16_000_000
 
@@ -41,7 +43,7 @@ TURNS = {
     7: Pillow.Transpose.TRANSVERSE,
     8: Pillow.Transpose.ROTATE_90,
 }
-ORIENTATION, BITS_PER_SAMPLE = 0x0112, 0x0102  # EXIF and TIFF tags
+ORIENTATION = 0x0112  # an EXIF tag
 NATIVE = {"CMYK", "LAB"}  # modes whose pixels are hashed as they are
 
 _heavy = threading.RLock()
@@ -68,6 +70,7 @@ def prepare() -> None:
             import_module(f"PIL.{PLUGINS.get(name, name.title())}ImagePlugin")
 
     pillow_heif.register_heif_opener(thumbnails=False)
+    PngImagePlugin.MAX_TEXT_CHUNK = MAX_CHUNK
     Pillow.MAX_IMAGE_PIXELS = None
 
 
@@ -91,14 +94,15 @@ def picture(data: bytes, digest: bytes, view: View, turn: AbstractContextManager
                 upright = opened.transpose(TURNS[orientation]) if orientation in TURNS else opened
                 if orientation in TURNS and orientation >= 5:
                     width, height = height, width
-                plain = _eight_bit(upright)
+                plain = eight_bit(upright)
                 if reduced:
                     pixels = digest  # what was decoded is less than what is there: it equals nothing but itself
                 elif drafted:
                     pixels = _stream_hash(data, opened, orientation)
                 else:
                     pixels = _pixel_hash(upright, plain)
-                fitted, featureless = fit(plain, view)
+                profile = profile_of(upright)
+                fitted, featureless = fit(plain, view, lambda small: as_srgb(small, profile))
     except Refused:
         raise
     except UnidentifiedImageError as error:
@@ -169,52 +173,6 @@ def _orientation(picture: Pillow.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _eight_bit(picture: Pillow.Image) -> Pillow.Image:
-    """The picture with 8 bits a sample, as L, RGB, or RGBA where some of it is transparent."""
-    mode = picture.mode
-    if mode in ("L", "RGB"):
-        return picture.convert("RGBA") if "transparency" in picture.info else picture
-    if mode.startswith(("I", "F")):
-        return _from_deep(picture)
-    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or (mode == "P" and "transparency" in picture.info):
-        rgba = picture if mode == "RGBA" else picture.convert("RGBA")
-        return rgba if rgba.getchannel("A").histogram()[255] < rgba.width * rgba.height else rgba.convert("RGB")
-    if mode == "LAB":
-        to_srgb = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
-        done = ImageCms.applyTransform(picture, to_srgb)
-        assert done is not None  # only None for in-place work
-        return done
-    return picture.convert("L" if mode == "1" else "RGB")
-
-
-def _from_deep(picture: Pillow.Image) -> Pillow.Image:
-    """Grey of 9 to 32 bits or floats, brought to 8 bits by the full range of its samples: 0..1 or 0..255 for floats."""
-    top = 0.0
-    for box in _strips(picture):
-        samples = np.asarray(picture.crop(box))
-        top = max(top, float(samples.max(where=np.isfinite(samples), initial=0)))
-    if picture.mode == "F":
-        scale = 255.0 if top <= 1.0 else 1.0 if top <= 255.0 else 255.0 / top
-    elif picture.mode == "I" and top <= 255:
-        scale = 1.0
-    else:
-        bits = getattr(picture, "tag_v2", {}).get(BITS_PER_SAMPLE, (16,))[0]
-        full = 2.0**bits - 1 if 8 < bits <= 16 else 65535.0
-        scale = 255.0 / (full if top <= full else top)
-    done = Pillow.new("L", picture.size)
-    for box in _strips(picture):
-        levels = np.nan_to_num(np.asarray(picture.crop(box), dtype=np.float32), nan=0.0, posinf=top, neginf=0.0) * np.float32(scale)
-        done.paste(Pillow.fromarray(np.clip(levels + 0.5, 0, 255).astype(np.uint8)), box[:2])
-    return done
-
-
-def _strips(picture: Pillow.Image) -> Iterator[tuple[int, int, int, int]]:
-    """Boxes of a few million pixels that cover a picture from top to bottom."""
-    rows = max(1, (1 << 21) // max(1, picture.width))
-    for top in range(0, picture.height, rows):
-        yield 0, top, picture.width, min(top + rows, picture.height)
-
-
 def _pixel_hash(upright: Pillow.Image, plain: Pillow.Image) -> bytes:
     """The blake3 of all upright pixels with their size and colour profile.
 
@@ -224,9 +182,9 @@ def _pixel_hash(upright: Pillow.Image, plain: Pillow.Image) -> bytes:
         hashed = upright
     else:
         hashed = plain if plain.mode in ("RGB", "RGBA") else plain.convert("RGB")
-    profile = blake3(upright.info.get("icc_profile") or b"").hexdigest()
+    profile = blake3(profile_of(upright)).hexdigest()
     digest = blake3(f"{hashed.mode} {hashed.width} {hashed.height} {profile} ".encode())
-    for box in _strips(hashed):
+    for box in strips(hashed):
         digest.update(hashed.crop(box).tobytes())
     return digest.digest()
 
@@ -237,7 +195,7 @@ def _stream_hash(data: bytes, picture: Pillow.Image, orientation: int) -> bytes:
     Application and comment segments before the scan are left out, but for those that change how pixels are shown: whether there is a
     JFIF segment, Adobe's colour transform (APP14), the ICC profile and the EXIF orientation.
     """
-    digest = blake3(b"jpeg %d %d " % (orientation, "jfif" in picture.info) + blake3(picture.info.get("icc_profile") or b"").digest())
+    digest = blake3(b"jpeg %d %d " % (orientation, "jfif" in picture.info) + blake3(profile_of(picture)).digest())
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")

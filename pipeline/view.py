@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-VERSION = "decode-1"  # part of every space: a change here or in decode.py that moves pixels needs a new number
+VERSION = "decode-2"  # part of every space: a change here, in decode.py or in colour.py that moves pixels needs a new number
 CELLS, FEATURELESS = 32, 2.0  # see is_featureless
 
 
@@ -31,8 +32,15 @@ class View:
         return f"{VERSION} {self.fit}-{self.size} {self.resample}"
 
 
-def fit(plain: Image.Image, view: View) -> tuple[NDArray[np.uint8], bool]:
-    """The picture (L, RGB or RGBA) as (height, width, 3) uint8, transparency laid on white; and whether what it shows is featureless."""
+def _as_rgb(picture: Image.Image) -> Image.Image:
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def fit(plain: Image.Image, view: View, shown: Callable[[Image.Image], Image.Image] = _as_rgb) -> tuple[NDArray[np.uint8], bool]:
+    """The picture as (height, width, 3) uint8, transparency laid on white; and whether what it shows is featureless.
+
+    It is L, RGB, RGBA, or anything that `shown` makes RGB of. That is asked when the picture has its size, because colours cost more.
+    """
     size, resample = view.size, Image.Resampling[view.resample.upper()]
     width, height = plain.size
     if view.fit == "squash":
@@ -47,12 +55,12 @@ def fit(plain: Image.Image, view: View) -> tuple[NDArray[np.uint8], bool]:
         target = (max(1, round(width / ratio)), max(1, round(height / ratio)))
     if max(target) > 64 * size:  # a strip: as much of its middle as can show at all
         plain = _middle(plain, (min(width, 64 * height), min(height, 64 * width)))
-        return fit(plain, view)
+        return fit(plain, view, shown)
     resized = plain if plain.size == target else plain.resize(target, resample, reducing_gap=3.0)
     if resized.mode == "RGBA":
         ground = Image.new("RGBA", resized.size, (255, 255, 255, 255))
-        resized = Image.alpha_composite(ground, resized)
-    rgb = resized if resized.mode == "RGB" else resized.convert("RGB")
+        resized = Image.alpha_composite(ground, resized).convert("RGB")
+    rgb = shown(resized)
     if view.fit == "shortest":
         rgb = _middle(rgb, (size, size))
     featureless = is_featureless(rgb)

@@ -16,11 +16,15 @@ from PIL import Image, ImageDraw
 
 from indexes import Batch, File, Space, Stat, Store
 from indexes import Image as StoredImage
+from pipeline.decode import Decoded, decode
+from pipeline.scan import SourceFile
+from pipeline.view import View
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the folder of real pictures is not here")
 
 NOTHING = Stat(0, 0, 0, 0, 0)  # of a file that nobody looked at
+VIEW = View(64)
 SPACE = Space("test", "test", "0" * 64, "none", 16, -1.0, 0.9)
 
 
@@ -54,6 +58,28 @@ def saved(path: Path, picture: Image.Image, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path, **options)
     return path
+
+
+def source(path: Path) -> SourceFile:
+    """A file as a scan would give it, but for its stat."""
+    return SourceFile(str(path), Stat(0, 0, 0, 0, 0))
+
+
+def picture(path: Path, view: View = VIEW) -> Decoded:
+    """What a file shows; there must be something."""
+    decoded = decode(source(path), view)
+    assert isinstance(decoded, Decoded), decoded
+    return decoded
+
+
+def apart(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """Mean difference in grey levels."""
+    return float(np.abs(one.astype(np.float64) - other).mean())
+
+
+def expected(shown: Image.Image, view: View = VIEW) -> NDArray[np.uint8]:
+    """The picture at a view, by Pillow alone."""
+    return np.asarray(shown.convert("RGB").resize((view.size, view.size), Image.Resampling.BICUBIC))
 
 
 def unit_rows(seed: int, rows: int, dim: int = SPACE.dim) -> NDArray[np.float32]:

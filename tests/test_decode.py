@@ -13,40 +13,17 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from indexes import Stat
 from pipeline import decode as decode_module
-from pipeline.decode import Decoded, decode
+from pipeline.decode import decode
 from pipeline.reading import HEAD, MAX_FILE, Failure, Recognised, is_photo
-from pipeline.scan import SourceFile
 from pipeline.view import View
-from tests.conftest import jpeg, saved, scene
-
-VIEW = View(64)
-
-
-def source(path: Path) -> SourceFile:
-    return SourceFile(str(path), Stat(0, 0, 0, 0, 0))
-
-
-def picture(path: Path, view: View = VIEW) -> Decoded:
-    decoded = decode(source(path), view)
-    assert isinstance(decoded, Decoded), decoded
-    return decoded
+from tests.conftest import VIEW, apart, expected, jpeg, picture, saved, scene, source
 
 
 def failure(path: Path) -> Failure:
     failed = decode(source(path), VIEW)
     assert isinstance(failed, Failure), failed
     return failed
-
-
-def apart(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    """Mean difference in grey levels."""
-    return float(np.abs(one.astype(np.float64) - other).mean())
-
-
-def expected(shown: Image.Image, view: View = VIEW) -> NDArray[np.uint8]:
-    return np.asarray(shown.convert("RGB").resize((view.size, view.size), Image.Resampling.BICUBIC))
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif", "tiff", "bmp", "avif", "heic"])

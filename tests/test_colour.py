@@ -1,0 +1,165 @@
+"""What a picture's samples mean: colour profiles, against the sums that their definitions give."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+from pipeline.colour import MAX_PROFILE
+from tests.conftest import apart, expected, jpeg, picture, saved, scene
+
+# Columns: red, green and blue at full, as XYZ under D50.
+ADOBE = np.array([[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]])
+SRGB = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def icc(space: bytes, kind: bytes, tags: dict[bytes, bytes], connection: bytes = b"XYZ ") -> bytes:
+    """An ICC profile of version 2 with these tags."""
+    at, body, table = 132 + 12 * len(tags), b"", struct.pack(">I", len(tags))
+    for name, data in tags.items():
+        table += name + struct.pack(">II", at + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    header = struct.pack(
+        ">I4sI4s4s4s12s4s28sIII",
+        at + len(body),
+        bytes(4),
+        0x02100000,
+        kind,
+        space,
+        connection,
+        bytes(12),
+        b"acsp",
+        bytes(28),
+        0xF6D6,
+        0x10000,
+        0xD32D,
+    )
+    return header.ljust(128, b"\0") + table + body
+
+
+def xyz(values: NDArray[np.float64]) -> bytes:
+    return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in values))
+
+
+def curve(gamma: float) -> bytes:
+    return b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256))
+
+
+def rgb_profile(primaries: NDArray[np.float64], gamma: float = 2.2) -> bytes:
+    columns = {name + b"XYZ": xyz(column) for name, column in zip((b"r", b"g", b"b"), primaries.T, strict=True)}
+    return icc(b"RGB ", b"mntr", columns | {b"wtpt": xyz(SRGB.sum(axis=1))} | {name + b"TRC": curve(gamma) for name in (b"r", b"g", b"b")})
+
+
+def cmyk_profile() -> bytes:
+    """Inks as a press without surprises has them: what is left of L is 100 (1-K)(1-(C+M+Y)/3), and there is no colour."""
+    corners = [(c, m, y, k) for c in (0, 1) for m in (0, 1) for y in (0, 1) for k in (0, 1)]
+    light = [(1 - k) * (1 - (c + m + y) / 3) for c, m, y, k in corners]
+    table = b"".join(struct.pack(">3H", round(value * 0xFF00), 0x8000, 0x8000) for value in light)
+    identity = struct.pack(">9i", *(65536 * (at % 4 == 0) for at in range(9)))
+    ends = struct.pack(">2H", 0, 0xFFFF)
+    lut = b"mft2\0\0\0\0" + bytes([4, 3, 2, 0]) + identity + struct.pack(">2H", 2, 2) + ends * 4 + table + ends * 3
+    return icc(b"CMYK", b"prtr", {b"A2B0": lut, b"A2B1": lut, b"wtpt": xyz(SRGB.sum(axis=1))}, b"Lab ")
+
+
+def by_numpy(levels: NDArray[np.uint8], primaries: NDArray[np.float64], gamma: float = 2.2) -> NDArray[np.uint8]:
+    """RGB of a profile as sRGB, by the definition of both."""
+    linear = (levels / 255.0) ** gamma @ (np.linalg.inv(SRGB) @ primaries).T
+    linear = linear.clip(0, 1)
+    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.asarray((255 * encoded).round().astype(np.uint8))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tiff", "webp", "avif"])
+def test_wide_gamut_is_shown_as_srgb(tmp_path: Path, suffix: str) -> None:
+    shown = scene(1)
+    path = saved(tmp_path / f"a.{suffix}", shown, quality=95, icc_profile=rgb_profile(ADOBE))
+    wide = Image.fromarray(by_numpy(np.asarray(shown), ADOBE))
+    assert apart(picture(path).view, expected(wide)) < 4 < apart(expected(shown), expected(wide)) - 4
+
+
+@pytest.mark.parametrize("size", [(320, 240), (1600, 1200)])  # as it is, and drafted
+def test_a_copy_that_was_saved_as_srgb_looks_the_same(tmp_path: Path, size: tuple[int, int]) -> None:
+    shown = scene(2, size)
+    wide = saved(tmp_path / "wide.jpg", shown, quality=95, subsampling=0, icc_profile=rgb_profile(ADOBE))
+    copy = saved(tmp_path / "copy.jpg", Image.fromarray(by_numpy(np.asarray(shown), ADOBE)), quality=95, subsampling=0)
+    assert apart(picture(wide).view, picture(copy).view) < 2
+    assert picture(wide).image.pixels != picture(copy).image.pixels
+
+
+def test_transparency_stays_on_white_whatever_the_profile(tmp_path: Path) -> None:
+    shown = scene(3, (64, 64)).convert("RGBA")
+    shown.putalpha(Image.new("L", shown.size, 0))
+    assert (picture(saved(tmp_path / "a.png", shown, icc_profile=rgb_profile(ADOBE))).view >= 254).all()
+
+
+def test_grey_is_shown_by_its_profile(tmp_path: Path) -> None:
+    grey = scene(4, (64, 64)).convert("L")
+    linear = icc(b"GRAY", b"mntr", {b"kTRC": curve(1.0), b"wtpt": xyz(SRGB.sum(axis=1))})
+    as_rgb = by_numpy(np.asarray(grey.convert("RGB")), SRGB, 1.0)
+    assert apart(picture(saved(tmp_path / "a.png", grey, icc_profile=linear)).view, as_rgb) < 1
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    assert apart(picture(saved(tmp_path / "deep.tiff", deep, icc_profile=linear)).view, as_rgb) < 1
+
+
+def test_inks_are_shown_by_their_profile(tmp_path: Path) -> None:
+    inks = np.zeros((64, 64, 4), np.uint8)
+    inks[:, 32:, 0] = 255  # cyan: here a third of the light is gone
+    inks[32:, :, 3] = 128
+    shown = Image.frombytes("CMYK", (64, 64), inks.tobytes())
+    for suffix in ("tiff", "jpg"):
+        view = picture(saved(tmp_path / f"a.{suffix}", shown, icc_profile=cmyk_profile())).view
+        assert apart(view[4:28, 4:28], np.full((24, 24, 3), 255, np.uint8)) < 2
+        assert apart(view[4:28, 36:60], np.full((24, 24, 3), 162, np.uint8)) < 3  # L of 66.7
+        assert apart(view[36:60, 4:28], np.full((24, 24, 3), 118, np.uint8)) < 3  # L of 49.8
+    plain = picture(saved(tmp_path / "plain.tiff", shown)).view
+    assert apart(plain[4:28, 36:60], np.full((24, 24, 3), (0, 255, 255), np.uint8)) < 1
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        pytest.param(b"not a profile", id="noise"),
+        pytest.param(rgb_profile(ADOBE)[:200], id="cut"),
+        pytest.param(rgb_profile(ADOBE)[:132] + bytes(400), id="zeros"),
+        pytest.param(cmyk_profile(), id="of inks"),
+        pytest.param(icc(b"GRAY", b"mntr", {b"kTRC": curve(1.0), b"wtpt": xyz(SRGB.sum(axis=1))}), id="of grey"),
+        pytest.param(icc(b"RGB ", b"link", {}), id="that joins others"),
+        pytest.param(rgb_profile(ADOBE) + bytes(MAX_PROFILE), id="huge"),
+    ],
+)
+def test_a_profile_that_cannot_be_used_is_left_aside(tmp_path: Path, profile: bytes) -> None:
+    shown = scene(5, (64, 64))
+    profiled = picture(saved(tmp_path / "a.png", shown, icc_profile=profile))
+    plain = picture(saved(tmp_path / "b.png", shown))
+    assert np.array_equal(profiled.view, plain.view)
+    assert profiled.image.pixels != plain.image.pixels
+
+
+def test_srgb_changes_no_pixel_whatever_its_name(tmp_path: Path) -> None:
+    shown = scene(6)
+    plain = picture(saved(tmp_path / "plain.png", shown)).view
+    assert np.array_equal(picture(saved(tmp_path / "srgb.png", shown, icc_profile=PROFILE)).view, plain)
+    renamed = PROFILE.replace("sRGB".encode("utf-16-be"), "gbRs".encode("utf-16-be"))
+    assert renamed != PROFILE
+    assert np.array_equal(picture(saved(tmp_path / "renamed.png", shown, icc_profile=renamed)).view, plain)
+    wide = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    assert np.array_equal(
+        picture(saved(tmp_path / "lab.jpg", Image.open(saved(tmp_path / "b.png", shown)), quality=95, icc_profile=wide)).view,
+        picture(saved(tmp_path / "c.jpg", shown, quality=95)).view,
+    )
+
+
+def test_featureless_is_judged_by_what_is_shown(tmp_path: Path) -> None:
+    """A gamma of 9 leaves the eye nothing of what is dark."""
+    faint = Image.blend(Image.new("RGB", (64, 64), (40, 40, 40)), scene(7, (64, 64)), 0.1)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(jpeg(faint, quality=100, icc_profile=rgb_profile(SRGB, 9.0)))
+    assert picture(path).image.featureless
+    path.write_bytes(jpeg(faint, quality=100))
+    assert not picture(path).image.featureless
