@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
@@ -52,7 +53,10 @@ class Stat:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One distinct content. `hash` is the blake3 of its bytes, `pixels` a hash that equals another's only if the upright pixels do."""
+    """One distinct content. `hash` is the blake3 of its bytes, `pixels` a hash that equals another's only if the upright pixels do.
+
+    `notes` are words for what a person should know of it: "damaged", "animated".
+    """
 
     hash: bytes
     pixels: bytes
@@ -61,6 +65,12 @@ class Image:
     format: str
     size: int
     featureless: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def damaged(self) -> bool:
+        """Whether a part of it is missing."""
+        return "damaged" in self.notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +107,16 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Photos and those of them that are missing, distinct images and those that are featureless, files without an image by reason."""
+    """Photos and those of them that are missing, distinct images, those that are featureless and those with each note, files without an
+    image by reason.
+    """
 
     files: int
     missing: int
     images: int
     featureless: int
     without_picture: dict[str, int]
+    noted: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +231,9 @@ class Catalog(Vectors):
     def put_image(self, id_: int, image: Image, vector: int | None) -> None:
         """Write a new image; `vector` is None when it has none."""
         self.write(
-            "INSERT INTO images (id, hash, pixels, width, height, format, size, featureless, vector) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            *(id_, *astuple(image), vector),
+            "INSERT INTO images (id, hash, pixels, width, height, format, size, featureless, notes, vector)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            *(id_, *astuple(image)[:-1], " ".join(image.notes), vector),
         )
 
     def put_vector_of(self, image: int, vector: int) -> None:
@@ -241,9 +255,9 @@ class Catalog(Vectors):
 
     def images(self, ids: Iterable[int]) -> Iterator[tuple[int, Image]]:
         """(id, image) of each of `ids`."""
-        sql = "SELECT id, hash, pixels, width, height, format, size, featureless FROM images WHERE id IN ({})"
-        for id_, hash_, pixels, width, height, format_, size, featureless in self.rows_for(sql, ids):
-            yield id_, Image(hash_, pixels, width, height, format_, size, bool(featureless))
+        sql = "SELECT id, hash, pixels, width, height, format, size, featureless, notes FROM images WHERE id IN ({})"
+        for id_, hash_, pixels, width, height, format_, size, featureless, notes in self.rows_for(sql, ids):
+            yield id_, Image(hash_, pixels, width, height, format_, size, bool(featureless), tuple(notes.split()))
 
     def images_with_pixels(self, pixels: bytes) -> list[int]:
         """Ids of the images with these upright pixels that some file holds."""
@@ -278,7 +292,11 @@ class Catalog(Vectors):
         reasons = self.rows(
             f"SELECT reason, count(*) FROM failures JOIN files ON file = files.id WHERE {where} GROUP BY reason ORDER BY reason", *bounds
         )
-        return Counts(files, missing, images, featureless, dict(reasons))
+        sql = f"SELECT notes, count(*) FROM images WHERE notes != '' AND id IN (SELECT image {scope}) GROUP BY notes ORDER BY notes"
+        noted: Counter[str] = Counter()
+        for notes, count in self.rows(sql, *bounds):
+            noted.update(dict.fromkeys(notes.split(), count))
+        return Counts(files, missing, images, featureless, dict(reasons), dict(noted))
 
     def failures(self) -> Iterator[tuple[str, str, str]]:
         """(path, reason, detail) of each file without an image, by path."""

@@ -68,6 +68,10 @@ def _vectors_and_edges(db: sqlite3.Connection) -> None:
     )
 
 
+def _notes(db: sqlite3.Connection) -> None:
+    db.execute("ALTER TABLE images ADD COLUMN notes TEXT NOT NULL DEFAULT ''")  # words with spaces between
+
+
 def expected() -> set[tuple[str, str, str]]:
     """(kind, name, definition) of all that a store of today's format has."""
     with closing(sqlite3.connect(":memory:")) as db:
@@ -77,4 +81,4 @@ def expected() -> set[tuple[str, str, str]]:
 
 
 LISTED = "SELECT type, name, ifnull(sql, '') FROM sqlite_master"
-MIGRATIONS = (_first_schema, _vectors_and_edges)  # run in order; user_version counts those done. Append only.
+MIGRATIONS = (_first_schema, _vectors_and_edges, _notes)  # run in order; user_version counts those done. Append only.

@@ -41,9 +41,10 @@ class Group:
     members: tuple[Match, ...]
 
 
-def rank(photo: Photo) -> tuple[bool, int, int, int, int, str]:
-    """Sorts the photo to keep first: one that is there, then by pixels, bytes, age, the shorter path, and the path itself."""
-    return (photo.missing, -photo.image.width * photo.image.height, -photo.image.size, photo.stat.mtime_ns, len(photo.path), photo.path)
+def rank(photo: Photo) -> tuple[bool, bool, int, int, int, int, str]:
+    """Sorts the photo to keep first: a whole one, one that is there, then by pixels, bytes, age, shorter path, path itself."""
+    area = photo.image.width * photo.image.height
+    return (photo.image.damaged, photo.missing, -area, -photo.image.size, photo.stat.mtime_ns, len(photo.path), photo.path)
 
 
 def original_first(photo: Photo) -> tuple[bool, bool, int, int, str]:

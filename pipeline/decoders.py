@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes import Image
-from pipeline.decode import Decoded, Picture, decode, picture, prepare
+from pipeline.decode import NOTES, Decoded, Picture, decode, picture, prepare
 from pipeline.reading import Failure, Recognised, Refused
 from pipeline.scan import SourceFile
 from pipeline.view import View
@@ -229,12 +229,15 @@ def _checked(answer: dict[str, Any], data: bytes, digest: bytes, view: View, mem
         raise ValueError("sides")
     if not isinstance(featureless, bool):
         raise TypeError("featureless")
+    notes = tuple(answer["notes"])
+    if not all(note in NOTES for note in notes):
+        raise ValueError("notes")
     right = max(shape) <= view.size if view.fit == "within" else shown_height == shown_width == view.size
     pixels = bytes.fromhex(answer["pixels"]) or digest
     if not right or len(pixels) != len(digest):
         raise ValueError("shape")
     shown: NDArray[np.uint8] = np.frombuffer(_read(memory, shown_height * shown_width * 3), np.uint8).reshape(shown_height, shown_width, 3)
-    return Image(digest, pixels, width, height, _text(answer, "format"), len(data), featureless), shown
+    return Image(digest, pixels, width, height, _text(answer, "format"), len(data), featureless, notes), shown
 
 
 # --- inside the process ---
@@ -268,6 +271,7 @@ def _answer(question: dict[str, Any], memory: int, turn: _Turn) -> dict[str, Any
         "format": image.format,
         "pixels": image.pixels.hex(),
         "featureless": image.featureless,
+        "notes": image.notes,
         "shape": shown.shape[:2],
     }
 

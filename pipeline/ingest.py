@@ -56,6 +56,7 @@ class Coverage:
     left_out: int = 0  # known, but excluded or hidden now, and taken out of the answers
     missing: int = 0  # known, perhaps only away, and still in the answers
     embedded: int = 0
+    noted: Counter[str] = field(default_factory=Counter)  # of what is new, those that are damaged, animated ...
     skipped: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     absent_roots: list[str] = field(default_factory=list)
@@ -74,7 +75,7 @@ class Coverage:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: reasons in alphabetical order."""
-        return {**asdict(self), "skipped": dict(sorted(self.skipped.items())), "failed": dict(sorted(self.failed.items()))}
+        return {**asdict(self), **{name: dict(sorted(getattr(self, name).items())) for name in ("noted", "skipped", "failed")}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,6 +354,7 @@ class _Writer:
         batch = Batch()
         for picture, row in self._embedded:
             batch.images.append((picture.image, row))
+            self._coverage.noted.update(picture.image.notes)
             batch.files.append(self._file(picture.source, picture.image.hash))
         new = {picture.image.hash for picture, _ in self._embedded}
         known = self._store.catalog.image_ids([file.hash for file in self._waiting if file.hash not in new])

@@ -74,7 +74,7 @@ def groups_json(groups: Iterable[Group], space: Space | None, threshold: float |
 
 def _photo_json(photo: Photo) -> dict[str, Any]:
     about = {"path": photo.path, "bytes": photo.image.size, "width": photo.image.width, "height": photo.image.height}
-    return about | ({"missing": True} if photo.missing else {})
+    return about | ({"missing": True} if photo.missing else {}) | ({"notes": list(photo.image.notes)} if photo.image.notes else {})
 
 
 def answer_json(answer: Answer) -> dict[str, Any]:
@@ -137,8 +137,9 @@ def groups_text(groups: Sequence[Group]) -> Iterable[str]:
 
 
 def _photo_text(photo: Photo) -> str:
-    missing = ", missing" if photo.missing else ""
-    return f"{printable(photo.path)}   {photo.image.width} x {photo.image.height}, {size(photo.image.size)}{missing}"
+    image = photo.image
+    notes = "".join(f", {note}" for note in (*image.notes, *(["missing"] if photo.missing else [])))
+    return f"{printable(photo.path)}   {image.width} x {image.height}, {size(image.size)}{notes}"
 
 
 def answer_text(answer: Answer) -> Iterable[str]:
@@ -180,7 +181,8 @@ def coverage_text(coverage: Coverage) -> str:
         "skipped " + _reasons(coverage.skipped),
         "failed " + _reasons(coverage.failed),
     ]
-    return ", ".join(part for part in parts if part) + f"; {counted(coverage.embedded, 'picture')} embedded"
+    noted = "".join(f", {number:,} {note}" for note, number in sorted(coverage.noted.items()))
+    return ", ".join(part for part in parts if part) + f"; {counted(coverage.embedded, 'picture')} embedded{noted}"
 
 
 def _reasons(counts: dict[str, int]) -> str:
@@ -226,6 +228,8 @@ def status_text(status: dict[str, Any]) -> Iterable[str]:
     featureless = f"{coverage['featureless']:,} without features"
     missing = f" ({coverage['missing']:,} missing)" if coverage["missing"] else ""
     yield f"photos      {counted(coverage['files'], 'file')}{missing}, {counted(coverage['images'], 'distinct image')}, {featureless}"
+    if coverage["noted"]:
+        yield f"of these    {', '.join(f'{number:,} {note}' for note, number in coverage['noted'].items())}"
     yield f"no picture  {_reasons(coverage['without_picture'])}"
     yield f"vectors     {status['vectors']:,} in {counted(status['segments'], 'segment')}"
     if joined := join_text(status["join"]):

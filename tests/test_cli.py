@@ -437,6 +437,25 @@ def test_hostile_files_end_with_a_table_of_reasons(tmp_path: Path) -> None:
     assert len(err.splitlines()) == 11  # ten failures, and where to find the rest
 
 
+def test_damaged_and_animated_photos_are_named_wherever_they_are_counted(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    sound = saved(folder / "sound.jpg", scene(1, (640, 480)), quality=90)
+    (folder / "cut.jpg").write_bytes(sound.read_bytes()[: round(sound.stat().st_size * 0.9)])
+    saved(folder / "moving.gif", scene(2), save_all=True, append_images=[scene(3)])
+    code, _, err = run("ingest", folder)
+    assert code == 0
+    assert "3 pictures embedded, 1 animated, 1 damaged" in err
+    assert "of these    1 animated, 1 damaged" in run("status")[1]
+    answer = json.loads(run("groups", "--json")[1])
+    assert answer["coverage"]["noted"] == {"animated": 1, "damaged": 1}
+    (found,) = answer["groups"]
+    assert found["keeper"]["path"] == str(sound)
+    assert "notes" not in found["keeper"]
+    assert found["members"][0]["notes"] == ["damaged"]
+    assert found["members"][0]["relation"] == "similar"
+    assert ", damaged   similar" in run("groups")[1]
+
+
 def test_an_older_store_is_brought_up_to_date_by_the_nightly_call(run: Run, photos: Path, tmp_path: Path) -> None:
     from indexes import schema
 

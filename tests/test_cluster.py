@@ -32,6 +32,14 @@ def test_strangers_are_not_chained() -> None:
     assert shape(group(pictures, edges((1, 2, 0.9), (2, 3, 0.9)))) == [("/1", ["/2"])]
 
 
+def test_a_damaged_photo_is_never_kept_for_a_sound_one() -> None:
+    cut = photo(1, "/cut", width=500)
+    cut = replace(cut, image=replace(cut.image, notes=("damaged",)))
+    sound = replace(photo(2, "/sound", width=50), missing=True)
+    assert shape(group({1: [cut], 2: [sound]}, edges((1, 2, 0.9)))) == [("/sound", ["/cut"])]
+    assert shape(group({1: [cut, sound]}, edges())) == [("/sound", ["/cut"])]
+
+
 def test_the_best_photo_is_kept() -> None:
     pictures = {1: [photo(1, "/small", width=50)], 2: [photo(2, "/large", width=500)], 3: [photo(3, "/more bytes", width=500, size=2000)]}
     found = group(pictures, edges((1, 2, 0.9), (2, 3, 0.95), (1, 3, 0.91)))

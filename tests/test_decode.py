@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pillow_heif
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from pipeline import decode as decode_module
-from pipeline.decode import decode
+from pipeline.decode import Decoded, decode
 from pipeline.reading import HEAD, MAX_FILE, Failure, Recognised, is_photo
 from pipeline.view import View
 from tests.conftest import VIEW, apart, expected, jpeg, picture, saved, scene, source
@@ -26,7 +27,7 @@ def failure(path: Path) -> Failure:
     return failed
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif", "tiff", "bmp", "avif", "heic"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif", "tiff", "bmp", "avif", "heic", "jp2", "j2k", "mpo"])
 def test_formats_show_the_same_picture(tmp_path: Path, suffix: str) -> None:
     shown = scene(1)
     path = tmp_path / f"a.{suffix}"
@@ -100,11 +101,81 @@ def test_deep_and_cmyk_pictures_look_right(tmp_path: Path) -> None:
     assert apart(picture(saved(tmp_path / "lab.tiff", lab)).view, expected(colour)) < 6
 
 
-def test_the_first_frame_stands_for_an_animation(tmp_path: Path) -> None:
-    first, second = scene(8), scene(9)
-    for suffix in ("gif", "webp", "png", "avif"):
-        path = saved(tmp_path / f"a.{suffix}", first, save_all=True, append_images=[second], duration=100)
-        assert apart(picture(path).view, expected(first)) < 8
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "avif"])
+def test_the_first_frame_stands_for_an_animation_which_is_not_a_still(tmp_path: Path, suffix: str) -> None:
+    first, second = (scene(seed).quantize(64) if suffix == "gif" else scene(seed) for seed in (8, 9))
+    moving = picture(saved(tmp_path / f"a.{suffix}", first, save_all=True, append_images=[second], duration=100))
+    longer = picture(saved(tmp_path / f"b.{suffix}", first, save_all=True, append_images=[second, first], duration=100))
+    still = picture(saved(tmp_path / f"c.{suffix}", first))
+    assert apart(moving.view, expected(first)) < 8
+    assert moving.image.notes == longer.image.notes == ("animated",)
+    assert still.image.notes == ()
+    assert len({decoded.image.pixels for decoded in (moving, longer, still)}) == 3
+
+
+def test_the_first_page_stands_for_a_document_which_is_not_a_photo(tmp_path: Path) -> None:
+    pages = picture(saved(tmp_path / "a.tiff", scene(8), save_all=True, append_images=[scene(9)]))
+    page = picture(saved(tmp_path / "b.tiff", scene(8)))
+    assert np.array_equal(pages.view, page.view)
+    assert pages.image.notes == ("pages",)
+    assert pages.image.pixels != page.image.pixels
+
+
+def test_the_other_pictures_of_an_mpo_are_left_aside(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.mpo", scene(8), save_all=True, append_images=[scene(9)], quality=90)
+    decoded = picture(path)
+    assert (decoded.image.format, decoded.image.notes) == ("MPO", ())
+    assert apart(decoded.view, expected(scene(8))) < 3
+
+
+@pytest.mark.parametrize("size", [(1601, 1203), (999, 777), (64, 64), (70, 900)])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"tile_size": (256, 256)}, {"num_resolutions": 2}, {"offset": (3, 5), "tile_size": (4096, 4096)}, {"irreversible": True}],
+)
+def test_jpeg_2000_of_any_size_is_shown(tmp_path: Path, size: tuple[int, int], options: dict[str, Any]) -> None:
+    shown = scene(3, size)
+    for suffix in ("jp2", "j2k"):
+        decoded = picture(saved(tmp_path / f"a.{suffix}", shown, **options))
+        assert (decoded.image.width, decoded.image.height) == size
+        assert apart(decoded.view, expected(shown)) < 1.5
+    assert failure(cut(tmp_path / "a.j2k", 0.1)).reason in {"damaged", "truncated"}
+
+
+def test_a_jpeg_2000_is_reduced_before_its_pixels_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path / "a.jp2", scene(3, (1024, 768)))
+    monkeypatch.setattr(decode_module, "MAX_PIXELS", 1024 * 768 // 16)
+    assert picture(path).image.width == 1024
+    assert "1024 x 768" in failure(saved(tmp_path / "b.jp2", scene(3, (1024, 768)), num_resolutions=1)).detail
+
+
+def cut(path: Path, share: float) -> Path:
+    """The file, of which only the first part is left."""
+    path.write_bytes(path.read_bytes()[: round(path.stat().st_size * share)])
+    return path
+
+
+@pytest.mark.parametrize("size", [(320, 240), (1600, 1200)])  # as it is, and drafted
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+def test_a_jpeg_whose_end_is_missing_is_shown_and_noted(tmp_path: Path, size: tuple[int, int], options: dict[str, Any]) -> None:
+    shown = scene(2, size)
+    sound = picture(saved(tmp_path / "sound.jpg", shown, quality=90, **options))
+    damaged = picture(cut(saved(tmp_path / "a.jpg", shown, quality=90, **options), 0.9))
+    assert (damaged.image.notes, damaged.image.damaged, sound.image.damaged) == (("damaged",), True, False)
+    assert (damaged.image.width, damaged.image.height) == size
+    assert damaged.image.size == (tmp_path / "a.jpg").stat().st_size
+    assert apart(damaged.view[:32], sound.view[:32]) < 4
+    assert damaged.image.pixels not in (sound.image.pixels, picture(cut(tmp_path / "sound.jpg", 0.95)).image.pixels)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_a_jpeg_of_which_less_than_half_is_there_is_truncated(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "a.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, len(mode) if mode != "L" else 1), np.uint8)
+    data = jpeg(Image.frombytes(mode, (256, 256), noise.tobytes()))
+    for share, there in ((0.1, False), (0.4, False), (0.6, True), (0.9, True)):
+        path.write_bytes(data[: round(len(data) * share)])
+        assert isinstance(decode(source(path), VIEW), Decoded) is there, share
 
 
 def test_identical_pixels_are_told_from_similar_ones(tmp_path: Path) -> None:

@@ -81,6 +81,10 @@ def test_a_process_shows_what_this_one_does(tmp_path: Path, decoders: Decoders, 
     paths.append(tmp_path / "a.heic")
     paths.append(saved(tmp_path / "draft.jpg", scene(2, (1600, 1200))))
     paths.append(saved(tmp_path / "reduced.png", Image.fromarray(np.full((20, 30), 300, np.uint16))))
+    paths.append(saved(tmp_path / "a.jp2", scene(3, (1600, 1200))))
+    paths.append(saved(tmp_path / "moving.gif", scene(1), save_all=True, append_images=[scene(2)]))
+    (tmp_path / "cut.jpg").write_bytes(paths[0].read_bytes()[:-500])
+    paths.append(tmp_path / "cut.jpg")
     (tmp_path / "broken.jpg").write_bytes(paths[0].read_bytes()[:3000])
     (tmp_path / "empty.jpg").touch()
     paths += [tmp_path / "broken.jpg", tmp_path / "empty.jpg"]
@@ -223,7 +227,7 @@ def test_five_thousand_mutated_pictures(tmp_path: Path, decoders: Decoders) -> N
     """Seeded: flipped, cut and repeated bytes in every format decode or have a reason, and the processes live on."""
     rng = random.Random(2)
     sound = []
-    for suffix in ("jpg", "png", "webp", "gif", "tiff", "bmp", "avif"):
+    for suffix in ("jpg", "png", "webp", "gif", "tiff", "bmp", "avif", "jp2"):
         sound.append((suffix, saved(tmp_path / f"sound.{suffix}", scene(1, (96, 64))).read_bytes()))
     pillow_heif.from_pillow(scene(1, (96, 64))).save(tmp_path / "sound.heic")
     sound.append(("heic", (tmp_path / "sound.heic").read_bytes()))
