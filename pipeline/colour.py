@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageCms
 
-BITS_PER_SAMPLE = 0x0102  # a TIFF tag
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 0x0102, 0x0106, 0x0153  # TIFF tags
 MAX_PROFILE = 1 << 22  # bytes; those of printing presses have up to three million
 SPACES = {"L": "GRAY", "RGB": "RGB ", "CMYK": "CMYK"}  # the profiles that fit a mode
 DEVICES = {"mntr", "scnr", "prtr", "spac"}  # profiles that say what the colours of a picture are; others join or name colours
@@ -65,13 +66,16 @@ def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         return None
 
 
-def eight_bit(picture: Pillow.Image) -> Pillow.Image:
-    """The picture with 8 bits a sample: L, RGB, RGBA where some of it is transparent, or CMYK that its profile says how to show."""
+def eight_bit(picture: Pillow.Image, tags: Mapping[int, Any]) -> Pillow.Image:
+    """The picture with 8 bits a sample: L, RGB, RGBA where some of it is transparent, or CMYK that its profile says how to show.
+
+    `tags` are those of a TIFF.
+    """
     mode = picture.mode
     if mode in ("L", "RGB"):
         return picture.convert("RGBA") if "transparency" in picture.info else picture
     if mode.startswith(("I", "F")):
-        return _from_deep(picture)
+        return _from_deep(picture, tags)
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or (mode == "P" and "transparency" in picture.info):
         rgba = picture if mode == "RGBA" else picture.convert("RGBA")
         return rgba if rgba.getchannel("A").histogram()[255] < rgba.width * rgba.height else rgba.convert("RGB")
@@ -85,25 +89,42 @@ def eight_bit(picture: Pillow.Image) -> Pillow.Image:
     return picture.convert("L" if mode == "1" else "RGB")
 
 
-def _from_deep(picture: Pillow.Image) -> Pillow.Image:
+def is_odd(mode: str, tags: Mapping[int, Any]) -> bool:
+    """Whether the tags of a TIFF of deep grey say that its samples mean anything else than 0 to 65535."""
+    usual = mode == "I;16" and _first(tags, BITS_PER_SAMPLE, 16) == 16 and tags.get(PHOTOMETRIC) != 0
+    return mode.startswith("I") and bool(tags) and not usual
+
+
+def _from_deep(picture: Pillow.Image, tags: Mapping[int, Any]) -> Pillow.Image:
     """Grey of 9 to 32 bits or floats, brought to 8 bits by the full range of its samples: 0..1 or 0..255 for floats."""
+    bits, signed = _first(tags, BITS_PER_SAMPLE, 16), _first(tags, SAMPLE_FORMAT, 1) == 2
+    above = picture.mode == "I" and bits == 32 and not signed and SAMPLE_FORMAT in tags  # Pillow's I is signed
     top = 0.0
     for box in strips(picture):
         samples = np.asarray(picture.crop(box))
-        top = max(top, float(samples.max(where=np.isfinite(samples), initial=0)))
+        top = max(top, float((samples.view(np.uint32) if above else samples).max(where=np.isfinite(samples), initial=0)))
     if picture.mode == "F":
-        scale = 255.0 if top <= 1.0 else 1.0 if top <= 255.0 else 255.0 / top
+        full = 1.0 if top <= 1.0 else 255.0 if top <= 255.0 else top
     elif picture.mode == "I" and top <= 255:
-        scale = 1.0
+        full = 255.0
     else:
-        bits = getattr(picture, "tag_v2", {}).get(BITS_PER_SAMPLE, (16,))[0]
-        full = 2.0**bits - 1 if 8 < bits <= 16 else 65535.0
-        scale = 255.0 / (full if top <= full else top)
+        full = 2.0 ** (bits - signed) - 1 if 8 < bits <= 16 else 65535.0
+        full = max(full, top)
     done = Pillow.new("L", picture.size)
     for box in strips(picture):
-        levels = np.nan_to_num(np.asarray(picture.crop(box), dtype=np.float32), nan=0.0, posinf=top, neginf=0.0) * np.float32(scale)
+        samples = np.asarray(picture.crop(box))
+        levels = (samples.view(np.uint32) if above else samples).astype(np.float32)
+        levels = np.nan_to_num(levels, nan=0.0, posinf=top, neginf=0.0) * np.float32(255.0 / full)
+        if tags.get(PHOTOMETRIC) == 0 and picture.mode.startswith("I;16"):  # 0 is white, which Pillow knows of 8 bits alone
+            levels = 255 - levels
         done.paste(Pillow.fromarray(np.clip(levels + 0.5, 0, 255).astype(np.uint8)), box[:2])
     return done
+
+
+def _first(tags: Mapping[int, Any], tag: int, otherwise: int) -> int:
+    value = tags.get(tag, otherwise)
+    value = value[0] if isinstance(value, tuple) and value else value
+    return value if isinstance(value, int) else otherwise
 
 
 def strips(picture: Pillow.Image) -> Iterator[tuple[int, int, int, int]]:

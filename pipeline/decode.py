@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 from blake3 import blake3
@@ -21,7 +22,7 @@ from PIL import Image as Pillow
 from PIL import PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from indexes import Image
-from pipeline.colour import as_srgb, eight_bit, profile_of
+from pipeline.colour import BITS_PER_SAMPLE, SAMPLE_FORMAT, as_srgb, eight_bit, is_odd, profile_of
 from pipeline.identical import pixel_hash, stream_hash
 from pipeline.reading import Failure, Recognised, Refused, read
 from pipeline.scan import SourceFile
@@ -44,7 +45,7 @@ TURNS = {
     7: Pillow.Transpose.TRANSVERSE,
     8: Pillow.Transpose.ROTATE_90,
 }
-ORIENTATION = 0x0112  # an EXIF tag
+ORIENTATION, PLANAR = 0x0112, 0x011C  # EXIF and TIFF tags
 JPEG, END, J2K = b"\xff\xd8\xff", b"\xff\xd9", b"\xff\x4f\xff\x51"  # how a JPEG begins and ends, and how a JPEG 2000's code begins
 # What it is called that a format has more than one frame. An MPO's others are previews, or the same seen by another eye.
 FRAMES = {"GIF": "animated", "WEBP": "animated", "PNG": "animated", "AVIF": "animated", "TIFF": "pages", "HEIF": "pages"}
@@ -113,9 +114,11 @@ def _shown(data: bytes, digest: bytes, view: View, turn: AbstractContextManager[
         drafted = format_ in ("JPEG", "MPO") and _draft(opened, view)
         scale = _reduce(opened, data, view) if format_ == "JPEG2000" else 1
         frames = FRAMES[format_] if format_ in FRAMES and _has_more(opened) else None
+        tags = getattr(opened, "tag_v2", {})
+        _mend_planes(opened, tags)
         # What was decoded is less than what is there, or than what it was: it equals nothing but itself. A JPEG 2000 may have a profile
-        # that Pillow does not tell of.
-        alone = damaged or frames or format_ == "JPEG2000" or _is_reduced(opened)
+        # that Pillow does not tell of, and what the numbers of deep grey mean is in its tags.
+        alone = damaged or frames or format_ == "JPEG2000" or is_odd(opened.mode, tags) or _is_reduced(opened)
         with turn if _is_heavy(opened, width * height, scale) else nullcontext():
             opened.load()
             if damaged and _is_filler(opened):
@@ -124,7 +127,7 @@ def _shown(data: bytes, digest: bytes, view: View, turn: AbstractContextManager[
             upright = opened.transpose(TURNS[orientation]) if orientation in TURNS else opened
             if orientation in TURNS and orientation >= 5:
                 width, height = height, width
-            plain = eight_bit(upright)
+            plain = eight_bit(upright, tags)
             if alone:
                 pixels = digest
             elif drafted:
@@ -140,11 +143,17 @@ def _shown(data: bytes, digest: bytes, view: View, turn: AbstractContextManager[
 def _unknown(data: bytes) -> tuple[str, str]:
     """Reason and detail for what no decoder opens."""
     if data.startswith((b"II", b"MM")):
+        file = io.BytesIO(data)
         try:
+            directory = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+            file.seek(directory.next)
+            directory.load(file)
+            bits, kind = directory[BITS_PER_SAMPLE], directory.get(SAMPLE_FORMAT, (1,))[0]
             TiffImagePlugin.TiffImageFile(io.BytesIO(data)).close()
         except Exception as error:
-            if "unknown" in str(error):  # "unknown pixel mode": sound, but samples or a compression that Pillow has not
-                return "not supported", "a TIFF with samples or a compression that no decoder here knows"
+            if "unknown pixel mode" in str(error):  # sound, but not among those that Pillow reads
+                what = {1: "whole numbers", 2: "signed numbers", 3: "floats"}.get(kind, "samples")
+                return "not supported", f"a TIFF with {bits[0]}-bit {what}, {len(bits)} a pixel"
     return "no picture inside", "no decoder knows it"
 
 
@@ -170,6 +179,16 @@ def decode(
             return Decoded(source, *shown(data, digest, view))
     except Refused as refused:
         return Failure(source, refused.reason, refused.detail, digest)
+
+
+def _mend_planes(picture: Pillow.Image, tags: Mapping[int, Any]) -> None:
+    """Tell Pillow that the planes of a TIFF have 16 bits: uncompressed ones it takes for 8, and shows noise."""
+    if tags.get(PLANAR) == 2 and set(tags.get(BITS_PER_SAMPLE, ())) == {16}:
+        kind = ";16" + ("B" if tags.prefix == b"MM" else "L")  # type: ignore[attr-defined] # Pillow's own mapping
+        picture.tile = [  # type: ignore[attr-defined] # as below
+            tile._replace(args=(tile.args[0] + kind, *tile.args[1:])) if tile.codec_name == "raw" else tile
+            for tile in picture.tile  # type: ignore[attr-defined]
+        ]
 
 
 def _is_reduced(picture: Pillow.Image) -> bool:

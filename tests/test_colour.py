@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from pipeline.colour import MAX_PROFILE
-from tests.conftest import apart, expected, jpeg, picture, saved, scene
+from pipeline.decode import decode
+from pipeline.reading import Failure
+from tests.conftest import VIEW, apart, expected, jpeg, picture, saved, scene, source
 
 # Columns: red, green and blue at full, as XYZ under D50.
 ADOBE = np.array([[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]])
@@ -163,3 +166,110 @@ def test_featureless_is_judged_by_what_is_shown(tmp_path: Path) -> None:
     assert picture(path).image.featureless
     path.write_bytes(jpeg(faint, quality=100))
     assert not picture(path).image.featureless
+
+
+def tiff(samples: NDArray[Any], photometric: int, order: Literal["<", ">"] = "<", planar: int = 1, extra: int | None = None) -> bytes:
+    """An uncompressed TIFF of any samples, most of which Pillow does not write."""
+    height, width = samples.shape[:2]
+    planes = samples.reshape(height, width, -1)
+    count, bits, kind = planes.shape[2], 8 * samples.dtype.itemsize, {"u": 1, "i": 2, "f": 3}[samples.dtype.kind]
+    stored = planes.astype(samples.dtype.newbyteorder(order))
+    strips = [stored.tobytes()] if planar == 1 else [stored[..., plane].tobytes() for plane in range(count)]
+    starts = [8 + sum(map(len, strips[:number])) for number in range(len(strips))]
+    lengths = [len(strip) for strip in strips]
+    tags = {256: ("I", [width]), 257: ("I", [height]), 258: ("H", [bits] * count), 259: ("H", [1]), 262: ("H", [photometric])}
+    tags |= {273: ("I", starts), 277: ("H", [count]), 278: ("I", [height]), 279: ("I", lengths), 284: ("H", [planar])}
+    tags |= ({338: ("H", [extra])} if extra is not None else {}) | {339: ("H", [kind] * count)}
+    at = 8 + sum(lengths)
+    directory, far = struct.pack(order + "H", len(tags)), b""
+    for tag, (format_, values) in tags.items():
+        value = struct.pack(f"{order}{len(values)}{format_}", *values)
+        if len(value) > 4:
+            far, value = far + value, struct.pack(order + "I", at + 6 + 12 * len(tags) + len(far))
+        directory += struct.pack(order + "HHI", tag, {"H": 3, "I": 4}[format_], len(values)) + value.ljust(4, b"\0")
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", at)
+    return head + b"".join(strips) + directory + bytes(4) + far
+
+
+SCENE = np.asarray(scene(1))
+GREY = np.asarray(scene(1).convert("L"))
+ALPHA = np.asarray(Image.linear_gradient("L").resize((320, 240)))[..., None]
+ON_WHITE = (SCENE * (ALPHA / 255.0) + (255.0 - ALPHA)).round().astype(np.uint8)
+
+
+def deep(levels: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """The same in 16 bits, with low bytes that are not those of the high ones."""
+    return levels.astype(np.uint16) * 256 + levels[::-1, ::-1] // 2
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("samples", "photometric", "planar", "extra", "shown"),
+    [
+        pytest.param(deep(SCENE), 2, 1, None, SCENE, id="rgb"),
+        pytest.param(deep(SCENE), 2, 2, None, SCENE, id="rgb in planes"),
+        pytest.param(np.dstack([deep(SCENE), deep(ALPHA)]), 2, 1, 2, ON_WHITE, id="rgba"),
+        pytest.param(np.dstack([deep(SCENE), deep(ALPHA)]), 2, 2, 2, ON_WHITE, id="rgba in planes"),
+        pytest.param(np.dstack([deep(SCENE), deep(ALPHA)]), 2, 1, 0, SCENE, id="rgb and something else"),
+        pytest.param((np.dstack([SCENE * (ALPHA / 255.0), ALPHA]) * 257).astype(np.uint16), 2, 1, 1, ON_WHITE, id="rgb times alpha"),
+        pytest.param(255 - GREY, 0, 1, None, GREY, id="white is 0"),
+        pytest.param(deep(GREY), 1, 1, None, GREY, id="grey"),
+        pytest.param(GREY.astype(np.int16) * 128, 1, 1, None, GREY, id="signed grey"),
+        pytest.param((GREY / 255).astype(np.float32), 1, 1, None, GREY, id="floats"),
+    ],
+)
+def test_a_tiff_shows_what_its_samples_say(
+    tmp_path: Path,
+    samples: NDArray[Any],
+    photometric: int,
+    planar: int,
+    extra: int | None,
+    shown: NDArray[np.uint8],
+    order: Literal["<", ">"],
+) -> None:
+    path = tmp_path / "a.tiff"
+    path.write_bytes(tiff(samples, photometric, order, planar, extra))
+    assert apart(picture(path).view, expected(Image.fromarray(shown))) < 1
+
+
+def test_deep_grey_that_means_something_else_is_never_the_same_pixels(tmp_path: Path) -> None:
+    (tmp_path / "black.tiff").write_bytes(tiff(deep(GREY), 1))
+    (tmp_path / "white.tiff").write_bytes(tiff(deep(GREY), 0))
+    black, white = picture(tmp_path / "black.tiff"), picture(tmp_path / "white.tiff")
+    assert apart(white.view, 255 - black.view) < 1
+    assert white.image.pixels != black.image.pixels
+
+
+@pytest.mark.parametrize(
+    ("samples", "detail"),
+    [
+        ((SCENE / 255).astype(np.float32), "a TIFF with 32-bit floats, 3 a pixel"),
+        ((GREY / 255).astype(np.float16), "a TIFF with 16-bit floats, 1 a pixel"),
+        (np.dstack([deep(GREY), deep(GREY)]), "a TIFF with 16-bit whole numbers, 2 a pixel"),
+    ],
+)
+def test_samples_that_cannot_be_read_are_named(tmp_path: Path, samples: NDArray[Any], detail: str) -> None:
+    path = tmp_path / "a.tiff"
+    path.write_bytes(tiff(samples, 2 if "3 a" in detail else 1))
+    failed = decode(source(path), VIEW)
+    assert isinstance(failed, Failure)
+    assert (failed.reason, failed.detail) == ("not supported", detail)
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif", "tiff", "bmp"])
+@pytest.mark.parametrize("colours", [2, 16, 256])
+def test_palettes_show_their_colours(tmp_path: Path, suffix: str, colours: int) -> None:
+    shown = scene(2).quantize(colours)
+    assert apart(picture(saved(tmp_path / f"a.{suffix}", shown)).view, expected(shown.convert("RGB"))) < 0.5
+    assert picture(tmp_path / f"a.{suffix}").image.pixels == picture(saved(tmp_path / "rgb.png", shown.convert("RGB"))).image.pixels
+
+
+def test_grey_with_alpha_and_a_transparent_colour_are_laid_on_white(tmp_path: Path) -> None:
+    grey = Image.fromarray(np.dstack([GREY, ALPHA]))
+    on_white = (GREY * (ALPHA[..., 0] / 255.0) + (255.0 - ALPHA[..., 0])).round().astype(np.uint8)
+    for suffix in ("png", "tiff"):
+        assert apart(picture(saved(tmp_path / f"a.{suffix}", grey)).view, expected(Image.fromarray(on_white))) < 1
+    keyed = Image.fromarray(np.where(GREY[..., None] < 100, np.array([1, 2, 3], np.uint8), SCENE))
+    shown = np.asarray(picture(saved(tmp_path / "keyed.png", keyed, transparency=(1, 2, 3))).view)
+    laid = np.where(GREY[..., None] < 100, np.uint8(255), SCENE)
+    assert apart(shown, expected(Image.fromarray(laid))) < 3  # colour under full transparency does not bleed
