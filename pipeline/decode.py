@@ -24,9 +24,10 @@ from PIL import PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from indexes import Image
 from pipeline.colour import BITS_PER_SAMPLE, SAMPLE_FORMAT, as_srgb, eight_bit, is_odd, profile_of
 from pipeline.identical import pixel_hash, stream_hash
-from pipeline.reading import Failure, Recognised, Refused, read
+from pipeline.reading import Failure, Recognised, Refused, is_raw, read
 from pipeline.scan import SourceFile
-from pipeline.view import View, fit
+from pipeline.view import View, fit, upright
+from pipeline.wrapped import ANIMATED, PREVIEW, from_jxl, from_raw, is_jxl
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF", "JPEG2000")  # an MPO opens as a JPEG
 PLUGINS = {"WEBP": "WebP", "JPEG2000": "Jpeg2K"}  # where a plugin's module is not named as its format
@@ -36,21 +37,12 @@ MAX_CHUNK = 1 << 24  # bytes of a PNG's text or profile; Pillow's own limit of a
 # What is larger than these is decoded one file at a time, so that memory is bounded by one of them.
 HEAVY_FILE, HEAVY_PIXELS = 1 << 25, 16_000_000
 
-TURNS = {
-    2: Pillow.Transpose.FLIP_LEFT_RIGHT,
-    3: Pillow.Transpose.ROTATE_180,
-    4: Pillow.Transpose.FLIP_TOP_BOTTOM,
-    5: Pillow.Transpose.TRANSPOSE,
-    6: Pillow.Transpose.ROTATE_270,
-    7: Pillow.Transpose.TRANSVERSE,
-    8: Pillow.Transpose.ROTATE_90,
-}
 ORIENTATION, PLANAR = 0x0112, 0x011C  # EXIF and TIFF tags
 JPEG, END, J2K = b"\xff\xd8\xff", b"\xff\xd9", b"\xff\x4f\xff\x51"  # how a JPEG begins and ends, and how a JPEG 2000's code begins
 # What it is called that a format has more than one frame. An MPO's others are previews, or the same seen by another eye.
-FRAMES = {"GIF": "animated", "WEBP": "animated", "PNG": "animated", "AVIF": "animated", "TIFF": "pages", "HEIF": "pages"}
+FRAMES = {"GIF": ANIMATED, "WEBP": ANIMATED, "PNG": ANIMATED, "AVIF": ANIMATED, "TIFF": "pages", "HEIF": "pages"}
 DAMAGED = "damaged"
-NOTES = {*FRAMES.values(), DAMAGED}
+NOTES = {*FRAMES.values(), DAMAGED, PREVIEW}
 
 _heavy = threading.RLock()
 
@@ -80,21 +72,18 @@ def prepare() -> None:
     Pillow.MAX_IMAGE_PIXELS = None
 
 
-def picture(data: bytes, digest: bytes, view: View, turn: AbstractContextManager[object] = _heavy) -> Picture:
-    """What the bytes of a file, of which `digest` is the blake3, show at `view`.
+def picture(data: bytes, digest: bytes, view: View, raw: bool = False, turn: AbstractContextManager[object] = _heavy) -> Picture:
+    """What the bytes of a file, of which `digest` is the blake3, show at `view`; `raw`: its name is that of a raw photo.
 
-    JPEGs and JPEG 2000 are decoded at the smallest scale that is twice the view's size or more, and a first frame stands for an animation.
-    Transparency is laid on white. A JPEG whose end is missing is shown when half of its rows are there, and noted as damaged. What needs
-    much memory is decoded within `turn`. Raises Refused, and nothing else, for what the bytes are.
+    JPEGs and JPEG 2000 are decoded at the smallest scale that is twice the view's size or more, a first frame stands for an animation, and
+    the camera's preview for a raw photo. Transparency is laid on white. A JPEG whose end is missing is shown when half of its rows are
+    there, and noted as damaged. What needs much memory is decoded within `turn`. Raises Refused, and nothing else, for what the bytes are.
     """
     prepare()
     try:
-        try:
-            return _shown(data, digest, view, turn)
-        except OSError as error:
-            if not data.startswith(JPEG) or "truncated" not in str(error):
-                raise
-        return _shown(data + END, digest, view, turn, damaged=True)
+        if raw or is_jxl(data):
+            return _unwrapped(data, digest, view, raw, turn)
+        return _whole_or_cut(data, digest, view, turn)
     except Refused:
         raise
     except UnidentifiedImageError as error:
@@ -106,8 +95,43 @@ def picture(data: bytes, digest: bytes, view: View, turn: AbstractContextManager
         raise Refused("truncated" if "truncated" in detail.lower() or isinstance(error, EOFError) else "damaged", detail) from error
 
 
-def _shown(data: bytes, digest: bytes, view: View, turn: AbstractContextManager[object], damaged: bool = False) -> Picture:
-    """As picture(). `damaged`: the data had no end, and was given one, so that libjpeg fills the rest with grey."""
+def _unwrapped(data: bytes, digest: bytes, view: View, raw: bool, turn: AbstractContextManager[object]) -> Picture:
+    """As picture(), for what holds a JPEG or pixels that are not Pillow's to decode. It equals nothing but itself."""
+
+    def room(width: int, height: int) -> AbstractContextManager[object]:
+        if width * height > MAX_PIXELS:
+            raise Refused("too many pixels", f"{width} x {height}; the limit is {MAX_PIXELS // 1_000_000} megapixels")
+        return turn if width * height > HEAVY_PIXELS else nullcontext()
+
+    inside = from_raw(data, room) if raw else from_jxl(data, room)
+    if isinstance(inside.shown, bytes):
+        if not inside.shown.startswith(JPEG):
+            raise Refused("damaged", "no JPEG is where there should be one")
+        image, fitted = _whole_or_cut(inside.shown, digest, view, turn, inside.orientation)
+        size, featureless, notes = inside.size or (image.width, image.height), image.featureless, (*inside.notes, *image.notes)
+    else:
+        profile = profile_of(inside.shown)
+        fitted, featureless = fit(eight_bit(inside.shown, {}), view, lambda small: as_srgb(small, profile))
+        size, notes = inside.size or inside.shown.size, inside.notes
+    return Image(digest, digest, *size, inside.format, len(data), featureless, notes), fitted
+
+
+def _whole_or_cut(data: bytes, digest: bytes, view: View, turn: AbstractContextManager[object], orientation: int = 1) -> Picture:
+    try:
+        return _shown(data, digest, view, turn, orientation)
+    except OSError as error:
+        if not data.startswith(JPEG) or "truncated" not in str(error):
+            raise
+    return _shown(data + END, digest, view, turn, orientation, damaged=True)
+
+
+def _shown(
+    data: bytes, digest: bytes, view: View, turn: AbstractContextManager[object], orientation: int, damaged: bool = False
+) -> Picture:
+    """As picture(), with the `orientation` of what says none itself.
+
+    `damaged`: the data had no end, and was given one, so that libjpeg fills the rest with grey.
+    """
     with Pillow.open(io.BytesIO(data), formats=FORMATS) as opened:
         width, height = opened.size
         format_ = opened.format or "?"
@@ -123,18 +147,18 @@ def _shown(data: bytes, digest: bytes, view: View, turn: AbstractContextManager[
             opened.load()
             if damaged and _is_filler(opened):
                 raise Refused("truncated", "less than half of it is there")
-            orientation = _orientation(opened)
-            upright = opened.transpose(TURNS[orientation]) if orientation in TURNS else opened
-            if orientation in TURNS and orientation >= 5:
+            orientation = _orientation(opened, orientation)
+            turned = upright(opened, orientation)
+            if orientation in (5, 6, 7, 8):
                 width, height = height, width
-            plain = eight_bit(upright, tags)
+            plain = eight_bit(turned, tags)
             if alone:
                 pixels = digest
             elif drafted:
                 pixels = stream_hash(data, opened, orientation)
             else:
-                pixels = pixel_hash(upright, plain)
-            profile = profile_of(upright)
+                pixels = pixel_hash(turned, plain)
+            profile = profile_of(turned)
             fitted, featureless = fit(plain, view, lambda small: as_srgb(small, profile))
     notes = tuple(note for note in (frames, DAMAGED if damaged else None) if note)
     return Image(digest, pixels, width, height, format_, len(data) - len(END) * damaged, featureless, notes), fitted
@@ -162,7 +186,7 @@ def decode(
     view: View,
     wanted: Callable[[bytes], bool] = lambda hash: True,
     reading: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - has no state
-    shown: Callable[[bytes, bytes, View], Picture] = picture,
+    shown: Callable[[bytes, bytes, View, bool], Picture] = picture,
 ) -> Decoded | Recognised | Failure:
     """Read a file once, within `reading`, and give its picture; stops after hashing, as Recognised, when `wanted` says no to the hash.
 
@@ -176,7 +200,7 @@ def decode(
                 digest = blake3(data).digest()
             if not wanted(digest):
                 return Recognised(source, digest)
-            return Decoded(source, *shown(data, digest, view))
+            return Decoded(source, *shown(data, digest, view, is_raw(source.path)))
     except Refused as refused:
         return Failure(source, refused.reason, refused.detail, digest)
 
@@ -257,9 +281,9 @@ def _is_heavy(picture: Pillow.Image, full: int, scale: int) -> bool:
     return max(pixels, full if progressive else 0) > HEAVY_PIXELS
 
 
-def _orientation(picture: Pillow.Image) -> int:
+def _orientation(picture: Pillow.Image, otherwise: int) -> int:
     try:
-        value = picture.getexif().get(ORIENTATION, 1)
+        value = picture.getexif().get(ORIENTATION, otherwise)
     except Exception:
-        return 1
-    return value if isinstance(value, int) else 1
+        return otherwise
+    return value if isinstance(value, int) else otherwise

@@ -101,13 +101,13 @@ class Decoders:
                 for future in window:
                     future.cancel()
 
-    def _shown(self, data: bytes, digest: bytes, view: View) -> Picture:
+    def _shown(self, data: bytes, digest: bytes, view: View, raw: bool) -> Picture:
         process = self._idle.get()
         try:
             ends: list[str] = []
             while len(ends) < STRIKES:
                 try:
-                    return process.shown(data, digest, view)
+                    return process.shown(data, digest, view, raw)
                 except _Ended as ended:
                     ends.append(str(ended))
             raise Refused("poisoned", "; again: ".join(ends) if len(set(ends)) > 1 else f"{ends[0]}, {len(ends)} times")
@@ -144,11 +144,11 @@ class _Process:
         self._running = process, Connection(ours.detach()), memory
         return self._running
 
-    def shown(self, data: bytes, digest: bytes, view: View) -> Picture:
+    def shown(self, data: bytes, digest: bytes, view: View, raw: bool) -> Picture:
         _, link, memory = self.start()
         try:
             _write(memory, data)
-            asked = {"size": len(data), "view": [view.size, view.fit, view.resample, view.fill]}
+            asked = {"size": len(data), "raw": raw, "view": [view.size, view.fit, view.resample, view.fill]}
             link.send_bytes(json.dumps(asked).encode())
             if not link.poll(self._patience):
                 raise _Ended(f"it took more than {self._seconds:g} seconds")
@@ -261,7 +261,7 @@ def serve(link: str, memory: str, turn: str, seconds: str, most: str) -> None:
 def _answer(question: dict[str, Any], memory: int, turn: _Turn) -> dict[str, Any]:
     try:
         # The hash of the bytes is not sent: where it stands for the pixels, who knows it puts it in.
-        image, shown = picture(_read(memory, question["size"]), b"", View(*question["view"]), turn)
+        image, shown = picture(_read(memory, question["size"]), b"", View(*question["view"]), question["raw"], turn)
     except Refused as refused:
         return {"reason": refused.reason, "detail": refused.detail}
     _write(memory, np.ascontiguousarray(shown).data.cast("B"))

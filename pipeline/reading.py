@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import PurePath
 
 from blake3 import blake3
@@ -20,7 +21,7 @@ HEAD = 18  # bytes that tell a format
 BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2", b"avif", b"avis", b"miaf"}
 PHOTO_SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".dib"),
-    *(".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    *(".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".jxl"),
 }
 RAW_SUFFIXES = {
     *(
@@ -46,8 +47,17 @@ RAW_SUFFIXES = {
 }
 MAX_FILE = 1 << 29  # bytes
 
+RAW_SIGNATURES = (
+    *(b"II*\0", b"MM\0*", b"IIRO", b"IIRS", b"MMOR", b"IIU\0"),  # TIFFs, and what Olympus and Panasonic made of them
+    *(b"FUJIFILMCCD-RAW", b"II\x1a\0\0\0HEAP", b"\0MRM", b"FOVb"),
+)
+JXL, JXL_BOX = b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"
+# What can be read with an extra that is installed.
+EXTRAS = {extra: find_spec(module) is not None for extra, module in (("raw", "rawpy"), ("jxl", "pillow_jxl"))}
+
 SKIPPED = {"not a photo", "raw photo"}  # reasons that nobody needs to mend
 RETRIED = {"unreadable", "changed while read"}  # reasons that may be gone the next time, with the file as it is
+RETRIED |= ({"raw photo"} if EXTRAS["raw"] else set()) | ({"no decoder"} if EXTRAS["jxl"] else set())
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +98,9 @@ def content_hash(source: SourceFile) -> bytes | Failure:
 def read(source: SourceFile) -> bytes:
     """All bytes of a photo; raises Refused for what is no photo, too large, unreadable, or changes meanwhile."""
     suffix = PurePath(source.path).suffix.lower()
-    if suffix in RAW_SUFFIXES:
-        raise Refused("raw photo", "raw files are not read yet")  # most are TIFFs inside, whose first picture is a thumbnail
+    raw = is_raw(source.path)
+    if raw and not EXTRAS["raw"]:  # most are TIFFs inside, whose first picture is a thumbnail
+        raise Refused("raw photo", "to see raw photos: pip install 'neardup[raw]'")
     try:
         # O_NONBLOCK: what was a file when it was listed may be a FIFO now.
         descriptor = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
@@ -100,8 +111,11 @@ def read(source: SourceFile) -> bytes:
             if before.st_size == 0:
                 raise Refused("empty file", "0 bytes")
             head = os.pread(descriptor, HEAD, 0)
-            if not is_photo(head):
-                if suffix in PHOTO_SUFFIXES:
+            jxl = head.startswith(JXL_BOX) or suffix == ".jxl" and head.startswith(JXL)  # two bytes would be other files too
+            if jxl and not EXTRAS["jxl"]:
+                raise Refused("no decoder", "to see JPEG XL: pip install 'neardup[jxl]'")
+            if not (is_raw_photo(head) if raw else jxl or is_photo(head)):
+                if raw or suffix in PHOTO_SUFFIXES:
                     raise Refused("no picture inside", f"begins with {head[:8].hex(' ')}, which no format here does")
                 raise Refused("not a photo", "")
             if before.st_size > MAX_FILE:
@@ -117,6 +131,16 @@ def read(source: SourceFile) -> bytes:
     if len(data) != before.st_size or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise Refused("changed while read", f"{before.st_size:,} bytes became {after.st_size:,}")
     return data
+
+
+def is_raw(path: str) -> bool:
+    """Whether a file's name is that of a raw photo; many have nothing else that tells them from a TIFF."""
+    return PurePath(path).suffix.lower() in RAW_SUFFIXES
+
+
+def is_raw_photo(head: bytes) -> bool:
+    """Whether a file with such a name can be one, by its first bytes."""
+    return head.startswith(RAW_SIGNATURES) or head[4:12] == b"ftypcrx "
 
 
 def is_photo(head: bytes) -> bool:

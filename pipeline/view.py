@@ -12,6 +12,15 @@ from PIL import Image
 
 VERSION = "decode-2"  # part of every space: a change here, in decode.py or in colour.py that moves pixels needs a new number
 CELLS, FEATURELESS = 32, 2.0  # see is_featureless
+TURNS = {  # by EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,11 @@ class View:
     def __str__(self) -> str:
         """The view as it stands in a space's preprocessing version."""
         return f"{VERSION} {self.fit}-{self.size} {self.resample}"
+
+
+def upright(picture: Image.Image, orientation: int) -> Image.Image:
+    """The picture as it is to be seen, by its EXIF orientation."""
+    return picture.transpose(TURNS[orientation]) if orientation in TURNS else picture
 
 
 def _as_rgb(picture: Image.Image) -> Image.Image:
