@@ -595,6 +595,26 @@ def compact(wait_lock: float, store: Path, as_json: bool) -> None:
         _print([compaction_text(done)])
 
 
+@main.command()
+@_store_option
+@_json_option
+def doctor(store: Path, as_json: bool) -> None:
+    """Show what this installation can do.
+
+    \b
+    neardup doctor                                versions, formats, cores, GPU, where the store is
+
+    Works without a store. Add it to a report of a bug.
+    """
+    from pipeline.doctor import doctor_text, examine
+
+    about = examine(store)
+    if as_json:
+        _print_json(about)
+    else:
+        _print(doctor_text(about))
+
+
 # --- output ---
 
 

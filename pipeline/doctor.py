@@ -1,0 +1,116 @@
+"""What this installation is and can do, for a person who wonders and for reports of bugs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sqlite3
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import features
+
+from pipeline.reading import EXTRAS
+from pipeline.report import SCHEMA_VERSION, printable
+
+# Asked of the packages' own records, because importing them takes seconds.
+PACKAGES = (
+    "neardup",
+    "numpy",
+    "faiss-cpu",
+    "onnxruntime",
+    "pillow",
+    "pillow-heif",
+    "rawpy",
+    "pillow-jxl-plugin",
+    "open_clip_torch",
+    "torch",
+)
+CPU_INFO = Path("/proc/cpuinfo")
+# Those that decide how fast a model runs, as Linux calls them.
+CPU_FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "avx_vnni": "VNNI", "avx512_vnni": "VNNI", "asimddp": "dot product"}
+
+
+def examine(store: Path) -> dict[str, Any]:
+    """Versions (None: not installed), formats with the extra that would add one, cores, CPU, GPUs, and where the store is."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "versions": _versions(),
+        "formats": {name: {"read": there, "extra": extra} for name, (there, extra) in _formats().items()},
+        "cores": os.cpu_count() or 1,
+        "usable_cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "cpu": {"architecture": platform.machine(), "features": _cpu_features()},
+        "gpus": _gpus(),
+        "store": {"path": os.fspath(store), "exists": (store / "catalog.db").exists()},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _versions() -> dict[str, str | None]:
+    import pillow_heif
+
+    own = {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version, "libheif": pillow_heif.libheif_version()}
+    return {package: _version(package) for package in PACKAGES} | own
+
+
+def _formats() -> dict[str, tuple[bool, str | None]]:
+    """Whether each is read, and the extra that would add it."""
+    own = dict.fromkeys(("PNG", "GIF", "BMP", "HEIC"), True)
+    built = {"JPEG": "jpg", "WebP": "webp", "AVIF": "avif", "JPEG 2000": "jpg_2000", "TIFF": "libtiff"}
+    own |= {name: bool(features.check(feature)) for name, feature in built.items()}
+    return {name: (there, None) for name, there in own.items()} | {
+        "raw photos": (EXTRAS["raw"], "raw"),
+        "JPEG XL": (EXTRAS["jxl"], "jxl"),
+    }
+
+
+def _cpu_features() -> list[str]:
+    try:
+        text = CPU_INFO.read_text()
+    except OSError:
+        return []
+    for line in text.splitlines():
+        name, _, flags = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return sorted({CPU_FEATURES[flag] for flag in flags.split() if flag in CPU_FEATURES})
+    return []
+
+
+def _gpus() -> list[str]:
+    """Those that torch can use; without torch no model here does."""
+    if not _version("torch"):
+        return []
+    try:
+        import torch
+
+        if torch.cuda.is_available():
+            return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        return ["mps"] if torch.backends.mps.is_available() else []
+    except Exception as error:  # a torch that does not start, or a driver that does not fit it
+        return [f"unknown: {error!r}"]
+
+
+def doctor_text(about: dict[str, Any]) -> Iterator[str]:
+    """The same for a person."""
+    for name, version in about["versions"].items():
+        yield f"{name:<18} {version or 'not installed'}"
+    yield ""
+    for name, format_ in about["formats"].items():
+        hint = f", add it with: pip install 'neardup[{format_['extra']}]'" if format_["extra"] and not format_["read"] else ""
+        yield f"{name:<18} {'yes' if format_['read'] else 'no'}{hint}"
+    yield ""
+    threads = f", OMP_NUM_THREADS={printable(about['threads'])}" if about["threads"] else ""
+    yield f"{'cores':<18} {about['usable_cores']} of {about['cores']}{threads}"
+    yield f"{'cpu':<18} {', '.join([about['cpu']['architecture'], *about['cpu']['features']])}"
+    yield f"{'gpu':<18} {', '.join(map(printable, about['gpus'])) or 'none'}"
+    yield f"{'store':<18} {printable(about['store']['path'])}{'' if about['store']['exists'] else ' (not there yet)'}"
