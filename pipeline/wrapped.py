@@ -15,8 +15,6 @@ from pipeline.view import upright
 PREVIEW, ANIMATED = "preview", "animated"
 FLIPS = {3: 3, 5: 8, 6: 6}  # LibRaw's turns as EXIF orientations
 RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}  # of a JPEG XL's sides
-
-
 MODES = {"L", "LA", "RGB", "RGBA", "I;16", "F"}
 
 Room = Callable[[int, int], AbstractContextManager[object]]  # where width x height pixels may be decoded; raises Refused for too many
@@ -70,7 +68,12 @@ def from_jxl(data: bytes, room: Room) -> Inside:
 
     width, height, animated = _jxl_header(data)
     with room(width, height):
-        is_jpeg, about, pixels, profile, _ = Decoder(num_threads=0)(data)
+        try:
+            is_jpeg, about, pixels, profile, _ = Decoder(num_threads=0)(data)
+        except BaseException as error:
+            if type(error).__name__ == "PanicException":  # Rust's, which is no Exception
+                raise ValueError(str(error)) from error
+            raise
     notes = (ANIMATED,) if animated else ()
     if is_jpeg:
         return Inside("JXL", pixels, notes=notes)

@@ -202,6 +202,20 @@ def test_a_jpeg_xl_is_held_to_the_limit_before_it_is_decoded(tmp_path: Path, mon
     assert (failed.reason, failed.detail[:9]) == ("too many pixels", "640 x 480")
 
 
+def test_a_decoder_of_jpeg_xl_that_panics_costs_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class PanicException(BaseException):
+        """As Rust raises it through Python."""
+
+    def panic(self: object, data: bytes) -> None:
+        raise PanicException("index out of bounds")
+
+    path = jxl(tmp_path / "a.jxl", scene(2))
+    monkeypatch.setattr("pillow_jxl.Decoder", type("Decoder", (), {"__init__": lambda self, num_threads: None, "__call__": panic}))
+    failed = decode(source(path), VIEW)
+    assert isinstance(failed, Failure)
+    assert (failed.reason, failed.detail) == ("damaged", "index out of bounds")
+
+
 def test_an_animated_jpeg_xl_is_noted(tmp_path: Path) -> None:
     """From the specification's bits, lowest first: 8 x 8 pixels by eighths, square; not all by default, upright, then what there is."""
     from pipeline.wrapped import _jxl_header
