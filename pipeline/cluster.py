@@ -42,9 +42,9 @@ class Group:
 
 
 def rank(photo: Photo) -> tuple[bool, bool, int, int, int, int, str]:
-    """Sorts the photo to keep first: a whole one, one that is there, then by pixels, bytes, age, shorter path, path itself."""
+    """Sorts the photo to keep first: one that is there, a whole one, then by pixels, bytes, age, shorter path, path itself."""
     area = photo.image.width * photo.image.height
-    return (photo.image.damaged, photo.missing, -area, -photo.image.size, photo.stat.mtime_ns, len(photo.path), photo.path)
+    return (photo.missing, photo.image.damaged, -area, -photo.image.size, photo.stat.mtime_ns, len(photo.path), photo.path)
 
 
 def original_first(photo: Photo) -> tuple[bool, bool, int, int, str]:

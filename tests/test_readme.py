@@ -64,7 +64,14 @@ def test_every_command_runs_in_order(desk: Path) -> None:
         done = run(desk, command)
         assert done.returncode == (20 if "--exit-code" in command else 0), (command, done.stderr)
     said = (desk / "said").read_text().splitlines()
-    assert said == ["pip install .", "pip install .[test]", "pytest", "pip install .[clip]", "pip install .[google]"]
+    assert said == [
+        "pip install .",
+        "pip install .[test]",
+        "pytest",
+        "pip install .[clip]",
+        "pip install .[google]",
+        "pip install .[raw,jxl]",
+    ]
 
 
 def test_open_clip_commands_reach_open_clip(desk: Path) -> None:
