@@ -236,13 +236,33 @@ class Catalog(Vectors):
             *(id_, *astuple(image)[:-1], " ".join(image.notes), vector),
         )
 
-    def put_vector_of(self, image: int, vector: int) -> None:
-        """Give an image a vector in the place of one that was lost."""
-        self.write("UPDATE images SET vector = ? WHERE id = ?", vector, image)
+    def put_features(self, id_: int, image: Image, vector: int | None) -> None:
+        """Give an image that was embedded again its vector, and what else depends on how the model is shown it."""
+        sql = "UPDATE images SET pixels = ?, featureless = ?, vector = ? WHERE id = ?"
+        self.write(sql, image.pixels, image.featureless, vector, id_)
+
+    def take_over(self, other: str) -> None:
+        """Put the space, vectors and pairs of a catalog that is `beside`, under the name `other`, in the place of one's own.
+
+        Images are the same by their hash. Those that the other does not have wait to be embedded, unless no file holds them. Segments are
+        to be put by the caller.
+        """
+        self.write("UPDATE images SET vector = NULL, featureless = 0")
+        for table in ("edges", "frontier", "segments", "vectors", "space"):
+            self.write(f"DELETE FROM {table}")
+        # Ids of vectors begin anew: nothing that is read outside of one snapshot goes by them.
+        for table in ("space", "vectors", "edges", "frontier"):
+            self.write(f"INSERT INTO {table} SELECT * FROM {other}.{table}")
+        self.write(
+            "UPDATE images SET pixels = new.pixels, featureless = new.featureless, vector = new.vector"
+            f" FROM {other}.images AS new WHERE new.hash = images.hash"
+        )
+        self.write("DELETE FROM images WHERE vector IS NULL AND NOT EXISTS (SELECT 1 FROM files WHERE image = images.id)")
 
     def unembedded(self) -> set[int]:
-        """Images whose vector was lost."""
-        return {row[0] for row in self.rows("SELECT id FROM images WHERE vector IS NULL AND NOT featureless")}
+        """Images that some file holds and whose vector was lost."""
+        sql = "SELECT id FROM images WHERE vector IS NULL AND NOT featureless AND EXISTS (SELECT 1 FROM files WHERE image = images.id)"
+        return {row[0] for row in self.rows(sql)}
 
     def image_ids(self, hashes: Sequence[bytes]) -> dict[bytes, int]:
         """The ids of those `hashes` that are known."""

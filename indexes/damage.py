@@ -97,7 +97,7 @@ def _findings(folder: Path, catalog: Catalog, *, data: bool) -> Iterator[Finding
         for place, wrong_rows, what in _RULES:
             if wrong := catalog.rows(f"SELECT count(*) FROM {wrong_rows}")[0][0]:
                 yield Finding(place, f"{wrong:,} {what}")
-        if waiting := _to_embed(catalog):
+        if waiting := len(catalog.unembedded()):
             yield Finding(WAITING, f"{waiting:,} pictures wait to be embedded again, and are not compared; `neardup ingest` does that")
         if data and len(sound) == len(rows):
             yield from _wrong_edges(catalog, Shelf(sound))
@@ -163,7 +163,7 @@ def set_aside(folder: Path, catalog: Catalog, damaged: Sequence[Finding]) -> Rep
     lost = {finding.segment.blake3: finding.segment for finding in damaged if finding.segment}
     sound = {row.blake3 for row in catalog.segments()} - set(lost)
     quarantined = _linked([file for file in _segment_files(folder) if file.stem not in sound], _made(folder / "quarantine"))
-    before = _to_embed(catalog)
+    before = len(catalog.unembedded())
     with catalog.transaction():
         for row in lost.values():
             catalog.lose_vectors(row.first, row.last)
@@ -175,12 +175,7 @@ def set_aside(folder: Path, catalog: Catalog, damaged: Sequence[Finding]) -> Rep
     durable.reach("repair committed")
     for file in quarantined:
         file.unlink()
-    return Repair(backup, folder / "quarantine" if quarantined else None, _to_embed(catalog) - before)
-
-
-def _to_embed(catalog: Catalog) -> int:
-    sql = "SELECT count(*) FROM images WHERE vector IS NULL AND NOT featureless AND EXISTS (SELECT 1 FROM files WHERE image = images.id)"
-    return int(catalog.rows(sql)[0][0])
+    return Repair(backup, folder / "quarantine" if quarantined else None, len(catalog.unembedded()) - before)
 
 
 def start_anew(folder: Path) -> Repair:

@@ -245,6 +245,16 @@ class Database:
             durable.reach("commit sealed")
 
     @contextmanager
+    def beside(self, path: Path, name: str) -> Iterator[None]:
+        """Let statements read the tables of the database at `path` as `name`.table. Not inside a transaction."""
+        with self._named():
+            self._db.execute(f"ATTACH ? AS {name}", (f"file:{quote(os.fsencode(path))}?mode=ro",))
+        try:
+            yield
+        finally:
+            self._db.execute(f"DETACH {name}")
+
+    @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Let all that the block reads come from one commit, however many others follow meanwhile."""
         if self._db.in_transaction:

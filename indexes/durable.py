@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import time
 from collections import Counter
@@ -32,6 +33,9 @@ FAILPOINTS = (
     "join found",  # pairs were found that are not committed
     "compaction committed",  # the new segment is visible, the old files are still there
     "compaction swept",
+    "switch linked",  # a store's segments of another space have their names, and no row
+    "switch committed",  # they are the store's; what was there before is still on disk
+    "switch swept",
     "repair saved",  # the catalog has a backup
     "repair committed",  # what was damaged is out of the catalog, its files are still in place
     "repair linked",  # a damaged catalog and all segments have a second name in quarantine
@@ -111,6 +115,21 @@ def _put(target: Callable[[str], Path], fill: Callable[[HashingFile], object], s
     sync_folder(path.parent)
     reach("file durable")
     return name, hashing.size
+
+
+def link(file: Path, folder: Path, scratch: Path) -> None:
+    """Give a file, which is on disk, its name in another folder of the same filesystem too, durably; one that has the name stays.
+
+    Where the filesystem has no second names, it is a copy. Raises NoSpace.
+    """
+    try:
+        (folder / file.name).hardlink_to(file)
+    except FileExistsError:
+        pass
+    except OSError:
+        with file.open("rb") as content:
+            _put(lambda _: folder / file.name, lambda copy: shutil.copyfileobj(content, copy), scratch)
+    sync_folder(folder)
 
 
 def sync_file(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -17,19 +18,22 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from indexes import compact, damage, durable, segments
+from indexes import compact, damage, durable, segments, switch
 from indexes import plan as planning
 from indexes.catalog import Catalog, File, Image, Root, Space
 from indexes.compact import Compaction
 from indexes.damage import Finding, Repair
-from indexes.errors import BadVector, SpaceMismatch, StoreDamaged, StoreError
+from indexes.errors import BadVector, SpaceMismatch, StoreDamaged, StoreError, StoreVersion
 from indexes.join import Recall, Shelf
 from indexes.plan import Plan, Way
 from indexes.segments import Scored, Segment, Vectors, joined
 from indexes.vectors import Frontier, Ids, SegmentRow
 
 # What a store that was cut off while it was made, or that lost its catalog, may hold.
-OWN = {"segments", "tmp", "thumbs", "backup", "quarantine", "ingest.lock", "write.lock", "readers.lock", damage.NOTED, *damage.CATALOG}
+OWN = {
+    *("segments", "tmp", "thumbs", "backup", "quarantine", switch.NEXT),
+    *("ingest.lock", "write.lock", "readers.lock", damage.NOTED, *damage.CATALOG),
+}
 COMMIT_SECONDS, COMMIT_PAIRS = 5.0, 1 << 20  # of a join: what a kill loses at most
 
 
@@ -139,7 +143,8 @@ class Store:
         bound = self.space
         if bound is not None and bound != space:
             raise SpaceMismatch(
-                f"{self.folder} holds vectors of {bound}, asked for {space}; leave --model out, or name another folder with --store"
+                f"{self.folder} holds vectors of {bound}, asked for {space}; leave --model out, name another folder with --store, or"
+                " bring it to the other model with `neardup migrate`"
             )
 
     # --- what is there ---
@@ -167,8 +172,8 @@ class Store:
         if space is None:
             raise SpaceMismatch(f"{self.folder} is not bound to a model yet; bind() it before adding")
         known = self.catalog.image_ids([image.hash for image, _ in batch.images])
-        lost = self.catalog.unembedded() & set(known.values())
-        new = {image.hash: (image, row) for image, row in batch.images if known.get(image.hash, 0) in {0, *lost}}
+        whole = self.catalog.whole(known)
+        new = {image.hash: (image, row) for image, row in batch.images if image.hash not in whole}
         vectors, fresh = self._placed(list(new.values()), space.dim)
         row = None
         if fresh:
@@ -182,8 +187,8 @@ class Store:
             for (hash_, (image, _)), vector in zip(new.items(), vectors, strict=True):
                 if hash_ not in known:
                     self.catalog.put_image(next(ids), image, vector)
-                elif vector is not None:
-                    self.catalog.put_vector_of(known[hash_], vector)
+                else:
+                    self.catalog.put_features(known[hash_], image, vector)
             self.catalog.put_files(batch.files)
             self.catalog.remove_files(batch.moved)
 
@@ -253,6 +258,10 @@ class Store:
 
     def _sweep(self) -> None:
         """Remove temporary files, and segments that no catalog names, unless somebody who came before may still read them."""
+        begun = switch.begun(self.folder)
+        if begun and begun[0] == self.space:  # it took the place of this one's vectors already
+            self._note()
+            switch.drop(self.folder)
         named = {f"{row.blake3}{segments.SUFFIX}" for row in self.catalog.segments()}
         left = [file for file in (self.folder / "segments").iterdir() if file.suffix == segments.SUFFIX and file.name not in named]
         with self._presence.alone() as alone:
@@ -260,7 +269,47 @@ class Store:
                 file.unlink(missing_ok=True)
         with durable.lock(self.folder / "write.lock", 60.0):  # others write there with this lock held
             for file in (self.folder / "tmp").iterdir():
-                file.unlink(missing_ok=True)
+                if file.is_dir():
+                    shutil.rmtree(file)
+                else:
+                    file.unlink(missing_ok=True)
+
+    # --- another space ---
+
+    def successor(self, space: Space, model: str) -> Store:
+        """A store inside this one for vectors of another space, which succeed() lets take the place of this one's; what was begun goes on.
+
+        Call it with `exclusive` held, here and while the other is written to. Raises SpaceMismatch where one was begun for a third space.
+        """
+        again = f"begin anew with `neardup migrate --model {model} --restart`"
+        begun = switch.begun(self.folder)
+        if begun and begun[0] != space:
+            raise SpaceMismatch(f"{self.folder} is on its way to {begun[1]}; go on with `neardup migrate --model {begun[1]}`, or {again}")
+        try:
+            made = Store(self.folder / switch.NEXT, write=True)
+            try:
+                made.bind(space, model)
+                made.prepare()
+            except BaseException:
+                made.close()
+                raise
+        except (StoreDamaged, StoreVersion) as error:
+            raise type(error)(f"what was embedded for {model} cannot be used ({error}); {again}") from error
+        return made
+
+    def succeed(self) -> None:
+        """Let the space, vectors and pairs of the successor, which must be closed, take the place of this one's, all at once.
+
+        Files, roots and runs stay. Images that the successor does not have wait to be embedded again. Call it with `exclusive` held.
+        """
+        switch.take_over(self.folder, self.catalog)
+        self._mapped()
+        self._sweep()
+        durable.reach("switch swept")
+
+    def abandon(self) -> None:
+        """Drop the successor, with all that was embedded for it. Call it with `exclusive` held."""
+        switch.drop(self.folder)
 
     def compact(self, *, full: bool = False) -> Compaction:
         """Merge small segments, and drop vectors that no file needs any more, where that is due; with `full`, as far as it goes.
@@ -327,7 +376,8 @@ class Store:
 
     def _mapped(self) -> list[Segment]:
         """The segments of the newest commit, in the order of their ids; each is mapped once."""
-        space, rows = self.space, self.catalog.segments()
+        with self.catalog.snapshot():  # a migration changes both
+            space, rows = self.space, self.catalog.segments()
         if space:
             folder, held = self.folder / "segments", self._segments
             self._segments = {row.blake3: held.get(row.blake3) or Segment(folder, row, space.dim) for row in rows}
@@ -346,10 +396,10 @@ class Store:
 
         Exact over all segments. Images that no file holds any more are not among them. Ordered by query row, then best first, then by id.
         """
-        self._check_score(min_score)
-        asked = self._asked(queries)
         parts = []
         with self.catalog.snapshot():
+            self._check_score(min_score)
+            asked = self._asked(queries)
             for segment in self._mapped():
                 found = segments.within(asked, segment, min_score)
                 parts.append(Scored(found.left, segment.ids[found.right], found.score))
@@ -437,8 +487,8 @@ class Store:
 
         From the edges that are kept; what they do not cover is joined now, and not kept.
         """
-        self._check_score(min_score)
         with self.catalog.snapshot():
+            self._check_score(min_score)
             frontier, rows = self.catalog.frontier(), self.catalog.segments()
             parts = []
             if frontier and min_score >= frontier.floor:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         BadModel,
         BadOutput,
         BadRoot,
+        LeftBehind,
         MissingExtra,
         MissingKey,
         PipelineError,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         UnknownModel,
     )
     from pipeline.ingest import Coverage, IngestOptions, Progress, ingest_roots, resolve_roots
+    from pipeline.migrate import migrate_store
     from pipeline.query import Answer, Comparison, compare, find_groups, find_matches
     from pipeline.reading import Failure
 
@@ -31,6 +33,7 @@ _HOMES = {
         "BadModel",
         "BadOutput",
         "BadRoot",
+        "LeftBehind",
         "MissingExtra",
         "MissingKey",
         "PipelineError",
@@ -39,6 +42,7 @@ _HOMES = {
         "UnknownModel",
     ),
     "ingest": ("Coverage", "IngestOptions", "Progress", "ingest_roots", "resolve_roots"),
+    "migrate": ("migrate_store",),
     "reading": ("Failure",),
     "query": ("Answer", "Comparison", "compare", "find_groups", "find_matches"),
 }
@@ -55,6 +59,7 @@ __all__ = [
     "Failure",
     "Group",
     "IngestOptions",
+    "LeftBehind",
     "Match",
     "MissingExtra",
     "MissingKey",
@@ -70,6 +75,7 @@ __all__ = [
     "find_matches",
     "ingest_roots",
     "load",
+    "migrate_store",
     "resolve_roots",
 ]
 

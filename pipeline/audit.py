@@ -47,14 +47,15 @@ def _reembedded(store: Store, embedder: Embedder, decoders: Decoders, images: Se
     for image in [images[int(at)] for at in np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(int))]:
         stored = store.vectors([image]).get(image)
         for known in store.catalog.files_of([image]) if stored is not None else ():
-            decoded = decoders.decode(SourceFile(known.path, known.stat), embedder.view) if _untouched(known) else None
+            decoded = decoders.decode(SourceFile(known.path, known.stat), embedder.view) if untouched(known) else None
             if isinstance(decoded, Decoded):
                 again = embed(embedder, [decoded.view]).astype(np.float16)
                 yield Audited(known.path, float(cosines(again, np.asarray([stored]))[0]))
                 break
 
 
-def _untouched(known: Known) -> bool:
+def untouched(known: Known) -> bool:
+    """Whether a file is there and can be taken for what it was when it was read."""
     try:
         status = os.stat(known.path)  # noqa: PTH116 - a path that may be no UTF-8
     except OSError:

@@ -125,12 +125,19 @@ def _ingest_options(command: Callable[..., None]) -> Callable[..., None]:
             type=click.Choice(["exact", "buckets"]),
             help="How pairs are looked for.  [default: exact, but buckets where that would take minutes]",
         ),
+        click.option("--verbose", is_flag=True, help="Print how the work is divided."),
+    ):
+        command = option(command)
+    return _work_options(command)
+
+
+def _work_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
         click.option("--decoders", type=_COUNT, metavar="N", help="Processes that decode.  [default: one for each core]"),
         click.option("--readers", type=_COUNT, metavar="N", help="Files read at a time; more serve SSDs and network drives.  [default: 1]"),
         click.option("--threads", type=_COUNT, metavar="N", help="Threads of the model.  [default: one for each core]"),
         click.option("--batch", type=_COUNT, metavar="N", help="Pictures embedded at a time.  [default: as the model likes]"),
-        click.option("--verbose", is_flag=True, help="Print how the work is divided."),
-        click.option("--max-calls", type=_COUNT, metavar="N", help="Make so many paid requests at most, and go on with the next ingest."),
+        click.option("--max-calls", type=_COUNT, metavar="N", help="Make so many paid requests at most, and go on another time."),
         click.option("--yes", is_flag=True, help="Make as many paid requests as it takes; beyond 1,000 nothing is paid unasked."),
     ):
         command = option(command)
@@ -379,8 +386,8 @@ def _print_groups(
 
     if unfinished := unfinished_text(store):
         _tell(f"neardup: {unfinished}")
-    found = find_groups(store, threshold, under, against_all=against_all)
-    space = store.space
+    with store.catalog.snapshot():  # a migration may end meanwhile
+        space, found = store.space, find_groups(store, threshold, under, against_all=against_all)
     if as_json:
         least = threshold if threshold is not None or space is None else space.threshold
         _print_json(groups_json(found, space, least, coverage_json(store, under, coverage)))
@@ -564,6 +571,69 @@ def repair(data: bool, yes: bool, store: Path) -> None:
             _tell(f"neardup: {len(left) - SHOWN:,} others could not either")
     _tell(coverage_text(coverage))
     if coverage.troubled:
+        sys.exit(SKIPPED)
+
+
+@main.command()
+@click.option("--model", required=True, metavar="NAME", help="The new model: a name of `neardup models`, onnx:PATH or open_clip:ARCH@FILE.")
+@click.option("--leave-out", is_flag=True, help="Go on without photos that are away or cannot be read; an ingest embeds them when it can.")
+@click.option("--restart", is_flag=True, help="Drop what was embedded for a new model before.")
+@_work_options
+@_wait_option
+@_store_option
+@_json_option
+def migrate(
+    model: str,
+    leave_out: bool,
+    restart: bool,
+    store: Path,
+    as_json: bool,
+    wait_lock: float,
+    decoders: int | None,
+    readers: int | None,
+    threads: int | None,
+    batch: int | None,
+    max_calls: int | None,
+    yes: bool,
+) -> None:
+    """Embed all photos again with another model.
+
+    \b
+    neardup migrate --model onnx:sscd.onnx
+    neardup migrate --model onnx:sscd.onnx --leave-out     although a drive is away
+    neardup migrate --model neardup-0 --restart            stay with the store's model: drop what was begun
+
+    The store answers with its old model until everything is embedded, and changes to the new one in a moment. Stop it with Ctrl-C at any
+    moment; the same command goes on from there. Files, folders and runs stay as they are. Exit code 8: nothing was changed, because some
+    photos are away or cannot be read.
+    """
+    from indexes import Store
+    from pipeline.ingest import IngestOptions
+    from pipeline.migrate import migrate_store
+    from pipeline.report import SCHEMA_VERSION, migration_text
+    from pipeline.terminal import Stopped, watch
+
+    Store(store).close()  # a mistyped name leaves nothing behind
+    with Store(store, write=True) as opened:
+        before, cores = opened.space, os.cpu_count() or 1
+        if before is None:
+            raise click.UsageError(f"{store} has no photos yet, so there is nothing to migrate: neardup ingest FOLDER --model {model}")
+        embedder = _embedder(None, model, threads)
+        options = IngestOptions(batch, decoders=decoders or cores, readers=readers or 1, wait_lock=wait_lock, max_calls=max_calls, yes=yes)
+        try:
+            coverage = watch(migrate_store(opened, embedder, options, leave_out=leave_out, restart=restart))
+        except Stopped as stopped:
+            _tell("stopped; what was committed is kept, the same command goes on from there, and the store answers as before")
+            sys.exit(stopped.exit_code)
+        images, waiting = opened.catalog.counts().images, len(opened.catalog.unembedded())
+    if as_json:
+        done = {"model": embedder.name, "migrated": before != embedder.space, "images": images, "embedded": coverage.embedded}
+        _print_json({"schema_version": SCHEMA_VERSION, **done, "waiting": waiting})
+    elif before == embedder.space:
+        _tell(f"{store} has the model {embedder.name} already; nothing to do")
+    else:
+        _tell(migration_text(embedder.name, images, coverage.embedded, waiting))
+    if waiting:
         sys.exit(SKIPPED)
 
 

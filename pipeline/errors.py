@@ -8,7 +8,8 @@ PipelineError (1)
 ├── BadModel (1)           weights that are missing, unsafe, or not what they were
 ├── BadOutput (1)          a model that returned something cosine cannot compare
 ├── Unanswered (6)         a service that did not answer, or refused
-└── TooManyCalls (7)       more paid requests than were allowed
+├── TooManyCalls (7)       more paid requests than were allowed
+└── LeftBehind (8)         photos that another model would leave without a vector
 
 The number is the exit code of the command that met the error. Trouble with one photo is no error: it is a Failure, and the rest goes on.
 """
@@ -72,3 +73,9 @@ class TooManyCalls(PipelineError):
     """An ingest would make more paid requests than were allowed."""
 
     exit_code = 7
+
+
+class LeftBehind(PipelineError):
+    """Some photos could not be embedded by another model, and nobody agreed to go on without them."""
+
+    exit_code = 8

@@ -169,12 +169,12 @@ def _ingest(roots: Sequence[Root], store: Store, embedder: Embedder, options: In
 
     remembered = store.catalog.roots()
     losses = [find_loss(store, root, remembered, seen.known, seen.unreadable) for root in present]
-    writer = _Writer(store, embedder, options, coverage, seen, losses)
+    writer = Writer(store, embedder, options, coverage, seen, losses)
     if seen.todo:
         with Decoders(options.decoders, options.readers) as decoders:
             decoders.start()  # while the model loads
             store.bind(embedder.space, embedder.name)
-            yield Progress(0, len(seen.todo), coverage, calls=_affordable(embedder, len(seen.todo), options))
+            yield Progress(0, len(seen.todo), coverage, calls=affordable(embedder, len(seen.todo), options))
             try:
                 for done, result in enumerate(decoders.stream(seen.todo, embedder.view, writer.wanted, writer.batch), 1):
                     writer.take(result)
@@ -189,14 +189,14 @@ def _ingest(roots: Sequence[Root], store: Store, embedder: Embedder, options: In
     for root in roots:
         if root not in present:
             _settle_absent(store, root, remembered, options, coverage)
-    yield from _join(store, options, coverage)
+    yield from find_pairs(store, options, coverage)
     compaction = store.compact()
     if compaction.written or compaction.dropped:
         coverage.compaction = asdict(compaction)
     yield Progress(len(seen.todo), len(seen.todo), coverage)
 
 
-def _affordable(embedder: Embedder, files: int, options: IngestOptions) -> int:
+def affordable(embedder: Embedder, files: int, options: IngestOptions) -> int:
     """How many paid requests so many files take at most. Raises TooManyCalls when nobody agreed to that."""
     calls = embedder.calls(files)
     if calls > UNASKED and not options.yes and options.max_calls is None:
@@ -207,7 +207,8 @@ def _affordable(embedder: Embedder, files: int, options: IngestOptions) -> int:
     return calls
 
 
-def _join(store: Store, options: IngestOptions, coverage: Coverage) -> Iterator[Progress]:
+def find_pairs(store: Store, options: IngestOptions, coverage: Coverage) -> Iterator[Progress]:
+    """Find the pairs that new pictures make; notes in the coverage how."""
     for now in store.join(options.join):
         recall = {**asdict(now.recall), "at_least": round(now.recall.at_least, 5)} if now.recall else None
         coverage.join = {
@@ -283,7 +284,7 @@ def _settle_absent(store: Store, root: Root, remembered: Sequence[Root], options
         coverage.absent_roots.append(root.path)
 
 
-class _Writer:
+class Writer:
     """Gathers results, embeds pictures in batches, commits now and then, and counts files as they are committed."""
 
     def __init__(
@@ -292,11 +293,12 @@ class _Writer:
         embedder: Embedder,
         options: IngestOptions,
         coverage: Coverage,
-        seen: _Seen,
-        losses: Sequence[Loss],
+        seen: _Seen | None = None,
+        losses: Sequence[Loss] = (),
     ) -> None:
+        """Write to `store`; what a scan has `seen`, and the `losses` of its roots, tell changes and moves from new files."""
         self.moved: set[int] = set()  # files of `losses` whose content came under a new path
-        self._store, self._embedder, self._options, self._coverage, self._seen = store, embedder, options, coverage, seen
+        self._store, self._embedder, self._options, self._coverage, self._seen = store, embedder, options, coverage, seen or _Seen()
         self.batch = options.batch or embedder.batch
         self._asked = threading.Lock()
         self._claimed: set[bytes] = set()  # contents that a decode has been started for and that are not committed

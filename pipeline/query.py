@@ -67,12 +67,12 @@ def find_groups(store: Store, threshold: float | None = None, under: Sequence[st
     `threshold` is a cosine (>=), the space's own by default. Each member is at or above it to its keeper. Photos with the same pixels
     count as one picture; pictures without features are grouped with exact copies alone.
     """
-    space = store.space
-    if space is None:
-        return []
     under = [os.path.realpath(folder) for folder in under]
     scope = () if against_all else under
     with store.catalog.snapshot():
+        space = store.space
+        if space is None:
+            return []
         edges = store.pairs(space.threshold if threshold is None else threshold)
         picture_of = _pictures(store, edges)
         photos = _photos(store, list(picture_of), scope)
@@ -113,15 +113,13 @@ def find_matches(files: Iterable[str], store: Store, embedder: Embedder, thresho
     `threshold` is a cosine (>=), the space's own by default. A file whose content is known costs no decoding, and no model is loaded
     for it.
     """
-    space = store.space
-    if space is None:
+    if store.space is None:
         yield from (Answer(file) for file in files)
         return
-    least = space.threshold if threshold is None else threshold
     remaining = iter(files)
     with Decoders() as decoders:
         while some := list(islice(remaining, BATCH)):
-            yield from _answers(some, store, embedder, decoders, least)
+            yield from _answers(some, store, embedder, decoders, threshold)
 
 
 @dataclass
@@ -136,22 +134,26 @@ class _Asked:
     near: dict[int, float] = field(default_factory=dict)  # stored images with their scores
 
 
-def _answers(files: Sequence[str], store: Store, embedder: Embedder, decoders: Decoders, least: float) -> Iterator[Answer]:
+def _answers(files: Sequence[str], store: Store, embedder: Embedder, decoders: Decoders, threshold: float | None) -> Iterator[Answer]:
     with store.catalog.snapshot():
         found = [_identify(file, store, embedder, decoders) for file in files]
         asked = [one for one in found if isinstance(one, _Asked)]
-        vectors = store.vectors([one.stored for one in asked if one.stored is not None])
     fresh = [one for one in asked if one.stored is None and not one.image.featureless]
     if fresh:
         store.require(embedder.space)
         for one, row in zip(fresh, embed(embedder, [one.view for one in fresh if one.view is not None]), strict=True):
             one.vector = row
-    for one in asked:
-        if one.stored is not None:
-            one.vector = vectors.get(one.stored)
-    comparable = [one for one in asked if one.vector is not None]
     with store.catalog.snapshot():
-        if comparable:
+        space = store.space
+        if fresh:
+            store.require(embedder.space)  # a migration may have ended meanwhile
+        vectors = store.vectors([one.stored for one in asked if one.stored is not None])
+        for one in asked:
+            if one.stored is not None:
+                one.vector = vectors.get(one.stored)
+        comparable = [one for one in asked if one.vector is not None]
+        if comparable and space:
+            least = space.threshold if threshold is None else threshold
             hits = store.within(np.stack([one.vector for one in comparable if one.vector is not None]), least)
             for number, image, score in zip(hits.left.tolist(), hits.right.tolist(), hits.score.tolist(), strict=True):
                 comparable[number].near[image] = score

@@ -300,6 +300,12 @@ def compaction_text(done: Compaction) -> str:
     return f"{counted(done.before, 'segment')} before, {done.after:,} now; {dropped} dropped, {written} written"
 
 
+def migration_text(model: str, images: int, embedded: int, waiting: int) -> str:
+    """The closing line of a migration."""
+    left = f"; {counted(waiting, 'picture')} left out, which `neardup ingest` embeds when it finds them" if waiting else ""
+    return f"{counted(images, 'distinct image')} now with {model}: {counted(embedded, 'picture')} embedded in this run{left}"
+
+
 def unfinished_text(store: Store) -> str | None:
     """What an answer must be read with, when the last ingest did not finish."""
     last = store.catalog.last_run()

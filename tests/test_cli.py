@@ -276,7 +276,7 @@ def test_a_photo_that_gives_another_vector_now_is_named(run: Run, photos: Path, 
         assert known
         assert other
         vectors = store.catalog.vectors_of([known.image or 0, other.image or 0])
-        store.catalog.put_vector_of(known.image or 0, vectors[other.image or 0] or 0)
+        store.catalog.write("UPDATE images SET vector = ? WHERE id = ?", vectors[other.image or 0], known.image)
     code, out, _ = run("check", "--sample", "9")
     assert code == 4
     assert re.search(r"a\.jpg: embedded again, its cosine with the stored vector is 0\.9\d+\n", out)

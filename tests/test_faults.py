@@ -70,7 +70,7 @@ def assert_goes_on(folder: Path, held: Held) -> None:
 
 
 @pytest.mark.parametrize("time_", [1, 2, 3])
-@pytest.mark.parametrize("failpoint", [name for name in durable.FAILPOINTS if not name.startswith("repair")])
+@pytest.mark.parametrize("failpoint", [name for name in durable.FAILPOINTS if not name.startswith(("repair", "switch"))])
 def test_kill_at_every_failpoint(tmp_path: Path, whole: tuple[Path, Held], failpoint: str, time_: int) -> None:
     folder = tmp_path / "store"
     assert ran(nightly.killed_at, folder, f"{failpoint}:{time_}") == -signal.SIGKILL

@@ -36,10 +36,10 @@ from tests.conftest import saved, scene
 
 
 class Counting:
-    """The default embedder, counting what it embeds."""
+    """The default embedder, or another, counting what it embeds."""
 
-    def __init__(self) -> None:
-        self._real = load()
+    def __init__(self, model: str | None = None) -> None:
+        self._real = load(model) if model else load()
         self.name, self.space, self.view = self._real.name, self._real.space, self._real.view
         self.embedded, self.batch = 0, 32
 
@@ -54,8 +54,8 @@ class Counting:
 class Paid(Counting):
     """Takes a request for each picture, and stops answering after `patience` of them, in the middle of a batch."""
 
-    def __init__(self, patience: int) -> None:
-        super().__init__()
+    def __init__(self, patience: int, model: str | None = None) -> None:
+        super().__init__(model)
         self.patience, self.answered = patience, Counter[bytes]()
 
     def calls(self, pictures: int) -> int:

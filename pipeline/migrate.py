@@ -1,0 +1,101 @@
+"""A store's photos embedded again by another model, beside the vectors that answer meanwhile, whose place the new ones take at the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator, Mapping
+
+from indexes import Store
+from pipeline.audit import untouched
+from pipeline.decoders import Decoders
+from pipeline.embedder import Embedder
+from pipeline.errors import LeftBehind
+from pipeline.ingest import Coverage, IngestOptions, Progress, Writer, affordable, find_pairs
+from pipeline.reading import Failure, Recognised
+from pipeline.scan import SourceFile
+
+BLOCK = 10_000  # images that are looked at together
+
+
+def migrate_store(
+    store: Store, embedder: Embedder, options: IngestOptions | None = None, *, leave_out: bool = False, restart: bool = False
+) -> Generator[Progress]:
+    """Bring a store to the space of another embedder. Safe to stop at any yield and to run again; nothing where it is there already.
+
+    Everybody may read the store meanwhile, and is answered with the old vectors until all new ones, and their pairs, take their place in
+    one commit. With `restart`, what was embedded for another model before is dropped first. With `leave_out`, pictures that no file shows
+    now wait until an ingest embeds them; otherwise raises LeftBehind. Raises StoreLocked beside an ingest, and SpaceMismatch where a
+    migration to a third space was begun. Close the iterator before the store when stopping early.
+    """
+    options, coverage, space = options or IngestOptions(), Coverage(), embedder.space
+    with store.exclusive(options.wait_lock):
+        store.prepare()
+        if restart:
+            store.abandon()
+        if store.space == space:
+            store.bind(space, embedder.name)  # perhaps by another name
+            return
+        with store.successor(space, embedder.name) as new:
+            yield from _embed(store, new, embedder, options, coverage)
+            if not leave_out and (left := _lacking(store, new)):
+                path = next(store.catalog.files_of(left.values())).path
+                raise LeftBehind(
+                    f"{len(left):,} of {store.catalog.counts().images:,} pictures could not be embedded, as that of {ascii(path)}: their"
+                    " files are away, changed, or cannot be read; the store is as it was. Connect their drive, run `neardup ingest`,"
+                    " and then this command again, which goes on; or say --leave-out: they wait until an ingest finds them"
+                )
+            yield from find_pairs(new, options, coverage)
+            new.compact()
+        store.succeed()
+    yield Progress(1, 1, coverage)
+
+
+def _embed(store: Store, new: Store, embedder: Embedder, options: IngestOptions, coverage: Coverage) -> Iterator[Progress]:
+    """Embed each picture that `new` lacks by the first of its files that shows it."""
+    lacking, tried = _lacking(store, new), set[str]()
+    todo = _untried(store, lacking, tried)
+    if not todo:
+        return
+    writer = Writer(new, embedder, options, coverage)
+
+    def wanted(hash_: bytes) -> bool:  # of a file that was changed behind its times, the content is none of the store's
+        return hash_ in lacking and writer.wanted(hash_)
+
+    with Decoders(options.decoders, options.readers) as decoders:
+        decoders.start()  # while the model loads
+        done, total = 0, len(todo)
+        yield Progress(done, total, coverage, calls=affordable(embedder, total, options))
+        while todo:
+            try:
+                for result in decoders.stream(todo, embedder.view, wanted, writer.batch):
+                    if not isinstance(result, Recognised):
+                        writer.take(result)
+                    done += 1
+                    yield Progress(done, total, coverage, result if isinstance(result, Failure) else None)
+            except BaseException:
+                writer.stop()
+                raise
+            writer.flush()
+            todo = _untried(store, _lacking(store, new), tried)
+            total += len(todo)
+
+
+def _lacking(store: Store, new: Store) -> dict[bytes, int]:
+    """Contents that some file held when it was last looked at, and that `new` does not have, with the ids of their images."""
+    lacking: dict[bytes, int] = {}
+    live = store.catalog.live()
+    for start in range(0, len(live), BLOCK):
+        some = {image.hash: id_ for id_, image in store.catalog.images(live[start : start + BLOCK])}
+        had = new.has(list(some))
+        lacking |= {hash_: id_ for hash_, id_ in some.items() if hash_ not in had}
+    return lacking
+
+
+def _untried(store: Store, lacking: Mapping[bytes, int], tried: set[str]) -> list[SourceFile]:
+    """The first file of each image that is as it was when it was read, and was not `tried` yet; in the order of their folders."""
+    found: dict[int, SourceFile] = {}
+    for known in store.catalog.files_of(lacking.values()):
+        if known.image is not None and known.image not in found and known.path not in tried and untouched(known):
+            found[known.image] = SourceFile(known.path, known.stat)
+            tried.add(known.path)
+    return sorted(found.values(), key=lambda source: os.fsencode(source.path))

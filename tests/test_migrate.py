@@ -1,0 +1,382 @@
+"""A store is brought to another model: all of it at once, whatever comes between, and then it is as if it had always had that model."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from indexes import SpaceMismatch, Store, check
+from pipeline import (
+    IngestOptions,
+    LeftBehind,
+    TooManyCalls,
+    Unanswered,
+    find_groups,
+    find_matches,
+    ingest_roots,
+    load,
+    migrate_store,
+    resolve_roots,
+)
+from pipeline.embedder import Embedder
+from tests import test_onnx
+from tests.conftest import saved, scene
+from tests.test_ingest import Counting, Paid, ingested
+
+Run = Callable[..., tuple[int, str, str]]
+Contents = tuple[str | None, list[Any], list[tuple[frozenset[bytes], float]]]
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> str:
+    return f"onnx:{test_onnx.written(tmp_path / 'models', test_onnx.model())}"
+
+
+@pytest.fixture
+def library(tmp_path: Path, photos: Path) -> Path:
+    """A store of photos of many kinds, with vectors of neardup-0 whose photos are gone."""
+    for number in range(12):
+        saved(photos / "more" / f"{number}.jpg", scene(number + 10))
+    saved(photos / "blank.png", scene(1).resize((1, 1)).resize((50, 50)))
+    (photos / "broken.jpg").write_bytes((photos / "b.jpg").read_bytes()[:2000])
+    with Store(tmp_path / "library", write=True) as store:
+        ingested(store, photos)
+        (photos / "more" / "3.jpg").unlink()
+        ingested(store)
+    return tmp_path / "library"
+
+
+def fresh(folder: Path, roots: Path, model: str) -> Contents:
+    with Store(folder, write=True) as store:
+        for _ in ingest_roots(resolve_roots(store, [str(roots)]).found, store, load(model)):
+            pass
+        return contents(store)
+
+
+def contents(store: Store) -> Contents:
+    """The model, the groups, and the pairs with their scores, by content."""
+    with store.catalog.snapshot():
+        hashes = {id_: image.hash for id_, image in store.catalog.images(store.catalog.live())}
+        space, pairs = store.space, store.pairs(-1.0 if store.space is None else store.space.floor)
+        images: dict[int, list[int]] = {}
+        for image, vector in store.catalog.images_of([*pairs.left.tolist(), *pairs.right.tolist()]):
+            images.setdefault(vector, []).append(image)
+        named = [
+            (frozenset(hashes[image] for end in (left, right) for image in images[end]), round(score, 9))
+            for left, right, score in zip(pairs.left.tolist(), pairs.right.tolist(), pairs.score.tolist(), strict=True)
+        ]
+        groups = find_groups(store)
+    return str(space), groups, sorted(named, key=lambda pair: (sorted(pair[0]), pair[1]))
+
+
+def held(folder: Path) -> Contents:
+    with Store(folder) as store:
+        return contents(store)
+
+
+def kept(folder: Path) -> list[Any]:
+    """What a migration leaves as it is."""
+    with Store(folder) as store:
+        tables = [store.catalog.rows(f"SELECT * FROM {table}") for table in ("files", "failures", "roots", "runs")]
+        return [
+            *tables,
+            store.catalog.rows("SELECT id, hash, width, height, format, size FROM images WHERE id IN (SELECT image FROM files)"),
+        ]
+
+
+def migrated(store: Store, embedder: Embedder, **given: Any) -> int:
+    """How many pictures it took."""
+    embedded = 0
+    for progress in migrate_store(store, embedder, **given):
+        embedded = progress.coverage.embedded
+    return embedded
+
+
+def assert_clean(folder: Path) -> None:
+    assert check(folder, data=True) == []
+    assert not (folder / "next").exists()
+    assert not list((folder / "tmp").iterdir())
+    with Store(folder) as store:
+        assert {row.blake3 for row in store.catalog.segments()} == {file.stem for file in (folder / "segments").iterdir()}
+
+
+def test_it_is_as_if_the_store_had_always_had_the_model(library: Path, photos: Path, tmp_path: Path, small: str) -> None:
+    before = kept(library)
+    expected = fresh(tmp_path / "fresh", photos, small)
+    assert expected[1] != held(library)[1]
+    with Store(library, write=True) as store:
+        assert migrated(store, load(small)) == 16
+        assert contents(store) == expected
+        assert store.model == small
+    assert_clean(library)
+    assert kept(library) == before
+    assert json.loads((library / "store.json").read_bytes().splitlines()[0])["model"] == small
+    saved(photos / "new.jpg", scene(99))
+    with Store(library, write=True) as store:
+        coverage = ingested(store, embedder=Counting(small))
+        assert (coverage.new, coverage.embedded) == (1, 1)
+        assert contents(store) == fresh(tmp_path / "fresh", photos, small)
+        assert migrated(store, load()) == 17  # and back
+        assert contents(store) == fresh(tmp_path / "back", photos, "neardup-0")
+    assert_clean(library)
+
+
+def test_an_ingest_after_it_embeds_nothing_and_queries_are_answered(run: Run, photos: Path, small: str, tmp_path: Path) -> None:
+    run("ingest", photos)
+    code, out, err = run("migrate", "--model", small, "--json")
+    assert (code, json.loads(out)) == (
+        0,
+        {"schema_version": 1, "model": small, "migrated": True, "images": 5, "embedded": 5, "waiting": 0},
+    )
+    assert "0 pictures embedded" in run("ingest")[2]
+    assert small in run("status")[1]
+    assert run("query", photos / "a small.jpg")[1].startswith(f"{photos / 'a small.jpg'}: in the library, ")
+    outside = saved(tmp_path / "outside.jpg", scene(1, (500, 375)))
+    assert "a.png" in run("query", outside)[1]
+    code, _, err = run("migrate", "--model", small)
+    assert code == 0
+    assert "already" in err
+    code, _, err = run("migrate", "--model", "neardup-0", "--threads", "1", "--batch", "2", "--decoders", "1", "--readers", "2")
+    assert code == 0
+    assert "5 distinct images now with neardup-0: 5 pictures embedded" in err
+
+
+def test_a_store_that_holds_nothing(run: Run, tmp_path: Path) -> None:
+    assert run("migrate", "--model", "neardup-0")[0] == 10
+    assert not (tmp_path / "library").exists()
+    (tmp_path / "empty").mkdir()
+    with Store(tmp_path / "library", write=True):
+        pass
+    code, _, err = run("migrate", "--model", "neardup-0")
+    assert code == 2
+    assert "ingest FOLDER --model neardup-0" in err
+    run("ingest", tmp_path / "empty")
+    assert run("migrate", "--model", "google:x")[0] == 2
+
+
+def test_a_store_without_any_photo_left(library: Path, photos: Path, small: str) -> None:
+    shutil.rmtree(photos)
+    photos.mkdir()
+    with Store(library, write=True) as store:
+        ingested(store, options=IngestOptions(accept_missing=True))
+        assert migrated(store, load(small)) == 0
+        assert store.model == small
+        assert store.catalog.segments() == []
+    assert_clean(library)
+
+
+@pytest.mark.parametrize("stop", [1, 5, 14])
+def test_stopped_anywhere_it_goes_on_and_an_ingest_may_come_between(
+    library: Path, photos: Path, tmp_path: Path, small: str, stop: int
+) -> None:
+    before = held(library)
+    with Store(library, write=True) as store:
+        with closing(migrate_store(store, load(small), IngestOptions(batch=2, commit_images=1))) as run:
+            next(progress for progress in run if progress.done == stop)
+        assert contents(store) == before
+        assert check(library, data=True) == []
+        saved(photos / "between.jpg", scene(77))
+        (photos / "more" / "4.jpg").unlink()
+        assert ingested(store).embedded == 1
+        assert (library / "next").is_dir()
+        counting = Counting(small)
+        assert migrated(store, counting) == counting.embedded <= 16 - stop // 2 * 2 + 2
+        assert contents(store) == fresh(tmp_path / "fresh", photos, small)
+    assert_clean(library)
+
+
+def test_one_that_was_begun_for_another_model(library: Path, small: str, run: Run, tmp_path: Path) -> None:
+    other = f"onnx:{test_onnx.written(tmp_path / 'other', test_onnx.model('NCHW'), layout='NCHW')}"
+    with Store(library, write=True) as store, closing(migrate_store(store, load(small), IngestOptions(batch=1, commit_images=1))) as begun:
+        next(progress for progress in begun if progress.done == 5)
+    with Store(library, write=True) as store, pytest.raises(SpaceMismatch, match="--restart"):
+        migrated(store, load(other))
+    assert run("migrate", "--model", other)[0] == 2
+    code, _, err = run("migrate", "--model", "neardup-0", "--restart")
+    assert code == 0
+    assert "already" in err
+    assert not (library / "next").exists()
+    with Store(library, write=True) as store, closing(migrate_store(store, load(small))) as begun:
+        next(progress for progress in begun if progress.done == 5)
+    assert run("migrate", "--model", other, "--restart")[0] == 0
+    assert_clean(library)
+
+
+def test_photos_that_are_away_are_waited_for_or_left_out(library: Path, photos: Path, tmp_path: Path, small: str, run: Run) -> None:
+    before = held(library)
+    shutil.move(photos / "more", tmp_path / "away")
+    saved(photos / "c.webp", scene(60))  # not what the store knows
+    shutil.move(photos / "blank.png", tmp_path / "blank.png")
+    with Store(library, write=True) as store, pytest.raises(LeftBehind, match="13 of 17 pictures"):
+        migrated(store, load(small))
+    assert held(library) == before
+    code, _, err = run("migrate", "--model", small)
+    assert code == 8
+    assert "--leave-out" in err
+    code, out, _ = run("migrate", "--model", small, "--leave-out", "--json")
+    assert (code, json.loads(out)["waiting"]) == (3, 13)
+    assert [finding.what.split()[0] for finding in check(library, data=True)] == ["13"]
+    with Store(library) as store:
+        assert store.catalog.counts().images == 17
+    shutil.move(tmp_path / "away", photos / "more")
+    shutil.move(tmp_path / "blank.png", photos / "blank.png")
+    with Store(library, write=True) as store:
+        assert ingested(store, embedder=Counting(small)).embedded == 12
+        assert store.catalog.unembedded() == set()
+        assert contents(store) == fresh(tmp_path / "fresh", photos, small)
+    assert_clean(library)
+
+
+def test_another_copy_stands_for_one_that_was_changed(library: Path, photos: Path, small: str) -> None:
+    status = (photos / "a.png").stat()
+    os.utime(photos / "a.png", ns=(status.st_atime_ns, 1))  # changed, for all that can be told
+    with Store(library, write=True) as store:
+        assert migrated(store, load(small)) == 16
+
+
+def test_a_file_that_was_changed_behind_its_times_does_not_count(
+    library: Path, photos: Path, small: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(photos / "b.jpg", scene(61))
+    saved(photos / "a.png", scene(62))
+    monkeypatch.setattr("pipeline.migrate.untouched", lambda known: True)
+    with Store(library, write=True) as store:
+        with pytest.raises(LeftBehind, match="1 of 17 pictures"):
+            migrated(store, load(small))
+        migrated(store, load(small), leave_out=True)
+        assert len(store.catalog.unembedded()) == 1
+
+
+def test_a_model_that_is_paid_for_is_asked_once_for_each_picture(library: Path, small: str, photos: Path) -> None:
+    with Store(library, write=True) as store:
+        paid = Paid(7, small)
+        with pytest.raises(Unanswered):
+            migrated(store, paid, options=IngestOptions(batch=4))
+        with pytest.raises(TooManyCalls):
+            migrated(store, paid, options=IngestOptions(batch=4, max_calls=3))
+        paid.patience = 100
+        migrated(store, paid, options=IngestOptions(batch=4))
+        assert set(paid.answered.values()) == {1}
+        assert paid.answered.total() == 16
+
+
+def run_alone(library: Path, model: str, **environment: str) -> subprocess.Popen[bytes]:
+    words = [
+        sys.executable,
+        "-m",
+        "pipeline.cli",
+        "migrate",
+        "--model",
+        model,
+        "--store",
+        os.fspath(library),
+        "--batch",
+        "2",
+        "--decoders",
+        "1",
+    ]
+    return subprocess.Popen(words, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def assert_old_or_new(library: Path, old: Contents, new: Contents, model: str) -> None:
+    assert check(library, data=True) == []
+    assert held(library) in (old, new)
+    with Store(library, write=True) as store:
+        migrated(store, load(model))
+        assert contents(store) == new
+        store.prepare()
+    assert_clean(library)
+
+
+@pytest.mark.parametrize(
+    ("failpoint", "done"),
+    [
+        ("join found:1", False),
+        ("switch linked", False),
+        ("switch committed", True),
+        ("switch swept", True),
+        *((f"commit {moment}:{number}", None) for moment in ("begun", "filled", "done", "sealed") for number in (1, 2, 3, 4)),
+    ],
+)
+def test_killed_at_a_failpoint(library: Path, photos: Path, tmp_path: Path, small: str, failpoint: str, done: bool | None) -> None:
+    old, new = held(library), fresh(tmp_path / "fresh", photos, small)
+    assert run_alone(library, small, NEARDUP_FAILPOINT=failpoint).wait() == -signal.SIGKILL
+    if done is not None:
+        assert held(library) == (new if done else old)
+    assert_old_or_new(library, old, new, small)
+
+
+def test_an_ingest_sweeps_what_a_killed_switch_left(library: Path, photos: Path, small: str) -> None:
+    assert run_alone(library, small, NEARDUP_FAILPOINT="switch committed").wait() == -signal.SIGKILL
+    assert (library / "next").is_dir()
+    with Store(library, write=True) as store:
+        assert ingested(store, embedder=Counting(small)).embedded == 0
+    assert_clean(library)
+    assert json.loads((library / "store.json").read_bytes().splitlines()[0])["model"] == small
+
+
+def test_killed_at_random_moments(library: Path, photos: Path, tmp_path: Path, small: str) -> None:
+    old, new = held(library), fresh(tmp_path / "fresh", photos, small)
+    shutil.copytree(library, tmp_path / "undisturbed")
+    began = time.monotonic()
+    assert run_alone(tmp_path / "undisturbed", small).wait() == 0
+    length, rng, killed = time.monotonic() - began, random.Random(0), 0
+    for number in range(12):
+        folder = tmp_path / str(number)
+        shutil.copytree(library, folder)
+        process = run_alone(folder, small)
+        time.sleep(rng.uniform(0.3, 1.0) * length)
+        process.kill()
+        killed += process.wait() == -signal.SIGKILL
+        assert_old_or_new(folder, old, new, small)
+        shutil.rmtree(folder)
+    assert killed > 3
+
+
+def test_without_hard_links_segments_are_copied(library: Path, small: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: Path, target: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refused)
+    with Store(library, write=True) as store:
+        assert migrated(store, load(small)) == 16
+    assert_clean(library)
+
+
+def test_a_query_never_compares_vectors_of_two_models(library: Path, photos: Path, tmp_path: Path, small: str) -> None:
+    class Slow(Counting):
+        def encode(self, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+            with Store(library, write=True) as writer:
+                migrated(writer, load(small))
+            return super().encode(views)
+
+    outside = saved(tmp_path / "outside.jpg", scene(1, (500, 375)))
+    with Store(library) as store, pytest.raises(SpaceMismatch):
+        list(find_matches([str(outside), str(photos / "a.png")], store, Slow()))
+
+
+def test_who_reads_meanwhile_is_answered_by_one_model(library: Path, photos: Path, tmp_path: Path, small: str) -> None:
+    old, new = held(library), fresh(tmp_path / "fresh", photos, small)
+    process = run_alone(library, small)
+    seen = []
+    with Store(library) as store:
+        while process.poll() is None:
+            seen.append(contents(store))
+            assert seen[-1] in (old, new)
+        assert contents(store) == new
+    assert old in seen
+    assert process.returncode == 0
