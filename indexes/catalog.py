@@ -238,8 +238,8 @@ class Catalog(Vectors):
 
     def put_features(self, id_: int, image: Image, vector: int | None) -> None:
         """Give an image that was embedded again its vector, and what else depends on how the model is shown it."""
-        sql = "UPDATE images SET pixels = ?, featureless = ?, vector = ? WHERE id = ?"
-        self.write(sql, image.pixels, image.featureless, vector, id_)
+        sql = "UPDATE images SET pixels = ?, featureless = ?, notes = ?, vector = ? WHERE id = ?"
+        self.write(sql, image.pixels, image.featureless, " ".join(image.notes), vector, id_)
 
     def take_over(self, other: str) -> None:
         """Put the space, vectors and pairs of a catalog that is `beside`, under the name `other`, in the place of one's own.
@@ -254,7 +254,7 @@ class Catalog(Vectors):
         for table in ("space", "vectors", "edges", "frontier"):
             self.write(f"INSERT INTO {table} SELECT * FROM {other}.{table}")
         self.write(
-            "UPDATE images SET pixels = new.pixels, featureless = new.featureless, vector = new.vector"
+            "UPDATE images SET pixels = new.pixels, featureless = new.featureless, notes = new.notes, vector = new.vector"
             f" FROM {other}.images AS new WHERE new.hash = images.hash"
         )
         self.write("DELETE FROM images WHERE vector IS NULL AND NOT EXISTS (SELECT 1 FROM files WHERE image = images.id)")
