@@ -5,7 +5,7 @@
 
 Each way gets the same decoded PICTURES, one at a time on each core as the embedder does it unless its name says otherwise, in turn,
 medians of --repeat rounds; the drift is the difference of the cosine of each pair of PICTURES. int8 is onnxruntime's static quantisation,
-calibrated on pictures of another folder. A smaller input is the same network on smaller pictures. What is not installed is left out.
+calibrated on pictures of another folder. What is not installed is left out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -115,11 +114,14 @@ def quantised(scratch: Path, calibration: NDArray[np.uint8], *, each_channel: bo
     return done
 
 
-def by_openvino(hint: str) -> Run:
-    """OpenVINO, with its own streams, in f32 or in bf16 where the CPU has that."""
+def by_openvino(hint: str, precision: str) -> Run:
+    """OpenVINO, with its own streams; "dynamic" is bf16 where the CPU has that."""
     import openvino
 
-    compiled = openvino.Core().compile_model(str(MODEL), "CPU", {"PERFORMANCE_HINT": hint, "INFERENCE_NUM_THREADS": CORES})
+    wanted = {"PERFORMANCE_HINT": hint, "INFERENCE_NUM_THREADS": CORES}
+    if precision != "dynamic":
+        wanted["INFERENCE_PRECISION_HINT"] = precision
+    compiled = openvino.Core().compile_model(str(MODEL), "CPU", wanted)
 
     def run(pictures: NDArray[np.uint8]) -> Rows:
         queue, rows = openvino.AsyncInferQueue(compiled, CORES), [np.empty(0, np.float32)] * len(pictures)
@@ -162,8 +164,9 @@ def main() -> None:
         weights = quantised(scratch, calibration[:50], each_channel=True, method=CalibrationMethod.Percentile)
         ways["int8, a scale for each channel, extremes cut off"] = by_onnxruntime(weights), whole
         if find_spec("openvino"):
-            ways["OpenVINO, throughput"] = by_openvino("THROUGHPUT"), whole
-            ways["OpenVINO, latency"] = by_openvino("LATENCY"), whole
+            for hint in ("THROUGHPUT", "LATENCY"):
+                for precision in ("dynamic", "f32"):
+                    ways[f"OpenVINO, {hint.lower()}, {precision}"] = by_openvino(hint, precision), whole
         else:
             print("openvino is not installed\n")
         taken: dict[str, list[float]] = {way: [] for way in ways}
@@ -182,15 +185,6 @@ def main() -> None:
         drift = np.abs(scores(found[way]) - right)
         rate = median(rates)
         print(f"| {way} | {rate:.0f} | {rate / base:.2f} | {drift.mean():.1e} | {np.quantile(drift, 0.99):.1e} | {drift.max():.1e} |")
-    print()
-    for size in (160, 176):
-        smaller = views(given.pictures, replace(view, size=size), given.most)
-        loaded = onnxruntime.InferenceSession(MODEL).get_inputs()[0].shape
-        if size not in loaded and view.size in loaded:
-            print(f"{size} px: the network is made for {view.size} px")
-            continue
-        drift = np.abs(scores(by_onnxruntime(MODEL)(smaller)) - right)
-        print(f"{size} px: mean drift {drift.mean():.1e}, greatest {drift.max():.1e}")
 
 
 if __name__ == "__main__":
