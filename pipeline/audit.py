@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from indexes import Known, Stat, Store, cosines
+from indexes import Known, Store, cosines
 from pipeline.decode import Decoded
 from pipeline.decoders import Decoders
 from pipeline.embedder import Embedder, embed
 from pipeline.errors import TooManyCalls
-from pipeline.scan import SourceFile
+from pipeline.scan import SourceFile, stat_of
 
 SAME = 0.999  # float16 and the batch that a picture was in move its vector by less than this (measured: .9999)
 
@@ -60,4 +60,4 @@ def untouched(known: Known) -> bool:
         status = os.stat(known.path)  # noqa: PTH116 - a path that may be no UTF-8
     except OSError:
         return False
-    return Stat(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev).unchanged(known.stat)
+    return stat_of(status).unchanged(known.stat)

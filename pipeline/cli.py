@@ -134,7 +134,9 @@ def _ingest_options(command: Callable[..., None]) -> Callable[..., None]:
 def _work_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--decoders", type=_COUNT, metavar="N", help="Processes that decode.  [default: one for each core]"),
-        click.option("--readers", type=_COUNT, metavar="N", help="Files read at a time; more serve SSDs and network drives.  [default: 1]"),
+        click.option(
+            "--readers", type=_COUNT, default=1, metavar="N", help="Files read at a time; more serve SSDs and network drives.  [default: 1]"
+        ),
         click.option("--threads", type=_COUNT, metavar="N", help="Threads of the model.  [default: one for each core]"),
         click.option("--batch", type=_COUNT, metavar="N", help="Pictures embedded at a time.  [default: as the model likes]"),
         click.option("--max-calls", type=_COUNT, metavar="N", help="Make so many paid requests at most, and go on another time."),
@@ -200,7 +202,7 @@ def _ingest(
     wait_lock: float,
     join: str | None = None,
     decoders: int | None = None,
-    readers: int | None = None,
+    readers: int = 1,
     threads: int | None = None,
     batch: int | None = None,
     verbose: bool = False,
@@ -215,11 +217,10 @@ def _ingest(
     roots = resolve_roots(store, paths, excludes or None, hidden)
     named = {os.path.realpath(path) for path in paths}
     forget = frozenset(named) if accept_missing else frozenset[str]()
-    cores = os.cpu_count() or 1
     options = IngestOptions(
         batch=batch,
-        decoders=decoders or cores,
-        readers=readers or 1,
+        decoders=decoders,
+        readers=readers,
         accept_missing=accept_missing,
         forget=forget,
         wait_lock=wait_lock,
@@ -229,7 +230,8 @@ def _ingest(
     )
     embedder = _embedder(store, model, threads)
     if verbose:
-        work = f"{options.decoders} processes decode, {options.readers} files are read at a time"
+        cores = os.cpu_count() or 1
+        work = f"{decoders or cores} processes decode, {readers} files are read at a time"
         _tell(f"{embedder.name}: {threads or cores} threads, batches of {batch or embedder.batch}; {work}")
     try:
         coverage = watch(ingest_roots(roots.found, store, embedder, options))
@@ -590,7 +592,7 @@ def migrate(
     as_json: bool,
     wait_lock: float,
     decoders: int | None,
-    readers: int | None,
+    readers: int,
     threads: int | None,
     batch: int | None,
     max_calls: int | None,
@@ -615,11 +617,11 @@ def migrate(
 
     Store(store).close()  # a mistyped name leaves nothing behind
     with Store(store, write=True) as opened:
-        before, cores = opened.space, os.cpu_count() or 1
+        before = opened.space
         if before is None:
             raise click.UsageError(f"{store} has no photos yet, so there is nothing to migrate: neardup ingest FOLDER --model {model}")
         embedder = _embedder(None, model, threads)
-        options = IngestOptions(batch, decoders=decoders or cores, readers=readers or 1, wait_lock=wait_lock, max_calls=max_calls, yes=yes)
+        options = IngestOptions(batch, decoders=decoders, readers=readers, wait_lock=wait_lock, max_calls=max_calls, yes=yes)
         try:
             coverage = watch(migrate_store(opened, embedder, options, leave_out=leave_out, restart=restart))
         except Stopped as stopped:

@@ -100,7 +100,7 @@ def _unwrapped(data: bytes, digest: bytes, view: View, raw: bool, turn: Abstract
 
     def room(width: int, height: int) -> AbstractContextManager[object]:
         if width * height > MAX_PIXELS:
-            raise Refused("too many pixels", f"{width} x {height}; the limit is {MAX_PIXELS // 1_000_000} megapixels")
+            raise _too_many(width, height)
         return turn if width * height > HEAVY_PIXELS else nullcontext()
 
     inside = from_raw(data, room) if raw else from_jxl(data, room)
@@ -277,10 +277,14 @@ def _is_heavy(picture: Pillow.Image, full: int, scale: int) -> bool:
     pixels = picture.width * picture.height // scale**2
     progressive = bool(picture.info.get("progressive") or picture.info.get("progression"))
     if pixels > MAX_PIXELS:
-        raise Refused("too many pixels", f"{picture.width} x {picture.height}; the limit is {MAX_PIXELS // 1_000_000} megapixels")
+        raise _too_many(picture.width, picture.height)
     if progressive and full > MAX_PROGRESSIVE:
         raise Refused("too many pixels", f"a progressive JPEG of {full:,} pixels; the limit is {MAX_PROGRESSIVE // 1_000_000} megapixels")
     return max(pixels, full if progressive else 0) > HEAVY_PIXELS
+
+
+def _too_many(width: int, height: int) -> Refused:
+    return Refused("too many pixels", f"{width} x {height}; the limit is {MAX_PIXELS // 1_000_000} megapixels")
 
 
 def _orientation(picture: Pillow.Image, otherwise: int) -> int:

@@ -51,10 +51,11 @@ class Decoders:
 
     def __init__(self, count: int | None = None, readers: int = 1, seconds: float = SECONDS, memory: int = MEMORY) -> None:
         """Nothing is started yet."""
-        self._threads = (count or os.cpu_count() or 1) + readers
+        count = count or os.cpu_count() or 1
+        self._threads = count + readers
         self._reading = Semaphore(readers)
         self._turn = _open_memory()
-        self._all = [_Process(self._turn, seconds, memory, count or os.cpu_count() or 1) for _ in range(count or os.cpu_count() or 1)]
+        self._all = [_Process(self._turn, seconds, memory, count) for _ in range(count)]
         self._idle: SimpleQueue[_Process] = SimpleQueue()
         for process in self._all:
             self._idle.put(process)

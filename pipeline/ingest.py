@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes import Batch, File, Plan, Root, Stat, Store, Way
+from indexes import Batch, File, Plan, Root, Store, Way
 from pipeline.decode import Decoded
 from pipeline.decoders import Decoders
 from pipeline.embedder import Embedder, embed
 from pipeline.errors import BadRoot, TooManyCalls, Unanswered
 from pipeline.missing import Loss, find_loss, held_by, is_below
 from pipeline.reading import RETRIED, SKIPPED, Failure, Recognised
-from pipeline.scan import Passed, SourceFile, scan
+from pipeline.scan import NOTHING, Passed, SourceFile, scan
 
-NOTHING = Stat(0, 0, 0, 0, 0)  # of what could not be looked at
 UNASKED = 1000  # paid requests that are made without a word from the person who pays
 
 
@@ -33,7 +32,7 @@ class IngestOptions:
     batch: int | None = None  # pictures embedded together; the embedder knows best
     commit_images: int = 1024  # a crash loses at most this many embeddings ...
     commit_seconds: float = 20.0  # ... or this much time
-    decoders: int = field(default_factory=lambda: os.cpu_count() or 1)  # processes that decode
+    decoders: int | None = None  # processes that decode, one for each core by default
     readers: int = 1  # files read at a time: more make a single disk seek, and serve SSDs and network drives
     accept_missing: bool = False  # vanished files of a root that is there are deleted ones, however many
     forget: frozenset[str] = frozenset()  # real paths of roots that are gone for good

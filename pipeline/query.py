@@ -12,13 +12,13 @@ from itertools import combinations, islice
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes import Image, Known, Scored, Stat, Store, cosines
+from indexes import Image, Known, Scored, Store, cosines
 from pipeline.cluster import SIMILAR, Group, Match, Photo, closest_first, group, relation
 from pipeline.decoders import Decoders
 from pipeline.embedder import Embedder, embed
 from pipeline.missing import is_below
 from pipeline.reading import Failure, Recognised, content_hash
-from pipeline.scan import SourceFile
+from pipeline.scan import NOTHING, SourceFile, stat_of
 
 BATCH = 32  # files that are embedded and searched together
 
@@ -173,8 +173,8 @@ def _identify(file: str, store: Store, embedder: Embedder, decoders: Decoders) -
         path = os.path.realpath(file)
         status = os.stat(path)  # noqa: PTH116 - a path that may be no UTF-8, as it was given
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        return Failure(SourceFile(path, Stat(0, 0, 0, 0, 0)), "unreadable", getattr(error, "strerror", None) or str(error))
-    source = SourceFile(path, Stat(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev))
+        return Failure(SourceFile(path, NOTHING), "unreadable", getattr(error, "strerror", None) or str(error))
+    source = SourceFile(path, stat_of(status))
     if not stat.S_ISREG(status.st_mode):
         return Failure(source, "not a photo", "no regular file")
     known = store.catalog.known(path)
@@ -208,7 +208,7 @@ def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
     images: list[Image | Failure] = []
     views: list[NDArray[np.uint8]] = []
     at: list[int] = []
-    sources = [SourceFile(file, Stat(0, 0, 0, 0, 0)) for file in files]
+    sources = [SourceFile(file, NOTHING) for file in files]
     with Decoders() as decoders:
         for number, decoded in enumerate(decoders.stream(sources, embedder.view)):
             assert not isinstance(decoded, Recognised)  # it was not told of any known content

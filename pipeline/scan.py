@@ -14,6 +14,9 @@ from indexes import Root, Stat
 TRASH = {"$RECYCLE.BIN", "RECYCLER", "System Volume Information", "lost+found", "@Recycle", "#recycle", "@eaDir", "Trash"}
 
 
+NOTHING = Stat(0, 0, 0, 0, 0)  # of what was not looked at
+
+
 @dataclass(frozen=True, slots=True)
 class SourceFile:
     """A regular file on disk. `path` may hold what is no UTF-8, as os.fsdecode gives it."""
@@ -54,7 +57,7 @@ def scan(roots: Sequence[Root]) -> Iterator[SourceFile | Passed]:
         if stat.S_ISDIR(target.st_mode):
             yield from _walk(root, path, tops, walked, links)
         elif stat.S_ISREG(target.st_mode):
-            yield SourceFile(path, _stat(target))
+            yield SourceFile(path, stat_of(target))
         else:
             yield Passed(path, "special file")
 
@@ -105,10 +108,11 @@ def _source(entry: os.DirEntry[str]) -> SourceFile | Passed:
         return Passed(entry.path, "unreadable", error.strerror or "", trouble=True)
     if not stat.S_ISREG(status.st_mode):
         return Passed(entry.path, "special file")
-    return SourceFile(entry.path, _stat(status))
+    return SourceFile(entry.path, stat_of(status))
 
 
-def _stat(status: os.stat_result) -> Stat:
+def stat_of(status: os.stat_result) -> Stat:
+    """What the store keeps of what the system says of a file."""
     return Stat(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import os
 import random
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,6 @@ from pipeline.view import View
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the folder of real pictures is not here")
 
-NOTHING = Stat(0, 0, 0, 0, 0)  # of a file that nobody looked at
 VIEW = View(64)
 SPACE = Space("test", "test", "0" * 64, "none", 16, -1.0, 0.9)
 
@@ -104,6 +106,19 @@ def batch_of(numbers: list[int], rows: NDArray[np.float32]) -> Batch:
         images=[(StoredImage(name_of(n), name_of(n), 10, 10, "PNG", 1, False), rows[n]) for n in numbers],
         files=[File(f"/p/{number}", stat, hash_) for number, stat, hash_ in zip(numbers, stats, hashes, strict=True)],
     )
+
+
+@contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Answer on a port of this machine meanwhile; the address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.fixture

@@ -14,11 +14,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from tests.conftest import listening
 
 KEY, TOKEN = "AIza-test-key-that-nobody-may-see", "ya29.test-token-that-nobody-may-see"
 AXES = np.random.default_rng(0).standard_normal((3 * 8 * 8 + 1, 3072))
@@ -75,15 +77,8 @@ class Google:
             def do_POST(self) -> None:
                 google._answer(self)
 
-        with ThreadingHTTPServer(("127.0.0.1", 0), Bound) as server:
-            self.url = f"http://127.0.0.1:{server.server_port}"
-            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-            thread.start()
-            try:
-                yield self
-            finally:
-                server.shutdown()
-                thread.join()
+        with listening(Bound) as self.url:
+            yield self
 
     def _answer(self, handler: Handler) -> None:
         content = handler.rfile.read(int(handler.headers["Content-Length"]))

@@ -13,9 +13,9 @@ from PIL import Image
 from pipeline.decode import Decoded, decode
 from pipeline.embedder import Embedder, embed, load
 from pipeline.reading import Failure
-from pipeline.scan import SourceFile
+from pipeline.scan import NOTHING, SourceFile
 from tests import google_server, test_onnx, test_openclip
-from tests.conftest import NOTHING, saved, scene
+from tests.conftest import saved, scene
 
 architectures = test_openclip.architectures
 PICTURES = {

@@ -5,12 +5,11 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from pipeline.embedder import Embedder, embed, load
 from pipeline.errors import BadModel, MissingExtra, UnknownModel
 from pipeline.scan import SourceFile
 from pipeline.view import View
-from tests.conftest import jpeg, saved, scene
+from tests.conftest import jpeg, listening, saved, scene
 
 TINY, COCA, LITE = "neardup-test-vit", "neardup-test-coca", "neardup-test-lite0"
 SIZE, DIM = 64, 32
@@ -463,15 +462,8 @@ class Hub:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            self.url = f"http://127.0.0.1:{server.server_port}"
-            thread = threading.Thread(target=server.serve_forever)
-            thread.start()
-            try:
-                yield self
-            finally:
-                server.shutdown()
-                thread.join()
+        with listening(Handler) as self.url:
+            yield self
 
 
 # The hub's address and cache are read from the environment when its client is imported, so each look has a process of its own.

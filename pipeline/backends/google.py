@@ -8,6 +8,7 @@ import io
 import logging
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -38,7 +39,7 @@ REFUSED = {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "M
 log = logging.getLogger(__name__)
 
 
-class _Remote:
+class _Remote(ABC):
     """What both embedders share: the view, and asking for groups of pictures, some at once."""
 
     group: int
@@ -78,9 +79,9 @@ class _Remote:
             raise Unanswered(f"{self.name}: {errand.failure}", rows)
         return np.array([rows[at] for at in range(len(views))], np.float32).reshape(-1, self.space.dim)
 
+    @abstractmethod
     async def _rows(self, errand: Errand, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """One raw row for each picture of a group; raises Failed."""
-        raise NotImplementedError
 
     @cached_property
     def _line(self) -> Line:

@@ -79,12 +79,13 @@ class Onnx:
 
         Each thread takes one picture at a time: what lies between the layers stays in its cache, and no thread waits for another.
         """
-        self._session  # noqa: B018 - loaded before threads ask for it
+        loaded = self._session  # before threads ask for it
         with ThreadPoolExecutor(self._threads, thread_name_prefix="embed") as pool:
-            return np.stack(list(pool.map(self._row, views)))
+            return np.stack(list(pool.map(lambda view: self._row(view, *loaded), views)))
 
-    def _row(self, view: NDArray[np.uint8]) -> NDArray[np.float32]:
-        session, input_, output, kind = self._session
+    def _row(
+        self, view: NDArray[np.uint8], session: onnxruntime.InferenceSession, input_: str, output: str, kind: type[Any]
+    ) -> NDArray[np.float32]:
         pixels: NDArray[Any] = view[np.newaxis]
         if kind is not np.uint8:
             mean, std = (np.array(given, np.float32) for given in (self._card.mean or (0,) * 3, self._card.std or (1,) * 3))
@@ -105,7 +106,7 @@ class Onnx:
             raise BadModel(f"{self._card.path} cannot be read: {error.strerror}; put the model beside its card") from error
 
     @cached_property
-    def _session(self) -> tuple[onnxruntime.InferenceSession, str, str, Any]:
+    def _session(self) -> tuple[onnxruntime.InferenceSession, str, str, type[Any]]:
         import onnxruntime
 
         path, weights = self._card.path, self._weights
