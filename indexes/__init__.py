@@ -1,14 +1,34 @@
-"""What is on disk and how it is searched: unit vectors in FAISS inner-product segments, the truth in one SQLite catalog."""
+"""What is on disk and how it is searched: unit vectors in FAISS inner-product segments, the truth in one SQLite catalog.
 
-from indexes.catalog import File, Image, Known, Root, Space, Stat
-from indexes.compact import Compaction
-from indexes.damage import Finding, Repair
-from indexes.errors import BadVector, NoSpace, SpaceMismatch, StoreDamaged, StoreError, StoreLocked, StoreMissing, StoreVersion
-from indexes.join import Recall
-from indexes.plan import Plan, Way
-from indexes.segments import Scored, cosines
-from indexes.store import Batch, Joining, Store, check, repair
-from indexes.vectors import Frontier, SegmentRow
+Names are loaded by their first use, so that a process that decodes has no need of the database.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from indexes.compact import Compaction
+    from indexes.damage import Finding, Repair
+    from indexes.errors import BadVector, NoSpace, SpaceMismatch, StoreDamaged, StoreError, StoreLocked, StoreMissing, StoreVersion
+    from indexes.join import Recall
+    from indexes.plan import Plan, Way
+    from indexes.records import File, Image, Known, Root, Space, Stat
+    from indexes.segments import Scored, cosines
+    from indexes.store import Batch, Joining, Store, check, repair
+    from indexes.vectors import Frontier, SegmentRow
+
+_HOMES = {
+    "compact": ("Compaction",),
+    "damage": ("Finding", "Repair"),
+    "errors": ("BadVector", "NoSpace", "SpaceMismatch", "StoreDamaged", "StoreError", "StoreLocked", "StoreMissing", "StoreVersion"),
+    "join": ("Recall",),
+    "plan": ("Plan", "Way"),
+    "records": ("File", "Image", "Known", "Root", "Space", "Stat"),
+    "segments": ("Scored", "cosines"),
+    "store": ("Batch", "Joining", "Store", "check", "repair"),
+    "vectors": ("Frontier", "SegmentRow"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BadVector",
@@ -41,3 +61,9 @@ __all__ = [
     "cosines",
     "repair",
 ]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the names above
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

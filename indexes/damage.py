@@ -18,10 +18,11 @@ import numpy as np
 from blake3 import blake3
 
 from indexes import durable, schema, segments
-from indexes.catalog import Catalog, Root
+from indexes.catalog import Catalog
 from indexes.database import HEAL, condemned
 from indexes.errors import StoreDamaged
 from indexes.join import Shelf
+from indexes.records import Root
 from indexes.segments import Segment, cosines
 from indexes.vectors import SegmentRow
 

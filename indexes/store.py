@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from indexes import compact, damage, durable, segments, switch
 from indexes import plan as planning
-from indexes.catalog import Catalog, File, Image, Root, Space
+from indexes.catalog import Catalog
 from indexes.compact import Compaction
 from indexes.damage import Finding, Repair
 from indexes.errors import BadVector, SpaceMismatch, StoreDamaged, StoreError, StoreVersion
 from indexes.join import Recall, Shelf
 from indexes.plan import Plan, Way
+from indexes.records import File, Image, Root, Space
 from indexes.segments import Scored, Segment, Vectors, joined
 from indexes.vectors import Frontier, Ids, SegmentRow
 

@@ -8,8 +8,9 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from indexes import durable, segments
-from indexes.catalog import Catalog, Space
+from indexes.catalog import Catalog
 from indexes.errors import StoreError
+from indexes.records import Space
 
 NEXT = "next"  # the folder of the second store
 

@@ -7,19 +7,15 @@ checked, because what has decoded hostile bytes is not believed.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Semaphore
@@ -30,17 +26,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes import Image
-from pipeline.decode import NOTES, Decoded, Picture, decode, picture, prepare
-from pipeline.reading import Failure, Recognised, Refused
+from pipeline import shared_memory
+from pipeline.decode import Decoded, decode
+from pipeline.reading import NOTES, Failure, Recognised, Refused
 from pipeline.scan import SourceFile
-from pipeline.view import View
+from pipeline.view import Picture, View
 
 SECONDS = 60.0  # that one file may take
 MEMORY = 3 << 29  # bytes that a process may hold: twice what the largest picture takes that is not refused
 STRIKES = 2  # processes that a file may cost
 GRACE = 10.0  # seconds beyond its limit after which a process is ended from here
 # sys.path first: nothing may be imported from the folder that a command happens to run in.
-BEGIN = "import sys; sys.path[:] = sys.argv[6:]; from pipeline.decoders import serve; serve(*sys.argv[1:6])"
+BEGIN = "import sys; sys.path[:] = sys.argv[6:]; from pipeline.serving import serve; serve(*sys.argv[1:6])"
 
 
 class Decoders:
@@ -54,7 +51,7 @@ class Decoders:
         count = count or os.cpu_count() or 1
         self._threads = count + readers
         self._reading = Semaphore(readers)
-        self._turn = _open_memory()
+        self._turn = shared_memory.create()
         self._all = [_Process(self._turn, seconds, memory, count) for _ in range(count)]
         self._idle: SimpleQueue[_Process] = SimpleQueue()
         for process in self._all:
@@ -129,7 +126,7 @@ class _Process:
     def start(self) -> tuple[subprocess.Popen[bytes], Connection, int]:
         if self._running:
             return self._running
-        memory = _open_memory()
+        memory = shared_memory.create()
         ours, theirs = socket.socketpair()
         with theirs:
             given = [theirs.fileno(), memory, self._turn]
@@ -148,7 +145,7 @@ class _Process:
     def shown(self, data: bytes, digest: bytes, view: View, raw: bool) -> Picture:
         _, link, memory = self.start()
         try:
-            _write(memory, data)
+            shared_memory.put(memory, data)
             asked = {"size": len(data), "raw": raw, "view": [view.size, view.fit, view.resample, view.fill]}
             link.send_bytes(json.dumps(asked).encode())
             if not link.poll(self._patience):
@@ -193,29 +190,6 @@ class _Process:
         return f"its decoder was ended by {signal.Signals(-code).name}" if code < 0 else f"its decoder ended with {code}"
 
 
-def _open_memory() -> int:
-    """A file without a name, in memory where the system has that."""
-    if sys.platform == "linux":
-        return os.memfd_create("neardup")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
-
-
-def _write(memory: int, data: bytes | memoryview) -> None:
-    os.ftruncate(memory, len(data))
-    at, left = 0, memoryview(data)
-    while left:
-        done = os.pwrite(memory, left, at)
-        at, left = at + done, left[done:]
-
-
-def _read(memory: int, size: int) -> bytes:
-    data = os.pread(memory, size, 0)
-    if len(data) != size:
-        raise ValueError("less than was said")
-    return data
-
-
 def _text(answer: dict[str, Any], key: str) -> str:
     if not isinstance(answer[key], str):
         raise TypeError(key)
@@ -237,56 +211,6 @@ def _checked(answer: dict[str, Any], data: bytes, digest: bytes, view: View, mem
     pixels = bytes.fromhex(answer["pixels"]) or digest
     if not right or len(pixels) != len(digest):
         raise ValueError("shape")
-    shown: NDArray[np.uint8] = np.frombuffer(_read(memory, shown_height * shown_width * 3), np.uint8).reshape(shown_height, shown_width, 3)
+    given = shared_memory.get(memory, shown_height * shown_width * 3)
+    shown: NDArray[np.uint8] = np.frombuffer(given, np.uint8).reshape(shown_height, shown_width, 3)
     return Image(digest, pixels, width, height, _text(answer, "format"), len(data), featureless, notes), shown
-
-
-# --- inside the process ---
-
-
-def serve(link: str, memory: str, turn: str, seconds: str, most: str) -> None:
-    """Decode what comes through a link until it ends; the descriptors and limits are those that _Process gives on the command line."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    prepare()
-    resource.setrlimit(resource.RLIMIT_DATA, (int(most), int(most)))
-    clock = float(seconds)
-    with Connection(int(link)) as asked, suppress(EOFError, ConnectionError):
-        while True:
-            question = json.loads(asked.recv_bytes())
-            signal.setitimer(signal.ITIMER_REAL, clock)  # its signal is not handled: the kernel ends the process, whatever it does
-            answer = _answer(question, int(memory), _Turn(int(turn), clock))
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            asked.send_bytes(json.dumps(answer).encode())
-
-
-def _answer(question: dict[str, Any], memory: int, turn: _Turn) -> dict[str, Any]:
-    try:
-        # The hash of the bytes is not sent: where it stands for the pixels, who knows it puts it in.
-        image, shown = picture(_read(memory, question["size"]), b"", View(*question["view"]), question["raw"], turn)
-    except Refused as refused:
-        return {"reason": refused.reason, "detail": refused.detail}
-    _write(memory, np.ascontiguousarray(shown).data.cast("B"))
-    return {
-        "width": image.width,
-        "height": image.height,
-        "format": image.format,
-        "pixels": image.pixels.hex(),
-        "featureless": image.featureless,
-        "notes": image.notes,
-        "shape": shown.shape[:2],
-    }
-
-
-class _Turn:
-    """One process at a time is within; what it waited does not count against its file. A lock of the kernel: it ends with its process."""
-
-    def __init__(self, file: int, seconds: float) -> None:
-        self._file, self._seconds = file, seconds
-
-    def __enter__(self) -> None:
-        left = signal.setitimer(signal.ITIMER_REAL, 0)[0]
-        fcntl.lockf(self._file, fcntl.LOCK_EX)
-        signal.setitimer(signal.ITIMER_REAL, left or self._seconds)
-
-    def __exit__(self, kind: object, error: object, where: object) -> None:
-        fcntl.lockf(self._file, fcntl.LOCK_UN)

@@ -55,6 +55,7 @@ JXL, JXL_BOX = b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"
 # What can be read with an extra that is installed.
 EXTRAS = {extra: find_spec(module) is not None for extra, module in (("raw", "rawpy"), ("jxl", "pillow_jxl"))}
 
+ANIMATED, DAMAGED, PAGES, PREVIEW = NOTES = "animated", "damaged", "pages", "preview"  # what is noted of pictures
 SKIPPED = {"not a photo", "raw photo"}  # reasons that nobody needs to mend
 RETRIED = {"unreadable", "changed while read"}  # reasons that may be gone the next time, with the file as it is
 RETRIED |= ({"raw photo"} if EXTRAS["raw"] else set()) | ({"no decoder"} if EXTRAS["jxl"] else set())

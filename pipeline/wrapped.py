@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 from PIL import Image as Pillow
 
-from pipeline.reading import JXL, JXL_BOX, Refused
-from pipeline.view import upright
+from pipeline.fit import upright
+from pipeline.reading import ANIMATED, JXL, JXL_BOX, PREVIEW, Refused
 
-PREVIEW, ANIMATED = "preview", "animated"
 FLIPS = {3: 3, 5: 8, 6: 6}  # LibRaw's turns as EXIF orientations
 RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}  # of a JPEG XL's sides
 MODES = {"L", "LA", "RGB", "RGBA", "I;16", "F"}

@@ -14,11 +14,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from pipeline import decode as decode_module
+from pipeline import picture as picture_module
 from pipeline import reading
 from pipeline.decode import Decoded, decode
+from pipeline.fit import TURNS
 from pipeline.reading import HEAD, MAX_FILE, Failure, Recognised, is_photo
-from pipeline.view import TURNS, View
+from pipeline.view import View
 from tests.conftest import VIEW, apart, expected, jpeg, picture, saved, scene, source
 
 
@@ -52,7 +53,7 @@ def test_exif_orientation_is_upright(tmp_path: Path, orientation: int, size: tup
         backwards = {Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90}
         turned = upright.transpose(backwards.get(undo, undo))
     exif = Image.Exif()
-    exif[decode_module.ORIENTATION] = orientation
+    exif[picture_module.ORIENTATION] = orientation
     saved(tmp_path / "a.jpg", turned, quality=95, exif=exif)
     assert np.array_equal(
         np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.jpg")).size), upright.size
@@ -145,7 +146,7 @@ def test_jpeg_2000_of_any_size_is_shown(tmp_path: Path, size: tuple[int, int], o
 
 def test_a_jpeg_2000_is_reduced_before_its_pixels_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path / "a.jp2", scene(3, (1024, 768)))
-    monkeypatch.setattr(decode_module, "MAX_PIXELS", 1024 * 768 // 16)
+    monkeypatch.setattr(picture_module, "MAX_PIXELS", 1024 * 768 // 16)
     assert picture(path).image.width == 1024
     assert "1024 x 768" in failure(saved(tmp_path / "b.jp2", scene(3, (1024, 768)), num_resolutions=1)).detail
 
@@ -232,7 +233,7 @@ def test_large_jpegs_with_other_metadata_have_identical_pixels(tmp_path: Path) -
     assert picture(plain).image.pixels == picture(described).image.pixels
     assert picture(plain).image.hash != picture(described).image.hash
     turned, other = tmp_path / "turned.jpg", tmp_path / "other.jpg"
-    exif[decode_module.ORIENTATION] = 6
+    exif[picture_module.ORIENTATION] = 6
     turned.write_bytes(jpeg(shown, exif=exif))
     other.write_bytes(jpeg(shown, quality=89))
     profiled = tmp_path / "profiled.jpg"
@@ -318,7 +319,7 @@ def test_memory_stays_bounded(tmp_path: Path) -> None:
         file.write(b"BM" + bytes(12) + b"\x28")
         file.truncate(MAX_FILE)
     code = (
-        "import sys; from pathlib import Path; from pipeline.decode import decode; from pipeline.view import TURNS, View\n"
+        "import sys; from pathlib import Path; from pipeline.decode import decode; from pipeline.view import View\n"
         "from pipeline.scan import SourceFile, Stat\n"
         "print(type(decode(SourceFile(sys.argv[1], Stat(0, 0, 0, 0, 0)), View(192))).__name__)\n"
         # not getrusage: it counts what the process that started this one held
@@ -337,7 +338,7 @@ def test_memory_stays_bounded(tmp_path: Path) -> None:
 def test_a_progressive_jpeg_is_held_to_its_full_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path / "a.jpg", scene(1, (1600, 1200)), progressive=True)
     picture(path)
-    monkeypatch.setattr(decode_module, "MAX_PROGRESSIVE", 1600 * 1200 - 1)
+    monkeypatch.setattr(picture_module, "MAX_PROGRESSIVE", 1600 * 1200 - 1)
     assert "progressive" in failure(path).detail
 
 
@@ -362,14 +363,14 @@ def test_only_listed_formats_are_opened(tmp_path: Path) -> None:
     saved(tmp_path / "a.tga", scene(1))
     Image.init()
     with pytest.raises(UnidentifiedImageError):
-        Image.open(tmp_path / "a.tga", formats=decode_module.FORMATS)
+        Image.open(tmp_path / "a.tga", formats=picture_module.FORMATS)
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp", "tiff", "avif"])
 def test_orientation_in_other_formats(tmp_path: Path, suffix: str) -> None:
     upright = scene(2, (320, 240))
     exif = Image.Exif()
-    exif[decode_module.ORIENTATION] = 6
+    exif[picture_module.ORIENTATION] = 6
     path = saved(tmp_path / f"a.{suffix}", upright.transpose(Image.Transpose.ROTATE_90), exif=exif)
     decoded = picture(path)
     assert (decoded.image.width, decoded.image.height) == upright.size

@@ -3,6 +3,8 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -25,10 +27,18 @@ def test_public_names_are_sorted_and_there(module: ModuleType) -> None:
         assert getattr(module, name).__doc__, name
 
 
-def test_pipeline_has_no_other_names() -> None:
+@pytest.mark.parametrize("module", [indexes, pipeline])
+def test_a_package_has_no_other_names(module: ModuleType) -> None:
     with pytest.raises(AttributeError, match="nothing"):
-        pipeline.nothing  # noqa: B018 - the access is what is tested
-    assert set(pipeline.__all__) == set(pipeline._HOME)
+        module.nothing  # noqa: B018 - the access is what is tested
+    assert set(module.__all__) == set(module._HOME)
+
+
+def test_a_process_that_decodes_loads_no_database_and_one_that_asks_it_no_pictures() -> None:
+    loaded = "import sys; import {}; print(sorted({{'sqlite3', 'faiss', 'PIL', 'PIL.Image'}} & set(sys.modules)))"
+    for module, names in (("pipeline.serving", ["PIL", "PIL.Image"]), ("pipeline.ingest", ["sqlite3"])):
+        said = subprocess.run([sys.executable, "-c", loaded.format(module)], check=True, capture_output=True, text=True).stdout
+        assert said.strip() == str(names)
 
 
 def test_every_error_is_public_and_in_its_tree() -> None:

@@ -11,12 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline import decode as decode_module
+from pipeline import picture as picture_module
 from pipeline import reading
 from pipeline.decode import Decoded, decode
 from pipeline.decoders import Decoders
+from pipeline.fit import TURNS
 from pipeline.reading import Failure
-from pipeline.view import TURNS
 from tests.conftest import VIEW, apart, expected, jpeg, picture, saved, scene, source
 
 pytest.importorskip("rawpy")
@@ -137,7 +137,7 @@ def test_a_cut_preview_is_noted(tmp_path: Path) -> None:
 def test_a_raw_photo_without_a_preview_is_held_to_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.dng"
     path.write_bytes(dng(mosaic(scene(1, (640, 480))), None, (0, 0)))
-    monkeypatch.setattr(decode_module, "MAX_PIXELS", 640 * 480 - 1)
+    monkeypatch.setattr(picture_module, "MAX_PIXELS", 640 * 480 - 1)
     failed = decode(source(path), VIEW)
     assert isinstance(failed, Failure)
     assert (failed.reason, failed.detail[:9]) == ("too many pixels", "640 x 480")
@@ -185,7 +185,7 @@ def test_a_jpeg_xl_of_floats_is_shown_by_its_profile(tmp_path: Path) -> None:
 def test_a_jpeg_in_a_jpeg_xl_is_decoded_as_one(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     exif = Image.Exif()
-    exif[decode_module.ORIENTATION] = 6
+    exif[picture_module.ORIENTATION] = 6
     path.write_bytes(jpeg(scene(3, (1600, 1200)), exif=exif))
     inside = picture(jxl(tmp_path / "a.jxl", Image.open(path), lossless_jpeg=True))
     assert (inside.image.width, inside.image.height) == (1200, 1600)
@@ -196,7 +196,7 @@ def test_a_jpeg_in_a_jpeg_xl_is_decoded_as_one(tmp_path: Path) -> None:
 def test_a_jpeg_xl_is_held_to_the_limit_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = jxl(tmp_path / "a.jxl", scene(2, (640, 480)))
     path.write_bytes(path.read_bytes()[:40])
-    monkeypatch.setattr(decode_module, "MAX_PIXELS", 640 * 480 - 1)
+    monkeypatch.setattr(picture_module, "MAX_PIXELS", 640 * 480 - 1)
     failed = decode(source(path), VIEW)
     assert isinstance(failed, Failure)
     assert (failed.reason, failed.detail[:9]) == ("too many pixels", "640 x 480")

@@ -1,0 +1,66 @@
+"""Inside a process that decodes: files come through memory that both sides have open, one at a time, and their pictures go back so."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import resource
+import signal
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from pipeline import shared_memory
+from pipeline.picture import picture, prepare
+from pipeline.reading import Refused
+from pipeline.view import View
+
+
+def serve(link: str, memory: str, turn: str, seconds: str, most: str) -> None:
+    """Decode what comes through a link until it ends; the descriptors and limits are those that _Process gives on the command line."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    prepare()
+    resource.setrlimit(resource.RLIMIT_DATA, (int(most), int(most)))
+    clock = float(seconds)
+    with Connection(int(link)) as asked, suppress(EOFError, ConnectionError):
+        while True:
+            question = json.loads(asked.recv_bytes())
+            signal.setitimer(signal.ITIMER_REAL, clock)  # its signal is not handled: the kernel ends the process, whatever it does
+            answer = _answer(question, int(memory), _Turn(int(turn), clock))
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            asked.send_bytes(json.dumps(answer).encode())
+
+
+def _answer(question: dict[str, Any], memory: int, turn: _Turn) -> dict[str, Any]:
+    try:
+        # The hash of the bytes is not sent: where it stands for the pixels, who knows it puts it in.
+        image, shown = picture(shared_memory.get(memory, question["size"]), b"", View(*question["view"]), question["raw"], turn)
+    except Refused as refused:
+        return {"reason": refused.reason, "detail": refused.detail}
+    shared_memory.put(memory, np.ascontiguousarray(shown).data.cast("B"))
+    return {
+        "width": image.width,
+        "height": image.height,
+        "format": image.format,
+        "pixels": image.pixels.hex(),
+        "featureless": image.featureless,
+        "notes": image.notes,
+        "shape": shown.shape[:2],
+    }
+
+
+class _Turn:
+    """One process at a time is within; what it waited does not count against its file. A lock of the kernel: it ends with its process."""
+
+    def __init__(self, file: int, seconds: float) -> None:
+        self._file, self._seconds = file, seconds
+
+    def __enter__(self) -> None:
+        left = signal.setitimer(signal.ITIMER_REAL, 0)[0]
+        fcntl.lockf(self._file, fcntl.LOCK_EX)
+        signal.setitimer(signal.ITIMER_REAL, left or self._seconds)
+
+    def __exit__(self, kind: object, error: object, where: object) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_UN)
