@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes import Batch, File, Plan, Root, Store, Way
+from indexes import Batch, File, Image, Plan, Root, Store, Way
 from pipeline.decode import Decoded
 from pipeline.decoders import Decoders
 from pipeline.embedder import Embedder, embed
@@ -303,7 +303,8 @@ class Writer:
         self._claimed: set[bytes] = set()  # contents that a decode has been started for and that are not committed
         self._failed: dict[bytes, Failure] = {}
         self._pictures: list[Decoded] = []  # not embedded yet
-        self._embedded: list[tuple[Decoded, NDArray[np.float32] | None]] = []  # not committed yet; None where there is nothing to embed
+        # Not committed yet, without their pixels, which would take 100 MB; no row where there is nothing to embed.
+        self._embedded: list[tuple[SourceFile, Image, NDArray[np.float32] | None]] = []
         self._failures: list[Failure] = []
         self._waiting: list[Recognised] = []  # files whose content is in the store, or is being decoded under another path
         self._vanished: dict[int, list[int]] = defaultdict(list)  # files by their image
@@ -353,11 +354,11 @@ class Writer:
         """Embed what is left and commit."""
         self._embed()
         batch = Batch()
-        for picture, row in self._embedded:
-            batch.images.append((picture.image, row))
-            self._coverage.noted.update(picture.image.notes)
-            batch.files.append(self._file(picture.source, picture.image.hash))
-        new = {picture.image.hash for picture, _ in self._embedded}
+        for source, image, row in self._embedded:
+            batch.images.append((image, row))
+            self._coverage.noted.update(image.notes)
+            batch.files.append(self._file(source, image.hash))
+        new = {image.hash for _, image, _ in self._embedded}
         known = self._store.catalog.image_ids([file.hash for file in self._waiting if file.hash not in new])
         waiting = []
         for file in self._waiting:
@@ -382,7 +383,7 @@ class Writer:
         """Embed the first picture with its pixels; others share its vector. What is not answered is left to the next run."""
         pictures, self._pictures = self._pictures, []  # whatever happens, none is asked for twice
         has_vector = set(self._store.catalog.vectors_with_pixels([picture.image.pixels for picture in pictures]))
-        has_vector.update(picture.image.pixels for picture, row in self._embedded if row is not None)
+        has_vector.update(image.pixels for _, image, row in self._embedded if row is not None)
         shown: dict[bytes, Decoded] = {}
         for picture in pictures:
             if not picture.image.featureless and picture.image.pixels not in has_vector:
@@ -400,7 +401,9 @@ class Writer:
             rows = {asked[number]: row for number, row in error.rows.items()}
         left = set(shown) - set(rows)
         self._coverage.embedded += len(rows)
-        self._embedded += [(picture, rows.pop(picture.image.pixels, None)) for picture in pictures if picture.image.pixels not in left]
+        for picture in pictures:
+            if picture.image.pixels not in left:
+                self._embedded.append((picture.source, picture.image, rows.pop(picture.image.pixels, None)))
         if unanswered:
             raise unanswered
 
