@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from indexes.records import File, Image, Known, Root, Space, Stat
     from indexes.segments import Scored, cosines
     from indexes.store import Batch, Joining, Store, check, repair
+    from indexes.switch import Begun
     from indexes.vectors import Frontier, SegmentRow
 
 _HOMES = {
@@ -26,6 +27,7 @@ _HOMES = {
     "records": ("File", "Image", "Known", "Root", "Space", "Stat"),
     "segments": ("Scored", "cosines"),
     "store": ("Batch", "Joining", "Store", "check", "repair"),
+    "switch": ("Begun",),
     "vectors": ("Frontier", "SegmentRow"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -33,6 +35,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "BadVector",
     "Batch",
+    "Begun",
     "Compaction",
     "File",
     "Finding",

@@ -188,6 +188,11 @@ class Catalog(Vectors):
         """Ids of the images that a file holds, in order."""
         return [row[0] for row in self.rows("SELECT id FROM images WHERE EXISTS (SELECT 1 FROM files WHERE image = images.id) ORDER BY id")]
 
+    def hashes(self) -> Iterator[bytes]:
+        """Hashes of the images that a file holds."""
+        for (hash_,) in self.stream("SELECT hash FROM images WHERE EXISTS (SELECT 1 FROM files WHERE image = images.id)"):
+            yield hash_
+
     def counts(self, under: Sequence[str] = ()) -> Counts:
         """What is held below the folders `under`, or everywhere."""
         where = " OR ".join("(path >= ? AND path < ?)" for _ in under) or "1"

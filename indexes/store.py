@@ -28,6 +28,7 @@ from indexes.join import Recall, Shelf
 from indexes.plan import Plan, Way
 from indexes.records import File, Image, Root, Space
 from indexes.segments import Scored, Segment, Vectors, joined
+from indexes.switch import Begun
 from indexes.vectors import Frontier, Ids, SegmentRow
 
 # What a store that was cut off while it was made, or that lost its catalog, may hold.
@@ -297,6 +298,11 @@ class Store:
         except (StoreDamaged, StoreVersion) as error:
             raise type(error)(f"what was embedded for {model} cannot be used ({error}); {again}") from error
         return made
+
+    def migration(self) -> Begun | None:
+        """The migration to another space that was begun and has not ended; None where nothing says so."""
+        with self.catalog.snapshot():
+            return switch.unfinished(self.folder, self.catalog)
 
     def succeed(self) -> None:
         """Let the space, vectors and pairs of the successor, which must be closed, take the place of this one's, all at once.

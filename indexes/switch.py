@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import time
 from contextlib import closing, suppress
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from indexes import durable, segments
@@ -13,12 +15,38 @@ from indexes.errors import StoreError
 from indexes.records import Space
 
 NEXT = "next"  # the folder of the second store
+BLOCK = 10_000  # images that are looked at together
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A migration that has not ended: the name of the model that a store is being brought to, and how many of its images, those without
+    features among them, need no embedding any more.
+    """
+
+    model: str
+    done: int
+    images: int
 
 
 def begun(folder: Path) -> tuple[Space, str] | None:
     """The space, and the name of its model, that the store in `folder` is being brought to; None where nothing says so."""
     with suppress(StoreError), closing(Catalog(folder / NEXT, write=False)) as catalog:
         return catalog.space()
+    return None
+
+
+def unfinished(folder: Path, catalog: Catalog) -> Begun | None:
+    """The migration of the store in `folder`, whose catalog this is, that was begun and has not ended; None where nothing says so."""
+    with suppress(StoreError), closing(Catalog(folder / NEXT, write=False)) as new:
+        own, bound = catalog.space(), new.space()
+        if own is None or bound is None or bound[0] == own[0]:  # equal: it has ended, and only its folder is left
+            return None
+        done = images = 0
+        hashes = catalog.hashes()
+        while some := list(islice(hashes, BLOCK)):  # its own images may be of photos that are gone by now
+            done, images = done + len(new.whole(some)), images + len(some)
+        return Begun(bound[1], done, images)
     return None
 
 

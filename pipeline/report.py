@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -210,9 +211,20 @@ def status_json(store: Store) -> dict[str, Any]:
         "segments": len(segments),
         "join": store.catalog.last_join(),
         "recall": frontier.recall if (frontier := store.catalog.frontier()) else None,
+        "migration": _migration_json(store),
         "bytes_on_disk": sum(file.stat().st_size for file in store.folder.rglob("*") if file.is_file()),
         "last_run": {"started": last.started, "ended": last.ended, "outcome": last.outcome, "coverage": last.coverage} if last else None,
     }
+
+
+def _migration_json(store: Store) -> dict[str, Any] | None:
+    """A migration that has not ended, with the commands that go on with it and that drop it."""
+    begun = store.migration()
+    if begun is None:
+        return None
+    own = shlex.quote(store.model or "")
+    commands = {"go_on": f"neardup migrate --model {shlex.quote(begun.model)}", "drop": f"neardup migrate --model {own} --restart"}
+    return asdict(begun) | commands
 
 
 def status_text(status: dict[str, Any]) -> Iterable[str]:
@@ -222,6 +234,11 @@ def status_text(status: dict[str, Any]) -> Iterable[str]:
     space = status["space"]
     if space:
         yield f"model       {status['model']}  ({space['dim']} dimensions, threshold {status['threshold']}, floor {status['floor']})"
+    if begun := status["migration"]:
+        yield (
+            f"migration   to {begun['model']} is running or did not finish, {begun['done']:,} of {counted(begun['images'], 'picture')} are"
+            f" done; `{begun['go_on']}` goes on, `{begun['drop']}` drops it"
+        )
     for root in status["roots"]:
         excludes = f"  without {', '.join(map(printable, root['excludes']))}" if root["excludes"] else ""
         yield f"root        {printable(root['path'])}{excludes}{'  with hidden files' if root['hidden'] else ''}"

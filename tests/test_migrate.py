@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from indexes import SpaceMismatch, Store, check
+from indexes import Begun, SpaceMismatch, Store, check
 from pipeline import (
     IngestOptions,
     LeftBehind,
@@ -216,6 +217,38 @@ def test_one_that_was_begun_for_another_model(library: Path, small: str, run: Ru
     assert_clean(library)
 
 
+def test_status_tells_of_a_migration_that_has_not_ended(library: Path, photos: Path, small: str, run: Run) -> None:
+    assert json.loads(run("status", "--json")[1])["migration"] is None
+    assert "migration" not in run("status")[1]
+    with Store(library, write=True) as store, closing(migrate_store(store, load(small), IngestOptions(batch=1, commit_images=1))) as begun:
+        next(progress for progress in begun if progress.done == 9)
+    found = json.loads(run("status", "--json")[1])
+    done = found["migration"]["done"]
+    go_on, drop = f"neardup migrate --model {small}", "neardup migrate --model neardup-0 --restart"
+    assert found["model"] == "neardup-0"
+    assert found["migration"] == {"model": small, "done": done, "images": 17, "go_on": go_on, "drop": drop}
+    assert 8 <= done <= 9
+    line = f"migration   to {small} is running or did not finish, {done} of 17 pictures are done; `{go_on}` goes on, `{drop}` drops it"
+    assert line in run("status")[1].splitlines()
+    (photos / "a small.jpg").unlink()
+    (photos / "b.jpg").unlink()  # both are done by now
+    with Store(library, write=True) as store:
+        ingested(store)
+        assert store.migration() == Begun(small, done - 2, 15)
+    assert run(*drop.split()[1:])[0] == 0
+    assert json.loads(run("status", "--json")[1])["migration"] is None
+    assert run(*go_on.split()[1:])[0] == 0
+    assert json.loads(run("status", "--json")[1])["migration"] is None
+
+
+def test_the_commands_that_status_prints_can_be_pasted(library: Path, tmp_path: Path, run: Run) -> None:
+    model = f"onnx:{test_onnx.written(tmp_path / 'my models', test_onnx.model())}"
+    with Store(library, write=True) as store, closing(migrate_store(store, load(model))) as begun:
+        next(begun)
+    go_on = json.loads(run("status", "--json")[1])["migration"]["go_on"]
+    assert shlex.split(go_on)[1:] == ["migrate", "--model", model]
+
+
 def test_photos_that_are_away_are_waited_for_or_left_out(library: Path, photos: Path, tmp_path: Path, small: str, run: Run) -> None:
     before = held(library)
     shutil.move(photos / "more", tmp_path / "away")
@@ -323,6 +356,8 @@ def test_killed_at_a_failpoint(library: Path, photos: Path, tmp_path: Path, smal
 def test_an_ingest_sweeps_what_a_killed_switch_left(library: Path, photos: Path, small: str) -> None:
     assert run_alone(library, small, NEARDUP_FAILPOINT="switch committed").wait() == -signal.SIGKILL
     assert (library / "next").is_dir()
+    with Store(library) as store:
+        assert store.migration() is None  # it has ended
     with Store(library, write=True) as store:
         assert ingested(store, embedder=Counting(small)).embedded == 0
     assert_clean(library)
