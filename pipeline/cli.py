@@ -140,7 +140,7 @@ def _work_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--threads", type=_COUNT, metavar="N", help="Threads of the model.  [default: one for each core]"),
         click.option("--batch", type=_COUNT, metavar="N", help="Pictures embedded at a time.  [default: as the model likes]"),
         click.option("--max-calls", type=_COUNT, metavar="N", help="Make so many paid requests at most, and go on another time."),
-        click.option("--yes", is_flag=True, help="Make as many paid requests as it takes; beyond 1,000 nothing is paid unasked."),
+        click.option("--yes", is_flag=True, help="Make more than 1,000 paid requests, as many as it takes or --max-calls allows."),
     ):
         command = option(command)
     return command

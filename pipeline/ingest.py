@@ -39,7 +39,7 @@ class IngestOptions:
     wait_lock: float = 0.0  # seconds to wait for another ingest of the same store
     join: Way | None = None  # how pairs are looked for; the planner decides
     max_calls: int | None = None  # paid requests that may be made; where it ends, the ingest does
-    yes: bool = False  # pay for as many as it takes
+    yes: bool = False  # pay for as many as it takes, or as max_calls allows
 
 
 @dataclass
@@ -389,7 +389,7 @@ class Writer:
             if not picture.image.featureless and picture.image.pixels not in has_vector:
                 shown.setdefault(picture.image.pixels, picture)
         calls = self._embedder.calls(len(shown))
-        if calls and not self._options.yes and self._options.max_calls is not None and self._calls + calls > self._options.max_calls:
+        if calls and self._options.max_calls is not None and self._calls + calls > self._options.max_calls:
             raise TooManyCalls(f"{self._calls:,} paid requests were made, as --max-calls says; the same command goes on from there")
         self._calls += calls
         unanswered = None

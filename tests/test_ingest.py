@@ -609,6 +609,17 @@ def test_nobody_pays_for_more_than_was_agreed(library: Store, tmp_path: Path, mo
     assert ingested(library, embedder=paid, options=IngestOptions(yes=True)).embedded == 1
 
 
+def test_yes_lifts_no_limit_that_somebody_named(library: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(30):
+        saved(tmp_path / "root" / f"{number:02}.png", scene(number, (64, 48)))
+    monkeypatch.setattr("pipeline.ingest.UNASKED", 10)
+    paid = Paid(1000)
+    with pytest.raises(TooManyCalls, match="16 paid requests were made"):
+        ingested(library, tmp_path / "root", embedder=paid, options=IngestOptions(batch=8, max_calls=20, yes=True))
+    assert len(paid.answered) == 16
+    assert ingested(library, embedder=paid, options=IngestOptions(batch=8, max_calls=14, yes=True)).embedded == 14
+
+
 def test_a_crash_loses_no_paid_answer(library: Store, tmp_path: Path) -> None:
     for number in range(30):
         saved(tmp_path / "root" / f"{number:02}.png", scene(number, (64, 48)))
