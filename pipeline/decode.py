@@ -47,14 +47,21 @@ def decode(
 
     `shown` is picture(), or a way to have it run elsewhere. Never raises for what a file holds.
     """
-    digest = None
-    try:
-        with _heavy if source.stat.size > HEAVY_FILE else nullcontext():
+    with _heavy if source.stat.size > HEAVY_FILE else nullcontext():
+        try:
             with reading:
                 data = read(source)
                 digest = blake3(data).digest()
-            if not wanted(digest):
-                return Recognised(source, digest)
-            return Decoded(source, *shown(data, digest, view, is_raw(source.path)))
+        except Refused as refused:
+            return Failure(source, refused.reason, refused.detail)
+        return decode_read(source, data, digest, view, shown) if wanted(digest) else Recognised(source, digest)
+
+
+def decode_read(
+    source: SourceFile, data: bytes, digest: bytes, view: View, shown: Callable[[bytes, bytes, View, bool], Picture] = _here
+) -> Decoded | Failure:
+    """The picture of a file that was read already: its bytes, and their blake3; otherwise as decode()."""
+    try:
+        return Decoded(source, *shown(data, digest, view, is_raw(source.path)))
     except Refused as refused:
         return Failure(source, refused.reason, refused.detail, digest)

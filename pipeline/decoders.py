@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from indexes import Image
 from pipeline import shared_memory
-from pipeline.decode import Decoded, decode
+from pipeline.decode import Decoded, decode, decode_read
 from pipeline.reading import NOTES, Failure, Recognised, Refused
 from pipeline.scan import SourceFile
 from pipeline.view import Picture, View
@@ -81,6 +81,10 @@ class Decoders:
     def decode(self, source: SourceFile, view: View, wanted: Callable[[bytes], bool] = lambda hash: True) -> Decoded | Recognised | Failure:
         """The picture of one file; see pipeline.decode.decode."""
         return decode(source, view, wanted, self._reading, self._shown)
+
+    def decode_read(self, source: SourceFile, data: bytes, digest: bytes, view: View) -> Decoded | Failure:
+        """The picture of one file that was read already; see pipeline.decode.decode_read."""
+        return decode_read(source, data, digest, view, self._shown)
 
     def stream(
         self, sources: Iterable[SourceFile], view: View, wanted: Callable[[bytes], bool] = lambda hash: True, ahead: int = 0

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import combinations, islice
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 
 from indexes import Image, Known, Scored, Store, cosines
@@ -17,7 +18,7 @@ from pipeline.cluster import SIMILAR, Group, Match, Photo, closest_first, group,
 from pipeline.decoders import Decoders
 from pipeline.embedder import Embedder, embed
 from pipeline.missing import is_below
-from pipeline.reading import Failure, Recognised, content_hash
+from pipeline.reading import Failure, Recognised, Refused, read
 from pipeline.scan import NOTHING, SourceFile, stat_of
 
 BATCH = 32  # files that are embedded and searched together
@@ -179,16 +180,22 @@ def _identify(file: str, store: Store, embedder: Embedder, decoders: Decoders) -
         return Failure(source, "not a photo", "no regular file")
     known = store.catalog.known(path)
     stored = known.image if known and source.stat.unchanged(known.stat) else None
-    if stored is None:
-        hash_ = content_hash(source)
-        if isinstance(hash_, Failure):
-            return hash_
-        stored = store.catalog.image_ids([hash_]).get(hash_)
     if stored is not None:
-        return _Asked(source, dict(store.catalog.images([stored]))[stored], stored)
-    decoded = decoders.decode(source, embedder.view)
-    assert not isinstance(decoded, Recognised)  # it was not told of any known content
+        return _stored(source, store, stored)
+    try:
+        data = read(source)
+    except Refused as refused:
+        return Failure(source, refused.reason, refused.detail)
+    hash_ = blake3(data).digest()
+    stored = store.catalog.image_ids([hash_]).get(hash_)
+    if stored is not None:
+        return _stored(source, store, stored)
+    decoded = decoders.decode_read(source, data, hash_, embedder.view)  # the view may cost loading the model: only asked for here
     return decoded if isinstance(decoded, Failure) else _Asked(source, decoded.image, view=decoded.view)
+
+
+def _stored(source: SourceFile, store: Store, image: int) -> _Asked:
+    return _Asked(source, dict(store.catalog.images([image]))[image], image)
 
 
 def _answer(file: str, asked: _Asked, store: Store) -> Answer:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import PurePath
 
-from blake3 import blake3
-
 from pipeline.scan import SourceFile
 
 SIGNATURES = (
@@ -86,14 +84,6 @@ class Refused(Exception):
         """As Failure has them."""
         super().__init__(reason, detail)
         self.reason, self.detail = reason, detail
-
-
-def content_hash(source: SourceFile) -> bytes | Failure:
-    """The blake3 of a file's bytes, without decoding it."""
-    try:
-        return blake3(read(source)).digest()
-    except Refused as refused:
-        return Failure(source, refused.reason, refused.detail)
 
 
 def read(source: SourceFile) -> bytes:

@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,6 +68,42 @@ def test_a_known_content_loads_no_model(photos: Path, tmp_path: Path) -> None:
         "assert not {'onnxruntime', 'torch'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path / "store", tmp_path / "card.png"], check=True)
+
+
+def test_a_known_content_starts_no_process_and_asks_nothing_of_its_model(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unloaded:
+        def __getattr__(self, name: str) -> None:
+            raise AssertionError(name)
+
+    def refused(*words: object, **given: object) -> None:
+        raise AssertionError(words)
+
+    card = tmp_path / "card.png"
+    shutil.copy(photos / "a.png", card)
+    unloaded: Any = Unloaded()
+    with filled(tmp_path / "store", photos) as store:
+        monkeypatch.setattr(subprocess, "Popen", refused)
+        known, inside = find_matches([str(card), str(photos / "b.jpg")], store, unloaded)
+    assert len(known.matches) == 4
+    assert inside.inside
+
+
+def test_a_file_is_read_once(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken.jpg").write_bytes((photos / "b.jpg").read_bytes()[:500])
+    shutil.copy(photos / "a.png", tmp_path / "copy.png")
+    files = [str(saved(tmp_path / "new.jpg", scene(1))), str(tmp_path / "broken.jpg"), str(tmp_path / "copy.png"), str(photos / "b.jpg")]
+    opened, real = Counter[str](), os.open
+
+    def counted(path: str, *rest: int) -> int:
+        opened[str(path)] += 1
+        return real(path, *rest)
+
+    with filled(tmp_path / "store", photos) as store:
+        monkeypatch.setattr(os, "open", counted)
+        list(find_matches(files, store, load()))
+    assert [opened[file] for file in files] == [1, 1, 1, 0]
 
 
 def test_bad_files_are_answers_with_a_reason(photos: Path, tmp_path: Path) -> None:
