@@ -481,16 +481,16 @@ def models(as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from pipeline.embedder import models as known
+    from pipeline.embedder import models as all_known
 
-    found = known()
+    known = all_known()
     if as_json:
-        _print_json([asdict(model) for model in found])
-        return
-    width = max(len(model.name) for model in found)
-    _print(f"{model.name:{width}}  {model.dim:5}  {model.size:4}" for model in found)
-    if len(found) == 1:
-        _tell("neardup: for the models of open_clip: pip install 'neardup[clip]'")
+        _print_json([asdict(model) for model in known.found])
+    else:
+        width = max(len(model.name) for model in known.found)
+        _print(f"{model.name:{width}}  {model.dim:5}  {model.size:4}" for model in known.found)
+    for missing in known.missing:
+        _tell(f"neardup: {missing}")
 
 
 @main.command()

@@ -91,17 +91,25 @@ class Model:
     size: int
 
 
-def models() -> list[Model]:
-    """Models that can be named without a file of one's own; those of open_clip only where it is installed."""
+@dataclass(frozen=True)
+class Models:
+    """Models that can be named without a file of one's own; and what says which others there are no packages for, and how to get them."""
+
+    found: list[Model]
+    missing: list[MissingExtra]
+
+
+def models() -> Models:
+    """The models that load() knows here; those of open_clip are among what is missing where it is not installed."""
     own = load(DEFAULT)
-    found = [Model(own.name, own.space.dim, own.view.size)]
+    known = Models([Model(own.name, own.space.dim, own.view.size)], [])
     from pipeline.backends import openclip
 
     try:
-        found += [Model(*about) for about in openclip.available()]
-    except MissingExtra:
-        pass
-    return found
+        known.found.extend(Model(*about) for about in openclip.available())
+    except MissingExtra as missing:
+        known.missing.append(missing)
+    return known
 
 
 def embed(embedder: Embedder, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

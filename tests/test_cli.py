@@ -506,3 +506,19 @@ def test_models_lists_names_that_load(run: Run) -> None:
     listed = json.loads(run("models", "--json")[1])
     assert [model["name"] for model in listed] == [line.split()[0] for line in out]
     assert run("models", "nothing")[0] == 2
+
+
+def test_models_says_what_is_missing_and_how_to_get_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("models")[2] == run("models", "--json")[2] == ""
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    said = "neardup: open_clip models need packages that are not installed (open_clip); run `pip install 'neardup[clip]'`\n"
+    for words in (["models"], ["models", "--json"]):
+        code, out, err = run(*words)
+        assert (code, err) == (0, said)
+        assert "neardup-0" in out
+        assert "open_clip" not in out
+
+
+def test_a_short_list_of_models_is_no_sign_that_something_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("open_clip.list_pretrained", list)
+    assert run("models") == (0, "neardup-0    256   192\n", "")

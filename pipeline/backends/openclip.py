@@ -126,9 +126,7 @@ class OpenClip:
             import torch
             from open_clip.model import _build_vision_tower
         except ImportError as error:
-            raise MissingExtra(
-                f"open_clip models need packages that are not installed ({error.name}); run `pip install 'neardup[clip]'`"
-            ) from error
+            raise _missing(error) from error
         # Asked only for names on its list: a hub's or a folder's name would make it look there.
         config = open_clip.get_model_config(self._arch) if self._arch in open_clip.list_models() else None
         if config is None:
@@ -242,6 +240,10 @@ def _brief(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
+def _missing(error: ImportError) -> MissingExtra:
+    return MissingExtra(f"open_clip models need packages that are not installed ({error.name}); run `pip install 'neardup[clip]'`")
+
+
 def available() -> Iterator[tuple[str, int, int]]:
     """Every model that open_clip can download: its name, the numbers in a vector, and the side of its pictures in pixels.
 
@@ -250,7 +252,7 @@ def available() -> Iterator[tuple[str, int, int]]:
     try:
         import open_clip
     except ImportError as error:
-        raise MissingExtra("open_clip models need packages that are not installed; run `pip install 'neardup[clip]'`") from error
+        raise _missing(error) from error
     for arch, tag in open_clip.list_pretrained():
         config = open_clip.get_model_config(arch)
         size = config["vision_cfg"].get("image_size", 224) if config else None
