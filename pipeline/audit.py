@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from indexes import Known, Store, cosines
 from pipeline.decode import Decoded
 from pipeline.decoders import Decoders
-from pipeline.embedder import Embedder, embed
+from pipeline.embedder import UNASKED, Embedder, embed
 from pipeline.errors import TooManyCalls
 from pipeline.scan import SourceFile, stat_of
 
@@ -31,26 +34,49 @@ class Audited:
         return self.score >= SAME
 
 
-def reembed(store: Store, embedder: Embedder, count: int) -> Iterator[Audited]:
-    """Embed up to `count` stored photos again, spread over the store; those that changed, are away or cannot be read are passed over.
-
-    Raises TooManyCalls where that costs money.
-    """
-    if calls := embedder.calls(1) * count:
-        raise TooManyCalls(f"{embedder.name} would take {calls:,} paid requests for {count:,} photos; check without --sample")
+def sample(store: Store, count: int) -> list[int]:
+    """Up to `count` images that photos of the store show, spread over it."""
     images = store.catalog.live()
+    return [images[int(at)] for at in np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(int))]
+
+
+def agreed(embedder: Embedder, photos: int, max_calls: int | None = None, yes: bool = False) -> int:
+    """How many paid requests it takes at most to embed so many photos again. Raises TooManyCalls when nobody agreed to that: a part of a
+    sample would answer another question than was asked.
+    """
+    calls = embedder.calls(photos)
+    needed = f"{photos:,} photos take up to {calls:,} paid requests to {embedder.name}"
+    if max_calls is not None and calls > max_calls:
+        raise TooManyCalls(f"{needed}, and --max-calls allows {max_calls:,}, so none was made; name a smaller --sample, or a higher limit")
+    if max_calls is None and calls > UNASKED and not yes:
+        raise TooManyCalls(f"{needed}; say --yes to make them, or name a smaller --sample")
+    return calls
+
+
+def reembed(store: Store, embedder: Embedder, images: Sequence[int]) -> Iterator[Audited]:
+    """Embed photos of `images` again; those that changed, are away or cannot be read are passed over, as are pictures without features.
+
+    Raises SpaceMismatch for an embedder of another space than the store's, and Unanswered where a service stops answering.
+    """
+    store.require(embedder.space)
     with Decoders(1) as decoders:
-        yield from _reembedded(store, embedder, decoders, images, count)
+        pictures = _pictures(store, embedder, decoders, images)
+        while some := list(islice(pictures, embedder.batch)):
+            again = embed(embedder, [view for _, view, _ in some]).astype(np.float16)
+            scores = cosines(again, np.stack([stored for _, _, stored in some]))
+            yield from (Audited(path, score) for (path, _, _), score in zip(some, scores.tolist(), strict=True))
 
 
-def _reembedded(store: Store, embedder: Embedder, decoders: Decoders, images: Sequence[int], count: int) -> Iterator[Audited]:
-    for image in [images[int(at)] for at in np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(int))]:
+def _pictures(
+    store: Store, embedder: Embedder, decoders: Decoders, images: Sequence[int]
+) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.floating[Any]]]]:
+    """The path and the pixels of a photo of each image, and the vector that the store has of it."""
+    for image in images:
         stored = store.vectors([image]).get(image)
         for known in store.catalog.files_of([image]) if stored is not None else ():
             decoded = decoders.decode(SourceFile(known.path, known.stat), embedder.view) if untouched(known) else None
-            if isinstance(decoded, Decoded):
-                again = embed(embedder, [decoded.view]).astype(np.float16)
-                yield Audited(known.path, float(cosines(again, np.asarray([stored]))[0]))
+            if isinstance(decoded, Decoded) and stored is not None:
+                yield known.path, decoded.view, stored
                 break
 
 

@@ -104,6 +104,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.
 _wait_option = click.option(
     "--wait-lock", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS", help="Wait for another ingest to end."
 )
+_yes_option = click.option("--yes", is_flag=True, help="Make more than 1,000 paid requests, as many as it takes or --max-calls allows.")
 _data_option = click.option("--data", is_flag=True, help="Read every byte, and compute every stored score again.")
 _exit_option = click.option("--exit-code", is_flag=True, help="Exit with 20 when there are near-duplicates.")
 
@@ -140,7 +141,7 @@ def _work_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--threads", type=_COUNT, metavar="N", help="Threads of the model.  [default: one for each core]"),
         click.option("--batch", type=_COUNT, metavar="N", help="Pictures embedded at a time.  [default: as the model likes]"),
         click.option("--max-calls", type=_COUNT, metavar="N", help="Make so many paid requests at most, and go on another time."),
-        click.option("--yes", is_flag=True, help="Make more than 1,000 paid requests, as many as it takes or --max-calls allows."),
+        _yes_option,
     ):
         command = option(command)
     return command
@@ -496,9 +497,11 @@ def models(as_json: bool) -> None:
 @main.command()
 @_data_option
 @click.option("--sample", type=click.IntRange(min=0), default=0, metavar="N", help="Embed N photos again and compare their vectors.")
+@click.option("--max-calls", type=_COUNT, metavar="N", help="Refuse a sample that may take more paid requests.")
+@_yes_option
 @_store_option
 @_json_option
-def check(data: bool, sample: int, store: Path, as_json: bool) -> None:
+def check(data: bool, sample: int, max_calls: int | None, yes: bool, store: Path, as_json: bool) -> None:
     """Look whether a store is what was written.
 
     \b
@@ -510,14 +513,17 @@ def check(data: bool, sample: int, store: Path, as_json: bool) -> None:
     """
     from indexes import Store
     from indexes import check as findings
-    from pipeline.audit import reembed
+    from pipeline import audit
     from pipeline.report import check_json, check_text
 
     found = findings(store, data=data)
     again = []
     if sample and not found:
         with Store(store) as opened:
-            again = list(reembed(opened, _embedder(opened, None), sample))
+            embedder, images = _embedder(opened, None), audit.sample(opened, sample)
+            if calls := audit.agreed(embedder, len(images), max_calls, yes):
+                _tell(f"up to {calls:,} paid requests for {len(images):,} photos")
+            again = list(audit.reembed(opened, embedder, images))
     if as_json:
         _print_json(check_json(found, again))
     else:

@@ -15,6 +15,7 @@ from pipeline.errors import BadOutput, MissingExtra, Unanswered, UnknownModel
 from pipeline.view import View
 
 DEFAULT = "neardup-0"
+UNASKED = 1000  # paid requests that are made without a word from the person who pays
 
 
 class Embedder(Protocol):

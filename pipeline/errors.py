@@ -70,7 +70,7 @@ class Unanswered(PipelineError):
 
 
 class TooManyCalls(PipelineError):
-    """An ingest would make more paid requests than were allowed."""
+    """A command would make more paid requests than were allowed."""
 
     exit_code = 7
 

@@ -16,13 +16,11 @@ from numpy.typing import NDArray
 from indexes import Batch, File, Image, Plan, Root, Store, Way
 from pipeline.decode import Decoded
 from pipeline.decoders import Decoders
-from pipeline.embedder import Embedder, embed
+from pipeline.embedder import UNASKED, Embedder, embed
 from pipeline.errors import BadRoot, TooManyCalls, Unanswered
 from pipeline.missing import Loss, find_loss, held_by, is_below
 from pipeline.reading import RETRIED, SKIPPED, Failure, Recognised
 from pipeline.scan import NOTHING, Passed, SourceFile, scan
-
-UNASKED = 1000  # paid requests that are made without a word from the person who pays
 
 
 @dataclass(frozen=True)

@@ -173,6 +173,7 @@ def test_another_model_or_version_is_refused(run: Run, photos: Path, tmp_path: P
     code, _, err = run("query", saved(tmp_path / "new.png", scene(9)))
     assert code == 2
     assert "--store" in err
+    assert run("check", "--sample", "3")[0] == 2  # its vectors are no damaged ones of today's model
     with Store(tmp_path / "library", write=True) as store, store.catalog.transaction():
         store.catalog._db.execute("PRAGMA user_version = 99")
     for command in (["ingest"], ["groups"], ["query", photos / "a.png"], ["status"]):

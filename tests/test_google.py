@@ -664,3 +664,66 @@ def test_description_faults_pass_too(google: Google) -> None:
     views = noise(5)
     rows = load(DESCRIBE).encode(views)
     np.testing.assert_allclose(rows, load(DESCRIBE).encode(views), atol=1e-5)
+
+
+# Asked again
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def library(google: Google, run: Run, photos: Path) -> Google:
+    """The server, after a library of five pictures with features and one without was ingested."""
+    saved(photos / "blank.png", Image.new("RGB", (50, 50)))
+    assert run("ingest", photos, "--model", MODEL)[0] == 0
+    google.requests.clear()
+    return google
+
+
+def test_a_sample_is_asked_for_again_in_few_requests(library: Google, run: Run) -> None:
+    code, out, err = run("check", "--sample", "9")
+    assert code == 0
+    assert out == "5 photos embedded again, least cosine with the stored vector 1.00000\nthe store is sound\n"
+    assert "up to 1 paid requests for 6 photos" in err
+    assert [len(request.contents) for request in library.requests] == [5]
+    assert run("check")[0] == 0
+    assert len(library.requests) == 1
+
+
+def test_a_sample_shows_that_another_model_is_behind_the_name(library: Google, run: Run) -> None:
+    library.faults.append(changed(lambda good: good["embeddings"][2]["values"].reverse()))
+    code, out, _ = run("check", "--sample", "9")
+    assert code == 4
+    assert len(re.findall(r"embedded again, its cosine with the stored vector is", out)) == 1
+
+
+def test_a_sample_costs_no_more_than_was_agreed(library: Google, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.audit.UNASKED", 0)
+    code, _, err = run("check", "--sample", "9")
+    assert code == 7
+    assert f"6 photos take up to 1 paid requests to {MODEL}; say --yes" in err
+    assert not library.requests
+    for number, words in enumerate((["--yes"], ["--max-calls", "1"], ["--yes", "--max-calls", "1"]), 1):
+        assert run("check", "--sample", "9", *words)[0] == 0
+        assert len(library.requests) == number
+
+
+@pytest.mark.parametrize("words", [[], ["--yes"]])
+def test_a_sample_beyond_the_limit_is_not_begun(google: Google, run: Run, photos: Path, words: list[str]) -> None:
+    assert run("ingest", photos, "--model", DESCRIBE)[0] == 0
+    google.requests.clear()
+    code, _, err = run("check", "--sample", "5", "--max-calls", "5", *words)
+    assert code == 7
+    assert "5 photos take up to 6 paid requests" in err
+    assert "--max-calls allows 5, so none was made" in err
+    assert not google.requests
+    assert run("check", "--sample", "5", "--max-calls", "6", *words)[0] == 0
+    assert len(google.requests) == 6
+
+
+def test_a_sample_that_is_not_answered(library: Google, run: Run) -> None:
+    library.faults.append(refused(403, "no more"))
+    code, out, err = run("check", "--sample", "9")
+    assert (code, out) == (6, "")
+    assert "no more" in err
