@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from indexes import Store
+    from indexes import Space, Store
     from pipeline.embedder import Embedder
     from pipeline.ingest import Coverage
 
@@ -212,33 +212,33 @@ def _ingest(
 ) -> tuple[Coverage, list[str]]:
     """Ingest and show how it goes; returns the coverage and the real paths of the roots."""
     from indexes import Way
-    from pipeline.ingest import IngestOptions, ingest_roots, resolve_roots
+    from pipeline.ingest import IngestOptions, ingest_locked, resolve_roots
     from pipeline.terminal import Stopped, watch
 
-    roots = resolve_roots(store, paths, excludes or None, hidden)
     named = {os.path.realpath(path) for path in paths}
-    forget = frozenset(named) if accept_missing else frozenset[str]()
     options = IngestOptions(
         batch=batch,
         decoders=decoders,
         readers=readers,
         accept_missing=accept_missing,
-        forget=forget,
-        wait_lock=wait_lock,
+        forget=frozenset(named) if accept_missing else frozenset[str](),
         join=Way(join) if join else None,
         max_calls=max_calls,
         yes=yes,
     )
-    embedder = _embedder(store, model, threads)
-    if verbose:
-        cores = os.cpu_count() or 1
-        work = f"{decoders or cores} processes decode, {readers} files are read at a time"
-        _tell(f"{embedder.name}: {threads or cores} threads, batches of {batch or embedder.batch}; {work}")
-    try:
-        coverage = watch(ingest_roots(roots.found, store, embedder, options))
-    except Stopped as stopped:
-        _tell("stopped; what was committed is kept, the same command goes on from there")
-        sys.exit(stopped.exit_code)
+    before = store.space
+    with store.exclusive(wait_lock):  # from here on nobody else changes the store's folders and its model
+        roots = resolve_roots(store, paths, excludes or None, hidden)
+        embedder = _embedder_after(store, before, model, threads)
+        if verbose:
+            cores = os.cpu_count() or 1
+            work = f"{decoders or cores} processes decode, {readers} files are read at a time"
+            _tell(f"{embedder.name}: {threads or cores} threads, batches of {batch or embedder.batch}; {work}")
+        try:
+            coverage = watch(ingest_locked(roots.found, store, embedder, options))
+        except Stopped as stopped:
+            _tell("stopped; what was committed is kept, the same command goes on from there")
+            sys.exit(stopped.exit_code)
     coverage.absent_roots.extend(roots.absent)
     for path in coverage.absent_roots:
         known = "what is known of it stays in the answers, marked; if it is gone for good: neardup ingest FOLDER --accept-missing"
@@ -257,6 +257,21 @@ def _embedder(store: Store | None, model: str | None, threads: int | None = None
     if store and bound and model and model != bound:
         store.require(embedder.space)
     return embedder
+
+
+def _embedder_after(store: Store, before: Space | None, model: str | None, threads: int | None) -> Embedder:
+    """As _embedder(), of a store that had the space `before` when it was opened; says so where another ended in between."""
+    from indexes import SpaceMismatch
+
+    try:
+        return _embedder(store, model, threads)
+    except SpaceMismatch as error:
+        if store.space == before:
+            raise
+        raise SpaceMismatch(
+            f"{store.folder} was brought to the model {store.model} while this waited for it, and --model says {model}; leave --model out"
+            f" to go on with {store.model}, or bring the store to the other with `neardup migrate --model {model}`"
+        ) from error
 
 
 @main.command()

@@ -129,21 +129,27 @@ def ingest_roots(roots: Sequence[Root], store: Store, embedder: Embedder, option
 
     A file is read again only when its size, times or inode changed; content that is known is never embedded again. Files that vanished
     leave the answers, but not those of a root that is away. The last Progress holds the whole coverage. Close the iterator before the store
-    when stopping early: that commits what is embedded. Raises StoreLocked beside another ingest.
+    when stopping early: that commits what is embedded. Raises StoreLocked beside another ingest, and SpaceMismatch for an embedder of
+    another space than the store's, which a migration may have changed while this waited.
     """
     options = options or IngestOptions()
-    roots = [Root(os.path.realpath(root.path), root.excludes, root.hidden) for root in roots]
     with store.exclusive(options.wait_lock):
-        store.prepare()
-        store.remember(roots)
-        coverage = Coverage()
-        run = store.begin_run()
-        outcome = "interrupted"
-        try:
-            yield from _ingest(roots, store, embedder, options, coverage)
-            outcome = "complete"
-        finally:
-            store.end_run(run, outcome, coverage.as_dict())
+        yield from ingest_locked(roots, store, embedder, options)
+
+
+def ingest_locked(roots: Sequence[Root], store: Store, embedder: Embedder, options: IngestOptions) -> Generator[Progress]:
+    """As ingest_roots, for one who has `store.exclusive` already, so that nobody changes the store's model after it was looked up."""
+    roots = [Root(os.path.realpath(root.path), root.excludes, root.hidden) for root in roots]
+    store.prepare()
+    store.remember(roots)
+    coverage = Coverage()
+    run = store.begin_run()
+    outcome = "interrupted"
+    try:
+        yield from _ingest(roots, store, embedder, options, coverage)
+        outcome = "complete"
+    finally:
+        store.end_run(run, outcome, coverage.as_dict())
 
 
 @dataclass

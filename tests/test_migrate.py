@@ -11,9 +11,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -390,6 +391,40 @@ def test_without_hard_links_segments_are_copied(library: Path, small: str, monke
     with Store(library, write=True) as store:
         assert migrated(store, load(small)) == 16
     assert_clean(library)
+
+
+@pytest.fixture
+def ends_while_others_wait(library: Path, small: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A migration to `small` that has begun, and that ends when somebody has found the store locked and would sleep a little."""
+    with Store(library, write=True) as store, closing(migrate_store(store, load(small))) as migration:
+        next(migration)
+        clock = {name: getattr(time, name) for name in ("monotonic", "monotonic_ns")}
+        monkeypatch.setattr("indexes.durable.time", SimpleNamespace(sleep=lambda seconds: list(migration), **clock))
+        yield
+
+
+def test_an_ingest_that_waited_goes_on_with_the_new_model(
+    library: Path, photos: Path, small: str, run: Run, tmp_path: Path, ends_while_others_wait: None
+) -> None:
+    saved(photos / "new.jpg", scene(99))
+    code, _, err = run("ingest", "--wait-lock", "60", "--verbose")
+    assert code == 3, err  # for the broken photo
+    assert f"{small}: " in err
+    assert "1 new" in err
+    assert "; 1 picture embedded" in err
+    assert held(library) == fresh(tmp_path / "fresh", photos, small)
+
+
+def test_an_ingest_that_waited_does_not_go_on_with_another_model_than_was_named(
+    library: Path, photos: Path, small: str, run: Run, ends_while_others_wait: None
+) -> None:
+    saved(photos / "new.jpg", scene(99))
+    code, _, err = run("ingest", "--wait-lock", "60", "--model", "neardup-0")
+    assert code == 2
+    assert f"was brought to the model {small} while this waited for it, and --model says neardup-0; leave --model out" in err
+    code, _, err = run("ingest", "--model", "neardup-0")
+    assert code == 2
+    assert "while this waited" not in err
 
 
 def test_a_query_never_compares_vectors_of_two_models(library: Path, photos: Path, tmp_path: Path, small: str) -> None:
