@@ -176,8 +176,8 @@ def ingest(roots: Sequence[str], store: Path, model: str | None, as_json: bool, 
         sys.exit(SKIPPED)
 
 
-def _opened_to_write(store: Path, paths: Sequence[str]) -> Store:
-    """The store, made when it is missing and there is a folder to fill it from: a mistyped name leaves nothing behind."""
+def _opened_to_write(store: Path, paths: Sequence[str] = ()) -> Store:
+    """The store, brought to today's format, or made where there is a folder to fill it from: a mistyped name leaves nothing behind."""
     from indexes import Store, StoreMissing, StoreVersion
     from pipeline.errors import BadRoot
 
@@ -630,14 +630,12 @@ def migrate(
     moment; the same command goes on from there. Files, folders and runs stay as they are. Exit code 8: nothing was changed, because some
     photos are away or cannot be read.
     """
-    from indexes import Store
     from pipeline.ingest import IngestOptions
     from pipeline.migrate import migrate_store
     from pipeline.report import SCHEMA_VERSION, migration_text
     from pipeline.terminal import Stopped, watch
 
-    Store(store).close()  # a mistyped name leaves nothing behind
-    with Store(store, write=True) as opened:
+    with _opened_to_write(store) as opened:
         before = opened.space
         if before is None:
             raise click.UsageError(f"{store} has no photos yet, so there is nothing to migrate: neardup ingest FOLDER --model {model}")
@@ -675,11 +673,9 @@ def compact(wait_lock: float, store: Path, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from indexes import Store
     from pipeline.report import SCHEMA_VERSION, compaction_text
 
-    Store(store).close()  # a mistyped name leaves nothing behind
-    with Store(store, write=True) as opened, opened.exclusive(wait_lock):
+    with _opened_to_write(store) as opened, opened.exclusive(wait_lock):
         opened.prepare()
         done = opened.compact(full=True)
     if as_json:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import os
 import random
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from indexes import Batch, File, Space, Stat, Store
+from indexes import Batch, File, Space, Stat, Store, schema
 from indexes import Image as StoredImage
 from pipeline.decode import Decoded, decode
 from pipeline.scan import SourceFile
@@ -106,6 +107,27 @@ def batch_of(numbers: list[int], rows: NDArray[np.float32]) -> Batch:
         images=[(StoredImage(name_of(n), name_of(n), 10, 10, "PNG", 1, False), rows[n]) for n in numbers],
         files=[File(f"/p/{number}", stat, hash_) for number, stat, hash_ in zip(numbers, stats, hashes, strict=True)],
     )
+
+
+def made_older(library: Path) -> None:
+    """Bring a store of one segment, in which each image has a vector of its own, to the first format that there was."""
+    with closing(sqlite3.connect(library / "catalog.db")) as newest, closing(sqlite3.connect(library / "older.db")) as older:
+        schema.MIGRATIONS[0](older)
+        newest.row_factory = sqlite3.Row
+        for row in newest.execute("SELECT id, blake3, rows, size FROM segments"):
+            older.execute("INSERT INTO segments VALUES (?, ?, ?, ?)", tuple(row))
+        segment = older.execute("SELECT id FROM segments").fetchone()[0]
+        for row in newest.execute("SELECT id, hash, pixels, width, height, format, size, featureless FROM images"):
+            older.execute("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, segment))
+        for table in ("space", "roots", "files", "failures", "runs"):
+            for row in newest.execute(f"SELECT * FROM {table}"):
+                older.execute(f"INSERT INTO {table} VALUES ({','.join('?' * len(row))})", tuple(row))
+        application = newest.execute("PRAGMA application_id").fetchone()[0]
+        older.execute(f"PRAGMA application_id = {application}")
+        older.execute("PRAGMA user_version = 1")
+        older.commit()
+    (library / "catalog.seal").unlink()
+    (library / "older.db").replace(library / "catalog.db")
 
 
 @contextmanager

@@ -4,11 +4,9 @@ import json
 import os
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import pytest
 
 from indexes import Store
 from pipeline.cli import main
-from tests.conftest import DATA, needs_data, saved, scene
+from tests.conftest import DATA, made_older, needs_data, saved, scene
 
 Run = Callable[..., tuple[int, str, str]]
 NEARDUP = [sys.executable, "-m", "pipeline.cli"]
@@ -458,28 +456,10 @@ def test_damaged_and_animated_photos_are_named_wherever_they_are_counted(run: Ru
 
 
 def test_an_older_store_is_brought_up_to_date_by_the_nightly_call(run: Run, photos: Path, tmp_path: Path) -> None:
-    from indexes import schema
-
     run("ingest", photos)
     answer = run("groups")
     library = tmp_path / "library"
-    with closing(sqlite3.connect(library / "catalog.db")) as newest, closing(sqlite3.connect(library / "older.db")) as older:
-        schema.MIGRATIONS[0](older)
-        newest.row_factory = sqlite3.Row
-        for row in newest.execute("SELECT id, blake3, rows, size FROM segments"):
-            older.execute("INSERT INTO segments VALUES (?, ?, ?, ?)", tuple(row))
-        segment = older.execute("SELECT id FROM segments").fetchone()[0]
-        for row in newest.execute("SELECT id, hash, pixels, width, height, format, size, featureless FROM images"):
-            older.execute("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, segment))
-        for table in ("space", "roots", "files", "runs"):
-            for row in newest.execute(f"SELECT * FROM {table}"):
-                older.execute(f"INSERT INTO {table} VALUES ({','.join('?' * len(row))})", tuple(row))
-        application = newest.execute("PRAGMA application_id").fetchone()[0]
-        older.execute(f"PRAGMA application_id = {application}")
-        older.execute("PRAGMA user_version = 1")
-        older.commit()
-    (library / "catalog.seal").unlink()
-    (library / "older.db").replace(library / "catalog.db")
+    made_older(library)
     for command in (["groups"], ["check"]):
         assert "brings it up to date" in run(*command)[2]
     code, _, err = run("ingest")
@@ -487,6 +467,14 @@ def test_an_older_store_is_brought_up_to_date_by_the_nightly_call(run: Run, phot
     assert "0 pictures embedded" in err
     assert run("groups") == answer
     assert run("check", "--data")[0] == 0
+
+
+def test_an_older_store_is_brought_up_to_date_by_what_writes_to_it(run: Run, photos: Path, tmp_path: Path) -> None:
+    run("ingest", photos)
+    answer = run("groups")
+    made_older(tmp_path / "library")
+    assert run("compact")[0] == 0
+    assert run("groups") == answer
 
 
 def test_a_full_disk_under_the_answer_is_no_traceback(photos: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from pipeline import (
 )
 from pipeline.embedder import Embedder
 from tests import test_onnx
-from tests.conftest import saved, scene
+from tests.conftest import made_older, saved, scene
 from tests.test_ingest import Counting, Paid, ingested
 
 Run = Callable[..., tuple[int, str, str]]
@@ -155,6 +155,22 @@ def test_an_ingest_after_it_embeds_nothing_and_queries_are_answered(run: Run, ph
     code, _, err = run("migrate", "--model", "neardup-0", "--threads", "1", "--batch", "2", "--decoders", "1", "--readers", "2")
     assert code == 0
     assert "5 distinct images now with neardup-0: 5 pictures embedded" in err
+
+
+def test_a_store_of_an_older_format_and_preprocessing_needs_no_ingest_before(photos: Path, tmp_path: Path, run: Run) -> None:
+    library = tmp_path / "library"
+    (photos / "broken.jpg").write_bytes((photos / "b.jpg").read_bytes()[:2000])
+    run("ingest", photos)
+    before, expected = kept(library), held(library)
+    with Store(library, write=True) as store, store.catalog.transaction():
+        store.catalog.write("UPDATE space SET preprocess = 'decode-1'")
+    made_older(library)
+    code, _, err = run("migrate", "--model", "neardup-0")
+    assert code == 0, err
+    assert "5 pictures embedded in this run" in err
+    assert held(library) == expected
+    assert kept(library) == before
+    assert_clean(library)
 
 
 def test_a_store_that_holds_nothing(run: Run, tmp_path: Path) -> None:
