@@ -24,6 +24,8 @@ from pipeline.decode import Decoded, decode
 from pipeline.scan import SourceFile
 from pipeline.view import View
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # for the tests that import onnxruntime themselves
+
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the folder of real pictures is not here")
 

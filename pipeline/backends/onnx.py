@@ -110,6 +110,8 @@ class Onnx:
 
     @cached_property
     def _session(self) -> tuple[onnxruntime.InferenceSession, str, str, type[Any]]:
+        # Before its import: since 1.29 it sends the model's name and facts of the machine to Microsoft unless told not to.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime
 
         path, weights = self._card.path, self._weights
