@@ -21,10 +21,11 @@ if TYPE_CHECKING:
         Unanswered,
         UnknownModel,
     )
-    from pipeline.ingest import Coverage, IngestOptions, Progress, ingest_roots, resolve_roots
+    from pipeline.ingest import Progress, ingest_roots, resolve_roots
     from pipeline.migrate import migrate_store
     from pipeline.query import Answer, Comparison, compare, find_groups, find_matches
     from pipeline.reading import Failure
+    from pipeline.writer import Coverage, IngestOptions
 
 _HOMES = {
     "cluster": ("Group", "Match", "Photo"),
@@ -41,9 +42,10 @@ _HOMES = {
         "Unanswered",
         "UnknownModel",
     ),
-    "ingest": ("Coverage", "IngestOptions", "Progress", "ingest_roots", "resolve_roots"),
+    "ingest": ("Progress", "ingest_roots", "resolve_roots"),
     "migrate": ("migrate_store",),
     "reading": ("Failure",),
+    "writer": ("Coverage", "IngestOptions"),
     "query": ("Answer", "Comparison", "compare", "find_groups", "find_matches"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -16,7 +16,7 @@ import click
 if TYPE_CHECKING:
     from indexes import Space, Store
     from pipeline.embedder import Embedder
-    from pipeline.ingest import Coverage
+    from pipeline.writer import Coverage
 
 # Exit codes: some inputs were left out; the store is not what was written; --exit-code and there are near-duplicates.
 SKIPPED, DAMAGED, FOUND = 3, 4, 20
@@ -212,8 +212,9 @@ def _ingest(
 ) -> tuple[Coverage, list[str]]:
     """Ingest and show how it goes; returns the coverage and the real paths of the roots."""
     from indexes import Way
-    from pipeline.ingest import IngestOptions, ingest_locked, resolve_roots
+    from pipeline.ingest import ingest_locked, resolve_roots
     from pipeline.terminal import Stopped, watch
+    from pipeline.writer import IngestOptions
 
     named = {os.path.realpath(path) for path in paths}
     options = IngestOptions(
@@ -630,10 +631,10 @@ def migrate(
     moment; the same command goes on from there. Files, folders and runs stay as they are. Exit code 8: nothing was changed, because some
     photos are away or cannot be read.
     """
-    from pipeline.ingest import IngestOptions
     from pipeline.migrate import migrate_store
     from pipeline.report import SCHEMA_VERSION, migration_text
     from pipeline.terminal import Stopped, watch
+    from pipeline.writer import IngestOptions
 
     with _opened_to_write(store) as opened:
         before = opened.space

@@ -10,9 +10,10 @@ from pipeline.audit import untouched
 from pipeline.decoders import Decoders
 from pipeline.embedder import Embedder
 from pipeline.errors import LeftBehind
-from pipeline.ingest import Coverage, IngestOptions, Progress, Writer, affordable, find_pairs
+from pipeline.ingest import Progress, find_pairs
 from pipeline.reading import Failure, Recognised
 from pipeline.scan import SourceFile
+from pipeline.writer import Coverage, IngestOptions, Writer, affordable
 
 BLOCK = 10_000  # images that are looked at together
 

@@ -11,8 +11,8 @@ from typing import Any
 from indexes import Compaction, Finding, Repair, Space, Store
 from pipeline.audit import Audited
 from pipeline.cluster import SIMILAR, Group, Photo
-from pipeline.ingest import Coverage
 from pipeline.query import Answer, Comparison
+from pipeline.writer import Coverage
 
 SCHEMA_VERSION = 1  # raised only when a field changes or goes; fields may be added
 

@@ -13,9 +13,10 @@ from types import FrameType
 import click
 
 from indexes import Way
-from pipeline.ingest import Coverage, Progress
+from pipeline.ingest import Progress
 from pipeline.reading import SKIPPED, Failure
 from pipeline.report import failure_text
+from pipeline.writer import Coverage
 
 SHOWN_FAILURES = 10
 WORTH_TELLING = 2.0  # seconds that a join will take
