@@ -90,6 +90,7 @@ def _default_store() -> Path:
 
 
 _COUNT = click.IntRange(min=1)
+_AT_ONCE = click.IntRange(1, 64)  # a thousand decoders would take the memory of the whole machine before their first picture
 _PATH = click.Path(readable=False)  # what cannot be read is told of each path, by us
 
 _model_option = click.option(
@@ -134,12 +135,18 @@ def _ingest_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _work_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
-        click.option("--decoders", type=_COUNT, metavar="N", help="Processes that decode.  [default: one for each core]"),
+        click.option("--decoders", type=_AT_ONCE, metavar="N", help="Processes that decode.  [default: one for each core]"),
         click.option(
-            "--readers", type=_COUNT, default=1, metavar="N", help="Files read at a time; more serve SSDs and network drives.  [default: 1]"
+            "--readers",
+            type=_AT_ONCE,
+            default=1,
+            metavar="N",
+            help="Files read at a time; more serve SSDs and network drives.  [default: 1]",
         ),
-        click.option("--threads", type=_COUNT, metavar="N", help="Threads of the model.  [default: one for each core]"),
-        click.option("--batch", type=_COUNT, metavar="N", help="Pictures embedded at a time.  [default: as the model likes]"),
+        click.option("--threads", type=_AT_ONCE, metavar="N", help="Threads of the model.  [default: one for each core]"),
+        click.option(
+            "--batch", type=click.IntRange(1, 4096), metavar="N", help="Pictures embedded at a time.  [default: as the model likes]"
+        ),
         click.option("--max-calls", type=_COUNT, metavar="N", help="Make so many paid requests at most, and go on another time."),
         _yes_option,
     ):

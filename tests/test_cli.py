@@ -34,6 +34,14 @@ def test_help_begins_with_examples(run: Run, command: str) -> None:
     assert re.search(rf"^\s+neardup {command}", out[: out.index("Options:")], re.MULTILINE)
 
 
+@pytest.mark.parametrize(("option", "most"), [("--decoders", 64), ("--readers", 64), ("--threads", 64), ("--batch", 4096)])
+def test_no_one_asks_for_more_than_a_machine_has(run: Run, tmp_path: Path, option: str, most: int) -> None:
+    code, _, err = run("ingest", tmp_path, option, str(most + 1))
+    assert code == 2
+    assert f"range 1<=x<={most}" in err
+    assert not (tmp_path / "library").exists()
+
+
 def test_version(run: Run) -> None:
     assert run("--version")[1].startswith("neardup, version ")
 
