@@ -1,0 +1,115 @@
+"""What commands that write to a store begin with: it is opened, its model is chosen, and photos are ingested."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.commands.console import tell
+
+if TYPE_CHECKING:
+    from indexes import Space, Store
+    from pipeline.embedder import Embedder
+    from pipeline.writer import Coverage
+
+
+def opened_to_write(store: Path, paths: Sequence[str] = ()) -> Store:
+    """The store, brought to today's format, or made where there is a folder to fill it from: a mistyped name leaves nothing behind."""
+    from indexes import Store, StoreMissing, StoreVersion
+    from pipeline.errors import BadRoot
+
+    if not any(os.path.isdir(path) for path in paths):  # noqa: PTH112 - never raises, whatever a dead mount answers
+        try:
+            Store(store).close()
+        except StoreVersion:
+            pass  # an older one is brought up to date below, and any other refused
+        except StoreMissing:
+            if paths:
+                raise BadRoot(f"{', '.join(map(ascii, paths))} is no folder") from None
+            raise
+    return Store(store, write=True)
+
+
+def ingested(
+    store: Store,
+    paths: Sequence[str],
+    model: str | None,
+    excludes: Sequence[str],
+    hidden: bool | None,
+    accept_missing: bool,
+    wait_lock: float,
+    join: str | None = None,
+    decoders: int | None = None,
+    readers: int = 1,
+    threads: int | None = None,
+    batch: int | None = None,
+    verbose: bool = False,
+    max_calls: int | None = None,
+    yes: bool = False,
+) -> tuple[Coverage, list[str]]:
+    """Ingest and show how it goes; returns the coverage and the real paths of the roots."""
+    from indexes import Way
+    from pipeline.ingest import ingest_locked, resolve_roots
+    from pipeline.terminal import Stopped, watch
+    from pipeline.writer import IngestOptions
+
+    named = {os.path.realpath(path) for path in paths}
+    options = IngestOptions(
+        batch=batch,
+        decoders=decoders,
+        readers=readers,
+        accept_missing=accept_missing,
+        forget=frozenset(named) if accept_missing else frozenset[str](),
+        join=Way(join) if join else None,
+        max_calls=max_calls,
+        yes=yes,
+    )
+    before = store.space
+    with store.exclusive(wait_lock):  # from here on nobody else changes the store's folders and its model
+        roots = resolve_roots(store, paths, excludes or None, hidden)
+        embedder = _embedder_after(store, before, model, threads)
+        if verbose:
+            cores = os.cpu_count() or 1
+            work = f"{decoders or cores} processes decode, {readers} files are read at a time"
+            tell(f"{embedder.name}: {threads or cores} threads, batches of {batch or embedder.batch}; {work}")
+        try:
+            coverage = watch(ingest_locked(roots.found, store, embedder, options))
+        except Stopped as stopped:
+            tell("stopped; what was committed is kept, the same command goes on from there")
+            sys.exit(stopped.exit_code)
+    coverage.absent_roots.extend(roots.absent)
+    for path in coverage.absent_roots:
+        known = "what is known of it stays in the answers, marked; if it is gone for good: neardup ingest FOLDER --accept-missing"
+        tell(f"neardup: {ascii(path)} is no folder{' now; ' + known if path not in roots.absent else ''}")
+    for note in coverage.notes:
+        tell(f"neardup: {note}")
+    return coverage, [root.path for root in roots.found if root.path in named]
+
+
+def embedder_of(store: Store | None, model: str | None, threads: int | None = None) -> Embedder:
+    """The model that was asked for, else the store's own; a store is never left for another model unasked."""
+    from pipeline.embedder import DEFAULT, load
+
+    bound = store.model if store else None
+    embedder = load(model or bound or DEFAULT, threads)
+    if store and bound and model and model != bound:
+        store.require(embedder.space)
+    return embedder
+
+
+def _embedder_after(store: Store, before: Space | None, model: str | None, threads: int | None) -> Embedder:
+    """As embedder_of(), of a store that had the space `before` when it was opened; says so where another ended in between."""
+    from indexes import SpaceMismatch
+
+    try:
+        return embedder_of(store, model, threads)
+    except SpaceMismatch as error:
+        if store.space == before:
+            raise
+        raise SpaceMismatch(
+            f"{store.folder} was brought to the model {store.model} while this waited for it, and --model says {model}; leave --model out"
+            f" to go on with {store.model}, or bring the store to the other with `neardup migrate --model {model}`"
+        ) from error

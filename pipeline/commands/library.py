@@ -1,0 +1,230 @@
+"""Photos in, and what is asked of them: ingest, query, groups, dedupe, compare."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.commands.console import FOUND, SKIPPED, show, show_json, tell
+from pipeline.commands.ingesting import embedder_of, ingested, opened_to_write
+from pipeline.commands.options import PATH, exit_option, ingest_options, json_option, model_option, store_option, threshold_option
+
+if TYPE_CHECKING:
+    from indexes import Store
+    from pipeline.writer import Coverage
+
+
+@click.command()
+@click.argument("roots", nargs=-1, metavar="[ROOT]...", type=PATH)
+@ingest_options
+@store_option
+@model_option
+@json_option
+def ingest(roots: Sequence[str], store: Path, model: str | None, as_json: bool, **given: Any) -> None:
+    """Bring the store up to date with folders of photos.
+
+    \b
+    neardup ingest ~/Pictures /mnt/nas/photos     add folders; they are remembered
+    neardup ingest                                refresh all of them: the nightly call
+    neardup ingest ~/Pictures --exclude '*.gif' --exclude 'raw/*'
+
+    Only what is new or changed is read, only new content is embedded. Stop it with Ctrl-C at any moment; the same command goes on from
+    there. Exit code 3: done, but some photos could not be read or a folder is away.
+    """
+    from pipeline.report import coverage_text
+
+    with opened_to_write(store, roots) as opened:
+        coverage, _ = ingested(opened, roots, model, **given)
+    if as_json:
+        show_json(coverage.as_dict())
+    else:
+        tell(coverage_text(coverage))
+    if coverage.troubled:
+        sys.exit(SKIPPED)
+
+
+@click.command()
+@click.argument("files", nargs=-1, metavar="[FILE]...", type=PATH)
+@click.option("-0", "--null", "null", is_flag=True, help="Paths on standard input end with NUL, as from find -print0.")
+@store_option
+@model_option
+@threshold_option
+@json_option
+@exit_option
+def query(
+    files: Sequence[str], null: bool, store: Path, model: str | None, threshold: float | None, as_json: bool, exit_code: bool
+) -> None:
+    """Ask whether photos are in the library already.
+
+    \b
+    neardup query holiday.jpg                     best first
+    neardup query ~/Downloads/*.jpg --json
+    find /media/card -name '*.jpg' -print0 | neardup query -0 -
+
+    FILE may lie inside the library or outside; nothing is added. Without FILE, or with -, paths are read from standard input.
+    """
+    from indexes import Store
+    from pipeline.query import find_matches
+    from pipeline.report import answer_json, answer_text, failure_text, unfinished_text
+
+    with Store(store) as opened:
+        if unfinished := unfinished_text(opened):
+            tell(f"neardup: {unfinished}")
+        answers = []
+        for answer in find_matches(_paths(files, null), opened, embedder_of(opened, model), threshold):
+            answers.append(answer)
+            if answer.failure:
+                tell(f"neardup: {failure_text(answer.file, answer.failure.reason, answer.failure.detail)}")
+            if not as_json:
+                show(answer_text(answer))
+    if as_json:
+        show_json([answer_json(answer) for answer in answers])
+    if exit_code and any(answer.matches for answer in answers):
+        sys.exit(FOUND)
+    if any(answer.failure for answer in answers):
+        sys.exit(SKIPPED)
+
+
+def _paths(files: Sequence[str], null: bool) -> Iterator[str]:
+    if not files and sys.stdin.isatty():
+        raise click.UsageError("name a FILE, or send paths to standard input")
+    for file in files or ("-",):
+        if file == "-":
+            ending = b"\0" if null else b"\n"
+            yield from (os.fsdecode(path) for path in sys.stdin.buffer.read().split(ending) if path)
+        else:
+            yield file
+
+
+@click.command()
+@click.argument("under", nargs=-1, metavar="[FOLDER]...", type=PATH)
+@store_option
+@threshold_option
+@json_option
+@exit_option
+def groups(under: Sequence[str], store: Path, threshold: float | None, as_json: bool, exit_code: bool) -> None:
+    """Print groups of near-duplicates from what is stored.
+
+    \b
+    neardup groups
+    neardup groups --threshold 0.95 --json
+    neardup groups ~/Pictures/2024                only among the photos below this folder
+
+    No photo is read, so drives may be away. Each member is at or above the threshold to its keeper; any threshold down to the store's
+    floor works.
+    """
+    from indexes import Store
+    from pipeline.errors import BadRoot
+
+    with Store(store) as opened:
+        for folder in under:
+            if not opened.catalog.counts([os.path.realpath(folder)]).files:
+                raise BadRoot(f"the store has no photo below {ascii(folder)}; ingest it first, or see `neardup status` for its roots")
+        found = _print_groups(opened, threshold, [os.path.realpath(folder) for folder in under], None, as_json)
+    if exit_code and found:
+        sys.exit(FOUND)
+
+
+@click.command()
+@click.argument("roots", nargs=-1, required=True, metavar="ROOT...", type=PATH)
+@click.option("--against-all", is_flag=True, help="Compare with the whole store, not only among the photos below ROOT.")
+@ingest_options
+@store_option
+@model_option
+@threshold_option
+@json_option
+@exit_option
+def dedupe(
+    roots: Sequence[str],
+    against_all: bool,
+    store: Path,
+    model: str | None,
+    threshold: float | None,
+    as_json: bool,
+    exit_code: bool,
+    **given: Any,
+) -> None:
+    """Ingest folders, then print the groups of near-duplicates in them.
+
+    \b
+    neardup dedupe ~/Pictures
+    neardup dedupe ~/Pictures --threshold 0.9 --json > groups.json
+    neardup dedupe /media/card --against-all      what of the card is in the library?
+
+    Nothing is moved or deleted. The first run embeds every photo; the next one only what is new.
+    """
+    from pipeline.report import coverage_text
+
+    with opened_to_write(store, roots) as opened:
+        coverage, real = ingested(opened, roots, model, **given)
+        tell(coverage_text(coverage))
+        found = _print_groups(opened, threshold, real, coverage, as_json, against_all)
+    if exit_code and found:
+        sys.exit(FOUND)
+    if coverage.troubled:
+        sys.exit(SKIPPED)
+
+
+def _print_groups(
+    store: Store, threshold: float | None, under: Sequence[str], coverage: Coverage | None, as_json: bool, against_all: bool = False
+) -> bool:
+    from pipeline.query import find_groups
+    from pipeline.report import coverage_json, groups_json, groups_text, unfinished_text
+
+    if unfinished := unfinished_text(store):
+        tell(f"neardup: {unfinished}")
+    with store.catalog.snapshot():  # a migration may end meanwhile
+        space, found = store.space, find_groups(store, threshold, under, against_all=against_all)
+    if as_json:
+        least = threshold if threshold is not None or space is None else space.threshold
+        show_json(groups_json(found, space, least, coverage_json(store, under, coverage)))
+    else:
+        show(groups_text(found))
+    return bool(found)
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="A B [C]...", type=PATH)
+@store_option
+@model_option
+@threshold_option
+@json_option
+@exit_option
+def compare(files: Sequence[str], store: Path, model: str | None, threshold: float | None, as_json: bool, exit_code: bool) -> None:
+    """Print the cosine of each pair of photos.
+
+    \b
+    neardup compare a.jpg b.jpg                   one score
+    neardup compare a.jpg b.jpg c.jpg             the matrix
+    neardup compare a.jpg b.jpg --exit-code       20 when they are near-duplicates
+
+    Works without a store; where there is one, its model is used.
+    """
+    from indexes import Store, StoreMissing
+    from pipeline.query import compare
+    from pipeline.report import comparison_json, comparison_text, failure_text
+
+    if len(files) < 2:
+        raise click.UsageError("name two photos or more")
+    try:
+        with Store(store) as opened:
+            embedder = embedder_of(None, model or opened.model)
+    except StoreMissing:
+        embedder = embedder_of(None, model)
+    comparison = compare(files, embedder)
+    least = embedder.space.threshold if threshold is None else threshold
+    for file, failure in comparison.failures():
+        tell(f"neardup: {failure_text(file, failure.reason, failure.detail)}")
+    if as_json:
+        show_json(comparison_json(comparison, embedder.space, least))
+    else:
+        show(comparison_text(comparison, least))
+    if exit_code and any(comparison.relation(one, other, least) for one, other in comparison.pairs()):
+        sys.exit(FOUND)
+    if comparison.failures():
+        sys.exit(SKIPPED)

@@ -1,0 +1,92 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+
+def store_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Where the store is."""
+    return click.option(
+        "--store",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="NEARDUP_STORE",
+        default=_default_store,
+        show_default="$XDG_DATA_HOME/neardup/default",
+        help="Folder of the store; also NEARDUP_STORE.",
+    )(command)
+
+
+def _default_store() -> Path:
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "neardup" / "default"
+
+
+COUNT = click.IntRange(min=1)
+AT_ONCE = click.IntRange(1, 64)  # a thousand decoders would take the memory of the whole machine before their first picture
+PATH = click.Path(readable=False)  # what cannot be read is told of each path, by us
+
+model_option = click.option(
+    "--model",
+    metavar="NAME",
+    help="A name of `neardup models`, onnx:PATH or open_clip:ARCH@FILE.  [default: the store's, else neardup-0]",
+)
+threshold_option = click.option(
+    "--threshold", type=click.FloatRange(-1, 1), metavar="COSINE", help="Least score of a near-duplicate.  [default: the model's]"
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+wait_option = click.option(
+    "--wait-lock", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS", help="Wait for another ingest to end."
+)
+yes_option = click.option("--yes", is_flag=True, help="Make more than 1,000 paid requests, as many as it takes or --max-calls allows.")
+data_option = click.option("--data", is_flag=True, help="Read every byte, and compute every stored score again.")
+exit_option = click.option("--exit-code", is_flag=True, help="Exit with 20 when there are near-duplicates.")
+
+
+def ingest_options(command: Callable[..., None]) -> Callable[..., None]:
+    """How folders are looked through, and how the work is done."""
+    for option in (
+        click.option(
+            "--exclude",
+            "excludes",
+            multiple=True,
+            metavar="PATTERN",
+            help="Leave out names or relative paths like this; repeatable, remembered; '' clears.",
+        ),
+        click.option("--hidden/--no-hidden", default=None, help="Look into hidden files and folders too; remembered."),
+        click.option("--accept-missing", is_flag=True, help="Missing files are deleted, no drive is away; a ROOT that is gone, forgotten."),
+        wait_option,
+        click.option(
+            "--join",
+            type=click.Choice(["exact", "buckets"]),
+            help="How pairs are looked for.  [default: exact, but buckets where that would take minutes]",
+        ),
+        click.option("--verbose", is_flag=True, help="Print how the work is divided."),
+    ):
+        command = option(command)
+    return work_options(command)
+
+
+def work_options(command: Callable[..., None]) -> Callable[..., None]:
+    """How the work of decoding and embedding is done."""
+    for option in (
+        click.option("--decoders", type=AT_ONCE, metavar="N", help="Processes that decode.  [default: one for each core]"),
+        click.option(
+            "--readers",
+            type=AT_ONCE,
+            default=1,
+            metavar="N",
+            help="Files read at a time; more serve SSDs and network drives.  [default: 1]",
+        ),
+        click.option("--threads", type=AT_ONCE, metavar="N", help="Threads of the model.  [default: one for each core]"),
+        click.option(
+            "--batch", type=click.IntRange(1, 4096), metavar="N", help="Pictures embedded at a time.  [default: as the model likes]"
+        ),
+        click.option("--max-calls", type=COUNT, metavar="N", help="Make so many paid requests at most, and go on another time."),
+        yes_option,
+    ):
+        command = option(command)
+    return command
