@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from indexes import Known, Store, cosines
 from pipeline.decode import Decoded
 from pipeline.decoders import Decoders
-from pipeline.embedder import UNASKED, Embedder, embed
+from pipeline.embedder import Embedder, embed, is_agreed
 from pipeline.errors import TooManyCalls
 from pipeline.scan import SourceFile, stat_of
 
@@ -48,7 +48,7 @@ def agreed(embedder: Embedder, photos: int, max_calls: int | None = None, yes: b
     needed = f"{photos:,} photos take up to {calls:,} paid requests to {embedder.name}"
     if max_calls is not None and calls > max_calls:
         raise TooManyCalls(f"{needed}, and --max-calls allows {max_calls:,}, so none was made; name a smaller --sample, or a higher limit")
-    if max_calls is None and calls > UNASKED and not yes:
+    if not is_agreed(calls, max_calls, yes):
         raise TooManyCalls(f"{needed}; say --yes to make them, or name a smaller --sample")
     return calls
 

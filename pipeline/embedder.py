@@ -113,6 +113,11 @@ def models() -> Models:
     return known
 
 
+def is_agreed(calls: int, max_calls: int | None, yes: bool) -> bool:
+    """Whether somebody who pays agreed to so many requests: by `yes`, by a limit, which is kept to elsewhere, or because they are few."""
+    return yes or max_calls is not None or calls <= UNASKED
+
+
 def embed(embedder: Embedder, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
     """Rows of length 1 (n, dim), float32, in the order of `views`. Raises BadOutput for what cosine cannot compare, and Unanswered, with
     the rows that came, brought to length 1, where a service stops answering.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from indexes import Batch, File, Image, Store, Way
 from pipeline.decode import Decoded
-from pipeline.embedder import UNASKED, Embedder, embed
+from pipeline.embedder import Embedder, embed, is_agreed
 from pipeline.errors import TooManyCalls, Unanswered
 from pipeline.missing import Loss
 from pipeline.reading import SKIPPED, Failure, Recognised
@@ -76,7 +76,7 @@ class Coverage:
 def affordable(embedder: Embedder, files: int, options: IngestOptions) -> int:
     """How many paid requests so many files take at most. Raises TooManyCalls when nobody agreed to that."""
     calls = embedder.calls(files)
-    if calls > UNASKED and not options.yes and options.max_calls is None:
+    if not is_agreed(calls, options.max_calls, options.yes):
         raise TooManyCalls(
             f"{files:,} files take up to {calls:,} paid requests to {embedder.name}; say --yes to make them,"
             f" or --max-calls N to make N now and the rest another time"

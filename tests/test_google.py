@@ -699,7 +699,7 @@ def test_a_sample_shows_that_another_model_is_behind_the_name(library: Google, r
 
 
 def test_a_sample_costs_no_more_than_was_agreed(library: Google, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.audit.UNASKED", 0)
+    monkeypatch.setattr("pipeline.embedder.UNASKED", 0)
     code, _, err = run("check", "--sample", "9")
     assert code == 7
     assert f"6 photos take up to 1 paid requests to {MODEL}; say --yes" in err

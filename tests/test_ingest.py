@@ -594,7 +594,7 @@ def test_what_a_service_answered_is_never_paid_for_again(library: Store, tmp_pat
 def test_nobody_pays_for_more_than_was_agreed(library: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(30):
         saved(tmp_path / "root" / f"{number:02}.png", scene(number, (64, 48)))
-    monkeypatch.setattr("pipeline.ingest.UNASKED", 29)
+    monkeypatch.setattr("pipeline.embedder.UNASKED", 29)
     paid = Paid(1000)
     with pytest.raises(TooManyCalls, match="30 files take up to 30 paid requests"):
         ingested(library, tmp_path / "root", embedder=paid)
@@ -605,14 +605,14 @@ def test_nobody_pays_for_more_than_was_agreed(library: Store, tmp_path: Path, mo
     assert ingested(library, embedder=paid).unchanged == 16  # 14 are left, which nobody needs to be asked about
     assert set(paid.answered.values()) == {1}
     saved(tmp_path / "root" / "more.png", scene(100, (64, 48)))
-    monkeypatch.setattr("pipeline.ingest.UNASKED", 0)
+    monkeypatch.setattr("pipeline.embedder.UNASKED", 0)
     assert ingested(library, embedder=paid, options=IngestOptions(yes=True)).embedded == 1
 
 
 def test_yes_lifts_no_limit_that_somebody_named(library: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(30):
         saved(tmp_path / "root" / f"{number:02}.png", scene(number, (64, 48)))
-    monkeypatch.setattr("pipeline.ingest.UNASKED", 10)
+    monkeypatch.setattr("pipeline.embedder.UNASKED", 10)
     paid = Paid(1000)
     with pytest.raises(TooManyCalls, match="16 paid requests were made"):
         ingested(library, tmp_path / "root", embedder=paid, options=IngestOptions(batch=8, max_calls=20, yes=True))
