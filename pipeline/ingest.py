@@ -117,15 +117,11 @@ def _ingest(roots: Sequence[Root], store: Store, embedder: Embedder, options: In
         if seen.todo:
             store.bind(embedder.space, embedder.name)
             yield Progress(0, len(seen.todo), coverage, calls=affordable(embedder, len(seen.todo), options))
-            try:
+            with writer:
                 # Two batches ahead: decoding goes on while one is embedded, and while the model is loaded for the first.
                 for done, result in enumerate(decoders.stream(seen.todo, embedder.view, writer.wanted, 2 * writer.batch), 1):
                     writer.take(result)
                     yield Progress(done, len(seen.todo), coverage, result if isinstance(result, Failure) else None)
-            except BaseException:
-                writer.stop()
-                raise
-            writer.flush()
 
     for loss in losses:
         _settle(store, loss, writer.moved, options, coverage)

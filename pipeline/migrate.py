@@ -67,16 +67,12 @@ def _embed(store: Store, new: Store, embedder: Embedder, options: IngestOptions,
         done, total = 0, len(todo)
         yield Progress(done, total, coverage, calls=affordable(embedder, total, options))
         while todo:
-            try:
+            with writer:
                 for result in decoders.stream(todo, embedder.view, wanted, writer.batch):
                     if not isinstance(result, Recognised):
                         writer.take(result)
                     done += 1
                     yield Progress(done, total, coverage, result if isinstance(result, Failure) else None)
-            except BaseException:
-                writer.stop()
-                raise
-            writer.flush()
             todo = _untried(store, _lacking(store, new), tried)
             total += len(todo)
 

@@ -7,6 +7,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,11 @@ def affordable(embedder: Embedder, files: int, options: IngestOptions) -> int:
 
 
 class Writer:
-    """Gathers results, embeds pictures in batches, commits now and then, and counts files as they are committed."""
+    """Gathers results, embeds pictures in batches, commits now and then, and counts files as they are committed.
+
+    Use it as a context manager: at the end of the block all is embedded and committed. A block that fails commits what was embedded, and
+    embeds the rest only where that costs no money.
+    """
 
     def __init__(
         self,
@@ -119,6 +124,16 @@ class Writer:
         self._paid = embedder.calls(1) > 0
         self._calls = 0  # paid requests that were made
 
+    def __enter__(self) -> Writer:
+        """As it is."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Commit."""
+        if error is not None and self._paid:
+            self._pictures = []
+        self.flush()
+
     def wanted(self, hash_: bytes) -> bool:
         """Whether a content must be decoded; only the first who asks hears yes. Called by the decoding threads."""
         with self._asked:
@@ -147,15 +162,14 @@ class Writer:
         if files >= self._options.commit_images or (late and not self._paid):  # half a batch costs a request
             self.flush()
 
-    def stop(self) -> None:
-        """Commit what is embedded; what is not, only where that costs no money."""
-        if self._paid:
-            self._pictures = []
-        self.flush()
-
     def flush(self) -> None:
-        """Embed what is left and commit."""
-        self._embed()
+        """Embed what is left and commit; what was embedded is committed even where that fails."""
+        try:
+            self._embed()
+        finally:
+            self._commit()
+
+    def _commit(self) -> None:
         batch = Batch()
         for source, image, row in self._embedded:
             batch.images.append((image, row))

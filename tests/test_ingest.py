@@ -19,6 +19,7 @@ from PIL import Image
 
 from indexes import Root, Space, SpaceMismatch, Stat, Store, StoreLocked
 from pipeline import (
+    BadModel,
     BadOutput,
     BadRoot,
     Coverage,
@@ -571,24 +572,43 @@ def test_a_new_device_number_is_noted_without_reading(library: Store, photos: Pa
     assert known.stat.device == (photos / "b.jpg").stat().st_dev
 
 
-@pytest.mark.parametrize("patience", [0, 1, 7, 8, 13, 29])
-def test_what_a_service_answered_is_never_paid_for_again(library: Store, tmp_path: Path, patience: int) -> None:
+@pytest.mark.parametrize(("batch", "patience"), [*((8, patience) for patience in (0, 1, 7, 8, 13, 29)), (9, 27), (9, 28), (9, 29)])
+def test_what_a_service_answered_is_never_paid_for_again(library: Store, tmp_path: Path, batch: int, patience: int) -> None:
     for number in range(30):
         saved(tmp_path / "root" / f"{number:02}.png", scene(number, (64, 48)))
     saved(tmp_path / "root" / "copy.bmp", scene(29, (64, 48)))  # shares the pixels of one that may not be answered
     saved(tmp_path / "root" / "blank.png", Image.new("RGB", (64, 48)))
-    options, first, second = IngestOptions(batch=8), Paid(patience), Paid(1000)
+    options, first, second = IngestOptions(batch=batch), Paid(patience), Paid(1000)
     with pytest.raises(Unanswered, match="does not answer"):
         ingested(library, tmp_path / "root", embedder=first, options=options)
     last = library.catalog.last_run()
     assert last is not None
     assert last.outcome == "interrupted"
+    assert len(library.catalog.live()) >= patience
     coverage = ingested(library, embedder=second, options=options)
     assert sum(first.answered.values()) == patience
     assert set((first.answered + second.answered).values()) == {1}
     assert len(first.answered + second.answered) == 30
     assert (coverage.embedded, coverage.new) == (30 - patience, coverage.seen - coverage.unchanged)
     assert len(library.catalog.live()) == 32
+
+
+@pytest.mark.parametrize("files", [30, 32])
+def test_a_model_that_fails_loses_no_batch_before(library: Store, tmp_path: Path, files: int) -> None:
+    """Neither in a whole last batch nor in a part of one, and not what is embedded but not committed yet."""
+    for number in range(files):
+        saved(tmp_path / "root" / f"{number:02}.png", scene(number, (64, 48)))
+
+    class Fails(Counting):
+        def encode(self, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+            if self.embedded == 24:
+                raise BadModel("it cannot be run")
+            return super().encode(views)
+
+    with pytest.raises(BadModel):
+        ingested(library, tmp_path / "root", embedder=Fails(), options=IngestOptions(batch=8))
+    assert len(library.catalog.live()) == 24
+    assert ingested(library, options=IngestOptions(batch=8)).embedded == files - 24
 
 
 def test_nobody_pays_for_more_than_was_agreed(library: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

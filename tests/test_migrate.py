@@ -324,6 +324,18 @@ def test_a_model_that_is_paid_for_is_asked_once_for_each_picture(library: Path, 
         assert paid.answered.total() == 16
 
 
+@pytest.mark.parametrize("patience", [13, 15])
+def test_no_answer_is_lost_when_the_last_batch_fails(library: Path, small: str, patience: int) -> None:
+    with Store(library, write=True) as store:
+        paid = Paid(patience, small)
+        with pytest.raises(Unanswered):
+            migrated(store, paid, options=IngestOptions(batch=5))
+        assert paid.answered.total() == patience
+        paid.patience = 100
+        assert migrated(store, paid, options=IngestOptions(batch=5)) == 16 - patience
+        assert set(paid.answered.values()) == {1}
+
+
 def run_alone(library: Path, model: str, **environment: str) -> subprocess.Popen[bytes]:
     words = [
         sys.executable,
