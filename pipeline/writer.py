@@ -197,7 +197,9 @@ class Writer:
         self._committed = time.monotonic()
 
     def _embed(self) -> None:
-        """Embed the first picture with its pixels; others share its vector. What is not answered is left to the next run."""
+        """Embed the first picture with its pixels; others share its vector. What is not answered, or costs more than max_calls leaves, is
+        left to the next run.
+        """
         pictures, self._pictures = self._pictures, []  # whatever happens, none is asked for twice
         has_vector = set(self._store.catalog.vectors_with_pixels([picture.image.pixels for picture in pictures]))
         has_vector.update(image.pixels for _, image, row in self._embedded if row is not None)
@@ -205,16 +207,14 @@ class Writer:
         for picture in pictures:
             if not picture.image.featureless and picture.image.pixels not in has_vector:
                 shown.setdefault(picture.image.pixels, picture)
-        calls = self._embedder.calls(len(shown))
-        if calls and self._options.max_calls is not None and self._calls + calls > self._options.max_calls:
-            raise TooManyCalls(f"{self._calls:,} paid requests were made, as --max-calls says; the same command goes on from there")
-        self._calls += calls
+        asked = list(shown)[: self._within_limit(len(shown))]
+        self._calls += self._embedder.calls(len(asked))
         unanswered = None
         try:
-            found = embed(self._embedder, [picture.view for picture in shown.values()])
-            rows = dict(zip(shown, found, strict=True))
+            found = embed(self._embedder, [shown[pixels].view for pixels in asked])
+            rows = dict(zip(asked, found, strict=True))
         except Unanswered as error:
-            unanswered, asked = error, list(shown)
+            unanswered = error
             rows = {asked[number]: row for number, row in error.rows.items()}
         left = set(shown) - set(rows)
         self._coverage.embedded += len(rows)
@@ -223,6 +223,20 @@ class Writer:
                 self._embedded.append((picture.source, picture.image, rows.pop(picture.image.pixels, None)))
         if unanswered:
             raise unanswered
+        if len(asked) < len(shown) and self._calls:
+            raise TooManyCalls(f"{self._calls:,} paid requests were made, as --max-calls says; the same command goes on from there")
+        if len(asked) < len(shown):
+            raise TooManyCalls(
+                f"one picture takes up to {self._embedder.calls(1):,} paid requests to {self._embedder.name}, and --max-calls allows"
+                f" {self._options.max_calls:,}, so none was made; name a higher limit"
+            )
+
+    def _within_limit(self, pictures: int) -> int:
+        """How many of so many pictures can be paid for with what is left of max_calls."""
+        most = self._options.max_calls
+        while most is not None and pictures and self._calls + self._embedder.calls(pictures) > most:
+            pictures -= 1
+        return pictures
 
     def _file(self, source: SourceFile, hash_: bytes, moved: list[int] | None = None, vanished: list[int] | None = None) -> File:
         """The file, counted as unchanged, changed, moved or new; a move takes one of those that `vanished` with its content along."""

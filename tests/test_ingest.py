@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import threading
@@ -619,10 +620,10 @@ def test_nobody_pays_for_more_than_was_agreed(library: Store, tmp_path: Path, mo
     with pytest.raises(TooManyCalls, match="30 files take up to 30 paid requests"):
         ingested(library, tmp_path / "root", embedder=paid)
     assert not paid.answered
-    with pytest.raises(TooManyCalls, match="16 paid requests were made"):
+    with pytest.raises(TooManyCalls, match="20 paid requests were made"):
         ingested(library, embedder=paid, options=IngestOptions(batch=8, max_calls=20))
-    assert len(paid.answered) == 16
-    assert ingested(library, embedder=paid).unchanged == 16  # 14 are left, which nobody needs to be asked about
+    assert len(paid.answered) == 20
+    assert ingested(library, embedder=paid).unchanged == 20  # 10 are left, which nobody needs to be asked about
     assert set(paid.answered.values()) == {1}
     saved(tmp_path / "root" / "more.png", scene(100, (64, 48)))
     monkeypatch.setattr("pipeline.embedder.UNASKED", 0)
@@ -634,10 +635,42 @@ def test_yes_lifts_no_limit_that_somebody_named(library: Store, tmp_path: Path, 
         saved(tmp_path / "root" / f"{number:02}.png", scene(number, (64, 48)))
     monkeypatch.setattr("pipeline.embedder.UNASKED", 10)
     paid = Paid(1000)
-    with pytest.raises(TooManyCalls, match="16 paid requests were made"):
+    with pytest.raises(TooManyCalls, match="20 paid requests were made"):
         ingested(library, tmp_path / "root", embedder=paid, options=IngestOptions(batch=8, max_calls=20, yes=True))
-    assert len(paid.answered) == 16
-    assert ingested(library, embedder=paid, options=IngestOptions(batch=8, max_calls=14, yes=True)).embedded == 14
+    assert len(paid.answered) == 20
+    assert ingested(library, embedder=paid, options=IngestOptions(batch=8, max_calls=10, yes=True)).embedded == 10
+
+
+class Grouped(Paid):
+    """Takes two requests for each six pictures."""
+
+    def calls(self, pictures: int) -> int:
+        return 2 * math.ceil(pictures / 6)
+
+
+def test_a_limit_below_the_price_of_a_batch_goes_on_at_each_run(library: Store, tmp_path: Path) -> None:
+    for number in range(14):
+        saved(tmp_path / "root" / f"{number:02}.png", scene(number, (64, 48)))
+    saved(tmp_path / "root" / "a copy.bmp", scene(0, (64, 48)))  # comes after those with numbers
+    saved(tmp_path / "root" / "a copy of one that waits.bmp", scene(13, (64, 48)))
+    saved(tmp_path / "root" / "blank.png", Image.new("RGB", (64, 48)))
+    paid, held = Grouped(1000), []
+    for _ in range(2):
+        with pytest.raises(TooManyCalls, match="2 paid requests were made"):
+            ingested(library, tmp_path / "root", embedder=paid, options=IngestOptions(batch=20, max_calls=3))
+        held.append(len(library.catalog.live()))
+    assert held == [6 + 2, 12 + 2]
+    assert ingested(library, embedder=paid, options=IngestOptions(batch=20, max_calls=3)).embedded == 2
+    assert len(library.catalog.live()) == 17
+    assert set(paid.answered.values()) == {1}
+    assert len(paid.answered) == 14
+
+
+def test_a_limit_below_the_price_of_one_picture_says_so(library: Store, photos: Path) -> None:
+    paid = Grouped(1000)
+    with pytest.raises(TooManyCalls, match="one picture takes up to 2 paid requests to neardup-0, and --max-calls allows 1"):
+        ingested(library, photos, embedder=paid, options=IngestOptions(max_calls=1))
+    assert not paid.answered
 
 
 def test_a_crash_loses_no_paid_answer(library: Store, tmp_path: Path) -> None:
