@@ -40,6 +40,11 @@ class Catalog(Vectors):
         """Bind the store to `space`, reached as the model `source`."""
         self.write("INSERT OR REPLACE INTO space VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)", *astuple(space), source)
 
+    def is_empty(self) -> bool:
+        """Whether it has no image, vector or segment, so that no space has any claim to it."""
+        ((some,),) = self.rows("SELECT EXISTS (SELECT 1 FROM images UNION ALL SELECT 1 FROM vectors UNION ALL SELECT 1 FROM segments)")
+        return not some
+
     # --- roots and files ---
 
     def roots(self) -> list[Root]:

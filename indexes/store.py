@@ -89,6 +89,7 @@ class Store(Search):
         self._presence = durable.Presence(folder / "readers.lock" if write or (folder / "catalog.db").exists() else None)
         try:
             super().__init__(folder, Catalog(folder, write=write))
+            self._bound: Space | None = None  # of what is added here, once bind() has said so
         except BaseException:
             self._presence.leave()
             raise
@@ -122,21 +123,28 @@ class Store(Search):
         return bound[1] if bound else None
 
     def bind(self, space: Space, model: str) -> None:
-        """Bind an empty store to `space`, or check that it is bound to it. Raises SpaceMismatch."""
-        self.require(space)
-        bound = self.catalog.space()
-        if bound is None or bound[1] != model:  # new, or the same weights reached by another name or path
+        """Bind a store that has no image yet to `space`, or check that it is bound to it. Raises SpaceMismatch.
+
+        Until it has one, the next may bind it to another space, which add() then tells the first.
+        """
+        if self.catalog.space() != (space, model):  # new, or the same weights reached by another name or path
             with self.catalog.transaction():
-                self.catalog.put_space(bound[0] if bound else space, model)
+                self.require(space, unless_empty=True)
+                bound = self.space
+                self.catalog.put_space(bound if bound == space else space, model)
             self._note()
+        self._bound = space
 
     def _note(self) -> None:
         damage.note(self.folder, damage.Noted(self.catalog.roots(), self.model))
 
-    def require(self, space: Space) -> None:
-        """Check that vectors of `space` may be compared with those that the store holds. Raises SpaceMismatch."""
+    def require(self, space: Space, *, unless_empty: bool = False) -> None:
+        """Check that vectors of `space` may be compared with those that the store holds. Raises SpaceMismatch.
+
+        With `unless_empty`, a store that has no image yet may be bound to another space.
+        """
         bound = self.space
-        if bound is not None and bound != space:
+        if bound is not None and bound != space and not (unless_empty and self.catalog.is_empty()):
             raise SpaceMismatch(
                 f"{self.folder} holds vectors of {bound}, asked for {space}; leave --model out, name another folder with --store, or"
                 " bring it to the other model with `neardup migrate`"
@@ -161,9 +169,9 @@ class Store(Search):
         """Make a batch visible, all or nothing. Images that the store has already are left as they are, but for a vector that was lost.
 
         Images with the same pixels, or with equal vectors, share one. Call it with `exclusive` held where others may add too.
-        Raises BadVector, and NoSpace.
+        Raises BadVector, NoSpace, and SpaceMismatch where another has bound the store to another space after bind().
         """
-        space = self.space
+        space = self._bound or self.space
         if space is None:
             raise SpaceMismatch(f"{self.folder} is not bound to a model yet; bind() it before adding")
         known = self.catalog.image_ids([image.hash for image, _ in batch.images])
@@ -175,6 +183,7 @@ class Store(Search):
             part = (np.array(list(fresh), np.int64), np.stack(list(fresh.values())))
             row = segments.write(self.folder / "segments", self.folder / "tmp", [part])
         with self.catalog.transaction():
+            self.require(space)
             if row:
                 self.catalog.put_segment(row)
                 self.catalog.put_vectors({id_: _code(code) for id_, code in fresh.items()})
@@ -303,6 +312,7 @@ class Store(Search):
         Files, roots and runs stay. Images that the successor does not have wait to be embedded again. Call it with `exclusive` held.
         """
         switch.take_over(self.folder, self.catalog)
+        self._bound = None
         self._mapped()
         self._sweep()
         durable.reach("switch swept")

@@ -115,8 +115,9 @@ def _ingest(roots: Sequence[Root], store: Store, embedder: Embedder, options: In
         losses = [find_loss(store, root, remembered, seen.known, seen.unreadable) for root in present]
         writer = Writer(store, embedder, options, coverage, seen.changed, seen.lost, losses)
         if seen.todo:
+            calls = affordable(embedder, len(seen.todo), options)
             store.bind(embedder.space, embedder.name)
-            yield Progress(0, len(seen.todo), coverage, calls=affordable(embedder, len(seen.todo), options))
+            yield Progress(0, len(seen.todo), coverage, calls=calls)
             with writer:
                 # Two batches ahead: decoding goes on while one is embedded, and while the model is loaded for the first.
                 for done, result in enumerate(decoders.stream(seen.todo, embedder.view, writer.wanted, 2 * writer.batch), 1):

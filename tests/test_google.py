@@ -57,6 +57,7 @@ from tests.google_server import (
 
 MODEL, DESCRIBE = "google:gemini-embedding-2@128", "google-describe:gemini-3-flash+gemini-embedding-001@128"
 Views = list[NDArray[np.uint8]]
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -666,10 +667,35 @@ def test_description_faults_pass_too(google: Google) -> None:
     np.testing.assert_allclose(rows, load(DESCRIBE).encode(views), atol=1e-5)
 
 
+# A store that holds nothing of it yet
+
+
+def test_a_store_is_not_bound_to_a_model_that_cannot_be_used(
+    google: Google, run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos / "broken.jpg").write_bytes((photos / "b.jpg").read_bytes()[:2000])
+    monkeypatch.delenv("GEMINI_API_KEY")
+    assert run("ingest", photos, "--model", MODEL)[0] == 1
+    code, _, err = run("ingest")  # without a model, it is still the one that was asked for
+    assert code == 1
+    assert "GEMINI_API_KEY" in err
+    code, _, err = run("ingest", "--model", "neardup-0")
+    assert code == 3, err  # for the broken photo
+    assert "5 pictures embedded" in err
+    assert json.loads(run("status", "--json")[1])["model"] == "neardup-0"
+    assert run("ingest", "--model", MODEL)[0] == 2
+    assert not google.requests
+
+
+def test_a_store_is_not_bound_before_somebody_agreed(google: Google, run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.embedder.UNASKED", 0)
+    assert run("ingest", photos, "--model", MODEL)[0] == 7
+    assert json.loads(run("status", "--json")[1])["model"] is None
+    assert run("ingest")[0] == 0
+    assert json.loads(run("status", "--json")[1])["model"] == "neardup-0"
+
+
 # Asked again
-
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture

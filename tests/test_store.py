@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -17,10 +18,13 @@ from numpy.typing import NDArray
 
 from indexes import (
     BadVector,
+    Batch,
+    File,
     Root,
     SegmentRow,
     Space,
     SpaceMismatch,
+    Stat,
     StoreDamaged,
     StoreError,
     StoreLocked,
@@ -33,6 +37,8 @@ from indexes import (
 from indexes import Store as OpenStore
 from indexes.vectors import Frontier
 from tests.conftest import SPACE, batch_of, name_of, unit_rows
+
+OTHER = Space("test", "other", "1" * 64, "none", 16, -1.0, 0.9)
 
 
 def brute_force(rows: NDArray[np.float32], least: float) -> set[frozenset[bytes]]:
@@ -237,14 +243,38 @@ def test_vectors_that_cosine_cannot_compare_are_refused(store: OpenStore) -> Non
 
 
 def test_a_store_is_bound_to_its_space(store: OpenStore) -> None:
+    store.add(batch_of([0], unit_rows(1, 1)))
     store.bind(SPACE, "test")
-    other = Space("test", "other", "1" * 64, "none", 16, -1.0, 0.9)
     with pytest.raises(SpaceMismatch, match="another folder"):
-        store.bind(other, "other")
+        store.bind(OTHER, "other")
     store.bind(Space("test", "test", "0" * 64, "none", 16, 0.1, 0.2), "elsewhere")  # thresholds do not tell spaces apart
     assert store.model == "elsewhere"
     assert store.space is not None
     assert store.space.threshold == 0.9
+
+
+def test_a_store_without_images_can_be_bound_to_another_space(store: OpenStore) -> None:
+    store.add(Batch(files=[File("/broken", Stat(1, 2, 3, 4, 5), None, "truncated")]))
+    with pytest.raises(SpaceMismatch):
+        store.require(OTHER)
+    store.require(OTHER, unless_empty=True)
+    store.bind(OTHER, "other")
+    assert (store.space, store.model) == (OTHER, "other")
+    store.add(Batch(images=[(replace(batch_of([0], unit_rows(1, 1)).images[0][0], featureless=True), None)]))
+    with pytest.raises(SpaceMismatch):  # what has no features was found to have none at the size of this space
+        store.bind(SPACE, "test")
+
+
+def test_two_who_bind_a_store_never_mix_their_vectors(store: OpenStore) -> None:
+    with OpenStore(store.folder, write=True) as another:
+        another.bind(OTHER, "other")
+        with pytest.raises(SpaceMismatch):
+            store.add(batch_of([0], unit_rows(1, 1)))
+        assert store.catalog.is_empty()
+        another.add(batch_of([0], unit_rows(1, 1)))
+        with pytest.raises(SpaceMismatch):
+            store.bind(SPACE, "test")
+        assert (store.space, len(store.catalog.segments())) == (OTHER, 1)
 
 
 def test_thresholds_below_the_floor_are_refused(tmp_path: Path) -> None:

@@ -89,14 +89,14 @@ def ingested(
     return coverage, [root.path for root in roots.found if root.path in named]
 
 
-def embedder_of(store: Store | None, model: str | None, threads: int | None = None) -> Embedder:
+def embedder_of(store: Store | None, model: str | None, threads: int | None = None, unless_empty: bool = False) -> Embedder:
     """The model that was asked for, else the store's own; a store is never left for another model unasked."""
     from pipeline.embedder import DEFAULT, load
 
     bound = store.model if store else None
     embedder = load(model or bound or DEFAULT, threads)
     if store and bound and model and model != bound:
-        store.require(embedder.space)
+        store.require(embedder.space, unless_empty=unless_empty)
     return embedder
 
 
@@ -105,7 +105,7 @@ def _embedder_after(store: Store, before: Space | None, model: str | None, threa
     from indexes import SpaceMismatch
 
     try:
-        return embedder_of(store, model, threads)
+        return embedder_of(store, model, threads, unless_empty=True)
     except SpaceMismatch as error:
         if store.space == before:
             raise
