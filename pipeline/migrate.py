@@ -46,8 +46,10 @@ def migrate_store(
                     " and then this command again, which goes on; or say --leave-out: they wait until an ingest finds them"
                 )
             yield from find_pairs(new, options, coverage)
-            new.compact()
         store.succeed()
+        # Not before: which images a file shows, only this one's files say. The other's are those that they were embedded by, where other
+        # photos may have been found since.
+        store.compact()
     yield Progress(1, 1, coverage)
 
 

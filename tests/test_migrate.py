@@ -217,6 +217,25 @@ def test_stopped_anywhere_it_goes_on_and_an_ingest_may_come_between(
     assert_clean(library)
 
 
+def test_a_photo_that_was_moved_meanwhile_keeps_its_new_vector(tmp_path: Path, small: str) -> None:
+    """The second store knows it by its old path, at which another photo was found since."""
+    root, options = tmp_path / "root", IngestOptions(batch=1, commit_images=1)  # a segment for each, enough to be merged
+    for number in range(10):
+        saved(root / f"{number:02}.png", scene(number, (64, 48)))
+    with Store(tmp_path / "library", write=True) as store:
+        ingested(store, root)
+        with closing(migrate_store(store, load(small), options)) as begun:
+            next(progress for progress in begun if progress.done == 4)
+        (root / "00.png").rename(root / "zz.png")
+        saved(root / "00.png", scene(99, (64, 48)))
+        ingested(store)
+        migrated(store, load(small), options=options)
+        assert len(store.catalog.segments()) < 8
+        assert store.catalog.unembedded() == set()
+        assert contents(store) == fresh(tmp_path / "fresh", root, small)
+    assert_clean(tmp_path / "library")
+
+
 def test_one_that_was_begun_for_another_model(library: Path, small: str, run: Run, tmp_path: Path) -> None:
     other = f"onnx:{test_onnx.written(tmp_path / 'other', test_onnx.model('NCHW'), layout='NCHW')}"
     with Store(library, write=True) as store, closing(migrate_store(store, load(small), IngestOptions(batch=1, commit_images=1))) as begun:
