@@ -29,4 +29,5 @@ class View:
 
     def __str__(self) -> str:
         """The view as it stands in a space's preprocessing version."""
-        return f"{VERSION} {self.fit}-{self.size} {self.resample}"
+        ground = f" fill {self.fill}" if self.fit == "longest" else ""  # the others show none
+        return f"{VERSION} {self.fit}-{self.size} {self.resample}{ground}"

@@ -90,8 +90,12 @@ def test_a_store_knows_the_model_by_its_content_not_by_its_place(tmp_path: Path,
     assert one.space.weights == hashlib.sha256(here.read_bytes()).hexdigest()
     assert one.name == f"onnx:{here}"
     assert load(one.name).space == one.space
-    for change in ({"view": {"size": SIZE, "fit": "longest"}}, {"name": "other"}, {"output": "rows"}):
-        assert load(f"onnx:{written(tmp_path / 'changed', model(), **change)}").space != one.space
+    longest: dict[str, Any] = {"size": SIZE, "fit": "longest"}
+    changes: list[dict[str, Any]] = [{"view": longest}, {"view": longest | {"fill": 255}}, {"name": "other"}, {"output": "rows"}]
+    spaces = {one.space, *(load(f"onnx:{written(tmp_path / 'changed', model(), **change)}").space for change in changes)}
+    assert len(spaces) == 1 + len(changes)
+    assert load(f"onnx:{written(tmp_path / 'changed', model(), view=longest | {'fill': 0})}").space in spaces
+    assert load(f"onnx:{written(tmp_path / 'changed', model(), view={'size': SIZE, 'fill': 255})}").space == one.space  # shows none
     scaled = load(f"onnx:{written(tmp_path / 'scaled', model(kind=TensorProto.FLOAT), mean=MEAN, std=STD)}").space
     assert scaled.preprocess != load(f"onnx:{written(tmp_path / 'scaled', model(kind=TensorProto.FLOAT))}").space.preprocess
 

@@ -275,6 +275,7 @@ def test_spaces_differ_by_the_ground_that_pictures_are_laid_on(tmp_path: Path) -
         spaces.append(load(f"open_clip:{TINY}@{path}").space)
     assert spaces[0].weights == spaces[1].weights
     assert spaces[0] != spaces[1]
+    assert " bicubic fill 127 mean " in spaces[1].preprocess  # as it stands in stores that exist
 
 
 def test_a_local_files_name_is_the_same_from_every_folder(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,8 +82,7 @@ class OpenClip:
         """The space that the sha256 of the weights file stands for, wherever the file lies."""
         tower = self._tower
         mean, std = (",".join(f"{number:.6g}" for number in numbers.flatten().tolist()) for numbers in (tower.mean, tower.std))
-        fill = f" fill {tower.view.fill}" if tower.view.fit == "longest" else ""
-        return Space("open_clip", tower.called, tower.weights, f"{tower.view}{fill} mean {mean} std {std}", tower.dim, FLOOR, THRESHOLD)
+        return Space("open_clip", tower.called, tower.weights, f"{tower.view} mean {mean} std {std}", tower.dim, FLOOR, THRESHOLD)
 
     def calls(self, pictures: int) -> int:
         """None: it runs here."""
