@@ -69,6 +69,17 @@ class Coverage:
         """Count a file without an image."""
         (self.skipped if reason in SKIPPED else self.failed)[reason] += 1
 
+    def include(self, other: Coverage) -> None:
+        """Count the files that were read, and the pictures embedded, that `other` counted."""
+        self.new += other.new
+        self.changed += other.changed
+        self.unchanged += other.unchanged
+        self.moved += other.moved
+        self.embedded += other.embedded
+        self.noted.update(other.noted)
+        self.skipped.update(other.skipped)
+        self.failed.update(other.failed)
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON: reasons in alphabetical order."""
         return {**asdict(self), **{name: dict(sorted(getattr(self, name).items())) for name in ("noted", "skipped", "failed")}}
@@ -170,27 +181,29 @@ class Writer:
             self._commit()
 
     def _commit(self) -> None:
-        batch = Batch()
+        batch, counted = Batch(), Coverage()
         for source, image, row in self._embedded:
             batch.images.append((image, row))
-            self._coverage.noted.update(image.notes)
-            batch.files.append(self._file(source, image.hash))
+            counted.embedded += row is not None
+            counted.noted.update(image.notes)
+            batch.files.append(self._file(counted, source, image.hash))
         new = {image.hash for _, image, _ in self._embedded}
         known = self._store.catalog.image_ids([file.hash for file in self._waiting if file.hash not in new])
         waiting = []
         for file in self._waiting:
             if file.hash in known or file.hash in new:
-                batch.files.append(self._file(file.source, file.hash, batch.moved, self._vanished.get(known.get(file.hash, 0))))
+                batch.files.append(self._file(counted, file.source, file.hash, batch.moved, self._vanished.get(known.get(file.hash, 0))))
             elif failure := self._failed.get(file.hash):
                 self._failures.append(replace(failure, source=file.source))
             else:
                 waiting.append(file)
         for failure in self._failures:
             batch.files.append(File(failure.source.path, failure.source.stat, None, failure.reason, failure.detail))
-            self._coverage.count(failure.reason)
+            counted.count(failure.reason)
         self._embedded, self._waiting, self._failures = [], waiting, []
         if batch.files:
             self._store.add(batch)
+        self._coverage.include(counted)
         self.moved.update(batch.moved)
         with self._asked:
             self._claimed -= new
@@ -217,7 +230,6 @@ class Writer:
             unanswered = error
             rows = {asked[number]: row for number, row in error.rows.items()}
         left = set(shown) - set(rows)
-        self._coverage.embedded += len(rows)
         for picture in pictures:
             if picture.image.pixels not in left:
                 self._embedded.append((picture.source, picture.image, rows.pop(picture.image.pixels, None)))
@@ -238,15 +250,17 @@ class Writer:
             pictures -= 1
         return pictures
 
-    def _file(self, source: SourceFile, hash_: bytes, moved: list[int] | None = None, vanished: list[int] | None = None) -> File:
+    def _file(
+        self, counted: Coverage, source: SourceFile, hash_: bytes, moved: list[int] | None = None, vanished: list[int] | None = None
+    ) -> File:
         """The file, counted as unchanged, changed, moved or new; a move takes one of those that `vanished` with its content along."""
         if source.path in self._lost:
-            self._coverage.unchanged += 1
+            counted.unchanged += 1
         elif source.path in self._changed:
-            self._coverage.changed += 1
+            counted.changed += 1
         elif vanished and moved is not None:
             moved.append(vanished.pop())
-            self._coverage.moved += 1
+            counted.moved += 1
         else:
-            self._coverage.new += 1
+            counted.new += 1
         return File(source.path, source.stat, hash_)

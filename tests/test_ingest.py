@@ -18,7 +18,7 @@ from hypothesis.strategies import integers, lists, sampled_from
 from numpy.typing import NDArray
 from PIL import Image
 
-from indexes import Root, Space, SpaceMismatch, Stat, Store, StoreLocked
+from indexes import Batch, NoSpace, Root, Space, SpaceMismatch, Stat, Store, StoreLocked
 from pipeline import (
     BadModel,
     BadOutput,
@@ -671,6 +671,23 @@ def test_a_limit_below_the_price_of_one_picture_says_so(library: Store, photos: 
     with pytest.raises(TooManyCalls, match="one picture takes up to 2 paid requests to neardup-0, and --max-calls allows 1"):
         ingested(library, photos, embedder=paid, options=IngestOptions(max_calls=1))
     assert not paid.answered
+
+
+def test_nothing_is_counted_that_was_not_committed(library: Store, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (photos / "broken.jpg").write_bytes((photos / "b.jpg").read_bytes()[:2000])
+    saved(photos / "moving.gif", scene(5), save_all=True, append_images=[scene(6)])
+
+    def full(batch: Batch) -> None:
+        raise NoSpace("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(library, "add", full)
+        with pytest.raises(NoSpace):
+            ingested(library, photos)
+    last = library.catalog.last_run()
+    assert last is not None
+    assert last.coverage == Coverage(seen=8).as_dict()
+    assert ingested(library).noted == {"animated": 1}
 
 
 def test_a_crash_loses_no_paid_answer(library: Store, tmp_path: Path) -> None:
