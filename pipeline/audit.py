@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
+from operator import eq
 from typing import Any
 
 import numpy as np
@@ -71,10 +73,11 @@ def _pictures(
     store: Store, embedder: Embedder, decoders: Decoders, images: Sequence[int]
 ) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.floating[Any]]]]:
     """The path and the pixels of a photo of each image, and the vector that the store has of it."""
-    for image in images:
-        stored = store.vectors([image]).get(image)
-        for known in store.catalog.files_of([image]) if stored is not None else ():
-            decoded = decoders.decode(SourceFile(known.path, known.stat), embedder.view) if untouched(known) else None
+    for id_, image in store.catalog.images(images):
+        stored = store.vectors([id_]).get(id_)
+        wanted = partial(eq, image.hash)  # a file may have been changed behind its times
+        for known in store.catalog.files_of([id_]) if stored is not None else ():
+            decoded = decoders.decode(SourceFile(known.path, known.stat), embedder.view, wanted) if untouched(known) else None
             if isinstance(decoded, Decoded) and stored is not None:
                 yield known.path, decoded.view, stored
                 break

@@ -289,6 +289,15 @@ def test_a_photo_that_gives_another_vector_now_is_named(run: Run, photos: Path, 
     assert re.search(r"a\.jpg: embedded again, its cosine with the stored vector is 0\.9\d+\n", out)
 
 
+def test_a_photo_that_was_changed_behind_its_times_is_no_damage(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("ingest", photos)
+    saved(photos / "b.jpg", scene(61))
+    monkeypatch.setattr("pipeline.audit.untouched", lambda known: True)
+    code, out, err = run("check", "--sample", "9")
+    assert (code, out) == (0, "4 photos embedded again, least cosine with the stored vector 1.00000\nthe store is sound\n")
+    assert "4 of 9 photos were embedded again; the rest changed" in err
+
+
 def test_compact_merges_and_drops(run: Run, photos: Path, tmp_path: Path) -> None:
     run("ingest", photos / "sub")
     run("ingest", photos)
