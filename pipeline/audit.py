@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes import Known, Store, cosines
+from indexes import Store, cosines
 from pipeline.decode import Decoded
 from pipeline.decoders import Decoders
 from pipeline.embedder import Embedder, embed, is_agreed
 from pipeline.errors import TooManyCalls
-from pipeline.scan import SourceFile, stat_of
+from pipeline.scan import SourceFile, untouched
 
 SAME = 0.999  # float16 and the batch that a picture was in move its vector by less than this (measured: .9999)
 
@@ -81,12 +80,3 @@ def _pictures(
             if isinstance(decoded, Decoded) and stored is not None:
                 yield known.path, decoded.view, stored
                 break
-
-
-def untouched(known: Known) -> bool:
-    """Whether a file is there and can be taken for what it was when it was read."""
-    try:
-        status = os.stat(known.path)  # noqa: PTH116 - a path that may be no UTF-8
-    except OSError:
-        return False
-    return stat_of(status).unchanged(known.stat)

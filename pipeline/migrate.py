@@ -6,13 +6,12 @@ import os
 from collections.abc import Generator, Iterator, Mapping
 
 from indexes import Store
-from pipeline.audit import untouched
 from pipeline.decoders import Decoders
 from pipeline.embedder import Embedder
 from pipeline.errors import LeftBehind
 from pipeline.ingest import Progress, find_pairs
 from pipeline.reading import Failure, Recognised
-from pipeline.scan import SourceFile
+from pipeline.scan import SourceFile, untouched
 from pipeline.writer import Coverage, IngestOptions, Writer, affordable
 
 BLOCK = 10_000  # images that are looked at together

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePath
 
-from indexes import Root, Stat
+from indexes import Known, Root, Stat
 
 TRASH = {"$RECYCLE.BIN", "RECYCLER", "System Volume Information", "lost+found", "@Recycle", "#recycle", "@eaDir", "Trash"}
 
@@ -114,6 +114,15 @@ def _source(entry: os.DirEntry[str]) -> SourceFile | Passed:
 def stat_of(status: os.stat_result) -> Stat:
     """What the store keeps of what the system says of a file."""
     return Stat(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
+
+
+def untouched(known: Known) -> bool:
+    """Whether a file is there and can be taken for what it was when it was read."""
+    try:
+        status = os.stat(known.path)  # noqa: PTH116 - a path that may be no UTF-8
+    except OSError:
+        return False
+    return stat_of(status).unchanged(known.stat)
 
 
 def _passed_over(root: Root, entry: os.DirEntry[str]) -> str | None:
