@@ -19,19 +19,21 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from pipeline import load
+from pipeline.backends.onnx import runtime
 from pipeline.decode import Decoded
 from pipeline.decoders import Decoders
 from pipeline.view import View
 from scripts.bench_ingest import sources
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 MODEL = Path(__file__).resolve().parent.parent / "pipeline" / "backends" / "neardup-0.onnx"
 CORES = os.cpu_count() or 1
@@ -48,21 +50,22 @@ def views(folder: Path, view: View, most: int) -> NDArray[np.uint8]:
 
 def session(weights: Path, threads: int = 1, **options: str) -> onnxruntime.InferenceSession:
     """A session as the embedder makes it, but for what is given."""
+    onnxruntime = runtime()
     made = onnxruntime.SessionOptions()
     made.log_severity_level = 4
     made.intra_op_num_threads = threads
-    made.enable_cpu_mem_arena = False
+    made.enable_cpu_mem_arena = True
     for key, value in options.items():
         setattr(made, key, value)
     return onnxruntime.InferenceSession(weights, made, providers=["CPUExecutionProvider"])
 
 
 def singly(one: Callable[[NDArray[np.uint8]], Rows]) -> Run:
-    """Pictures one at a time, on each core."""
+    """Pictures one at a time, on each core, by threads that are kept, as the embedder's are."""
+    pool = ThreadPoolExecutor(CORES)
 
     def run(pictures: NDArray[np.uint8]) -> Rows:
-        with ThreadPoolExecutor(CORES) as pool:
-            return np.concatenate(list(pool.map(lambda at: one(pictures[at : at + 1]), range(len(pictures)))))
+        return np.concatenate(list(pool.map(lambda at: one(pictures[at : at + 1]), range(len(pictures)))))
 
     return run
 
@@ -86,9 +89,12 @@ def in_batches(weights: Path, batch: int) -> Run:
     return run
 
 
-def quantised(scratch: Path, calibration: NDArray[np.uint8], *, each_channel: bool, method: CalibrationMethod) -> Path:
-    """The model with 8-bit weights and activations."""
-    plain, done = scratch / "plain.onnx", scratch / f"int8-{each_channel}-{method.name}.onnx"
+def quantised(scratch: Path, calibration: NDArray[np.uint8], *, each_channel: bool, method: str) -> Path:
+    """The model with 8-bit weights and activations, calibrated by the `method` that onnxruntime calls so."""
+    onnxruntime = runtime()
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    plain, done = scratch / "plain.onnx", scratch / f"int8-{each_channel}-{method}.onnx"
     if not plain.exists():  # its 16-bit weights made 32-bit ones, and what is constant folded
         session(MODEL, optimized_model_filepath=str(plain), graph_optimization_level=onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC)
     name = onnx.load(plain).graph.input[0].name
@@ -109,7 +115,7 @@ def quantised(scratch: Path, calibration: NDArray[np.uint8], *, each_channel: bo
         weight_type=QuantType.QInt8,
         per_channel=each_channel,
         reduce_range=True,  # 7 bits: without VNNI, sums of 8-bit products saturate
-        calibrate_method=method,
+        calibrate_method=CalibrationMethod[method],
     )
     return done
 
@@ -148,20 +154,20 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=300)
     parser.add_argument("--repeat", type=int, default=5)
     given = parser.parse_args()
-    view = load().view
-    whole = views(given.pictures, view, given.most)
-    calibration = views(given.calibration, view, 200)
+    ships = load()
+    whole = views(given.pictures, ships.view, given.most)
+    calibration = views(given.calibration, ships.view, 200)
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         ways: dict[str, tuple[Run, NDArray[np.uint8]]] = {
-            "onnxruntime, one at a time on each core: **what ships**": (by_onnxruntime(MODEL), whole),
+            "onnxruntime, one at a time on each core: **what ships**": (lambda pictures: ships.encode(list(pictures)), whole),
             "batches of 4 on all cores": (in_batches(MODEL, 4), whole),
             "batches of 32 on all cores": (in_batches(MODEL, 32), whole),
         }
         for each_channel in (False, True):
-            weights = quantised(scratch, calibration, each_channel=each_channel, method=CalibrationMethod.MinMax)
+            weights = quantised(scratch, calibration, each_channel=each_channel, method="MinMax")
             ways[f"int8, a scale for each {'channel' if each_channel else 'layer'}"] = by_onnxruntime(weights), whole
-        weights = quantised(scratch, calibration[:50], each_channel=True, method=CalibrationMethod.Percentile)
+        weights = quantised(scratch, calibration[:50], each_channel=True, method="Percentile")
         ways["int8, a scale for each channel, extremes cut off"] = by_onnxruntime(weights), whole
         if find_spec("openvino"):
             for hint in ("THROUGHPUT", "LATENCY"):

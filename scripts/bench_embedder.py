@@ -21,12 +21,11 @@ from functools import partial
 from pathlib import Path, PurePath
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from indexes import Root
-from pipeline.backends.onnx import Onnx
+from pipeline.backends.onnx import Onnx, runtime
 from pipeline.decode import Decoded, decode
 from pipeline.embedder import DEFAULT, Embedder, embed, load
 from pipeline.scan import SourceFile, scan
@@ -137,6 +136,7 @@ def rank(scores: Rows, originals: NDArray[np.int64]) -> Ranking:
 
 def speeds(cards: Sequence[Path]) -> list[float]:
     """Pictures a second by onnxruntime alone, on two threads: medians of batches that take turns, so that a busy moment hits all."""
+    onnxruntime = runtime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.enable_cpu_mem_arena, options.log_severity_level = THREADS, False, 3
     runs: list[Callable[[], object]] = []

@@ -203,6 +203,13 @@ def test_the_test_models_are_sound() -> None:
     onnx.checker.check_model(onnx.load_from_string(model()), full_check=True)
 
 
+def test_scripts_leave_it_to_the_backend_to_import_onnxruntime() -> None:
+    """Which sees to it that nothing is sent, and so must come first."""
+    look = "import sys, scripts.bench_cpu_paths, scripts.bench_embedder; print('onnxruntime' in sys.modules)"
+    root = Path(__file__).resolve().parent.parent
+    assert subprocess.run([sys.executable, "-c", look], check=True, cwd=root, capture_output=True, text=True).stdout == "False\n"
+
+
 def test_onnxruntime_sends_nothing_and_leaves_nothing_behind(tmp_path: Path) -> None:
     """Its telemetry keeps an identifier of the machine and a queue of events in the home folder, and is on unless told otherwise."""
     code = (

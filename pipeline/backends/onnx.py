@@ -110,10 +110,7 @@ class Onnx:
 
     @cached_property
     def _session(self) -> tuple[onnxruntime.InferenceSession, str, str, type[Any]]:
-        # Before its import: since 1.29 it sends the model's name and facts of the machine to Microsoft unless told not to.
-        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-        import onnxruntime
-
+        onnxruntime = runtime()
         path, weights = self._card.path, self._weights
         if hashlib.sha256(weights).hexdigest() != self.space.weights:
             raise BadModel(f"{path} is not the file that its card names (sha256 {self.space.weights[:12]}...); put the right one there")
@@ -144,6 +141,16 @@ class Onnx:
         if kind is np.uint8 and (self._card.mean or self._card.std):
             raise BadModel(f"{path} takes uint8 pictures, so the card may name no mean and std")
         return session, input_, output, kind
+
+
+def runtime() -> Any:  # noqa: ANN401 - a module without types
+    """onnxruntime, for whoever else needs it: since 1.29 it sends the model's name and facts of the machine to Microsoft unless told not to
+    before it is imported.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    return onnxruntime
 
 
 def _first_line(error: Exception) -> str:
