@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes import Space
-from pipeline.errors import BadModel
+from pipeline.errors import BadModel, BadOutput
 from pipeline.view import View
 
 if TYPE_CHECKING:
@@ -77,10 +77,15 @@ class Onnx:
     def encode(self, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """One raw row for each picture, in order; it does not depend on what else is asked.
 
+        Raises BadOutput for rows of unequal length.
         Each thread takes one picture at a time: what lies between the layers stays in its cache, and no thread waits for another.
         """
         loaded = self._session  # before threads ask for it
-        return np.stack(list(self._pool.map(lambda view: self._row(view, *loaded), views)))
+        rows = list(self._pool.map(lambda view: self._row(view, *loaded), views))
+        if len(lengths := {len(row) for row in rows}) > 1:
+            numbers = " and ".join(map(str, sorted(lengths)))
+            raise BadOutput(f"{self.name} returned rows of {numbers} numbers, expected {self._card.dim}; name an output of one length")
+        return np.stack(rows)
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
