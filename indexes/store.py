@@ -283,16 +283,18 @@ class Store(Search):
     def successor(self, space: Space, model: str) -> Store:
         """A store inside this one for vectors of another space, which succeed() lets take the place of this one's; what was begun goes on.
 
-        Call it with `exclusive` held, here and while the other is written to. Raises SpaceMismatch where one was begun for a third space.
+        Call it with `exclusive` held, here and while the other is written to. Raises SpaceMismatch where images were embedded for a third.
         """
         again = f"begin anew with `neardup migrate --model {model} --restart`"
-        begun = switch.begun(self.folder)
-        if begun and begun[0] != space:
-            raise SpaceMismatch(f"{self.folder} is on its way to {begun[1]}; go on with `neardup migrate --model {begun[1]}`, or {again}")
         try:
             made = Store(self.folder / switch.NEXT, write=True)
             try:
-                made.bind(space, model)
+                try:
+                    made.bind(space, model)
+                except SpaceMismatch as error:
+                    raise SpaceMismatch(
+                        f"{self.folder} is on its way to {made.model}; go on with `neardup migrate --model {made.model}`, or {again}"
+                    ) from error
                 made.prepare()
             except BaseException:
                 made.close()

@@ -253,6 +253,15 @@ def test_one_that_was_begun_for_another_model(library: Path, small: str, run: Ru
     assert_clean(library)
 
 
+def test_one_that_was_begun_for_another_model_and_embedded_nothing(library: Path, small: str, run: Run, tmp_path: Path) -> None:
+    other = f"onnx:{test_onnx.written(tmp_path / 'other', test_onnx.model('NCHW'), layout='NCHW')}"
+    with Store(library, write=True) as store, pytest.raises(Unanswered):
+        migrated(store, Paid(0, other), options=IngestOptions(batch=1))
+    assert json.loads(run("status", "--json")[1])["migration"]["model"] == other
+    assert run("migrate", "--model", small)[0] == 0
+    assert_clean(library)
+
+
 def test_status_tells_of_a_migration_that_has_not_ended(library: Path, photos: Path, small: str, run: Run) -> None:
     assert json.loads(run("status", "--json")[1])["migration"] is None
     assert "migration" not in run("status")[1]
