@@ -11,7 +11,7 @@ from pipeline.embedder import Embedder
 from pipeline.errors import LeftBehind
 from pipeline.ingest import Progress, find_pairs
 from pipeline.reading import Failure, Recognised
-from pipeline.scan import SourceFile, untouched
+from pipeline.scan import SourceFile
 from pipeline.writer import Coverage, IngestOptions, Writer, affordable
 
 BLOCK = 10_000  # images that are looked at together
@@ -60,7 +60,7 @@ def _embed(store: Store, new: Store, embedder: Embedder, options: IngestOptions,
         return
     writer = Writer(new, embedder, options, coverage)
 
-    def wanted(hash_: bytes) -> bool:  # of a file that was changed behind its times, the content is none of the store's
+    def wanted(hash_: bytes) -> bool:  # the content of a file that was changed is none of the store's
         return hash_ in lacking and writer.wanted(hash_)
 
     with Decoders(options.decoders, options.readers) as decoders:
@@ -90,10 +90,11 @@ def _lacking(store: Store, new: Store) -> dict[bytes, int]:
 
 
 def _untried(store: Store, lacking: Mapping[bytes, int], tried: set[str]) -> list[SourceFile]:
-    """The first file of each image that is as it was when it was read, and was not `tried` yet; in the order of their folders."""
+    """The first file of each image that is there, whatever its times say, and was not `tried` yet; in the order of their folders."""
     found: dict[int, SourceFile] = {}
     for known in store.catalog.files_of(lacking.values()):
-        if known.image is not None and known.image not in found and known.path not in tried and untouched(known):
+        there = os.path.isfile(known.path)  # noqa: PTH113 - never raises, whatever a dead mount answers
+        if known.image is not None and known.image not in found and known.path not in tried and there:
             found[known.image] = SourceFile(known.path, known.stat)
             tried.add(known.path)
     return sorted(found.values(), key=lambda source: os.fsencode(source.path))
