@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pipeline.cluster import Group, Match, Photo
     from pipeline.embedder import Embedder, embed, load
     from pipeline.errors import (
+        BadDecoder,
         BadModel,
         BadOutput,
         BadRoot,
@@ -31,6 +32,7 @@ _HOMES = {
     "cluster": ("Group", "Match", "Photo"),
     "embedder": ("Embedder", "embed", "load"),
     "errors": (
+        "BadDecoder",
         "BadModel",
         "BadOutput",
         "BadRoot",
@@ -52,6 +54,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Answer",
+    "BadDecoder",
     "BadModel",
     "BadOutput",
     "BadRoot",

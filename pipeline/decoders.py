@@ -16,6 +16,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Semaphore
@@ -28,7 +29,8 @@ from numpy.typing import NDArray
 from indexes import Image
 from pipeline import shared_memory
 from pipeline.decode import Decoded, decode, decode_read
-from pipeline.reading import NOTES, Failure, Recognised, Refused
+from pipeline.errors import BadDecoder
+from pipeline.reading import EXTRAS, MODULES, NOTES, Failure, Recognised, Refused
 from pipeline.scan import SourceFile
 from pipeline.view import Picture, View
 
@@ -37,13 +39,15 @@ MEMORY = 3 << 29  # bytes that a process may hold: twice what the largest pictur
 STRIKES = 2  # processes that a file may cost
 GRACE = 10.0  # seconds beyond its limit after which a process is ended from here
 # sys.path first: nothing may be imported from the folder that a command happens to run in.
-BEGIN = "import sys; sys.path[:] = sys.argv[6:]; from pipeline.serving import serve; serve(*sys.argv[1:6])"
+BEGIN = "import sys; sys.path[:] = sys.argv[7:]; from pipeline.serving import serve; serve(*sys.argv[1:7])"
+START = 120.0  # seconds until a process is ready: a tenth of one, but from a cold disk beside other work
 
 
 class Decoders:
     """`count` processes, one for each core unless told, started by their first use or by start(); `readers` files are read at a time.
 
-    Used from any thread, and closed at the end. Each file has `seconds`, and each process `memory` bytes.
+    Used from any thread, and closed at the end. Each file has `seconds`, and each process `memory` bytes. Raises BadDecoder, from
+    wherever it is first met, where a process does not start: that says nothing of the file.
     """
 
     def __init__(self, count: int | None = None, readers: int = 1, seconds: float = SECONDS, memory: int = MEMORY) -> None:
@@ -51,7 +55,7 @@ class Decoders:
         count = count or os.cpu_count() or 1
         self._threads = count + readers
         self._reading = Semaphore(readers)
-        self._turn = shared_memory.create()
+        self._turn = _memory()
         self._all = [_Process(self._turn, seconds, memory, count) for _ in range(count)]
         self._idle: SimpleQueue[_Process] = SimpleQueue()
         for process in self._all:
@@ -121,33 +125,80 @@ class _Ended(Exception):
     """A process was ended by the file that it decoded; says how."""
 
 
+def _memory() -> int:
+    try:
+        return shared_memory.create()
+    except OSError as error:
+        raise _broken(str(error)) from error
+
+
+def _broken(how: str) -> BadDecoder:
+    return BadDecoder(
+        f"a process that decodes photos did not start: {how}; no photo was given up for it. See what is installed with `neardup doctor`;"
+        " where an installation was cut off, `pip install --force-reinstall neardup` mends it; then run the same command again"
+    )
+
+
 class _Process:
     def __init__(self, turn: int, seconds: float, memory: int, beside: int) -> None:
         self._turn, self._seconds, self._most = turn, seconds, memory
         self._patience = (beside + 1) * seconds + GRACE  # it may wait until each of the others has had its turn
         self._running: tuple[subprocess.Popen[bytes], Connection, int] | None = None
+        self._ready = False
 
     def start(self) -> tuple[subprocess.Popen[bytes], Connection, int]:
         if self._running:
             return self._running
-        memory = shared_memory.create()
-        ours, theirs = socket.socketpair()
-        with theirs:
-            given = [theirs.fileno(), memory, self._turn]
-            process = subprocess.Popen(
-                [sys.executable, "-c", BEGIN, *map(str, (*given, self._seconds, self._most, *sys.path))],
-                pass_fds=given,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # C libraries tell descriptor 2 what they think of odd files
-                start_new_session=True,  # Ctrl-C is for the process that started it
-                env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-            )
-        self._running = process, Connection(ours.detach()), memory
+        with ExitStack() as undone:
+            memory = _memory()
+            undone.callback(os.close, memory)
+            try:
+                ours, theirs = socket.socketpair()
+                undone.enter_context(ours)
+                with theirs:
+                    process = self._popen(theirs.fileno(), memory)
+            except OSError as error:
+                raise _broken(str(error)) from error
+            self._running, self._ready = (process, Connection(ours.detach()), memory), False
+            undone.pop_all()
         return self._running
 
+    def _popen(self, link: int, memory: int) -> subprocess.Popen[bytes]:
+        extras = " ".join(module for extra, module in MODULES.items() if EXTRAS[extra])
+        words = map(str, (link, memory, self._turn, self._seconds, self._most, extras))
+        return subprocess.Popen(
+            [sys.executable, "-c", BEGIN, *words, *sys.path],
+            pass_fds=[link, memory, self._turn],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=memory,  # until it is ready, for what keeps it from being so
+            start_new_session=True,  # Ctrl-C is for the process that started it
+            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )
+
+    def ready(self) -> tuple[subprocess.Popen[bytes], Connection, int]:
+        """Start it unless it runs, and wait until it is ready. Raises BadDecoder when it does not come to that."""
+        process, link, memory = self.start()
+        if self._ready:
+            return process, link, memory
+        try:
+            if not link.poll(START):
+                how = f"it was not ready after {START:g} seconds"
+            elif link.recv_bytes(len(shared_memory.READY)) == shared_memory.READY:
+                self._ready = True
+                return process, link, memory
+            else:
+                how = "it said something else"
+        except (OSError, EOFError):
+            said = os.pread(memory, 1 << 16, 0).decode(errors="replace").split("\n")
+            why = next((" ".join(line.split()) for line in reversed(said) if line.strip()), "")
+            how = self.end() + (f": {why[:200]}" if why.isprintable() and why else "")
+        self.kill()
+        self.end()
+        raise _broken(how)
+
     def shown(self, data: bytes, digest: bytes, view: View, raw: bool) -> Picture:
-        _, link, memory = self.start()
+        _, link, memory = self.ready()
         try:
             shared_memory.put(memory, data)
             asked = {"size": len(data), "raw": raw, "view": [view.size, view.fit, view.resample, view.fill]}

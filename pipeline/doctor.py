@@ -57,10 +57,16 @@ def _version(package: str) -> str | None:
 
 
 def _versions() -> dict[str, str | None]:
-    import pillow_heif
-
-    own = {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version, "libheif": pillow_heif.libheif_version()}
+    own = {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version, "libheif": _libheif()}
     return {package: _version(package) for package in PACKAGES} | own
+
+
+def _libheif() -> str | None:
+    try:
+        import pillow_heif
+    except ImportError:  # what a person may have come here for
+        return None
+    return str(pillow_heif.libheif_version())
 
 
 def _formats() -> dict[str, tuple[bool, str | None]]:

@@ -6,6 +6,7 @@ PipelineError (1)
 ├── MissingExtra (1)       a model that needs packages which are not installed
 ├── MissingKey (1)         a service that needs a key which is not in the environment
 ├── BadModel (1)           weights that are missing, unsafe, or not what they were
+├── BadDecoder (1)         processes that decode photos and do not start
 ├── BadOutput (1)          a model that returned something cosine cannot compare
 ├── Unanswered (6)         a service that did not answer, or refused
 ├── TooManyCalls (7)       more paid requests than were allowed
@@ -52,6 +53,10 @@ class MissingKey(PipelineError):
 
 class BadModel(PipelineError):
     """Weights that are missing, unsafe to read, or not what they were."""
+
+
+class BadDecoder(PipelineError):
+    """A process that decodes photos did not start, so nothing can be said of any photo."""
 
 
 class BadOutput(PipelineError):

@@ -60,14 +60,15 @@ def picture(data: bytes, digest: bytes, view: View, raw: bool = False, turn: Abs
 
     JPEGs and JPEG 2000 are decoded at the smallest scale that is twice the view's size or more, a first frame stands for an animation, and
     the camera's preview for a raw photo. Transparency is laid on white. A JPEG whose end is missing is shown when half of its rows are
-    there, and noted as damaged. What needs much memory is decoded within `turn`. Raises Refused, and nothing else, for what the bytes are.
+    there, and noted as damaged. What needs much memory is decoded within `turn`. Raises Refused, and nothing else, for what the bytes
+    are; and ImportError where a decoder is not there.
     """
     prepare()
     try:
         if raw or is_jxl(data):
             return _unwrapped(data, digest, view, raw, turn)
         return _whole_or_cut(data, digest, view, turn)
-    except Refused:
+    except (Refused, ImportError):  # a broken installation says nothing of the file
         raise
     except UnidentifiedImageError as error:
         raise Refused(*_unknown(data)) from error

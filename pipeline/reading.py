@@ -51,7 +51,8 @@ RAW_SIGNATURES = (
 )
 JXL, JXL_BOX = b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"
 # What can be read with an extra that is installed.
-EXTRAS = {extra: find_spec(module) is not None for extra, module in (("raw", "rawpy"), ("jxl", "pillow_jxl"))}
+MODULES = {"raw": "rawpy", "jxl": "pillow_jxl"}
+EXTRAS = {extra: find_spec(module) is not None for extra, module in MODULES.items()}
 
 ANIMATED, DAMAGED, PAGES, PREVIEW = NOTES = "animated", "damaged", "pages", "preview"  # what is noted of pictures
 SKIPPED = {"not a photo", "raw photo"}  # reasons that nobody needs to mend

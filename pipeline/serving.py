@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import resource
 import signal
 from contextlib import suppress
+from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -18,13 +20,22 @@ from pipeline.reading import Refused
 from pipeline.view import View
 
 
-def serve(link: str, memory: str, turn: str, seconds: str, most: str) -> None:
-    """Decode what comes through a link until it ends; the descriptors and limits are those that _Process gives on the command line."""
+def serve(link: str, memory: str, turn: str, seconds: str, most: str, extras: str) -> None:
+    """Say that it is ready, then decode what comes through a link until it ends.
+
+    The descriptors, the limits and the modules of extras are those that _Process gives on the command line. Raises ImportError, before it
+    is ready, where a decoder is not there.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     prepare()
+    for module in extras.split():
+        import_module(module)
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - no path of ours
+        os.dup2(nowhere.fileno(), 2)  # what would have said why it did not start; C libraries tell it what they think of odd files
     resource.setrlimit(resource.RLIMIT_DATA, (int(most), int(most)))
     clock = float(seconds)
     with Connection(int(link)) as asked, suppress(EOFError, ConnectionError):
+        asked.send_bytes(shared_memory.READY)
         while True:
             question = json.loads(asked.recv_bytes())
             signal.setitimer(signal.ITIMER_REAL, clock)  # its signal is not handled: the kernel ends the process, whatever it does

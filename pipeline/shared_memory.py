@@ -6,6 +6,8 @@ import os
 import sys
 import tempfile
 
+READY = b"ready"  # what a process says, once, before it is asked anything
+
 
 def create() -> int:
     """The descriptor of an empty file without a name, in memory where the system has that."""

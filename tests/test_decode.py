@@ -265,6 +265,16 @@ def test_featureless_pictures_are_known(tmp_path: Path) -> None:
     assert not picture(saved(tmp_path / "faint.png", faint)).image.featureless
 
 
+def test_a_broken_installation_is_no_damage_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*words: object, **given: object) -> None:
+        raise ImportError("half of it is there")
+
+    path = saved(tmp_path / "a.png", scene(1))
+    monkeypatch.setattr(Image, "open", broken)
+    with pytest.raises(ImportError, match="half"):
+        decode(source(path), VIEW)
+
+
 @pytest.mark.parametrize(
     ("name", "data", "reason"),
     [

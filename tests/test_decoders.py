@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import random
@@ -17,9 +18,10 @@ import pillow_heif
 import pytest
 from PIL import Image
 
-from indexes import Stat
+from indexes import Root, Stat, Store
 from pipeline.decode import Decoded, decode
 from pipeline.decoders import Decoders
+from pipeline.errors import BadDecoder
 from pipeline.reading import Failure, Recognised
 from pipeline.scan import SourceFile
 from pipeline.view import View
@@ -150,6 +152,68 @@ def test_what_ends_its_decoder_costs_itself_alone(
     assert sum(isinstance(result, Decoded) for result in results) == 6
 
 
+@pytest.mark.parametrize("trouble", ["import nothing_of_this_name", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_a_process_that_does_not_start_says_nothing_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photos: Path, trouble: str
+) -> None:
+    from pipeline import ingest_roots, load
+
+    buggy(tmp_path, monkeypatch, "pass")
+    (tmp_path / "modules" / "pillow_heif.py").write_text(f"import os, signal\n{trouble}\n")
+    said = (
+        "ended with 1: ModuleNotFoundError: No module named 'nothing_of_this_name'; no photo"
+        if "import" in trouble
+        else "SIGKILL; no photo"
+    )
+    with Store(tmp_path / "store", write=True) as store:
+        with pytest.raises(BadDecoder, match=said):
+            list(ingest_roots([Root(str(photos))], store, load()))
+        assert (store.catalog.counts().files, store.catalog.counts().images, list(store.catalog.failures())) == (0, 0, [])
+        (tmp_path / "modules" / "pillow_heif.py").unlink()
+        list(ingest_roots([Root(str(photos))], store, load()))
+        assert store.catalog.counts().images == 5
+
+
+@pytest.mark.parametrize("module", ["rawpy", "pillow_jxl"])
+def test_an_extra_that_is_there_but_broken_says_nothing_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    path = saved(tmp_path / "a.png", scene(1))
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / f"{module}.py").write_text("raise ImportError('half of it is there')")
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    monkeypatch.setattr("pipeline.decoders.EXTRAS", {"raw": True, "jxl": True})
+    with Decoders(1) as decoders, pytest.raises(BadDecoder, match="ImportError: half of it is there"):
+        decoders.decode(source(path), VIEW)
+
+
+@pytest.mark.parametrize("where", ["subprocess.Popen", "os.memfd_create", "socket.socketpair"])
+def test_a_process_that_cannot_be_made_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    def refused(*words: object, **given: object) -> None:
+        raise OSError(errno.EMFILE, "too many")
+
+    path = source(saved(tmp_path / "a.png", scene(1)))
+    with Decoders(1) as decoders, monkeypatch.context() as here:
+        here.setattr(where, refused)
+        before = os.listdir("/proc/self/fd")  # noqa: PTH208
+        with pytest.raises(BadDecoder, match="did not start.*too many"):
+            decoders.start()
+        with pytest.raises(BadDecoder, match="did not start.*too many"):
+            decoders.decode(path, VIEW)
+        assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+        here.undo()
+        assert isinstance(decoders.decode(path, VIEW), Decoded)
+
+
+def test_starting_waits_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is never ready is no obstacle until it is asked."""
+    buggy(tmp_path, monkeypatch, "pass")
+    (tmp_path / "modules" / "pillow_heif.py").write_text("import time\ntime.sleep(600)\n")
+    monkeypatch.setattr("pipeline.decoders.START", 0.1)
+    with Decoders(2) as decoders:
+        decoders.start()
+        with pytest.raises(BadDecoder, match=r"not ready after 0\.1 seconds"):
+            decoders.decode(source(saved(tmp_path / "a.png", scene(1))), VIEW)
+
+
 def test_a_file_gets_no_more_memory_than_its_limit(tmp_path: Path, decoders: Decoders) -> None:
     path = tmp_path / "deep.png"
     Image.fromarray(np.zeros((9990, 10_000), np.uint16)).save(path, compress_level=9)
@@ -163,6 +227,9 @@ def test_a_file_gets_no_more_memory_than_its_limit(tmp_path: Path, decoders: Dec
 
 def test_a_process_that_was_killed_is_replaced_and_its_file_tried_again(tmp_path: Path, decoders: Decoders) -> None:
     path = saved(tmp_path / "a.png", scene(1))
+    list(decoders.stream([source(path)] * 8, VIEW))
+    for process in decoders._all:
+        process.ready()  # one that is killed before is a broken installation
     before = processes(decoders)
     for pid in before:
         os.kill(pid, signal.SIGKILL)

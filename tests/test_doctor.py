@@ -49,6 +49,13 @@ def test_a_missing_format_names_its_extra(run: Run, without_torch: None, monkeyp
     assert "not there" not in lines["store"]
 
 
+def test_a_broken_decoder_is_no_obstacle_to_the_doctor(run: Run, without_torch: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    code, out, _ = run("doctor", "--json")
+    assert code == 0
+    assert json.loads(out)["versions"]["libheif"] is None
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [
