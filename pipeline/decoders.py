@@ -13,15 +13,15 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from multiprocessing.connection import Connection
+from contextlib import ExitStack, suppress
 from queue import SimpleQueue
-from threading import Semaphore
+from threading import Lock, Semaphore
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ from indexes import Image
 from pipeline import shared_memory
 from pipeline.decode import Decoded, decode, decode_read
 from pipeline.errors import BadDecoder
-from pipeline.reading import EXTRAS, MODULES, NOTES, Failure, Recognised, Refused
+from pipeline.reading import EXTRAS, MODULES, NOTES, REFUSALS, Failure, Recognised, Refused
 from pipeline.scan import SourceFile
 from pipeline.view import Picture, View
 
@@ -38,6 +38,9 @@ SECONDS = 60.0  # that one file may take
 MEMORY = 3 << 29  # bytes that a process may hold: twice what the largest picture takes that is not refused
 STRIKES = 2  # processes that a file may cost
 GRACE = 10.0  # seconds beyond its limit after which a process is ended from here
+MAX_LINE = 1 << 16  # bytes of an answer
+MAX_SIDE = (1 << 31) - 1  # of a picture; SQLite holds more
+MAX_FORMAT = 20  # letters of its name
 # sys.path first: nothing may be imported from the folder that a command happens to run in.
 BEGIN = "import sys; sys.path[:] = sys.argv[7:]; from pipeline.serving import serve; serve(*sys.argv[1:7])"
 START = 120.0  # seconds until a process is ready: a tenth of one, but from a cold disk beside other work
@@ -58,8 +61,11 @@ class Decoders:
         self._turn = _memory()
         self._all = [_Process(self._turn, seconds, memory, count) for _ in range(count)]
         self._idle: SimpleQueue[_Process] = SimpleQueue()
+        self._held = ExitStack()  # closed once, however often this is
+        self._held.callback(os.close, self._turn)
         for process in self._all:
             self._idle.put(process)
+            self._held.callback(process.close)
 
     def __enter__(self) -> Decoders:
         """As it is."""
@@ -70,12 +76,10 @@ class Decoders:
         self.close()
 
     def close(self) -> None:
-        """End the processes, whatever they do."""
+        """End the processes, whatever they do, for good."""
         for process in self._all:
-            process.kill()
-        for process in self._all:
-            process.end()
-        os.close(self._turn)
+            process.stop()
+        self._held.close()
 
     def start(self) -> None:
         """Start all processes, and do not wait until they are ready."""
@@ -139,16 +143,30 @@ def _broken(how: str) -> BadDecoder:
     )
 
 
+class _Running(NamedTuple):
+    process: subprocess.Popen[bytes]
+    link: socket.socket
+    memory: int
+
+
 class _Process:
     def __init__(self, turn: int, seconds: float, memory: int, beside: int) -> None:
         self._turn, self._seconds, self._most = turn, seconds, memory
         self._patience = (beside + 1) * seconds + GRACE  # it may wait until each of the others has had its turn
-        self._running: tuple[subprocess.Popen[bytes], Connection, int] | None = None
-        self._ready = False
+        self._asking = Lock()  # held while it is asked, so that what that uses is not closed meanwhile
+        self._lock = Lock()  # of what follows
+        self._running: _Running | None = None
+        self._ready = self._closed = False
 
-    def start(self) -> tuple[subprocess.Popen[bytes], Connection, int]:
-        if self._running:
+    def start(self) -> _Running:
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("these decoders are closed")
+            if not self._running:
+                self._running, self._ready = self._started(), False
             return self._running
+
+    def _started(self) -> _Running:
         with ExitStack() as undone:
             memory = _memory()
             undone.callback(os.close, memory)
@@ -159,9 +177,8 @@ class _Process:
                     process = self._popen(theirs.fileno(), memory)
             except OSError as error:
                 raise _broken(str(error)) from error
-            self._running, self._ready = (process, Connection(ours.detach()), memory), False
             undone.pop_all()
-        return self._running
+        return _Running(process, ours, memory)
 
     def _popen(self, link: int, memory: int) -> subprocess.Popen[bytes]:
         extras = " ".join(module for extra, module in MODULES.items() if EXTRAS[extra])
@@ -176,63 +193,84 @@ class _Process:
             env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
 
-    def ready(self) -> tuple[subprocess.Popen[bytes], Connection, int]:
+    def ready(self) -> _Running:
         """Start it unless it runs, and wait until it is ready. Raises BadDecoder when it does not come to that."""
-        process, link, memory = self.start()
+        running = self.start()
         if self._ready:
-            return process, link, memory
+            return running
+        how = "it said something else than that it is ready"
         try:
-            if not link.poll(START):
-                how = f"it was not ready after {START:g} seconds"
-            elif link.recv_bytes(len(shared_memory.READY)) == shared_memory.READY:
-                self._ready = True
-                return process, link, memory
-            else:
-                how = "it said something else"
+            self._ready = _line(running.link, START) == shared_memory.READY
+        except TimeoutError:
+            how = f"it was not ready after {START:g} seconds"
         except (OSError, EOFError):
-            said = os.pread(memory, 1 << 16, 0).decode(errors="replace").split("\n")
+            said = os.pread(running.memory, 1 << 16, 0).decode(errors="replace").split("\n")
             why = next((" ".join(line.split()) for line in reversed(said) if line.strip()), "")
             how = self.end() + (f": {why[:200]}" if why.isprintable() and why else "")
+        except BaseException:
+            self.kill()
+            raise
+        if self._ready:
+            return running
         self.kill()
-        self.end()
+        if self._closed:
+            raise RuntimeError("these decoders were closed")
         raise _broken(how)
 
     def shown(self, data: bytes, digest: bytes, view: View, raw: bool) -> Picture:
-        _, link, memory = self.ready()
-        try:
-            shared_memory.put(memory, data)
-            asked = {"size": len(data), "raw": raw, "view": [view.size, view.fit, view.resample, view.fill]}
-            link.send_bytes(json.dumps(asked).encode())
-            if not link.poll(self._patience):
-                raise _Ended(f"it took more than {self._seconds:g} seconds")
-            answer = json.loads(link.recv_bytes(1 << 16))
-            if "reason" in answer:
-                raise Refused(_text(answer, "reason"), _text(answer, "detail"))
-            return _checked(answer, data, digest, view, memory)
-        except _Ended:
-            self.kill()
-            self.end()
-            raise
-        except (OSError, EOFError) as error:
-            raise _Ended(self.end()) from error
-        except (ValueError, TypeError, KeyError) as error:
-            self.kill()
-            self.end()
-            raise _Ended("its decoder gave no sound answer") from error
-        finally:
-            if self._running:
+        with self._asking:
+            _, link, memory = self.ready()
+            try:
+                shared_memory.put(memory, data)
+                asked = {"size": len(data), "raw": raw, "view": [view.size, view.fit, view.resample, view.fill]}
+                link.settimeout(self._patience)
+                link.sendall(json.dumps(asked).encode() + b"\n")
+                answer = json.loads(_line(link, self._patience))
+                found = _refused(answer) if "reason" in answer else _checked(answer, data, digest, view, memory)
                 os.ftruncate(memory, 0)
+            except TimeoutError as error:
+                self.kill()
+                raise _Ended(f"it took more than {self._seconds:g} seconds") from error
+            except (OSError, EOFError) as error:
+                raise _Ended(self.end()) from error
+            except Exception as error:  # deep JSON, huge numbers: whatever it is, its process is not used again
+                self.kill()
+                raise _Ended("its decoder gave no sound answer") from error
+            except BaseException:  # its answer would be taken for that to the next question
+                self.kill()
+                raise
+        if isinstance(found, Refused):
+            raise found
+        return found
+
+    def stop(self) -> None:
+        """End the process for good, and who asks it meanwhile hears of that; close() is still to come."""
+        with self._lock:
+            self._closed = True
+            if self._running:
+                self._running.process.kill()
+                with suppress(OSError):
+                    self._running.link.shutdown(socket.SHUT_RDWR)  # it may have left children that hold its end
+
+    def close(self) -> None:
+        """End it for good, when nobody asks it any more."""
+        self.stop()
+        with self._asking:
+            self.end()
 
     def kill(self) -> None:
+        """End the process, whatever it does."""
         if self._running:
-            self._running[0].kill()
+            self._running.process.kill()
+        self.end()
 
     def end(self) -> str:
         """End the process; says how it came to its end, if it had before."""
-        if not self._running:
+        with self._lock:
+            running, self._running = self._running, None
+        if not running:
             return "its decoder did not start"
-        process, link, memory = self._running
-        self._running = None
+        process, link, memory = running
         link.close()
         os.close(memory)
         try:
@@ -245,22 +283,42 @@ class _Process:
         return f"its decoder was ended by {signal.Signals(-code).name}" if code < 0 else f"its decoder ended with {code}"
 
 
-def _text(answer: dict[str, Any], key: str) -> str:
-    if not isinstance(answer[key], str):
-        raise TypeError(key)
-    return str(answer[key])[:200]
+def _line(link: socket.socket, seconds: float) -> bytes:
+    """One line that comes through a link, with its end; raises TimeoutError, EOFError, or ValueError for more than one or a long one."""
+    end, line = time.monotonic() + seconds, b""
+    while not line.endswith(b"\n"):
+        link.settimeout(
+            max(end - time.monotonic(), 0.001)
+        )  # for each part what is left: half a line, and then nothing, would be waited for
+        part = link.recv(MAX_LINE + 1 - len(line))
+        if not part:
+            raise EOFError
+        line += part
+        if len(line) > MAX_LINE or b"\n" in line[:-1]:
+            raise ValueError("no line")
+    return line
+
+
+def _refused(answer: dict[str, Any]) -> Refused:
+    """Why there is no picture. Raises ValueError, TypeError or KeyError where that cannot be so."""
+    reason, detail = answer["reason"], answer["detail"]
+    if reason not in REFUSALS or not isinstance(detail, str):
+        raise ValueError("reason")
+    return Refused(reason, detail)
 
 
 def _checked(answer: dict[str, Any], data: bytes, digest: bytes, view: View, memory: int) -> Picture:
     """The picture that a process says that it has decoded, if that can be so. Raises ValueError, TypeError or KeyError."""
-    width, height, featureless, shape = (answer[key] for key in ("width", "height", "featureless", "shape"))
+    width, height, format_, featureless, shape = (answer[key] for key in ("width", "height", "format", "featureless", "shape"))
     shown_height, shown_width = shape
-    if not all(type(side) is int and side > 0 for side in (width, height, shown_height, shown_width)):
+    if not all(type(side) is int and 0 < side <= MAX_SIDE for side in (width, height, shown_height, shown_width)):
         raise ValueError("sides")
     if not isinstance(featureless, bool):
         raise TypeError("featureless")
+    if not (isinstance(format_, str) and format_.isascii() and format_.isprintable() and 0 < len(format_) <= MAX_FORMAT):
+        raise ValueError("format")
     notes = tuple(answer["notes"])
-    if not all(note in NOTES for note in notes):
+    if len(set(notes)) < len(notes) or not set(notes) <= set(NOTES):
         raise ValueError("notes")
     right = max(shape) <= view.size if view.fit == "within" else shown_height == shown_width == view.size
     pixels = bytes.fromhex(answer["pixels"]) or digest
@@ -268,4 +326,4 @@ def _checked(answer: dict[str, Any], data: bytes, digest: bytes, view: View, mem
         raise ValueError("shape")
     given = shared_memory.get(memory, shown_height * shown_width * 3)
     shown: NDArray[np.uint8] = np.frombuffer(given, np.uint8).reshape(shown_height, shown_width, 3)
-    return Image(digest, pixels, width, height, _text(answer, "format"), len(data), featureless, notes), shown
+    return Image(digest, pixels, width, height, format_, len(data), featureless, notes), shown

@@ -75,7 +75,7 @@ def picture(data: bytes, digest: bytes, view: View, raw: bool = False, turn: Abs
     except MemoryError as error:
         raise Refused("too much memory", "") from error
     except Exception as error:  # broken files make decoders raise anything; a bug of ours shows in the tests of sound files
-        detail = " ".join(str(error).split())[:200] or type(error).__name__
+        detail = " ".join(str(error).split()) or type(error).__name__
         raise Refused("truncated" if "truncated" in detail.lower() or isinstance(error, EOFError) else "damaged", detail) from error
 
 

@@ -44,6 +44,7 @@ RAW_SUFFIXES = {
     *(".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
 }
 MAX_FILE = 1 << 29  # bytes
+MAX_DETAIL = 200  # characters
 
 RAW_SIGNATURES = (
     *(b"II*\0", b"MM\0*", b"IIRO", b"IIRS", b"MMOR", b"IIU\0"),  # TIFFs, and what Olympus and Panasonic made of them
@@ -55,6 +56,8 @@ MODULES = {"raw": "rawpy", "jxl": "pillow_jxl"}
 EXTRAS = {extra: find_spec(module) is not None for extra, module in MODULES.items()}
 
 ANIMATED, DAMAGED, PAGES, PREVIEW = NOTES = "animated", "damaged", "pages", "preview"  # what is noted of pictures
+# Reasons that bytes are refused for, whatever file they came from; see picture().
+REFUSALS = {"damaged", "no picture inside", "not supported", "too many pixels", "too much memory", "truncated"}
 SKIPPED = {"not a photo", "raw photo"}  # reasons that nobody needs to mend
 RETRIED = {"unreadable", "changed while read"}  # reasons that may be gone the next time, with the file as it is
 RETRIED |= ({"raw photo"} if EXTRAS["raw"] else set()) | ({"no decoder"} if EXTRAS["jxl"] else set())
@@ -82,7 +85,8 @@ class Refused(Exception):
     """Carries a reason and a detail from where a file is refused to where its Failure is made."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        """As Failure has them."""
+        """As Failure has them; of the detail, which decoders may take from the file, what can be stored and shown."""
+        detail = "".join(character if character.isprintable() else "?" for character in detail[:MAX_DETAIL])
         super().__init__(reason, detail)
         self.reason, self.detail = reason, detail
 

@@ -7,9 +7,9 @@ import json
 import os
 import resource
 import signal
+import socket
 from contextlib import suppress
 from importlib import import_module
-from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -34,14 +34,14 @@ def serve(link: str, memory: str, turn: str, seconds: str, most: str, extras: st
         os.dup2(nowhere.fileno(), 2)  # what would have said why it did not start; C libraries tell it what they think of odd files
     resource.setrlimit(resource.RLIMIT_DATA, (int(most), int(most)))
     clock = float(seconds)
-    with Connection(int(link)) as asked, suppress(EOFError, ConnectionError):
-        asked.send_bytes(shared_memory.READY)
-        while True:
-            question = json.loads(asked.recv_bytes())
+    with socket.socket(fileno=int(link)) as asked, asked.makefile("rb") as lines, suppress(ConnectionError):
+        asked.sendall(shared_memory.READY)
+        for line in lines:
+            question = json.loads(line)
             signal.setitimer(signal.ITIMER_REAL, clock)  # its signal is not handled: the kernel ends the process, whatever it does
             answer = _answer(question, int(memory), _Turn(int(turn), clock))
             signal.setitimer(signal.ITIMER_REAL, 0)
-            asked.send_bytes(json.dumps(answer).encode())
+            asked.sendall(json.dumps(answer).encode() + b"\n")
 
 
 def _answer(question: dict[str, Any], memory: int, turn: _Turn) -> dict[str, Any]:

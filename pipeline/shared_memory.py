@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 
-READY = b"ready"  # what a process says, once, before it is asked anything
+READY = b"ready\n"  # what a process says, once, before it is asked anything
 
 
 def create() -> int:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import random
+import re
 import select
 import signal
 import subprocess
@@ -11,6 +13,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +25,7 @@ from indexes import Root, Stat, Store
 from pipeline.decode import Decoded, decode
 from pipeline.decoders import Decoders
 from pipeline.errors import BadDecoder
-from pipeline.reading import Failure, Recognised
+from pipeline.reading import REFUSALS, Failure, Recognised
 from pipeline.scan import SourceFile
 from pipeline.view import View
 from tests.conftest import DATA, needs_data, saved, scene
@@ -38,6 +41,15 @@ def opened(file, name=None):
     {}
 def register_heif_opener(thumbnails): Image.register_open("HEIF", opened, told)
 """
+
+
+SOUND = {"width": 40, "height": 30, "format": "HEIF", "pixels": "", "featureless": False, "notes": [], "shape": [64, 64]}
+
+
+def says(answer: str) -> str:
+    """What makes a process answer, when it is asked, and hang."""
+    shown = "os.ftruncate(int(sys.argv[2]), 64 * 64 * 3)"
+    return f"{shown}; os.write(int(sys.argv[1]), {answer.encode()!r} + bytes([10])); time.sleep(30)"
 
 
 def source(path: Path) -> SourceFile:
@@ -60,7 +72,7 @@ def decoders() -> Iterator[Decoders]:
 def buggy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str) -> None:
     """Processes that are started from now on have a HEIF decoder that `does` something; this process keeps its own."""
     (tmp_path / "modules").mkdir()
-    (tmp_path / "modules" / "pillow_heif.py").write_text(BUGGY.format(does))
+    (tmp_path / "modules" / "pillow_heif.py").write_text(BUGGY.replace("{}", does))
     monkeypatch.syspath_prepend(tmp_path / "modules")
 
 
@@ -131,9 +143,22 @@ def test_results_keep_their_order_and_few_are_made_ahead(tmp_path: Path, decoder
     [
         ("os.kill(os.getpid(), signal.SIGSEGV)", "its decoder was ended by SIGSEGV, 2 times"),
         ("os._exit(3)", "its decoder ended with 3, 2 times"),
-        ("os.write(int(sys.argv[1]), bytes([0, 0, 0, 2]) + b'no'); time.sleep(30)", "its decoder gave no sound answer, 2 times"),
-        ("os.write(int(sys.argv[1]), bytes([0, 0, 0, 2]) + b'{}'); time.sleep(30)", "its decoder gave no sound answer, 2 times"),
-        ("os.write(int(sys.argv[1]), b'x' * 4000); time.sleep(30)", "its decoder ended with 0, 2 times"),
+        (says("no"), "its decoder gave no sound answer, 2 times"),
+        (says("{}"), "its decoder gave no sound answer, 2 times"),
+        (says("[]"), "its decoder gave no sound answer, 2 times"),
+        (says("x" * 70_000), "its decoder gave no sound answer, 2 times"),
+        (says("[" * 60_000), "its decoder gave no sound answer, 2 times"),
+        (says(json.dumps(SOUND) + "\n" + json.dumps(SOUND)), "its decoder gave no sound answer, 2 times"),
+        (says(json.dumps(SOUND | {"width": 10**400})), "its decoder gave no sound answer, 2 times"),
+        (says(json.dumps(SOUND | {"height": 1 << 31})), "its decoder gave no sound answer, 2 times"),
+        (says(json.dumps(SOUND | {"shape": [64, 1 << 40]})), "its decoder gave no sound answer, 2 times"),
+        (says(json.dumps(SOUND | {"format": "\udc80"})), "its decoder gave no sound answer, 2 times"),
+        (says(json.dumps(SOUND | {"format": "P" * 21})), "its decoder gave no sound answer, 2 times"),
+        (says(json.dumps(SOUND | {"notes": ["damaged"] * 2})), "its decoder gave no sound answer, 2 times"),
+        (says(json.dumps({"reason": "unreadable", "detail": ""})), "its decoder gave no sound answer, 2 times"),
+        (says(json.dumps({"reason": "\udc80", "detail": ""})), "its decoder gave no sound answer, 2 times"),
+        (says(json.dumps({"reason": "damaged", "detail": 1})), "its decoder gave no sound answer, 2 times"),
+        ("os.close(int(sys.argv[1])); os._exit(4)", "its decoder ended with 4, 2 times"),
         ("time.sleep(30)", "it took more than 2 seconds, 2 times"),
         ("while True: pass", "it took more than 2 seconds, 2 times"),
     ],
@@ -147,9 +172,42 @@ def test_what_ends_its_decoder_costs_itself_alone(
         results = list(decoders.stream([source(path) for path in (*others[:3], heic, *others[3:], heic)], VIEW))
     failed = [result for result in results if isinstance(result, Failure)]
     assert [(failure.source.path, failure.reason) for failure in failed] == [(str(heic), "poisoned")] * 2
-    if "4000" not in does:  # how a process ends whose link is cut depends on where it is
-        assert {failure.detail for failure in failed} == {detail}
+    assert {failure.detail for failure in failed} == {detail}
     assert sum(isinstance(result, Decoded) for result in results) == 6
+
+
+def test_an_answer_that_could_be_so_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heic: Path) -> None:
+    """What the others above differ from."""
+    buggy(tmp_path, monkeypatch, says(json.dumps(SOUND)))
+    with Decoders(1) as decoders:
+        decoded = decoders.decode(source(heic), VIEW)
+    assert isinstance(decoded, Decoded)
+    assert (decoded.image.width, decoded.image.height) == (40, 30)
+
+
+def test_what_a_decoder_says_can_be_stored_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heic: Path) -> None:
+    buggy(tmp_path, monkeypatch, says(json.dumps({"reason": "damaged", "detail": "\udc80\x1b[2J\n\u202e" + "é" * 300})))
+    with Decoders(1) as decoders:
+        failed = decoders.decode(source(heic), VIEW)
+    assert isinstance(failed, Failure)
+    assert (failed.reason, failed.detail) == ("damaged", "??[2J??" + "é" * 193)
+
+
+def test_every_reason_that_is_given_is_believed() -> None:
+    for module in ("picture", "wrapped"):
+        text = (Path(__file__).parent.parent / "pipeline" / f"{module}.py").read_text()
+        given = set(re.findall(r'(?:Refused\(|return )"([a-z ]+)", ', text))
+        assert given
+        assert given <= REFUSALS
+
+
+def test_half_an_answer_is_not_waited_for_forever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heic: Path) -> None:
+    buggy(tmp_path, monkeypatch, "signal.setitimer(signal.ITIMER_REAL, 0); os.write(int(sys.argv[1]), b'{'); time.sleep(600)")
+    monkeypatch.setattr("pipeline.decoders.GRACE", 0.5)
+    with Decoders(1, seconds=0.5) as decoders:
+        failed = decoders.decode(source(heic), VIEW)
+    assert isinstance(failed, Failure)
+    assert (failed.reason, failed.detail) == ("poisoned", "it took more than 0.5 seconds, 2 times")
 
 
 @pytest.mark.parametrize("trouble", ["import nothing_of_this_name", "os.kill(os.getpid(), signal.SIGKILL)"])
@@ -253,10 +311,25 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
     assert all([ended(pidfd) for pidfd in watched])
 
 
-def test_closing_ends_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heic: Path) -> None:
-    with Decoders(2) as decoders:
-        watched = [os.pidfd_open(pid) for pid in processes(decoders)]
-    assert all([ended(pidfd) for pidfd in watched])
+@pytest.fixture
+def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A FIFO that can be read when a process is busy with a HEIF, which takes it ten minutes and half an answer."""
+    busy = tmp_path / "busy"
+    os.mkfifo(busy)
+    buggy(tmp_path, monkeypatch, f"os.write(int(sys.argv[1]), b'{{'); open({str(busy)!r}, 'w').close(); time.sleep(600)")
+    return busy
+
+
+def test_closing_ends_what_runs(heic: Path, hanging: Path) -> None:
+    with ThreadPoolExecutor() as pool, Decoders(2, seconds=600) as opened:
+        watched = [os.pidfd_open(pid) for pid in processes(opened)]
+        asked = pool.submit(opened.decode, source(heic), VIEW)
+        hanging.read_bytes()  # one of them is busy
+        opened.close()
+        with pytest.raises(RuntimeError, match="closed"):  # and no second process was started for its file
+            asked.result()
+        assert all([ended(pidfd) for pidfd in watched])
+        assert not any(process._running for process in opened._all)
 
 
 def test_large_pictures_are_decoded_one_at_a_time(tmp_path: Path, decoders: Decoders) -> None:
