@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from queue import SimpleQueue
@@ -77,8 +77,7 @@ class Decoders:
 
     def close(self) -> None:
         """End the processes, whatever they do, for good."""
-        for process in self._all:
-            process.stop()
+        self._stop()
         self._held.close()
 
     def start(self) -> None:
@@ -96,8 +95,11 @@ class Decoders:
 
     def stream(
         self, sources: Iterable[SourceFile], view: View, wanted: Callable[[bytes], bool] = lambda hash: True, ahead: int = 0
-    ) -> Iterator[Decoded | Recognised | Failure]:
-        """The pictures of many, in the order of `sources`, and not many more than `ahead` of them before they are asked for."""
+    ) -> Generator[Decoded | Recognised | Failure]:
+        """The pictures of many, in the order of `sources`, and not many more than `ahead` of them before they are asked for.
+
+        Where it is closed before its end, the processes are ended for good, whatever they do: nobody waits for a file that hangs.
+        """
         window: deque[Future[Decoded | Recognised | Failure]] = deque()
         with ThreadPoolExecutor(self._threads, thread_name_prefix="decode") as pool:
             try:
@@ -107,9 +109,15 @@ class Decoders:
                         yield window.popleft().result()
                 while window:
                     yield window.popleft().result()
-            finally:
+            except BaseException:
                 for future in window:
                     future.cancel()
+                self._stop()  # first: the pool waits for what runs
+                raise
+
+    def _stop(self) -> None:
+        for process in self._all:
+            process.stop()
 
     def _shown(self, data: bytes, digest: bytes, view: View, raw: bool) -> Picture:
         process = self._idle.get()

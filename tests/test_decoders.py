@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pillow_heif
@@ -330,6 +331,28 @@ def test_closing_ends_what_runs(heic: Path, hanging: Path) -> None:
             asked.result()
         assert all([ended(pidfd) for pidfd in watched])
         assert not any(process._running for process in opened._all)
+
+
+def test_a_stream_that_is_closed_early_waits_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heic: Path, hanging: Path
+) -> None:
+    started: list[int] = []
+    real = subprocess.Popen
+
+    def noted(*words: Any, **given: Any) -> subprocess.Popen[bytes]:
+        process = real(*words, **given)
+        started.append(process.pid)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", noted)
+    with Decoders(2, seconds=20) as decoders:
+        watched = [os.pidfd_open(pid) for pid in processes(decoders)]
+        stream = decoders.stream([source(saved(tmp_path / "a.png", scene(1))), *[source(heic)] * 9], VIEW)
+        assert isinstance(next(stream), Decoded)
+        hanging.read_bytes()  # one of them is busy
+        stream.close()
+        assert len(started) == 2  # none to try the file once more
+        assert all([ended(pidfd) for pidfd in watched])
 
 
 def test_large_pictures_are_decoded_one_at_a_time(tmp_path: Path, decoders: Decoders) -> None:
