@@ -77,7 +77,9 @@ def eight_bit(picture: Pillow.Image, tags: Mapping[int, Any]) -> Pillow.Image:
     if mode.startswith(("I", "F")):
         return _from_deep(picture, tags)
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or (mode == "P" and "transparency" in picture.info):
-        rgba = picture if mode == "RGBA" else picture.convert("RGBA")
+        rgba = (
+            picture if mode == "RGBA" else (picture.convert("LA") if mode == "La" else picture).convert("RGBA")
+        )  # Pillow has no way from La
         return rgba if rgba.getchannel("A").histogram()[255] < rgba.width * rgba.height else rgba.convert("RGB")
     if mode == "LAB":
         to_srgb = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")

@@ -86,6 +86,28 @@ def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
     )
 
 
+def test_grey_with_premultiplied_alpha_is_laid_on_white(tmp_path: Path) -> None:
+    """As a TIFF of two samples whose second is associated alpha, which Pillow reads and does not write."""
+    shown = scene(4, (160, 120)).convert("L")
+    alpha = Image.linear_gradient("L").resize(shown.size)
+    levels, opacity = np.asarray(shown).astype(np.float64), np.asarray(alpha) / 255.0
+    samples = np.stack([(levels * opacity).round(), opacity * 255], axis=-1).astype(np.uint8)
+    (tmp_path / "a.tiff").write_bytes(tiff(samples.tobytes(), shown.size, {258: (8, 8), 262: (1,), 277: (2,), 338: (1,)}))
+    with Image.open(tmp_path / "a.tiff") as opened:
+        assert opened.mode == "La"
+    ground = Image.fromarray((levels * opacity + 255 * (1 - opacity)).round().astype(np.uint8))
+    assert apart(picture(tmp_path / "a.tiff").view, expected(ground)) < 2
+
+
+def tiff(pixels: bytes, size: tuple[int, int], about: dict[int, tuple[int, ...]]) -> bytes:
+    """A small uncompressed TIFF in one strip with these tags, one or two short numbers each."""
+    tags = {256: (size[0],), 257: (size[1],), 259: (1,), 273: (8,), 278: (size[1],), 279: (len(pixels),)} | about
+    entries = b"".join(
+        struct.pack(f"<HHI{len(value)}H", tag, 3, len(value), *value).ljust(12, b"\0") for tag, value in sorted(tags.items())
+    )
+    return b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
 def test_deep_and_cmyk_pictures_look_right(tmp_path: Path) -> None:
     grey = scene(6).convert("L")
     levels = np.asarray(grey)
