@@ -14,6 +14,7 @@ from pipeline.reading import ANIMATED, JXL, JXL_BOX, PREVIEW, Refused
 
 FLIPS = {3: 3, 5: 8, 6: 6}  # LibRaw's turns as EXIF orientations
 RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}  # of a JPEG XL's sides
+HEAD = 64  # bytes of a JPEG XL's code, more than its sizes take
 MODES = {"L", "LA", "RGB", "RGBA", "I;16", "F"}
 
 Room = Callable[[int, int], AbstractContextManager[object]]  # where width x height pixels may be decoded; raises Refused for too many
@@ -76,6 +77,8 @@ def from_jxl(data: bytes, room: Room) -> Inside:
     notes = (ANIMATED,) if animated else ()
     if is_jpeg:
         return Inside("JXL", pixels, notes=notes)
+    if {about.width, about.height} != {width, height}:  # it may have turned them
+        raise ValueError(f"{about.width} x {about.height} pixels, where its header says {width} x {height}")
     if about.mode not in MODES:
         raise Refused("not supported", f"a JPEG XL of {about.mode}")
     picture = Pillow.frombytes(about.mode, (about.width, about.height), pixels)  # upright: libjxl sees to that
@@ -118,18 +121,21 @@ def _jxl_header(data: bytes) -> tuple[int, int, bool]:
 
 
 def _jxl_code(data: bytes) -> bytes:
-    """The beginning of the code, out of its box."""
-    at = 0
-    while not data.startswith(JXL, at):
+    """The beginning of the code, out of its box or of as many parts of it as that takes."""
+    if data.startswith(JXL):
+        return data[:HEAD]
+    at, code = 0, b""
+    while len(code) < HEAD and at + 8 <= len(data):
         length, kind, head = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8], 8
         if length == 1:
             length, head = int.from_bytes(data[at + 8 : at + 16], "big"), 16
+        if length == 0:  # to the end
+            length = len(data) - at
+        if length < head:
+            break
         if kind in (b"jxlc", b"jxlp"):
-            at += head + 4 * (kind == b"jxlp")
-            if not data.startswith(JXL, at):
-                raise ValueError("no JPEG XL code in its box")
-        elif length < head or at + length >= len(data):
-            raise ValueError("no JPEG XL code")
-        else:
-            at += length
-    return data[at : at + 64]
+            code += data[at + head + 4 * (kind == b"jxlp") : at + length][:HEAD]
+        at += length
+    if not code.startswith(JXL):
+        raise ValueError("no JPEG XL code")
+    return code[:HEAD]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,36 @@ def test_a_jpeg_xl_is_held_to_the_limit_before_it_is_decoded(tmp_path: Path, mon
     failed = decode(source(path), VIEW)
     assert isinstance(failed, Failure)
     assert (failed.reason, failed.detail[:9]) == ("too many pixels", "640 x 480")
+
+
+def in_parts(path: Path, *ends: int) -> Path:
+    """A JPEG XL whose code is cut at `ends` into parts with boxes of their own."""
+    code = path.read_bytes()
+    assert code.startswith(reading.JXL)
+    boxed = reading.JXL_BOX + b"\0\0\0\x14ftypjxl \0\0\0\0jxl "
+    for number, (start, end) in enumerate(pairwise((0, *ends, len(code)))):
+        last = 0x80000000 * (end == len(code))
+        boxed += struct.pack(">I4sI", 12 + end - start, b"jxlp", number | last) + code[start:end]
+    path.write_bytes(boxed)
+    return path
+
+
+@pytest.mark.parametrize("ends", [(), (2,), (3, 4, 5, 6), (2, 2, 30)])
+def test_a_jpeg_xl_in_parts_is_held_to_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: tuple[int, ...]) -> None:
+    path = in_parts(jxl(tmp_path / "a.jxl", scene(2, (640, 480))), *ends)
+    assert apart(picture(path).view, expected(scene(2, (640, 480)))) < 3
+    monkeypatch.setattr(picture_module, "MAX_PIXELS", 640 * 480 - 1)
+    failed = decode(source(path), VIEW)
+    assert isinstance(failed, Failure)
+    assert (failed.reason, failed.detail[:9]) == ("too many pixels", "640 x 480")
+
+
+def test_a_jpeg_xl_that_is_not_what_its_header_says_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = jxl(tmp_path / "a.jxl", scene(2, (640, 480)))
+    monkeypatch.setattr("pipeline.wrapped._jxl_header", lambda data: (64, 48, False))
+    failed = decode(source(path), VIEW)
+    assert isinstance(failed, Failure)
+    assert (failed.reason, failed.detail) == ("damaged", "640 x 480 pixels, where its header says 64 x 48")
 
 
 def test_a_decoder_of_jpeg_xl_that_panics_costs_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
