@@ -12,13 +12,13 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from indexes import Image
-from pipeline.reading import Failure, Recognised, Refused, is_raw, read
+from pipeline.reading import HEAD, Failure, Recognised, Refused, is_raw, is_raw_photo, read
 from pipeline.scan import SourceFile
 from pipeline.view import Picture, View
 
 HEAVY_FILE = 1 << 25  # bytes; files that are larger are held one at a time, so that memory is bounded by one of them
 
-_heavy = threading.RLock()
+_heavy = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,7 @@ def decode_read(
 ) -> Decoded | Failure:
     """The picture of a file that was read already: its bytes, and their blake3; otherwise as decode()."""
     try:
-        return Decoded(source, *shown(data, digest, view, is_raw(source.path)))
+        raw = is_raw(source.path) and is_raw_photo(data[:HEAD])  # a JPEG with such a name is a JPEG
+        return Decoded(source, *shown(data, digest, view, raw))
     except Refused as refused:
         return Failure(source, refused.reason, refused.detail, digest)

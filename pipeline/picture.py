@@ -22,9 +22,9 @@ from indexes import Image
 from pipeline.colour import BITS_PER_SAMPLE, SAMPLE_FORMAT, as_srgb, eight_bit, is_odd, profile_of, strips
 from pipeline.fit import fit, upright
 from pipeline.identical import pixel_hash, stream_hash
-from pipeline.reading import ANIMATED, DAMAGED, PAGES, Refused
+from pipeline.reading import ANIMATED, DAMAGED, HEAD, PAGES, Refused, is_photo
 from pipeline.view import Picture, View
-from pipeline.wrapped import from_jxl, from_raw, is_jxl
+from pipeline.wrapped import NotRaw, from_jxl, from_raw, is_jxl
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF", "JPEG2000")  # an MPO opens as a JPEG
 PLUGINS = {"WEBP": "WebP", "JPEG2000": "Jpeg2K"}  # where a plugin's module is not named as its format
@@ -38,7 +38,7 @@ JPEG, END, J2K = b"\xff\xd8\xff", b"\xff\xd9", b"\xff\x4f\xff\x51"  # how a JPEG
 # What it is called that a format has more than one frame. An MPO's others are previews, or the same seen by another eye.
 FRAMES = {"GIF": ANIMATED, "WEBP": ANIMATED, "PNG": ANIMATED, "AVIF": ANIMATED, "TIFF": PAGES, "HEIF": PAGES}
 
-_heavy = threading.RLock()
+_heavy = threading.Lock()
 
 
 @cache
@@ -65,7 +65,18 @@ def picture(data: bytes, digest: bytes, view: View, raw: bool = False, turn: Abs
     """
     prepare()
     try:
-        if raw or is_jxl(data):
+        if raw:
+            try:
+                return _unwrapped(data, digest, view, raw, turn)
+            except NotRaw as refused:
+                # Whatever it is called: the image is its bytes, and another name may have brought it here, or will.
+                if not is_photo(data[:HEAD]):
+                    raise
+                try:
+                    return _whole_or_cut(data, digest, view, turn)
+                except UnidentifiedImageError:
+                    raise refused from None
+        if is_jxl(data):
             return _unwrapped(data, digest, view, raw, turn)
         return _whole_or_cut(data, digest, view, turn)
     except (Refused, ImportError):  # a broken installation says nothing of the file

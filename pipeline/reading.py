@@ -110,7 +110,7 @@ def read(source: SourceFile) -> bytes:
             jxl = head.startswith(JXL_BOX) or suffix == ".jxl" and head.startswith(JXL)  # two bytes would be other files too
             if jxl and not EXTRAS["jxl"]:
                 raise Refused("no decoder", "to see JPEG XL: pip install 'neardup[jxl]'")
-            if not (is_raw_photo(head) if raw else jxl or is_photo(head)):
+            if not (raw and is_raw_photo(head) or jxl or is_photo(head)):
                 if raw or suffix in PHOTO_SUFFIXES:
                     raise Refused("no picture inside", f"begins with {head[:8].hex(' ')}, which no format here does")
                 raise Refused("not a photo", "")

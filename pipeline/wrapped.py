@@ -34,6 +34,10 @@ class Inside:
     notes: tuple[str, ...] = ()
 
 
+class NotRaw(Refused):
+    """What has the name of a raw photo is none that LibRaw knows."""
+
+
 def from_raw(data: bytes, room: Room) -> Inside:
     """The largest preview that the camera made; where there is none, the sensor's pixels at half size, decoded within `room`."""
     import rawpy
@@ -49,7 +53,7 @@ def from_raw(data: bytes, room: Room) -> Inside:
                     half = raw.postprocess(half_size=True, use_camera_wb=True, output_bps=8)
                 return Inside("RAW", Pillow.fromarray(half), size=size)
     except rawpy.LibRawFileUnsupportedError as error:
-        raise Refused("no picture inside", "LibRaw knows no camera that writes this") from error
+        raise NotRaw("no picture inside", "LibRaw knows no camera that writes this") from error
     except rawpy.LibRawUnsufficientMemoryError as error:
         raise MemoryError from error
     if isinstance(preview.data, bytes):

@@ -153,6 +153,29 @@ def test_what_only_has_the_name_of_a_raw_photo_has_a_reason(tmp_path: Path, name
         assert failed.reason in {"no picture inside", "damaged"}, failed
 
 
+@pytest.mark.parametrize("options", [{}, {"compression": "jpeg"}])
+def test_a_picture_depends_on_no_name(tmp_path: Path, options: dict[str, Any]) -> None:
+    """An image is its bytes: who comes first must not decide what it shows, nor whether it is refused."""
+    plain = saved(tmp_path / "b.tif", scene(1), **options)
+    other = tmp_path / "a.dng"
+    other.write_bytes(plain.read_bytes())
+    named, called = picture(plain), picture(other)
+    assert called.image == named.image
+    assert np.array_equal(called.view, named.view)
+    with Decoders(1) as decoders:
+        for paths in ((plain, other), (other, plain)):
+            for decoded in decoders.stream([source(path) for path in paths], VIEW):
+                assert isinstance(decoded, Decoded)
+                assert decoded.image == named.image
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "jxl"])
+def test_a_photo_with_the_name_of_a_raw_one_is_shown(tmp_path: Path, suffix: str) -> None:
+    path = jxl(tmp_path / "a.jxl", scene(1), use_container=True) if suffix == "jxl" else saved(tmp_path / f"a.{suffix}", scene(1))
+    shown = picture(path)
+    assert picture(path.rename(tmp_path / "a.raw")).image == shown.image
+
+
 def jxl(path: Path, shown: Image.Image, **options: Any) -> Path:
     import pillow_jxl  # noqa: F401 - lets Pillow write it
 
