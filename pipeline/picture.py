@@ -98,7 +98,7 @@ def _unwrapped(data: bytes, digest: bytes, view: View, raw: bool, turn: Abstract
             raise _too_many(width, height)
         return turn if width * height > HEAVY_PIXELS else nullcontext()
 
-    inside = from_raw(data, room) if raw else from_jxl(data, room)
+    inside = from_raw(data, room, view.size) if raw else from_jxl(data, room)
     if isinstance(inside.shown, bytes):
         if not inside.shown.startswith(JPEG):
             raise Refused("damaged", "no JPEG is where there should be one")

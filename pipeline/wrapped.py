@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image as Pillow
 
@@ -38,27 +39,55 @@ class NotRaw(Refused):
     """What has the name of a raw photo is none that LibRaw knows."""
 
 
-def from_raw(data: bytes, room: Room) -> Inside:
-    """The largest preview that the camera made; where there is none, the sensor's pixels at half size, decoded within `room`."""
+def from_raw(data: bytes, room: Room, least: int) -> Inside:
+    """The largest preview that the camera made, or the sensor's pixels at half size, decoded within `room`.
+
+    The sensor's are taken where there is no preview, or where they can be had and its shorter side is less than `least` pixels and than
+    theirs.
+    """
     import rawpy
 
     try:
         with rawpy.imread(io.BytesIO(data)) as raw:
             turn = FLIPS.get(raw.sizes.flip, 1)
             size = (raw.sizes.width, raw.sizes.height) if turn < 5 else (raw.sizes.height, raw.sizes.width)
-            try:
-                preview = raw.extract_thumb()
-            except (rawpy.LibRawNoThumbnailError, rawpy.LibRawUnsupportedThumbnailError):
-                with room(raw.sizes.raw_width, raw.sizes.raw_height):
-                    half = raw.postprocess(half_size=True, use_camera_wb=True, output_bps=8)
-                return Inside("RAW", Pillow.fromarray(half), size=size)
+            preview = _preview(raw)
+            if preview is None or min(_size(preview)) < min(least, *(side // 2 for side in size)):
+                try:
+                    with room(raw.sizes.raw_width, raw.sizes.raw_height):
+                        half = raw.postprocess(half_size=True, use_camera_wb=True, output_bps=8)
+                    return Inside("RAW", Pillow.fromarray(half), size=size)
+                except (Refused, rawpy.LibRawError):
+                    if preview is None:
+                        raise
     except rawpy.LibRawFileUnsupportedError as error:
         raise NotRaw("no picture inside", "LibRaw knows no camera that writes this") from error
     except rawpy.LibRawUnsufficientMemoryError as error:
         raise MemoryError from error
-    if isinstance(preview.data, bytes):
-        return Inside("RAW", preview.data, turn, size, (PREVIEW,))
-    return Inside("RAW", upright(Pillow.fromarray(preview.data), turn), size=size, notes=(PREVIEW,))
+    if isinstance(preview, bytes):
+        return Inside("RAW", preview, turn, size, (PREVIEW,))
+    return Inside("RAW", upright(preview, turn), size=size, notes=(PREVIEW,))
+
+
+def _preview(raw: Any) -> bytes | Pillow.Image | None:  # noqa: ANN401 - rawpy says no types
+    import rawpy
+
+    try:
+        found = raw.extract_thumb().data
+    except (rawpy.LibRawNoThumbnailError, rawpy.LibRawUnsupportedThumbnailError):
+        return None
+    return found if isinstance(found, bytes) else Pillow.fromarray(found)
+
+
+def _size(preview: bytes | Pillow.Image) -> tuple[int, int]:
+    """Width and height; none of what is no picture."""
+    if not isinstance(preview, bytes):
+        return preview.size
+    try:
+        with Pillow.open(io.BytesIO(preview), formats=("JPEG",)) as opened:
+            return opened.size
+    except Exception:  # as picture() has it: a broken file makes a decoder raise anything
+        return 0, 0
 
 
 def is_jxl(data: bytes) -> bool:

@@ -18,6 +18,7 @@ from pipeline.decode import Decoded, decode
 from pipeline.decoders import Decoders
 from pipeline.fit import TURNS
 from pipeline.reading import Failure
+from pipeline.view import View
 from tests.conftest import VIEW, apart, expected, jpeg, picture, saved, scene, source
 
 pytest.importorskip("rawpy")
@@ -127,6 +128,21 @@ def test_a_raw_photo_is_never_the_same_pixels_as_its_preview(tmp_path: Path) -> 
     raw, preview = picture(tmp_path / "a.dng"), picture(tmp_path / "a.jpg")
     assert apart(raw.view, preview.view) < 1
     assert raw.image.pixels != preview.image.pixels
+
+
+def test_a_preview_that_is_smaller_than_what_is_asked_for_gives_way_to_the_sensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, path = scene(1, (640, 480)), tmp_path / "a.dng"
+    path.write_bytes(dng(mosaic(shown), jpeg(Image.new("RGB", (80, 60))), (80, 60)))
+    assert picture(path, View(60)).image.notes == ("preview",)
+    larger = picture(path, View(61))
+    assert larger.image.notes == ()
+    assert apart(larger.view, expected(shown, View(61))) < 20
+    small = scene(1, (100, 80))  # at half size it would be less than its preview
+    path.write_bytes(dng(mosaic(small), jpeg(Image.new("RGB", (64, 48))), (64, 48)))
+    assert picture(path).image.notes == ("preview",)
+    path.write_bytes(dng(mosaic(shown), jpeg(Image.new("RGB", (80, 60))), (80, 60)))
+    monkeypatch.setattr(picture_module, "MAX_PIXELS", 640 * 480 - 1)  # a small preview is better than none
+    assert picture(path, View(61)).image.notes == ("preview",)
 
 
 def test_a_cut_preview_is_noted(tmp_path: Path) -> None:
