@@ -20,6 +20,8 @@ HEAVY_FILE = 1 << 25  # bytes; files that are larger are held one at a time, so 
 
 _heavy = threading.Lock()
 
+AnyView = View | Callable[[], View]  # or what gives it, where that may cost loading a model: asked when a picture is wanted
+
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
@@ -38,7 +40,7 @@ def _here(data: bytes, digest: bytes, view: View, raw: bool) -> Picture:
 
 def decode(
     source: SourceFile,
-    view: View,
+    view: AnyView,
     wanted: Callable[[bytes], bool] = lambda hash: True,
     reading: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - has no state
     shown: Callable[[bytes, bytes, View, bool], Picture] = _here,
@@ -54,15 +56,10 @@ def decode(
                 digest = blake3(data).digest()
         except Refused as refused:
             return Failure(source, refused.reason, refused.detail)
-        return decode_read(source, data, digest, view, shown) if wanted(digest) else Recognised(source, digest)
-
-
-def decode_read(
-    source: SourceFile, data: bytes, digest: bytes, view: View, shown: Callable[[bytes, bytes, View, bool], Picture] = _here
-) -> Decoded | Failure:
-    """The picture of a file that was read already: its bytes, and their blake3; otherwise as decode()."""
-    try:
+        if not wanted(digest):
+            return Recognised(source, digest)
         raw = is_raw(source.path) and is_raw_photo(data[:HEAD])  # a JPEG with such a name is a JPEG
-        return Decoded(source, *shown(data, digest, view, raw))
-    except Refused as refused:
-        return Failure(source, refused.reason, refused.detail, digest)
+        try:
+            return Decoded(source, *shown(data, digest, view() if callable(view) else view, raw))
+        except Refused as refused:
+            return Failure(source, refused.reason, refused.detail, digest)

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from queue import SimpleQueue
+from queue import LifoQueue
 from threading import Lock, Semaphore
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from indexes import Image
 from pipeline import shared_memory
-from pipeline.decode import Decoded, decode, decode_read
+from pipeline.decode import AnyView, Decoded, decode
 from pipeline.errors import BadDecoder
 from pipeline.reading import EXTRAS, MODULES, NOTES, REFUSALS, Failure, Recognised, Refused
 from pipeline.scan import SourceFile
@@ -60,7 +60,7 @@ class Decoders:
         self._reading = Semaphore(readers)
         self._turn = _memory()
         self._all = [_Process(self._turn, seconds, memory, count) for _ in range(count)]
-        self._idle: SimpleQueue[_Process] = SimpleQueue()
+        self._idle: LifoQueue[_Process] = LifoQueue()  # the last that was used first: who asks little starts few
         self._held = ExitStack()  # closed once, however often this is
         self._held.callback(os.close, self._turn)
         for process in self._all:
@@ -85,16 +85,14 @@ class Decoders:
         for process in self._all:
             process.start()
 
-    def decode(self, source: SourceFile, view: View, wanted: Callable[[bytes], bool] = lambda hash: True) -> Decoded | Recognised | Failure:
+    def decode(
+        self, source: SourceFile, view: AnyView, wanted: Callable[[bytes], bool] = lambda hash: True
+    ) -> Decoded | Recognised | Failure:
         """The picture of one file; see pipeline.decode.decode."""
         return decode(source, view, wanted, self._reading, self._shown)
 
-    def decode_read(self, source: SourceFile, data: bytes, digest: bytes, view: View) -> Decoded | Failure:
-        """The picture of one file that was read already; see pipeline.decode.decode_read."""
-        return decode_read(source, data, digest, view, self._shown)
-
     def stream(
-        self, sources: Iterable[SourceFile], view: View, wanted: Callable[[bytes], bool] = lambda hash: True, ahead: int = 0
+        self, sources: Iterable[SourceFile], view: AnyView, wanted: Callable[[bytes], bool] = lambda hash: True, ahead: int = 0
     ) -> Generator[Decoded | Recognised | Failure]:
         """The pictures of many, in the order of `sources`, and not many more than `ahead` of them before they are asked for.
 

@@ -6,11 +6,12 @@ import os
 import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import combinations, islice
+from threading import Lock
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 
 from indexes import Image, Known, Scored, Store, cosines
@@ -18,8 +19,9 @@ from pipeline.cluster import SIMILAR, Group, Match, Photo, closest_first, group,
 from pipeline.decoders import Decoders
 from pipeline.embedder import Embedder, embed
 from pipeline.missing import is_below
-from pipeline.reading import Failure, Recognised, Refused, read
+from pipeline.reading import Failure, Recognised
 from pipeline.scan import NOTHING, SourceFile, stat_of
+from pipeline.view import View
 
 BATCH = 32  # files that are embedded and searched together
 
@@ -136,9 +138,8 @@ class _Asked:
 
 
 def _answers(files: Sequence[str], store: Store, embedder: Embedder, decoders: Decoders, threshold: float | None) -> Iterator[Answer]:
-    with store.catalog.snapshot():
-        found = [_identify(file, store, embedder, decoders) for file in files]
-        asked = [one for one in found if isinstance(one, _Asked)]
+    found = _identify(files, store, embedder, decoders)
+    asked = [one for one in found if isinstance(one, _Asked)]
     fresh = [one for one in asked if one.stored is None and not one.image.featureless]
     if fresh:
         store.require(embedder.space)
@@ -167,8 +168,50 @@ def _answers(files: Sequence[str], store: Store, embedder: Embedder, decoders: D
     yield from answers
 
 
-def _identify(file: str, store: Store, embedder: Embedder, decoders: Decoders) -> _Asked | Failure:
-    """The stored image that a file holds, by its path if it is unchanged, else by its bytes; or its picture, when the bytes are new."""
+def _identify(files: Sequence[str], store: Store, embedder: Embedder, decoders: Decoders) -> list[_Asked | Failure]:
+    """The stored image that each file holds, by its path if it is unchanged, else by its bytes; or its picture, when the bytes are new."""
+    lock = Lock()  # one connection to the catalog, and one model, for all threads that read
+
+    def is_new(hash_: bytes) -> bool:
+        with lock:
+            return not store.catalog.image_ids([hash_])
+
+    def view() -> View:  # may cost loading the model: only asked for pictures that are new, and while no snapshot is open
+        with lock:
+            return embedder.view
+
+    found: list[_Asked | Failure | None] = []
+    unread: dict[int, SourceFile] = {}
+    with store.catalog.snapshot():
+        for number, file in enumerate(files):
+            source = _listed(file)
+            known = store.catalog.known(source.path) if isinstance(source, SourceFile) else None
+            if isinstance(source, Failure):
+                found.append(source)
+            elif known and known.image is not None and source.stat.unchanged(known.stat):
+                found.append(_stored(source, store, known.image))
+            else:
+                found.append(None)
+                unread[number] = source
+    with closing(decoders.stream(unread.values(), view, is_new)) as stream:
+        read = dict(zip(unread, stream, strict=True))
+    known_hashes = [one.hash for one in read.values() if isinstance(one, Recognised)]
+    with store.catalog.snapshot():
+        images = store.catalog.image_ids(known_hashes)
+        for number, one in read.items():
+            if isinstance(one, Recognised) and one.hash in images:
+                found[number] = _stored(one.source, store, images[one.hash])
+    for number, one in read.items():
+        if found[number] is None:
+            if isinstance(one, Recognised):  # an ingest has let go of it since
+                one = decoders.decode(one.source, view)
+                assert not isinstance(one, Recognised)  # it was not told of any known content
+            found[number] = one if isinstance(one, Failure) else _Asked(one.source, one.image, view=one.view)
+    return [one for one in found if one is not None]
+
+
+def _listed(file: str) -> SourceFile | Failure:
+    """A file as it is on disk."""
     path = file
     try:
         path = os.path.realpath(file)
@@ -176,22 +219,7 @@ def _identify(file: str, store: Store, embedder: Embedder, decoders: Decoders) -
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         return Failure(SourceFile(path, NOTHING), "unreadable", getattr(error, "strerror", None) or str(error))
     source = SourceFile(path, stat_of(status))
-    if not stat.S_ISREG(status.st_mode):
-        return Failure(source, "not a photo", "no regular file")
-    known = store.catalog.known(path)
-    stored = known.image if known and source.stat.unchanged(known.stat) else None
-    if stored is not None:
-        return _stored(source, store, stored)
-    try:
-        data = read(source)
-    except Refused as refused:
-        return Failure(source, refused.reason, refused.detail)
-    hash_ = blake3(data).digest()
-    stored = store.catalog.image_ids([hash_]).get(hash_)
-    if stored is not None:
-        return _stored(source, store, stored)
-    decoded = decoders.decode_read(source, data, hash_, embedder.view)  # the view may cost loading the model: only asked for here
-    return decoded if isinstance(decoded, Failure) else _Asked(source, decoded.image, view=decoded.view)
+    return source if stat.S_ISREG(status.st_mode) else Failure(source, "not a photo", "no regular file")
 
 
 def _stored(source: SourceFile, store: Store, image: int) -> _Asked:
@@ -215,7 +243,8 @@ def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
     images: list[Image | Failure] = []
     views: list[NDArray[np.uint8]] = []
     at: list[int] = []
-    sources = [SourceFile(file, NOTHING) for file in files]
+    listed = [_listed(file) for file in files]  # with their sizes: large ones are held one at a time
+    sources = [one.source if isinstance(one, Failure) else one for one in listed]
     with Decoders() as decoders:
         for number, decoded in enumerate(decoders.stream(sources, embedder.view)):
             assert not isinstance(decoded, Recognised)  # it was not told of any known content

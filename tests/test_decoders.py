@@ -123,6 +123,12 @@ def test_known_content_never_comes_to_a_process(tmp_path: Path, decoders: Decode
     assert not any(process._running for process in decoders._all)
 
 
+def test_who_asks_one_thing_at_a_time_starts_one_process(tmp_path: Path, decoders: Decoders) -> None:
+    for number in range(4):
+        assert isinstance(decoders.decode(source(saved(tmp_path / f"{number}.png", scene(number))), VIEW), Decoded)
+    assert sum(process._running is not None for process in decoders._all) == 1
+
+
 def test_results_keep_their_order_and_few_are_made_ahead(tmp_path: Path, decoders: Decoders) -> None:
     paths = [saved(tmp_path / f"{number:02}.png", scene(number, (40 + 300 * (number % 3 == 0), 50))) for number in range(40)]
     taken = 0

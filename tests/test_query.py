@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from PIL import Image
 from indexes import Root, Store
 from pipeline import compare, find_groups, find_matches, ingest_roots, load
 from pipeline.cluster import IDENTICAL_BYTES, IDENTICAL_PIXELS, SIMILAR
+from pipeline.decoders import Decoders
+from pipeline.scan import SourceFile
 from tests.conftest import DATA, needs_data, saved, scene
 
 
@@ -106,6 +110,57 @@ def test_a_file_is_read_once(photos: Path, tmp_path: Path, monkeypatch: pytest.M
     assert [opened[file] for file in files] == [1, 1, 1, 0]
 
 
+def test_new_files_are_decoded_side_by_side_and_answered_in_order(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = threading.Barrier(2, timeout=60)
+    real = Decoders.decode
+
+    def met(*words: Any) -> object:
+        both.wait()
+        return real(*words)
+
+    new = [str(saved(tmp_path / f"{number}.jpg", scene(1 + number, (640, 480)).resize((320, 240)))) for number in range(2)]
+    files = [new[0], str(photos / "c.webp"), new[1], str(tmp_path / "nothing.jpg")]
+    with filled(tmp_path / "store", photos) as store:
+        monkeypatch.setattr(Decoders, "decode", met)
+        answers = list(find_matches(files, store, load()))
+    assert [answer.file for answer in answers] == files
+    assert [len(answer.matches) for answer in answers] == [4, 0, 1, 0]
+    assert [answer.inside for answer in answers] == [False, True, False, False]
+
+
+def test_no_snapshot_is_open_while_a_model_loads(photos: Path, tmp_path: Path) -> None:
+    class Loading:
+        """Loads its weights when it is asked for a view, and is asked for one at a time."""
+
+        def __getattr__(self, name: str) -> object:
+            if name == "view":
+                asked.append(store.catalog._db.in_transaction)
+            return getattr(real, name)
+
+    asked: list[bool] = []
+    real, loading = load(), Loading()
+    embedder: Any = loading
+    new = [str(saved(tmp_path / f"{number}.jpg", scene(number, (320, 240)))) for number in range(3)]
+    with filled(tmp_path / "store", photos) as store:
+        list(find_matches(new, store, embedder))
+    assert asked == [False] * 3
+
+
+def test_an_image_that_an_ingest_lets_go_of_meanwhile_is_decoded(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(photos / "c.webp", tmp_path / "copy.webp")
+    with filled(tmp_path / "store", photos) as store:
+        real, told = store.catalog.image_ids, list[dict[bytes, int]]()
+
+        def gone(hashes: Sequence[bytes]) -> dict[bytes, int]:
+            told.append(real(hashes))
+            return told[0] if len(told) == 1 else {}
+
+        monkeypatch.setattr(store.catalog, "image_ids", gone)
+        (answer,) = find_matches([str(tmp_path / "copy.webp")], store, load())
+    assert (len(told[0]), len(told)) == (1, 2)
+    assert [os.path.basename(match.photo.path) for match in answer.matches] == ["c.webp"]  # noqa: PTH119
+
+
 def test_bad_files_are_answers_with_a_reason(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes((photos / "b.jpg").read_bytes()[:500])
     with filled(tmp_path / "store", photos) as store:
@@ -159,6 +214,21 @@ def test_compare_is_symmetric_and_needs_no_store(tmp_path: Path) -> None:
     assert comparison.relation(0, 1, float(np.nextafter(scores[0, 1], 2))) is None
     assert comparison.relation(0, 2, 0.85) is None
     assert comparison.relation(0, 4, 0.85) is None
+
+
+def test_compare_knows_the_sizes_of_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large ones are held one at a time."""
+    files = [saved(tmp_path / f"{number}.png", scene(number)) for number in range(2)]
+    sizes: dict[str, int] = {}
+    real = Decoders.decode
+
+    def noted(decoders: Decoders, source: SourceFile, *words: Any) -> object:
+        sizes[source.path] = source.stat.size
+        return real(decoders, source, *words)
+
+    monkeypatch.setattr(Decoders, "decode", noted)
+    compare([str(file) for file in files], load())
+    assert sizes == {str(file): file.stat().st_size for file in files}
 
 
 def test_flat_pictures_compare_too(tmp_path: Path) -> None:
