@@ -46,8 +46,13 @@ BEGIN = "import sys; sys.path[:] = sys.argv[7:]; from pipeline.serving import se
 START = 120.0  # seconds until a process is ready: a tenth of one, but from a cold disk beside other work
 
 
+def usable_cores() -> int:
+    """Those that this process may run on, which a container or taskset makes fewer than there are."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
 class Decoders:
-    """`count` processes, one for each core unless told, started by their first use or by start(); `readers` files are read at a time.
+    """`count` processes, one for each usable core by default, started by first use or by start(); `readers` files are read at a time.
 
     Used from any thread, and closed at the end. Each file has `seconds`, and each process `memory` bytes. Raises BadDecoder, from
     wherever it is first met, where a process does not start: that says nothing of the file.
@@ -55,7 +60,7 @@ class Decoders:
 
     def __init__(self, count: int | None = None, readers: int = 1, seconds: float = SECONDS, memory: int = MEMORY) -> None:
         """Nothing is started yet."""
-        count = count or os.cpu_count() or 1
+        count = count or usable_cores()
         self._threads = count + readers
         self._reading = Semaphore(readers)
         self._turn = _memory()

@@ -6,13 +6,13 @@ import importlib.metadata
 import os
 import platform
 import sqlite3
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from PIL import features
 
+from pipeline.decoders import usable_cores
 from pipeline.reading import EXTRAS
 from pipeline.report import SCHEMA_VERSION, printable
 
@@ -41,7 +41,7 @@ def examine(store: Path) -> dict[str, Any]:
         "versions": _versions(),
         "formats": {name: {"read": there, "extra": extra} for name, (there, extra) in _formats().items()},
         "cores": os.cpu_count() or 1,
-        "usable_cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
+        "usable_cores": usable_cores(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "cpu": {"architecture": platform.machine(), "features": _cpu_features()},
         "gpus": _gpus(),

@@ -129,6 +129,14 @@ def test_who_asks_one_thing_at_a_time_starts_one_process(tmp_path: Path, decoder
     assert sum(process._running is not None for process in decoders._all) == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_there_is_a_process_for_each_core_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5, 6})
+    with Decoders() as decoders:
+        assert len(decoders._all) == 3
+
+
 def test_results_keep_their_order_and_few_are_made_ahead(tmp_path: Path, decoders: Decoders) -> None:
     paths = [saved(tmp_path / f"{number:02}.png", scene(number, (40 + 300 * (number % 3 == 0), 50))) for number in range(40)]
     taken = 0

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes import Space
+from pipeline.decoders import usable_cores
 from pipeline.errors import BadModel, BadOutput
 from pipeline.view import View
 
@@ -56,7 +57,7 @@ class Onnx:
         Raises BadModel for a card that is missing or wrong.
         """
         self._card = _read(card.with_suffix(".json") if card.suffix == ".onnx" else card)
-        self._threads = threads or os.cpu_count() or 1
+        self._threads = threads or usable_cores()
         self.name = name or self._card.name
         self.view = self._card.view
 

@@ -52,6 +52,7 @@ def ingested(
 ) -> tuple[Coverage, list[str]]:
     """Ingest and show how it goes; returns the coverage and the real paths of the roots."""
     from indexes import Way
+    from pipeline.decoders import usable_cores
     from pipeline.ingest import ingest_locked, resolve_roots
     from pipeline.terminal import Stopped, watch
     from pipeline.writer import IngestOptions
@@ -72,7 +73,7 @@ def ingested(
         roots = resolve_roots(store, paths, excludes or None, hidden)
         embedder = _embedder_after(store, before, model, threads)
         if verbose:
-            cores = os.cpu_count() or 1
+            cores = usable_cores()
             work = f"{decoders or cores} processes decode, {readers} files are read at a time"
             tell(f"{embedder.name}: {threads or cores} threads, batches of {batch or embedder.batch}; {work}")
         try:
