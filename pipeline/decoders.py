@@ -209,7 +209,7 @@ class _Process:
         running = self.start()
         if self._ready:
             return running
-        how = "it said something else than that it is ready"
+        how = "it said something else than that it is ready"  # or too much, which is a ValueError
         try:
             self._ready = _line(running.link, START) == shared_memory.READY
         except TimeoutError:
@@ -218,6 +218,8 @@ class _Process:
             said = os.pread(running.memory, 1 << 16, 0).decode(errors="replace").split("\n")
             why = next((" ".join(line.split()) for line in reversed(said) if line.strip()), "")
             how = self.end() + (f": {why[:200]}" if why.isprintable() and why else "")
+        except ValueError:
+            pass
         except BaseException:
             self.kill()
             raise

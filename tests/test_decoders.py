@@ -247,6 +247,14 @@ def test_a_process_that_does_not_start_says_nothing_of_a_file(
         assert store.catalog.counts().images == 5
 
 
+def test_a_process_that_talks_before_it_is_ready_did_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path / "a.png", scene(1))
+    buggy(tmp_path, monkeypatch, "pass")
+    (tmp_path / "modules" / "pillow_heif.py").write_text("import os, sys, time\nos.write(int(sys.argv[1]), b'a\\nb\\n')\ntime.sleep(600)\n")
+    with Decoders(1) as decoders, pytest.raises(BadDecoder, match="said something else"):
+        decoders.decode(source(path), VIEW)
+
+
 @pytest.mark.parametrize("module", ["rawpy", "pillow_jxl"])
 def test_an_extra_that_is_there_but_broken_says_nothing_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     path = saved(tmp_path / "a.png", scene(1))
@@ -298,17 +306,14 @@ def test_a_file_gets_no_more_memory_than_its_limit(tmp_path: Path, decoders: Dec
     assert isinstance(decoders.decode(source(path), VIEW), Decoded)
 
 
-def test_a_process_that_was_killed_is_replaced_and_its_file_tried_again(tmp_path: Path, decoders: Decoders) -> None:
+def test_a_process_that_was_killed_is_replaced_and_its_file_tried_again(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.png", scene(1))
-    list(decoders.stream([source(path)] * 8, VIEW))
-    for process in decoders._all:
-        process.ready()  # one that is killed before is a broken installation
-    before = processes(decoders)
-    for pid in before:
-        os.kill(pid, signal.SIGKILL)
-    for _ in range(4):
+    with Decoders(1) as decoders:
+        assert isinstance(decoders.decode(source(path), VIEW), Decoded)  # one that is killed before it is ready did not start
+        (before,) = processes(decoders)
+        os.kill(before, signal.SIGKILL)
         assert isinstance(decoders.decode(source(path), VIEW), Decoded)
-    assert not set(processes(decoders)) & set(before)
+        assert processes(decoders) != [before]
 
 
 def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
