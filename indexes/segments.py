@@ -6,7 +6,9 @@ So FAISS proposes, a little below the threshold, and the float64 cosine of the s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -126,6 +128,19 @@ def verify(row: SegmentRow, folder: Path) -> None:
         raise StoreError(f"{path} cannot be read: {error.strerror or error}; check its permissions, and the disk") from error
 
 
+@contextmanager
+def _named_for_faiss(path: Path) -> Iterator[str]:
+    """A name by which FAISS, which takes only UTF-8, finds the file meanwhile."""
+    name = os.fspath(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        with path.open("rb") as file:
+            yield f"/proc/self/fd/{file.fileno()}"
+    else:
+        yield name
+
+
 class Segment:
     """One segment file, mapped into memory: `ids` (rows,) ascending, `vectors` (rows, dim) as they are stored."""
 
@@ -136,7 +151,8 @@ class Segment:
             verify(row, folder)
         faiss = _faiss()
         try:
-            self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+            with _named_for_faiss(path) as name:
+                self._index = faiss.read_index(name, faiss.IO_FLAG_MMAP_IFC)
             codes = faiss.downcast_index(self._index.index)
             found = (self._index.ntotal, self._index.d, codes.code_size)
         except (RuntimeError, AttributeError) as error:

@@ -53,8 +53,12 @@ def load(model: str = DEFAULT, threads: int | None = None) -> Embedder:
     neardup-0: in the package. onnx:PATH: an ONNX file with its card, a JSON of the same name, beside it. open_clip:ARCH/PRETRAINED:
     weights that open_clip downloads. open_clip:ARCH@PATH: weights in a local file. google:MODEL: a service that is paid for, and sees the
     pictures. google-describe:VISION_MODEL+TEXT_MODEL: the same, by way of words.
-    Raises UnknownModel for any other name, and later, at first use, MissingExtra, MissingKey or BadModel.
+    Raises UnknownModel for any other name, and for one that is no UTF-8; and later, at first use, MissingExtra, MissingKey or BadModel.
     """
+    try:
+        model.encode()
+    except UnicodeEncodeError:  # a store keeps the name as text
+        raise UnknownModel(f"{ascii(model)} is no UTF-8, as a model's name must be; give its file another path") from None
     backend, colon, rest = model.partition(":")
     if model == DEFAULT:
         from pipeline.backends.onnx import Onnx

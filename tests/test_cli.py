@@ -14,6 +14,7 @@ import pytest
 
 from indexes import Store
 from pipeline.cli import main
+from tests import test_onnx
 from tests.conftest import DATA, made_older, needs_data, saved, scene
 
 Run = Callable[..., tuple[int, str, str]]
@@ -528,3 +529,25 @@ def test_models_says_what_is_missing_and_how_to_get_it(run: Run, monkeypatch: py
 def test_a_short_list_of_models_is_no_sign_that_something_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("open_clip.list_pretrained", list)
     assert run("models") == (0, "neardup-0    256   192\n", "")
+
+
+def test_a_store_whose_path_is_no_utf_8(run: Run, photos: Path, tmp_path: Path) -> None:
+    run("ingest", photos)
+    answer, odd = run("groups"), tmp_path / os.fsdecode(b"s\xfe")
+    for command in (["ingest", photos / "sub"], ["ingest", photos], ["compact"], ["repair", "--yes"], ["check", "--data", "--sample", "9"]):
+        code, out, err = run(*command, "--store", odd)
+        assert code == 0, out + err
+    assert run("groups", "--store", odd) == answer
+    assert run("query", saved(tmp_path / "new.jpg", scene(1)), "--store", odd, "--exit-code")[0] == 20
+    assert "s\\udcfe" in run("status", "--store", odd)[1]
+    assert os.fsencode(json.loads(run("status", "--store", odd, "--json")[1])["store"]) == os.fsencode(odd)
+    (odd / "catalog.db").write_bytes(b"damaged")
+    assert run("repair", "--yes", "--store", odd)[0] == 0
+    assert run("groups", "--store", odd) == answer
+
+
+def test_a_model_whose_path_is_no_utf_8(run: Run, photos: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"m\xfe")
+    code, _, err = run("ingest", photos, "--model", f"onnx:{test_onnx.written(odd, test_onnx.model())}")
+    assert code == 2
+    assert "is no UTF-8" in err
