@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from indexes.errors import StoreDamaged, StoreError
+from indexes.place import command
 from indexes.records import Counts, File, Image, Known, Root, Run, Space, Stat
 from indexes.schema import MIGRATIONS
 from indexes.vectors import Vectors
@@ -27,7 +28,7 @@ class Catalog(Vectors):
         try:
             return json.loads(text)
         except ValueError as error:
-            raise StoreDamaged(f"{self.path} is damaged ({error}); see `neardup check`") from error
+            raise StoreDamaged(f"{self.path} is damaged ({error}); see `{command(self.path.parent, 'check')}`") from error
 
     # --- the space ---
 

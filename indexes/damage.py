@@ -19,9 +19,10 @@ from blake3 import blake3
 
 from indexes import durable, schema, segments
 from indexes.catalog import Catalog
-from indexes.database import HEAL, condemned
+from indexes.database import condemned
 from indexes.errors import StoreDamaged
 from indexes.join import Shelf
+from indexes.place import BACKUP, command
 from indexes.records import Root
 from indexes.segments import Segment, cosines
 from indexes.vectors import SegmentRow
@@ -99,13 +100,14 @@ def _findings(folder: Path, catalog: Catalog, *, data: bool) -> Iterator[Finding
             if wrong := catalog.rows(f"SELECT count(*) FROM {wrong_rows}")[0][0]:
                 yield Finding(place, f"{wrong:,} {what}")
         if waiting := len(catalog.unembedded()):
-            yield Finding(WAITING, f"{waiting:,} pictures wait to be embedded again, and are not compared; `neardup ingest` does that")
+            ingest = command(folder, "ingest")
+            yield Finding(WAITING, f"{waiting:,} pictures wait to be embedded again, and are not compared; `{ingest}` does that")
         if data and len(sound) == len(rows):
             yield from _wrong_edges(catalog, Shelf(sound))
 
 
 def _said(error: StoreDamaged) -> str:
-    return str(error).removesuffix(f"; {HEAL}")
+    return str(error).partition(f"; {BACKUP}")[0]
 
 
 _HOMELESS = "NOT EXISTS (SELECT 1 FROM segments WHERE vectors.id BETWEEN first AND last)"

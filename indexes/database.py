@@ -21,6 +21,7 @@ from blake3 import blake3
 
 from indexes import durable
 from indexes.errors import NoSpace, StoreDamaged, StoreError, StoreMissing, StoreVersion
+from indexes.place import command, heal
 
 APPLICATION = 0x6E647570  # "ndup", so that `file` and we can tell our database from another
 CHUNK = 500  # host parameters in one statement; SQLite's own limit is far higher, its planner's patience is not
@@ -31,7 +32,6 @@ PAGE, LOG_PAGES = 1024, 1 << 14
 WRITE_WAIT = 60.0  # seconds to wait for the milliseconds that another writer's transaction takes
 # Filesystems on which SQLite's log does not work: its index is shared memory, which two machines do not share.
 REMOTE = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs"}
-HEAL = "restore the store from a backup, or see `neardup check` and `neardup repair`"
 SEALED_SINCE = 2  # the version that brought generations
 MOUNTS = Path("/proc/self/mounts")
 
@@ -77,9 +77,11 @@ class Database:
         folder = path.parent
         gone = not os.path.lexists(path) and (os.access(folder, os.X_OK) or not os.path.lexists(folder))
         if gone and self._seal.exists():
-            raise StoreDamaged(f"{path} is gone, and what belongs to it is still there; {HEAL}")
+            raise StoreDamaged(f"{path} is gone, and what belongs to it is still there; {heal(self.path.parent)}")
         if gone and not write:
-            raise StoreMissing(f"there is no store in {folder}; make one with `neardup ingest FOLDER`, or name another with --store")
+            raise StoreMissing(
+                f"there is no store in {folder}; make one with `{command(folder, 'ingest', 'FOLDER')}`, or name another with --store"
+            )
         if kind := _remote(folder):
             raise StoreError(
                 f"{folder} is on a network filesystem ({kind}), where SQLite can lose data; put it on a local disk with --store"
@@ -119,10 +121,10 @@ class Database:
             raise StoreError(f"{self.path} cannot be used: {error}; check the folder's permissions") from error
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if seal:
-                raise StoreDamaged(f"{self.path} is damaged ({error}); {HEAL}") from error
+                raise StoreDamaged(f"{self.path} is damaged ({error}); {heal(self.path.parent)}") from error
             raise StoreVersion(f"{self.path} is no neardup store ({error}); name another folder with --store") from error
         if seal and (self.generation() if version >= SEALED_SINCE else 0) < seal.generation:
-            raise StoreDamaged(f"{self.path} lost its last commits: {self._log} is damaged or was removed; {HEAL}")
+            raise StoreDamaged(f"{self.path} lost its last commits: {self._log} is damaged or was removed; {heal(self.path.parent)}")
         if write and version < len(self._migrations):
             with self.transaction():
                 for number in range(self._version(), len(self._migrations)):
@@ -130,9 +132,10 @@ class Database:
                 self._db.execute(f"PRAGMA application_id = {APPLICATION}")
                 self._db.execute(f"PRAGMA user_version = {len(self._migrations)}")
         elif version == 0:
-            raise StoreMissing(f"{self.path} is an empty store; fill it with `neardup ingest FOLDER`")
+            raise StoreMissing(f"{self.path} is an empty store; fill it with `{command(self.path.parent, 'ingest', 'FOLDER')}`")
         elif version < len(self._migrations):
-            raise StoreVersion(f"{self.path} has the older format {version}; `neardup ingest` brings it up to date")
+            newer = command(self.path.parent, "ingest")
+            raise StoreVersion(f"{self.path} has the older format {version}; `{newer}` brings it up to date")
 
     def _version(self) -> int:
         with self.snapshot():  # another writer may be making it
@@ -168,7 +171,7 @@ class Database:
         """How many transactions were committed."""
         rows = self.rows("SELECT number FROM generation")
         if not rows:
-            raise StoreDamaged(f"{self.path} is damaged (it does not say how often it was written); {HEAL}")
+            raise StoreDamaged(f"{self.path} is damaged (it does not say how often it was written); {heal(self.path.parent)}")
         return int(rows[0][0])
 
     def seal(self) -> Seal | None:
@@ -197,13 +200,13 @@ class Database:
                     return seal
                 sound = not log and _hash(self.path) == seal.blake3
             except FileNotFoundError as error:
-                raise StoreDamaged(f"{self.path} is gone, and what belongs to it is still there; {HEAL}") from error
+                raise StoreDamaged(f"{self.path} is gone, and what belongs to it is still there; {heal(self.path.parent)}") from error
             except OSError as error:
                 raise StoreError(f"{self.path} cannot be read: {error.strerror or error}; check its permissions, and the disk") from error
             before, seal = seal, self.seal()
             if seal == before:  # otherwise a writer came meanwhile
                 if not sound:
-                    raise StoreDamaged(f"{self.path} is not what was written; {HEAL}")
+                    raise StoreDamaged(f"{self.path} is not what was written; {heal(self.path.parent)}")
                 return seal
         return seal
 
@@ -218,7 +221,7 @@ class Database:
         for pragma in ("integrity_check", "foreign_key_check"):
             for row in self.rows(f"PRAGMA {pragma}"):
                 if row[0] != "ok":
-                    raise StoreDamaged(f"{self.path} is damaged ({' '.join(map(str, row))}); {HEAL}")
+                    raise StoreDamaged(f"{self.path} is damaged ({' '.join(map(str, row))}); {heal(self.path.parent)}")
 
     # --- reading and writing ---
 
@@ -283,9 +286,9 @@ class Database:
                 raise StoreError(
                     f"{self.path} cannot be used ({error}); check the folder's permissions and who else has it open"
                 ) from error
-            raise StoreDamaged(f"{self.path} is damaged ({error}); {HEAL}") from error
+            raise StoreDamaged(f"{self.path} is damaged ({error}); {heal(self.path.parent)}") from error
         except UnicodeDecodeError as error:  # in SQLite's own message
-            raise StoreDamaged(f"{self.path} is damaged ({error}); {HEAL}") from error
+            raise StoreDamaged(f"{self.path} is damaged ({error}); {heal(self.path.parent)}") from error
 
     def _unmoved(self) -> None:
         """Without shared memory nothing tells a reader that the file is being written, but the seal, which goes first."""

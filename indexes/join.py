@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from indexes.database import HEAL
 from indexes.errors import StoreDamaged
 from indexes.segments import MARGIN, Scored, Segment, cosines, joined
 from indexes.vectors import Frontier, Ids
@@ -68,7 +67,7 @@ class Shelf:
         asked = np.asarray(ids, dtype=np.int64)
         rows = np.searchsorted(self.ids, asked)
         if len(asked) and (not len(self.ids) or (self.ids[np.minimum(rows, len(self.ids) - 1)] != asked).any()):
-            raise StoreDamaged(f"a vector that the catalog names is in no segment; {HEAL}")
+            raise StoreDamaged("a vector that the catalog names is in no segment; see `neardup check` and `neardup repair`")
         return rows
 
     def up_to(self, id_: int) -> int:

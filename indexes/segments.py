@@ -19,8 +19,8 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from indexes import durable
-from indexes.database import HEAL
 from indexes.errors import BadVector, StoreDamaged, StoreError
+from indexes.place import heal
 from indexes.vectors import Ids, SegmentRow
 
 SUFFIX = ".faiss"
@@ -121,9 +121,9 @@ def verify(row: SegmentRow, folder: Path) -> None:
     path = folder / f"{row.blake3}{SUFFIX}"
     try:
         if path.stat().st_size != row.size or blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest() != row.blake3:
-            raise StoreDamaged(f"{path} is not what was written: {_lost(row)}")
+            raise StoreDamaged(f"{path} is not what was written: {_lost(row, folder)}")
     except FileNotFoundError as error:
-        raise StoreDamaged(f"{path} is gone: {_lost(row)}") from error
+        raise StoreDamaged(f"{path} is gone: {_lost(row, folder)}") from error
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror or error}; check its permissions, and the disk") from error
 
@@ -156,14 +156,18 @@ class Segment:
             codes = faiss.downcast_index(self._index.index)
             found = (self._index.ntotal, self._index.d, codes.code_size)
         except (RuntimeError, AttributeError) as error:
-            raise StoreDamaged(f"{path} cannot be read ({error}): {_lost(row)}") from error
+            raise StoreDamaged(f"{path} cannot be read ({error}): {_lost(row, folder)}") from error
         if found != (row.rows, dim, 2 * dim) or self._index.metric_type != faiss.METRIC_INNER_PRODUCT:
-            raise StoreDamaged(f"{path} holds {found[0]} vectors of {found[1]} dimensions, expected {row.rows} of {dim}: {_lost(row)}")
+            raise StoreDamaged(
+                f"{path} holds {found[0]} vectors of {found[1]} dimensions, expected {row.rows} of {dim}: {_lost(row, folder)}"
+            )
         raw = faiss.rev_swig_ptr(codes.codes.data(), row.rows * 2 * dim)
         self.vectors: NDArray[np.float16] = raw.view(np.float16).reshape(row.rows, dim)
         self.ids: Ids = faiss.vector_to_array(self._index.id_map)
         if (self.ids[0], self.ids[-1]) != (row.first, row.last):
-            raise StoreDamaged(f"{path} holds vectors {self.ids[0]} to {self.ids[-1]}, expected {row.first} to {row.last}: {_lost(row)}")
+            raise StoreDamaged(
+                f"{path} holds vectors {self.ids[0]} to {self.ids[-1]}, expected {row.first} to {row.last}: {_lost(row, folder)}"
+            )
 
     def best(self, queries: NDArray[np.float16], count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """FAISS's own scores and rows of the `count` nearest to each query, best first; they are off by up to MARGIN."""
@@ -171,8 +175,8 @@ class Segment:
         return scores, np.searchsorted(self.ids, ids)
 
 
-def _lost(row: SegmentRow) -> str:
-    return f"{row.rows} pictures have no vector; {HEAL}"
+def _lost(row: SegmentRow, folder: Path) -> str:
+    return f"{row.rows} pictures have no vector; {heal(folder.parent)}"
 
 
 def cosines(left: NDArray[np.floating[Any]], right: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

@@ -25,6 +25,7 @@ from indexes.compact import Compaction
 from indexes.damage import Finding, Repair
 from indexes.errors import BadVector, SpaceMismatch, StoreDamaged, StoreError, StoreVersion
 from indexes.join import Recall, Shelf
+from indexes.place import command
 from indexes.plan import Plan, Way
 from indexes.records import File, Image, Root, Space
 from indexes.search import Search
@@ -147,7 +148,7 @@ class Store(Search):
         if bound is not None and bound != space and not (unless_empty and self.catalog.is_empty()):
             raise SpaceMismatch(
                 f"{self.folder} holds vectors of {bound}, asked for {space}; leave --model out, name another folder with --store, or"
-                " bring it to the other model with `neardup migrate`"
+                f" bring it to the other model with `{command(self.folder, 'migrate', '--model', 'NAME')}`"
             )
 
     # --- what is there ---
@@ -285,7 +286,7 @@ class Store(Search):
 
         Call it with `exclusive` held, here and while the other is written to. Raises SpaceMismatch where images were embedded for a third.
         """
-        again = f"begin anew with `neardup migrate --model {model} --restart`"
+        again = f"begin anew with `{command(self.folder, 'migrate', '--model', model, '--restart')}`"
         try:
             made = Store(self.folder / switch.NEXT, write=True)
             try:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 from indexes import Plan, Root, Store
+from indexes.place import command
 from pipeline.decoders import Decoders
 from pipeline.embedder import Embedder
 from pipeline.errors import BadRoot
@@ -56,7 +57,9 @@ def resolve_roots(store: Store, paths: Sequence[str], excludes: Sequence[str] | 
             absent.append(path)
     if not wanted:
         listed = ", ".join(map(ascii, absent))
-        raise BadRoot(f"{listed} is no folder" if absent else "no folder is remembered yet; name one: `neardup ingest FOLDER`")
+        raise BadRoot(
+            f"{listed} is no folder" if absent else f"no folder is remembered yet; name one: `{command(store.folder, 'ingest', 'FOLDER')}`"
+        )
     roots = {path: root for path, root in known.items() if is_below(path, wanted)}
     for path in wanted:
         before = known.get(path, Root(path))

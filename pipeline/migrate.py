@@ -6,6 +6,7 @@ import os
 from collections.abc import Generator, Iterator, Mapping
 
 from indexes import Store
+from indexes.place import command
 from pipeline.decoders import Decoders
 from pipeline.embedder import Embedder
 from pipeline.errors import LeftBehind
@@ -38,10 +39,10 @@ def migrate_store(
         with store.successor(space, embedder.name) as new:
             yield from _embed(store, new, embedder, options, coverage)
             if not leave_out and (left := _lacking(store, new)):
-                path = next(store.catalog.files_of(left.values())).path
+                path, ingest = next(store.catalog.files_of(left.values())).path, command(store.folder, "ingest")
                 raise LeftBehind(
                     f"{len(left):,} of {store.catalog.counts().images:,} pictures could not be embedded, as that of {ascii(path)}: their"
-                    " files are away, changed, or cannot be read; the store is as it was. Connect their drive, run `neardup ingest`,"
+                    f" files are away, changed, or cannot be read; the store is as it was. Connect their drive, run `{ingest}`,"
                     " and then this command again, which goes on; or say --leave-out: they wait until an ingest finds them"
                 )
             yield from find_pairs(new, options, coverage)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from indexes import Compaction, Finding, Repair, Space, Store
+from indexes.place import command
 from pipeline.audit import Audited
 from pipeline.cluster import SIMILAR, Group, Photo
 from pipeline.query import Answer, Comparison
@@ -222,9 +223,12 @@ def _migration_json(store: Store) -> dict[str, Any] | None:
     begun = store.migration()
     if begun is None:
         return None
-    own = shlex.quote(store.model or "")
-    commands = {"go_on": f"neardup migrate --model {shlex.quote(begun.model)}", "drop": f"neardup migrate --model {own} --restart"}
-    return asdict(begun) | commands
+    return asdict(begun) | {"go_on": command(store.folder, "migrate", "--model", begun.model), "drop": drop_text(store)}
+
+
+def drop_text(store: Store) -> str:
+    """The command that drops a migration which has not ended."""
+    return command(store.folder, "migrate", "--model", store.model or "", "--restart")
 
 
 def status_text(status: dict[str, Any]) -> Iterable[str]:
@@ -252,7 +256,8 @@ def status_text(status: dict[str, Any]) -> Iterable[str]:
     if joined := join_text(status["join"]):
         yield f"last join   {joined}"
     if status["recall"] is not None and status["recall"] < 1:
-        yield f"pairs       at least {status['recall']:.2%} of all are known (95 %); `neardup ingest --join exact` finds the rest"
+        exact = command(Path(status["store"]), "ingest", "--join", "exact")
+        yield f"pairs       at least {status['recall']:.2%} of all are known (95 %); `{exact}` finds the rest"
     last = status["last_run"]
     if last:
         outcome = "running, or cut off" if last["outcome"] == "running" else last["outcome"]
@@ -325,11 +330,12 @@ def migration_text(model: str, images: int, embedded: int, waiting: int) -> str:
 
 def unfinished_text(store: Store) -> str | None:
     """What an answer must be read with, when the last ingest did not finish."""
-    last = store.catalog.last_run()
+    last, ingest = store.catalog.last_run(), command(store.folder, "ingest")
     if last is None:
-        return "the store is empty; `neardup ingest FOLDER` fills it"
+        return f"the store is empty; `{command(store.folder, 'ingest', 'FOLDER')}` fills it"
     if waiting := len(store.catalog.unembedded()):
-        return f"{counted(waiting, 'picture')} lost its vector and is not compared; `neardup ingest` embeds what it finds of them again"
+        lost = "has no vector and is" if waiting == 1 else "have no vector and are"
+        return f"{counted(waiting, 'picture')} {lost} not compared; `{ingest}` embeds again what it finds of them"
     if last.outcome == "complete":
         return None
-    return "the last ingest is running or did not finish, so photos may be missing from this answer; `neardup ingest` goes on"
+    return f"the last ingest is running or did not finish, so photos may be missing from this answer; `{ingest}` goes on"

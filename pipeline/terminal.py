@@ -8,11 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from types import FrameType
 
 import click
 
 from indexes import Way
+from indexes.place import command
 from pipeline.ingest import Progress
 from pipeline.reading import SKIPPED, Failure
 from pipeline.report import failure_text
@@ -32,8 +34,8 @@ class Stopped(BaseException):
         self.exit_code = 128 + number
 
 
-def watch(progress: Generator[Progress]) -> Coverage:
-    """Run an ingest to its end and show it: a bar on a terminal, else a line a minute; failures as they come, up to a few.
+def watch(progress: Generator[Progress], store: Path) -> Coverage:
+    """Run an ingest of `store` to its end and show it: a bar on a terminal, else a line a minute; failures as they come, up to a few.
 
     The first Ctrl-C or SIGTERM commits what is embedded and raises Stopped; the second ends the process at once, which loses only that.
     """
@@ -53,7 +55,7 @@ def watch(progress: Generator[Progress]) -> Coverage:
                 coverage = now.coverage
                 if now.failure and now.failure.reason not in SKIPPED:
                     failures += 1
-                    _tell_failure(failures, now.failure)
+                    _tell_failure(failures, now.failure, store)
                 if now.calls:
                     tell(f"up to {now.calls:,} paid requests for {now.total or 0:,} files")
                 if now.plan and not planned:
@@ -74,11 +76,11 @@ def tell(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _tell_failure(number: int, failure: Failure) -> None:
+def _tell_failure(number: int, failure: Failure, store: Path) -> None:
     if number <= SHOWN_FAILURES:
         tell(f"neardup: {failure_text(failure.source.path, failure.reason, failure.detail)}")
     elif number == SHOWN_FAILURES + 1:
-        tell("neardup: further failures are not listed here; see `neardup status --failures`")
+        tell(f"neardup: further failures are not listed here; see `{command(store, 'status', '--failures')}`")
 
 
 @contextmanager

@@ -142,7 +142,7 @@ def test_bad_input_has_a_message_and_an_exit_code(run: Run, photos: Path, tmp_pa
     for words in (["groups"], ["status"], ["query", photos / "a.png"]):
         code, out, err = run(*words)
         assert (code, out) == (10, "")
-        assert "make one with `neardup ingest FOLDER`" in err
+        assert f"make one with `neardup ingest FOLDER --store {tmp_path / 'library'}`" in err
     assert run("ingest")[0] == 10
     for words in (["ingest", tmp_path / "nothing"], ["dedupe", tmp_path / "nothing"], ["ingest", photos / "a.png"]):
         code, out, err = run(*words)
@@ -200,7 +200,7 @@ def test_a_damaged_segment_is_noticed_by_every_command_that_needs_it(run: Run, p
             code, out, err = run(*command)
             assert code == 4
             assert segment.name in out + err
-            assert command == ["check"] or "`neardup repair`" in out + err
+            assert command == ["check"] or f"`neardup repair --store {tmp_path / 'library'}`" in out + err
         assert run("groups") == answer  # the pairs are in the catalog
     segment.write_bytes(sound)
     assert run("ingest")[0] == 0
@@ -375,7 +375,7 @@ def test_failures_are_told_and_listed(run: Run, photos: Path) -> None:
     code, _, err = run("ingest", photos)
     assert code == 3
     assert err.count(": truncated") == 10
-    assert "neardup status --failures" in err
+    assert f"`neardup status --failures --store {photos.parent / 'library'}`" in err
     assert "failed 12 (12 truncated)" in err
     listed = run("status", "--failures")[1].splitlines()
     assert len(listed) == 12

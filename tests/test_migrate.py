@@ -242,7 +242,10 @@ def test_one_that_was_begun_for_another_model(library: Path, small: str, run: Ru
         next(progress for progress in begun if progress.done == 5)
     with Store(library, write=True) as store, pytest.raises(SpaceMismatch, match="--restart"):
         migrated(store, load(other))
-    assert run("migrate", "--model", other)[0] == 2
+    code, _, err = run("migrate", "--model", other)
+    assert code == 2
+    assert f"go on with `neardup migrate --model {small} --store {library}`" in err
+    assert f"begin anew with `neardup migrate --model {other} --restart --store {library}`" in err
     code, _, err = run("migrate", "--model", "neardup-0", "--restart")
     assert code == 0
     assert "already" in err
@@ -269,7 +272,7 @@ def test_status_tells_of_a_migration_that_has_not_ended(library: Path, photos: P
         next(progress for progress in begun if progress.done == 9)
     found = json.loads(run("status", "--json")[1])
     done = found["migration"]["done"]
-    go_on, drop = f"neardup migrate --model {small}", "neardup migrate --model neardup-0 --restart"
+    go_on, drop = (f"neardup migrate --model {words} --store {library}" for words in (small, "neardup-0 --restart"))
     assert found["model"] == "neardup-0"
     assert found["migration"] == {"model": small, "done": done, "images": 17, "go_on": go_on, "drop": drop}
     assert 8 <= done <= 9
@@ -291,7 +294,7 @@ def test_the_commands_that_status_prints_can_be_pasted(library: Path, tmp_path: 
     with Store(library, write=True) as store, closing(migrate_store(store, load(model))) as begun:
         next(begun)
     go_on = json.loads(run("status", "--json")[1])["migration"]["go_on"]
-    assert shlex.split(go_on)[1:] == ["migrate", "--model", model]
+    assert shlex.split(go_on)[1:] == ["migrate", "--model", model, "--store", str(library)]
 
 
 def test_photos_that_are_away_are_waited_for_or_left_out(library: Path, photos: Path, tmp_path: Path, small: str, run: Run) -> None:

@@ -52,6 +52,7 @@ def ingested(
 ) -> tuple[Coverage, list[str]]:
     """Ingest and show how it goes; returns the coverage and the real paths of the roots."""
     from indexes import Way
+    from indexes.place import command
     from pipeline.decoders import usable_cores
     from pipeline.ingest import ingest_locked, resolve_roots
     from pipeline.terminal import Stopped, watch
@@ -77,13 +78,14 @@ def ingested(
             work = f"{decoders or cores} processes decode, {readers} files are read at a time"
             tell(f"{embedder.name}: {threads or cores} threads, batches of {batch or embedder.batch}; {work}")
         try:
-            coverage = watch(ingest_locked(roots.found, store, embedder, options))
+            coverage = watch(ingest_locked(roots.found, store, embedder, options), store.folder)
         except Stopped as stopped:
             tell("stopped; what was committed is kept, the same command goes on from there")
             sys.exit(stopped.exit_code)
     coverage.absent_roots.extend(roots.absent)
     for path in coverage.absent_roots:
-        known = "what is known of it stays in the answers, marked; if it is gone for good: neardup ingest FOLDER --accept-missing"
+        forget = command(store.folder, "ingest", path, "--accept-missing")
+        known = f"what is known of it stays in the answers, marked; if it is gone for good: `{forget}`"
         tell(f"neardup: {ascii(path)} is no folder{' now; ' + known if path not in roots.absent else ''}")
     for note in coverage.notes:
         tell(f"neardup: {note}")
@@ -104,13 +106,15 @@ def embedder_of(store: Store | None, model: str | None, threads: int | None = No
 def _embedder_after(store: Store, before: Space | None, model: str | None, threads: int | None) -> Embedder:
     """As embedder_of(), of a store that had the space `before` when it was opened; says so where another ended in between."""
     from indexes import SpaceMismatch
+    from indexes.place import command
 
     try:
         return embedder_of(store, model, threads, unless_empty=True)
     except SpaceMismatch as error:
         if store.space == before:
             raise
+        migrate = command(store.folder, "migrate", "--model", model or "")
         raise SpaceMismatch(
             f"{store.folder} was brought to the model {store.model} while this waited for it, and --model says {model}; leave --model out"
-            f" to go on with {store.model}, or bring the store to the other with `neardup migrate --model {model}`"
+            f" to go on with {store.model}, or bring the store to the other with `{migrate}`"
         ) from error

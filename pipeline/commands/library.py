@@ -119,12 +119,14 @@ def groups(under: Sequence[str], store: Path, threshold: float | None, as_json: 
     floor works.
     """
     from indexes import Store
+    from indexes.place import command
     from pipeline.errors import BadRoot
 
     with Store(store) as opened:
         for folder in under:
             if not opened.catalog.counts([os.path.realpath(folder)]).files:
-                raise BadRoot(f"the store has no photo below {ascii(folder)}; ingest it first, or see `neardup status` for its roots")
+                status = command(store, "status")
+                raise BadRoot(f"the store has no photo below {ascii(folder)}; ingest it first, or see `{status}` for its roots")
         found = _print_groups(opened, threshold, [os.path.realpath(folder) for folder in under], None, as_json)
     if exit_code and found:
         sys.exit(FOUND)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import click
+
+from indexes import place
 
 
 def store_option(command: Callable[..., None]) -> Callable[..., None]:
@@ -15,14 +16,10 @@ def store_option(command: Callable[..., None]) -> Callable[..., None]:
         "--store",
         type=click.Path(path_type=Path, file_okay=False),
         envvar="NEARDUP_STORE",
-        default=_default_store,
+        default=place.default,
         show_default="$XDG_DATA_HOME/neardup/default",
         help="Folder of the store; also NEARDUP_STORE.",
     )(command)
-
-
-def _default_store() -> Path:
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "neardup" / "default"
 
 
 COUNT = click.IntRange(min=1)

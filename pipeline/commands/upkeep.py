@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from indexes.place import command
 from pipeline.commands.console import DAMAGED, SKIPPED, show, show_json, tell
 from pipeline.commands.ingesting import embedder_of, ingested, opened_to_write
 from pipeline.commands.options import COUNT, data_option, json_option, store_option, wait_option, work_options, yes_option
@@ -103,7 +104,7 @@ def check(data: bool, sample: int, max_calls: int | None, yes: bool, store: Path
     else:
         show(check_text(found, again))
     if sample and len(again) < sample:
-        why = "the rest changed, is away, or is not there at all" if not found else "mend the store first: `neardup repair`"
+        why = "the rest changed, is away, or is not there at all" if not found else f"mend the store first: `{command(store, 'repair')}`"
         tell(f"neardup: {len(again)} of {sample} photos were embedded again; {why}")
     if found or not all(audited.same for audited in again):
         sys.exit(DAMAGED)
@@ -132,7 +133,8 @@ def repair(data: bool, yes: bool, store: Path) -> None:
         found = findings(store, data=data)
         show(check_text(found, []))
         if found:
-            tell(f"neardup: nothing was changed; `neardup repair --yes` {intended_text(found, os.fspath(store / 'catalog.db'))}")
+            intended = intended_text(found, os.fspath(store / "catalog.db"))
+            tell(f"neardup: nothing was changed; `{command(store, 'repair', '--yes')}` {intended}")
             sys.exit(DAMAGED)
         return
     found, done = set_aside(store, data=data)
@@ -143,12 +145,12 @@ def repair(data: bool, yes: bool, store: Path) -> None:
         show(repair_text(done))
     with Store(store, write=True) as opened:
         if not opened.catalog.roots():
-            tell("neardup: which folders it held could not be read any more; name them again: neardup ingest FOLDER")
+            tell(f"neardup: which folders it held could not be read any more; name them again: `{command(store, 'ingest', 'FOLDER')}`")
             sys.exit(SKIPPED)
         coverage, _ = ingested(opened, (), done.model if done else None, (), None, accept_missing=False, wait_lock=0.0)
         left = list(opened.catalog.files_of(opened.catalog.unembedded()))
         for known in left[:SHOWN]:
-            tell(f"neardup: {ascii(known.path)} could not be embedded again; it comes back when `neardup ingest` finds it")
+            tell(f"neardup: {ascii(known.path)} could not be embedded again; it comes back when `{command(store, 'ingest')}` finds it")
         if len(left) > SHOWN:
             tell(f"neardup: {len(left) - SHOWN:,} others could not either")
     tell(coverage_text(coverage))
@@ -197,11 +199,12 @@ def migrate(
     with opened_to_write(store) as opened:
         before = opened.space
         if before is None:
-            raise click.UsageError(f"{store} has no photos yet, so there is nothing to migrate: neardup ingest FOLDER --model {model}")
+            ingest = command(store, "ingest", "FOLDER", "--model", model)
+            raise click.UsageError(f"{store} has no photos yet, so there is nothing to migrate: `{ingest}`")
         embedder = embedder_of(None, model, threads)
         options = IngestOptions(batch, decoders=decoders, readers=readers, wait_lock=wait_lock, max_calls=max_calls, yes=yes)
         try:
-            coverage = watch(migrate_store(opened, embedder, options, leave_out=leave_out, restart=restart))
+            coverage = watch(migrate_store(opened, embedder, options, leave_out=leave_out, restart=restart), store)
         except Stopped as stopped:
             tell("stopped; what was committed is kept, the same command goes on from there, and the store answers as before")
             sys.exit(stopped.exit_code)
