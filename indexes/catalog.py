@@ -151,6 +151,9 @@ class Catalog(Vectors):
             f" FROM {other}.images AS new WHERE new.hash = images.hash"
         )
         self.write("DELETE FROM images WHERE vector IS NULL AND NOT EXISTS (SELECT 1 FROM files WHERE image = images.id)")
+        # The pairs are no longer those that the ingests before found.
+        now, joined = "strftime('%Y-%m-%dT%H:%M:%S+00:00', 'now')", f"(SELECT coverage FROM {other}.runs ORDER BY id DESC LIMIT 1)"
+        self.write(f"INSERT INTO runs (started, ended, outcome, coverage) SELECT {now}, {now}, 'migrated', ifnull({joined}, '{{}}')")
 
     def unembedded(self) -> set[int]:
         """Images that some file holds and whose vector was lost."""
@@ -235,16 +238,19 @@ class Catalog(Vectors):
         self.write("UPDATE runs SET ended = ?, outcome = ?, coverage = ? WHERE id = ?", ended, outcome, json.dumps(coverage), run)
 
     def last_join(self) -> dict[str, Any] | None:
-        """How the newest ingest that joined anything did so."""
-        sql = "SELECT coverage FROM runs WHERE json_extract(coverage, '$.join') IS NOT NULL ORDER BY id DESC LIMIT 1"
+        """How the newest ingest that joined anything, or the migration after it, did so; None where nothing was joined since."""
+        sql = (
+            "SELECT coverage FROM runs WHERE outcome = 'migrated' OR json_extract(coverage, '$.join') IS NOT NULL ORDER BY id DESC LIMIT 1"
+        )
         for (coverage,) in self.rows(sql):
-            found: dict[str, Any] = self._json(coverage)["join"]
+            found: dict[str, Any] | None = self._json(coverage).get("join")
             return found
         return None
 
     def last_run(self) -> Run | None:
         """The newest ingest."""
-        for started, ended, outcome, coverage in self.rows("SELECT started, ended, outcome, coverage FROM runs ORDER BY id DESC LIMIT 1"):
+        sql = "SELECT started, ended, outcome, coverage FROM runs WHERE outcome != 'migrated' ORDER BY id DESC LIMIT 1"
+        for started, ended, outcome, coverage in self.rows(sql):
             return Run(started, ended, outcome, self._json(coverage))
         return None
 

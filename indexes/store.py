@@ -293,9 +293,8 @@ class Store(Search):
                 try:
                     made.bind(space, model)
                 except SpaceMismatch as error:
-                    raise SpaceMismatch(
-                        f"{self.folder} is on its way to {made.model}; go on with `neardup migrate --model {made.model}`, or {again}"
-                    ) from error
+                    on = command(self.folder, "migrate", "--model", made.model or model)
+                    raise SpaceMismatch(f"{self.folder} is on its way to {made.model}; go on with `{on}`, or {again}") from error
                 made.prepare()
             except BaseException:
                 made.close()

@@ -46,6 +46,8 @@ def migrate_store(
                     " and then this command again, which goes on; or say --leave-out: they wait until an ingest finds them"
                 )
             yield from find_pairs(new, options, coverage)
+            if coverage.join:
+                new.end_run(new.begin_run(), "complete", {"join": coverage.join})
         store.succeed()
         # Not before: which images a file shows, only this one's files say. The other's are those that they were embedded by, where other
         # photos may have been found since.

@@ -211,6 +211,7 @@ def status_json(store: Store) -> dict[str, Any]:
         "vectors": sum(segment.rows for segment in segments),
         "segments": len(segments),
         "join": store.catalog.last_join(),
+        "pairs": store.catalog.edge_count(),
         "recall": frontier.recall if (frontier := store.catalog.frontier()) else None,
         "migration": _migration_json(store),
         "bytes_on_disk": sum(file.stat().st_size for file in store.folder.rglob("*") if file.is_file()),
@@ -253,11 +254,13 @@ def status_text(status: dict[str, Any]) -> Iterable[str]:
         yield f"of these    {', '.join(f'{number:,} {note}' for note, number in coverage['noted'].items())}"
     yield f"no picture  {_reasons(coverage['without_picture'])}"
     yield f"vectors     {status['vectors']:,} in {counted(status['segments'], 'segment')}"
-    if joined := join_text(status["join"]):
-        yield f"last join   {joined}"
+    share = ""
     if status["recall"] is not None and status["recall"] < 1:
         exact = command(Path(status["store"]), "ingest", "--join", "exact")
-        yield f"pairs       at least {status['recall']:.2%} of all are known (95 %); `{exact}` finds the rest"
+        share = f", at least {status['recall']:.2%} of all (95 %); `{exact}` finds the rest"
+    yield f"pairs       {status['pairs']:,} known{share}"
+    if joined := join_text(status["join"]):
+        yield f"last join   {joined}"
     last = status["last_run"]
     if last:
         outcome = "running, or cut off" if last["outcome"] == "running" else last["outcome"]
@@ -265,10 +268,11 @@ def status_text(status: dict[str, Any]) -> Iterable[str]:
 
 
 def join_text(join: dict[str, Any] | None) -> str | None:
-    """How the pairs of the last ingest that had new pictures were looked for."""
+    """How the pairs of the pictures that were new the last time were looked for, and how many those were."""
     if join is None:
         return None
-    text = f"{'exact' if join['way'] == 'exact' else 'by buckets'}, {join['pairs']:,} pairs at {join['floor']:g} or above ({join['why']})"
+    way = "exact" if join["way"] == "exact" else "by buckets"
+    text = f"{way}, {counted(join['pairs'], 'pair')} found at {join['floor']:g} or above ({join['why']})"
     recall = join["recall"]
     if recall:
         text += f"; {recall['found']:,} of {recall['sampled']:,} pairs of a sample found, at least {recall['at_least']:.2%} of all (95 %)"

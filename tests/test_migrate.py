@@ -93,9 +93,10 @@ def held(folder: Path) -> Contents:
 def kept(folder: Path) -> list[Any]:
     """What a migration leaves as it is."""
     with Store(folder) as store:
-        tables = [store.catalog.rows(f"SELECT * FROM {table}") for table in ("files", "failures", "roots", "runs")]
+        tables = [store.catalog.rows(f"SELECT * FROM {table}") for table in ("files", "failures", "roots")]
         return [
             *tables,
+            store.catalog.rows("SELECT * FROM runs WHERE outcome != 'migrated'"),
             store.catalog.rows("SELECT id, hash, width, height, format, size FROM images WHERE id IN (SELECT image FROM files)"),
         ]
 
@@ -514,3 +515,30 @@ def test_who_reads_meanwhile_is_answered_by_one_model(library: Path, photos: Pat
         assert contents(store) == new
     assert old in seen
     assert process.returncode == 0
+
+
+def test_status_tells_of_the_pairs_that_there_are_now(library: Path, photos: Path, small: str, run: Run) -> None:
+    before = json.loads(run("status", "--json")[1])
+    assert run("migrate", "--model", small)[0] == 0
+    now = json.loads(run("status", "--json")[1])
+    with Store(library) as store:
+        assert store.space is not None
+        floor, pairs = store.space.floor, len(store.pairs(store.space.floor).left)
+    assert (now["join"]["floor"], now["join"]["pairs"], now["pairs"]) == (floor, pairs, pairs)
+    assert now["join"] != before["join"]
+    assert now["last_run"] == before["last_run"]
+    saved(photos / "new.jpg", scene(1, (300, 225)))
+    run("ingest")
+    later = json.loads(run("status", "--json")[1])
+    assert 0 < later["join"]["pairs"] == later["pairs"] - pairs
+    assert f"pairs       {later['pairs']} known" in run("status")[1]
+    assert run("migrate", "--model", "neardup-0")[0] == 0
+    assert json.loads(run("status", "--json")[1])["join"]["floor"] == before["floor"]
+
+
+def test_of_an_ended_migration_without_pictures_no_join_is_told(library: Path, photos: Path, small: str, run: Run) -> None:
+    shutil.rmtree(photos)
+    photos.mkdir()
+    run("ingest", "--accept-missing")
+    assert run("migrate", "--model", small)[0] == 0
+    assert json.loads(run("status", "--json")[1])["join"] is None
