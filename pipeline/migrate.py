@@ -25,8 +25,8 @@ def migrate_store(
 
     Everybody may read the store meanwhile, and is answered with the old vectors until all new ones, and their pairs, take their place in
     one commit. With `restart`, what was embedded for another model before is dropped first. With `leave_out`, pictures that no file shows
-    now wait until an ingest embeds them; otherwise raises LeftBehind. Raises StoreLocked beside an ingest, and SpaceMismatch where a
-    migration to a third space was begun. Close the iterator before the store when stopping early.
+    now wait until an ingest embeds them; otherwise, and where no other is left, raises LeftBehind. Raises StoreLocked beside an ingest, and
+    SpaceMismatch where a migration to a third space was begun. Close the iterator before the store when stopping early.
     """
     options, coverage, space = options or IngestOptions(), Coverage(), embedder.space
     with store.exclusive(options.wait_lock):
@@ -38,12 +38,14 @@ def migrate_store(
             return
         with store.successor(space, embedder.name) as new:
             yield from _embed(store, new, embedder, options, coverage)
-            if not leave_out and (left := _lacking(store, new)):
+            images, left = store.catalog.counts().images, _lacking(store, new)
+            if left and (len(left) == images or not leave_out):  # a store without any vector is of use to nobody
                 path, ingest = next(store.catalog.files_of(left.values())).path, command(store.folder, "ingest")
+                waits = "; or say --leave-out: they wait until an ingest finds them"
                 raise LeftBehind(
-                    f"{len(left):,} of {store.catalog.counts().images:,} pictures could not be embedded, as that of {ascii(path)}: their"
+                    f"{len(left):,} of {images:,} pictures could not be embedded, as that of {ascii(path)}: their"
                     f" files are away, changed, or cannot be read; the store is as it was. Connect their drive, run `{ingest}`,"
-                    " and then this command again, which goes on; or say --leave-out: they wait until an ingest finds them"
+                    f" and then this command again, which goes on{waits if len(left) < images else ''}"
                 )
             yield from find_pairs(new, options, coverage)
             if coverage.join:

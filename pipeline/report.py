@@ -224,12 +224,21 @@ def _migration_json(store: Store) -> dict[str, Any] | None:
     begun = store.migration()
     if begun is None:
         return None
-    return asdict(begun) | {"go_on": command(store.folder, "migrate", "--model", begun.model), "drop": drop_text(store)}
+    migrate = ("migrate", "--model")
+    commands = {
+        "go_on": command(store.folder, *migrate, begun.model),
+        "drop": command(store.folder, *migrate, store.model or "", "--restart"),
+    }
+    return asdict(begun) | commands
 
 
-def drop_text(store: Store) -> str:
-    """The command that drops a migration which has not ended."""
-    return command(store.folder, "migrate", "--model", store.model or "", "--restart")
+def waiting_text(store: Store) -> str | None:
+    """That a migration has not ended, how far it is, and the commands that go on with it and that drop it."""
+    begun = _migration_json(store)
+    if begun is None:
+        return None
+    pictures = f"{begun['done']:,} of {counted(begun['images'], 'picture')}"
+    return f"a migration to {begun['model']} waits, {pictures} are done; `{begun['go_on']}` goes on, `{begun['drop']}` drops it"
 
 
 def status_text(status: dict[str, Any]) -> Iterable[str]:
@@ -328,8 +337,13 @@ def compaction_text(done: Compaction) -> str:
 
 def migration_text(model: str, images: int, embedded: int, waiting: int) -> str:
     """The closing line of a migration."""
-    left = f"; {counted(waiting, 'picture')} left out, which `neardup ingest` embeds when it finds them" if waiting else ""
-    return f"{counted(images, 'distinct image')} now with {model}: {counted(embedded, 'picture')} embedded in this run{left}"
+    text = (
+        f"{images - waiting:,} of {counted(images, 'distinct image')} now with {model}, {counted(embedded, 'picture')} embedded in this run"
+    )
+    left = (
+        "is not compared until an ingest finds a photo of it" if waiting == 1 else "are not compared until an ingest finds photos of them"
+    )
+    return f"{text}; {waiting:,} {left}" if waiting else text
 
 
 def unfinished_text(store: Store) -> str | None:

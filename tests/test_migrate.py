@@ -143,7 +143,7 @@ def test_an_ingest_after_it_embeds_nothing_and_queries_are_answered(run: Run, ph
     code, out, err = run("migrate", "--model", small, "--json")
     assert (code, json.loads(out)) == (
         0,
-        {"schema_version": 1, "model": small, "migrated": True, "images": 5, "embedded": 5, "waiting": 0},
+        {"schema_version": 1, "model": small, "migrated": True, "images": 5, "embedded": 5, "waiting": 0, "dropped": None},
     )
     assert "0 pictures embedded" in run("ingest")[2]
     assert small in run("status")[1]
@@ -155,7 +155,7 @@ def test_an_ingest_after_it_embeds_nothing_and_queries_are_answered(run: Run, ph
     assert "already" in err
     code, _, err = run("migrate", "--model", "neardup-0", "--threads", "1", "--batch", "2", "--decoders", "1", "--readers", "2")
     assert code == 0
-    assert "5 distinct images now with neardup-0: 5 pictures embedded" in err
+    assert "5 of 5 distinct images now with neardup-0, 5 pictures embedded in this run\n" in err
 
 
 def test_a_store_of_an_older_format_and_preprocessing_needs_no_ingest_before(photos: Path, tmp_path: Path, run: Run) -> None:
@@ -247,10 +247,17 @@ def test_one_that_was_begun_for_another_model(library: Path, small: str, run: Ru
     assert code == 2
     assert f"go on with `neardup migrate --model {small} --store {library}`" in err
     assert f"begin anew with `neardup migrate --model {other} --restart --store {library}`" in err
+    waits = f"neardup-0; a migration to {small} waits, 5 of 17 pictures are done; "
+    code, _, err = run("migrate", "--model", "neardup-0")
+    assert code == 0
+    assert waits in err
+    assert f"`neardup migrate --model neardup-0 --restart --store {library}` drops it" in err
     code, _, err = run("migrate", "--model", "neardup-0", "--restart")
     assert code == 0
-    assert "already" in err
+    assert f"the migration to {small} (5 pictures) was dropped\n" in err
+    assert "nothing to do" not in err
     assert not (library / "next").exists()
+    assert "nothing to do" in run("migrate", "--model", "neardup-0", "--restart")[2]
     with Store(library, write=True) as store, closing(migrate_store(store, load(small))) as begun:
         next(progress for progress in begun if progress.done == 5)
     assert run("migrate", "--model", other, "--restart")[0] == 0
@@ -309,8 +316,12 @@ def test_photos_that_are_away_are_waited_for_or_left_out(library: Path, photos: 
     code, _, err = run("migrate", "--model", small)
     assert code == 8
     assert "--leave-out" in err
-    code, out, _ = run("migrate", "--model", small, "--leave-out", "--json")
-    assert (code, json.loads(out)["waiting"]) == (3, 13)
+    code, _, err = run("migrate", "--model", small, "--leave-out")
+    assert code == 3
+    assert f"4 of 17 distinct images now with {small}, " in err
+    assert "in this run; 13 are not compared until an ingest finds photos of them\n" in err
+    assert "13 pictures have no vector and are not compared" in run("groups")[2]
+    assert json.loads(run("migrate", "--model", small, "--json")[1])["waiting"] == 13
     assert [finding.what.split()[0] for finding in check(library, data=True)] == ["13"]
     with Store(library) as store:
         assert store.catalog.counts().images == 17
@@ -542,3 +553,13 @@ def test_of_an_ended_migration_without_pictures_no_join_is_told(library: Path, p
     run("ingest", "--accept-missing")
     assert run("migrate", "--model", small)[0] == 0
     assert json.loads(run("status", "--json")[1])["join"] is None
+
+
+def test_where_nothing_can_be_embedded_leaving_out_is_no_way(library: Path, photos: Path, tmp_path: Path, small: str, run: Run) -> None:
+    before = held(library)
+    shutil.move(photos, tmp_path / "away")
+    code, _, err = run("migrate", "--model", small, "--leave-out")
+    assert code == 8
+    assert "17 of 17 pictures could not be embedded" in err
+    assert "--leave-out" not in err
+    assert held(library) == before

@@ -191,8 +191,10 @@ def migrate(
     moment; the same command goes on from there. Files, folders and runs stay as they are. Exit code 8: nothing was changed, because some
     photos are away or cannot be read.
     """
+    from dataclasses import asdict
+
     from pipeline.migrate import migrate_store
-    from pipeline.report import SCHEMA_VERSION, migration_text
+    from pipeline.report import SCHEMA_VERSION, counted, migration_text, waiting_text
     from pipeline.terminal import Stopped, watch
     from pipeline.writer import IngestOptions
 
@@ -201,19 +203,25 @@ def migrate(
         if before is None:
             ingest = command(store, "ingest", "FOLDER", "--model", model)
             raise click.UsageError(f"{store} has no photos yet, so there is nothing to migrate: `{ingest}`")
-        embedder = embedder_of(None, model, threads)
+        embedder, begun = embedder_of(None, model, threads), opened.migration()
         options = IngestOptions(batch, decoders=decoders, readers=readers, wait_lock=wait_lock, max_calls=max_calls, yes=yes)
         try:
             coverage = watch(migrate_store(opened, embedder, options, leave_out=leave_out, restart=restart), store)
         except Stopped as stopped:
             tell("stopped; what was committed is kept, the same command goes on from there, and the store answers as before")
             sys.exit(stopped.exit_code)
-        images, waiting = opened.catalog.counts().images, len(opened.catalog.unembedded())
+        images, waiting, still = opened.catalog.counts().images, len(opened.catalog.unembedded()), waiting_text(opened)
+    dropped = begun if restart else None
     if as_json:
         done = {"model": embedder.name, "migrated": before != embedder.space, "images": images, "embedded": coverage.embedded}
-        show_json({"schema_version": SCHEMA_VERSION, **done, "waiting": waiting})
+        show_json({"schema_version": SCHEMA_VERSION, **done, "waiting": waiting, "dropped": asdict(dropped) if dropped else None})
+        sys.exit(SKIPPED if waiting else 0)
+    if dropped:
+        tell(f"the migration to {dropped.model} ({counted(dropped.done, 'picture')}) was dropped")
+    if still:
+        tell(f"{store} has the model {embedder.name}; {still}")
     elif before == embedder.space:
-        tell(f"{store} has the model {embedder.name} already; nothing to do")
+        tell(f"{store} has the model {embedder.name} already{'' if dropped else '; nothing to do'}")
     else:
         tell(migration_text(embedder.name, images, coverage.embedded, waiting))
     if waiting:
