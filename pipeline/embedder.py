@@ -59,7 +59,7 @@ def load(model: str = DEFAULT, threads: int | None = None) -> Embedder:
         model.encode()
     except UnicodeEncodeError:  # a store keeps the name as text
         raise UnknownModel(f"{ascii(model)} is no UTF-8, as a model's name must be; give its file another path") from None
-    backend, colon, rest = model.partition(":")
+    backend, _, rest = model.partition(":")
     if model == DEFAULT:
         from pipeline.backends.onnx import Onnx
 
@@ -73,7 +73,7 @@ def load(model: str = DEFAULT, threads: int | None = None) -> Embedder:
         from pipeline.backends.openclip import OpenClip
 
         return OpenClip(rest, threads)
-    if backend == "google" and colon:
+    if backend == "google" and rest:
         from pipeline.backends.google import Google
 
         return Google(rest)

@@ -47,7 +47,9 @@ def embedder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             with google_server.Google().serving() as google, pytest.MonkeyPatch.context() as patch:
                 patch.setenv("GEMINI_API_KEY", google_server.KEY)
                 patch.setenv("GOOGLE_GEMINI_BASE_URL", google.url)
-                yield load("google:" if request.param == "google" else "google-describe:gemini-2.5-flash+gemini-embedding-001")
+                yield load(
+                    "google:gemini-embedding-2" if request.param == "google" else "google-describe:gemini-2.5-flash+gemini-embedding-001"
+                )
 
 
 @pytest.fixture(scope="module")

@@ -563,3 +563,51 @@ def test_where_nothing_can_be_embedded_leaving_out_is_no_way(library: Path, phot
     assert "17 of 17 pictures could not be embedded" in err
     assert "--leave-out" not in err
     assert held(library) == before
+
+
+def test_a_file_that_is_not_the_store_s_model_any_more_is_named(run: Run, photos: Path, tmp_path: Path) -> None:
+    file = test_onnx.written(tmp_path / "models", test_onnx.model())
+    run("ingest", photos, "--model", f"onnx:{file}")
+    sound, outside = file.read_bytes(), saved(photos / "new.jpg", scene(98))
+    file.write_bytes(test_onnx.model(outputs=("rows", "more")))
+    for words in (["ingest"], ["query", outside], ["check", "--sample", "2"]):
+        code, _, err = run(*words)
+        assert code == 2
+        assert "leave --model out" not in err
+        assert f"{file} is no longer the file that {tmp_path / 'library'} was made with (sha256 " in err
+        assert f"put it back, or `neardup migrate --model onnx:{file} --store {tmp_path / 'library'}`" in err
+    file.write_bytes(sound)
+    card = json.loads(file.with_suffix(".json").read_text())
+    file.with_suffix(".json").write_text(json.dumps(card | {"view": {"size": 9}}))
+    code, _, err = run("ingest")
+    assert code == 2
+    assert "is no longer what" in err
+    assert "squash-9" in err
+    file.with_suffix(".json").write_text(json.dumps(card))
+    assert run("ingest")[0] == 0
+
+
+def test_a_model_whose_folder_was_moved_is_found_again_where_it_is_said_to_be(run: Run, photos: Path, tmp_path: Path) -> None:
+    run("ingest", photos, "--model", f"onnx:{test_onnx.written(tmp_path / 'models', test_onnx.model())}")
+    (tmp_path / "models").rename(tmp_path / "moved")
+    (tmp_path / "models").mkdir()
+    outside = saved(tmp_path / "outside.jpg", scene(98))
+    for words in (["ingest"], ["query", outside], ["compare", outside, photos / "a.png"]):
+        code, _, err = run(*words)
+        assert code == 1
+        assert "If its folder was moved: --model onnx:NEW/small.onnx is accepted" in err
+    shutil.copy(tmp_path / "moved" / "small.json", tmp_path / "models")
+    assert run("ingest")[0] == 0  # nothing is new, so no model is needed
+    assert "onnx:NEW/small.onnx is accepted" in run("query", outside)[2]
+    assert run("ingest", "--model", f"onnx:{tmp_path / 'moved' / 'small.onnx'}")[0] == 0
+    assert json.loads(run("status", "--json")[1])["model"] == f"onnx:{tmp_path / 'moved' / 'small.onnx'}"
+    assert run("query", outside)[0] == 0
+
+
+@pytest.mark.parametrize("model", ["", "google:", "onnx:", "open_clip:"])
+def test_a_model_without_a_name_is_none(run: Run, photos: Path, model: str) -> None:
+    run("ingest", photos)
+    for words in (["ingest"], ["migrate"], ["query", photos / "a.png"], ["compare", photos / "a.png", photos / "b.jpg"]):
+        code, _, err = run(*words, "--model", model)
+        assert code == 2
+        assert f"no model is called {model!r}" in err

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,9 +71,12 @@ def ingested(
         yes=yes,
     )
     before = store.space
-    with store.exclusive(wait_lock):  # from here on nobody else changes the store's folders and its model
+    # From here on nobody else changes the store's folders and its model.
+    with store.exclusive(wait_lock), own_model(store, model):
         roots = resolve_roots(store, paths, excludes or None, hidden)
         embedder = _embedder_after(store, before, model, threads)
+        if model is not None and store.space == embedder.space:
+            store.bind(embedder.space, embedder.name)  # from today on its file is found there, even if nothing is new
         if verbose:
             cores = usable_cores()
             work = f"{decoders or cores} processes decode, {readers} files are read at a time"
@@ -97,10 +101,51 @@ def embedder_of(store: Store | None, model: str | None, threads: int | None = No
     from pipeline.embedder import DEFAULT, load
 
     bound = store.model if store else None
-    embedder = load(model or bound or DEFAULT, threads)
-    if store and bound and model and model != bound:
+    embedder = load(model if model is not None else bound or DEFAULT, threads)
+    if store and bound and model is not None and model != bound:
         store.require(embedder.space, unless_empty=unless_empty)
     return embedder
+
+
+@contextmanager
+def own_model(store: Store, model: str | None) -> Iterator[None]:
+    """While a store is used with its own model, because `model` is none, say what became of that, where it cannot be used any more."""
+    from indexes import SpaceMismatch
+    from pipeline.errors import BadModel
+
+    bound, name = store.space, store.model
+    try:
+        yield
+    except (SpaceMismatch, BadModel) as error:
+        if model is not None or bound is None or name is None or store.space != bound:
+            raise
+        file = _file_of(name)
+        if isinstance(error, SpaceMismatch):
+            raise SpaceMismatch(_changed(store, bound, name, file)) from error
+        if file is None or file.exists():
+            raise
+        found = name.removesuffix(str(file)) + str(Path("NEW") / file.name)
+        raise BadModel(
+            f"{error}. If its folder was moved: --model {found} is accepted where the weights are the same, and `ingest` remembers it"
+        ) from error
+
+
+def _file_of(model: str) -> Path | None:
+    """The file that a model's name names."""
+    backend, _, rest = model.partition(":")
+    path = rest if backend == "onnx" else rest.partition("@")[2] if backend == "open_clip" else ""
+    return Path(path) if path else None
+
+
+def _changed(store: Store, bound: Space, name: str, file: Path | None) -> str:
+    from indexes.place import command
+    from pipeline.embedder import load
+
+    now = load(name).space
+    migrate = f"`{command(store.folder, 'migrate', '--model', name)}` embeds the photos again with what it is now"
+    if file and now.weights != bound.weights:
+        return f"{file} is no longer the file that {store.folder} was made with (sha256 {bound.weights[:12]}...); put it back, or {migrate}"
+    return f"{name} is no longer what {store.folder} was made with: that was {bound}, and it is {now}; put it back, or {migrate}"
 
 
 def _embedder_after(store: Store, before: Space | None, model: str | None, threads: int | None) -> Embedder:

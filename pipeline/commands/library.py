@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.commands.console import FOUND, SKIPPED, show, show_json, tell
-from pipeline.commands.ingesting import embedder_of, ingested, opened_to_write
+from pipeline.commands.ingesting import embedder_of, ingested, opened_to_write, own_model
 from pipeline.commands.options import PATH, exit_option, ingest_options, json_option, model_option, store_option, threshold_option
 
 if TYPE_CHECKING:
@@ -76,12 +76,13 @@ def query(
         if unfinished := unfinished_text(opened):
             tell(f"neardup: {unfinished}")
         answers = []
-        for answer in find_matches(_paths(files, null), opened, embedder_of(opened, model), threshold):
-            answers.append(answer)
-            if answer.failure:
-                tell(f"neardup: {failure_text(answer.file, answer.failure.reason, answer.failure.detail)}")
-            if not as_json:
-                show(answer_text(answer))
+        with own_model(opened, model):
+            for answer in find_matches(_paths(files, null), opened, embedder_of(opened, model), threshold):
+                answers.append(answer)
+                if answer.failure:
+                    tell(f"neardup: {failure_text(answer.file, answer.failure.reason, answer.failure.detail)}")
+                if not as_json:
+                    show(answer_text(answer))
     if as_json:
         show_json([answer_json(answer) for answer in answers])
     if exit_code and any(answer.matches for answer in answers):
@@ -214,8 +215,8 @@ def compare(files: Sequence[str], store: Path, model: str | None, threshold: flo
     if len(files) < 2:
         raise click.UsageError("name two photos or more")
     try:
-        with Store(store) as opened:
-            embedder = embedder_of(None, model or opened.model)
+        with Store(store) as opened, own_model(opened, model):
+            embedder = embedder_of(None, opened.model if model is None else model)
     except StoreMissing:
         embedder = embedder_of(None, model)
     comparison = compare(files, embedder)

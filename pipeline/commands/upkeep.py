@@ -10,7 +10,7 @@ import click
 
 from indexes.place import command
 from pipeline.commands.console import DAMAGED, SKIPPED, show, show_json, tell
-from pipeline.commands.ingesting import embedder_of, ingested, opened_to_write
+from pipeline.commands.ingesting import embedder_of, ingested, opened_to_write, own_model
 from pipeline.commands.options import COUNT, data_option, json_option, store_option, wait_option, work_options, yes_option
 
 SHOWN = 10  # lines of one kind
@@ -94,7 +94,7 @@ def check(data: bool, sample: int, max_calls: int | None, yes: bool, store: Path
     found = findings(store, data=data)
     again = []
     if sample and not found:
-        with Store(store) as opened:
+        with Store(store) as opened, own_model(opened, None):
             embedder, images = embedder_of(opened, None), audit.sample(opened, sample)
             if calls := audit.agreed(embedder, len(images), max_calls, yes):
                 tell(f"up to {calls:,} paid requests for {len(images):,} photos")
