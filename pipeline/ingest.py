@@ -161,6 +161,7 @@ def _scan(roots: Sequence[Root], store: Store, seen: _Seen, coverage: Coverage, 
             (coverage.failed if found.trouble else coverage.skipped)[found.reason] += 1
             if found.trouble:
                 seen.unreadable.append(found.path)
+                coverage.unseen.append({"path": found.path, "reason": found.reason, "detail": found.detail})
                 failure = Failure(SourceFile(found.path, NOTHING), found.reason, found.detail)
                 yield Progress(coverage.seen, None, coverage, failure)
             continue

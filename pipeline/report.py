@@ -15,6 +15,7 @@ from pipeline.cluster import SIMILAR, Group, Photo
 from pipeline.query import Answer, Comparison
 from pipeline.writer import Coverage
 
+SHOWN = 10  # lines of one kind
 SCHEMA_VERSION = 1  # raised only when a field changes or goes; fields may be added
 
 
@@ -273,7 +274,23 @@ def status_text(status: dict[str, Any]) -> Iterable[str]:
     last = status["last_run"]
     if last:
         outcome = "running, or cut off" if last["outcome"] == "running" else last["outcome"]
-        yield f"last ingest {outcome}, {last['ended'] or last['started']}"
+        yield f"last ingest {outcome}, {last['ended'] or last['started']}{_trouble_text(last['coverage'])}"
+        unseen = last["coverage"].get("unseen", [])
+        for one in unseen[:SHOWN]:
+            yield f"not seen    {failure_text(**one)}"
+        if len(unseen) > SHOWN:
+            yield f"not seen    {len(unseen) - SHOWN:,} more, see `{command(Path(status['store']), 'status', '--failures')}`"
+
+
+def _trouble_text(coverage: dict[str, Any]) -> str:
+    """Why an ingest ended with exit code 3, by what it noted; nothing where it did not."""
+    failed, missing, absent = (coverage.get(key) for key in ("failed", "missing", "absent_roots"))
+    parts = [
+        f"failed {_reasons(failed)}" if failed else "",
+        f"{missing:,} missing but kept" if missing else "",
+        f"no folder now: {', '.join(map(printable, absent))}" if absent else "",
+    ]
+    return "".join(f"; {part}" for part in parts if part)
 
 
 def join_text(join: dict[str, Any] | None) -> str | None:

@@ -56,6 +56,7 @@ class Coverage:
     skipped: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     absent_roots: list[str] = field(default_factory=list)
+    unseen: list[dict[str, str]] = field(default_factory=list)  # path, reason and detail of folders, and names in them, that cannot be seen
     notes: list[str] = field(default_factory=list)
     join: dict[str, Any] | None = None  # how the pairs of new pictures were looked for, and what share was found
     compaction: dict[str, int] | None = None  # segments that were merged, vectors that were dropped

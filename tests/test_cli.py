@@ -551,3 +551,36 @@ def test_a_model_whose_path_is_no_utf_8(run: Run, photos: Path, tmp_path: Path) 
     code, _, err = run("ingest", photos, "--model", f"onnx:{test_onnx.written(odd, test_onnx.model())}")
     assert code == 2
     assert "is no UTF-8" in err
+
+
+def test_status_explains_an_ingest_that_ended_with_3(run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = saved(tmp_path / "card" / "x.jpg", scene(40)).parent
+    assert run("ingest", photos, card)[0] == 0
+    assert run("status")[1].splitlines()[-1].startswith("last ingest complete, ")
+    assert ";" not in run("status")[1].splitlines()[-1]
+    (card / "x.jpg").unlink()
+    card.rmdir()
+    (photos / "broken.jpg").write_bytes((photos / "b.jpg").read_bytes()[:2000])
+    listed, closed = os.scandir, [photos / f"closed{number:02}" for number in range(12)]
+    for folder in closed:
+        folder.mkdir()
+
+    def scandir(path: str | Path) -> Any:  # noqa: ANN401 - as os has it
+        if "closed" in os.fspath(path):  # who runs the tests may be allowed everything
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr("pipeline.scan.os.scandir", scandir)
+    assert run("ingest")[0] == 3
+    last, first, *_, tenth, more = run("status")[1].splitlines()[-12:]
+    assert "; failed 13 (12 unreadable folder, 1 truncated); 1 missing but kept; no folder now: " in last
+    assert last.endswith(str(card))
+    assert first == f"not seen    {closed[0]}: unreadable folder (Permission denied)"
+    assert tenth == f"not seen    {closed[9]}: unreadable folder (Permission denied)"
+    assert more == f"not seen    2 more, see `neardup status --failures --store {tmp_path / 'library'}`"
+    failures = run("status", "--failures")[1].splitlines()
+    assert len(failures) == 13
+    assert failures[0].startswith(f"{photos / 'broken.jpg'}: truncated")
+    assert failures[-1] == f"{closed[-1]}: unreadable folder (Permission denied)"
+    found = json.loads(run("status", "--failures", "--json")[1])
+    assert found["failures"][-1] == {"path": str(closed[-1]), "reason": "unreadable folder", "detail": "Permission denied"}

@@ -13,11 +13,9 @@ from pipeline.commands.console import DAMAGED, SKIPPED, show, show_json, tell
 from pipeline.commands.ingesting import embedder_of, ingested, opened_to_write, own_model
 from pipeline.commands.options import COUNT, data_option, json_option, store_option, wait_option, work_options, yes_option
 
-SHOWN = 10  # lines of one kind
-
 
 @click.command()
-@click.option("--failures", is_flag=True, help="List every file that has no picture, with the reason.")
+@click.option("--failures", is_flag=True, help="List every file that has no picture, and what could not be seen, with the reason.")
 @store_option
 @json_option
 def status(failures: bool, store: Path, as_json: bool) -> None:
@@ -34,6 +32,10 @@ def status(failures: bool, store: Path, as_json: bool) -> None:
         opened.verify()
         about = status_json(opened)
         failed = list(opened.catalog.failures()) if failures else []
+        last = opened.catalog.last_run()
+    # What could not be seen is no file that the catalog knows.
+    unseen = [(one["path"], one["reason"], one["detail"]) for one in last.coverage.get("unseen", [])] if last and failures else []
+    failed = sorted([*failed, *unseen], key=lambda failure: os.fsencode(failure[0]))
     if as_json:
         listed = [{"path": path, "reason": reason, "detail": detail} for path, reason, detail in failed]
         show_json(about | ({"failures": listed} if failures else {}))
@@ -127,7 +129,7 @@ def repair(data: bool, yes: bool, store: Path) -> None:
     from indexes import Store
     from indexes import check as findings
     from indexes import repair as set_aside
-    from pipeline.report import check_text, coverage_text, intended_text, repair_text
+    from pipeline.report import SHOWN, check_text, coverage_text, intended_text, repair_text
 
     if not yes:
         found = findings(store, data=data)
