@@ -14,7 +14,7 @@ from PIL import features
 
 from pipeline.decoders import usable_cores
 from pipeline.reading import EXTRAS
-from pipeline.report import SCHEMA_VERSION, printable
+from pipeline.report import SCHEMA_VERSION, counted, printable
 
 # Asked of the packages' own records, because importing them takes seconds.
 PACKAGES = (
@@ -26,25 +26,29 @@ PACKAGES = (
     "pillow-heif",
     "rawpy",
     "pillow-jxl-plugin",
+    "google-genai",
     "open_clip_torch",
     "torch",
 )
+OWN = ("JPEG", "MPO", "PNG", "WebP", "GIF", "TIFF", "BMP", "AVIF", "HEIC", "JPEG 2000")  # formats that need no extra, as README has them
 CPU_INFO = Path("/proc/cpuinfo")
 # Those that decide how fast a model runs, as Linux calls them.
 CPU_FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "avx_vnni": "VNNI", "avx512_vnni": "VNNI", "asimddp": "dot product"}
 
 
 def examine(store: Path) -> dict[str, Any]:
-    """Versions (None: not installed), formats with the extra that would add one, cores, CPU, GPUs, and where the store is."""
+    """Versions (None: not installed), formats with the extra that would add one, cores, CPU, GPUs, access to Google, and the store."""
     return {
         "schema_version": SCHEMA_VERSION,
         "versions": _versions(),
         "formats": {name: {"read": there, "extra": extra} for name, (there, extra) in _formats().items()},
         "cores": os.cpu_count() or 1,
         "usable_cores": usable_cores(),
-        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "threads": usable_cores(),
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
         "cpu": {"architecture": platform.machine(), "features": _cpu_features()},
         "gpus": _gpus(),
+        "google": _google(),
         "store": {"path": os.fspath(store), "exists": (store / "catalog.db").exists()},
     }
 
@@ -71,10 +75,8 @@ def _libheif() -> str | None:
 
 def _formats() -> dict[str, tuple[bool, str | None]]:
     """Whether each is read, and the extra that would add it."""
-    own = dict.fromkeys(("PNG", "GIF", "BMP", "HEIC"), True)
-    built = {"JPEG": "jpg", "WebP": "webp", "AVIF": "avif", "JPEG 2000": "jpg_2000", "TIFF": "libtiff"}
-    own |= {name: bool(features.check(feature)) for name, feature in built.items()}
-    return {name: (there, None) for name, there in own.items()} | {
+    built = {"JPEG": "jpg", "MPO": "jpg", "WebP": "webp", "TIFF": "libtiff", "AVIF": "avif", "JPEG 2000": "jpg_2000"}
+    return {name: (name not in built or bool(features.check(built[name])), None) for name in OWN} | {
         "raw photos": (EXTRAS["raw"], "raw"),
         "JPEG XL": (EXTRAS["jxl"], "jxl"),
     }
@@ -106,6 +108,16 @@ def _gpus() -> list[str]:
         return [f"unknown: {error!r}"]
 
 
+def _google() -> dict[str, bool]:
+    """Whether there is something that gives access to Google's models; never what it is, and nobody is asked whether it is any good."""
+    config = Path(os.environ.get("CLOUDSDK_CONFIG") or os.path.expanduser("~/.config/gcloud"))  # noqa: PTH111 - some have no home
+    file = Path(os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") or config / "application_default_credentials.json")
+    return {
+        "key": any(os.environ.get(name, "").strip() for name in ("GOOGLE_API_KEY", "GEMINI_API_KEY")),
+        "credentials": file.is_file(),
+    }
+
+
 def doctor_text(about: dict[str, Any]) -> Iterator[str]:
     """The same for a person."""
     for name, version in about["versions"].items():
@@ -115,8 +127,10 @@ def doctor_text(about: dict[str, Any]) -> Iterator[str]:
         hint = f", add it with: pip install 'neardup[{format_['extra']}]'" if format_["extra"] and not format_["read"] else ""
         yield f"{name:<18} {'yes' if format_['read'] else 'no'}{hint}"
     yield ""
-    threads = f", OMP_NUM_THREADS={printable(about['threads'])}" if about["threads"] else ""
-    yield f"{'cores':<18} {about['usable_cores']} of {about['cores']}{threads}"
+    threads = f", OMP_NUM_THREADS={printable(about['omp_num_threads'])}" if about["omp_num_threads"] else ""
+    yield f"{'cores':<18} {about['usable_cores']} of {about['cores']}; a model computes with {counted(about['threads'], 'thread')}{threads}"
     yield f"{'cpu':<18} {', '.join([about['cpu']['architecture'], *about['cpu']['features']])}"
     yield f"{'gpu':<18} {', '.join(map(printable, about['gpus'])) or 'none'}"
+    key, credentials = ("yes" if about["google"][name] else "no" for name in ("key", "credentials"))
+    yield f"{'google':<18} key in the environment: {key}, application default credentials: {credentials}"
     yield f"{'store':<18} {printable(about['store']['path'])}{'' if about['store']['exists'] else ' (not there yet)'}"

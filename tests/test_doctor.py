@@ -31,6 +31,9 @@ def test_what_is_installed_and_can_be_read(run: Run, without_torch: None, tmp_pa
     assert all(about["versions"][name] for name in ("neardup", "faiss-cpu", "onnxruntime", "pillow", "libheif", "sqlite"))
     assert all(about["formats"][name]["read"] for name in ("JPEG", "PNG", "GIF", "WebP", "TIFF", "BMP", "AVIF", "HEIC", "JPEG 2000"))
     assert 1 <= about["usable_cores"] <= about["cores"]
+    assert about["threads"] == about["cores"]
+    assert about["versions"]["google-genai"]
+    assert list(about["formats"]) == [*doctor.OWN, "raw photos", "JPEG XL"]
     assert about["gpus"] == []
     assert about["store"] == {"path": str(tmp_path / "library"), "exists": False}
 
@@ -90,3 +93,21 @@ def test_versions_need_no_import_of_a_model_s_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_formats_come_in_the_order_of_the_readme() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    assert f"{', '.join(doctor.OWN[:-1])} and {doctor.OWN[-1]}, whatever the name" in readme
+
+
+def test_access_to_google_is_told_and_never_shown(run: Run, without_torch: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GOOGLE_API_KEY", "GEMINI_API_KEY", "GOOGLE_APPLICATION_CREDENTIALS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    assert json.loads(run("doctor", "--json")[1])["google"] == {"key": False, "credentials": False}
+    monkeypatch.setenv("GEMINI_API_KEY", "very-secret")
+    (tmp_path / "application_default_credentials.json").write_text("secret too")
+    assert json.loads(run("doctor", "--json")[1])["google"] == {"key": True, "credentials": True}
+    for words in (["doctor"], ["doctor", "--json"]):
+        assert "secret" not in run(*words)[1]
+    assert "key in the environment: yes, application default credentials: yes" in run("doctor")[1]
