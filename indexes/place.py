@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from contextlib import suppress
 from pathlib import Path
 
 BACKUP = "restore the store from a backup, or see "
@@ -20,7 +21,9 @@ def command(folder: Path, *words: str) -> str:
     NEARDUP_STORE does not count: what was printed may be copied into another shell, or a crontab.
     """
     place = os.path.abspath(folder)  # noqa: PTH100 - Path.absolute() keeps ".."
-    named = [] if place == os.path.abspath(default()) else ["--store", place]  # noqa: PTH100 - as above
+    named = ["--store", place]
+    with suppress(RuntimeError):  # whoever runs this has no home
+        named = [] if place == os.path.abspath(default()) else named  # noqa: PTH100 - as above
     return " ".join(["neardup", *map(_quoted, [*words, *named])])
 
 

@@ -58,7 +58,7 @@ EXTRAS = {extra: find_spec(module) is not None for extra, module in MODULES.item
 ANIMATED, DAMAGED, PAGES, PREVIEW = NOTES = "animated", "damaged", "pages", "preview"  # what is noted of pictures
 # Reasons that bytes are refused for, whatever file they came from; see picture().
 REFUSALS = {"damaged", "no picture inside", "not supported", "too many pixels", "too much memory", "truncated"}
-SKIPPED = {"not a photo", "raw photo"}  # reasons that nobody needs to mend
+SKIPPED = {"not a photo", "raw photo", "no decoder"}  # reasons that nobody needs to mend
 RETRIED = {"unreadable", "changed while read"}  # reasons that may be gone the next time, with the file as it is
 RETRIED |= ({"raw photo"} if EXTRAS["raw"] else set()) | ({"no decoder"} if EXTRAS["jxl"] else set())
 

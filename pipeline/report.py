@@ -80,7 +80,12 @@ def _photo_json(photo: Photo) -> dict[str, Any]:
     return about | ({"missing": True} if photo.missing else {}) | ({"notes": list(photo.image.notes)} if photo.image.notes else {})
 
 
-def answer_json(answer: Answer) -> dict[str, Any]:
+def answers_json(answers: Sequence[Answer]) -> dict[str, Any]:
+    """The answer of `query`."""
+    return {"schema_version": SCHEMA_VERSION, "answers": [_answer_json(answer) for answer in answers]}
+
+
+def _answer_json(answer: Answer) -> dict[str, Any]:
     """What the store has of one file; "error" where it could not be asked about."""
     matches = [
         {"path": match.photo.path, "relation": match.relation, "score": round(match.score, 6)}
@@ -186,6 +191,13 @@ def coverage_text(coverage: Coverage) -> str:
     ]
     noted = "".join(f", {number:,} {note}" for note, number in sorted(coverage.noted.items()))
     return ", ".join(part for part in parts if part) + f"; {counted(coverage.embedded, 'picture')} embedded{noted}"
+
+
+def unread_text(coverage: Coverage) -> Iterable[str]:
+    """Photos that were skipped because an extra is not installed, and how to get it."""
+    for reason, extra, word in (("raw photo", "raw", "raw photo"), ("no decoder", "jxl", "JPEG XL picture")):
+        if number := coverage.skipped[reason]:
+            yield f"{counted(number, word)} skipped; to see {'it' if number == 1 else 'them'}: pip install 'neardup[{extra}]'"
 
 
 def _reasons(counts: dict[str, int]) -> str:

@@ -129,10 +129,10 @@ def test_query_and_compare_in_words(run: Run, photos: Path, tmp_path: Path) -> N
 def test_paths_from_standard_input(run: Run, photos: Path) -> None:
     run("ingest", photos)
     lines = f"{photos}/a.png\n{photos}/b.jpg\n".encode()
-    assert [answer["file"] for answer in json.loads(run("query", "--json", stdin=lines)[1])] == lines.decode().split()
+    assert [answer["file"] for answer in json.loads(run("query", "--json", stdin=lines)[1])["answers"]] == lines.decode().split()
     odd = photos / os.fsdecode(b"caf\xe9\n.jpg")
     odd.write_bytes((photos / "b.jpg").read_bytes())
-    (answer,) = json.loads(run("query", "-0", "-", "--json", stdin=os.fsencode(odd) + b"\0")[1])
+    (answer,) = json.loads(run("query", "-0", "-", "--json", stdin=os.fsencode(odd) + b"\0")[1])["answers"]
     assert os.fsencode(answer["file"]) == os.fsencode(odd)
     assert answer["matches"][0]["relation"] == "identical bytes"
     assert "caf\\udce9\\n.jpg: not in the library" in run("query", odd)[1]
@@ -507,11 +507,12 @@ def test_a_full_disk_under_the_answer_is_no_traceback(photos: Path, tmp_path: Pa
 
 
 def test_models_lists_names_that_load(run: Run) -> None:
-    out = run("models")[1].splitlines()
+    header, *out = run("models")[1].splitlines()
+    assert header.split() == ["model", "dim", "side"]
     assert out[0].split() == ["neardup-0", "256", "192"]
     assert ["open_clip:ViT-B-32/openai", "512", "224"] in [line.split() for line in out]
     listed = json.loads(run("models", "--json")[1])
-    assert [model["name"] for model in listed] == [line.split()[0] for line in out]
+    assert [model["name"] for model in listed["models"]] == [line.split()[0] for line in out]
     assert run("models", "nothing")[0] == 2
 
 
@@ -528,7 +529,7 @@ def test_models_says_what_is_missing_and_how_to_get_it(run: Run, monkeypatch: py
 
 def test_a_short_list_of_models_is_no_sign_that_something_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("open_clip.list_pretrained", list)
-    assert run("models") == (0, "neardup-0    256   192\n", "")
+    assert run("models") == (0, "model        dim  side\nneardup-0    256   192\n", "")
 
 
 def test_a_store_whose_path_is_no_utf_8(run: Run, photos: Path, tmp_path: Path) -> None:
@@ -584,3 +585,38 @@ def test_status_explains_an_ingest_that_ended_with_3(run: Run, photos: Path, tmp
     assert failures[-1] == f"{closed[-1]}: unreadable folder (Permission denied)"
     found = json.loads(run("status", "--failures", "--json")[1])
     assert found["failures"][-1] == {"path": str(closed[-1]), "reason": "unreadable folder", "detail": "Permission denied"}
+
+
+def test_every_document_has_its_version(run: Run, photos: Path) -> None:
+    def words(name: str) -> list[str | Path]:
+        given: dict[str, list[str | Path]] = {
+            "ingest": [photos],
+            "dedupe": [photos],
+            "query": [photos / "a.png"],
+            "compare": [photos / "a.png", photos / "b.jpg"],
+            "migrate": ["--model", "neardup-0"],
+        }
+        return [name, *given.get(name, []), "--json"]
+
+    printed = [name for name, command in main.commands.items() if "as_json" in {option.name for option in command.params}]
+    assert set(printed) == set(main.commands) - {"repair"}
+    for name in printed:
+        assert json.loads(run(*words(name))[1])["schema_version"] == 1, name
+
+
+def test_photos_that_an_extra_would_read_are_skipped_with_a_hint(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.reading.EXTRAS", {"raw": False, "jxl": False})
+    folder = tmp_path / "photos"
+    saved(folder / "sound.jpg", scene(1))
+    for name, head in {"a.dng": b"II*\0", "b.dng": b"II*\0", "c.jxl": b"\0\0\0\x0cJXL \r\n\x87\n"}.items():
+        (folder / name).write_bytes(head + bytes(100))
+    code, _, err = run("ingest", folder)
+    assert code == 0, err
+    assert "skipped 3 (2 raw photo, 1 no decoder), failed 0" in err
+    assert "neardup: 2 raw photos skipped; to see them: pip install 'neardup[raw]'\n" in err
+    assert "neardup: 1 JPEG XL picture skipped; to see it: pip install 'neardup[jxl]'\n" in err
+
+
+def test_one_of_a_kind_is_no_plural(run: Run, photos: Path) -> None:
+    err = run("ingest", photos, "--verbose", "--decoders", "1", "--threads", "1")[2]
+    assert "neardup-0: 1 thread, batches of 32; 1 process decodes, 1 file is read at a time\n" in err

@@ -27,6 +27,15 @@ def test_the_default_store_needs_no_name(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert place.default() == Path.home() / ".local" / "share" / "neardup" / "default"
 
 
+def test_who_has_no_home_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert place.command(Path("/x"), "ingest") == "neardup ingest --store /x"
+
+
 @pytest.mark.parametrize("name", ["plain", "a b", "it's", "$HOME `x`", "new\nline", "caf\xe9", os.fsdecode(b"s\xfe'\\")])
 def test_a_shell_gives_back_what_was_meant(name: str) -> None:
     written = place.command(Path("/stores") / name, "status")

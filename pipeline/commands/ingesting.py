@@ -56,6 +56,7 @@ def ingested(
     from indexes.place import command
     from pipeline.decoders import usable_cores
     from pipeline.ingest import ingest_locked, resolve_roots
+    from pipeline.report import counted, unread_text
     from pipeline.terminal import Stopped, watch
     from pipeline.writer import IngestOptions
 
@@ -79,8 +80,9 @@ def ingested(
             store.bind(embedder.space, embedder.name)  # from today on its file is found there, even if nothing is new
         if verbose:
             cores = usable_cores()
-            work = f"{decoders or cores} processes decode, {readers} files are read at a time"
-            tell(f"{embedder.name}: {threads or cores} threads, batches of {batch or embedder.batch}; {work}")
+            read = f"{counted(readers, 'file')} {'is' if readers == 1 else 'are'} read at a time"
+            work = f"{counted(decoders or cores, 'process decodes', 'processes decode')}, {read}"
+            tell(f"{embedder.name}: {counted(threads or cores, 'thread')}, batches of {batch or embedder.batch}; {work}")
         try:
             coverage = watch(ingest_locked(roots.found, store, embedder, options), store.folder)
         except Stopped as stopped:
@@ -91,7 +93,7 @@ def ingested(
         forget = command(store.folder, "ingest", path, "--accept-missing")
         known = f"what is known of it stays in the answers, marked; if it is gone for good: `{forget}`"
         tell(f"neardup: {ascii(path)} is no folder{' now; ' + known if path not in roots.absent else ''}")
-    for note in coverage.notes:
+    for note in (*coverage.notes, *unread_text(coverage)):
         tell(f"neardup: {note}")
     return coverage, [root.path for root in roots.found if root.path in named]
 

@@ -36,12 +36,12 @@ def ingest(roots: Sequence[str], store: Path, model: str | None, as_json: bool, 
     Only what is new or changed is read, only new content is embedded. Stop it with Ctrl-C at any moment; the same command goes on from
     there. Exit code 3: done, but some photos could not be read or a folder is away.
     """
-    from pipeline.report import coverage_text
+    from pipeline.report import SCHEMA_VERSION, coverage_text
 
     with opened_to_write(store, roots) as opened:
         coverage, _ = ingested(opened, roots, model, **given)
     if as_json:
-        show_json(coverage.as_dict())
+        show_json({"schema_version": SCHEMA_VERSION, **coverage.as_dict()})
     else:
         tell(coverage_text(coverage))
     if coverage.troubled:
@@ -70,7 +70,7 @@ def query(
     """
     from indexes import Store
     from pipeline.query import find_matches
-    from pipeline.report import answer_json, answer_text, failure_text, unfinished_text
+    from pipeline.report import answer_text, answers_json, failure_text, unfinished_text
 
     with Store(store) as opened:
         if unfinished := unfinished_text(opened):
@@ -84,7 +84,7 @@ def query(
                 if not as_json:
                     show(answer_text(answer))
     if as_json:
-        show_json([answer_json(answer) for answer in answers])
+        show_json(answers_json(answers))
     if exit_code and any(answer.matches for answer in answers):
         sys.exit(FOUND)
     if any(answer.failure for answer in answers):

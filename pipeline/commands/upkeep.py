@@ -60,12 +60,14 @@ def models(as_json: bool) -> None:
     from dataclasses import asdict
 
     from pipeline.embedder import models as all_known
+    from pipeline.report import SCHEMA_VERSION
 
     known = all_known()
     if as_json:
-        show_json([asdict(model) for model in known.found])
+        show_json({"schema_version": SCHEMA_VERSION, "models": [asdict(model) for model in known.found]})
     else:
         width = max(len(model.name) for model in known.found)
+        show([f"{'model':{width}}    dim  side"])
         show(f"{model.name:{width}}  {model.dim:5}  {model.size:4}" for model in known.found)
     for missing in known.missing:
         tell(f"neardup: {missing}")
