@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from indexes.compact import Compaction
     from indexes.damage import Finding, Repair
-    from indexes.errors import BadVector, NoSpace, SpaceMismatch, StoreDamaged, StoreError, StoreLocked, StoreMissing, StoreVersion
+    from indexes.errors import (
+        BadThreshold,
+        BadVector,
+        NoSpace,
+        SpaceMismatch,
+        StoreDamaged,
+        StoreError,
+        StoreLocked,
+        StoreMissing,
+        StoreVersion,
+    )
     from indexes.join import Recall
     from indexes.plan import Plan, Way
     from indexes.records import File, Image, Known, Root, Space, Stat
@@ -21,7 +31,17 @@ if TYPE_CHECKING:
 _HOMES = {
     "compact": ("Compaction",),
     "damage": ("Finding", "Repair"),
-    "errors": ("BadVector", "NoSpace", "SpaceMismatch", "StoreDamaged", "StoreError", "StoreLocked", "StoreMissing", "StoreVersion"),
+    "errors": (
+        "BadThreshold",
+        "BadVector",
+        "NoSpace",
+        "SpaceMismatch",
+        "StoreDamaged",
+        "StoreError",
+        "StoreLocked",
+        "StoreMissing",
+        "StoreVersion",
+    ),
     "join": ("Recall",),
     "plan": ("Plan", "Way"),
     "records": ("File", "Image", "Known", "Root", "Space", "Stat"),
@@ -33,6 +53,7 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "BadThreshold",
     "BadVector",
     "Batch",
     "Begun",

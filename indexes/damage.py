@@ -101,7 +101,8 @@ def _findings(folder: Path, catalog: Catalog, *, data: bool) -> Iterator[Finding
                 yield Finding(place, f"{wrong:,} {what}")
         if waiting := len(catalog.unembedded()):
             ingest = command(folder, "ingest")
-            yield Finding(WAITING, f"{waiting:,} pictures wait to be embedded again, and are not compared; `{ingest}` does that")
+            wait = "picture waits to be embedded again, and is" if waiting == 1 else "pictures wait to be embedded again, and are"
+            yield Finding(WAITING, f"{waiting:,} {wait} not compared; `{ingest}` does that")
         if data and len(sound) == len(rows):
             yield from _wrong_edges(catalog, Shelf(sound))
 

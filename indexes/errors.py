@@ -7,6 +7,7 @@ StoreError (1)
 ├── StoreVersion (4)       made by another version of neardup, or no neardup store at all
 ├── StoreDamaged (4)       bytes on disk are not what was written
 ├── SpaceMismatch (2)      the store holds vectors of another model
+├── BadThreshold (2)       a threshold below the floor of the store, or above 1
 └── BadVector (1)          vectors that cosine cannot compare
 
 The number is the exit code of the command that met the error.
@@ -51,6 +52,12 @@ class StoreDamaged(StoreError):
 
 class SpaceMismatch(StoreError):
     """Vectors of one space were offered to a store of another."""
+
+    exit_code = 2
+
+
+class BadThreshold(StoreError):
+    """A threshold that the store has no answer for."""
 
     exit_code = 2
 

@@ -48,7 +48,7 @@ def plan(shelf: Shelf, frontier: Frontier, way: Way | None = None) -> Plan:
     prefix = join.choose_prefix(join.sample(shelf), frontier.floor)
     new = join.count_pairs(len(shelf.ids), shelf.up_to(frontier.through))
     seconds = new * _pair_seconds(shelf, prefix, frontier.floor)
-    about = f"{new:,} pairs of vectors, about {duration(seconds)} if compared exactly"
+    about = f"{new:,} {'pair' if new == 1 else 'pairs'} of vectors, about {duration(seconds)} if compared exactly"
     if way is None:
         way = Way.EXACT if seconds <= PATIENCE else Way.BUCKETS
         limit = f"the limit is {duration(PATIENCE)}"

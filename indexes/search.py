@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from indexes import plan as planning
 from indexes import segments
 from indexes.catalog import Catalog
-from indexes.errors import StoreError
+from indexes.errors import BadThreshold, StoreError
 from indexes.join import Shelf
 from indexes.records import Space
 from indexes.segments import Scored, Segment, Vectors, joined
@@ -58,7 +58,7 @@ class Search:
         """
         parts = []
         with self.catalog.snapshot():
-            self._check_score(min_score)
+            self.check_score(min_score)
             asked = self._asked(queries)
             for segment in self._mapped():
                 found = segments.within(asked, segment, min_score)
@@ -118,7 +118,7 @@ class Search:
         From the edges that are kept; what they do not cover is joined now, and not kept.
         """
         with self.catalog.snapshot():
-            self._check_score(min_score)
+            self.check_score(min_score)
             frontier, rows = self.catalog.frontier(), self.catalog.segments()
             parts = []
             if frontier and min_score >= frontier.floor:
@@ -143,10 +143,11 @@ class Search:
         once[1:] = (np.diff(found.left) != 0) | (np.diff(found.right) != 0)
         return Scored(found.left[once], found.right[once], found.score[once])
 
-    def _check_score(self, min_score: float) -> None:
+    def check_score(self, min_score: float) -> None:
+        """Check that the store knows all pairs at or above a score. Raises BadThreshold."""
         space = self.space
         if space is not None and not space.floor <= min_score <= 1.0:
-            raise StoreError(f"threshold {min_score} is out of range; this store answers from {space.floor} (its floor) to 1")
+            raise BadThreshold(f"threshold {min_score} is out of range; this store answers from {space.floor} (its floor) to 1")
 
 
 def _taken(found: Scored) -> Scored:

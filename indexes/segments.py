@@ -176,7 +176,7 @@ class Segment:
 
 
 def _lost(row: SegmentRow, folder: Path) -> str:
-    return f"{row.rows} pictures have no vector; {heal(folder.parent)}"
+    return f"{row.rows:,} {'picture has' if row.rows == 1 else 'pictures have'} no vector; {heal(folder.parent)}"
 
 
 def cosines(left: NDArray[np.floating[Any]], right: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

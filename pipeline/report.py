@@ -189,8 +189,13 @@ def coverage_text(coverage: Coverage) -> str:
         "skipped " + _reasons(coverage.skipped),
         "failed " + _reasons(coverage.failed),
     ]
-    noted = "".join(f", {number:,} {note}" for note, number in sorted(coverage.noted.items()))
+    noted = "".join(f", {_noted(note, number)}" for note, number in sorted(coverage.noted.items()))
     return ", ".join(part for part in parts if part) + f"; {counted(coverage.embedded, 'picture')} embedded{noted}"
+
+
+def _noted(note: str, number: int) -> str:
+    """So many pictures with a note."""
+    return {"pages": f"{number:,} with pages", "preview": counted(number, "preview")}.get(note, f"{number:,} {note}")
 
 
 def unread_text(coverage: Coverage) -> Iterable[str]:
@@ -273,7 +278,7 @@ def status_text(status: dict[str, Any]) -> Iterable[str]:
     missing = f" ({coverage['missing']:,} missing)" if coverage["missing"] else ""
     yield f"photos      {counted(coverage['files'], 'file')}{missing}, {counted(coverage['images'], 'distinct image')}, {featureless}"
     if coverage["noted"]:
-        yield f"of these    {', '.join(f'{number:,} {note}' for note, number in coverage['noted'].items())}"
+        yield f"of these    {', '.join(_noted(note, number) for note, number in coverage['noted'].items())}"
     yield f"no picture  {_reasons(coverage['without_picture'])}"
     yield f"vectors     {status['vectors']:,} in {counted(status['segments'], 'segment')}"
     share = ""

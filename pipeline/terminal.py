@@ -17,7 +17,7 @@ from indexes import Way
 from indexes.place import command
 from pipeline.ingest import Progress
 from pipeline.reading import SKIPPED, Failure
-from pipeline.report import failure_text
+from pipeline.report import counted, failure_text
 from pipeline.writer import Coverage
 
 SHOWN_FAILURES = 10
@@ -57,7 +57,7 @@ def watch(progress: Generator[Progress], store: Path) -> Coverage:
                     failures += 1
                     _tell_failure(failures, now.failure, store)
                 if now.calls:
-                    tell(f"up to {now.calls:,} paid requests for {now.total or 0:,} files")
+                    tell(f"up to {counted(now.calls, 'paid request')} for {counted(now.total or 0, 'file')}")
                 if now.plan and not planned:
                     planned = True
                     if now.plan.seconds >= WORTH_TELLING or now.plan.way is Way.BUCKETS:

@@ -43,6 +43,19 @@ def test_no_one_asks_for_more_than_a_machine_has(run: Run, tmp_path: Path, optio
     assert not (tmp_path / "library").exists()
 
 
+@pytest.mark.parametrize("command", ["ingest", "migrate", "query"])
+def test_help_names_every_form_of_a_model(run: Run, command: str) -> None:
+    said = " ".join(run(command, "--help")[1].split())
+    for form in (
+        "onnx:PATH",
+        "open_clip:ARCH/PRETRAINED",
+        "open_clip:ARCH@FILE",
+        "google:MODEL",
+        "google-describe:VISION+TEXT",
+    ):
+        assert form in said
+
+
 def test_version(run: Run) -> None:
     assert run("--version")[1].startswith("neardup, version ")
 
@@ -157,8 +170,15 @@ def test_bad_input_has_a_message_and_an_exit_code(run: Run, photos: Path, tmp_pa
     code, _, err = run("ingest", photos, tmp_path / "nothing")
     assert code == 3
     assert "nothing" in err
-    assert run("groups", "--threshold", "0.1")[0] == 1
-    assert "0.6" in run("groups", "--threshold", "0.1")[2]
+    run("ingest", photos)
+    for words in (["groups"], ["query", photos / "a.png"], ["query", photos / "b.jpg"], ["dedupe", photos]):
+        code, out, err = run(*words, "--threshold", "0.1")
+        assert (code, out) == (2, "")
+        assert "0.6" in err
+        assert "files seen" not in err
+        assert run(*words, "--threshold", "nan")[0] == 2
+    assert run("compare", photos / "a.png", photos / "b.jpg", "--threshold", "nan")[0] == 2
+    assert run("ingest", "--wait-lock", "nan")[0] == 2
     assert run("groups", "--threshold", "7")[0] == 2
     code, out, err = run("groups", tmp_path / "typo")
     assert (code, out) == (2, "")
@@ -502,7 +522,16 @@ def test_a_full_disk_under_the_answer_is_no_traceback(photos: Path, tmp_path: Pa
         done = subprocess.run([*NEARDUP, "groups", "--json"], env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 12
     assert "Traceback" not in done.stderr
-    done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *NEARDUP, "status"], env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("words", [["status"], ["groups"], ["groups", "--json"], ["doctor"]])
+def test_an_answer_that_nobody_can_get_is_no_success(photos: Path, tmp_path: Path, words: list[str]) -> None:
+    environment = os.environ | {"NEARDUP_STORE": str(tmp_path / "library")}
+    closed = ["sh", "-c", '"$@" >&-', "sh", *NEARDUP]
+    subprocess.run([*closed, "ingest", photos], env=environment, check=True, capture_output=True)  # it has no answer
+    done = subprocess.run([*closed, *words], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("neardup: standard output is closed")
     assert "Traceback" not in done.stderr
 
 
@@ -620,3 +649,9 @@ def test_photos_that_an_extra_would_read_are_skipped_with_a_hint(run: Run, tmp_p
 def test_one_of_a_kind_is_no_plural(run: Run, photos: Path) -> None:
     err = run("ingest", photos, "--verbose", "--decoders", "1", "--threads", "1")[2]
     assert "neardup-0: 1 thread, batches of 32; 1 process decodes, 1 file is read at a time\n" in err
+
+
+def test_notes_are_counted_in_words(run: Run, tmp_path: Path) -> None:
+    saved(tmp_path / "photos" / "pages.tiff", scene(2), save_all=True, append_images=[scene(3)])
+    assert "1 picture embedded, 1 with pages\n" in run("ingest", tmp_path / "photos")[2]
+    assert "of these    1 with pages\n" in run("status")[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -131,7 +132,9 @@ class Onnx:
         try:
             session = onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # as above
-            if b"external" in weights and "external" in str(error).lower():
+            if lost := re.search(f'not exist: "{NOWHERE}/([^"]+)"', str(error)):
+                why = f"its weights lie in {lost[1]} beside the model, where nothing pins them; save it as one file"
+            elif b"external" in weights and "external" in str(error).lower():
                 why = "its weights lie in other files, which nothing pins; save it with its weights inside"
             else:
                 why = _first_line(error)

@@ -164,6 +164,8 @@ def dedupe(
     from pipeline.report import coverage_text
 
     with opened_to_write(store, roots) as opened:
+        if threshold is not None:
+            opened.check_score(threshold)  # before hours of work
         coverage, real = ingested(opened, roots, model, **given)
         tell(coverage_text(coverage))
         found = _print_groups(opened, threshold, real, coverage, as_json, against_all)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -22,6 +23,20 @@ def store_option(command: Callable[..., None]) -> Callable[..., None]:
     )(command)
 
 
+FORMS = "a name of `neardup models`, onnx:PATH, open_clip:ARCH/PRETRAINED, open_clip:ARCH@FILE, google:MODEL or google-describe:VISION+TEXT"
+
+
+class Real(click.FloatRange):
+    """A number in a range; not NaN, which is outside of each but below and above none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 - as click has it
+        """As click does it."""
+        number: float = super().convert(value, param, ctx)
+        if number != number:
+            self.fail(f"{value} is no number.", param, ctx)
+        return number
+
+
 COUNT = click.IntRange(min=1)
 AT_ONCE = click.IntRange(1, 64)  # a thousand decoders would take the memory of the whole machine before their first picture
 PATH = click.Path(readable=False)  # what cannot be read is told of each path, by us
@@ -29,15 +44,13 @@ PATH = click.Path(readable=False)  # what cannot be read is told of each path, b
 model_option = click.option(
     "--model",
     metavar="NAME",
-    help="A name of `neardup models`, onnx:PATH or open_clip:ARCH@FILE.  [default: the store's, else neardup-0]",
+    help=f"{FORMS[0].upper()}{FORMS[1:]}.  [default: the store's, else neardup-0]",
 )
 threshold_option = click.option(
-    "--threshold", type=click.FloatRange(-1, 1), metavar="COSINE", help="Least score of a near-duplicate.  [default: the model's]"
+    "--threshold", type=Real(-1, 1), metavar="COSINE", help="Least score of a near-duplicate.  [default: the model's]"
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-wait_option = click.option(
-    "--wait-lock", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS", help="Wait for another ingest to end."
-)
+wait_option = click.option("--wait-lock", type=Real(min=0), default=0.0, metavar="SECONDS", help="Wait for another ingest to end.")
 yes_option = click.option("--yes", is_flag=True, help="Make more than 1,000 paid requests, as many as it takes or --max-calls allows.")
 data_option = click.option("--data", is_flag=True, help="Read every byte, and compute every stored score again.")
 exit_option = click.option("--exit-code", is_flag=True, help="Exit with 20 when there are near-duplicates.")

@@ -11,7 +11,7 @@ import click
 from indexes.place import command
 from pipeline.commands.console import DAMAGED, SKIPPED, show, show_json, tell
 from pipeline.commands.ingesting import embedder_of, ingested, opened_to_write, own_model
-from pipeline.commands.options import COUNT, data_option, json_option, store_option, wait_option, work_options, yes_option
+from pipeline.commands.options import COUNT, FORMS, data_option, json_option, store_option, wait_option, work_options, yes_option
 
 
 @click.command()
@@ -93,7 +93,7 @@ def check(data: bool, sample: int, max_calls: int | None, yes: bool, store: Path
     from indexes import Store
     from indexes import check as findings
     from pipeline import audit
-    from pipeline.report import check_json, check_text
+    from pipeline.report import check_json, check_text, counted
 
     found = findings(store, data=data)
     again = []
@@ -101,7 +101,7 @@ def check(data: bool, sample: int, max_calls: int | None, yes: bool, store: Path
         with Store(store) as opened, own_model(opened, None):
             embedder, images = embedder_of(opened, None), audit.sample(opened, sample)
             if calls := audit.agreed(embedder, len(images), max_calls, yes):
-                tell(f"up to {calls:,} paid requests for {len(images):,} photos")
+                tell(f"up to {counted(calls, 'paid request')} for {counted(len(images), 'photo')}")
             again = list(audit.reembed(opened, embedder, images))
     if as_json:
         show_json(check_json(found, again))
@@ -163,7 +163,7 @@ def repair(data: bool, yes: bool, store: Path) -> None:
 
 
 @click.command()
-@click.option("--model", required=True, metavar="NAME", help="The new model: a name of `neardup models`, onnx:PATH or open_clip:ARCH@FILE.")
+@click.option("--model", required=True, metavar="NAME", help=f"The new model: {FORMS}.")
 @click.option("--leave-out", is_flag=True, help="Go on without photos that are away or cannot be read; an ingest embeds them when it can.")
 @click.option("--restart", is_flag=True, help="Drop what was embedded for a new model before.")
 @work_options
