@@ -711,7 +711,7 @@ def test_a_sample_is_asked_for_again_in_few_requests(library: Google, run: Run) 
     code, out, err = run("check", "--sample", "9")
     assert code == 0
     assert out == "5 photos embedded again, least cosine with the stored vector 1.00000\nthe store is sound\n"
-    assert "up to 1 paid requests for 6 photos" in err
+    assert "up to 1 paid request for 6 photos" in err
     assert [len(request.contents) for request in library.requests] == [5]
     assert run("check")[0] == 0
     assert len(library.requests) == 1
@@ -753,3 +753,21 @@ def test_a_sample_that_is_not_answered(library: Google, run: Run) -> None:
     code, out, err = run("check", "--sample", "9")
     assert (code, out) == (6, "")
     assert "no more" in err
+
+
+@pytest.mark.parametrize("command", ["query", "compare"])
+def test_a_question_costs_no_more_than_was_agreed(
+    library: Google, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    asked = [saved(tmp_path / f"{number}.png", scene(90 + number)) for number in range(7)]
+    code, _, err = run(command, *asked)
+    assert code == 0
+    assert "up to 2 paid requests for 7 files" in err
+    assert sum(len(request.contents) for request in library.requests) == 7
+    library.requests.clear()
+    monkeypatch.setattr("pipeline.embedder.UNASKED", 1)
+    code, _, err = run(command, *asked)
+    assert code == 7
+    assert "say --yes to make them, or ask about fewer files" in err
+    assert not library.requests
+    assert run(command, *asked, "--yes")[0] == 0

@@ -98,6 +98,19 @@ def ingested(
     return coverage, [root.path for root in roots.found if root.path in named]
 
 
+def agree_to_ask(embedder: Embedder, files: int, yes: bool) -> None:
+    """Say how many paid requests a question about so many files takes at most. Raises TooManyCalls when nobody agreed to that."""
+    from pipeline.embedder import is_agreed
+    from pipeline.errors import TooManyCalls
+    from pipeline.report import counted
+
+    if calls := embedder.calls(files):
+        about = f"up to {counted(calls, 'paid request')} for {counted(files, 'file')}"
+        if not is_agreed(calls, None, yes):
+            raise TooManyCalls(f"{about} to {embedder.name}; say --yes to make them, or ask about fewer files")
+        tell(about)
+
+
 def embedder_of(store: Store | None, model: str | None, threads: int | None = None, unless_empty: bool = False) -> Embedder:
     """The model that was asked for, else the store's own; a store is never left for another model unasked."""
     from pipeline.embedder import DEFAULT, load

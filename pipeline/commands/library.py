@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.commands.console import FOUND, SKIPPED, show, show_json, tell
-from pipeline.commands.ingesting import embedder_of, ingested, opened_to_write, own_model
-from pipeline.commands.options import PATH, exit_option, ingest_options, json_option, model_option, store_option, threshold_option
+from pipeline.commands.ingesting import agree_to_ask, embedder_of, ingested, opened_to_write, own_model
+from pipeline.commands.options import (
+    PATH,
+    exit_option,
+    ingest_options,
+    json_option,
+    model_option,
+    pay_option,
+    store_option,
+    threshold_option,
+)
 
 if TYPE_CHECKING:
     from indexes import Store
@@ -56,8 +65,9 @@ def ingest(roots: Sequence[str], store: Path, model: str | None, as_json: bool, 
 @threshold_option
 @json_option
 @exit_option
+@pay_option
 def query(
-    files: Sequence[str], null: bool, store: Path, model: str | None, threshold: float | None, as_json: bool, exit_code: bool
+    files: Sequence[str], null: bool, store: Path, model: str | None, threshold: float | None, as_json: bool, exit_code: bool, yes: bool
 ) -> None:
     """Ask whether photos are in the library already.
 
@@ -77,7 +87,9 @@ def query(
             tell(f"neardup: {unfinished}")
         answers = []
         with own_model(opened, model):
-            for answer in find_matches(_paths(files, null), opened, embedder_of(opened, model), threshold):
+            paths, embedder = list(_paths(files, null)), embedder_of(opened, model)
+            agree_to_ask(embedder, len(paths), yes)
+            for answer in find_matches(paths, opened, embedder, threshold):
                 answers.append(answer)
                 if answer.failure:
                     tell(f"neardup: {failure_text(answer.file, answer.failure.reason, answer.failure.detail)}")
@@ -200,7 +212,10 @@ def _print_groups(
 @threshold_option
 @json_option
 @exit_option
-def compare(files: Sequence[str], store: Path, model: str | None, threshold: float | None, as_json: bool, exit_code: bool) -> None:
+@pay_option
+def compare(
+    files: Sequence[str], store: Path, model: str | None, threshold: float | None, as_json: bool, exit_code: bool, yes: bool
+) -> None:
     """Print the cosine of each pair of photos.
 
     \b
@@ -221,6 +236,7 @@ def compare(files: Sequence[str], store: Path, model: str | None, threshold: flo
             embedder = embedder_of(None, opened.model if model is None else model)
     except StoreMissing:
         embedder = embedder_of(None, model)
+    agree_to_ask(embedder, len(files), yes)
     comparison = compare(files, embedder)
     least = embedder.space.threshold if threshold is None else threshold
     for file, failure in comparison.failures():

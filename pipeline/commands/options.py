@@ -52,6 +52,7 @@ threshold_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 wait_option = click.option("--wait-lock", type=Real(min=0), default=0.0, metavar="SECONDS", help="Wait for another ingest to end.")
 yes_option = click.option("--yes", is_flag=True, help="Make more than 1,000 paid requests, as many as it takes or --max-calls allows.")
+pay_option = click.option("--yes", is_flag=True, help="Make more than 1,000 paid requests, as many as it takes.")
 data_option = click.option("--data", is_flag=True, help="Read every byte, and compute every stored score again.")
 exit_option = click.option("--exit-code", is_flag=True, help="Exit with 20 when there are near-duplicates.")
 
