@@ -52,7 +52,7 @@ def load(model: str = DEFAULT, threads: int | None = None) -> Embedder:
 
     neardup-0: in the package. onnx:PATH: an ONNX file with its card, a JSON of the same name, beside it. open_clip:ARCH/PRETRAINED:
     weights that open_clip downloads. open_clip:ARCH@PATH: weights in a local file. google:MODEL: a service that is paid for, and sees the
-    pictures. google-describe:VISION_MODEL+TEXT_MODEL: the same, by way of words.
+    pictures; google alone: its model of today. google-describe:VISION_MODEL+TEXT_MODEL: the same, by way of words.
     Raises UnknownModel for any other name, and for one that is no UTF-8; and later, at first use, MissingExtra, MissingKey or BadModel.
     """
     try:
@@ -73,17 +73,18 @@ def load(model: str = DEFAULT, threads: int | None = None) -> Embedder:
         from pipeline.backends.openclip import OpenClip
 
         return OpenClip(rest, threads)
-    if backend == "google" and rest:
+    if backend == "google" and (rest or model == "google"):
+        from pipeline.backends.google import DEFAULT as STANDARD
         from pipeline.backends.google import Google
 
-        return Google(rest)
+        return Google(rest or STANDARD)
     if backend == "google-describe" and rest:
         from pipeline.backends.google import Described
 
         return Described(rest)
     raise UnknownModel(
         f"no model is called {model!r}; use {DEFAULT}, onnx:PATH, open_clip:ARCH/PRETRAINED, open_clip:ARCH@WEIGHTS_FILE,"
-        " google:MODEL or google-describe:VISION_MODEL+TEXT_MODEL"
+        " google, google:MODEL or google-describe:VISION_MODEL+TEXT_MODEL"
     )
 
 

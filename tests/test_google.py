@@ -555,6 +555,10 @@ def test_a_name_is_kept_and_loads_again(name: str, kept: str, dim: int) -> None:
     assert load(embedder.name).space == embedder.space
 
 
+def test_google_alone_is_its_model_of_today() -> None:
+    assert load("google").name == "google:gemini-embedding-2"
+
+
 def test_spaces_differ_by_model_and_length() -> None:
     names = [
         "google:gemini-embedding-2",
@@ -569,7 +573,6 @@ def test_spaces_differ_by_model_and_length() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "google",
         "google:",
         "google:gemini-embedding-2@",
         "google:gemini-embedding-2@127",

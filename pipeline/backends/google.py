@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from google.genai.models import AsyncModels
     from google.genai.types import Part
 
-KNOWN, LENGTH = "gemini-embedding-2", 3072
+DEFAULT, LENGTH = "gemini-embedding-2", 3072
 QUALITY = 90
 # Nobody has measured copies in these spaces. The thresholds are high, so that only what is nearly the same to the model is reported.
 FLOOR, THRESHOLD = 0.85, 0.97
@@ -98,7 +98,7 @@ class Google(_Remote):
         self._model, dim, self.name = _named(model, "google")
         # From what is sent to others the client leaves the pictures out.
         if not re.fullmatch(r"gemini-embedding-(?!001|exp)[\w.-]+", self._model):
-            raise UnknownModel(f"{self.name} sees no pictures; use google:{KNOWN}, or google-describe:VISION_MODEL+TEXT_MODEL")
+            raise UnknownModel(f"{self.name} sees no pictures; use google:{DEFAULT}, or google-describe:VISION_MODEL+TEXT_MODEL")
         self.space = Space("google", self._model, WEIGHTS, f"{self.view} jpeg {QUALITY}", dim, FLOOR, THRESHOLD)
 
     def calls(self, pictures: int) -> int:
