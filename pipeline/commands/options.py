@@ -24,7 +24,7 @@ def store_option(command: Callable[..., None]) -> Callable[..., None]:
 
 
 FORMS = (
-    "a name of `neardup models`, onnx:PATH, open_clip:ARCH/PRETRAINED, open_clip:ARCH@FILE, google[:MODEL] or google-describe:VISION+TEXT"
+    "a name of `neardup models`, onnx:PATH, open_clip:ARCH/PRETRAINED, open_clip:ARCH@FILE, google:MODEL or google-describe:VISION+TEXT"
 )
 
 
