@@ -117,7 +117,7 @@ def with_half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def export(model: Embedding, size: int, path: Path) -> None:
+def export(model: torch.nn.Module, size: int, path: Path) -> None:
     """Write `model` as ONNX for any number of pictures of `size` x `size` pixels."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own successor, which brings no smaller or faster graph

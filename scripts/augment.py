@@ -1,0 +1,365 @@
+"""Views of a picture for training: what people, apps and websites do to it, drawn anew each time.
+
+Other code than the copies that benchmarks judge by (copies.py), with other frames, words and numbers, so that a network cannot learn those
+by heart. Pictures of one batch can be given the same Frame: what they share then tells nothing, as in two photos on one phone's screen.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
+
+WORDS = (
+    "sunday at last nobody told me so this is how it ends wait for it best day ever who did that miss you all for sale call now tag a"
+    " friend posted by reply share like follow 12 3.4k 98 % 2021 07:45 monday draft proof copy do not print unless asked new hot deal"
+).split()
+TURNS = tuple(Image.Transpose)
+BILINEAR = Image.Resampling.BILINEAR
+SMALLEST = 48  # pixels of a side below which nothing is made smaller
+
+
+def colour(rng: random.Random) -> tuple[int, int, int]:
+    """Black, white, grey, or any."""
+    kind = rng.random()
+    if kind < 0.5:
+        level = rng.choice((0, 255, rng.randrange(256)))
+        return level, level, level
+    return rng.randrange(256), rng.randrange(256), rng.randrange(256)
+
+
+def words(rng: random.Random, most: int = 6) -> str:
+    """Some words, in one of three ways to write."""
+    return rng.choice((str.upper, str.lower, str.title))(" ".join(rng.sample(WORDS, rng.randint(1, most))))
+
+
+def recoded(picture: Image.Image, rng: random.Random) -> Image.Image:
+    """After one trip through JPEG or WebP."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG" if rng.random() < 0.8 else "WEBP", quality=rng.randint(12, 90))
+    return Image.open(buffer).convert("RGB")
+
+
+def rescaled(picture: Image.Image, rng: random.Random) -> Image.Image:
+    """Made smaller, and as large as before again, by some filters."""
+    share = rng.uniform(0.3, 0.9)
+    small = picture.resize(
+        (max(SMALLEST, int(picture.width * share)), max(SMALLEST, int(picture.height * share))), rng.choice((1, 2, 3, 4))
+    )
+    return small.resize(picture.size, rng.choice((0, 2, 3)))
+
+
+def cropped(picture: Image.Image, rng: random.Random, least: float) -> Image.Image:
+    """A window of at least so much of each side."""
+    share = rng.uniform(least, 1.0)
+    lean = rng.uniform(0.85, 1.18)
+    width, height = (
+        min(side, max(SMALLEST, round(side * part))) for side, part in zip(picture.size, (share * lean, share / lean), strict=True)
+    )
+    left, top = rng.randint(0, picture.width - width), rng.randint(0, picture.height - height)
+    return picture.crop((left, top, left + width, top + height))
+
+
+def rotated(picture: Image.Image, rng: random.Random) -> Image.Image:
+    """By some degrees, with its corners on a ground, or cut off."""
+    angle = rng.gauss(0, 14)
+    if rng.random() < 0.6:
+        return picture.rotate(angle, BILINEAR, expand=True, fillcolor=colour(rng))
+    turned = picture.rotate(angle, BILINEAR)
+    keep = 1 - min(0.45, abs(math.sin(math.radians(angle))) * 0.9)
+    width, height = max(SMALLEST, int(picture.width * keep)), max(SMALLEST, int(picture.height * keep))
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return turned.crop((left, top, left + width, top + height))
+
+
+def leaning(picture: Image.Image, rng: random.Random) -> Image.Image:
+    """Seen from aside: each corner moved, inward or outward onto a ground."""
+    width, height = picture.size
+    reach = rng.uniform(0.03, 0.2)
+    inward = rng.random() < 0.6
+
+    def moved(x: float, y: float) -> tuple[float, float]:
+        dx, dy = rng.uniform(0, reach) * width, rng.uniform(0, reach) * height
+        sign = 1 if inward else -1
+        return x + sign * (dx if x == 0 else -dx), y + sign * (dy if y == 0 else -dy)
+
+    corners = [moved(0, 0), moved(0, height), moved(width, height), moved(width, 0)]
+    flat = tuple(number for corner in corners for number in corner)
+    return picture.transform(picture.size, Image.Transform.QUAD, flat, BILINEAR, fillcolor=colour(rng))
+
+
+def toned(picture: Image.Image, rng: random.Random) -> Image.Image:
+    """Lighter, darker, flatter, harder, paler, more colourful, warmer, colder, and all of it."""
+    for change, reach in ((ImageEnhance.Brightness, 0.5), (ImageEnhance.Contrast, 0.6), (ImageEnhance.Color, 0.9)):
+        if rng.random() < 0.6:
+            picture = change(picture).enhance(math.exp(rng.uniform(-reach, reach)))
+    if rng.random() < 0.3:
+        gamma = math.exp(rng.uniform(-0.6, 0.6))
+        tints = [rng.uniform(0.75, 1.15) if rng.random() < 0.5 else 1.0 for _ in range(3)]
+        table = [min(255, round(255 * (level / 255) ** gamma * tint)) for tint in tints for level in range(256)]
+        picture = picture.point(table)
+    return picture
+
+
+def filtered(picture: Image.Image, rng: random.Random) -> Image.Image:
+    """As apps' filters do: grey, sepia, equalised, posterised, a stretched histogram, solarised a little."""
+    kind = rng.random()
+    if kind < 0.45:
+        return ImageOps.grayscale(picture).convert("RGB")
+    if kind < 0.6:
+        return ImageOps.colorize(ImageOps.grayscale(picture), (rng.randrange(60), rng.randrange(50), rng.randrange(60)), (255, 240, 210))
+    if kind < 0.75:
+        return ImageOps.equalize(picture)
+    if kind < 0.9:
+        return ImageOps.posterize(picture, rng.randint(2, 4))
+    return ImageOps.autocontrast(picture, cutoff=rng.uniform(0, 8))
+
+
+def worn(picture: Image.Image, rng: random.Random) -> Image.Image:
+    """Blurred, sharpened, grainy, or in large pixels."""
+    kind = rng.random()
+    if kind < 0.35:
+        return picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 0.02 * min(picture.size))))
+    if kind < 0.5:
+        return ImageEnhance.Sharpness(picture).enhance(rng.uniform(1.5, 5))
+    if kind < 0.85:
+        grains = np.random.default_rng(rng.getrandbits(64)).normal(
+            0, rng.uniform(6, 45), (picture.height, picture.width, rng.choice((1, 3)))
+        )
+        return Image.fromarray((np.asarray(picture, np.float32) + grains).clip(0, 255).astype(np.uint8))
+    small = picture.resize((max(32, picture.width // rng.randint(2, 4)), max(32, picture.height // rng.randint(2, 4))), 4)
+    return small.resize(picture.size, 0)
+
+
+def written(picture: Image.Image, rng: random.Random) -> Image.Image:
+    """With a line or two of words on it, sometimes on a bar."""
+    done = picture.copy()
+    draw = ImageDraw.Draw(done)
+    size = max(8, int(picture.height * rng.uniform(0.05, 0.16)))
+    x, y = rng.uniform(0, 0.5) * picture.width, rng.choice((rng.uniform(0, 0.2), rng.uniform(0.65, 0.92))) * picture.height
+    for line in range(rng.randint(1, 2)):
+        if rng.random() < 0.3:
+            draw.rectangle((0, y + line * size, picture.width, y + (line + 1.15) * size), fill=colour(rng))
+        draw.text(
+            (x, y + line * size), words(rng), fill=colour(rng), font_size=size, stroke_width=rng.choice((0, 0, 1)), stroke_fill="black"
+        )
+    return done
+
+
+def watermarked(picture: Image.Image, rng: random.Random) -> Image.Image:
+    """Under words that the picture shines through, in rows or once, straight or aslant."""
+    side = 2 * max(picture.size)
+    layer = Image.new("L", (side, side), 0)
+    draw = ImageDraw.Draw(layer)
+    size, mark = max(9, int(picture.width * rng.uniform(0.06, 0.2))), words(rng, 2)
+    if rng.random() < 0.7:
+        for top in range(0, side, int(size * rng.uniform(2, 4))):
+            draw.text((rng.randint(0, size), top), f"{mark}   {mark}   {mark}", fill=255, font_size=size)
+    else:
+        draw.text((side * 0.3, side * 0.45), mark, fill=255, font_size=2 * size)
+    layer = layer.rotate(rng.choice((0, rng.uniform(-50, 50))), BILINEAR)
+    left, top = (side - picture.width) // 2, (side - picture.height) // 2
+    shown = layer.crop((left, top, left + picture.width, top + picture.height)).point([int(level * 0.4) for level in range(256)])
+    return Image.composite(Image.new("RGB", picture.size, colour(rng)), picture, shown)
+
+
+def pasted(picture: Image.Image, rng: random.Random) -> Image.Image:
+    """With bars across it, or shapes and faces on it."""
+    done = picture.copy()
+    draw = ImageDraw.Draw(done)
+    width, height = picture.size
+    if rng.random() < 0.4:
+        thick, at = rng.uniform(0.05, 0.3), rng.uniform(0, 0.8)
+        draw.rectangle(
+            (0, at * height, width, (at + thick) * height) if rng.random() < 0.7 else (at * width, 0, (at + thick) * width, height),
+            fill=colour(rng),
+        )
+        return done
+    for _ in range(rng.randint(1, 7)):
+        radius = rng.uniform(0.04, 0.16) * min(picture.size)
+        x, y = rng.uniform(0, width), rng.uniform(0, height)
+        box = (x - radius, y - radius, x + radius, y + radius)
+        skin, ink = rng.choice(((250, 205, 70), (255, 220, 120), colour(rng))), colour(rng)
+        kind = rng.random()
+        if kind < 0.55:
+            draw.ellipse(box, fill=skin, outline=rng.choice((ink, None)))
+            for eye in (-0.35, 0.35):
+                draw.ellipse((x + eye * radius - 2, y - radius / 3 - 2, x + eye * radius + 2, y - radius / 3 + 2), fill=ink)
+            draw.arc(
+                (x - radius / 2, y - radius / 3, x + radius / 2, y + radius / 2),
+                rng.randint(0, 40),
+                rng.randint(120, 180),
+                fill=ink,
+                width=2,
+            )
+        elif kind < 0.75:
+            draw.rounded_rectangle(box, radius / 3, fill=ink)
+        else:
+            draw.regular_polygon((x, y, radius), rng.randint(3, 8), rng.uniform(0, 90), fill=ink)
+    return done
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Something that a picture is put into; two pictures that are put into the same one share all but their pixels."""
+
+    kind: str  # "border", "screen", "meme", "page", "over" or "collage"
+    seed: int
+
+
+FRAMES = (("border", 5), ("screen", 6), ("meme", 4), ("page", 2), ("over", 6), ("collage", 4))
+
+
+def frame(rng: random.Random) -> Frame:
+    """Any frame."""
+    return Frame(rng.choices([kind for kind, _ in FRAMES], [weight for _, weight in FRAMES])[0], rng.getrandbits(32))
+
+
+def framed(picture: Image.Image, other: Image.Image, given: Frame) -> Image.Image:
+    """The picture in a frame; `other` is a different picture, for what needs one."""
+    return PUT[given.kind](picture, other, random.Random(given.seed))
+
+
+def _bordered(picture: Image.Image, other: Image.Image, rng: random.Random) -> Image.Image:
+    edges = [int(side * rng.uniform(0, 0.2)) for side in (picture.width, picture.height)] * 2
+    if rng.random() < 0.4:
+        edges = [edges[0]] * 4
+    elif rng.random() < 0.4:
+        edges[rng.randrange(2) :: 2] = [0, 0]
+    return ImageOps.expand(picture, tuple(edges), colour(rng))
+
+
+def _bars(draw: ImageDraw.ImageDraw, width: int, top: int, bottom: int, rng: random.Random, ink: tuple[int, int, int]) -> None:
+    """Rows of round signs, short lines and words, as apps have above and below a picture."""
+    y = top
+    while y < bottom - 8:
+        size = rng.randint(7, 16)
+        kind, x = rng.random(), rng.randint(2, 20)
+        if kind < 0.45:
+            draw.text((x, y), words(rng), fill=ink, font_size=size)
+        elif kind < 0.75:
+            step = rng.randint(2 * size, 5 * size)
+            for place in range(x, width - size, step):
+                draw.ellipse((place, y, place + size, y + size), fill=rng.choice((None, ink)), outline=ink)
+        elif kind < 0.9:
+            draw.line((x, y + size // 2, width - x, y + size // 2), fill=ink)
+        y += size + rng.randint(2, 14)
+
+
+def _screen(picture: Image.Image, other: Image.Image, rng: random.Random) -> Image.Image:
+    width, height = rng.choice(((200, 420), (220, 400), (240, 400), (300, 225), (360, 210)))
+    ground = rng.choice(((255, 255, 255), (15, 15, 18), (0, 0, 0), colour(rng)))
+    screen = Image.new("RGB", (width, height), ground)
+    ink = (240, 240, 240) if sum(ground) < 380 else (25, 25, 25)
+    inner = ImageOps.contain(picture, (int(width * rng.uniform(0.6, 1)), int(height * rng.uniform(0.45, 0.85))))
+    top = rng.randint(0, height - inner.height)
+    left = (width - inner.width) // 2 if rng.random() < 0.7 else rng.randint(0, width - inner.width)
+    draw = ImageDraw.Draw(screen)
+    _bars(draw, width, 2, top, rng, ink)
+    _bars(draw, width, top + inner.height + 3, height, rng, ink)
+    screen.paste(inner, (left, top))
+    return screen
+
+
+def _meme(picture: Image.Image, other: Image.Image, rng: random.Random) -> Image.Image:
+    above, below = (rng.choice((0, rng.uniform(0.12, 0.4))) for _ in range(2))
+    ground = rng.choice(((0, 0, 0), (255, 255, 255), colour(rng)))
+    done = Image.new("RGB", (picture.width, int(picture.height * (1 + above + below))), ground)
+    done.paste(picture, (0, int(picture.height * above)))
+    draw = ImageDraw.Draw(done)
+    for top in (0, done.height - picture.height * max(below, 0.2)):
+        size = max(7, int(picture.height * rng.uniform(0.08, 0.16)))
+        ink = (255, 255, 255) if sum(ground) < 380 else (0, 0, 0)
+        draw.text(
+            (rng.uniform(0, 0.2) * picture.width, top + size * 0.2),
+            words(rng, 4).upper(),
+            fill=ink,
+            font_size=size,
+            stroke_width=1,
+            stroke_fill=ground,
+        )
+    return done
+
+
+def _page(picture: Image.Image, other: Image.Image, rng: random.Random) -> Image.Image:
+    page = Image.new("RGB", rng.choice(((240, 320), (320, 240))), (255, 255, rng.randint(235, 255)))
+    draw = ImageDraw.Draw(page)
+    for top in range(8, page.height, rng.randint(8, 14)):
+        draw.line((12, top, page.width - rng.randint(12, 60), top), fill=(60, 60, 60), width=rng.randint(1, 3))
+    inner = ImageOps.contain(picture, (int(page.width * rng.uniform(0.55, 0.95)), int(page.height * rng.uniform(0.45, 0.8))))
+    page.paste(inner, (rng.randint(0, page.width - inner.width), rng.randint(0, page.height - inner.height)))
+    return page
+
+
+def _over(picture: Image.Image, other: Image.Image, rng: random.Random) -> Image.Image:
+    share = rng.uniform(0.45, 0.9)
+    ground = other.resize(rng.choice(((240, 180), (240, 240), (180, 240))))
+    inner = ImageOps.contain(picture, (max(SMALLEST, int(ground.width * share)), max(SMALLEST, int(ground.height * share))))
+    ground.paste(inner, (rng.randint(0, ground.width - inner.width), rng.randint(0, ground.height - inner.height)))
+    return ground
+
+
+def _collage(picture: Image.Image, other: Image.Image, rng: random.Random) -> Image.Image:
+    across, down = rng.choice(((2, 1), (1, 2), (2, 2), (2, 2), (3, 1)))
+    gap, tile = rng.choice((0, 2, 6)), (320 // across, 240 // down)
+    done = Image.new("RGB", (across * tile[0], down * tile[1]), colour(rng))
+    tiles = [picture] + [
+        other.transpose(rng.choice(TURNS)) if rng.random() < 0.6 else cropped(other, rng, 0.5) for _ in range(across * down - 1)
+    ]
+    rng.shuffle(tiles)
+    for number, shown in enumerate(tiles):
+        size = (tile[0] - gap, tile[1] - gap)
+        fitted = ImageOps.fit(shown, size) if rng.random() < 0.5 else shown.resize(size)
+        done.paste(fitted, (gap // 2 + tile[0] * (number % across), gap // 2 + tile[1] * (number // across)))
+    return done
+
+
+PUT: dict[str, Callable[[Image.Image, Image.Image, random.Random], Image.Image]] = {
+    "border": _bordered,
+    "screen": _screen,
+    "meme": _meme,
+    "page": _page,
+    "over": _over,
+    "collage": _collage,
+}
+
+
+def plain(picture: Image.Image, rng: random.Random) -> Image.Image:
+    """The picture as its owner may have it: hardly changed."""
+    if rng.random() < 0.3:
+        picture = cropped(picture, rng, 0.92)
+    if rng.random() < 0.2:
+        picture = toned(picture, rng)
+    return recoded(picture, rng) if rng.random() < 0.2 else picture
+
+
+def changed(picture: Image.Image, other: Image.Image, rng: random.Random, inside: Frame | None) -> Image.Image:
+    """The picture after one to several edits, of which one may be to put it `inside` a frame."""
+    many = rng.random() < 0.4  # half of all copies have one edit or two
+
+    def happens(chance: float) -> bool:
+        return rng.random() < chance * (1.5 if many else 0.8)
+
+    if happens(0.35):
+        picture = cropped(picture, rng, 0.38 if rng.random() < 0.5 else 0.7)
+    if happens(0.4):
+        picture = picture.transpose(rng.choice(TURNS))
+    if happens(0.14):
+        picture = rotated(picture, rng)
+    if happens(0.12):
+        picture = leaning(picture, rng)
+    for chance, edit in ((0.35, toned), (0.15, filtered), (0.2, worn), (0.12, written), (0.07, watermarked), (0.14, pasted)):
+        if happens(chance):
+            picture = edit(picture, rng)
+    if inside:
+        picture = framed(picture, other, inside)
+        if happens(0.2):
+            picture = toned(picture, rng)
+    if happens(0.2):
+        picture = rescaled(picture, rng)
+    return recoded(picture, rng) if happens(0.45) else picture

@@ -1,0 +1,432 @@
+"""Train an embedder that knows copies: EfficientNet-Lite0 learns from pictures without labels to tell their copies from other pictures.
+
+    python scripts/train_embedder.py start PICTURES            # the network and its first head: minutes
+    python scripts/train_embedder.py train PICTURES --hours 2  # goes on from the last checkpoint
+    python scripts/train_embedder.py export --name neardup-1 --floor 0.4 --threshold 0.6
+
+Changed views of a picture (augment.py) must be nearer to the picture itself than to any other (InfoNCE), and far from the nearest stranger
+(the entropy term): the recipe of SSCD (Pizzi et al. 2022, equations 1 to 4). What differs, because it runs on two CPU cores: the strangers
+are not a huge batch but the rows of all pictures, kept by an average of the network (He et al. 2020); batch normalisation is folded into
+the convolutions, and the first of these, half of the cost, stay as they are; the head begins as the projection that tells pictures apart
+best by what their copies have in common (LDA), not at random.
+
+Seeded: the views of a step depend on the seed and the number of the step alone. A checkpoint holds all that is needed to go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import json
+import math
+import os
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from PIL import Image
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.data import DataLoader, Dataset
+
+from scripts.augment import changed, frame, plain
+from scripts.export_embedder import HERE, Features, export
+
+HELD_OUT = 512  # pictures that are never trained on, to see how it goes
+CACHE = Path(__file__).resolve().parent.parent / ".cache" / "train"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a training depends on beside its pictures."""
+
+    dim: int = 256
+    size: int = 128  # pixels of a side
+    batch: int = 24  # pictures
+    copies: int = 2  # changed views of each
+    frozen: int = 2  # stages that are not trained, beside the stem
+    shared: int = 5  # frames that the pictures of a batch share
+    framed: float = 0.45  # of the changed views
+    temperature: float = 0.05
+    entropy: float = 10.0
+    rate: float = 2e-4
+    head_rate: float = 1e-3
+    decay: float = 0.01
+    warm: int = 200  # steps
+    average: float = 0.999  # of the weights, from step to step
+    twins: float = 0.9  # pictures that are this near to begin with are no strangers
+    seed: int = 0
+
+
+class Network(nn.Module):
+    """uint8 pictures (n, size, size, 3) -> raw rows (n, dim): convolutions, generalised-mean pooling, one linear layer."""
+
+    def __init__(self, dim: int) -> None:
+        """With the published weights, and a head of zeros."""
+        super().__init__()
+        self.trunk = folded(Features().net)
+        self.head = nn.Linear(1280, dim)
+
+    def features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pooled features of length 1, (n, 1280); Radenovic et al. 2018, equation 3."""
+        grid = self._trunk((pixels.permute(0, 3, 1, 2).float() - 127.0) / 128.0).float()
+        return nn.functional.normalize(grid.clamp(min=1e-6).pow(3.0).mean((2, 3)).pow(1.0 / 3.0))
+
+    def _trunk(self, pixels: torch.Tensor) -> torch.Tensor:
+        grid: torch.Tensor = self.trunk.forward_features(pixels)  # type: ignore[operator] # timm's own method
+        return grid
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Raw rows; embed() brings them to length 1."""
+        rows: torch.Tensor = self.head(self.features(pixels))
+        return rows
+
+
+def folded(net: nn.Module) -> nn.Module:
+    """The network with each batch normalisation, as it stands, in the convolution before it."""
+    net.eval()
+    before: tuple[nn.Module, str, nn.Conv2d] | None = None
+    for name, module in list(net.named_modules()):
+        parent, _, child = name.rpartition(".")
+        home = net.get_submodule(parent)
+        if isinstance(module, nn.Conv2d):
+            before = home, child, module
+        elif isinstance(module, nn.BatchNorm2d) and before:
+            setattr(before[0], before[1], fuse_conv_bn_eval(before[2], module))
+            setattr(home, child, getattr(module, "act", nn.Identity()))
+    net.classifier = nn.Identity()
+    return net.to(memory_format=torch.channels_last)
+
+
+class Pictures:
+    """All pictures of a folder in memory, shuffled, in the same way each time."""
+
+    def __init__(self, folder: Path) -> None:
+        """Decode them; a minute for 14,000 small ones."""
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        random.Random(0).shuffle(paths)  # what is held out is of all kinds
+        self._sizes: list[tuple[int, int]] = []
+        self._bytes: list[bytes] = []
+        for path in paths:
+            with Image.open(path) as opened:
+                small = opened.convert("RGB")
+            small.thumbnail((480, 480))
+            self._sizes.append(small.size)
+            self._bytes.append(small.tobytes())
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self._sizes)
+
+    def __getitem__(self, number: int) -> Image.Image:
+        """One of them."""
+        return Image.frombytes("RGB", self._sizes[number], self._bytes[number])
+
+
+def seen(picture: Image.Image, size: int) -> NDArray[np.uint8]:
+    """As the pipeline shows it to an embedder."""
+    return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0))
+
+
+class Views(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
+    """By the number of a step: changed views of the pictures of its batch; which picture each shows, and which other is below it, or -1."""
+
+    def __init__(self, pictures: Pictures, recipe: Recipe) -> None:
+        """Nothing is drawn yet."""
+        self._pictures, self._recipe = pictures, recipe
+
+    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The same for the same step."""
+        recipe, count = self._recipe, len(self._pictures) - HELD_OUT
+        epoch, place = divmod(step * recipe.batch, count)
+        order = np.random.default_rng([recipe.seed, epoch]).permutation(count)
+        shown = np.repeat(np.resize(np.roll(order, -place), recipe.batch), recipe.copies).tolist()
+        rng = random.Random(f"{recipe.seed} {step}")
+        # Some views of a batch get the same frame, and the same picture below them: what they share must not count.
+        frames = [(frame(rng), rng.randrange(count)) for _ in range(recipe.shared)]
+        views, below = [], []
+        for number in shown:
+            inside, other = rng.choice(frames)
+            into = inside if rng.random() < recipe.framed else None
+            views.append(seen(changed(self._pictures[number], self._pictures[other], rng, into), recipe.size))
+            below.append(other if into and into.kind in ("over", "collage") else -1)
+        return torch.from_numpy(np.stack(views)), torch.tensor(shown), torch.tensor(below)
+
+
+def rows_of(network: nn.Module, views: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], batch: int = 64) -> torch.Tensor:
+    """What a network makes of views."""
+    device = next(network.parameters()).device
+    with torch.no_grad():
+        done = [
+            network(torch.from_numpy(np.stack(list(views[at : at + batch]))).to(device)).float().cpu() for at in range(0, len(views), batch)
+        ]
+    return torch.cat(done)
+
+
+def discriminant(features: NDArray[np.float64], copies: int, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight (dim, d) and bias of the projection that keeps what differs between pictures and drops what differs between their copies.
+
+    `features` (pictures x copies, d), the copies of a picture in sequence. Fisher's linear discriminant, the scatter within copies eased
+    by a tenth of its mean; each direction is scaled by its variance to the power -1/4.
+    """
+    mean = features.mean(axis=0)
+    grouped = features.reshape(-1, copies, features.shape[1])
+    within_rows = (grouped - grouped.mean(axis=1, keepdims=True)).reshape(features.shape)
+    within = within_rows.T @ within_rows / len(features)
+    within += 0.1 * np.trace(within) / len(within) * np.eye(len(within))
+    scales, axes = np.linalg.eigh(within)
+    whiten = axes / np.sqrt(scales) @ axes.T
+    total = whiten @ np.cov((features - mean).T) @ whiten
+    variance, directions = np.linalg.eigh(total)
+    kept = np.argsort(-variance)[:dim]
+    weight = (directions[:, kept] * variance[kept] ** -0.25).T @ whiten
+    return torch.from_numpy(weight).float(), torch.from_numpy(-weight @ mean).float()
+
+
+def begin(pictures: Pictures, recipe: Recipe, sample: int = 3000, copies: int = 4) -> Network:
+    """The network with the head that LDA finds."""
+    network, rng = Network(recipe.dim).eval(), random.Random(recipe.seed)
+    views = []
+    for number in rng.sample(range(len(pictures) - HELD_OUT), min(sample, len(pictures) - HELD_OUT)):
+        views.append(seen(plain(pictures[number], rng), recipe.size))
+        for _ in range(copies - 1):
+            inside = frame(rng) if rng.random() < 0.2 else None
+            views.append(seen(changed(pictures[number], pictures[rng.randrange(len(pictures) - HELD_OUT)], rng, inside), recipe.size))
+    whole = network.forward
+    network.forward = network.features  # type: ignore[method-assign] # for rows_of alone
+    found = rows_of(network, views).numpy().astype(np.float64)
+    network.forward = whole  # type: ignore[method-assign]
+    weight, bias = discriminant(found, copies, recipe.dim)
+    network.head.load_state_dict({"weight": weight, "bias": bias})
+    return network
+
+
+def from_onnx(path: Path) -> Network:
+    """The network that was exported to a file, as exact as its 16-bit weights."""
+    tensors = {tensor.name.removesuffix("_half"): numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
+    network = Network(len(tensors["head.bias"]))
+    network.load_state_dict({name: torch.from_numpy(tensors[name].astype(np.float32)) for name in network.state_dict()})
+    return network.eval()
+
+
+def twins_of(bank: torch.Tensor, least: float) -> list[torch.Tensor]:
+    """For each row, the others at or above a cosine."""
+    found = []
+    for row, scores in enumerate(torch.cat([part @ bank.T for part in torch.split(bank, 1024)])):
+        near = (scores >= least).nonzero().flatten()
+        found.append(near[near != row])
+    return found
+
+
+def loss_of(
+    rows: torch.Tensor, shown: torch.Tensor, below: torch.Tensor, bank: torch.Tensor, twins: list[torch.Tensor], recipe: Recipe
+) -> torch.Tensor:
+    """InfoNCE of each view against its picture in the bank, and the entropy term; strangers are all others there, and the other views."""
+    rows = nn.functional.normalize(rows)
+    scores = rows @ torch.cat([bank, rows]).T
+    known = torch.cat([torch.arange(len(bank), device=bank.device), shown])  # which picture each column shows
+    none = torch.cat([torch.full((len(bank),), -1, device=bank.device), below])  # and which is below it
+    kin = (
+        (shown[:, None] == known)
+        | (below[:, None] == known)
+        | (shown[:, None] == none)
+        | ((below[:, None] == none) & (below[:, None] >= 0))
+    )
+    for row, number in enumerate(shown.tolist()):
+        if len(twins[number]):
+            kin[row] |= torch.isin(known, twins[number])
+    own = scores.gather(1, shown[:, None])
+    strangers = scores.masked_fill(kin, -math.inf)
+    likeness = -nn.functional.log_softmax(torch.cat([own, strangers], 1) / recipe.temperature, 1)[:, 0].mean()
+    apart = -(2 - 2 * strangers.max(1).values).clamp(min=1e-4).sqrt().log().mean()
+    return likeness + recipe.entropy * apart
+
+
+@dataclass
+class State:
+    """Where a training stands."""
+
+    recipe: Recipe
+    network: Network
+    averaged: Network
+    optimizer: torch.optim.Optimizer
+    bank: torch.Tensor
+    twins: list[torch.Tensor]
+    step: int = 0
+
+    def save(self, path: Path) -> None:
+        """All or nothing."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = {
+            "recipe": vars(self.recipe),
+            "network": self.network.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "bank": self.bank,
+            "twins": self.twins,
+            "step": self.step,
+        }
+        torch.save(held, path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)
+
+
+def optimizer_of(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW; the head learns faster than what was learnt before."""
+    for name, tensor in network.trunk.named_parameters():
+        tensor.requires_grad_(not name.startswith(("conv_stem", *(f"blocks.{stage}." for stage in range(recipe.frozen)))))
+    learning = [tensor for tensor in network.trunk.parameters() if tensor.requires_grad]
+    parts = [{"params": learning, "lr": recipe.rate}, {"params": network.head.parameters(), "lr": recipe.head_rate}]
+    for part in parts:
+        part["full"] = part["lr"]
+    return torch.optim.AdamW(parts, weight_decay=recipe.decay)
+
+
+def load(path: Path, device: str) -> State:
+    """A saved state."""
+    held: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    recipe = Recipe(**held["recipe"])
+    network, averaged = Network(recipe.dim).to(device), Network(recipe.dim).to(device)
+    network.load_state_dict(held["network"])
+    averaged.load_state_dict(held["averaged"])
+    optimizer = optimizer_of(network, recipe)
+    optimizer.load_state_dict(held["optimizer"])
+    return State(recipe, network, averaged, optimizer, held["bank"], held["twins"], held["step"])
+
+
+def fresh(pictures: Pictures, network: Network, recipe: Recipe, device: str) -> State:
+    """A state at step 0: the bank is what the network says of all pictures."""
+    network = network.to(device)
+    bank = nn.functional.normalize(rows_of(network, [seen(pictures[number], recipe.size) for number in range(len(pictures) - HELD_OUT)]))
+    return State(
+        recipe, network, copy.deepcopy(network), optimizer_of(network, recipe), bank.to(device), twins_of(bank.to(device), recipe.twins)
+    )
+
+
+def judged(network: Network, pictures: Pictures, recipe: Recipe) -> str:
+    """How well a network knows copies of pictures that it was not trained on: micro average precision, and the share ranked first."""
+    rng = random.Random(1)
+    held = range(len(pictures) - HELD_OUT, len(pictures))
+    views = [seen(pictures[number], recipe.size) for number in held]
+    for number in held:
+        views.append(
+            seen(
+                changed(pictures[number], pictures[rng.randrange(HELD_OUT)], rng, frame(rng) if rng.random() < recipe.framed else None),
+                recipe.size,
+            )
+        )
+    rows = nn.functional.normalize(rows_of(network, views)).numpy()
+    scores = rows[HELD_OUT:] @ rows[:HELD_OUT].T
+    order = np.argsort(-scores.ravel(), kind="stable")
+    right = np.eye(HELD_OUT, dtype=bool).ravel()[order]
+    precision = np.cumsum(right) / np.arange(1, right.size + 1)
+    first = float((scores.argmax(1) == np.arange(HELD_OUT)).mean())
+    stranger = float(np.quantile(scores[~np.eye(HELD_OUT, dtype=bool)], 0.999))
+    return f"uAP {precision[right].mean():.4f}, first {first:.4f}, one stranger in 1,000 above {stranger:.3f}"
+
+
+def train(state: State, pictures: Pictures, seconds: float, settle: float, workers: int, path: Path) -> None:
+    """Train for so long. The rate falls to nothing over the last `settle` share of it; what comes of it is saved beside the checkpoint."""
+    recipe, device = state.recipe, state.bank.device
+    began, told, losses = time.monotonic(), time.monotonic(), list[float]()
+    steps = DataLoader(
+        Views(pictures, recipe), batch_size=None, sampler=_from(state.step), num_workers=workers, prefetch_factor=4 if workers else None
+    )
+    falling = False
+    clean = np.stack([seen(pictures[number], recipe.size) for number in range(len(pictures) - HELD_OUT)])
+    for views, shown, below in steps:
+        spent = (time.monotonic() - began) / seconds
+        if spent >= 1:
+            break
+        if spent >= 1 - settle and not falling:
+            falling = True
+            state.save(path)
+        share = min(1.0, (state.step + 1) / recipe.warm) * min(1.0, (1 - spent) / settle if settle else 1.0)
+        for part in state.optimizer.param_groups:
+            part["lr"] = part["full"] * share
+        chosen = shown[:: recipe.copies]
+        state.bank[chosen.to(device)] = nn.functional.normalize(rows_of(state.averaged, clean[chosen.numpy()]).to(device))
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            rows = state.network(views.to(device, non_blocking=True))
+        loss = loss_of(rows.float(), shown.to(device), below.to(device), state.bank, state.twins, recipe)
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call] # torch has no types there
+        nn.utils.clip_grad_norm_(state.network.parameters(), 5.0)
+        state.optimizer.step()
+        with torch.no_grad():
+            for mean, now in zip(state.averaged.parameters(), state.network.parameters(), strict=True):
+                mean.lerp_(now, 1 - min(recipe.average, (state.step + 1) / (state.step + 10)))
+        state.step += 1
+        losses.append(loss.item())
+        if time.monotonic() - told > 300:
+            told = time.monotonic()
+            rate = len(losses) * recipe.copies * recipe.batch / (told - began)
+            print(
+                f"step {state.step}, loss {np.mean(losses[-300:]):.3f}, {rate:.0f} views/s, {judged(state.averaged, pictures, recipe)}",
+                flush=True,
+            )
+            if not falling:
+                state.save(path)
+    print(f"step {state.step}, loss {np.mean(losses[-300:]):.3f}, {judged(state.averaged, pictures, recipe)}", flush=True)
+    state.save(path.with_name(f"{path.stem}-settled.pt") if settle else path)
+
+
+def _from(step: int) -> Iterator[int]:
+    while True:
+        yield step
+        step += 1
+
+
+def main() -> None:
+    """Do what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["start", "train", "export"])
+    parser.add_argument("pictures", type=Path, nargs="?")
+    parser.add_argument("--checkpoint", type=Path, default=CACHE / "neardup-1.pt")
+    parser.add_argument("--weights", type=Path, help="start: with those of an exported network, where no checkpoint was kept")
+    parser.add_argument("--hours", type=float, default=2.0)
+    parser.add_argument("--settle", type=float, default=0.2, help="share of the time over which the rate falls; 0: never")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--name", default="neardup-1")
+    parser.add_argument("--size", type=int, default=192, help="of the exported network's pictures, in pixels")
+    parser.add_argument("--floor", type=float, default=0.5)
+    parser.add_argument("--threshold", type=float, default=0.7)
+    parser.add_argument("--out", type=Path, default=HERE)
+    given = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    if given.what == "export":
+        network = load(given.checkpoint, "cpu").averaged.eval()
+        path = given.out / f"{given.name}.onnx"
+        export(network, given.size, path)
+        card = {
+            "name": given.name,
+            "file": path.name,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "dim": network.head.out_features,
+        }
+        card |= {"view": {"size": given.size, "fit": "squash", "resample": "bicubic"}, "floor": given.floor, "threshold": given.threshold}
+        path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+        return
+    pictures = Pictures(given.pictures)
+    if given.what == "start":
+        recipe = Recipe()
+        network = from_onnx(given.weights) if given.weights else begin(pictures, recipe)
+        state = fresh(pictures, network, recipe, device)
+        print(f"{len(pictures)} pictures, {judged(state.network, pictures, recipe)}")
+        state.save(given.checkpoint)
+    else:
+        train(load(given.checkpoint, device), pictures, given.hours * 3600, given.settle, given.workers, given.checkpoint)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""The training of an embedder, on a few drawings; how good an embedder becomes is for scripts/bench_embedder.py to say."""
+
+from __future__ import annotations
+
+import copy
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scripts import train_embedder
+from scripts.augment import FRAMES, Frame, changed, frame, framed, plain
+from scripts.export_embedder import Features, export
+from scripts.train_embedder import Network, Pictures, Recipe, Views, discriminant, fresh, from_onnx, load, loss_of, train, twins_of
+from tests.conftest import saved, scene
+
+SMALL = Recipe(dim=8, size=32, batch=3, copies=2, shared=2, warm=1)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(12):
+        saved(folder / f"{number}.png", scene(number, (120, 90)))
+    return Pictures(folder)
+
+
+@pytest.fixture(autouse=True)
+def few_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_embedder, "HELD_OUT", 4)
+
+
+# Views
+
+
+@pytest.mark.parametrize("kind", [kind for kind, _ in FRAMES])
+def test_a_frame_is_the_same_for_whatever_is_put_into_it(kind: str) -> None:
+    one, other = scene(1, (120, 90)), scene(2, (120, 90))
+    given = Frame(kind, 7)
+    first, again, second = (np.asarray(framed(picture, scene(3), given)) for picture in (one, one, other))
+    assert np.array_equal(first, again)
+    assert first.shape == second.shape
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("size", [(120, 90), (48, 48), (400, 50), (1, 1), (3, 300)])
+def test_any_picture_can_be_changed(size: tuple[int, int]) -> None:
+    for seed in range(60):
+        rng = random.Random(seed)
+        inside = frame(rng) if seed % 2 else None
+        view = changed(plain(scene(seed, size), rng), scene(seed + 1, (64, 48)), rng, inside)
+        assert view.mode == "RGB"
+        assert min(view.size) >= 1
+
+
+def test_the_views_of_a_step_depend_on_its_number_alone(pictures: Pictures) -> None:
+    one, again = Views(pictures, SMALL), Views(pictures, SMALL)
+    one[0]
+    for first, second in zip(one[5], again[5], strict=True):
+        assert torch.equal(first, second)
+    views, shown, _ = one[5]
+    assert views.shape == (6, 32, 32, 3)
+    assert views.dtype == torch.uint8
+    assert shown[0] == shown[1] != shown[2]
+
+
+def test_an_epoch_shows_each_picture_that_is_not_held_out(pictures: Pictures) -> None:
+    views = Views(pictures, Recipe(size=32, batch=4, copies=1))
+    shown = {int(number) for step in range(2) for number in views[step][1]}
+    assert shown == set(range(len(pictures) - 4))
+
+
+# The network
+
+
+def test_folding_changes_no_feature() -> None:
+    pixels = torch.from_numpy(np.stack([np.asarray(scene(number, (96, 96))) for number in range(3)]))
+    with torch.inference_mode():
+        assert torch.allclose(Network(8).eval().features(pixels), Features()(pixels), atol=1e-4)
+
+
+def test_the_discriminant_drops_what_differs_between_copies() -> None:
+    rng = np.random.default_rng(0)
+    who = rng.normal(size=(200, 1, 6)) * [3, 2, 1, 0, 0, 0]
+    copies = who + rng.normal(size=(200, 4, 6)) * [0.1, 0.1, 0.1, 2, 2, 2]
+    features = copies.reshape(-1, 6)
+    weight, bias = discriminant(features, 4, 3)
+    rows = torch.nn.functional.normalize(torch.from_numpy(features).float() @ weight.T + bias).reshape(200, 4, 3)
+    assert (rows[:, 0] * rows[:, 1]).sum(1).mean() > 0.9
+    assert abs((rows[:-1, 0] * rows[1:, 0]).sum(1).mean()) < 0.2
+    assert (weight[:, 3:].abs().sum() / weight.abs().sum()) < 0.1
+
+
+def test_an_exported_network_is_what_it_was(tmp_path: Path, pictures: Pictures) -> None:
+    network = train_embedder.begin(pictures, SMALL, sample=8)
+    export(network, 32, tmp_path / "net.onnx")
+    again = from_onnx(tmp_path / "net.onnx")
+    pixels = Views(pictures, SMALL)[0][0]
+    with torch.inference_mode():
+        one, other = (torch.nn.functional.normalize(each(pixels)) for each in (network, again))
+    assert torch.allclose(one, other, atol=5e-3)
+
+
+# The loss
+
+
+def unit(*rows: list[float]) -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.tensor(rows, dtype=torch.float32))
+
+
+def test_the_loss_is_that_of_the_formula() -> None:
+    bank, rows = unit([1, 0, 0], [0, 1, 0], [0, 0, 1]), unit([1, 0.5, 0], [0, 1, 0.2])
+    shown, none = torch.tensor([0, 1]), torch.tensor([-1, -1])
+    recipe = Recipe(temperature=0.5, entropy=2.0)
+    expected = 0.0
+    for view, own in enumerate((0, 1)):
+        strangers = [float(rows[view] @ bank[other]) for other in range(3) if other != own] + [float(rows[view] @ rows[1 - view])]
+        mine = float(rows[view] @ bank[own])
+        expected += -np.log(np.exp(mine / 0.5) / np.exp(np.array([mine, *strangers]) / 0.5).sum())
+        expected += -2.0 * np.log(np.sqrt(2 - 2 * max(strangers)))
+    assert float(loss_of(rows, shown, none, bank, twins_of(bank, 0.9), recipe)) == pytest.approx(expected / 2, rel=1e-5)
+
+
+def test_neither_twins_nor_what_is_below_a_view_are_strangers() -> None:
+    bank, rows = unit([1, 0, 0], [0.99, 0.1, 0], [0, 0, 1], [0, 1, 0]), unit([1, 0, 0.8])
+    recipe = Recipe(temperature=0.5, entropy=0.0)
+    mine, other = float(rows[0] @ bank[0]), float(rows[0] @ bank[3])
+    expected = -np.log(np.exp(mine / 0.5) / (np.exp(mine / 0.5) + np.exp(other / 0.5)))
+    assert float(loss_of(rows, torch.tensor([0]), torch.tensor([2]), bank, twins_of(bank, 0.9), recipe)) == pytest.approx(expected)
+    assert float(loss_of(rows, torch.tensor([0]), torch.tensor([-1]), bank, twins_of(bank, 0.9), recipe)) > 2 * expected
+
+
+# Training
+
+
+def test_training_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = train_embedder.begin(pictures, SMALL, sample=8)
+
+    def trained(path: Path, *parts: int) -> dict[str, torch.Tensor]:
+        state = fresh(pictures, copy.deepcopy(network), SMALL, "cpu")
+        state.save(path)
+        for steps in parts:
+            last = load(path, "cpu").step + steps
+            monkeypatch.setattr(train_embedder, "_from", lambda step, last=last: iter(range(step, last)))
+            train(load(path, "cpu"), pictures, 3600, 0.0, 0, path)
+            assert load(path, "cpu").step == last
+        return load(path, "cpu").averaged.state_dict()
+
+    whole, parts = trained(tmp_path / "whole.pt", 4), trained(tmp_path / "parts.pt", 3, 1)
+    for name, tensor in whole.items():
+        assert torch.allclose(tensor, parts[name], atol=1e-6), name
+    assert not torch.equal(whole["head.weight"], network.head.weight)
+    assert torch.equal(whole["trunk.conv_stem.weight"], network.trunk.get_parameter("conv_stem.weight"))
+
+
+def test_white_pictures_do_no_harm(tmp_path: Path) -> None:
+    for number in range(8):
+        saved(tmp_path / f"{number}.png", Image.new("RGB", (60, 60), "white"))
+    pictures = Pictures(tmp_path)
+    state = fresh(pictures, train_embedder.begin(pictures, SMALL, sample=4), SMALL, "cpu")
+    assert all(torch.isfinite(tensor).all() for tensor in state.network.state_dict().values())
