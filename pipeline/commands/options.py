@@ -23,9 +23,7 @@ def store_option(command: Callable[..., None]) -> Callable[..., None]:
     )(command)
 
 
-FORMS = (
-    "a name of `neardup models`, onnx:PATH, open_clip:ARCH/PRETRAINED, open_clip:ARCH@FILE, google:MODEL or google-describe:VISION+TEXT"
-)
+FORMS = "a name of `neardup models`, onnx:PATH, open_clip:ARCH/PRETRAINED, open_clip:ARCH@FILE, google:MODEL or google-describe:VISION+TEXT"
 
 
 class Real(click.FloatRange):
