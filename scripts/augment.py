@@ -212,7 +212,7 @@ class Frame:
     seed: int
 
 
-FRAMES = (("border", 5), ("screen", 6), ("meme", 4), ("page", 2), ("over", 6), ("collage", 4))
+FRAMES = (("border", 3), ("screen", 7), ("meme", 3), ("page", 2), ("over", 8), ("collage", 8))
 
 
 def frame(rng: random.Random) -> Frame:
@@ -297,7 +297,7 @@ def _page(picture: Image.Image, other: Image.Image, rng: random.Random) -> Image
 
 
 def _over(picture: Image.Image, other: Image.Image, rng: random.Random) -> Image.Image:
-    share = rng.uniform(0.45, 0.9)
+    share = rng.uniform(0.4, 0.9)
     ground = other.resize(rng.choice(((240, 180), (240, 240), (180, 240))))
     inner = ImageOps.contain(picture, (max(SMALLEST, int(ground.width * share)), max(SMALLEST, int(ground.height * share))))
     ground.paste(inner, (rng.randint(0, ground.width - inner.width), rng.randint(0, ground.height - inner.height)))
@@ -345,8 +345,8 @@ def changed(picture: Image.Image, other: Image.Image, rng: random.Random, inside
     def happens(chance: float) -> bool:
         return rng.random() < chance * (1.5 if many else 0.8)
 
-    if happens(0.35):
-        picture = cropped(picture, rng, 0.38 if rng.random() < 0.5 else 0.7)
+    if happens(0.45):
+        picture = cropped(picture, rng, 0.32 if rng.random() < 0.6 else 0.7)
     if happens(0.4):
         picture = picture.transpose(rng.choice(TURNS))
     if happens(0.14):

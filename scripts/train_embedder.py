@@ -50,7 +50,7 @@ class Recipe:
     """All that a training depends on beside its pictures."""
 
     dim: int = 256
-    size: int = 128  # pixels of a side
+    size: int = 160  # pixels of a side
     batch: int = 24  # pictures
     copies: int = 2  # changed views of each
     frozen: int = 2  # stages that are not trained, beside the stem
@@ -60,7 +60,7 @@ class Recipe:
     entropy: float = 10.0
     rate: float = 2e-4
     head_rate: float = 1e-3
-    decay: float = 0.01
+    decay: float = 0.05
     warm: int = 200  # steps
     average: float = 0.999  # of the weights, from step to step
     twins: float = 0.9  # pictures that are this near to begin with are no strangers
