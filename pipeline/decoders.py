@@ -300,9 +300,8 @@ def _line(link: socket.socket, seconds: float) -> bytes:
     """One line that comes through a link, with its end; raises TimeoutError, EOFError, or ValueError for more than one or a long one."""
     end, line = time.monotonic() + seconds, b""
     while not line.endswith(b"\n"):
-        link.settimeout(
-            max(end - time.monotonic(), 0.001)
-        )  # for each part what is left: half a line, and then nothing, would be waited for
+        # For each part what is left: half a line, and then nothing, would be waited for.
+        link.settimeout(max(end - time.monotonic(), 0.001))
         part = link.recv(MAX_LINE + 1 - len(line))
         if not part:
             raise EOFError

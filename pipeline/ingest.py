@@ -99,14 +99,13 @@ def ingest_locked(roots: Sequence[Root], store: Store, embedder: Embedder, optio
 @dataclass
 class _Seen:
     """What a scan met: files to read, ids of known files, paths of those that changed and of those that
-    are as they were but whose vector was lost, and folders that could not be listed.
+    are as they were but whose vector was lost.
     """
 
     todo: list[SourceFile] = field(default_factory=list)
     known: set[int] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
     lost: set[str] = field(default_factory=set)
-    unreadable: list[str] = field(default_factory=list)
 
 
 def _ingest(roots: Sequence[Root], store: Store, embedder: Embedder, options: IngestOptions, coverage: Coverage) -> Iterator[Progress]:
@@ -115,7 +114,8 @@ def _ingest(roots: Sequence[Root], store: Store, embedder: Embedder, options: In
     with Decoders(options.decoders, options.readers) as decoders:
         yield from _scan(present, store, seen, coverage, decoders)
         remembered = store.catalog.roots()
-        losses = [find_loss(store, root, remembered, seen.known, seen.unreadable) for root in present]
+        unreadable = [one["path"] for one in coverage.unseen]
+        losses = [find_loss(store, root, remembered, seen.known, unreadable) for root in present]
         writer = Writer(store, embedder, options, coverage, seen.changed, seen.lost, losses)
         if seen.todo:
             calls = affordable(embedder, len(seen.todo), options)
@@ -160,7 +160,6 @@ def _scan(roots: Sequence[Root], store: Store, seen: _Seen, coverage: Coverage, 
         if isinstance(found, Passed):
             (coverage.failed if found.trouble else coverage.skipped)[found.reason] += 1
             if found.trouble:
-                seen.unreadable.append(found.path)
                 coverage.unseen.append({"path": found.path, "reason": found.reason, "detail": found.detail})
                 failure = Failure(SourceFile(found.path, NOTHING), found.reason, found.detail)
                 yield Progress(coverage.seen, None, coverage, failure)

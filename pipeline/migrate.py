@@ -98,8 +98,9 @@ def _untried(store: Store, lacking: Mapping[bytes, int], tried: set[str]) -> lis
     """The first file of each image that is there, whatever its times say, and was not `tried` yet; in the order of their folders."""
     found: dict[int, SourceFile] = {}
     for known in store.catalog.files_of(lacking.values()):
-        there = os.path.isfile(known.path)  # noqa: PTH113 - never raises, whatever a dead mount answers
-        if known.image is not None and known.image not in found and known.path not in tried and there:
+        if known.image is None or known.image in found or known.path in tried:
+            continue
+        if os.path.isfile(known.path):  # noqa: PTH113 - never raises, whatever a dead mount answers
             found[known.image] = SourceFile(known.path, known.stat)
             tried.add(known.path)
     return sorted(found.values(), key=lambda source: os.fsencode(source.path))

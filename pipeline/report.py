@@ -255,8 +255,12 @@ def waiting_text(store: Store) -> str | None:
     begun = _migration_json(store)
     if begun is None:
         return None
+    return f"a migration to {begun['model']} waits, {_how_far(begun)}"
+
+
+def _how_far(begun: dict[str, Any]) -> str:
     pictures = f"{begun['done']:,} of {counted(begun['images'], 'picture')}"
-    return f"a migration to {begun['model']} waits, {pictures} are done; `{begun['go_on']}` goes on, `{begun['drop']}` drops it"
+    return f"{pictures} are done; `{begun['go_on']}` goes on, `{begun['drop']}` drops it"
 
 
 def status_text(status: dict[str, Any]) -> Iterable[str]:
@@ -267,10 +271,7 @@ def status_text(status: dict[str, Any]) -> Iterable[str]:
     if space:
         yield f"model       {status['model']}  ({space['dim']} dimensions, threshold {status['threshold']}, floor {status['floor']})"
     if begun := status["migration"]:
-        yield (
-            f"migration   to {begun['model']} is running or did not finish, {begun['done']:,} of {counted(begun['images'], 'picture')} are"
-            f" done; `{begun['go_on']}` goes on, `{begun['drop']}` drops it"
-        )
+        yield f"migration   to {begun['model']} is running or did not finish, {_how_far(begun)}"
     for root in status["roots"]:
         excludes = f"  without {', '.join(map(printable, root['excludes']))}" if root["excludes"] else ""
         yield f"root        {printable(root['path'])}{excludes}{'  with hidden files' if root['hidden'] else ''}"
