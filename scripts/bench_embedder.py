@@ -44,7 +44,7 @@ GROUPS: dict[str, Callable[[str], bool]] = {
     "hard": lambda kind: kind in HARD,
     "all": lambda kind: True,
 }
-BATCH, ROUNDS, THREADS = 32, 25, 2
+BATCH, ROUNDS = 32, 25
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def rank(scores: Rows, originals: NDArray[np.int64]) -> Ranking:
 
 
 def speeds(embedders: Sequence[Embedder]) -> list[float]:
-    """Pictures a second of each embedder on THREADS threads: medians of batches that take turns, so that a busy moment hits all."""
+    """Pictures a second of each embedder, as it ships, on all cores: medians of batches that take turns, so that a busy moment hits all."""
     runs: list[Callable[[], object]] = []
     for embedder in embedders:
         pixels = np.random.default_rng(0).integers(0, 256, (BATCH, embedder.view.size, embedder.view.size, 3), dtype=np.uint8)

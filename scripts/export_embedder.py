@@ -134,6 +134,21 @@ def export(model: torch.nn.Module, size: int, path: Path) -> None:
     onnx.save(with_half_weights(onnx.load(path)), path)
 
 
+def write_card(path: Path, dim: int, size: int, floor: float, threshold: float) -> None:
+    """Put the JSON card of an exported model beside it, under the same name."""
+    card = {
+        "name": path.stem,
+        "file": path.name,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "dim": dim,
+        "view": {"size": size, "fit": "squash", "resample": "bicubic"},
+        "floor": floor,
+        "threshold": threshold,
+    }
+    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
 def main() -> None:
     """Fit, export, write the card."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -149,17 +164,7 @@ def main() -> None:
     weight, bias = projection(encode(features, views(given.pictures, given.size)), given.dim, given.whiten)
     path = given.out / f"{given.name}.onnx"
     export(Embedding(features, weight, bias), given.size, path)
-    card = {
-        "name": given.name,
-        "file": path.name,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "dim": given.dim,
-        "view": {"size": given.size, "fit": "squash", "resample": "bicubic"},
-        "floor": FLOOR,
-        "threshold": THRESHOLD,
-    }
-    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    write_card(path, given.dim, given.size, FLOOR, THRESHOLD)
 
 
 if __name__ == "__main__":

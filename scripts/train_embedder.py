@@ -17,13 +17,11 @@ from __future__ import annotations
 
 import argparse
 import copy
-import hashlib
-import json
 import math
 import os
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,8 +37,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.data import DataLoader, Dataset
 
 from scripts.augment import changed, frame, plain
-from scripts.export_embedder import HERE, Features, export
+from scripts.export_embedder import HERE, Features, export, write_card
 
+EXAMINED = 64  # views that are looked at together, where nothing is learnt
 HELD_OUT = 512  # pictures that are never trained on, to see how it goes
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "train"
 
@@ -137,6 +136,11 @@ def seen(picture: Image.Image, size: int) -> NDArray[np.uint8]:
     return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0))
 
 
+def clean(pictures: Pictures, recipe: Recipe) -> NDArray[np.uint8]:
+    """All pictures that are trained on as they are, (n, size, size, 3)."""
+    return np.stack([seen(pictures[number], recipe.size) for number in range(len(pictures) - HELD_OUT)])
+
+
 class Views(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
     """By the number of a step: changed views of the pictures of its batch; which picture each shows, and which other is below it, or -1."""
 
@@ -162,14 +166,15 @@ class Views(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
         return torch.from_numpy(np.stack(views)), torch.tensor(shown), torch.tensor(below)
 
 
-def rows_of(network: nn.Module, views: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], batch: int = 64) -> torch.Tensor:
-    """What a network makes of views."""
-    device = next(network.parameters()).device
+def rows_of(
+    model: Callable[[torch.Tensor], torch.Tensor],
+    views: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
+    device: str | torch.device = "cpu",
+) -> torch.Tensor:
+    """What a model that is on a device makes of views, brought back from there."""
+    batches = (torch.from_numpy(np.stack(list(views[at : at + EXAMINED]))) for at in range(0, len(views), EXAMINED))
     with torch.no_grad():
-        done = [
-            network(torch.from_numpy(np.stack(list(views[at : at + batch]))).to(device)).float().cpu() for at in range(0, len(views), batch)
-        ]
-    return torch.cat(done)
+        return torch.cat([model(batch.to(device)).float().cpu() for batch in batches])
 
 
 def discriminant(features: NDArray[np.float64], copies: int, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -201,10 +206,7 @@ def begin(pictures: Pictures, recipe: Recipe, sample: int = 3000, copies: int = 
         for _ in range(copies - 1):
             inside = frame(rng) if rng.random() < 0.2 else None
             views.append(seen(changed(pictures[number], pictures[rng.randrange(len(pictures) - HELD_OUT)], rng, inside), recipe.size))
-    whole = network.forward
-    network.forward = network.features  # type: ignore[method-assign] # for rows_of alone
-    found = rows_of(network, views).numpy().astype(np.float64)
-    network.forward = whole  # type: ignore[method-assign]
+    found = rows_of(network.features, views).numpy().astype(np.float64)
     weight, bias = discriminant(found, copies, recipe.dim)
     network.head.load_state_dict({"weight": weight, "bias": bias})
     return network
@@ -305,7 +307,7 @@ def load(path: Path, device: str) -> State:
 def fresh(pictures: Pictures, network: Network, recipe: Recipe, device: str) -> State:
     """A state at step 0: the bank is what the network says of all pictures."""
     network = network.to(device)
-    bank = nn.functional.normalize(rows_of(network, [seen(pictures[number], recipe.size) for number in range(len(pictures) - HELD_OUT)]))
+    bank = nn.functional.normalize(rows_of(network, clean(pictures, recipe), device))
     return State(
         recipe, network, copy.deepcopy(network), optimizer_of(network, recipe), bank.to(device), twins_of(bank.to(device), recipe.twins)
     )
@@ -323,7 +325,7 @@ def judged(network: Network, pictures: Pictures, recipe: Recipe) -> str:
                 recipe.size,
             )
         )
-    rows = nn.functional.normalize(rows_of(network, views)).numpy()
+    rows = nn.functional.normalize(rows_of(network, views, network.head.weight.device)).numpy()
     scores = rows[HELD_OUT:] @ rows[:HELD_OUT].T
     order = np.argsort(-scores.ravel(), kind="stable")
     right = np.eye(HELD_OUT, dtype=bool).ravel()[order]
@@ -341,7 +343,7 @@ def train(state: State, pictures: Pictures, seconds: float, settle: float, worke
         Views(pictures, recipe), batch_size=None, sampler=_from(state.step), num_workers=workers, prefetch_factor=4 if workers else None
     )
     falling = False
-    clean = np.stack([seen(pictures[number], recipe.size) for number in range(len(pictures) - HELD_OUT)])
+    originals = clean(pictures, recipe)
     for views, shown, below in steps:
         spent = (time.monotonic() - began) / seconds
         if spent >= 1:
@@ -353,7 +355,7 @@ def train(state: State, pictures: Pictures, seconds: float, settle: float, worke
         for part in state.optimizer.param_groups:
             part["lr"] = part["full"] * share
         chosen = shown[:: recipe.copies]
-        state.bank[chosen.to(device)] = nn.functional.normalize(rows_of(state.averaged, clean[chosen.numpy()]).to(device))
+        state.bank[chosen.to(device)] = nn.functional.normalize(rows_of(state.averaged, originals[chosen.numpy()], device).to(device))
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             rows = state.network(views.to(device, non_blocking=True))
         loss = loss_of(rows.float(), shown.to(device), below.to(device), state.bank, state.twins, recipe)
@@ -407,15 +409,7 @@ def main() -> None:
         network = load(given.checkpoint, "cpu").averaged.eval()
         path = given.out / f"{given.name}.onnx"
         export(network, given.size, path)
-        card = {
-            "name": given.name,
-            "file": path.name,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-            "dim": network.head.out_features,
-        }
-        card |= {"view": {"size": given.size, "fit": "squash", "resample": "bicubic"}, "floor": given.floor, "threshold": given.threshold}
-        path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+        write_card(path, network.head.out_features, given.size, given.floor, given.threshold)
         return
     pictures = Pictures(given.pictures)
     if given.what == "start":
