@@ -45,6 +45,12 @@ GROUPS: dict[str, Callable[[str], bool]] = {
     "all": lambda kind: True,
 }
 BATCH, ROUNDS = 32, 25
+BACKGROUND, NEAREST = 350, 5  # pictures of a library that scores are normalised by, and how many of them each picture is held against
+NORMALISED = """## Normalised scores
+
+From each score is subtracted a share of how crowded it is around its two pictures: the mean of their mean cosines with the {nearest}
+nearest of {background} references. The last two columns: copies of {crowd} look-alikes at or above the floor.
+"""
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class Copies:
 class Ranking:
     """All pairs of a copy and a reference by falling score; of equal scores, the wrong pair first."""
 
-    scores: Rows
+    scores: NDArray[np.floating]
     right: NDArray[np.bool_]
 
     @property
@@ -125,12 +131,30 @@ def embed_all(embedders: Sequence[Embedder], sources: Sequence[SourceFile]) -> l
     return [np.concatenate(mine) for mine in rows]
 
 
-def rank(scores: Rows, originals: NDArray[np.int64]) -> Ranking:
+def rank(scores: NDArray[np.floating], originals: NDArray[np.int64]) -> Ranking:
     """Rank all pairs of `scores` (copies, references)."""
     right = np.zeros(scores.shape, dtype=bool)
     right[np.arange(len(originals)), originals] = True
     order = np.lexsort((right.ravel(), -scores.ravel()))
     return Ranking(scores.ravel()[order], right.ravel()[order])
+
+
+def crowding(rows: Rows, sample: Rows) -> Rows:
+    """How near each row is to those of a sample that are nearest to it: the mean of NEAREST cosines, without itself and its equals."""
+    scores = rows @ sample.T
+    scores[scores > 0.9999] = -1.0
+    nearest: Rows = np.sort(scores, axis=1)[:, -NEAREST:].mean(axis=1)
+    return nearest
+
+
+def floor_of(own: NDArray[np.floating], everyday: NDArray[np.bool_]) -> float:
+    """What a join would have to let through to keep 99 % of everyday and 90 % of hard copies."""
+    return float(min(np.quantile(own[everyday], 0.01), np.quantile(own[~everyday], 0.10)))
+
+
+def pairs_above(scores: NDArray[np.floating], floor: float) -> int:
+    """Pairs of different references at or above a score."""
+    return int((scores[np.triu_indices(len(scores), 1)] >= floor).sum())
 
 
 def speeds(embedders: Sequence[Embedder]) -> list[float]:
@@ -165,7 +189,7 @@ def copies_table(own: Rows, kinds: Sequence[str], cuts: dict[str, float]) -> str
     )
 
 
-def pairs_table(rows: Rows, folders: Sequence[str], wrong: Rows) -> str:
+def pairs_table(rows: Rows, folders: Sequence[str], wrong: NDArray[np.floating]) -> str:
     """How many pairs of different pictures reach each cut: within each of `folders`, across them, and `wrong`, of copies and others."""
     left, right = np.triu_indices(len(rows), 1)
     scores, names = (rows @ rows.T)[left, right], np.array(folders)
@@ -191,6 +215,9 @@ def main() -> None:
     parser.add_argument("--others", type=Path, required=True, metavar="TRAIN")
     parser.add_argument("--model", nargs="+", default=[DEFAULT], metavar="NAME_OR_CARD.json")
     parser.add_argument("--bases", type=int, default=150, help="photos to make copies of (default: %(default)s)")
+    parser.add_argument(
+        "--crowd", type=int, default=30, help="look-alikes to make copies of, to see what normalising costs (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
 
@@ -199,23 +226,36 @@ def main() -> None:
     photos, lookalikes = files(given.photos), files(given.lookalikes)
     references = photos + lookalikes
     folders = ["photos"] * len(photos) + [PurePath(each.path).name.partition("_")[0] for each in lookalikes]
-    originals = sorted(random.Random(given.seed).sample(range(len(photos)), given.bases))
-    with tempfile.TemporaryDirectory() as folder:
-        copies = make_copies(photos, originals, files(given.others), given.seed, Path(folder))
-        print(f"{len(copies.files)} copies made; embedding", file=sys.stderr)
-        rows = embed_all(embedders, references + copies.files)
+    rng = random.Random(given.seed)
+    originals = sorted(rng.sample(range(len(photos)), given.bases))
+    crowd = sorted(rng.sample(range(len(photos), len(references)), given.crowd))
+    background = sorted(rng.sample(range(len(references)), min(BACKGROUND, len(references))))
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as more:
+        copies = make_copies(references, originals, files(given.others), given.seed, Path(folder))
+        alike = make_copies(references, crowd, files(given.others), given.seed, Path(more))
+        print(f"{len(copies.files) + len(alike.files)} copies made; embedding", file=sys.stderr)
+        rows = embed_all(embedders, references + copies.files + alike.files)
 
     print(f"{given.bases} photos, {len(copies.files)} copies, {len(references)} references, seed {given.seed}\n")
-    everyday = np.array([kind in EVERYDAY for kind in copies.kinds])
-    summary, details = [], []
-    for embedder, mine in zip(embedders, rows, strict=True):
+    everyday, easy = (np.array([kind in EVERYDAY for kind in some.kinds]) for some in (copies, alike))
+    summary, details, normalised = [], [], []
+    for embedder, all_rows in zip(embedders, rows, strict=True):
+        mine, theirs = np.split(all_rows, [len(references) + len(copies.files)])
         scores = mine[len(references) :] @ mine[: len(references)].T
         every = rank(scores, copies.originals)
         own = scores[np.arange(len(scores)), copies.originals]
-        # What a join would have to let through to keep 99 % of everyday and 90 % of hard copies, and what comes with them.
-        floor = float(min(np.quantile(own[everyday], 0.01), np.quantile(own[~everyday], 0.10)))
+        floor = floor_of(own, everyday)
         near = mine[: len(references)] @ mine[: len(references)].T
-        candidates = int((near[np.triu_indices(len(near), 1)] >= floor).sum())
+        candidates = pairs_above(near, floor)
+        crowded = crowding(all_rows, mine[background])
+        for share in (0.0, 0.5, 1.0):  # of the crowding that is subtracted; 0: scores as they are
+            taken = share * crowded
+            less = scores - (taken[len(references) : len(mine), None] + taken[None, : len(references)]) / 2
+            lowest = floor_of(less[np.arange(len(less)), copies.originals], everyday)
+            pairs = pairs_above(near - (taken[: len(references), None] + taken[None, : len(references)]) / 2, lowest)
+            ranks = [rank(less[part], copies.originals[part]).average_precision() for part in (everyday, ~everyday)]
+            kept = (theirs * mine[alike.originals]).sum(axis=1) - (taken[len(mine) :] + taken[alike.originals]) / 2 >= lowest
+            normalised.append([embedder.name, share, *ranks, lowest, pairs, float(kept[easy].mean()), float(kept[~easy].mean())])
         at = {"P 99 %": every.cut(0.99), "P 90 %": every.cut(0.90)}
         parts = {"everyday": everyday, "hard": ~everyday}
         ranked = {name: rank(scores[part], copies.originals[part]) for name, part in parts.items()}
@@ -231,6 +271,8 @@ def main() -> None:
         )
     head = ["model", "size", "dim"] + [f"{what} {part}" for what in ("uAP", "R@P99", "R@P90") for part in ("everyday", "hard")]
     print(table([*head, "floor", "look-alikes above"], summary), *details, sep="\n")
+    print(NORMALISED.format(nearest=NEAREST, background=len(background), crowd=given.crowd))
+    print(table(["model", "share", "uAP everyday", "uAP hard", "floor", "look-alikes above", "everyday", "hard"], normalised))
     print("## Speed\n")
     rates = zip(embedders, speeds(embedders), strict=True)
     print(table(["model", "size", "images/s"], [[embedder.name, embedder.view.size, round(rate)] for embedder, rate in rates]))

@@ -79,7 +79,7 @@ def test_an_epoch_shows_each_picture_that_is_not_held_out(pictures: Pictures) ->
 def test_folding_changes_no_feature() -> None:
     pixels = torch.from_numpy(np.stack([np.asarray(scene(number, (96, 96))) for number in range(3)]))
     with torch.inference_mode():
-        assert torch.allclose(Network(8).eval().features(pixels), Features()(pixels), atol=1e-4)
+        assert torch.allclose(Network(8).eval().features(pixels)[:, :1280], Features()(pixels), atol=1e-4)
 
 
 def test_the_discriminant_drops_what_differs_between_copies() -> None:
