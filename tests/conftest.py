@@ -51,6 +51,22 @@ def scene(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
     return picture
 
 
+def photo(seed: int, size: tuple[int, int] = (480, 320)) -> Image.Image:
+    """A picture with something to see at every size, as a photo has; another seed is another one."""
+    rng, (width, height) = np.random.default_rng(seed), size
+    shown = np.zeros((height, width, 3))
+    for across in (3, 6, 12, 24, 48, 96):
+        down = max(2, across * height // width)
+        for channels in (3, 1):
+            grain = rng.normal(0, 1 if channels == 3 else 2, (down, across, channels)) / across**0.55
+            for channel in range(3):
+                shown[..., channel] += np.asarray(
+                    Image.fromarray(grain[..., channel % channels].astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
+                )
+    low, high = shown.min(), shown.max()
+    return Image.fromarray(((shown - low) / (high - low) * 255).astype(np.uint8))
+
+
 def jpeg(picture: Image.Image, quality: int = 90, **options: Any) -> bytes:
     """The picture's bytes as a JPEG."""
     buffer = io.BytesIO()

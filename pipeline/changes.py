@@ -1,0 +1,168 @@
+"""What one picture is beside another that it is a copy of: turned, cropped, framed, toned, laid over; and which was made of which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.align import Matrix, inverse, moved
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom, as shares of a picture's sides
+FIRST, SECOND = "first", "second"
+
+ALL = 0.97  # the share of a picture that counts as all of it
+UPRIGHT = 1.5  # degrees that a turn may be off
+STRETCHED, ASIDE = 1.03, 0.02  # one direction's growth over the other's, and how far a corner is from where no perspective would put it
+NEAR, FAR = 2.0, 6.0  # pixels on both sides of an outline, where a seam is looked for, and where there is none
+SEAM, PLAIN = 4.0, 6.0  # grey levels that a seam jumps beyond what is usual there; and that a plain ground varies by
+GREY, COLOURFUL = 4.0, 10.0  # levels between a pixel's strongest and weakest colour, on the mean
+RASTER = 100  # points of a side that are looked at to know how much of a picture lies on another
+TONES = 48  # pixels of a side at which tones are compared
+GAIN, LIFT, PALE = 1.15, 12.0, 0.75  # contrast, levels of brightness and colourfulness, beyond which tones are others
+SQUARE = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What the second picture is beside the first, both upright. FIRST, SECOND or "" say which one something is true of.
+
+    `mirrored`, then `turned` by 0, 90, 180 or 270 degrees clockwise, then `rotated` by a few more; `stretched`: wider, narrower or seen
+    from aside. `covers`: the share of each that lies on the other. `inside`: which one lies within the other like a picture in a frame, a
+    screen or a collage; `plain`: on one colour. `grey`: which one has lost its colours; `toned`: they differ in brightness, contrast or
+    colourfulness. `spoiled`: where on the first they differ, because something lies on one of them. `derived`: which one was made of the
+    other, where pixels show it.
+    """
+
+    mirrored: bool
+    turned: int
+    rotated: float
+    stretched: bool
+    covers: tuple[float, float]
+    inside: str
+    plain: bool
+    grey: str
+    toned: bool
+    spoiled: tuple[Box, ...]
+    derived: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether each shows all of the other, upright and with nothing on it: the same picture, if in other tones or another size."""
+        return min(self.covers) >= ALL and not (self.mirrored or self.turned or self.rotated or self.stretched or self.spoiled)
+
+
+def changes(
+    first: NDArray[np.uint8],
+    second: NDArray[np.uint8],
+    sizes: tuple[tuple[int, int], tuple[int, int]],
+    matrix: Matrix,
+    spoiled: tuple[Box, ...],
+) -> Changes:
+    """What the pixels of a copy show: rgb (height, width, 3) of both, and their widths and heights in full.
+
+    `matrix` (3, 3) takes places, as shares of a picture's sides, from the first to the second.
+    """
+    back = inverse(matrix)
+    covers = _share(matrix), _share(back)
+    inside = plain = False
+    if covers[0] >= ALL > covers[1]:
+        inside, plain = _framed(second, moved(matrix, SQUARE))
+    elif covers[1] >= ALL > covers[0]:
+        inside, plain = _framed(first, moved(back, SQUARE))
+    smaller = FIRST if covers[0] > covers[1] else SECOND
+    grey, toned = _tones(first, second, matrix)
+    if inside:
+        derived = SECOND if smaller == FIRST else FIRST  # the frame was put around what was there
+    elif max(covers) >= ALL > min(covers):
+        derived = smaller  # it was cut out
+    else:
+        derived = grey
+    return Changes(*_turn(matrix, sizes), covers, smaller if inside else "", plain, grey, toned, spoiled, derived)
+
+
+def _turn(matrix: Matrix, sizes: tuple[tuple[int, int], tuple[int, int]]) -> tuple[bool, int, float, bool]:
+    """Whether it is mirrored, its quarter turns, the degrees that are left, and whether it is stretched: what pixels do in the middle."""
+    middle = moved(inverse(matrix), np.array([[0.5, 0.5]]))[0].clip(0.0, 1.0)
+    step = 1e-3
+    ends = moved(matrix, middle + np.array([[0.0, 0.0], [step, 0.0], [0.0, step]]))
+    grown = ((ends[1:] - ends[0]) / step).T  # columns: where a step along x, and one along y, lead
+    pixels = grown * np.array(sizes[1])[:, None] / np.array(sizes[0])[None, :]
+    mirrored = bool(np.linalg.det(pixels) < 0)
+    if mirrored:
+        pixels = pixels * np.array([-1.0, 1.0])  # it was mirrored left to right first
+    left, growth, right = np.linalg.svd(pixels)
+    pure = left @ right
+    angle = float(np.degrees(np.arctan2(pure[1, 0], pure[0, 0])))  # clockwise: y runs down
+    turned = round(angle / 90.0) * 90
+    straight = ends[0] + (SQUARE - middle) @ grown.T
+    aside = np.abs(moved(matrix, SQUARE) - straight).max() * min(1.0, 1.0 / float(np.abs(grown).max()))
+    stretched = bool(growth[0] > STRETCHED * growth[1] or aside > ASIDE)
+    return mirrored, turned % 360, round(angle - turned, 1) if abs(angle - turned) > UPRIGHT else 0.0, stretched
+
+
+def _share(matrix: Matrix) -> float:
+    """How much of a picture a transform takes onto another: of points all over it, those that come to lie there."""
+    y, x = (np.mgrid[0:RASTER, 0:RASTER] + 0.5) / RASTER
+    there = moved(matrix, np.column_stack([x.ravel(), y.ravel()]))
+    return round(float(((there > -0.005) & (there < 1.005)).all(axis=1).mean()), 4)
+
+
+def _framed(host: NDArray[np.uint8], outline: NDArray[np.float64]) -> tuple[bool, bool]:
+    """Whether a seam runs along an outline, in shares of the host's sides, where it is not the host's own edge; and whether the ground
+    around it is plain.
+
+    A picture that was cut out of the host has none: the pixels change there as much as beside it.
+    """
+    height, width = host.shape[:2]
+    pixels = host.astype(np.float32)
+    corners = outline * np.array([width, height]) - 0.5
+    jumps, usual, grounds = [], [], []
+    for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        length = float(np.linalg.norm(end - start))
+        along = (end - start) / max(length, 1e-6)
+        outward = np.array([along[1], -along[0]])
+        if outward @ (start - corners.mean(axis=0)) < 0:
+            outward = -outward
+        places = start + along * np.arange(4.0, max(length - 4.0, 4.0), 2.0)[:, None]
+        beyond = places + outward * FAR
+        places = places[(beyond >= 0).all(axis=1) & (beyond <= [width - 1.0, height - 1.0]).all(axis=1)]
+        if not len(places):
+            continue
+        far_out, out, within, far_in = (_sampled(pixels, places + outward * off) for off in (FAR, NEAR, -NEAR, -FAR))
+        jumps.append(np.abs(out - within).mean(axis=1))
+        usual.append((np.abs(far_out - out).mean(axis=1) + np.abs(within - far_in).mean(axis=1)) / 2)
+        grounds.append(float(far_out.std(axis=0).mean()))
+    if not jumps:
+        return False, False
+    seam = float(np.concatenate(jumps).mean()) > 1.5 * float(np.concatenate(usual).mean()) + SEAM
+    return seam, seam and float(np.median(grounds)) < PLAIN
+
+
+def _sampled(pixels: NDArray[np.float32], places: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The colours (n, 3) at places (n, 2)."""
+    x, y = (places[:, axis].astype(np.float32)[:, None] for axis in (0, 1))
+    return np.asarray(cv2.remap(pixels, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0], np.float32)
+
+
+def _tones(first: NDArray[np.uint8], second: NDArray[np.uint8], matrix: Matrix) -> tuple[str, bool]:
+    """Which of the two is grey where the other has colours, and whether their tones differ, where they lie on each other."""
+    y, x = (np.mgrid[0:TONES, 0:TONES] + 0.5) / TONES
+    places = np.column_stack([x.ravel(), y.ravel()])
+    there = moved(matrix, places)
+    both = ((there > 0.0) & (there < 1.0)).all(axis=1)
+    if not both.any():
+        return "", False
+    one, other = (
+        _sampled(cv2.blur(rgb, (5, 5)).astype(np.float32), some[both] * np.array(rgb.shape[1::-1]) - 0.5)
+        for rgb, some in ((first, places), (second, there))
+    )
+    colours = [float((rows.max(axis=1) - rows.min(axis=1)).mean()) for rows in (one, other)]
+    grey = FIRST if colours[0] < GREY and colours[1] > COLOURFUL else SECOND if colours[1] < GREY and colours[0] > COLOURFUL else ""
+    lights = [rows.mean(axis=1) for rows in (one, other)]
+    spread = [float(np.subtract(*np.percentile(light, (90, 10)))) + 1.0 for light in lights]
+    lift = abs(float(np.median(lights[0] - lights[1])))
+    paler = min(colours) + 2.0 < PALE * (max(colours) + 2.0)
+    return grey, bool(grey) or max(spread) > GAIN * min(spread) or lift > LIFT or paler

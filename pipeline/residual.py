@@ -1,0 +1,324 @@
+"""What is left between two pictures once one lies on the other: how well they agree, tile by tile, in place and when a tile may move.
+
+The transform that keypoints gave is refined on the pixels first (Lucas and Kanade 1981, for each tile; then the transform that fits the
+tiles' steps best). A copy then agrees in place all over, but for what was laid over it. Another shot of a scene agrees where tiles may
+move: things at other depths move differently, and no one transform brings all of them home.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.align import Matrix, moved, scale_of
+
+Grey = NDArray[np.float32]
+Map = NDArray[np.float32]  # a number for each tile, (rows, columns)
+
+TILE = 24  # pixels of a side
+TEXTURE = 4.0  # grey levels, as a standard deviation, below which a tile tells nothing
+SOFT = 1.0  # pixels of blur before anything is compared: noise and codecs live below it
+SHARPER = 0.7  # a picture with less than this share of the other's sharpness is the softer one, and the other is blurred to match
+BLURS = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)  # pixels, tried in turn
+ROUNDS, BENDS, STEPS = 6, 4, 4  # of refining: the transform, a bend of it, and each tile's own place
+FAR = 8.0  # pixels that a tile may move
+BLACK, WHITE = -118.0, 112.0  # from the middle grey: tones that cannot get much darker, or brighter
+STILL = 0.05  # pixels; when four of five tiles move less, nothing more is to be refined
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """All maps are (rows, columns) of tiles over the first picture, beginning at `origin` (x, y).
+
+    `agrees`: the correlation of each tile with what lies below it, -1 to 1; `nearby`: the best when it may move, and `moves` (rows,
+    columns, 2) by how many pixels. `told`: whether a tile lies on the other picture with all of itself, and shows enough to be compared.
+    `covered`: whether it lies there. `matrix` takes the first picture's pixels to the second's; `bend` is by how many pixels at most a
+    smooth bend was added to it. `blurs`: by how many pixels each picture was blurred to be as soft as the other.
+    """
+
+    agrees: Map
+    nearby: Map
+    moves: NDArray[np.float32]
+    told: NDArray[np.bool_]
+    covered: NDArray[np.bool_]
+    origin: tuple[int, int]
+    matrix: Matrix
+    bend: float
+    blurs: tuple[float, float]
+
+
+def residual(one: NDArray[np.uint8], other: NDArray[np.uint8], matrix: Matrix) -> Residual | None:
+    """Compare two grey pictures; `matrix` takes pixels of `one` to those of `other`, and does not make them smaller (swap the two if so).
+
+    None where not one tile of `one` fits on `other`.
+    """
+    rows, columns = one.shape[0] // TILE, one.shape[1] // TILE
+    if not rows or not columns:
+        return None
+    origin = ((one.shape[1] - columns * TILE) // 2, (one.shape[0] - rows * TILE) // 2)
+    shifted = np.array([[1.0, 0.0, origin[0]], [0.0, 1.0, origin[1]], [0.0, 0.0, 1.0]])
+    matrix, scale = matrix @ shifted, max(1.0, scale_of(matrix))
+    above = _soft(one, SOFT)[origin[1] : origin[1] + rows * TILE, origin[0] : origin[0] + columns * TILE]
+    below = _soft(other, SOFT * scale)
+    covered = _covered(matrix, above.shape, other.shape)
+    if not covered.any():
+        return None
+    above, below, blurs = _as_soft(above, below, matrix, covered, scale)
+    look = _Look(above)
+    matrix = _refined(look, below, matrix)
+    seen, covered = look.at(_warped(below, matrix, above.shape)), _covered(matrix, above.shape, other.shape)
+    told = covered & ((look.texture > TEXTURE) | (seen.texture > 2 * TEXTURE))
+    told &= ~_burnt(look, seen, told)
+    ground = _Ground(below, matrix, above.shape)
+    seen, bend = _bent(look, ground, seen, told)
+    nearby, moves = _each_moved(look, ground, seen)
+    return Residual(seen.agrees, nearby, moves, told, covered, origin, matrix @ np.linalg.inv(shifted), bend, blurs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    agrees: Map
+    mean: Map  # of what lies below
+    texture: Map
+    steps: NDArray[np.float32]  # (rows, columns, 2): how far each tile would have to go
+
+
+class _Look:
+    """The picture above, and what is to be known of it once."""
+
+    def __init__(self, above: Grey) -> None:
+        self.above = above
+        self._across, self._down = _slopes(above)
+        self.mean = _means(above)
+        self._variance = np.maximum(_means(above * above) - self.mean**2, 0.0)
+        self._slope = np.stack([_means(self._across), _means(self._down)], axis=-1)
+        graded = (self._slope**2).sum(axis=-1) * (TILE**2 - 1) / 12  # the variance of an even slope, which tells nothing
+        self.texture: Map = np.sqrt(np.maximum(self._variance - graded, 0.0))
+        self._sloped = np.stack([_means(self._across * above), _means(self._down * above)], axis=-1)
+        xx, xy, yy = _means(self._across**2), _means(self._across * self._down), _means(self._down**2)
+        easing = 0.02 * (xx + yy) + 1.0
+        xx, yy = xx + easing, yy + easing
+        self._inverse = np.stack([np.stack([yy, -xy], -1), np.stack([-xy, xx], -1)], -2) / (xx * yy - xy * xy)[..., None, None]
+
+    def centres(self) -> NDArray[np.float64]:
+        """(rows, columns, 2)."""
+        rows, columns = self.texture.shape
+        y, x = np.mgrid[0:rows, 0:columns] * float(TILE) + (TILE - 1) / 2
+        return np.stack([x, y], axis=-1)
+
+    def at(self, below: Grey) -> _Seen:
+        """How the tiles agree with what lies below them, brightness and contrast of each set aside, and where each would go."""
+        mean = _means(below)
+        variance = np.maximum(_means(below * below) - mean**2, 0.0)
+        common = _means(self.above * below) - self.mean * mean
+        agrees = common / np.sqrt(np.maximum(self._variance * variance, 1e-6))
+        gain = np.clip(common / np.maximum(variance, 1e-6), 0.2, 5.0)[..., None]
+        sloped = np.stack([_means(self._across * below), _means(self._down * below)], axis=-1)
+        pull = self._sloped - self.mean[..., None] * self._slope - gain * (sloped - mean[..., None] * self._slope)
+        return _Seen(agrees, mean, np.sqrt(variance), np.einsum("rcij,rcj->rci", self._inverse, pull))
+
+
+def _burnt(look: _Look, seen: _Seen, told: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tiles that one picture shows and the other cannot: by what tones become where they agree, its white, or its black, is full."""
+    sure = told & (seen.agrees > 0.8)
+    if np.count_nonzero(sure) < 4:
+        return np.zeros_like(told)
+    gain = float(np.median(seen.texture[sure] / np.maximum(look.texture[sure], 1e-3)))
+    lift = float(np.median(seen.mean[sure] - gain * look.mean[sure]))
+    below, above = gain * look.mean + lift, (seen.mean - lift) / max(gain, 1e-3)
+    full = ((below > WHITE) | (below < BLACK)) & (seen.texture < TEXTURE)
+    return np.asarray(full | (((above > WHITE) | (above < BLACK)) & (look.texture < TEXTURE)))
+
+
+def _refined(look: _Look, below: Grey, matrix: Matrix) -> Matrix:
+    """The transform that brings most tiles home, of those that each tile's step leads to."""
+    centres, best, most = look.centres(), matrix, -1.0
+    for _ in range(ROUNDS):
+        seen = look.at(_warped(below, matrix, look.above.shape))
+        telling = _covered(matrix, look.above.shape, below.shape) & (look.texture > TEXTURE)
+        home = float(np.maximum(seen.agrees[telling], 0.0).sum())
+        if home > most:
+            best, most = matrix, home
+        sure = telling & (seen.agrees > 0.4)
+        if np.count_nonzero(sure) < 4:
+            break
+        steps, start = np.clip(seen.steps[sure], -4.0, 4.0), centres[sure]
+        if np.percentile(np.hypot(*steps.T), 80) < STILL:
+            break
+        fitted = _fitted(start, moved(matrix, start + steps), seen.agrees[sure].astype(np.float64) ** 2)
+        if fitted is None:
+            break
+        matrix = fitted
+    return best
+
+
+class _Ground:
+    """The picture below, looked at through a transform that each place above can be moved away from."""
+
+    def __init__(self, below: Grey, matrix: Matrix, shape: tuple[int, ...]) -> None:
+        self._below, self._matrix = below, matrix.astype(np.float32)
+        y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
+        self.places = np.stack([x, y])
+
+    def at(self, moves: NDArray[np.float32]) -> Grey:
+        """What lies below each place after it was moved; `moves` (2, height, width)."""
+        x, y = self.places + moves
+        first, second, third = (row[0] * x + row[1] * y + row[2] for row in self._matrix)
+        return np.asarray(cv2.remap(self._below, first / third, second / third, cv2.INTER_LINEAR), np.float32)
+
+
+def _bent(look: _Look, ground: _Ground, seen: _Seen, told: NDArray[np.bool_]) -> tuple[_Seen, float]:
+    """With the best smooth bend of second degree, where tiles still move and it brings them home: lenses, and warps that are no projection.
+
+    What lies below stays bent.
+    """
+    straight = told & (seen.agrees > 0.5)
+    if np.count_nonzero(straight) < 24 or (np.hypot(*seen.steps[straight].T) > 0.3).mean() < 0.1:
+        return seen, 0.0
+    height, width = look.above.shape
+    half = max(height, width) / 2
+
+    def terms(x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.floating]:
+        x, y = (x - width / 2) / half, (y - height / 2) / half
+        return np.stack([np.ones_like(x), x, y, x * y, x * x, y * y])
+
+    tiles = terms(*np.moveaxis(look.centres(), -1, 0)).reshape(6, -1)
+    pixels = terms(*ground.places)
+    bend, now = np.zeros((6, 2)), seen
+    for _ in range(BENDS):
+        sure = (told & (now.agrees > 0.5)).ravel()
+        if np.count_nonzero(sure) < 24:
+            return seen, 0.0
+        known = tiles[:, sure].T
+        goal = known @ bend + np.clip(now.steps.reshape(-1, 2)[sure], -3.0, 3.0)
+        bend = _robust(known, goal, now.agrees.ravel()[sure] ** 2)
+        now = look.at(ground.at(np.tensordot(bend.T.astype(np.float32), pixels, 1)))
+    if now.agrees[told].mean() <= seen.agrees[told].mean():
+        return seen, 0.0
+    ground.places = ground.places + np.tensordot(bend.T.astype(np.float32), pixels, 1)
+    return now, float(np.abs(bend.T @ tiles).max())
+
+
+def _each_moved(look: _Look, ground: _Ground, seen: _Seen) -> tuple[Map, NDArray[np.float32]]:
+    """The best agreement of each tile when it may move by itself, and the move."""
+    best, where, moves, now = seen.agrees.copy(), np.zeros_like(seen.steps), np.zeros_like(seen.steps), seen
+    for _ in range(STEPS):
+        moves = np.clip(moves + now.steps, -FAR, FAR)
+        now = look.at(ground.at(np.stack([_spread(moves[..., 0]), _spread(moves[..., 1])])))
+        better = now.agrees > best
+        best[better], where[better] = now.agrees[better], moves[better]
+    return best, where
+
+
+def _fitted(start: NDArray[np.float64], end: NDArray[np.float64], weights: NDArray[np.float64]) -> Matrix | None:
+    """The projective transform, affine where there are few places, that brings `start` nearest to `end`, strays left aside."""
+    one, other = _normal(start), _normal(end)
+    x, y = moved(one, start).T
+    u, v = moved(other, end).T
+    if len(start) < 14:
+        known, goal = np.column_stack([x, y, np.ones_like(x)]), np.column_stack([u, v])
+        affine = _robust(known, goal, weights)
+        matrix = np.vstack([affine.T, [0.0, 0.0, 1.0]])
+    else:
+        zero, unit = np.zeros_like(x), np.ones_like(x)
+        rows = np.concatenate(
+            [
+                np.column_stack([x, y, unit, zero, zero, zero, -u * x, -u * y]),
+                np.column_stack([zero, zero, zero, x, y, unit, -v * x, -v * y]),
+            ]
+        )
+        goal = np.concatenate([u, v])
+        easing = np.eye(8)[6:] * 0.02 * np.sqrt(len(x))  # no perspective where nothing speaks for it
+        matrix = np.eye(3)
+        some = weights
+        for _ in range(ROUNDS):
+            root = np.sqrt(np.concatenate([some, some]))
+            solved = np.linalg.lstsq(np.vstack([rows * root[:, None], easing]), np.concatenate([goal * root, [0.0, 0.0]]), rcond=None)[0]
+            matrix = np.append(solved, 1.0).reshape(3, 3)
+            some = weights * _trust(np.linalg.norm(moved(np.linalg.inv(other) @ matrix @ one, start) - end, axis=1))
+    matrix = np.linalg.inv(other) @ matrix @ one
+    return matrix / matrix[2, 2] if np.isfinite(matrix).all() and abs(matrix[2, 2]) > 1e-9 else None
+
+
+def _robust(known: NDArray[np.floating], goal: NDArray[np.floating], weights: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Least squares, again and again with less weight for what is far off (Tukey's biweight)."""
+    some = weights.astype(np.float64)
+    for _ in range(ROUNDS):
+        root = np.sqrt(some)[:, None]
+        found = np.linalg.lstsq(known * root, goal * root, rcond=None)[0]
+        some = weights * _trust(np.linalg.norm(known @ found - goal, axis=1))
+    return np.asarray(found)
+
+
+def _trust(errors: NDArray[np.float64]) -> NDArray[np.float64]:
+    limit = max(0.5, 3 * float(np.median(errors)))
+    return np.maximum(0.0, 1.0 - (errors / limit) ** 2) ** 2
+
+
+def _normal(places: NDArray[np.float64]) -> Matrix:
+    """What brings places around 0, about 1 away (Hartley 1997)."""
+    middle, spread = places.mean(axis=0), float(places.std()) + 1e-6
+    return np.array([[1 / spread, 0.0, -middle[0] / spread], [0.0, 1 / spread, -middle[1] / spread], [0.0, 0.0, 1.0]])
+
+
+def _as_soft(above: Grey, below: Grey, matrix: Matrix, covered: NDArray[np.bool_], scale: float) -> tuple[Grey, Grey, tuple[float, float]]:
+    """Both pictures, the sharper one blurred to be as soft as the other; a blurred copy then agrees with its original."""
+    one, other = _sharpness(above, covered), _sharpness(_warped(below, matrix, above.shape), covered)
+    if other < SHARPER * one:
+        for blur in BLURS:
+            soft = cv2.GaussianBlur(above, (0, 0), blur)
+            if _sharpness(soft, covered) <= 1.05 * other:
+                break
+        return soft, below, (blur, 0.0)
+    if one < SHARPER * other:
+        for blur in BLURS:
+            soft = cv2.GaussianBlur(below, (0, 0), blur * scale)
+            if _sharpness(_warped(soft, matrix, above.shape), covered) <= 1.05 * one:
+                break
+        return above, soft, (0.0, blur)
+    return above, below, (0.0, 0.0)
+
+
+def _sharpness(grey: Grey, where: NDArray[np.bool_]) -> float:
+    """The energy of slopes over that of tones, whatever the contrast."""
+    across, down = _slopes(grey)
+    mean = _means(grey)
+    tones = (_means(grey * grey) - mean**2)[where].sum()
+    return float(_means(across**2 + down**2)[where].sum() / max(tones, 1e-3))
+
+
+def _covered(matrix: Matrix, above: tuple[int, ...], below: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The tiles whose corners all lie on the picture below."""
+    rows, columns = above[0] // TILE, above[1] // TILE
+    y, x = np.mgrid[0 : rows + 1, 0 : columns + 1] * float(TILE) - 0.5
+    lifted = np.stack([x, y, np.ones_like(x)], axis=-1) @ matrix.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        places = lifted[..., :2] / lifted[..., 2:]
+    inside = (lifted[..., 2] > 0) & (places >= -1.0).all(-1) & (places[..., 0] <= below[1]) & (places[..., 1] <= below[0])
+    return np.asarray(inside[:-1, :-1] & inside[:-1, 1:] & inside[1:, :-1] & inside[1:, 1:])
+
+
+def _soft(grey: NDArray[np.uint8], blur: float) -> Grey:
+    return np.asarray(cv2.GaussianBlur(grey.astype(np.float32) - 128.0, (0, 0), blur), np.float32)
+
+
+def _warped(below: Grey, matrix: Matrix, shape: tuple[int, ...]) -> Grey:
+    return np.asarray(cv2.warpPerspective(below, matrix, (shape[1], shape[0]), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP), np.float32)
+
+
+def _slopes(grey: Grey) -> tuple[Grey, Grey]:
+    across, down = cv2.Sobel(grey, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(grey, cv2.CV_32F, 0, 1, scale=1 / 8)
+    return np.asarray(across, np.float32), np.asarray(down, np.float32)
+
+
+def _means(grey: Grey) -> Map:
+    """The mean of each tile."""
+    return np.asarray(cv2.resize(grey, (grey.shape[1] // TILE, grey.shape[0] // TILE), interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _spread(tiles: Map) -> Grey:
+    """A tile's number for each of its pixels."""
+    return np.repeat(np.repeat(tiles, TILE, axis=0), TILE, axis=1)

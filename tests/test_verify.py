@@ -1,0 +1,174 @@
+"""What two pictures are to each other, by their pixels: copies of every kind, other shots, frames that strangers share."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
+
+from pipeline.changes import FIRST, SECOND, Changes
+from pipeline.verify import DERIVED, SAME, SCENE, UNKNOWN, UNRELATED, Evidence, Sketch, sketch, verify
+from scripts.copies import EVERYDAY, HARD
+from tests.conftest import photo
+
+COPIED = {SAME, DERIVED}
+
+
+def drawn(picture: Image.Image) -> Sketch:
+    small = picture.convert("RGB")
+    small.thumbnail((448, 448), Image.Resampling.BICUBIC)
+    return sketch(np.asarray(small), picture.size)
+
+
+def copied(one: Image.Image, other: Image.Image) -> Changes:
+    evidence = verify(drawn(one), drawn(other))
+    assert evidence.relation in COPIED, evidence
+    assert evidence.changes is not None
+    return evidence.changes
+
+
+PHOTO, OTHER = photo(1), photo(2)
+
+
+@pytest.mark.parametrize("kind", EVERYDAY)
+def test_what_people_do_to_photos_every_day_is_a_copy(kind: str) -> None:
+    made = [photo(seed) for seed in (3, 4, 5)]
+    found = [verify(drawn(one), drawn(EVERYDAY[kind](one, OTHER, random.Random(kind)))).relation for one in made]
+    assert sum(relation in COPIED for relation in found) >= (3 if kind != "watermark" else 1)  # it covers a third of these small ones
+
+
+@pytest.mark.parametrize("kind", HARD)
+def test_what_is_done_to_hide_a_photo_is_mostly_a_copy(kind: str) -> None:
+    made = [photo(seed) for seed in (3, 4, 5)]
+    found = [verify(drawn(one), drawn(HARD[kind](one, OTHER, random.Random(kind)))).relation for one in made]
+    assert sum(relation in COPIED for relation in found) >= (2 if kind != "posterised" else 0)
+
+
+@pytest.mark.parametrize("kind", EVERYDAY | HARD)
+def test_two_photos_to_which_the_same_was_done_are_no_copies(kind: str) -> None:
+    edit = (EVERYDAY | HARD)[kind]
+    one, other = (drawn(edit(photo(seed), photo(10 * seed), random.Random(7))) for seed in (3, 4))
+    assert verify(one, other).relation not in COPIED
+
+
+def test_the_same_picture_is_the_same_in_all_ways() -> None:
+    evidence = verify(drawn(PHOTO), drawn(PHOTO.resize((960, 640))))
+    assert evidence.relation == SAME
+    assert (evidence.agree, evidence.moved) == (1.0, 0.0)
+    assert np.allclose(np.array(evidence.matrix).reshape(3, 3), np.eye(3), atol=2e-3)
+    assert evidence.changes is not None
+    assert evidence.changes.derived == ""
+    assert evidence.as_dict()["changes"]["covers"] == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("turn", list(Image.Transpose))
+def test_a_turned_picture_is_told_by_its_turn(turn: Image.Transpose) -> None:
+    found = copied(PHOTO, PHOTO.transpose(turn))
+    again = ImageOps.mirror(PHOTO) if found.mirrored else PHOTO
+    clockwise = {0: again, 90: again.transpose(Image.Transpose.ROTATE_270), 180: again.transpose(Image.Transpose.ROTATE_180)}
+    clockwise[270] = again.transpose(Image.Transpose.ROTATE_90)
+    assert clockwise[found.turned].tobytes() == PHOTO.transpose(turn).tobytes()
+    assert found.covers == (1.0, 1.0)
+
+
+def test_a_crop_is_told_by_what_it_shows() -> None:
+    box = (96, 40, 416, 280)
+    first, second = drawn(PHOTO), drawn(PHOTO.crop(box))
+    evidence = verify(first, second)
+    assert evidence.relation == DERIVED
+    assert evidence.changes is not None
+    assert (evidence.changes.derived, evidence.changes.inside) == (SECOND, "")
+    assert evidence.changes.covers == pytest.approx((0.5, 1.0), abs=0.02)
+    corner = np.array(evidence.matrix).reshape(3, 3) @ [96 / 480, 40 / 320, 1.0]
+    assert np.allclose(corner[:2] / corner[2], 0.0, atol=5e-3)
+    back = verify(second, first)
+    assert back.changes is not None
+    assert (back.changes.derived, back.changes.covers[0]) == (FIRST, 1.0)
+
+
+def test_a_rotated_picture_is_told_by_its_angle() -> None:
+    found = copied(PHOTO, PHOTO.rotate(-12, Image.Resampling.BICUBIC, expand=True))
+    assert (found.mirrored, found.turned) == (False, 0)
+    assert found.rotated == pytest.approx(12, abs=0.3)
+
+
+@pytest.mark.parametrize(("kind", "plain"), [("border", True), ("meme", True), ("screenshot", True), ("laid over another", False)])
+def test_a_picture_in_a_picture_is_told_from_one_that_was_cut_out(kind: str, plain: bool) -> None:
+    found = copied(PHOTO, (EVERYDAY | HARD)[kind](PHOTO, OTHER, random.Random(1)))
+    assert (found.inside, found.plain, found.derived) == (FIRST, plain, SECOND)
+    back = copied((EVERYDAY | HARD)[kind](PHOTO, OTHER, random.Random(1)), PHOTO)
+    assert (back.inside, back.derived) == (SECOND, FIRST)
+
+
+def test_tones_are_told() -> None:
+    assert copied(PHOTO, ImageOps.grayscale(PHOTO)).grey == SECOND
+    assert copied(ImageOps.grayscale(PHOTO), PHOTO).derived == FIRST
+    assert copied(PHOTO, ImageEnhance.Brightness(PHOTO).enhance(0.7)).toned
+    assert not copied(PHOTO, PHOTO.resize((240, 160))).toned
+
+
+def test_what_lies_on_a_picture_is_told_by_its_place() -> None:
+    covered = PHOTO.copy()
+    ImageDraw.Draw(covered).ellipse((300, 60, 420, 180), fill=(250, 210, 60))
+    (box,) = copied(PHOTO, covered).spoiled
+    assert np.allclose(box, (300 / 480, 60 / 320, 420 / 480, 180 / 320), atol=0.08)
+
+
+def test_a_soft_copy_agrees_with_its_sharp_original() -> None:
+    evidence = verify(drawn(PHOTO), drawn(PHOTO.filter(ImageFilter.GaussianBlur(4))))
+    assert evidence.relation == SAME
+    assert evidence.agree > 0.95
+
+
+def shot(offset: int) -> Image.Image:
+    """A scene with a near part and a far one, from a place further to the side."""
+    far, near = photo(8, (700, 320)), photo(9, (900, 320))
+    done = far.crop((100 + offset, 0, 580 + offset, 320))
+    mask = Image.new("L", done.size, 0)
+    for left in range(20, 480, 120):
+        ImageDraw.Draw(mask).ellipse((left - 3 * offset, 90, left + 70 - 3 * offset, 300), fill=255)
+    done.paste(near.crop((100 + 3 * offset, 0, 580 + 3 * offset, 320)), (0, 0), mask)
+    return done
+
+
+def test_another_shot_of_a_scene_is_no_copy() -> None:
+    assert verify(drawn(shot(0)), drawn(shot(4))).relation == SCENE
+
+
+def test_other_pictures_are_unrelated() -> None:
+    assert verify(drawn(PHOTO), drawn(OTHER)).relation == UNRELATED
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        Image.new("RGB", (300, 200), "white"),
+        Image.linear_gradient("L"),
+        Image.new("RGB", (1, 448), "red"),
+        photo(6).resize((16, 12)),
+        photo(6).resize((448, 1)),
+    ],
+    ids=["blank", "graded", "a strip", "tiny", "a line"],
+)
+def test_what_shows_too_little_is_not_verified(picture: Image.Image) -> None:
+    for one, other in ((picture, picture), (picture, PHOTO), (PHOTO, picture)):
+        assert verify(drawn(one), drawn(other)).relation == UNKNOWN
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(sorted(EVERYDAY | HARD)))
+def test_either_order_says_the_same(seed: int, kind: str) -> None:
+    one = photo(seed, (320, 240))
+    other = (EVERYDAY | HARD)[kind](one, OTHER, random.Random(seed))
+    there, back = verify(drawn(one), drawn(other)), verify(drawn(other), drawn(one))
+    assert (there.relation in COPIED) == (back.relation in COPIED)
+
+
+def test_an_answer_depends_on_nothing_that_was_asked_before() -> None:
+    pairs = [(drawn(photo(seed)), drawn(HARD["perspective"](photo(seed), OTHER, random.Random(seed)))) for seed in (11, 12)]
+    first: list[Evidence] = [verify(*pair) for pair in pairs]
+    assert [verify(*pair) for pair in reversed(pairs)] == first[::-1]
