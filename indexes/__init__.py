@@ -20,12 +20,14 @@ if TYPE_CHECKING:
         StoreMissing,
         StoreVersion,
     )
+    from indexes.evidence import CROWD, Judged
     from indexes.join import Recall
     from indexes.plan import Plan, Way
     from indexes.records import File, Image, Known, Root, Space, Stat
     from indexes.segments import Scored, cosines
     from indexes.store import Batch, Joining, Store, check, repair
     from indexes.switch import Begun
+    from indexes.thumbs import Thumbs
     from indexes.vectors import Frontier, SegmentRow
 
 _HOMES = {
@@ -42,12 +44,14 @@ _HOMES = {
         "StoreMissing",
         "StoreVersion",
     ),
+    "evidence": ("CROWD", "Judged"),
     "join": ("Recall",),
     "plan": ("Plan", "Way"),
     "records": ("File", "Image", "Known", "Root", "Space", "Stat"),
     "segments": ("Scored", "cosines"),
     "store": ("Batch", "Joining", "Store", "check", "repair"),
     "switch": ("Begun",),
+    "thumbs": ("Thumbs",),
     "vectors": ("Frontier", "SegmentRow"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -57,12 +61,14 @@ __all__ = [
     "BadVector",
     "Batch",
     "Begun",
+    "CROWD",
     "Compaction",
     "File",
     "Finding",
     "Frontier",
     "Image",
     "Joining",
+    "Judged",
     "Known",
     "NoSpace",
     "Plan",
@@ -80,6 +86,7 @@ __all__ = [
     "StoreLocked",
     "StoreMissing",
     "StoreVersion",
+    "Thumbs",
     "Way",
     "check",
     "cosines",

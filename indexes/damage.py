@@ -31,7 +31,7 @@ BLOCK = 1 << 16  # vectors, or edges, that are looked at together
 CATALOG = ("catalog.db", "catalog.db-wal", "catalog.db-shm", "catalog.seal")
 NOTED = "store.json"
 WAITING = "pictures"  # the place of a finding that the next ingest mends
-PARTS = {"vectors", "images", "files", "edges"}  # places of findings inside the catalog
+PARTS = {"vectors", "images", "files", "edges", "evidence"}  # places of findings inside the catalog
 
 
 @dataclass(frozen=True)
@@ -121,12 +121,18 @@ _RULES = (
         "edges WHERE left NOT IN (SELECT id FROM vectors) OR right NOT IN (SELECT id FROM vectors)",
         "pairs name a vector that is not there",
     ),
+    (
+        "evidence",
+        "evidence WHERE first NOT IN (SELECT id FROM images) OR second NOT IN (SELECT id FROM images)",
+        "verified pairs name an image that is not there",
+    ),
 )
 # What makes the rules hold again, in this order; the pairs are dropped, and found again. A file that is forgotten comes back as a new one.
 _CURES = (
     f"UPDATE images SET vector = NULL WHERE vector NOT IN (SELECT id FROM vectors WHERE NOT {_HOMELESS})",
     f"DELETE FROM vectors WHERE {_HOMELESS}",
     "DELETE FROM files WHERE image NOT IN (SELECT id FROM images)",
+    "DELETE FROM evidence WHERE first NOT IN (SELECT id FROM images) OR second NOT IN (SELECT id FROM images)",
 )
 
 

@@ -72,6 +72,15 @@ def _notes(db: sqlite3.Connection) -> None:
     db.execute("ALTER TABLE images ADD COLUMN notes TEXT NOT NULL DEFAULT ''")  # words with spaces between
 
 
+def _evidence(db: sqlite3.Connection) -> None:
+    db.execute(
+        "CREATE TABLE evidence (first INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,"
+        " second INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE, version INTEGER NOT NULL, relation TEXT NOT NULL,"
+        " told TEXT NOT NULL, PRIMARY KEY (first, second)) STRICT, WITHOUT ROWID"
+    )
+    db.execute("CREATE INDEX evidence_by_second ON evidence (second)")
+
+
 def expected() -> set[tuple[str, str, str]]:
     """(kind, name, definition) of all that a store of today's format has."""
     with closing(sqlite3.connect(":memory:")) as db:
@@ -81,4 +90,4 @@ def expected() -> set[tuple[str, str, str]]:
 
 
 LISTED = "SELECT type, name, ifnull(sql, '') FROM sqlite_master"
-MIGRATIONS = (_first_schema, _vectors_and_edges, _notes)  # run in order; user_version counts those done. Append only.
+MIGRATIONS = (_first_schema, _vectors_and_edges, _notes, _evidence)  # run in order; user_version counts those done. Append only.

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
@@ -24,6 +24,7 @@ from indexes.catalog import Catalog
 from indexes.compact import Compaction
 from indexes.damage import Finding, Repair
 from indexes.errors import BadVector, SpaceMismatch, StoreDamaged, StoreError, StoreVersion
+from indexes.evidence import Judged
 from indexes.join import Recall, Shelf
 from indexes.place import command
 from indexes.plan import Plan, Way
@@ -31,6 +32,7 @@ from indexes.records import File, Image, Root, Space
 from indexes.search import Search
 from indexes.segments import Scored, Vectors, joined
 from indexes.switch import Begun
+from indexes.thumbs import Thumbs
 from indexes.vectors import Frontier, Ids, SegmentRow
 
 # What a store that was cut off while it was made, or that lost its catalog, may hold.
@@ -346,6 +348,9 @@ class Store(Search):
             written += made.size if made else 0
         self._mapped()
         self._sweep()
+        if dropped:
+            with closing(Thumbs(self.folder, write=True)) as thumbs:
+                thumbs.keep_only(self.catalog.hashes())
         durable.reach("compaction swept")
         return Compaction(len(rows), len(self.catalog.segments()), dropped, written)
 
@@ -368,6 +373,11 @@ class Store(Search):
             return None
         rewrites = max(row.rewrites for row in run if len(dead[row.blake3]) < row.rows) + 1
         return segments.write(self.folder / "segments", self.folder / "tmp", parts(), rewrites)
+
+    def judge(self, judged: Iterable[Judged]) -> None:
+        """Keep what pairs of images were found to be to each other."""
+        with self.catalog.transaction():
+            self.catalog.put_evidence(judged)
 
     def begin_run(self) -> int:
         """Note that an ingest began; returns its number."""

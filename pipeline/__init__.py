@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pipeline.embedder import Embedder, embed, load
     from pipeline.errors import (
         BadDecoder,
+        BadDestination,
         BadModel,
         BadOutput,
         BadRoot,
@@ -33,6 +34,7 @@ _HOMES = {
     "embedder": ("Embedder", "embed", "load"),
     "errors": (
         "BadDecoder",
+        "BadDestination",
         "BadModel",
         "BadOutput",
         "BadRoot",
@@ -55,6 +57,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Answer",
     "BadDecoder",
+    "BadDestination",
     "BadModel",
     "BadOutput",
     "BadRoot",

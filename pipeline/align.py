@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.keypoints import MIRRORED, Keypoints
+from pipeline.sketch import MIRRORED, Keypoints
+from pipeline.transform import Matrix, moved, scale_of
 
-Matrix = NDArray[np.float64]
 RATIO = 0.85  # of the distances to the nearest and the second nearest, beyond which the nearest says nothing
 LEAST = 6  # keypoints that must agree
 REACH, TIGHT = 6.0, 4.0  # pixels that they may be off, by an affine and by a projective transform
@@ -33,8 +33,9 @@ def align(one: Keypoints, other: Keypoints) -> Alignment | None:
     The same for the same keypoints, whatever was asked before.
     """
     best: tuple[Alignment, NDArray[np.float32], NDArray[np.float32]] | None = None
+    looks, others = one.looks.astype(np.float32), other.looks.astype(np.float32)
     for mirrored in (False, True):
-        left, right = _matched(one.looks[:, MIRRORED] if mirrored else one.looks, other.looks)
+        left, right = _matched(looks[:, MIRRORED] if mirrored else looks, others)
         agree = _agreeing(one, other, left, right, mirrored)
         start, end = _apart(one.places[left[agree]], other.places[right[agree]])
         if len(start) < LEAST:
@@ -82,23 +83,6 @@ def whole(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> Alignment | None:
     places = [np.array(grey.shape[::-1]) - 1.0 for grey in (one, other)]
     affine = cv2.getAffineTransform((corners * places[0]).astype(np.float32), (ends * places[1]).astype(np.float32))
     return Alignment(np.vstack([affine, [0.0, 0.0, 1.0]]), 0)
-
-
-def scale_of(matrix: Matrix) -> float:
-    """How much larger things become, near the origin."""
-    return float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
-
-
-def inverse(matrix: Matrix) -> Matrix:
-    """The transform that leads back."""
-    back = np.linalg.inv(matrix)
-    return np.asarray(back / back[2, 2])
-
-
-def moved(matrix: Matrix, places: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Places (n, 2) after a transform."""
-    lifted = np.column_stack([places, np.ones(len(places))]) @ matrix.T
-    return np.asarray(lifted[:, :2] / lifted[:, 2:])
 
 
 def _matched(one: NDArray[np.float32], other: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

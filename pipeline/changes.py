@@ -2,89 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.align import Matrix, inverse, moved
+from pipeline.evidence import ALL, FIRST, SECOND, Box, Changes
+from pipeline.sketch import Sketch
+from pipeline.transform import SQUARE, Matrix, inverse, moved
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom, as shares of a picture's sides
-FIRST, SECOND = "first", "second"
-
-ALL = 0.97  # the share of a picture that counts as all of it
 UPRIGHT = 1.5  # degrees that a turn may be off
 STRETCHED, ASIDE = 1.03, 0.02  # one direction's growth over the other's, and how far a corner is from where no perspective would put it
 NEAR, FAR = 2.0, 6.0  # pixels on both sides of an outline, where a seam is looked for, and where there is none
 SEAM, PLAIN = 4.0, 6.0  # grey levels that a seam jumps beyond what is usual there; and that a plain ground varies by
 GREY, COLOURFUL = 4.0, 10.0  # levels between a pixel's strongest and weakest colour, on the mean
 RASTER = 100  # points of a side that are looked at to know how much of a picture lies on another
-TONES = 48  # pixels of a side at which tones are compared
 GAIN, LIFT, PALE = 1.15, 12.0, 0.75  # contrast, levels of brightness and colourfulness, beyond which tones are others
-SQUARE = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What the second picture is beside the first, both upright. FIRST, SECOND or "" say which one something is true of.
-
-    `mirrored`, then `turned` by 0, 90, 180 or 270 degrees clockwise, then `rotated` by a few more; `stretched`: wider, narrower or seen
-    from aside. `covers`: the share of each that lies on the other. `inside`: which one lies within the other like a picture in a frame, a
-    screen or a collage; `plain`: on one colour. `grey`: which one has lost its colours; `toned`: they differ in brightness, contrast or
-    colourfulness. `spoiled`: where on the first they differ, because something lies on one of them. `derived`: which one was made of the
-    other, where pixels show it.
-    """
-
-    mirrored: bool
-    turned: int
-    rotated: float
-    stretched: bool
-    covers: tuple[float, float]
-    inside: str
-    plain: bool
-    grey: str
-    toned: bool
-    spoiled: tuple[Box, ...]
-    derived: str
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether each shows all of the other, upright and with nothing on it: the same picture, if in other tones or another size."""
-        return min(self.covers) >= ALL and not (self.mirrored or self.turned or self.rotated or self.stretched or self.spoiled)
-
-
-def changes(
-    first: NDArray[np.uint8],
-    second: NDArray[np.uint8],
-    sizes: tuple[tuple[int, int], tuple[int, int]],
-    matrix: Matrix,
-    spoiled: tuple[Box, ...],
-) -> Changes:
-    """What the pixels of a copy show: rgb (height, width, 3) of both, and their widths and heights in full.
-
-    `matrix` (3, 3) takes places, as shares of a picture's sides, from the first to the second.
-    """
+def changes(first: Sketch, second: Sketch, matrix: Matrix, spoiled: tuple[Box, ...]) -> Changes:
+    """What the pixels of a copy show. `matrix` (3, 3) takes places, as shares of a picture's sides, from the first to the second."""
     back = inverse(matrix)
     covers = _share(matrix), _share(back)
     inside = plain = False
     if covers[0] >= ALL > covers[1]:
-        inside, plain = _framed(second, moved(matrix, SQUARE))
+        inside, plain = _framed(second.grey, moved(matrix, SQUARE))
     elif covers[1] >= ALL > covers[0]:
-        inside, plain = _framed(first, moved(back, SQUARE))
+        inside, plain = _framed(first.grey, moved(back, SQUARE))
     smaller = FIRST if covers[0] > covers[1] else SECOND
-    grey, toned = _tones(first, second, matrix)
+    grey, toned = _tones(first.colours, second.colours, matrix)
     if inside:
         derived = SECOND if smaller == FIRST else FIRST  # the frame was put around what was there
     elif max(covers) >= ALL > min(covers):
         derived = smaller  # it was cut out
     else:
         derived = grey
-    return Changes(*_turn(matrix, sizes), covers, smaller if inside else "", plain, grey, toned, spoiled, derived)
+    return Changes(*_turn(matrix, (first.size, second.size)), covers, smaller if inside else "", plain, grey, toned, spoiled, derived)
 
 
-def _turn(matrix: Matrix, sizes: tuple[tuple[int, int], tuple[int, int]]) -> tuple[bool, int, float, bool]:
-    """Whether it is mirrored, its quarter turns, the degrees that are left, and whether it is stretched: what pixels do in the middle."""
+def _turn(matrix: Matrix, sizes: tuple[tuple[int, int], tuple[int, int]]) -> tuple[bool, int, float, bool, float]:
+    """Whether it is mirrored, its quarter turns, the degrees that are left, whether it is stretched, and its scale: what pixels do in the
+    middle.
+    """
     middle = moved(inverse(matrix), np.array([[0.5, 0.5]]))[0].clip(0.0, 1.0)
     step = 1e-3
     ends = moved(matrix, middle + np.array([[0.0, 0.0], [step, 0.0], [0.0, step]]))
@@ -100,7 +58,9 @@ def _turn(matrix: Matrix, sizes: tuple[tuple[int, int], tuple[int, int]]) -> tup
     straight = ends[0] + (SQUARE - middle) @ grown.T
     aside = np.abs(moved(matrix, SQUARE) - straight).max() * min(1.0, 1.0 / float(np.abs(grown).max()))
     stretched = bool(growth[0] > STRETCHED * growth[1] or aside > ASIDE)
-    return mirrored, turned % 360, round(angle - turned, 1) if abs(angle - turned) > UPRIGHT else 0.0, stretched
+    rest = angle - turned
+    scale = round(float(np.sqrt(growth[0] * growth[1])), 4)
+    return mirrored, turned % 360, round(rest, 1) if abs(rest) > UPRIGHT else 0.0, stretched, scale
 
 
 def _share(matrix: Matrix) -> float:
@@ -132,9 +92,9 @@ def _framed(host: NDArray[np.uint8], outline: NDArray[np.float64]) -> tuple[bool
         if not len(places):
             continue
         far_out, out, within, far_in = (_sampled(pixels, places + outward * off) for off in (FAR, NEAR, -NEAR, -FAR))
-        jumps.append(np.abs(out - within).mean(axis=1))
-        usual.append((np.abs(far_out - out).mean(axis=1) + np.abs(within - far_in).mean(axis=1)) / 2)
-        grounds.append(float(far_out.std(axis=0).mean()))
+        jumps.append(np.abs(out - within))
+        usual.append((np.abs(far_out - out) + np.abs(within - far_in)) / 2)
+        grounds.append(float(far_out.std()))
     if not jumps:
         return False, False
     seam = float(np.concatenate(jumps).mean()) > 1.5 * float(np.concatenate(usual).mean()) + SEAM
@@ -142,23 +102,20 @@ def _framed(host: NDArray[np.uint8], outline: NDArray[np.float64]) -> tuple[bool
 
 
 def _sampled(pixels: NDArray[np.float32], places: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The colours (n, 3) at places (n, 2)."""
+    """What lies at places (n, 2)."""
     x, y = (places[:, axis].astype(np.float32)[:, None] for axis in (0, 1))
     return np.asarray(cv2.remap(pixels, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0], np.float32)
 
 
 def _tones(first: NDArray[np.uint8], second: NDArray[np.uint8], matrix: Matrix) -> tuple[str, bool]:
     """Which of the two is grey where the other has colours, and whether their tones differ, where they lie on each other."""
-    y, x = (np.mgrid[0:TONES, 0:TONES] + 0.5) / TONES
+    y, x = (np.mgrid[0 : first.shape[0], 0 : first.shape[1]] + 0.5) / len(first)
     places = np.column_stack([x.ravel(), y.ravel()])
     there = moved(matrix, places)
     both = ((there > 0.0) & (there < 1.0)).all(axis=1)
     if not both.any():
         return "", False
-    one, other = (
-        _sampled(cv2.blur(rgb, (5, 5)).astype(np.float32), some[both] * np.array(rgb.shape[1::-1]) - 0.5)
-        for rgb, some in ((first, places), (second, there))
-    )
+    one, other = (_sampled(rgb.astype(np.float32), some[both] * len(rgb) - 0.5) for rgb, some in ((first, places), (second, there)))
     colours = [float((rows.max(axis=1) - rows.min(axis=1)).mean()) for rows in (one, other)]
     grey = FIRST if colours[0] < GREY and colours[1] > COLOURFUL else SECOND if colours[1] < GREY and colours[0] > COLOURFUL else ""
     lights = [rows.mean(axis=1) for rows in (one, other)]

@@ -65,7 +65,7 @@ def main() -> None:
 
 
 for command in (
-    *(library.ingest, library.query, library.groups, library.dedupe, library.compare),
+    *(library.ingest, library.query, library.groups, library.dedupe, library.compare, library.explain),
     *(upkeep.status, upkeep.models, upkeep.check, upkeep.repair, upkeep.migrate, upkeep.compact, upkeep.doctor),
 ):
     main.add_command(command)

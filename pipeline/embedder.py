@@ -15,6 +15,7 @@ from pipeline.errors import BadOutput, MissingExtra, Unanswered, UnknownModel
 from pipeline.view import View
 
 DEFAULT = "neardup-0"
+OWN = ("neardup-0",)  # in the package
 UNASKED = 1000  # paid requests that are made without a word from the person who pays
 
 
@@ -50,7 +51,7 @@ class Embedder(Protocol):
 def load(model: str = DEFAULT, threads: int | None = None) -> Embedder:
     """The embedder called `model`, which computes with so many threads, one for each core by default.
 
-    neardup-0: in the package. onnx:PATH: an ONNX file with its card, a JSON of the same name, beside it. open_clip:ARCH/PRETRAINED:
+    Those of OWN are in the package. onnx:PATH: an ONNX file with its card, a JSON of the same name, beside it. open_clip:ARCH/PRETRAINED:
     weights that open_clip downloads. open_clip:ARCH@PATH: weights in a local file. google:MODEL: a service that is paid for, and sees the
     pictures; google alone: its model of today. google-describe:VISION_MODEL+TEXT_MODEL: the same, by way of words.
     Raises UnknownModel for any other name, and for one that is no UTF-8; and later, at first use, MissingExtra, MissingKey or BadModel.
@@ -60,10 +61,10 @@ def load(model: str = DEFAULT, threads: int | None = None) -> Embedder:
     except UnicodeEncodeError:  # a store keeps the name as text
         raise UnknownModel(f"{ascii(model)} is no UTF-8, as a model's name must be; give its file another path") from None
     backend, _, rest = model.partition(":")
-    if model == DEFAULT:
+    if model in OWN:
         from pipeline.backends.onnx import Onnx
 
-        return Onnx(Path(__file__).parent / "backends" / "neardup-0.json", threads)
+        return Onnx(Path(__file__).parent / "backends" / f"{model}.json", threads)
     if backend == "onnx" and rest:
         from pipeline.backends.onnx import Onnx
 
@@ -83,7 +84,7 @@ def load(model: str = DEFAULT, threads: int | None = None) -> Embedder:
 
         return Described(rest)
     raise UnknownModel(
-        f"no model is called {model!r}; use {DEFAULT}, onnx:PATH, open_clip:ARCH/PRETRAINED, open_clip:ARCH@WEIGHTS_FILE,"
+        f"no model is called {model!r}; use {', '.join(OWN)}, onnx:PATH, open_clip:ARCH/PRETRAINED, open_clip:ARCH@WEIGHTS_FILE,"
         " google, google:MODEL or google-describe:VISION_MODEL+TEXT_MODEL"
     )
 
@@ -107,8 +108,7 @@ class Models:
 
 def models() -> Models:
     """The models that load() knows here; those of open_clip are among what is missing where it is not installed."""
-    own = load(DEFAULT)
-    known = Models([Model(own.name, own.space.dim, own.view.size)], [])
+    known = Models([Model(own.name, own.space.dim, own.view.size) for own in map(load, OWN)], [])
     from pipeline.backends import openclip
 
     try:

@@ -7,6 +7,7 @@ PipelineError (1)
 ├── MissingKey (1)         a service that needs a key which is not in the environment
 ├── BadModel (1)           weights that are missing, unsafe, or not what they were
 ├── BadDecoder (1)         processes that decode photos and do not start
+├── BadDestination (2)     what was asked for cannot be written where it was asked for
 ├── BadOutput (1)          a model that returned something cosine cannot compare
 ├── Unanswered (6)         a service that did not answer, or refused
 ├── TooManyCalls (7)       more paid requests than were allowed
@@ -61,6 +62,12 @@ class BadDecoder(PipelineError):
 
 class BadOutput(PipelineError):
     """A model returned rows that cosine cannot compare."""
+
+
+class BadDestination(PipelineError):
+    """What was asked for cannot be written where it was asked for."""
+
+    exit_code = 2
 
 
 class Unanswered(PipelineError):

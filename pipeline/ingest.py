@@ -11,6 +11,7 @@ from indexes.place import command
 from pipeline.decoders import Decoders
 from pipeline.embedder import Embedder
 from pipeline.errors import BadRoot
+from pipeline.evidence import VERSION
 from pipeline.missing import Loss, find_loss, held_by, is_below
 from pipeline.reading import RETRIED, Failure
 from pipeline.scan import NOTHING, Passed, SourceFile, scan
@@ -28,6 +29,7 @@ class Progress:
     coverage: Coverage
     failure: Failure | None = None
     plan: Plan | None = None
+    verifying: bool = False  # then of pairs that are looked at
     calls: int = 0  # said once, before the first: how many paid requests it will take at most
 
 
@@ -133,6 +135,7 @@ def _ingest(roots: Sequence[Root], store: Store, embedder: Embedder, options: In
         if root not in present:
             _settle_absent(store, root, remembered, options, coverage)
     yield from find_pairs(store, options, coverage)
+    yield from look(store, options, coverage)
     compaction = store.compact()
     if compaction.written or compaction.dropped:
         coverage.compaction = asdict(compaction)
@@ -151,6 +154,28 @@ def find_pairs(store: Store, options: IngestOptions, coverage: Coverage) -> Iter
             "recall": recall,
         }
         yield Progress(now.done, now.total, coverage, plan=now.plan)
+
+
+def look(store: Store, options: IngestOptions, coverage: Coverage) -> Iterator[Progress]:
+    """Verify the pairs that nobody has looked at; notes in the coverage what they are."""
+    frontier = store.catalog.frontier()
+    if frontier is None:
+        return
+    done, found, unseen = 0, dict[str, int](), dict[str, int]()
+    # Where nothing was joined since the last run had looked at all, nothing is read to know it.
+    idle = coverage.join is None and store.catalog.is_verified(VERSION)
+    if pairs := [] if idle else store.catalog.unjudged(frontier.floor, VERSION):
+        from pipeline.candidates import verify_candidates  # loads OpenCV
+
+        for now in verify_candidates(store, pairs, options.decoders, options.readers):
+            done, found, unseen = now.done, dict(sorted(now.found.items())), dict(sorted(now.unseen.items()))
+            coverage.verification = {"version": VERSION, "pairs": done, "found": found, "unseen": unseen}
+            yield Progress(done, now.total, coverage, verifying=True)
+    coverage.verification = {"version": VERSION, "pairs": done, "found": found, "unseen": unseen}
+    if left := sum(unseen.values()):
+        why = ", ".join(f"{number:,} {reason}" for reason, number in unseen.items())
+        waits = "close pair was not verified" if left == 1 else "close pairs were not verified"
+        coverage.notes.append(f"{left:,} {waits}, because of a photo ({why}); the next ingest tries again")
 
 
 def _scan(roots: Sequence[Root], store: Store, seen: _Seen, coverage: Coverage, decoders: Decoders) -> Iterator[Progress]:

@@ -10,7 +10,7 @@ from indexes.place import command
 from pipeline.decoders import Decoders
 from pipeline.embedder import Embedder
 from pipeline.errors import LeftBehind
-from pipeline.ingest import Progress, find_pairs
+from pipeline.ingest import Progress, find_pairs, look
 from pipeline.reading import Failure, Recognised
 from pipeline.scan import SourceFile
 from pipeline.writer import Coverage, IngestOptions, Writer, affordable
@@ -35,6 +35,7 @@ def migrate_store(
             store.abandon()
         if store.space == space:
             store.bind(space, embedder.name)  # perhaps by another name
+            yield from look(store, options, coverage)  # where the migration was cut off after the switch
             return
         with store.successor(space, embedder.name) as new:
             yield from _embed(store, new, embedder, options, coverage)
@@ -54,6 +55,7 @@ def migrate_store(
         # Not before: which images a file shows, only this one's files say. The other's are those that they were embedded by, where other
         # photos may have been found since.
         store.compact()
+        yield from look(store, options, coverage)  # pairs that the other model had not proposed
     yield Progress(1, 1, coverage)
 
 

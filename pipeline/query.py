@@ -5,23 +5,31 @@ from __future__ import annotations
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from itertools import combinations, islice
+from functools import cache
+from itertools import combinations, islice, product
 from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes import Image, Known, Scored, Store, cosines
-from pipeline.cluster import SIMILAR, Group, Match, Photo, closest_first, group, relation
-from pipeline.decoders import Decoders
+from indexes import CROWD, Image, Known, Scored, Space, Store, Thumbs, cosines
+from pipeline.cluster import COPIES, FOUND, SIMILAR, Edge, Group, Match, Photo, closest_first, exact, group, rank, verified
+from pipeline.decode import Decoded
+from pipeline.decoders import Decoders, usable_cores
 from pipeline.embedder import Embedder, embed
+from pipeline.evidence import UNKNOWN, UNRELATED, Evidence, evidence_of
 from pipeline.missing import is_below
 from pipeline.reading import Failure, Recognised
 from pipeline.scan import NOTHING, SourceFile, stat_of
-from pipeline.view import View
+from pipeline.view import SIGHT, View
+
+if TYPE_CHECKING:
+    from pipeline.candidates import Sketches
 
 BATCH = 32  # files that are embedded and searched together
 
@@ -38,21 +46,27 @@ class Answer:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A few files against each other: the cosine of each pair as (n, n) float64, 1 on the diagonal, NaN beside a file that failed."""
+    """A few files against each other: the cosine of each pair as (n, n) float64, 1 on the diagonal, NaN beside a file that failed; the
+    pictures that were looked at, rgb (height, width, 3), and what they say of each pair.
+    """
 
     files: tuple[str, ...]
     images: tuple[Image | Failure, ...]
     scores: NDArray[np.float64]
+    pictures: dict[int, NDArray[np.uint8]]
+    evidence: dict[tuple[int, int], Evidence]
 
     def relation(self, one: int, other: int, threshold: float) -> str | None:
-        """What two files are to each other; None when they are below the threshold, or one of them failed."""
+        """What two files are to each other; SIMILAR where pixels cannot tell and they reach the threshold. None when one failed."""
         left, right = self.images[one], self.images[other]
         if isinstance(left, Failure) or isinstance(right, Failure):
             return None
-        found = relation(left, right)
-        if found == SIMILAR and (left.featureless or right.featureless):
-            return None  # as in groups: nothing but exact copies
-        return found if found != SIMILAR or self.scores[one, other] >= threshold else None
+        if found := exact(left, right):
+            return found
+        evidence = self.evidence[one, other]
+        if left.featureless or right.featureless:  # as in groups: nothing but exact copies
+            return UNKNOWN
+        return SIMILAR if evidence.relation == UNKNOWN and self.scores[one, other] >= threshold else evidence.relation
 
     def pairs(self) -> Iterator[tuple[int, int]]:
         """The numbers of each pair of files, once."""
@@ -63,12 +77,20 @@ class Comparison:
         return [(file, image) for file, image in zip(self.files, self.images, strict=True) if isinstance(image, Failure)]
 
 
-def find_groups(store: Store, threshold: float | None = None, under: Sequence[str] = (), *, against_all: bool = False) -> list[Group]:
+def find_groups(
+    store: Store,
+    threshold: float | None = None,
+    under: Sequence[str] = (),
+    *,
+    against_all: bool = False,
+    relations: Iterable[str] = COPIES,
+) -> list[Group]:
     """Groups of near-duplicates among the files of the store, below the folders `under` when any are given. No photo is read.
 
-    With `against_all`, groups may hold files from anywhere, but at least one from below `under`.
-    `threshold` is a cosine (>=), the space's own by default. Each member is at or above it to its keeper. Photos with the same pixels
-    count as one picture; pictures without features are grouped with exact copies alone.
+    With `against_all`, groups may hold files from anywhere, but at least one from below `under`. Each member has one of `relations` to its
+    keeper. Pairs whose cosine is below `threshold` (>=; the store's floor by default) are left aside. SIMILAR is what nobody could verify,
+    at or above the space's own threshold, or the given one. Photos with the same pixels count as one picture; pictures without features are
+    grouped with exact copies alone.
     """
     under = [os.path.realpath(folder) for folder in under]
     scope = () if against_all else under
@@ -76,22 +98,64 @@ def find_groups(store: Store, threshold: float | None = None, under: Sequence[st
         space = store.space
         if space is None:
             return []
-        edges = store.pairs(space.threshold if threshold is None else threshold)
-        picture_of = _pictures(store, edges)
-        photos = _photos(store, list(picture_of), scope)
-    pictures: dict[int, list[Photo]] = defaultdict(list)
-    for image, some in photos.items():
-        pictures[picture_of[image]].extend(some)
-    groups = group(pictures, edges)
+        found = store.pairs(_lowest(store, space, threshold))
+        images = dict(store.catalog.images_of(set(found.left.tolist()) | set(found.right.tolist()))) | dict(
+            store.catalog.images_with_copies()
+        )
+        photos = _photos(store, list(images), scope)
+        edges = _edges(store, found, images, photos, space.threshold if threshold is None else threshold)
+    pictures: dict[bytes, list[Photo]] = defaultdict(list)
+    for some in photos.values():
+        pictures[some[0].image.pixels].extend(some)
+    groups = group(pictures, edges, relations)
     if not (against_all and under):
         return groups
     return [one for one in groups if any(is_below(photo.path, under) for photo in (one.keeper, *(member.photo for member in one.members)))]
 
 
-def _pictures(store: Store, edges: Scored) -> dict[int, int]:
-    """The images that can be in a group, each with what it shares with its exact copies: its vector, or, negative, its pixels."""
-    ends = set(edges.left.tolist()) | set(edges.right.tolist())
-    return dict(store.catalog.images_of(ends)) | dict(store.catalog.images_with_copies())
+def _edges(store: Store, found: Scored, vector_of: Mapping[int, int], photos: Mapping[int, Sequence[Photo]], least: float) -> list[Edge]:
+    """What the pictures of pairs of vectors, and those that share one, are to each other: as it was verified, or SIMILAR, from `least` on.
+
+    `vector_of`: the images that matter, with their vectors, negative where there is none; `photos`: those of them that are asked about.
+    """
+    scores = dict(zip(zip(found.left.tolist(), found.right.tolist(), strict=True), found.score.tolist(), strict=True))
+    pixels = {id_: some[0].image.pixels for id_, some in photos.items()}
+    best: dict[bytes, tuple[Any, ...]] = {}  # of each picture, its best photo's rank
+    sharing: dict[int, dict[bytes, None]] = defaultdict(dict)  # the pictures of each vector
+    for id_, some in photos.items():
+        if vector_of[id_] > 0:
+            sharing[vector_of[id_]][pixels[id_]] = None
+            ranks = [rank(photo) for photo in some]
+            best[pixels[id_]] = min([best[pixels[id_]], *ranks] if pixels[id_] in best else ranks)
+
+    def score(one: int, other: int) -> float | None:
+        return 1.0 if one == other else scores.get((min(one, other), max(one, other)))
+
+    edges: dict[tuple[bytes, bytes], Edge] = {}
+    newest: dict[tuple[bytes, bytes], int] = {}
+    for judged in store.catalog.evidence():
+        one, other = vector_of.get(judged.first), vector_of.get(judged.second)
+        if judged.first not in pixels or judged.second not in pixels or one is None or other is None:
+            continue
+        if (cosine := score(one, other)) is None:
+            continue
+        left, right = pixels[judged.first], pixels[judged.second]
+        key = min(left, right), max(left, right)
+        if left != right and judged.version >= newest.get(key, 0):
+            newest[key] = judged.version
+            evidence = evidence_of(judged) if judged.relation != UNRELATED else None  # most are, and each costs
+            edges[key] = Edge(left, right, verified(evidence, cosine, least) if evidence else UNRELATED, cosine, evidence)
+    pairs = [(pair, cosine) for pair, cosine in scores.items() if cosine >= least]
+    pairs += [((vector, vector), 1.0) for vector, some in sharing.items() if len(some) > 1]
+    for (one, other), cosine in pairs:
+        # Of many that the model cannot tell apart, any may be the keeper, but it is one of the best.
+        few = sorted(sharing[one], key=best.__getitem__)[:CROWD] if one == other else list(sharing[one])
+        for left, right in product(few, sharing[other]):
+            key = min(left, right), max(left, right)
+            if left != right and key not in newest:
+                edges[key] = Edge(*key, SIMILAR, cosine)
+                newest[key] = 0
+    return [edge for edge in edges.values() if edge.relation != UNRELATED]
 
 
 def _photos(store: Store, images: Sequence[int], under: Sequence[str] = ()) -> dict[int, list[Photo]]:
@@ -109,20 +173,30 @@ def _photos(store: Store, images: Sequence[int], under: Sequence[str] = ()) -> d
     }
 
 
-def find_matches(files: Iterable[str], store: Store, embedder: Embedder, threshold: float | None = None) -> Iterator[Answer]:
-    """For each file, inside the library or outside, what the store has of it: identical bytes, identical pixels, then by score; never
-    itself.
+def find_matches(
+    files: Iterable[str], store: Store, embedder: Embedder, threshold: float | None = None, relations: Iterable[str] = FOUND
+) -> Iterator[Answer]:
+    """For each file, inside the library or outside, what the store has of it: by relation, then by score; never itself.
 
-    `threshold` is a cosine (>=), the space's own by default. A file whose content is known costs no decoding, and no model is loaded
-    for it.
+    Pictures whose cosine is below `threshold` (>=; the store's floor by default) are left aside. A file that is new is verified with each
+    picture that it is close to; what cannot be verified is SIMILAR, at or above the space's own threshold, or the given one. A file whose
+    content is known costs no decoding, and no model is loaded for it.
     """
     if store.space is None:
         yield from (Answer(file) for file in files)
         return
-    remaining = iter(files)
-    with Decoders() as decoders:
+    remaining, wanted = iter(files), frozenset(relations)
+    with Decoders() as decoders, ExitStack() as held:
+
+        @cache
+        def sketches() -> Sketches:
+            from pipeline.candidates import Sketches  # loads OpenCV: only when something is to be verified
+
+            thumbs = held.enter_context(closing(Thumbs(store.folder, write=False)))
+            return Sketches(store, thumbs, decoders, held.enter_context(ThreadPoolExecutor(usable_cores())))
+
         while some := list(islice(remaining, BATCH)):
-            yield from _answers(some, store, embedder, decoders, threshold)
+            yield from _answers(some, store, embedder, decoders, sketches, threshold, wanted)
 
 
 @dataclass
@@ -135,9 +209,18 @@ class _Asked:
     view: NDArray[np.uint8] | None = None
     vector: NDArray[np.float32] | None = None
     near: dict[int, float] = field(default_factory=dict)  # stored images with their scores
+    evidence: dict[bytes, Evidence] = field(default_factory=dict)  # about it and the pictures, by pixels, that were verified with it
 
 
-def _answers(files: Sequence[str], store: Store, embedder: Embedder, decoders: Decoders, threshold: float | None) -> Iterator[Answer]:
+def _answers(
+    files: Sequence[str],
+    store: Store,
+    embedder: Embedder,
+    decoders: Decoders,
+    sketches: Callable[[], Sketches],
+    threshold: float | None,
+    relations: Collection[str],
+) -> Iterator[Answer]:
     found = _identify(files, store, embedder, decoders)
     asked = [one for one in found if isinstance(one, _Asked)]
     fresh = [one for one in asked if one.stored is None and not one.image.featureless]
@@ -153,19 +236,64 @@ def _answers(files: Sequence[str], store: Store, embedder: Embedder, decoders: D
         for one in asked:
             if one.stored is not None:
                 one.vector = vectors.get(one.stored)
+                one.evidence = _known(store, one.image.pixels)
         comparable = [one for one in asked if one.vector is not None]
         if comparable and space:
-            least = space.threshold if threshold is None else threshold
-            hits = store.within(np.stack([one.vector for one in comparable if one.vector is not None]), least)
+            hits = store.within(np.stack([one.vector for one in comparable if one.vector is not None]), _lowest(store, space, threshold))
             for number, image, score in zip(hits.left.tolist(), hits.right.tolist(), hits.score.tolist(), strict=True):
                 comparable[number].near[image] = score
         for one in asked:
             one.near.update(dict.fromkeys(store.catalog.images_with_pixels(one.image.pixels), 1.0))
-        answers = [
-            _answer(file, each, store) if isinstance(each, _Asked) else Answer(file, failure=each)
-            for file, each in zip(files, found, strict=True)
+        photos = _photos(store, list({image for one in asked for image in one.near}))
+    _look(fresh, photos, decoders, sketches)
+    least = threshold if threshold is not None or space is None else space.threshold
+    for file, each in zip(files, found, strict=True):
+        if isinstance(each, Failure):
+            yield Answer(file, failure=each)
+        else:
+            yield _answer(file, each, photos, least or 0.0, relations)
+
+
+def _lowest(store: Store, space: Space, threshold: float | None) -> float:
+    """The cosine from which on pictures are looked at: as given, or down to where the store knows all pairs."""
+    frontier = store.catalog.frontier()
+    return threshold if threshold is not None else max(space.floor, frontier.floor) if frontier else space.floor
+
+
+def _known(store: Store, pixels: bytes) -> dict[bytes, Evidence]:
+    """What was found of a picture and others, by their pixels, with itself as the first. Any image with the pixels may be the one that was
+    looked at.
+    """
+    found: dict[int, Evidence] = {}
+    for image in store.catalog.images_with_pixels(pixels):
+        for judged in store.catalog.evidence_about(image):
+            if judged.first == image:
+                found[judged.second] = evidence_of(judged)
+            else:
+                found[judged.first] = evidence_of(judged).turned_round()
+    return {image.pixels: found[id_] for id_, image in store.catalog.images(found)}
+
+
+def _look(fresh: Sequence[_Asked], photos: Mapping[int, Sequence[Photo]], decoders: Decoders, sketches: Callable[[], Sketches]) -> None:
+    """Verify files that are new with the pictures that they are close to."""
+    close = [[id_ for id_ in one.near if id_ in photos and not exact(photos[id_][0].image, one.image)] for one in fresh]
+    wanted = [one for one, near in zip(fresh, close, strict=True) if near]
+    if not wanted:
+        return
+    from pipeline.candidates import shown, thumb
+    from pipeline.sketch import sketch
+    from pipeline.verify import verify
+
+    with closing(decoders.stream([one.source for one in wanted], SIGHT)) as stream:
+        own = [
+            sketch(shown(thumb(decoded.view)), (one.image.width, one.image.height))
+            if isinstance(decoded, Decoded) and decoded.image.hash == one.image.hash
+            else None
+            for one, decoded in zip(wanted, stream, strict=True)
         ]
-    yield from answers
+    for one, drawn, near in zip(wanted, own, (near for near in close if near), strict=True):
+        if drawn:
+            one.evidence = {image.pixels: verify(drawn, other) for image, other in sketches().of(near)[0].values()}
 
 
 def _identify(files: Sequence[str], store: Store, embedder: Embedder, decoders: Decoders) -> list[_Asked | Failure]:
@@ -226,12 +354,19 @@ def _stored(source: SourceFile, store: Store, image: int) -> _Asked:
     return _Asked(source, dict(store.catalog.images([image]))[image], image)
 
 
-def _answer(file: str, asked: _Asked, store: Store) -> Answer:
-    found = [(photo, asked.near[image]) for image, photos in _photos(store, list(asked.near)).items() for photo in photos]
-    others = [(photo, score) for photo, score in found if not _same_file(photo, asked.source)]
-    matches = [Match(photo, relation(photo.image, asked.image), score) for photo, score in others]
+def _answer(file: str, asked: _Asked, photos: Mapping[int, Sequence[Photo]], least: float, relations: Collection[str]) -> Answer:
+    inside, matches = False, []
+    for id_, score in asked.near.items():
+        for photo in photos.get(id_, ()):
+            if _same_file(photo, asked.source):
+                inside = True
+                continue
+            evidence = asked.evidence.get(photo.image.pixels)
+            relation = exact(photo.image, asked.image) or verified(evidence, score, least)
+            if relation in relations:
+                matches.append(Match(photo, relation, score, evidence))
     matches.sort(key=closest_first)
-    return Answer(file, tuple(matches), inside=len(others) < len(found))
+    return Answer(file, tuple(matches), inside)
 
 
 def _same_file(photo: Photo, source: SourceFile) -> bool:
@@ -239,10 +374,16 @@ def _same_file(photo: Photo, source: SourceFile) -> bool:
 
 
 def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
-    """The cosine of each pair of `files`, as a store would score them; no store is needed, and nothing is written."""
+    """The cosine of each pair of `files`, as a store would score them, and what their pixels say. No store is needed or written to."""
+    from pipeline.candidates import shown, thumb
+    from pipeline.sketch import Sketch, sketch
+    from pipeline.verify import verify
+
     images: list[Image | Failure] = []
     views: list[NDArray[np.uint8]] = []
     at: list[int] = []
+    pictures: dict[int, NDArray[np.uint8]] = {}
+    sketches: dict[int, Sketch] = {}
     listed = [_listed(file) for file in files]  # with their sizes: large ones are held one at a time
     sources = [one.source if isinstance(one, Failure) else one for one in listed]
     with Decoders() as decoders:
@@ -254,10 +395,18 @@ def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
                 images.append(decoded.image)
                 views.append(decoded.view)
                 at.append(number)
+        for number, decoded in zip(at, decoders.stream([sources[number] for number in at], SIGHT), strict=True):
+            if isinstance(decoded, Decoded):
+                pictures[number] = shown(thumb(decoded.view))
+                sketches[number] = sketch(pictures[number], (decoded.image.width, decoded.image.height))
     rows = [embed(embedder, views[start : start + BATCH]) for start in range(0, len(views), BATCH)]
     scores = np.full((len(files), len(files)), np.nan)
     if rows:
         stored = np.concatenate(rows).astype(np.float16)
         for row, number in zip(stored, at, strict=True):
             scores[number, at] = cosines(np.broadcast_to(row, stored.shape), stored)
-    return Comparison(tuple(files), tuple(images), scores)
+    evidence = {
+        (one, other): verify(sketches[one], sketches[other]) if one in sketches and other in sketches else Evidence(UNKNOWN)
+        for one, other in combinations(at, 2)
+    }
+    return Comparison(tuple(files), tuple(images), scores, pictures, evidence)

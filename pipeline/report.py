@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 from indexes import Compaction, Finding, Repair, Space, Store
 from indexes.place import command
 from pipeline.audit import Audited
-from pipeline.cluster import SIMILAR, Group, Photo
+from pipeline.cluster import IDENTICAL_BYTES, IDENTICAL_PIXELS, RELATIONS, SIMILAR, Group, Match, Photo
+from pipeline.evidence import DERIVED, SAME, SCENE, UNKNOWN, UNRELATED
 from pipeline.query import Answer, Comparison
+from pipeline.reading import Failure
 from pipeline.writer import Coverage
 
 SHOWN = 10  # lines of one kind
-SCHEMA_VERSION = 1  # raised only when a field changes or goes; fields may be added
+SCHEMA_VERSION = 2  # raised only when a field changes or goes; fields may be added
 
 
 def printable(path: str) -> str:
@@ -64,15 +67,23 @@ def groups_json(groups: Iterable[Group], space: Space | None, threshold: float |
         "groups": [
             {
                 "id": group.id,
-                "keeper": _photo_json(group.keeper),
-                "members": [
-                    _photo_json(member.photo) | {"relation": member.relation, "score": round(member.score, 6)} for member in group.members
+                "keeper": _photo_json(group.keeper) | {"reason": group.reason},
+                "members": [_photo_json(member.photo) | _match_json(member) for member in group.members],
+                "related": [
+                    {"path": one.photo.path, "to": one.to.path, "relation": one.relation, "score": round(one.score, 6)}
+                    for one in group.related
                 ],
             }
             for group in groups
         ],
         "coverage": coverage,
     }
+
+
+def _match_json(match: Match) -> dict[str, Any]:
+    """What a photo is to the keeper, or to the file that was asked about, which is the first picture of the evidence."""
+    evidence = {"evidence": match.evidence.as_dict()} if match.evidence else {}
+    return {"relation": match.relation, "score": round(match.score, 6)} | evidence
 
 
 def _photo_json(photo: Photo) -> dict[str, Any]:
@@ -88,8 +99,7 @@ def answers_json(answers: Sequence[Answer]) -> dict[str, Any]:
 def _answer_json(answer: Answer) -> dict[str, Any]:
     """What the store has of one file; "error" where it could not be asked about."""
     matches = [
-        {"path": match.photo.path, "relation": match.relation, "score": round(match.score, 6)}
-        | {key: value for key, value in _photo_json(match.photo).items() if key != "path"}
+        {"path": match.photo.path} | _match_json(match) | {key: value for key, value in _photo_json(match.photo).items() if key != "path"}
         for match in answer.matches
     ]
     failed = {"error": {"reason": answer.failure.reason, "detail": answer.failure.detail}} if answer.failure else {}
@@ -112,6 +122,7 @@ def comparison_json(comparison: Comparison, space: Space, threshold: float) -> d
                 "b": comparison.files[other],
                 "relation": comparison.relation(one, other, threshold),
                 "score": scores[one][other],
+                **({"evidence": comparison.evidence[one, other].as_dict()} if (one, other) in comparison.evidence else {}),
             }
             for one, other in comparison.pairs()
         ],
@@ -127,12 +138,11 @@ def failure_text(path: str, reason: str, detail: str) -> str:
 
 
 def groups_text(groups: Sequence[Group]) -> Iterable[str]:
-    """One block of lines for each group: the keeper, then its members with what they are to it."""
+    """One block of lines for each group: the keeper, then its members with what they are to it; how much that is, and what is left."""
     for group in groups:
-        yield f"keep  {_photo_text(group.keeper)}"
+        yield f"keep  {_photo_text(group.keeper)}   {group.reason}"
         for member in group.members:
-            relation = member.relation if member.relation != SIMILAR else f"{SIMILAR} {member.score:.3f}"
-            yield f"      {_photo_text(member.photo)}   {relation}"
+            yield f"      {_photo_text(member.photo)}   {match_text(member)}"
         yield ""
     members = [member for group in groups for member in group.members]
     if not groups:
@@ -140,8 +150,28 @@ def groups_text(groups: Sequence[Group]) -> Iterable[str]:
         return
     spare = size(sum(member.photo.image.size for member in members if not member.photo.missing))
     yield f"{counted(len(groups), 'group')}, {counted(len(members), 'near-duplicate')} beside the keepers, {spare}"
+    related = Counter(one.relation for group in groups for one in group.related)
+    if related:
+        listed = ", ".join(f"{related[relation]:,} {_AS_RELATED[relation]}" for relation in RELATIONS if related[relation])
+        yield f"close to these, but not grouped: {listed}"
     if any(member.relation == SIMILAR for member in members):
-        yield "similar is no proof: another shot of the same thing can be that close, so look before you delete"
+        yield "similar is no proof: pixels could not tell, so look before you delete"
+
+
+_AS_RELATED = {
+    SAME: "a copy of a member, not of the keeper",
+    DERIVED: "derived from a member, not from the keeper",
+    SCENE: SCENE,
+    SIMILAR: SIMILAR,
+}
+
+
+def match_text(match: Match) -> str:
+    """What a photo is to the keeper, or to the file that was asked about."""
+    if match.relation in (IDENTICAL_BYTES, IDENTICAL_PIXELS):
+        return match.relation
+    what = match.evidence.changes.words() if match.evidence and match.evidence.changes else []
+    return f"{match.relation} {match.score:.3f}" + (f": {', '.join(what)}" if what else "")
 
 
 def _photo_text(photo: Photo) -> str:
@@ -157,15 +187,14 @@ def answer_text(answer: Answer) -> Iterable[str]:
     others = counted(len(answer.matches), "match", "matches") if answer.matches else "no other copy" if answer.inside else "no match"
     yield f"{printable(answer.file)}: {'in the library, ' if answer.inside else 'not in the library, '}{others}"
     for match in answer.matches:
-        relation = match.relation if match.relation != SIMILAR else f"{SIMILAR} {match.score:.3f}"
-        yield f"  {relation:<17} {_photo_text(match.photo)}"
+        yield f"  {match_text(match):<18}  {_photo_text(match.photo)}"
 
 
 def comparison_text(comparison: Comparison, threshold: float) -> Iterable[str]:
-    """The score of two files, or the matrix of more."""
+    """The score of two files and what they are to each other; or the matrix of more, and those that are anything to each other."""
     if len(comparison.files) == 2:
         if not comparison.failures():
-            yield f"{comparison.scores[0, 1]:.4f}  {comparison.relation(0, 1, threshold) or f'below the threshold of {threshold}'}"
+            yield f"{comparison.scores[0, 1]:.4f}  {_pair_text(comparison, 0, 1, threshold)}"
         return
     for number, file in enumerate(comparison.files, 1):
         yield f"{number:>3}  {printable(file)}"
@@ -173,6 +202,49 @@ def comparison_text(comparison: Comparison, threshold: float) -> Iterable[str]:
     yield "     " + " ".join(f"{number:>6}" for number in range(1, len(comparison.files) + 1))
     for number, row in enumerate(comparison.scores.tolist(), 1):
         yield f"{number:>3}  " + " ".join("     -" if score != score else f"{score:6.3f}" for score in row)
+    related = [pair for pair in comparison.pairs() if comparison.relation(*pair, threshold) not in (None, UNRELATED, UNKNOWN)]
+    if related:
+        yield ""
+    for one, other in related:
+        yield f"{one + 1:>3} {other + 1:>3}  {_pair_text(comparison, one, other, threshold)}"
+
+
+def _pair_text(comparison: Comparison, one: int, other: int, threshold: float) -> str:
+    """What the second of two files is to the first."""
+    relation = comparison.relation(one, other, threshold)
+    changes = comparison.evidence[one, other].changes
+    what = changes.words() if changes and relation in (SAME, DERIVED) else []
+    return f"{relation}" + (f": {', '.join(what)}" if what else "")
+
+
+def explained_text(comparison: Comparison, threshold: float) -> Iterable[str]:
+    """What two files are to each other, and all that speaks for it."""
+    first, second = comparison.images
+    if isinstance(first, Failure) or isinstance(second, Failure):
+        return
+    for word, file, image in zip(("first", "second"), comparison.files, (first, second), strict=True):
+        yield f"{word:<11} {printable(file)}   {image.width} x {image.height}, {size(image.size)}"
+    yield f"relation    {_pair_text(comparison, 0, 1, threshold)}"
+    yield f"score       {comparison.scores[0, 1]:.4f}"
+    evidence = comparison.evidence[0, 1]
+    if not evidence.matrix:
+        few = "too little stands out to say how one would lie on the other"
+        yield f"keypoints   {few if evidence.relation == UNKNOWN else 'none agree on how one would lie on the other'}"
+        return
+    way = f"{evidence.keypoints} agree on how one lies on the other" if evidence.keypoints else "too few; laid on each other as a whole"
+    yield f"keypoints   {way}"
+    rest = max(0.0, 1 - evidence.agree - evidence.moved)
+    yield (
+        f"tiles       {evidence.tiles}: {100 * evidence.agree:.0f} % agree in place, {100 * evidence.moved:.0f} % where they may move,"
+        f" {100 * rest:.0f} % differ"
+    )
+    changes = evidence.changes
+    if changes:
+        yield f"shared      {100 * changes.covers[0]:.0f} % of the first, {100 * changes.covers[1]:.0f} % of the second"
+        for left, top, right, bottom in changes.spoiled:
+            yield f"differs     at {left:.2f} to {right:.2f} of the first's width, {top:.2f} to {bottom:.2f} of its height"
+        if changes.derived:
+            yield f"made of it  the {changes.derived} was made of the other, as far as pixels show"
 
 
 def coverage_text(coverage: Coverage) -> str:
@@ -230,6 +302,7 @@ def status_json(store: Store) -> dict[str, Any]:
         "segments": len(segments),
         "join": store.catalog.last_join(),
         "pairs": store.catalog.edge_count(),
+        "verified": store.catalog.relations(),
         "recall": frontier.recall if (frontier := store.catalog.frontier()) else None,
         "migration": _migration_json(store),
         "bytes_on_disk": sum(file.stat().st_size for file in store.folder.rglob("*") if file.is_file()),
@@ -287,6 +360,8 @@ def status_text(status: dict[str, Any]) -> Iterable[str]:
         exact = command(Path(status["store"]), "ingest", "--join", "exact")
         share = f", at least {status['recall']:.2%} of all (95 %); `{exact}` finds the rest"
     yield f"pairs       {status['pairs']:,} known{share}"
+    if verified := status["verified"]:
+        yield f"verified    {sum(verified.values()):,}: {', '.join(f'{number:,} {relation}' for relation, number in verified.items())}"
     if joined := join_text(status["join"]):
         yield f"last join   {joined}"
     last = status["last_run"]
@@ -389,6 +464,8 @@ def unfinished_text(store: Store) -> str | None:
     if waiting := len(store.catalog.unembedded()):
         lost = "has no vector and is" if waiting == 1 else "have no vector and are"
         return f"{counted(waiting, 'picture')} {lost} not compared; `{ingest}` embeds again what it finds of them"
+    if not store.catalog.is_judged():
+        return f"its pairs were not verified yet; `{ingest}` looks at them"
     if last.outcome == "complete":
         return None
     return f"the last ingest is running or did not finish, so photos may be missing from this answer; `{ingest}` goes on"

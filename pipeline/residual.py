@@ -8,12 +8,13 @@ move: things at other depths move differently, and no one transform brings all o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.align import Matrix, moved, scale_of
+from pipeline.transform import Matrix, moved, scale_of
 
 Grey = NDArray[np.float32]
 Map = NDArray[np.float32]  # a number for each tile, (rows, columns)
@@ -24,6 +25,7 @@ SOFT = 1.0  # pixels of blur before anything is compared: noise and codecs live 
 SHARPER = 0.7  # a picture with less than this share of the other's sharpness is the softer one, and the other is blurred to match
 BLURS = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)  # pixels, tried in turn
 ROUNDS, BENDS, STEPS = 6, 4, 4  # of refining: the transform, a bend of it, and each tile's own place
+CERTAIN = 0.97  # the correlation of a tile that would be no better elsewhere
 FAR = 8.0  # pixels that a tile may move
 BLACK, WHITE = -118.0, 112.0  # from the middle grey: tones that cannot get much darker, or brighter
 STILL = 0.05  # pixels; when four of five tiles move less, nothing more is to be refined
@@ -72,9 +74,9 @@ def residual(one: NDArray[np.uint8], other: NDArray[np.uint8], matrix: Matrix) -
     seen, covered = look.at(_warped(below, matrix, above.shape)), _covered(matrix, above.shape, other.shape)
     told = covered & ((look.texture > TEXTURE) | (seen.texture > 2 * TEXTURE))
     told &= ~_burnt(look, seen, told)
-    ground = _Ground(below, matrix, above.shape)
+    ground = _Ground(below, matrix, told.shape)
     seen, bend = _bent(look, ground, seen, told)
-    nearby, moves = _each_moved(look, ground, seen)
+    nearby, moves = _each_moved(look, ground, seen, told)
     return Residual(seen.agrees, nearby, moves, told, covered, origin, matrix @ np.linalg.inv(shifted), bend, blurs)
 
 
@@ -155,13 +157,19 @@ def _refined(look: _Look, below: Grey, matrix: Matrix) -> Matrix:
     return best
 
 
+@lru_cache(maxsize=64)
+def _places(rows: int, columns: int) -> NDArray[np.float32]:
+    """x and y of each pixel of so many tiles, (2, height, width)."""
+    x, y = np.arange(columns * TILE, dtype=np.float32), np.arange(rows * TILE, dtype=np.float32)
+    return np.stack(np.meshgrid(x, y))
+
+
 class _Ground:
     """The picture below, looked at through a transform that each place above can be moved away from."""
 
-    def __init__(self, below: Grey, matrix: Matrix, shape: tuple[int, ...]) -> None:
+    def __init__(self, below: Grey, matrix: Matrix, tiles: tuple[int, ...]) -> None:
         self._below, self._matrix = below, matrix.astype(np.float32)
-        y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
-        self.places = np.stack([x, y])
+        self.places = _places(*tiles)
 
     def at(self, moves: NDArray[np.float32]) -> Grey:
         """What lies below each place after it was moved; `moves` (2, height, width)."""
@@ -202,10 +210,10 @@ def _bent(look: _Look, ground: _Ground, seen: _Seen, told: NDArray[np.bool_]) ->
     return now, float(np.abs(bend.T @ tiles).max())
 
 
-def _each_moved(look: _Look, ground: _Ground, seen: _Seen) -> tuple[Map, NDArray[np.float32]]:
-    """The best agreement of each tile when it may move by itself, and the move."""
+def _each_moved(look: _Look, ground: _Ground, seen: _Seen, told: NDArray[np.bool_]) -> tuple[Map, NDArray[np.float32]]:
+    """The best agreement of each tile when it may move by itself, and the move. Where all agree well in place, none is moved."""
     best, where, moves, now = seen.agrees.copy(), np.zeros_like(seen.steps), np.zeros_like(seen.steps), seen
-    for _ in range(STEPS):
+    for _ in range(STEPS if (seen.agrees[told] < CERTAIN).any() else 0):
         moves = np.clip(moves + now.steps, -FAR, FAR)
         now = look.at(ground.at(np.stack([_spread(moves[..., 0]), _spread(moves[..., 1])])))
         better = now.agrees > best

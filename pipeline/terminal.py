@@ -108,7 +108,7 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
         task = bar.add_task("listing", total=None)
 
         def show(now: Progress) -> None:
-            stage = "joining" if now.plan else "listing" if now.total is None else "reading"
+            stage = "verifying" if now.verifying else "joining" if now.plan else "listing" if now.total is None else "reading"
             bar.update(task, description=stage, completed=now.done, total=now.total)
 
         yield show
@@ -125,7 +125,9 @@ def _lines() -> Callable[[Progress], None]:
         if moment - since < LINE_EVERY:
             return
         since = moment
-        if now.plan:
+        if now.verifying:
+            tell(f"{now.done:,} of {now.total or 0:,} pairs verified")
+        elif now.plan:
             tell(f"{100 * now.done // max(now.total or 1, 1)} % of the join done")
         elif now.total is None:
             tell(f"{now.done:,} files listed")

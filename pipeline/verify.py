@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.align import Matrix, align, inverse, moved, scale_of, whole
-from pipeline.changes import SQUARE, Box, Changes, changes
-from pipeline.keypoints import Keypoints, keypoints
+from pipeline.align import align, whole
+from pipeline.changes import changes
+from pipeline.evidence import DERIVED, SAME, SCENE, UNKNOWN, UNRELATED, Box, Evidence, numbers, onto, rounded
 from pipeline.residual import TILE, Residual, residual
-
-VERSION = 1  # of what evidence means: a change here or in what this imports that moves a relation needs a new number
-
-SAME, DERIVED, SCENE, UNRELATED, UNKNOWN = "same picture", "derived", "same scene", "unrelated", "not verifiable"
+from pipeline.sketch import Sketch
+from pipeline.transform import Matrix, inverse, scale_of
 
 # Measured on copies of 40 kinds, and on look-alikes: scripts/results/verify.md.
 AGREES = 0.8  # the correlation from which on a tile is the same
@@ -30,56 +27,34 @@ FEW = 8  # keypoints, with fewer of which a picture cannot be told from others
 
 
 @dataclass(frozen=True, slots=True)
-class Sketch:
-    """A picture as it is verified: `rgb` (height, width, 3) and `grey` (height, width) uint8, at most 448 pixels a side; its keypoints; and
-    the width and height that it has in full.
+class Tiles:
+    """What was seen of each tile: (rows, columns), True or False. They lie on the second picture where `swapped`, else on the first,
+    beginning at `origin`, pixels (x, y) of its sketch.
     """
 
-    rgb: NDArray[np.uint8]
-    grey: NDArray[np.uint8]
-    keypoints: Keypoints
-    size: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What two pictures are to each other, and why. Places are shares of a picture's sides, from its upper left corner.
-
-    So many `keypoints` agree that `matrix`, nine numbers by rows, takes places (x, y, 1) of the first picture to those of the second; it is
-    empty where nothing does. Of `tiles` that show enough to be compared, the share `agree` is the same in place, and the share `moved` when
-    each may move a little. `changes`: what a copy is beside the other, None for what is none.
-    """
-
-    relation: str
-    keypoints: int = 0
-    tiles: int = 0
-    agree: float = 0.0
-    moved: float = 0.0
-    matrix: tuple[float, ...] = ()
-    changes: Changes | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
-
-def sketch(rgb: NDArray[np.uint8], size: tuple[int, int]) -> Sketch:
-    """What is to be known of a picture once: `rgb` as keypoints.SIGHT shows it, `size` its width and height in full."""
-    grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
-    return Sketch(rgb, grey, keypoints(grey), size)
+    told: NDArray[np.bool_]
+    same: NDArray[np.bool_]
+    moved: NDArray[np.bool_]
+    origin: tuple[int, int]
+    swapped: bool
 
 
 def verify(first: Sketch, second: Sketch) -> Evidence:
     """What two pictures are to each other. The same for the same two, whatever was asked before."""
+    return looked(first, second)[0]
+
+
+def looked(first: Sketch, second: Sketch) -> tuple[Evidence, Tiles | None]:
+    """As verify(), with what it saw; None where no tile could be compared."""
     found = align(first.keypoints, second.keypoints) or whole(first.grey, second.grey)
     if found is None:
         seen = min(len(first.keypoints.places), len(second.keypoints.places))
-        return Evidence(UNRELATED if seen >= FEW else UNKNOWN)
+        return Evidence(UNRELATED if seen >= FEW else UNKNOWN), None
     swapped = scale_of(found.matrix) < 1.0  # the one that has fewer pixels for the same thing is gone over tile by tile
     one, other = (second, first) if swapped else (first, second)
     rest = residual(one.grey, other.grey, inverse(found.matrix) if swapped else found.matrix)
     if rest is None or not rest.told.any():
-        return Evidence(UNKNOWN, found.agreeing)
+        return Evidence(UNKNOWN, found.agreeing), None
     moved_away = (
         rest.told & (rest.nearby >= AGREES) & (rest.nearby - rest.agrees > BETTER) & (np.hypot(*np.moveaxis(rest.moves, -1, 0)) > STEP)
     )
@@ -89,12 +64,11 @@ def verify(first: Sketch, second: Sketch) -> Evidence:
     relation, what = _relation(told, agree, gone, float(np.median(rest.agrees[same])) if agree else 0.0), None
     if relation == DERIVED:
         boxes = _boxes(rest.told & ~same & ~moved_away, rest, one)
-        what = changes(
-            first.rgb, second.rgb, (first.size, second.size), matrix, tuple(_onto(matrix, box) if swapped else box for box in boxes)
-        )
+        spoiled = tuple(onto(matrix, box) if swapped else box for box in boxes)
+        what = changes(first, second, matrix, spoiled)
         relation = SAME if what.is_whole else DERIVED
-    numbers = tuple(np.round(matrix, 6).ravel().tolist())
-    return Evidence(relation, found.agreeing, told, round(agree / told, 4), round(gone / told, 4), numbers, what)
+    evidence = Evidence(relation, found.agreeing, told, round(agree / told, 4), round(gone / told, 4), numbers(matrix), what)
+    return evidence, Tiles(rest.told, same, moved_away, rest.origin, swapped)
 
 
 def _relation(told: int, agree: int, gone: int, clean: float) -> str:
@@ -128,15 +102,4 @@ def _boxes(spoiled: NDArray[np.bool_], rest: Residual, one: Sketch) -> list[Box]
         if tiles >= 2:
             x, y = rest.origin[0] + left * TILE, rest.origin[1] + top * TILE
             boxes.append((x / width, y / height, (x + across * TILE) / width, (y + down * TILE) / height))
-    return sorted((_rounded(*box) for box in boxes), key=lambda box: (box[1], box[0]))
-
-
-def _onto(matrix: Matrix, box: Box) -> Box:
-    """The box on the first picture around a box of the second."""
-    left, top, right, bottom = box
-    corners = moved(inverse(matrix), SQUARE * [right - left, bottom - top] + [left, top]).clip(0.0, 1.0)
-    return _rounded(*corners.min(axis=0), *corners.max(axis=0))
-
-
-def _rounded(left: float, top: float, right: float, bottom: float) -> Box:
-    return round(float(left), 4), round(float(top), 4), round(float(right), 4), round(float(bottom), 4)
+    return sorted((rounded(*box) for box in boxes), key=lambda box: (box[1], box[0]))

@@ -31,3 +31,6 @@ class View:
         """The view as it stands in a space's preprocessing version."""
         ground = f" fill {self.fill}" if self.fit == "longest" else ""  # the others show none
         return f"{VERSION} {self.fit}-{self.size} {self.resample}{ground}"
+
+
+SIGHT = View(448, "within")  # how pictures are looked at to be verified

@@ -59,6 +59,7 @@ class Coverage:
     unseen: list[dict[str, str]] = field(default_factory=list)  # path, reason and detail of folders, and names in them, that cannot be seen
     notes: list[str] = field(default_factory=list)
     join: dict[str, Any] | None = None  # how the pairs of new pictures were looked for, and what share was found
+    verification: dict[str, Any] | None = None  # pairs that were looked at, what they are, and why some could not be
     compaction: dict[str, int] | None = None  # segments that were merged, vectors that were dropped
 
     @property

@@ -109,13 +109,13 @@ def toned(picture: Image.Image, rng: random.Random) -> Image.Image:
 def filtered(picture: Image.Image, rng: random.Random) -> Image.Image:
     """As apps' filters do: grey, sepia, equalised, posterised, a stretched histogram, solarised a little."""
     kind = rng.random()
-    if kind < 0.45:
+    if kind < 0.55:
         return ImageOps.grayscale(picture).convert("RGB")
-    if kind < 0.6:
+    if kind < 0.66:
         return ImageOps.colorize(ImageOps.grayscale(picture), (rng.randrange(60), rng.randrange(50), rng.randrange(60)), (255, 240, 210))
-    if kind < 0.75:
+    if kind < 0.82:
         return ImageOps.equalize(picture)
-    if kind < 0.9:
+    if kind < 0.92:
         return ImageOps.posterize(picture, rng.randint(2, 4))
     return ImageOps.autocontrast(picture, cutoff=rng.uniform(0, 8))
 
@@ -353,7 +353,7 @@ def changed(picture: Image.Image, other: Image.Image, rng: random.Random, inside
         picture = rotated(picture, rng)
     if happens(0.12):
         picture = leaning(picture, rng)
-    for chance, edit in ((0.35, toned), (0.15, filtered), (0.2, worn), (0.12, written), (0.07, watermarked), (0.14, pasted)):
+    for chance, edit in ((0.35, toned), (0.22, filtered), (0.2, worn), (0.12, written), (0.07, watermarked), (0.14, pasted)):
         if happens(chance):
             picture = edit(picture, rng)
     if inside:

@@ -33,7 +33,7 @@ from scripts.copies import EVERYDAY, HARD
 
 Rows = NDArray[np.float32]
 CARDS = Path(__file__).resolve().parent.parent / "pipeline" / "backends"
-CUTS = (0.60, 0.70, 0.80, 0.85, 0.90)
+CUTS = (0.30, 0.35, 0.40, 0.45, 0.50, 0.60, 0.70, 0.80, 0.85, 0.90)
 EDITS = EVERYDAY | HARD
 RECODED = {"jpeg 60", "jpeg 25", "webp 50"}  # edits that are a lossy file already; all others are saved as JPEG of quality 85
 TURNED = {"flip", "turn 90", "turn 180", "turn 270", "transpose", "transverse"}  # a mirrored photo still stands upright

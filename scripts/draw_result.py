@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from indexes import Root, Store
-from pipeline import find_groups, ingest_roots, load
+from pipeline import Match, find_groups, ingest_roots, load
 from scripts import copies
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "result.png"
@@ -42,6 +42,12 @@ def landscape(seed: int, size: tuple[int, int] = (1200, 900)) -> Image.Image:
     return Image.blend(picture, grain, 0.06).filter(ImageFilter.GaussianBlur(0.8))
 
 
+def said(match: Match) -> str:
+    """What a photo is to the one that is kept."""
+    changes = match.evidence.changes.words() if match.evidence and match.evidence.changes else []
+    return ": ".join([match.relation, *changes[:1]])
+
+
 def main() -> None:
     """Make a folder of pictures, ask neardup, and draw what it says."""
     rng = random.Random(4)
@@ -66,7 +72,7 @@ def main() -> None:
             for _ in ingest_roots([Root(str(folder))], store, load()):
                 pass
             (group,) = find_groups(store)
-        files = [(group.keeper.path, "keep"), *((each.photo.path, f"{each.relation} {each.score:.3f}") for each in group.members)]
+        files = [(group.keeper.path, "keep"), *((each.photo.path, said(each)) for each in group.members)]
         others = [(str(path), "not in a group") for path in sorted(folder.iterdir()) if str(path) not in dict(files)]
         sheet = Image.new("RGB", (3 * (CELL[0] + MARGIN) + MARGIN, 2 * (CELL[1] + 56) + MARGIN), "white")
         draw = ImageDraw.Draw(sheet)

@@ -65,7 +65,7 @@ def test_dedupe_prints_groups_and_coverage(run: Run, photos: Path) -> None:
     assert code == 0
     assert out.count("keep  ") == 1
     assert "identical bytes" in out
-    assert out.splitlines()[-2].startswith("1 group, 3 near-duplicates")
+    assert out.splitlines()[-1].startswith("1 group, 3 near-duplicates")
     assert "6 files seen, 6 new, 0 unchanged, 0 moved, 0 gone, skipped 0, failed 0; 5 pictures embedded" in err
     assert run("dedupe", photos, "--exit-code")[0] == 20
     assert "6 unchanged" in run("ingest")[2]
@@ -76,6 +76,7 @@ def normalised(document: Any, folder: Path) -> Any:  # noqa: ANN401 - JSON
     """Without what differs between machines and versions of encoders: the folder, hashes, times, sizes in bytes."""
     if isinstance(document, dict):
         varying = {"id", "bytes", "bytes_on_disk", "started", "ended"}
+        varying |= {"keypoints", "tiles", "agree", "moved", "matrix", "covers"}  # of the evidence
         return {key: type(value).__name__ if key in varying else normalised(value, folder) for key, value in document.items()}
     if isinstance(document, list):
         return [normalised(value, folder) for value in document]
@@ -123,16 +124,14 @@ def test_query_and_compare_in_words(run: Run, photos: Path, tmp_path: Path) -> N
     assert code == 0
     lines = out.splitlines()
     assert lines[0].endswith("a.png: in the library, 3 matches")
-    assert [line.split("  ")[1] for line in lines[1:]] == ["identical bytes", "similar 0.98", "similar 0.95"] or "identical bytes" in lines[
-        1
-    ]
+    assert [re.match("  (identical bytes|same picture)", line) is not None for line in lines[1:]] == [True] * 3
     assert run("query", photos / "b.jpg")[1].endswith("in the library, no other copy\n")
     stranger = saved(tmp_path / "stranger.png", scene(50))
     assert run("query", stranger)[1].endswith("not in the library, no match\n")
     assert run("query", stranger, "--exit-code")[0] == 0
     assert run("query", photos / "a.png", "--exit-code")[0] == 20
     assert run("compare", photos / "a.png", photos / "sub" / "a copy.png")[1] == "1.0000  identical bytes\n"
-    assert "below the threshold" in run("compare", photos / "a.png", photos / "b.jpg")[1]
+    assert run("compare", photos / "a.png", photos / "b.jpg")[1].endswith("  unrelated\n")
     assert run("compare", photos / "a.png", photos / "b.jpg", "--exit-code")[0] == 0
     matrix = run("compare", photos / "a.png", photos / "b.jpg", photos / "c.webp")[1].splitlines()
     assert len(matrix) == 8
@@ -330,7 +329,7 @@ def test_compact_merges_and_drops(run: Run, photos: Path, tmp_path: Path) -> Non
     assert code == 0
     assert out.startswith("2 segments before, 1 now; 1 vector dropped, ")
     assert run("groups", "--json") == before
-    assert json.loads(run("compact", "--json")[1]) == {"schema_version": 1, "before": 1, "after": 1, "dropped": 0, "written": 0}
+    assert json.loads(run("compact", "--json")[1]) == {"schema_version": 2, "before": 1, "after": 1, "dropped": 0, "written": 0}
     for command in (["compact"], ["check"], ["repair"], ["repair", "--yes"]):
         assert run(*command, "--store", tmp_path / "typo")[0] == 10
     assert not (tmp_path / "typo").exists()
@@ -489,8 +488,8 @@ def test_damaged_and_animated_photos_are_named_wherever_they_are_counted(run: Ru
     assert found["keeper"]["path"] == str(sound)
     assert "notes" not in found["keeper"]
     assert found["members"][0]["notes"] == ["damaged"]
-    assert found["members"][0]["relation"] == "similar"
-    assert ", damaged   similar" in run("groups")[1]
+    assert found["members"][0]["relation"] in ("same picture", "derived")
+    assert re.search(", damaged   (same picture|derived) 0", run("groups")[1])
 
 
 def test_an_older_store_is_brought_up_to_date_by_the_nightly_call(run: Run, photos: Path, tmp_path: Path) -> None:
@@ -512,6 +511,8 @@ def test_an_older_store_is_brought_up_to_date_by_what_writes_to_it(run: Run, pho
     answer = run("groups")
     made_older(tmp_path / "library")
     assert run("compact")[0] == 0
+    assert "close to these, but not grouped: 2 similar" in run("groups")[1]  # nobody has looked at the pairs in that format
+    run("ingest")
     assert run("groups") == answer
 
 
@@ -623,6 +624,7 @@ def test_every_document_has_its_version(run: Run, photos: Path) -> None:
             "dedupe": [photos],
             "query": [photos / "a.png"],
             "compare": [photos / "a.png", photos / "b.jpg"],
+            "explain": [photos / "a.png", photos / "b.jpg"],
             "migrate": ["--model", "neardup-0"],
         }
         return [name, *given.get(name, []), "--json"]
@@ -630,7 +632,7 @@ def test_every_document_has_its_version(run: Run, photos: Path) -> None:
     printed = [name for name, command in main.commands.items() if "as_json" in {option.name for option in command.params}]
     assert set(printed) == set(main.commands) - {"repair"}
     for name in printed:
-        assert json.loads(run(*words(name))[1])["schema_version"] == 1, name
+        assert json.loads(run(*words(name))[1])["schema_version"] == 2, name
 
 
 def test_photos_that_an_extra_would_read_are_skipped_with_a_hint(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

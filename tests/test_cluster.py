@@ -3,12 +3,12 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-import numpy as np
 from hypothesis import given
-from hypothesis.strategies import floats, integers, lists, tuples
+from hypothesis.strategies import floats, integers, lists, sampled_from, tuples
 
-from indexes import Image, Scored, Stat
-from pipeline.cluster import IDENTICAL_BYTES, IDENTICAL_PIXELS, SIMILAR, Group, Photo, group, rank
+from indexes import Image, Stat
+from pipeline.cluster import IDENTICAL_BYTES, IDENTICAL_PIXELS, Edge, Group, Photo, group, rank
+from pipeline.evidence import DERIVED, SAME, SCENE, Changes, Evidence
 
 
 def photo(content: int, path: str, pixels: int | None = None, width: int = 100, size: int = 1000, mtime: int = 5) -> Photo:
@@ -17,9 +17,15 @@ def photo(content: int, path: str, pixels: int | None = None, width: int = 100, 
     return Photo(path, Stat(size, mtime, 0, hash(path) & 0xFFFF, 1), image)
 
 
-def edges(*found: tuple[int, int, float]) -> Scored:
-    left, right, score = zip(*found, strict=True) if found else ((), (), ())
-    return Scored(np.array(left, np.int64), np.array(right, np.int64), np.array(score, np.float64))
+def shown(*photos: Photo) -> dict[bytes, list[Photo]]:
+    found: dict[bytes, list[Photo]] = {}
+    for each in photos:
+        found.setdefault(each.image.pixels, []).append(each)
+    return found
+
+
+def edges(*found: tuple[int, int, float], relation: str = SAME) -> list[Edge]:
+    return [Edge(left.to_bytes(32, "big"), right.to_bytes(32, "big"), relation, score) for left, right, score in found]
 
 
 def shape(groups: list[Group]) -> list[tuple[str, list[str]]]:
@@ -27,37 +33,63 @@ def shape(groups: list[Group]) -> list[tuple[str, list[str]]]:
 
 
 def test_strangers_are_not_chained() -> None:
-    """a-b and b-c are near, a-c are not: c must not come into a's group through b."""
-    pictures = {n: [photo(n, f"/{n}", width=200 - n)] for n in (1, 2, 3)}
-    assert shape(group(pictures, edges((1, 2, 0.9), (2, 3, 0.9)))) == [("/1", ["/2"])]
+    """a-b and b-c match, a-c do not: c must not come into a's group through b. It is named as related."""
+    (found,) = group(shown(*(photo(n, f"/{n}", width=200 - n) for n in (1, 2, 3))), edges((1, 2, 0.9), (2, 3, 0.8)))
+    assert shape([found]) == [("/1", ["/2"])]
+    assert [(one.photo.path, one.to.path, one.relation, one.score) for one in found.related] == [("/3", "/2", SAME, 0.8)]
+
+
+def test_another_shot_is_related_unless_it_is_asked_for() -> None:
+    pictures = shown(*(photo(n, f"/{n}", width=200 - n) for n in (1, 2, 3)))
+    close = [*edges((1, 2, 0.9), relation=DERIVED), *edges((1, 3, 0.95), relation=SCENE)]
+    (found,) = group(pictures, close)
+    assert shape([found]) == [("/1", ["/2"])]
+    assert [(one.photo.path, one.relation) for one in found.related] == [("/3", SCENE)]
+    (wide,) = group(pictures, close, {DERIVED, SCENE})
+    assert shape([wide]) == [("/1", ["/2", "/3"])]
+    assert wide.related == ()
+    assert group(pictures, close, {IDENTICAL_BYTES}) == []
 
 
 def test_a_damaged_photo_is_never_kept_for_a_sound_one() -> None:
     cut = photo(1, "/cut", width=500)
     cut = replace(cut, image=replace(cut.image, notes=("damaged",)))
     sound = photo(2, "/sound", width=50)
-    assert shape(group({1: [cut], 2: [sound]}, edges((1, 2, 0.9)))) == [("/sound", ["/cut"])]
+    assert shape(group(shown(cut, sound), edges((1, 2, 0.9)))) == [("/sound", ["/cut"])]
     away = replace(sound, missing=True)  # it may be gone for good
-    assert shape(group({1: [cut], 2: [away]}, edges((1, 2, 0.9)))) == [("/cut", ["/sound"])]
+    assert shape(group(shown(cut, away), edges((1, 2, 0.9)))) == [("/cut", ["/sound"])]
 
 
 def test_the_best_photo_is_kept() -> None:
-    pictures = {1: [photo(1, "/small", width=50)], 2: [photo(2, "/large", width=500)], 3: [photo(3, "/more bytes", width=500, size=2000)]}
+    pictures = shown(photo(1, "/small", width=50), photo(2, "/large", width=500), photo(3, "/more bytes", width=500, size=2000))
     found = group(pictures, edges((1, 2, 0.9), (2, 3, 0.95), (1, 3, 0.91)))
     assert shape(found) == [("/more bytes", ["/large", "/small"])]
     assert [member.score for member in found[0].members] == [0.95, 0.91]
+    assert found[0].reason == "most pixels, most bytes"
+
+
+def test_what_was_made_of_another_is_not_kept_for_it() -> None:
+    """An enlarged grey copy has more pixels, and is none the less a copy."""
+    (edge,) = edges((1, 2, 0.9))
+    what = Changes(False, 0, 0.0, False, 5.0, (1.0, 1.0), "", False, "second", True, (), "second")
+    pictures = shown(photo(1, "/colour", width=100), photo(2, "/grey", width=500))
+    assert shape(group(pictures, [edge])) == [("/grey", ["/colour"])]
+    told = replace(edge, evidence=Evidence(SAME, 100, 100, 1.0, 0.0, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0), what))
+    (found,) = group(pictures, [told])
+    assert (shape([found]), found.reason) == ([("/colour", ["/grey"])], "not made of another")
 
 
 def test_a_photo_is_kept_before_its_lossless_resave() -> None:
     jpeg = photo(1, "/camera.jpg", pixels=1, size=100, mtime=9)
     png = replace(photo(2, "/a.png", pixels=1, size=900, mtime=5), image=replace(photo(2, "/", pixels=1, size=900).image, format="PNG"))
-    (found,) = group({1: [png, jpeg]}, edges())
+    (found,) = group(shown(png, jpeg), edges())
     assert found.keeper == jpeg
+    assert found.reason == "not a lossless copy"
 
 
 def test_exact_copies_need_no_edge_and_are_told_apart() -> None:
-    pictures = {1: [photo(1, "/b", mtime=9), photo(1, "/a", mtime=9), photo(2, "/c", pixels=1, size=900, mtime=9)], 2: [photo(7, "/alone")]}
-    (found,) = group(pictures, edges())
+    copies = photo(1, "/b", mtime=9), photo(1, "/a", mtime=9), photo(2, "/c", pixels=1, size=900, mtime=9)
+    (found,) = group(shown(*copies, photo(7, "/alone")), edges())
     assert found.keeper.path == "/a"
     assert [(member.photo.path, member.relation, member.score) for member in found.members] == [
         ("/b", IDENTICAL_BYTES, 1.0),
@@ -67,30 +99,35 @@ def test_exact_copies_need_no_edge_and_are_told_apart() -> None:
 
 
 @given(
-    links=lists(tuples(integers(0, 11), integers(0, 11), floats(0.8, 1.0)), max_size=40),
+    links=lists(tuples(integers(0, 11), integers(0, 11), floats(0.8, 1.0), sampled_from([SAME, DERIVED, SCENE])), max_size=40),
     widths=lists(integers(1, 4), min_size=12, max_size=12),
     seed=integers(0, 1000),
 )
-def test_laws(links: list[tuple[int, int, float]], widths: list[int], seed: int) -> None:
-    scores = {(min(a, b), max(a, b)): score for a, b, score in links if a != b}
-    pictures = {n: [photo(n, f"/{n}-{k}", width=widths[n]) for k in range(1 + n % 2)] for n in range(12)}
-    found = group(pictures, edges(*((a, b, score) for (a, b), score in scores.items())))
+def test_laws(links: list[tuple[int, int, float, str]], widths: list[int], seed: int) -> None:
+    scores = {(min(a, b), max(a, b)): (score, relation) for a, b, score, relation in links if a != b}
+    pictures = shown(*(photo(n, f"/{n}-{k}", width=widths[n]) for n in range(12) for k in range(1 + n % 2)))
+    close = [edge for (a, b), (score, relation) in scores.items() for edge in edges((a, b, score), relation=relation)]
+    found = group(pictures, close)
     everyone = [each for one in found for each in (one.keeper, *(member.photo for member in one.members))]
     assert len({each.path for each in everyone}) == len(everyone)  # every file is in at most one group
     for one in found:
         for member in one.members:
             ends = sorted(int.from_bytes(each.image.hash, "big") for each in (one.keeper, member.photo))
-            assert member.relation == (IDENTICAL_BYTES if ends[0] == ends[1] else SIMILAR)
-            assert member.score == (1.0 if ends[0] == ends[1] else scores[ends[0], ends[1]])  # joined to the keeper itself
+            known = (1.0, IDENTICAL_BYTES) if ends[0] == ends[1] else scores[ends[0], ends[1]]  # joined to the keeper itself
+            assert (member.score, member.relation) == known
+            assert member.relation != SCENE
             if member.photo.image.pixels != one.keeper.image.pixels:
                 assert rank(one.keeper) < rank(member.photo)
+        inside = {one.keeper.image.pixels, *(member.photo.image.pixels for member in one.members)}
+        for related in one.related:
+            ends = sorted(int.from_bytes(each.image.hash, "big") for each in (related.photo, related.to))
+            assert (related.score, related.relation) == scores[ends[0], ends[1]]
+            assert related.to.image.pixels in inside
+            assert related.photo.image.pixels not in inside
     grouped = {each.path for each in everyone}
-    for a, b in scores:  # no near pair is left with both ends alone
-        assert f"/{a}-0" in grouped or f"/{b}-0" in grouped
-    # other ids, another order: the same answer
-    rng = random.Random(seed)
-    renamed = dict(zip(range(12), rng.sample(range(100), 12), strict=True))
-    shuffled = {renamed[n]: rng.sample(photos, len(photos)) for n, photos in rng.sample(list(pictures.items()), 12)}
-    mixed = [(renamed[b], renamed[a], score) for (a, b), score in scores.items()]
-    rng.shuffle(mixed)
-    assert group(shuffled, edges(*mixed)) == found
+    for (a, b), (_, relation) in scores.items():  # no matching pair is left with both ends alone
+        assert relation == SCENE or f"/{a}-0" in grouped or f"/{b}-0" in grouped
+    rng = random.Random(seed)  # in another order: the same answer
+    shuffled = {pixels: rng.sample(photos, len(photos)) for pixels, photos in rng.sample(list(pictures.items()), 12)}
+    turned = [replace(edge, left=edge.right, right=edge.left) for edge in rng.sample(close, len(close))]
+    assert group(shuffled, turned) == found

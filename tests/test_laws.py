@@ -19,6 +19,7 @@ from indexes import Batch, File, Image, SegmentRow, Stat, Store, StoreError, Way
 from indexes import plan as planning
 from indexes import store as store_module
 from pipeline import find_groups
+from pipeline.cluster import RELATIONS
 from tests.conftest import SPACE, batch_of, name_of, unit_rows
 from tests.nightly import contents
 
@@ -58,7 +59,7 @@ def add(store: Store, files: list[File], rows: NDArray[np.float32]) -> None:
 
 
 def answers(store: Store, least: float) -> list[tuple[str, list[tuple[str, str, float]]]]:
-    groups = find_groups(store, least)
+    groups = find_groups(store, least, relations=RELATIONS)
     return [(group.keeper.path, [(member.photo.path, member.relation, member.score) for member in group.members]) for group in groups]
 
 
@@ -211,7 +212,7 @@ def test_ten_thousand_equal_pictures_make_no_crowd() -> None:
             for _ in few.join():
                 pass
             assert store.pairs(0.5).score.tolist() == few.pairs(0.5).score.tolist()
-        (crowd,) = [group for group in find_groups(store, 0.999) if len(group.members) >= count]
+        (crowd,) = [group for group in find_groups(store, 0.999, relations=RELATIONS) if len(group.members) >= count]
         assert {member.relation for member in crowd.members} == {"similar"}
 
 

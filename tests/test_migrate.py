@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -81,7 +82,7 @@ def contents(store: Store) -> Contents:
             (frozenset(hashes[image] for end in (left, right) for image in images[end]), round(score, 9))
             for left, right, score in zip(pairs.left.tolist(), pairs.right.tolist(), pairs.score.tolist(), strict=True)
         ]
-        groups = find_groups(store)
+        groups = [replace(group, related=()) for group in find_groups(store)]  # what is verified after the switch may not be yet
     return str(space), groups, sorted(named, key=lambda pair: (sorted(pair[0]), pair[1]))
 
 
@@ -143,7 +144,7 @@ def test_an_ingest_after_it_embeds_nothing_and_queries_are_answered(run: Run, ph
     code, out, err = run("migrate", "--model", small, "--json")
     assert (code, json.loads(out)) == (
         0,
-        {"schema_version": 1, "model": small, "migrated": True, "images": 5, "embedded": 5, "waiting": 0, "dropped": None},
+        {"schema_version": 2, "model": small, "migrated": True, "images": 5, "embedded": 5, "waiting": 0, "dropped": None},
     )
     assert "0 pictures embedded" in run("ingest")[2]
     assert small in run("status")[1]

@@ -16,8 +16,9 @@ from PIL import Image
 
 from indexes import Root, Store
 from pipeline import compare, find_groups, find_matches, ingest_roots, load
-from pipeline.cluster import IDENTICAL_BYTES, IDENTICAL_PIXELS, SIMILAR
+from pipeline.cluster import IDENTICAL_BYTES, IDENTICAL_PIXELS
 from pipeline.decoders import Decoders
+from pipeline.evidence import DERIVED, SAME, UNKNOWN, UNRELATED
 from pipeline.scan import SourceFile
 from tests.conftest import DATA, needs_data, saved, scene
 
@@ -41,11 +42,12 @@ def test_a_file_from_outside(photos: Path, tmp_path: Path) -> None:
     assert {match.photo.path for match in shrunk.matches} == {
         str(photos / name) for name in ("a.png", "a small.jpg", "sub/a.jpg", "sub/a copy.png")
     }
-    assert {match.relation for match in shrunk.matches} == {SIMILAR}
+    assert {match.relation for match in shrunk.matches} == {SAME}
+    assert all(match.evidence and match.evidence.agree > 0.9 for match in shrunk.matches)
     scores = [match.score for match in shrunk.matches]
     assert scores == sorted(scores, reverse=True)
     assert [(match.photo.path, match.relation, match.score) for match in copied.matches] == [(str(photos / "c.webp"), IDENTICAL_BYTES, 1.0)]
-    assert [match.relation for match in same.matches] == [IDENTICAL_PIXELS, IDENTICAL_PIXELS, SIMILAR, SIMILAR]
+    assert [match.relation for match in same.matches] == [IDENTICAL_PIXELS, IDENTICAL_PIXELS, SAME, SAME]
     assert none.matches == ()
     assert not any(answer.inside for answer in (shrunk, copied, same, none))
 
@@ -107,7 +109,7 @@ def test_a_file_is_read_once(photos: Path, tmp_path: Path, monkeypatch: pytest.M
     with filled(tmp_path / "store", photos) as store:
         monkeypatch.setattr(os, "open", counted)
         list(find_matches(files, store, load()))
-    assert [opened[file] for file in files] == [1, 1, 1, 0]
+    assert [opened[file] for file in files] == [2, 1, 1, 0]  # once more to be verified, where something is close
 
 
 def test_new_files_are_decoded_side_by_side_and_answered_in_order(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,10 +211,8 @@ def test_compare_is_symmetric_and_needs_no_store(tmp_path: Path) -> None:
     assert scores[0, 1] > 0.85 > scores[0, 2]
     assert np.isnan(comparison.scores[4]).all()
     assert [file for file, _ in comparison.failures()] == files[4:]
-    assert comparison.relation(0, 1, 0.85) == SIMILAR
-    assert comparison.relation(0, 1, float(scores[0, 1])) == SIMILAR  # >=
-    assert comparison.relation(0, 1, float(np.nextafter(scores[0, 1], 2))) is None
-    assert comparison.relation(0, 2, 0.85) is None
+    assert comparison.relation(0, 1, 0.85) == DERIVED
+    assert comparison.relation(0, 2, 0.85) == UNRELATED
     assert comparison.relation(0, 4, 0.85) is None
 
 
@@ -235,7 +235,7 @@ def test_flat_pictures_compare_too(tmp_path: Path) -> None:
     files = [str(saved(tmp_path / f"{grey}.png", Image.new("RGB", (50, 50), (grey, grey, grey)))) for grey in (0, 255)]
     comparison = compare(files, load())
     assert np.isfinite(comparison.scores).all()
-    assert comparison.relation(0, 1, -1.0) is None  # as groups have it: only exact copies of what shows nothing
+    assert comparison.relation(0, 1, -1.0) == UNKNOWN  # as groups have it: only exact copies of what shows nothing
 
 
 def test_a_score_is_the_same_before_and_after_a_file_is_stored(photos: Path, tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_photos_of_different_things_make_no_groups(tmp_path: Path) -> None:
 
 @needs_data
 @pytest.mark.parametrize(
-    ("folder", "grouped", "files"), [("colour_modes_one_photo", 12, 12), ("forest_one_photo", 3, 5), ("office_three_shots", 0, 3)]
+    ("folder", "grouped", "files"), [("colour_modes_one_photo", 12, 12), ("forest_one_photo", 4, 5), ("office_three_shots", 0, 3)]
 )
 def test_real_pairs(tmp_path: Path, folder: str, grouped: int, files: int) -> None:
     with filled(tmp_path / "store", DATA / "pairs" / folder) as store:

@@ -19,12 +19,15 @@ from pipeline.commands.options import (
     json_option,
     model_option,
     pay_option,
+    relations_option,
     store_option,
     threshold_option,
 )
 
 if TYPE_CHECKING:
-    from indexes import Store
+    from indexes import Space, Store
+    from pipeline.cluster import Group
+    from pipeline.query import Comparison
     from pipeline.writer import Coverage
 
 
@@ -63,11 +66,20 @@ def ingest(roots: Sequence[str], store: Path, model: str | None, as_json: bool, 
 @store_option
 @model_option
 @threshold_option
+@relations_option
 @json_option
 @exit_option
 @pay_option
 def query(
-    files: Sequence[str], null: bool, store: Path, model: str | None, threshold: float | None, as_json: bool, exit_code: bool, yes: bool
+    files: Sequence[str],
+    null: bool,
+    store: Path,
+    model: str | None,
+    threshold: float | None,
+    relations: frozenset[str] | None,
+    as_json: bool,
+    exit_code: bool,
+    yes: bool,
 ) -> None:
     """Ask whether photos are in the library already.
 
@@ -79,6 +91,7 @@ def query(
     FILE may lie inside the library or outside; nothing is added. Without FILE, or with -, paths are read from standard input.
     """
     from indexes import Store
+    from pipeline.cluster import COPIES, SIMILAR
     from pipeline.query import find_matches
     from pipeline.report import answer_text, answers_json, failure_text, unfinished_text
 
@@ -89,7 +102,7 @@ def query(
         with own_model(opened, model):
             paths, embedder = list(_paths(files, null)), embedder_of(opened, model)
             agree_to_ask(embedder, len(paths), yes)
-            for answer in find_matches(paths, opened, embedder, threshold):
+            for answer in find_matches(paths, opened, embedder, threshold, relations or COPIES | {SIMILAR}):
                 answers.append(answer)
                 if answer.failure:
                     tell(f"neardup: {failure_text(answer.file, answer.failure.reason, answer.failure.detail)}")
@@ -118,18 +131,29 @@ def _paths(files: Sequence[str], null: bool) -> Iterator[str]:
 @click.argument("under", nargs=-1, metavar="[FOLDER]...", type=PATH)
 @store_option
 @threshold_option
+@relations_option
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.html", help="Write a page to look at, too.")
 @json_option
 @exit_option
-def groups(under: Sequence[str], store: Path, threshold: float | None, as_json: bool, exit_code: bool) -> None:
+def groups(
+    under: Sequence[str],
+    store: Path,
+    threshold: float | None,
+    relations: frozenset[str] | None,
+    html: Path | None,
+    as_json: bool,
+    exit_code: bool,
+) -> None:
     """Print groups of near-duplicates from what is stored.
 
     \b
     neardup groups
     neardup groups --threshold 0.95 --json
     neardup groups ~/Pictures/2024                only among the photos below this folder
+    neardup groups --html groups.html             a page to look at, with its pictures beside it
 
-    No photo is read, so drives may be away. Each member is at or above the threshold to its keeper; any threshold down to the store's
-    floor works.
+    No photo is read, so drives may be away. Each member was verified against its keeper. A threshold leaves out pairs whose pictures are
+    less alike to the model; any down to the store's floor works.
     """
     from indexes import Store
     from indexes.place import command
@@ -140,7 +164,11 @@ def groups(under: Sequence[str], store: Path, threshold: float | None, as_json: 
             if not opened.catalog.counts([os.path.realpath(folder)]).files:
                 status = command(store, "status")
                 raise BadRoot(f"the store has no photo below {ascii(folder)}; ingest it first, or see `{status}` for its roots")
-        found = _print_groups(opened, threshold, [os.path.realpath(folder) for folder in under], None, as_json)
+        found = _print_groups(opened, threshold, relations, [os.path.realpath(folder) for folder in under], None, as_json)
+        if html:
+            from pipeline.gallery import write_gallery
+
+            write_gallery(found, opened, html)
     if exit_code and found:
         sys.exit(FOUND)
 
@@ -152,6 +180,7 @@ def groups(under: Sequence[str], store: Path, threshold: float | None, as_json: 
 @store_option
 @model_option
 @threshold_option
+@relations_option
 @json_option
 @exit_option
 def dedupe(
@@ -160,6 +189,7 @@ def dedupe(
     store: Path,
     model: str | None,
     threshold: float | None,
+    relations: frozenset[str] | None,
     as_json: bool,
     exit_code: bool,
     **given: Any,
@@ -180,7 +210,7 @@ def dedupe(
             opened.check_score(threshold)  # before hours of work
         coverage, real = ingested(opened, roots, model, **given)
         tell(coverage_text(coverage))
-        found = _print_groups(opened, threshold, real, coverage, as_json, against_all)
+        found = _print_groups(opened, threshold, relations, real, coverage, as_json, against_all)
     if exit_code and found:
         sys.exit(FOUND)
     if coverage.troubled:
@@ -188,21 +218,28 @@ def dedupe(
 
 
 def _print_groups(
-    store: Store, threshold: float | None, under: Sequence[str], coverage: Coverage | None, as_json: bool, against_all: bool = False
-) -> bool:
+    store: Store,
+    threshold: float | None,
+    relations: frozenset[str] | None,
+    under: Sequence[str],
+    coverage: Coverage | None,
+    as_json: bool,
+    against_all: bool = False,
+) -> list[Group]:
+    from pipeline.cluster import COPIES
     from pipeline.query import find_groups
     from pipeline.report import coverage_json, groups_json, groups_text, unfinished_text
 
     if unfinished := unfinished_text(store):
         tell(f"neardup: {unfinished}")
     with store.catalog.snapshot():  # a migration may end meanwhile
-        space, found = store.space, find_groups(store, threshold, under, against_all=against_all)
+        space, found = store.space, find_groups(store, threshold, under, against_all=against_all, relations=relations or COPIES)
     if as_json:
         least = threshold if threshold is not None or space is None else space.threshold
         show_json(groups_json(found, space, least, coverage_json(store, under, coverage)))
     else:
         show(groups_text(found))
-    return bool(found)
+    return found
 
 
 @click.command()
@@ -216,7 +253,7 @@ def _print_groups(
 def compare(
     files: Sequence[str], store: Path, model: str | None, threshold: float | None, as_json: bool, exit_code: bool, yes: bool
 ) -> None:
-    """Print the cosine of each pair of photos.
+    """Print what each pair of photos is to each other, and their cosine.
 
     \b
     neardup compare a.jpg b.jpg                   one score
@@ -225,12 +262,29 @@ def compare(
 
     Works without a store; where there is one, its model is used.
     """
-    from indexes import Store, StoreMissing
-    from pipeline.query import compare
-    from pipeline.report import comparison_json, comparison_text, failure_text
+    from pipeline.cluster import COPIES, SIMILAR
+    from pipeline.report import comparison_json, comparison_text
 
     if len(files) < 2:
         raise click.UsageError("name two photos or more")
+    comparison, space = _compared(files, store, model, yes)
+    least = space.threshold if threshold is None else threshold
+    if as_json:
+        show_json(comparison_json(comparison, space, least))
+    else:
+        show(comparison_text(comparison, least))
+    if exit_code and any(comparison.relation(one, other, least) in COPIES | {SIMILAR} for one, other in comparison.pairs()):
+        sys.exit(FOUND)
+    if comparison.failures():
+        sys.exit(SKIPPED)
+
+
+def _compared(files: Sequence[str], store: Path, model: str | None, yes: bool) -> tuple[Comparison, Space]:
+    """Files against each other, by the store's own model where there is a store; what failed is told."""
+    from indexes import Store, StoreMissing
+    from pipeline.query import compare
+    from pipeline.report import failure_text
+
     try:
         with Store(store) as opened, own_model(opened, model):
             embedder = embedder_of(None, opened.model if model is None else model)
@@ -238,14 +292,41 @@ def compare(
         embedder = embedder_of(None, model)
     agree_to_ask(embedder, len(files), yes)
     comparison = compare(files, embedder)
-    least = embedder.space.threshold if threshold is None else threshold
     for file, failure in comparison.failures():
         tell(f"neardup: {failure_text(file, failure.reason, failure.detail)}")
+    return comparison, embedder.space
+
+
+@click.command()
+@click.argument("first", metavar="A", type=PATH)
+@click.argument("second", metavar="B", type=PATH)
+@click.option("--image", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.png", help="Draw what was seen.")
+@store_option
+@model_option
+@json_option
+@pay_option
+def explain(first: str, second: str, image: Path | None, store: Path, model: str | None, as_json: bool, yes: bool) -> None:
+    """Say why two photos are what they are to each other.
+
+    \b
+    neardup explain a.jpg b.jpg
+    neardup explain a.jpg b.jpg --image why.png   side by side, laid on each other, the difference, the tiles
+
+    Works without a store; where there is one, its model is used.
+    """
+    from pipeline.errors import BadDestination
+    from pipeline.explain import explained
+    from pipeline.report import comparison_json, explained_text
+
+    comparison, space = _compared([first, second], store, model, yes)
     if as_json:
-        show_json(comparison_json(comparison, embedder.space, least))
+        show_json(comparison_json(comparison, space, space.threshold))
     else:
-        show(comparison_text(comparison, least))
-    if exit_code and any(comparison.relation(one, other, least) for one, other in comparison.pairs()):
-        sys.exit(FOUND)
+        show(explained_text(comparison, space.threshold))
+    if image and (drawn := explained(comparison)):
+        try:
+            drawn.save(image)
+        except (OSError, ValueError) as error:
+            raise BadDestination(f"{image} cannot be written ({error}); name a .png or .jpg in a folder that is there") from error
     if comparison.failures():
         sys.exit(SKIPPED)

@@ -47,7 +47,39 @@ model_option = click.option(
     help=f"{FORMS[0].upper()}{FORMS[1:]}.  [default: the store's, else neardup-0]",
 )
 threshold_option = click.option(
-    "--threshold", type=Real(-1, 1), metavar="COSINE", help="Least score of a near-duplicate.  [default: the model's]"
+    "--threshold",
+    type=Real(-1, 1),
+    metavar="COSINE",
+    help="Least cosine of two photos.  [default: any that was verified; the model's, where pixels cannot tell]",
+)
+RELATIONS = {
+    "identical": ("identical bytes", "identical pixels"),
+    "same": ("same picture",),
+    "derived": ("derived",),
+    "scene": ("same scene",),
+    "similar": ("similar",),
+}
+
+
+class Relations(click.ParamType[frozenset[str]]):
+    """Some of RELATIONS, with commas between, as the relations that they mean."""
+
+    name = "relations"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> frozenset[str]:  # noqa: ANN401 - as click has it
+        """As click does it."""
+        names = [name.strip() for name in value.split(",")]
+        if unknown := [name for name in names if name not in RELATIONS]:
+            self.fail(f"{', '.join(map(ascii, unknown))} is none of {', '.join(RELATIONS)}.", param, ctx)
+        return frozenset(relation for name in names for relation in RELATIONS[name])
+
+
+relations_option = click.option(
+    "--relations",
+    type=Relations(),
+    metavar="WORDS",
+    help=f"What counts, with commas between: {', '.join(RELATIONS)}; a scene is another shot, similar is what pixels could not decide."
+    "  [default: identical,same,derived]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 wait_option = click.option("--wait-lock", type=Real(min=0), default=0.0, metavar="SECONDS", help="Wait for another ingest to end.")

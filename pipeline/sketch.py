@@ -1,4 +1,4 @@
-"""What stands out in a picture: places with a size and a direction, and what each looks like, so that they are found again in a copy."""
+"""What is to be known of a picture to verify it: its grey pixels, a few of its colours, and what stands out in it, to be found again."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.view import View
-
-SIGHT = View(448, "within")  # how pictures are looked at to be verified
 MOST = 400  # keypoints of a picture, the strongest
+COLOURS = 48  # pixels of a side of what colours are compared by
 CONTRAST = 0.02  # half of OpenCV's own: soft pictures have few that are stronger
 
 # A descriptor is 4 x 4 cells of 8 directions, laid out along the keypoint's own. In a mirror the cells of one axis trade places, and
@@ -25,13 +23,32 @@ MIRRORED = _CELLS[::-1, :, -np.arange(8) % 8].ravel()
 @dataclass(frozen=True, slots=True)
 class Keypoints:
     """n keypoints: `places` (n, 2) float32, in pixels (x, y) of a picture; `sizes` (n,) in pixels; `angles` (n,) in degrees, clockwise;
-    `looks` (n, 128) float32, each of length 1. Strongest first.
+    `looks` (n, 128) float16, each of length 1. Strongest first.
     """
 
     places: NDArray[np.float32]
     sizes: NDArray[np.float32]
     angles: NDArray[np.float32]
-    looks: NDArray[np.float32]
+    looks: NDArray[np.float16]
+
+
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """A picture as it is verified: `grey` (height, width) uint8, at most 448 pixels a side; its keypoints; `colours` (48, 48, 3), rgb;
+    and the width and height that it has in full. A quarter of a megabyte.
+    """
+
+    grey: NDArray[np.uint8]
+    keypoints: Keypoints
+    colours: NDArray[np.uint8]
+    size: tuple[int, int]
+
+
+def sketch(rgb: NDArray[np.uint8], size: tuple[int, int]) -> Sketch:
+    """Of a picture (height, width, 3) as SIGHT shows it, whose width and height in full are `size`."""
+    grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
+    colours = np.asarray(cv2.resize(rgb, (COLOURS, COLOURS), interpolation=cv2.INTER_AREA), np.uint8)
+    return Sketch(grey, keypoints(grey), colours, size)
 
 
 def keypoints(grey: NDArray[np.uint8]) -> Keypoints:
@@ -41,7 +58,7 @@ def keypoints(grey: NDArray[np.uint8]) -> Keypoints:
     told = np.array([(*found[number].pt, found[number].size, found[number].angle) for number in strong], np.float32).reshape(-1, 4)
     raw = looks[strong] if strong else np.zeros((0, 128), np.float32)
     rooted = np.sqrt(raw / np.maximum(raw.sum(axis=1, keepdims=True), 1e-6))
-    return Keypoints(told[:, :2], told[:, 2], told[:, 3], rooted)
+    return Keypoints(told[:, :2], told[:, 2], told[:, 3], rooted.astype(np.float16))
 
 
 @cache

@@ -1,0 +1,150 @@
+"""Groups as a page that a person looks at: what to keep, what matches it and how, the most to gain first."""
+
+from __future__ import annotations
+
+import html
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path, PurePath
+from urllib.parse import quote
+
+from indexes import Store, Thumbs
+from indexes.durable import sync_folder
+from pipeline.candidates import Sketches
+from pipeline.cluster import Group, Match, Photo
+from pipeline.decoders import Decoders, usable_cores
+from pipeline.errors import BadDestination
+from pipeline.report import counted, match_text, printable, size
+
+BLOCK = 200  # pictures that are read together
+STYLE = """
+:root{color-scheme:light dark;--ground:#f6f6f4;--card:#fff;--ink:#1d1d1f;--soft:#6b6b70;--keep:#1c7c45;--line:#ddd}
+@media (prefers-color-scheme:dark){:root{--ground:#161618;--card:#212124;--ink:#ececee;--soft:#9a9aa0;--keep:#4cc281;--line:#38383c}}
+*{box-sizing:border-box}
+body{margin:0;padding:2rem clamp(1rem,4vw,3rem);background:var(--ground);color:var(--ink);font:15px/1.45 system-ui,sans-serif}
+h1{font-size:1.5rem;margin:0}
+header p{color:var(--soft);margin:.3rem 0 1.6rem}
+section{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:1rem 1.2rem;margin:0 0 1.2rem;
+content-visibility:auto;contain-intrinsic-size:auto 320px}
+h2{font-size:1rem;font-weight:600;margin:0 0 .8rem}
+h2 span{color:var(--soft);font-weight:400}
+ul{list-style:none;display:flex;flex-wrap:wrap;gap:1.1rem;margin:0;padding:0}
+li{width:210px;overflow-wrap:anywhere}
+a{color:inherit;text-decoration:none}
+a:focus-visible{outline:3px solid var(--keep)}
+.frame{display:flex;align-items:center;justify-content:center;height:170px;background:var(--ground);border-radius:6px;overflow:hidden}
+.frame img{max-width:100%;max-height:170px}
+.keep .frame{outline:4px solid var(--keep)}
+b{display:block;margin:.5rem 0 0}
+.keep b{color:var(--keep)}
+small{display:block;color:var(--soft)}
+"""
+HEAD = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src 'self' file:; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>{style}</style>
+<header><h1>{title}</h1><p>{about}</p></header>
+"""
+
+
+def write_gallery(groups: Sequence[Group], store: Store, page: Path) -> None:
+    """Write the page, and a folder of small pictures beside it, named like it, which it shows as one scrolls. What was there is replaced.
+
+    Nothing but these is written, and no photo is changed. Raises BadDestination.
+    """
+    pictures = page.with_name(f"{page.stem}-pictures")
+    part = pictures.with_name(f"{pictures.name}.part")
+    ordered = sorted(groups, key=lambda group: (-gain(group), group.keeper.path))
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        shown = _write_pictures(ordered, store, part)
+        text = "".join(_page(ordered, shown, pictures.name))
+        new = page.with_name(f"{page.name}.part")
+        new.write_text(text, encoding="utf-8", errors="backslashreplace")
+        if pictures.exists():
+            shutil.rmtree(pictures)
+        part.rename(pictures)
+        new.replace(page)
+        sync_folder(page.parent)
+    except OSError as error:
+        raise BadDestination(f"{page} cannot be written ({error.strerror or error}); name a file in a folder that is there") from error
+
+
+def gain(group: Group) -> int:
+    """Bytes of the members of a group that are there."""
+    return sum(member.photo.image.size for member in group.members if not member.photo.missing)
+
+
+def _write_pictures(groups: Sequence[Group], store: Store, folder: Path) -> set[bytes]:
+    """A small picture of each image, named by its hash; those that could not be read are left out."""
+    wanted = dict.fromkeys(photo.image.hash for group in groups for photo in _photos(group))
+    ids, written = store.catalog.image_ids(list(wanted)), set[bytes]()
+    hashes = [hash_ for hash_ in wanted if hash_ in ids]
+    with Decoders() as decoders, closing(Thumbs(store.folder, write=False)) as thumbs, ThreadPoolExecutor(usable_cores()) as pool:
+        sketches = Sketches(store, thumbs, decoders, pool)
+        for start in range(0, len(hashes), BLOCK):
+            for hash_, picture in sketches.pictures({ids[hash_] for hash_ in hashes[start : start + BLOCK]}).items():
+                (folder / f"{hash_.hex()[:32]}.jpg").write_bytes(picture)
+                written.add(hash_)
+    return written
+
+
+def _photos(group: Group) -> Iterator[Photo]:
+    yield group.keeper
+    yield from (member.photo for member in group.members)
+
+
+def _page(groups: Sequence[Group], shown: set[bytes], folder: str) -> Iterator[str]:
+    members = sum(len(group.members) for group in groups)
+    title = f"{counted(len(groups), 'group')} of near-duplicates" if groups else "No near-duplicates"
+    about = f"{counted(members, 'photo')} beside those to keep, {size(sum(map(gain, groups)))}. Nothing was moved or deleted."
+    yield HEAD.format(title=title, style=STYLE, about=about)
+    for group in groups:
+        yield f"<section><h2>{size(gain(group))} <span>{_text(os.path.dirname(group.keeper.path))}</span></h2><ul>\n"  # noqa: PTH120
+        yield _item(group.keeper, f"keep: {group.reason}", _date(group.keeper), shown, folder, "keep")
+        for member in group.members:
+            yield _item(member.photo, match_text(member), _differences(member, group.keeper), shown, folder, "")
+        yield "</ul></section>\n"
+
+
+def _item(photo: Photo, what: str, about: str, shown: set[bytes], folder: str, kind: str) -> str:
+    name = PurePath(photo.path).name
+    image = photo.image
+    picture = (
+        f'<img loading="lazy" decoding="async" src="{quote(folder)}/{image.hash.hex()[:32]}.jpg" alt="{_text(name)}">'
+        if image.hash in shown
+        else "<small>not at hand</small>"
+    )
+    notes = "".join(f", {note}" for note in (*image.notes, *(["missing"] if photo.missing else [])))
+    link = f'<a href="file://{quote(os.fsencode(photo.path))}" title="{_text(photo.path)}">'
+    facts = f"{image.width} x {image.height}, {size(image.size)}, {_text(image.format)}{notes}"
+    return (
+        f'<li class="{kind}">{link}<div class="frame">{picture}</div><b>{_text(what)}</b>{_text(name)}</a>'
+        f"<small>{facts}</small><small>{_text(about)}</small></li>\n"
+    )
+
+
+def _differences(member: Match, keeper: Photo) -> str:
+    """What else is different from the keeper: the folder, the date."""
+    photo = member.photo
+    folder = os.path.dirname(photo.path)  # noqa: PTH120 - as it was given
+    home = os.path.dirname(keeper.path)  # noqa: PTH120
+    said = [f"in {os.path.relpath(folder, home)}" if folder != home else ""]
+    said.append(_date(photo) if photo.stat.mtime_ns != keeper.stat.mtime_ns else "")
+    return ", ".join(words for words in said if words)
+
+
+def _date(photo: Photo) -> str:
+    return f"{datetime.fromtimestamp(photo.stat.mtime_ns / 1e9, UTC):%Y-%m-%d}"
+
+
+def _text(words: str) -> str:
+    return html.escape(printable(words))

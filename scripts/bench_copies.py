@@ -1,0 +1,140 @@
+"""What neardup makes of a library with copies in it: how pure its groups are, and how many copies are with their original. Prints Markdown.
+
+    python scripts/bench_copies.py PHOTOS --others OVERLAYS [--model NAME ...]
+PHOTOS holds photos of which no two are alike. Some are copied in the 40 ways of copies.py, with the same screenshot and meme frames,
+watermarks and stickers for all of them; the rest are strangers. OVERLAYS supplies what copies are laid over and collaged with. Everything
+goes through the command's own stages: files, decoders, embedder, join, verification, groups.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+
+from indexes import Root, Store
+from pipeline import Group, find_groups, ingest_roots, load
+from pipeline.evidence import DERIVED, SAME
+from scripts.bench_embedder import RECODED, files, table, upright
+from scripts.copies import EVERYDAY, HARD
+
+EDITS = EVERYDAY | HARD
+
+
+def make_library(photos: Path, others: Path, sources: int, strangers: int, seed: int, folder: Path) -> dict[str, tuple[str, str]]:
+    """Write originals, their copies and strangers into `folder`; for each name there, its original's name and its kind, "" for none."""
+    found = files(photos)
+    rng = random.Random(seed)
+    drawn = rng.sample(found, min(len(found), sources + strangers))
+    overlays = files(others)
+    made: dict[str, tuple[str, str]] = {}
+    for number, source in enumerate(drawn):
+        picture, name = upright(source), f"{number:04}.jpg"
+        (folder / name).write_bytes(Path(source.path).read_bytes())
+        made[name] = (name, "")
+        for place, (kind, edit) in enumerate(EDITS.items() if number < sources else ()):
+            own = random.Random(f"{seed} {Path(source.path).name} {kind}")
+            edited = edit(picture, upright(own.choice(overlays)), own)
+            copy = f"{number:04}-{place:02}.{'png' if kind in RECODED else 'jpg'}"
+            if kind in RECODED:
+                edited.save(folder / copy, compress_level=1)
+            else:
+                edited.save(folder / copy, quality=85)
+            made[copy] = (name, kind)
+    return made
+
+
+def score(groups: Sequence[Group], made: dict[str, tuple[str, str]]) -> tuple[int, int, Counter[str], Counter[tuple[str, str]]]:
+    """Pairs within groups, those that are right, copies with their original by kind, and wrong pairs by their two kinds."""
+    pairs = right = 0
+    home: dict[str, int] = {}
+    wrong: Counter[tuple[str, str]] = Counter()
+    for number, group in enumerate(groups):
+        names = [Path(photo.path).name for photo in (group.keeper, *(member.photo for member in group.members))]
+        home |= dict.fromkeys(names, number)
+        for one, other in combinations(names, 2):
+            pairs += 1
+            if made[one][0] == made[other][0]:
+                right += 1
+            else:
+                wrong[tuple(sorted((made[one][1] or "original", made[other][1] or "original")))] += 1  # type: ignore[index] # two
+    recalled = Counter(kind for name, (original, kind) in made.items() if kind and name in home and home[name] == home.get(original, -1))
+    return pairs, right, recalled, wrong
+
+
+def main() -> None:
+    """Make the library, let each model have it, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path, metavar="PHOTOS")
+    parser.add_argument("--others", type=Path, required=True, metavar="OVERLAYS")
+    parser.add_argument("--model", nargs="+", default=["neardup-0"], metavar="NAME")
+    parser.add_argument("--sources", type=int, default=150)
+    parser.add_argument("--strangers", type=int, default=450)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+
+    summary: list[list[object]] = []
+    kinds: dict[str, dict[str, float]] = defaultdict(dict)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "library"
+        folder.mkdir()
+        made = make_library(given.photos, given.others, given.sources, given.strangers, given.seed, folder)
+        copies = Counter(kind for _, kind in made.values() if kind)
+        print(f"{len(made)} files, {given.sources} photos copied in {len(EDITS)} ways, seed {given.seed}\n")
+        for model in given.model:
+            with Store(Path(name) / model.replace("/", "_"), write=True) as store:
+                began = time.perf_counter()
+                spent: dict[str, float] = defaultdict(float)
+                for now in ingest_roots([Root(str(folder))], store, load(model)):
+                    spent["verify" if now.verifying else "join" if now.plan else "read and embed"] += time.perf_counter() - began
+                    began = time.perf_counter()
+                verified = now.coverage.verification or {"pairs": 0, "found": {}}
+                groups = find_groups(store)
+                names = {id_: made_name(store, id_) for id_ in store.catalog.live()}
+                close = {tuple(sorted((names[one.first], names[one.second]))) for one in store.catalog.evidence()}
+            pairs, right, recalled, wrong = score(groups, made)
+            candidates = Counter(kind for copy, (original, kind) in made.items() if kind and tuple(sorted((copy, original))) in close)
+            for kind in EDITS:
+                kinds[kind][f"{model}, candidates"] = candidates[kind] / copies[kind]
+                kinds[kind][model] = recalled[kind] / copies[kind]
+            shares = [
+                sum(counted[kind] for kind in part) / sum(copies[kind] for kind in part)
+                for counted in (candidates, recalled)
+                for part in (EVERYDAY, HARD)
+            ]
+            rate = verified["pairs"] / max(spent["verify"], 1e-9)
+            accepted = sum(verified["found"].get(relation, 0) for relation in (SAME, DERIVED))
+            summary.append(
+                [
+                    model,
+                    verified["pairs"],
+                    accepted,
+                    pairs,
+                    pairs - right,
+                    right / max(pairs, 1),
+                    *shares,
+                    round(rate),
+                    spent["verify"] / sum(spent.values()),
+                ]
+            )
+            print(f"{model}: wrong pairs by kind {dict(wrong.most_common(8))}", file=sys.stderr)
+    head = ["model", "candidates", "copies among them", "pairs in groups", "wrong", "precision"]
+    head += [f"{what} {part}" for what in ("candidate", "grouped") for part in ("everyday", "hard")]
+    print(table([*head, "pairs/s", "share of the time"], summary))
+    columns = list(next(iter(kinds.values())))
+    print(table(["copies", *columns], [[kind, *(kinds[kind][column] for column in columns)] for kind in EDITS]))
+
+
+def made_name(store: Store, image: int) -> str:
+    """The name of the file of an image."""
+    return next(Path(known.path).name for known in store.catalog.files_of([image]))
+
+
+if __name__ == "__main__":
+    main()

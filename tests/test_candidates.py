@@ -1,0 +1,330 @@
+"""Candidates are verified when they are new, on small pictures that are kept, and what was found stays and does not depend on the order."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFilter
+
+from indexes import Batch, File, Judged, Root, Stat, Store, Thumbs
+from indexes import Image as StoredImage
+from pipeline import candidates, find_groups, find_matches, ingest_roots, load
+from pipeline.candidates import Looked, thumb, verify_candidates
+from pipeline.decoders import Decoders
+from pipeline.evidence import DERIVED, SAME, UNRELATED, VERSION, evidence_of
+from scripts.copies import EVERYDAY
+from tests.conftest import SPACE, name_of, photo, saved
+
+KINDS = ["crop 80 %", "mirror", "grey", "half size"]
+
+
+def library(folder: Path) -> list[Path]:
+    """Three photos, and copies of two of them."""
+    made = [saved(folder / f"{seed}.png", photo(seed)) for seed in (1, 2, 3)]
+    for seed in (1, 2):
+        for kind in KINDS:
+            copy = EVERYDAY[kind](photo(seed), photo(9), random.Random(seed))
+            made.append(saved(folder / f"{seed} {kind.replace(' %', '')}.jpg", copy, quality=90))
+    return made
+
+
+def ingested(store: Store, folder: Path) -> dict[str, int]:
+    """What an ingest says of the pairs that it verified."""
+    *_, last = ingest_roots([Root(str(folder))], store, load())
+    found: dict[str, int] = (last.coverage.verification or {}).get("found", {})
+    return found
+
+
+def left(store: Store) -> list[tuple[int, int]]:
+    """The pairs that nobody has looked at."""
+    frontier = store.catalog.frontier()
+    assert frontier
+    return list(store.catalog.unjudged(frontier.floor, VERSION))
+
+
+def look(store: Store) -> Iterator[Looked]:
+    return verify_candidates(store, left(store), 1)
+
+
+def judged(store: Store) -> dict[tuple[bytes, bytes], tuple[str, str]]:
+    hashes = {id_: image.hash for id_, image in store.catalog.images(store.catalog.live())}
+    return {(hashes[one.first], hashes[one.second]): (one.relation, one.told) for one in store.catalog.evidence()}
+
+
+def test_pairs_are_verified_once(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    library(photos)
+    with Store(tmp_path / "store", write=True) as store:
+        found = ingested(store, photos)
+        assert found[SAME] + found[DERIVED] >= 8
+        before = judged(store)
+        assert ingested(store, photos) == {}
+        assert judged(store) == before
+        names = [[Path(member.photo.path).name[0] for member in group.members] for group in find_groups(store)]
+        assert names == [["1"] * len(names[0]), ["2"] * len(names[1])]
+        for group in find_groups(store):
+            for member in group.members:
+                assert member.evidence
+                assert member.evidence.changes
+
+
+def test_photos_that_come_one_by_one_are_verified_as_all_at_once(tmp_path: Path) -> None:
+    """The nightly law, with pixels: files in any order, some nights, the same evidence to the last digit and the same groups."""
+    whole = library(tmp_path / "whole")
+    with Store(tmp_path / "at once", write=True) as store:
+        ingested(store, tmp_path / "whole")
+        expected, groups = judged(store), find_groups(store)
+    assert len(groups) == 2
+    for seed in range(2):
+        nights = tmp_path / f"nights {seed}"
+        nights.mkdir()
+        files = random.Random(seed).sample(whole, len(whole))
+        with Store(tmp_path / f"store {seed}", write=True) as store:
+            while files:
+                for file in [files.pop() for _ in range(min(4, len(files)))]:
+                    shutil.copy2(file, nights / file.name)
+                ingested(store, nights)
+            assert judged(store) == expected
+            found = find_groups(store)
+        assert [(group.id, [(member.relation, member.evidence) for member in group.members]) for group in found] == [
+            (group.id, [(member.relation, member.evidence) for member in group.members]) for group in groups
+        ]
+
+
+def test_a_photo_that_is_away_is_verified_when_it_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = tmp_path / "photos"
+    saved(photos / "one.png", photo(1))
+    copy = saved(photos / "copy.jpg", photo(1), quality=80)
+    with Store(tmp_path / "store", write=True) as store:
+        with monkeypatch.context() as patched:
+            patched.setattr("pipeline.ingest.look", lambda *given: iter(()))
+            ingested(store, photos)
+        assert [(group.members, len(group.related)) for group in find_groups(store)] == []
+        shown = copy.read_bytes(), copy.stat()
+        copy.unlink()
+        (looked,) = look(store)
+        assert (looked.done, dict(looked.found), dict(looked.unseen)) == (1, {}, {"unreadable": 1})
+        saved(copy, photo(2), quality=80)  # another content under the same name
+        (looked,) = look(store)
+        assert dict(looked.unseen) == {"changed": 1}
+        copy.write_bytes(shown[0])
+        os.utime(copy, ns=(shown[1].st_atime_ns, shown[1].st_mtime_ns))
+        (looked,) = look(store)
+        assert dict(looked.found) == {SAME: 1}
+        copy.unlink()  # what was found stands
+        assert [len(group.members) for group in find_groups(store)] == [1]
+
+
+def test_no_photo_is_read_again_for_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = tmp_path / "photos"
+    saved(photos / "one.png", photo(1))
+    saved(photos / "two.jpg", photo(1), quality=80)
+    read: list[str] = []
+    real = Decoders.stream
+
+    def noted(decoders: Decoders, sources: list[object], *words: object) -> object:
+        read.extend(Path(source.path).name for source in sources)  # type: ignore[attr-defined] # all are files
+        return real(decoders, sources, *words)  # type: ignore[arg-type] # as they came
+
+    with Store(tmp_path / "store", write=True) as store:
+        ingested(store, photos)
+        saved(photos / "three.jpg", photo(1), quality=60)
+        monkeypatch.setattr(Decoders, "stream", noted)
+        assert ingested(store, photos) == {SAME: 2}
+    assert read == ["three.jpg", "three.jpg"]  # to be embedded, and to be looked at
+
+
+def test_thumbs_may_be_lost_or_damaged(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    saved(photos / "one.png", photo(1))
+    saved(photos / "two.jpg", photo(1), quality=80)
+    thumbs = tmp_path / "store" / "thumbs" / "thumbs.db"
+    with Store(tmp_path / "store", write=True) as store:
+        ingested(store, photos)
+        assert thumbs.exists()
+        before = judged(store)
+        thumbs.write_bytes(b"no database at all" * 100)
+        for end in ("-wal", "-shm"):
+            thumbs.with_name(thumbs.name + end).unlink(missing_ok=True)
+        saved(photos / "three.jpg", photo(1), quality=60)
+        assert ingested(store, photos) == {SAME: 2}
+        assert before.items() <= judged(store).items()
+        with closing(Thumbs(tmp_path / "store", write=False)) as kept:
+            assert len(kept.get([image.hash for _, image in store.catalog.images(store.catalog.live())])) == 3
+
+
+def test_a_stopped_verification_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = tmp_path / "photos"
+    library(photos)
+    with Store(tmp_path / "store", write=True) as store:
+        with monkeypatch.context() as patched:
+            patched.setattr("pipeline.ingest.look", lambda *given: iter(()))
+            ingested(store, photos)
+        monkeypatch.setattr(candidates, "BLOCK", 3)
+        steps = look(store)
+        first = next(steps)
+        steps.close()  # type: ignore[attr-defined] # a generator
+        assert len(judged(store)) == first.done == 3
+        rest = list(look(store))
+        assert rest[-1].done == rest[-1].total == first.total - 3
+        assert left(store) == []
+
+
+def test_evidence_goes_with_its_images(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    saved(photos / "one.png", photo(1))
+    gone = saved(photos / "two.jpg", photo(1), quality=80)
+    with Store(tmp_path / "store", write=True) as store:
+        ingested(store, photos)
+        assert len(judged(store)) == 1
+        gone.unlink()
+        ingested(store, photos)
+        assert find_groups(store) == []
+        store.compact(full=True)
+        assert list(store.catalog.evidence()) == []
+        with closing(Thumbs(tmp_path / "store", write=False)) as kept:
+            assert kept.get([image.hash for _, image in store.catalog.images(store.catalog.live())]).keys() == {
+                image.hash for _, image in store.catalog.images(store.catalog.live())
+            }
+
+
+def test_a_copy_of_a_picture_that_was_looked_at_needs_no_look_of_its_own(tmp_path: Path) -> None:
+    """Evidence is about pixels, whichever file and image it was found by."""
+    photos = tmp_path / "photos"
+    one = saved(photos / "one.png", photo(1))
+    same = saved(photos / "same.bmp", photo(1))
+    saved(photos / "cut.jpg", photo(1).crop((60, 40, 400, 260)), quality=90)
+    with Store(tmp_path / "store", write=True) as store:
+        assert ingested(store, photos) == {DERIVED: 1}
+        answers = list(find_matches([str(one), str(same)], store, load()))
+        assert [[match.relation for match in answer.matches] for answer in answers] == [["identical pixels", DERIVED]] * 2
+        one.unlink()
+        same.unlink()
+        *_, last = ingest_roots([Root(str(photos))], store, load())
+        assert last.coverage.missing or last.coverage.gone
+
+
+def test_pairs_that_were_not_seen_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = tmp_path / "photos"
+    saved(photos / "one.png", photo(1))
+    saved(photos / "two.jpg", photo(1), quality=80)
+    with Store(tmp_path / "store", write=True) as store:
+        real = candidates.read_images
+        monkeypatch.setattr(candidates, "read_images", lambda store, decoders, about, view: ((id_, "away") for id_ in about))
+        *_, last = ingest_roots([Root(str(photos))], store, load())
+        assert last.coverage.notes == ["1 close pair was not verified, because of a photo (1 away); the next ingest tries again"]
+        monkeypatch.setattr(candidates, "read_images", real)
+        assert ingested(store, photos) == {SAME: 1}
+
+
+def test_evidence_is_told_from_either_side(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    first = saved(photos / "one.png", photo(1))
+    second = saved(photos / "cut.png", photo(1).crop((60, 40, 400, 260)).transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    with Store(tmp_path / "store", write=True) as store:
+        ingested(store, photos)
+        (one,) = store.catalog.evidence()
+        assert one.relation == DERIVED
+        ((there,), (back,)) = (answer.matches for answer in find_matches([str(first), str(second)], store, load()))
+    for match, derived, covered in ((there, "second", 0), (back, "first", 1)):
+        assert match.evidence
+        assert match.evidence.changes
+        assert (match.evidence.changes.derived, match.evidence.changes.mirrored) == (derived, True)
+        assert match.evidence.changes.covers[covered] < 0.6
+        assert match.evidence.changes.covers[1 - covered] == 1.0
+    matrices = [np.array(match.evidence.matrix).reshape(3, 3) for match in (there, back) if match.evidence]
+    assert np.allclose(matrices[0] @ matrices[1] / (matrices[0] @ matrices[1])[2, 2], np.eye(3), atol=1e-3)
+
+
+def test_an_enlarged_copy_is_not_kept_for_its_original(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    grain = np.random.default_rng(1).normal(0, 12, (600, 800, 1))  # something fine, as a sharp photo has
+    sharp = Image.fromarray((np.asarray(photo(1, (800, 600))) + grain).clip(0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.8))
+    original = saved(photos / "original.jpg", sharp, quality=95)
+    saved(photos / "enlarged.jpg", sharp.resize((1360, 1020), Image.Resampling.LANCZOS), quality=95)
+    saved(photos / "small.jpg", sharp.resize((400, 300)), quality=95)
+    with Store(tmp_path / "store", write=True) as store:
+        ingested(store, photos)
+        (found,) = find_groups(store)
+    assert (found.keeper.path, found.reason) == (str(original), "not only enlarged, most pixels")
+    told = {Path(member.photo.path).name: member.evidence.changes for member in found.members if member.evidence}
+    enlarged, small = told["enlarged.jpg"], told["small.jpg"]
+    assert enlarged and small
+    assert [enlarged.scale, small.scale] == pytest.approx([1.7, 0.5], abs=0.01)
+    assert (enlarged.enlarged, enlarged.derived) == ("second", "")
+    assert (small.enlarged, small.derived) == ("", "")
+
+
+def test_a_thumb_is_what_is_verified(tmp_path: Path) -> None:
+    small = np.asarray(photo(1, (448, 300)))
+    assert len(thumb(small)) < 60_000
+    assert thumb(small) == thumb(small.copy())
+
+
+def test_strangers_that_a_model_takes_for_copies_are_not_grouped(tmp_path: Path) -> None:
+    """However close the vectors are, pixels decide."""
+    photos = tmp_path / "photos"
+    for seed in range(4):
+        saved(photos / f"{seed}.png", photo(seed))
+    with Store(tmp_path / "store", write=True) as store:
+        ingested(store, photos)
+        frontier = store.catalog.frontier()
+        assert frontier
+        close = store.pairs(frontier.floor)
+        assert {evidence_of(one).relation for one in store.catalog.evidence()} <= {UNRELATED}
+        assert len(list(store.catalog.evidence())) == len(close.score)
+        assert find_groups(store) == []
+
+
+@given(
+    classes=st.lists(st.integers(0, 5), min_size=1, max_size=30),
+    close=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12),
+    looked=st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=20),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_pair_of_pictures_is_asked_for_once(classes: list[int], close: list[tuple[int, int]], looked: list[tuple[int, int]]) -> None:
+    """By brute force: pictures of vectors that are close, and of one vector, less what was looked at; of equal pixels only the first."""
+    rows = np.eye(SPACE.dim, dtype=np.float32)
+    with tempfile.TemporaryDirectory() as folder, Store(Path(folder), write=True) as store:
+        store.bind(SPACE, "test")
+        for number, vector in enumerate(classes):
+            pixels = name_of(number - number % 3 % 2)  # every third has the pixels of the one before, where that has its vector
+            if classes[number - number % 3 % 2] != vector:
+                pixels = name_of(number)
+            image = StoredImage(name_of(number), pixels, 10 + number, 10, "PNG", 1, False)
+            store.add(Batch([(image, rows[vector])], [File(f"/p/{number}", Stat(1, 1, 1, number, 1), image.hash)]))
+        about = dict(store.catalog.images(store.catalog.live()))
+        vector_of = {id_: vector or 0 for id_, vector in store.catalog.vectors_of(about).items()}
+        vectors = sorted(set(vector_of.values()))
+        edges = {(min(a, b), max(a, b)) for a, b in close if a != b and max(a, b) < len(vectors)}
+        with store.catalog.transaction():
+            store.catalog.write_all("INSERT INTO edges VALUES (?, ?, 0.9)", [(vectors[a], vectors[b]) for a, b in edges])
+        ids = sorted(about)
+        store.judge([Judged(ids[a], ids[b], 1, UNRELATED, "{}") for a, b in looked if a != b and max(a, b) < len(ids)])
+        done = {frozenset((one.first, one.second)) for one in store.catalog.evidence()}
+        first = {(vector_of[id_], about[id_].pixels): id_ for id_ in reversed(ids)}
+        wanted = [
+            (one, other)
+            for one in sorted(first.values())
+            for other in sorted(first.values())
+            if one < other
+            and frozenset((one, other)) not in done
+            and (
+                vector_of[one] == vector_of[other]
+                or (min(v := [vector_of[one], vector_of[other]]), max(v)) in {(vectors[a], vectors[b]) for a, b in edges}
+            )
+        ]
+        assert store.catalog.unjudged(0.5, 1) == sorted(wanted, key=lambda pair: pair[::-1])
+        assert store.catalog.unjudged(0.95, 1) == [
+            pair for pair in store.catalog.unjudged(0.5, 1) if vector_of[pair[0]] == vector_of[pair[1]]
+        ]

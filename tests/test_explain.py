@@ -1,0 +1,69 @@
+"""Why two photos are what they are to each other, in words and as a picture."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scripts.copies import EVERYDAY, HARD
+from tests.conftest import photo, saved
+
+Run = Callable[..., tuple[int, str, str]]
+KINDS = ["crop 60 %", "mirror", "screenshot", "stickers", "grey"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_copy_is_explained_and_drawn(run: Run, tmp_path: Path, kind: str) -> None:
+    one = saved(tmp_path / "one.png", photo(1))
+    other = saved(tmp_path / "other.png", (EVERYDAY | HARD)[kind](photo(1), photo(2), random.Random(1)))
+    code, out, err = run("explain", one, other, "--image", tmp_path / "why.png")
+    assert (code, err) == (0, "")
+    lines = {line.split(maxsplit=1)[0]: line.split(maxsplit=1)[1] for line in out.splitlines()}
+    assert lines["relation"].startswith("same picture" if kind == "grey" else "derived")
+    assert " % agree in place" in lines["tiles"]
+    with Image.open(tmp_path / "why.png") as drawn:
+        assert drawn.width > 600
+        pixels = np.asarray(drawn)
+    green = (pixels[..., 1].astype(int) - pixels[..., 0] > 40) & (pixels[..., 1].astype(int) - pixels[..., 2] > 10)
+    assert green.mean() > 0.01  # tiles that agree
+    found = json.loads(run("explain", one, other, "--json")[1])["pairs"][0]
+    assert found["evidence"]["changes"]["covers"]
+
+
+def test_strangers_are_explained_too(run: Run, tmp_path: Path) -> None:
+    one, other = (saved(tmp_path / f"{seed}.png", photo(seed)) for seed in (1, 2))
+    code, out, _ = run("explain", one, other, "--image", tmp_path / "why.jpg")
+    assert code == 0
+    assert "relation    unrelated" in out
+    assert "none agree" in out
+    assert (tmp_path / "why.jpg").exists()
+
+
+def test_what_shows_nothing_is_not_guessed_at(run: Run, tmp_path: Path) -> None:
+    one, other = (saved(tmp_path / f"{grey}.png", Image.new("RGB", (300, 200), (grey,) * 3)) for grey in (10, 200))
+    code, out, _ = run("explain", one, other)
+    assert code == 0
+    assert "relation    not verifiable" in out
+    assert "too little stands out" in out
+
+
+def test_a_photo_that_cannot_be_read(run: Run, tmp_path: Path) -> None:
+    one = saved(tmp_path / "one.png", photo(1))
+    code, out, err = run("explain", one, tmp_path / "gone.png", "--image", tmp_path / "why.png")
+    assert (code, out) == (3, "")
+    assert "gone.png: unreadable" in err
+    assert not (tmp_path / "why.png").exists()
+
+
+@pytest.mark.parametrize("name", ["no folder/why.png", "why.what", "why"])
+def test_a_picture_that_cannot_be_written(run: Run, tmp_path: Path, name: str) -> None:
+    one = saved(tmp_path / "one.png", photo(1, (200, 150)))
+    code, _, err = run("explain", one, one, "--image", tmp_path / name)
+    assert code == 2
+    assert "cannot be written" in err

@@ -1,0 +1,137 @@
+"""Groups as a page: what is on it, that names cannot disturb it, and that a browser shows it."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scripts.copies import EVERYDAY
+from tests.conftest import photo, saved
+
+Run = Callable[..., tuple[int, str, str]]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update")
+
+
+class Page(HTMLParser):
+    """Pictures, links and words of a page, and that all that was opened is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.pictures: list[str] = []
+        self.links: list[str] = []
+        self.words: list[str] = []
+        self.tags: set[str] = set()
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        given = dict(attrs)
+        if tag == "img":
+            assert given["loading"] == "lazy"
+            self.pictures.append(given["src"] or "")
+        if tag == "a":
+            self.links.append(given["href"] or "")
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    for seed, kinds in ((1, ["crop 80 %", "darker"]), (2, ["mirror"])):
+        saved(folder / f"{seed}.png", photo(seed))
+        for kind in kinds:
+            copy = EVERYDAY[kind](photo(seed), photo(9), random.Random(1))
+            saved(folder / "more" / f"{seed} <i>{kind} & 'so' #?.jpg", copy, quality=90)
+    return folder
+
+
+def test_a_page_shows_each_group_with_what_differs(run: Run, library: Path, tmp_path: Path) -> None:
+    run("ingest", library)
+    before = {file: file.read_bytes() for file in library.rglob("*") if file.is_file()}
+    code, out, _ = run("groups", "--html", tmp_path / "page.html")
+    assert code == 0
+    assert out.startswith("keep  ")
+    page = Page((tmp_path / "page.html").read_text())
+    words = " ".join(page.words)
+    assert "2 groups of near-duplicates" in words
+    assert len(page.pictures) == len(page.links) == 5
+    for picture in page.pictures:
+        with Image.open(tmp_path / unquote(picture)) as small:
+            assert max(small.size) <= 448
+    shown = {Path(unquote(urlsplit(link).path)) for link in page.links}
+    assert shown == set(before)
+    assert "i" not in page.tags
+    assert "<i>darker & 'so'" in words  # a name, not markup
+    for said in ("keep: ", "mirrored", "in other tones", "cropped to 6", "in more"):
+        assert said in words, said
+    assert {file: file.read_bytes() for file in library.rglob("*") if file.is_file()} == before
+    sizes = [int(number) for number in re.findall(r"<h2>(\d+) kB", (tmp_path / "page.html").read_text())]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_a_page_is_made_again_in_the_place_of_the_old(run: Run, library: Path, tmp_path: Path) -> None:
+    run("ingest", library)
+    page, pictures = tmp_path / "page.html", tmp_path / "page-pictures"
+    assert run("groups", "--html", page)[0] == 0
+    first = page.read_text(), sorted(file.name for file in pictures.iterdir())
+    assert run("groups", "--html", page)[0] == 0
+    assert (page.read_text(), sorted(file.name for file in pictures.iterdir())) == first
+    assert sorted(file.name for file in tmp_path.glob("page*")) == ["page-pictures", "page.html"]
+
+
+def test_photos_that_are_away_are_shown_as_they_were(run: Run, library: Path, tmp_path: Path) -> None:
+    run("ingest", library)
+    library.rename(tmp_path / "away")
+    assert run("groups", "--html", tmp_path / "page.html")[0] == 0
+    assert len(Page((tmp_path / "page.html").read_text()).pictures) == 5
+
+
+def test_a_page_that_cannot_be_written(run: Run, library: Path, tmp_path: Path) -> None:
+    run("ingest", library)
+    code, _, err = run("groups", "--html", tmp_path / "no folder" / "page.html")
+    assert code == 2
+    assert "cannot be written" in err
+    (tmp_path / "page.html").mkdir()
+    assert run("groups", "--html", tmp_path / "page.html")[0] == 2
+
+
+def test_no_groups_make_a_page_too(run: Run, tmp_path: Path) -> None:
+    saved(tmp_path / "photos" / "one.png", photo(1))
+    run("ingest", tmp_path / "photos")
+    assert run("groups", "--html", tmp_path / "page.html")[0] == 0
+    assert "No near-duplicates" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed here")
+def test_a_browser_shows_the_page(run: Run, library: Path, tmp_path: Path) -> None:
+    run("ingest", library)
+    run("groups", "--html", tmp_path / "page.html")
+    environment = os.environ | {"HOME": str(tmp_path)}
+    words = [str(CHROMIUM), *QUIET, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,900"]
+    done = subprocess.run(
+        [*words, "--enable-logging=stderr", f"--screenshot={tmp_path / 'seen.png'}", (tmp_path / "page.html").as_uri()],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert "CONSOLE" not in done.stderr  # nothing that the page's own policy refuses
+    with Image.open(tmp_path / "seen.png") as seen:
+        pixels = np.asarray(seen.convert("RGB")).reshape(-1, 3)
+    assert len(np.unique(pixels // 16, axis=0)) > 200  # photos, not only words on a ground
