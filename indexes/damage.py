@@ -112,6 +112,7 @@ def _said(error: StoreDamaged) -> str:
 
 
 _HOMELESS = "NOT EXISTS (SELECT 1 FROM segments WHERE vectors.id BETWEEN first AND last)"
+_ORPHANED = "evidence WHERE first NOT IN (SELECT id FROM images) OR second NOT IN (SELECT id FROM images)"
 _RULES = (
     ("vectors", f"vectors WHERE {_HOMELESS}", "vectors are in no segment"),
     ("images", "images WHERE vector IS NOT NULL AND vector NOT IN (SELECT id FROM vectors)", "images name a vector that is not there"),
@@ -121,18 +122,14 @@ _RULES = (
         "edges WHERE left NOT IN (SELECT id FROM vectors) OR right NOT IN (SELECT id FROM vectors)",
         "pairs name a vector that is not there",
     ),
-    (
-        "evidence",
-        "evidence WHERE first NOT IN (SELECT id FROM images) OR second NOT IN (SELECT id FROM images)",
-        "verified pairs name an image that is not there",
-    ),
+    ("evidence", _ORPHANED, "verified pairs name an image that is not there"),
 )
 # What makes the rules hold again, in this order; the pairs are dropped, and found again. A file that is forgotten comes back as a new one.
 _CURES = (
     f"UPDATE images SET vector = NULL WHERE vector NOT IN (SELECT id FROM vectors WHERE NOT {_HOMELESS})",
     f"DELETE FROM vectors WHERE {_HOMELESS}",
     "DELETE FROM files WHERE image NOT IN (SELECT id FROM images)",
-    "DELETE FROM evidence WHERE first NOT IN (SELECT id FROM images) OR second NOT IN (SELECT id FROM images)",
+    f"DELETE FROM {_ORPHANED}",
 )
 
 

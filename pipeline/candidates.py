@@ -59,13 +59,12 @@ def verify_candidates(store: Store, pairs: Sequence[tuple[int, int]], count: int
             while block := list(islice(todo, BLOCK)):
                 held, failed = sketches.of({image for pair in block for image in pair})
                 ready = [pair for pair in block if held.keys() >= set(pair)]
+                why = [failed[pair[0] if pair[0] in failed else pair[1]] for pair in block if not failed.keys().isdisjoint(pair)]
                 found = details.of(list(pool.map(lambda pair, held=held: _looked(held, *pair), ready)))
                 store.judge(kept(*one) for one in found)
                 looked.done += len(block)
                 looked.found.update(evidence.relation for _, _, evidence in found)
-                looked.unseen.update(
-                    next(failed[image] for image in pair if image in failed) for pair in block if not held.keys() >= set(pair)
-                )
+                looked.unseen.update(why)
                 yield looked
 
 
@@ -110,15 +109,12 @@ class _Details:
 
 def read_images(store: Store, decoders: Decoders, about: Mapping[int, Image], view: View) -> Iterator[tuple[int, Decoded | str]]:
     """The pictures of images, by id, from the first file of each that is there; or why there is none, "away" or a failure's reason."""
-    sources: dict[str, int] = {}
-    files = []
+    there: dict[int, SourceFile] = {}
     for known in store.catalog.files_of(about):
-        if known.image is not None and known.image not in sources.values() and not known.missing:
-            sources[known.path] = known.image
-            files.append(SourceFile(known.path, known.stat))
-    yield from ((id_, "away") for id_ in about if id_ not in sources.values())
-    for result in decoders.stream(files, view) if files else ():
-        id_ = sources[result.source.path]
+        if known.image is not None and not known.missing:
+            there.setdefault(known.image, SourceFile(known.path, known.stat))
+    yield from ((id_, "away") for id_ in about if id_ not in there)
+    for id_, result in zip(there, decoders.stream(there.values(), view) if there else (), strict=True):
         if isinstance(result, Decoded) and result.image.hash == about[id_].hash:
             yield id_, result
         else:

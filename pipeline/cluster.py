@@ -13,7 +13,7 @@ from pipeline.evidence import DERIVED, FIRST, SAME, SCENE, SECOND, UNKNOWN, UNRE
 IDENTICAL_BYTES, IDENTICAL_PIXELS, SIMILAR = "identical bytes", "identical pixels", "similar"
 RELATIONS = (IDENTICAL_BYTES, IDENTICAL_PIXELS, SAME, DERIVED, SCENE, SIMILAR)  # closest first
 COPIES = frozenset({IDENTICAL_BYTES, IDENTICAL_PIXELS, SAME, DERIVED})  # what is grouped unless more is asked for
-FOUND = COPIES | {SIMILAR}  # what is told of a file that is asked about
+TOLD = COPIES | {SIMILAR}  # what is told of a file that is asked about
 LOSSLESS = {"PNG", "BMP", "GIF", "TIFF"}
 
 
@@ -149,9 +149,10 @@ def group(pictures: Mapping[bytes, Sequence[Photo]], edges: Iterable[Edge], rela
         made, enlarged = is_said(pixels, lambda changes: changes.derived), is_said(pixels, lambda changes: changes.enlarged)
         return (missing, damaged, made, enlarged, *rest)
 
+    worths = {pixels: worth(pixels) for pixels in pictures}
     free = set(pictures)
     groups = []
-    for pixels in sorted(pictures, key=worth):
+    for pixels in sorted(pictures, key=worths.__getitem__):
         if pixels not in free:
             continue
         taken = [(other, edge) for other, edge in near[pixels] if other in free and edge.relation in wanted]
@@ -164,7 +165,7 @@ def group(pictures: Mapping[bytes, Sequence[Photo]], edges: Iterable[Edge], rela
         members = [match for match in members if match.relation in wanted]
         if members:
             members.sort(key=closest_first)
-            reason = _reason(keeper, pictures[pixels], worth(pixels), [worth(other) for other in inside if other != pixels])
+            reason = _reason(keeper, pictures[pixels], worths[pixels], [worths[other] for other in inside if other != pixels])
             groups.append(Group(keeper.image.hash.hex()[:16], keeper, tuple(members), reason, _related(inside, near, best)))
     return sorted(groups, key=lambda group: group.keeper.path)
 

@@ -108,6 +108,10 @@ class Evidence:
         """For JSON."""
         return asdict(self)
 
+    def words(self) -> list[str]:
+        """What a copy is beside the other, in a few words each; none of what is no copy."""
+        return self.changes.words() if self.changes else []
+
     def turned_round(self) -> Evidence:
         """The same with the second picture as the first."""
         if not self.matrix:

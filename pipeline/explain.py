@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from pipeline.query import Comparison
+from pipeline.reading import Failure
 from pipeline.residual import TILE
 from pipeline.sketch import sketch
-from pipeline.transform import SQUARE, inverse, moved
+from pipeline.transform import SQUARE, in_pixels, inverse, moved
 from pipeline.verify import looked
 
 Pixels = NDArray[np.uint8]
@@ -22,28 +23,20 @@ def explained(comparison: Comparison) -> Image.Image | None:
     """The first two files of a comparison: both pictures with what they share outlined; the second laid on the first; how far they differ;
     and the tiles that were compared. None where one of them could not be looked at.
     """
-    if not {0, 1} <= comparison.pictures.keys():
+    first, second = comparison.images[:2]
+    if isinstance(first, Failure) or isinstance(second, Failure) or not {0, 1} <= comparison.pictures.keys():
         return None
     one, other = comparison.pictures[0], comparison.pictures[1]
-    sketches = [
-        sketch(picture, (image.width, image.height))
-        for picture, image in zip((one, other), comparison.images, strict=False)
-        if not hasattr(image, "reason")
-    ]
-    evidence, tiles = looked(*sketches)
+    evidence, tiles = looked(sketch(one, (first.width, first.height)), sketch(other, (second.width, second.height)))
     panels = [("first", _outlined(one, None)), ("second", _outlined(other, None))]
     if evidence.matrix:
         matrix = np.array(evidence.matrix).reshape(3, 3)
-        pixels = _of(other) @ matrix @ np.linalg.inv(_of(one))
+        pixels = in_pixels(other.shape) @ matrix @ np.linalg.inv(in_pixels(one.shape))
         panels = [("first", _outlined(one, moved(inverse(matrix), SQUARE))), ("second", _outlined(other, moved(matrix, SQUARE)))]
         size = (one.shape[1], one.shape[0])
         laid = np.asarray(cv2.warpPerspective(other, pixels, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP), np.uint8)
-        on = (
-            np.asarray(
-                cv2.warpPerspective(np.ones(other.shape[:2], np.uint8), pixels, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
-            )
-            > 0
-        )
+        every = np.ones(other.shape[:2], np.uint8)
+        on = cv2.warpPerspective(every, pixels, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP) > 0
         panels.append(("the second laid on the first", np.where(on[..., None], (one // 2 + laid // 2), one // 3 + 150).astype(np.uint8)))
         grey, below = (cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32) for rgb in (one, laid))
         if on.any():  # tones set aside, as they are where the pictures are compared
@@ -61,12 +54,6 @@ def explained(comparison: Comparison) -> Image.Image | None:
         where = "second" if tiles.swapped else "first"
         panels.append((f"tiles of the {where}: green agree, amber moved, red differ", base))
     return _sheet(panels)
-
-
-def _of(picture: Pixels) -> NDArray[np.float64]:
-    """What takes shares of a picture's sides to its pixels."""
-    height, width = picture.shape[:2]
-    return np.array([[width, 0.0, -0.5], [0.0, height, -0.5], [0.0, 0.0, 1.0]])
 
 
 def _outlined(picture: Pixels, outline: NDArray[np.float64] | None) -> Pixels:

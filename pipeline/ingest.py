@@ -161,19 +161,17 @@ def look(store: Store, options: IngestOptions, coverage: Coverage) -> Iterator[P
     frontier = store.catalog.frontier()
     if frontier is None:
         return
-    done, found, unseen = 0, dict[str, int](), dict[str, int]()
+    told = coverage.verification = {"version": VERSION, "pairs": 0, "found": {}, "unseen": {}}
     # Where nothing was joined since the last run had looked at all, nothing is read to know it.
     idle = coverage.join is None and store.catalog.is_verified(VERSION)
     if pairs := [] if idle else store.catalog.unjudged(frontier.floor, VERSION):
         from pipeline.candidates import verify_candidates  # loads OpenCV
 
         for now in verify_candidates(store, pairs, options.decoders, options.readers):
-            done, found, unseen = now.done, dict(sorted(now.found.items())), dict(sorted(now.unseen.items()))
-            coverage.verification = {"version": VERSION, "pairs": done, "found": found, "unseen": unseen}
-            yield Progress(done, now.total, coverage, verifying=True)
-    coverage.verification = {"version": VERSION, "pairs": done, "found": found, "unseen": unseen}
-    if left := sum(unseen.values()):
-        why = ", ".join(f"{number:,} {reason}" for reason, number in unseen.items())
+            told |= {"pairs": now.done, "found": dict(sorted(now.found.items())), "unseen": dict(sorted(now.unseen.items()))}
+            yield Progress(now.done, now.total, coverage, verifying=True)
+    if left := sum(told["unseen"].values()):
+        why = ", ".join(f"{number:,} {reason}" for reason, number in told["unseen"].items())
         waits = "close pair was not verified" if left == 1 else "close pairs were not verified"
         coverage.notes.append(f"{left:,} {waits}, because of a photo ({why}); the next ingest tries again")
 

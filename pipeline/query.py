@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import combinations, islice, product
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexes import CROWD, Image, Known, Scored, Space, Store, Thumbs, cosines
-from pipeline.cluster import COPIES, FOUND, SIMILAR, Edge, Group, Match, Photo, closest_first, exact, group, rank, verified
+from pipeline.cluster import COPIES, SIMILAR, TOLD, Edge, Group, Match, Photo, closest_first, exact, group, rank, verified
 from pipeline.decode import Decoded
 from pipeline.decoders import Decoders, usable_cores
 from pipeline.embedder import Embedder, embed
@@ -103,30 +103,35 @@ def find_groups(
             store.catalog.images_with_copies()
         )
         photos = _photos(store, list(images), scope)
-        edges = _edges(store, found, images, photos, space.threshold if threshold is None else threshold)
-    pictures: dict[bytes, list[Photo]] = defaultdict(list)
-    for some in photos.values():
-        pictures[some[0].image.pixels].extend(some)
+        pictures: dict[bytes, list[Photo]] = defaultdict(list)
+        for some in photos.values():
+            pictures[some[0].image.pixels].extend(some)
+        pixels = {id_: some[0].image.pixels for id_, some in photos.items()}
+        edges = _edges(store, found, images, pixels, pictures, space.threshold if threshold is None else threshold)
     groups = group(pictures, edges, relations)
     if not (against_all and under):
         return groups
     return [one for one in groups if any(is_below(photo.path, under) for photo in (one.keeper, *(member.photo for member in one.members)))]
 
 
-def _edges(store: Store, found: Scored, vector_of: Mapping[int, int], photos: Mapping[int, Sequence[Photo]], least: float) -> list[Edge]:
+def _edges(
+    store: Store,
+    found: Scored,
+    vector_of: Mapping[int, int],
+    pixels: Mapping[int, bytes],
+    pictures: Mapping[bytes, Sequence[Photo]],
+    least: float,
+) -> list[Edge]:
     """What the pictures of pairs of vectors, and those that share one, are to each other: as it was verified, or SIMILAR, from `least` on.
 
-    `vector_of`: the images that matter, with their vectors, negative where there is none; `photos`: those of them that are asked about.
+    `vector_of`: the images that matter, with their vectors, negative where there is none; `pixels`: of those of them that are asked about;
+    `pictures`: their photos, by these.
     """
     scores = dict(zip(zip(found.left.tolist(), found.right.tolist(), strict=True), found.score.tolist(), strict=True))
-    pixels = {id_: some[0].image.pixels for id_, some in photos.items()}
-    best: dict[bytes, tuple[Any, ...]] = {}  # of each picture, its best photo's rank
     sharing: dict[int, dict[bytes, None]] = defaultdict(dict)  # the pictures of each vector
-    for id_, some in photos.items():
+    for id_, its in pixels.items():
         if vector_of[id_] > 0:
-            sharing[vector_of[id_]][pixels[id_]] = None
-            ranks = [rank(photo) for photo in some]
-            best[pixels[id_]] = min([best[pixels[id_]], *ranks] if pixels[id_] in best else ranks)
+            sharing[vector_of[id_]][its] = None
 
     def score(one: int, other: int) -> float | None:
         return 1.0 if one == other else scores.get((min(one, other), max(one, other)))
@@ -149,7 +154,7 @@ def _edges(store: Store, found: Scored, vector_of: Mapping[int, int], photos: Ma
     pairs += [((vector, vector), 1.0) for vector, some in sharing.items() if len(some) > 1]
     for (one, other), cosine in pairs:
         # Of many that the model cannot tell apart, any may be the keeper, but it is one of the best.
-        few = sorted(sharing[one], key=best.__getitem__)[:CROWD] if one == other else list(sharing[one])
+        few = sorted(sharing[one], key=lambda its: min(map(rank, pictures[its])))[:CROWD] if one == other else list(sharing[one])
         for left, right in product(few, sharing[other]):
             key = min(left, right), max(left, right)
             if left != right and key not in newest:
@@ -174,7 +179,7 @@ def _photos(store: Store, images: Sequence[int], under: Sequence[str] = ()) -> d
 
 
 def find_matches(
-    files: Iterable[str], store: Store, embedder: Embedder, threshold: float | None = None, relations: Iterable[str] = FOUND
+    files: Iterable[str], store: Store, embedder: Embedder, threshold: float | None = None, relations: Iterable[str] = TOLD
 ) -> Iterator[Answer]:
     """For each file, inside the library or outside, what the store has of it: by relation, then by score; never itself.
 

@@ -13,7 +13,7 @@ from indexes import Compaction, Finding, Repair, Space, Store
 from indexes.place import command
 from pipeline.audit import Audited
 from pipeline.cluster import IDENTICAL_BYTES, IDENTICAL_PIXELS, RELATIONS, SIMILAR, Group, Match, Photo
-from pipeline.evidence import DERIVED, SAME, SCENE, UNKNOWN, UNRELATED
+from pipeline.evidence import DERIVED, SAME, SCENE, UNKNOWN, UNRELATED, Evidence
 from pipeline.query import Answer, Comparison
 from pipeline.reading import Failure
 from pipeline.writer import Coverage
@@ -170,8 +170,13 @@ def match_text(match: Match) -> str:
     """What a photo is to the keeper, or to the file that was asked about."""
     if match.relation in (IDENTICAL_BYTES, IDENTICAL_PIXELS):
         return match.relation
-    what = match.evidence.changes.words() if match.evidence and match.evidence.changes else []
-    return f"{match.relation} {match.score:.3f}" + (f": {', '.join(what)}" if what else "")
+    return ": ".join([f"{match.relation} {match.score:.3f}", *_changed(match.evidence)])
+
+
+def _changed(evidence: Evidence | None) -> list[str]:
+    """What was done to a copy, in a line, if anything was."""
+    words = evidence.words() if evidence else []
+    return [", ".join(words)] if words else []
 
 
 def _photo_text(photo: Photo) -> str:
@@ -212,9 +217,7 @@ def comparison_text(comparison: Comparison, threshold: float) -> Iterable[str]:
 def _pair_text(comparison: Comparison, one: int, other: int, threshold: float) -> str:
     """What the second of two files is to the first."""
     relation = comparison.relation(one, other, threshold)
-    changes = comparison.evidence[one, other].changes
-    what = changes.words() if changes and relation in (SAME, DERIVED) else []
-    return f"{relation}" + (f": {', '.join(what)}" if what else "")
+    return ": ".join([f"{relation}", *(_changed(comparison.evidence[one, other]) if relation in (SAME, DERIVED) else [])])
 
 
 def explained_text(comparison: Comparison, threshold: float) -> Iterable[str]:

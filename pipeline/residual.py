@@ -37,19 +37,15 @@ class Residual:
 
     `agrees`: the correlation of each tile with what lies below it, -1 to 1; `nearby`: the best when it may move, and `moves` (rows,
     columns, 2) by how many pixels. `told`: whether a tile lies on the other picture with all of itself, and shows enough to be compared.
-    `covered`: whether it lies there. `matrix` takes the first picture's pixels to the second's; `bend` is by how many pixels at most a
-    smooth bend was added to it. `blurs`: by how many pixels each picture was blurred to be as soft as the other.
+    `matrix` takes the first picture's pixels to the second's; a smooth bend may have been added to it.
     """
 
     agrees: Map
     nearby: Map
     moves: NDArray[np.float32]
     told: NDArray[np.bool_]
-    covered: NDArray[np.bool_]
     origin: tuple[int, int]
     matrix: Matrix
-    bend: float
-    blurs: tuple[float, float]
 
 
 def residual(one: NDArray[np.uint8], other: NDArray[np.uint8], matrix: Matrix) -> Residual | None:
@@ -68,16 +64,16 @@ def residual(one: NDArray[np.uint8], other: NDArray[np.uint8], matrix: Matrix) -
     covered = _covered(matrix, above.shape, other.shape)
     if not covered.any():
         return None
-    above, below, blurs = _as_soft(above, below, matrix, covered, scale)
+    above, below = _as_soft(above, below, matrix, covered, scale)
     look = _Look(above)
     matrix = _refined(look, below, matrix)
     seen, covered = look.at(_warped(below, matrix, above.shape)), _covered(matrix, above.shape, other.shape)
     told = covered & ((look.texture > TEXTURE) | (seen.texture > 2 * TEXTURE))
     told &= ~_burnt(look, seen, told)
     ground = _Ground(below, matrix, told.shape)
-    seen, bend = _bent(look, ground, seen, told)
+    seen = _bent(look, ground, seen, told)
     nearby, moves = _each_moved(look, ground, seen, told)
-    return Residual(seen.agrees, nearby, moves, told, covered, origin, matrix @ np.linalg.inv(shifted), bend, blurs)
+    return Residual(seen.agrees, nearby, moves, told, origin, matrix @ np.linalg.inv(shifted))
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,14 +174,14 @@ class _Ground:
         return np.asarray(cv2.remap(self._below, first / third, second / third, cv2.INTER_LINEAR), np.float32)
 
 
-def _bent(look: _Look, ground: _Ground, seen: _Seen, told: NDArray[np.bool_]) -> tuple[_Seen, float]:
+def _bent(look: _Look, ground: _Ground, seen: _Seen, told: NDArray[np.bool_]) -> _Seen:
     """With the best smooth bend of second degree, where tiles still move and it brings them home: lenses, and warps that are no projection.
 
     What lies below stays bent.
     """
     straight = told & (seen.agrees > 0.5)
     if np.count_nonzero(straight) < 24 or (np.hypot(*seen.steps[straight].T) > 0.3).mean() < 0.1:
-        return seen, 0.0
+        return seen
     height, width = look.above.shape
     half = max(height, width) / 2
 
@@ -199,15 +195,15 @@ def _bent(look: _Look, ground: _Ground, seen: _Seen, told: NDArray[np.bool_]) ->
     for _ in range(BENDS):
         sure = (told & (now.agrees > 0.5)).ravel()
         if np.count_nonzero(sure) < 24:
-            return seen, 0.0
+            return seen
         known = tiles[:, sure].T
         goal = known @ bend + np.clip(now.steps.reshape(-1, 2)[sure], -3.0, 3.0)
         bend = _robust(known, goal, now.agrees.ravel()[sure] ** 2)
         now = look.at(ground.at(np.tensordot(bend.T.astype(np.float32), pixels, 1)))
     if now.agrees[told].mean() <= seen.agrees[told].mean():
-        return seen, 0.0
+        return seen
     ground.places = ground.places + np.tensordot(bend.T.astype(np.float32), pixels, 1)
-    return now, float(np.abs(bend.T @ tiles).max())
+    return now
 
 
 def _each_moved(look: _Look, ground: _Ground, seen: _Seen, told: NDArray[np.bool_]) -> tuple[Map, NDArray[np.float32]]:
@@ -272,7 +268,7 @@ def _normal(places: NDArray[np.float64]) -> Matrix:
     return np.array([[1 / spread, 0.0, -middle[0] / spread], [0.0, 1 / spread, -middle[1] / spread], [0.0, 0.0, 1.0]])
 
 
-def _as_soft(above: Grey, below: Grey, matrix: Matrix, covered: NDArray[np.bool_], scale: float) -> tuple[Grey, Grey, tuple[float, float]]:
+def _as_soft(above: Grey, below: Grey, matrix: Matrix, covered: NDArray[np.bool_], scale: float) -> tuple[Grey, Grey]:
     """Both pictures, the sharper one blurred to be as soft as the other; a blurred copy then agrees with its original."""
     one, other = _sharpness(above, covered), _sharpness(_warped(below, matrix, above.shape), covered)
     if other < SHARPER * one:
@@ -280,14 +276,14 @@ def _as_soft(above: Grey, below: Grey, matrix: Matrix, covered: NDArray[np.bool_
             soft = cv2.GaussianBlur(above, (0, 0), blur)
             if _sharpness(soft, covered) <= 1.05 * other:
                 break
-        return soft, below, (blur, 0.0)
+        return soft, below
     if one < SHARPER * other:
         for blur in BLURS:
             soft = cv2.GaussianBlur(below, (0, 0), blur * scale)
             if _sharpness(_warped(soft, matrix, above.shape), covered) <= 1.05 * one:
                 break
-        return above, soft, (0.0, blur)
-    return above, below, (0.0, 0.0)
+        return above, soft
+    return above, below
 
 
 def _sharpness(grey: Grey, where: NDArray[np.bool_]) -> float:

@@ -14,6 +14,11 @@ def scale_of(matrix: Matrix) -> float:
     return float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
 
 
+def in_pixels(shape: tuple[int, ...]) -> Matrix:
+    """What takes places as shares of the sides of a picture (height, width, ...) to its pixels, whose middles are half a pixel inside."""
+    return np.array([[shape[1], 0.0, -0.5], [0.0, shape[0], -0.5], [0.0, 0.0, 1.0]])
+
+
 def inverse(matrix: Matrix) -> Matrix:
     """The transform that leads back."""
     back = np.linalg.inv(matrix)

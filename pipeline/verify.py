@@ -13,7 +13,7 @@ from pipeline.changes import changes
 from pipeline.evidence import DERIVED, SAME, SCENE, UNKNOWN, UNRELATED, Box, Evidence, numbers, onto, rounded
 from pipeline.residual import TILE, Residual, residual
 from pipeline.sketch import Sketch
-from pipeline.transform import Matrix, inverse, scale_of
+from pipeline.transform import Matrix, in_pixels, inverse, scale_of
 
 # Measured on copies of 40 kinds, and on look-alikes: scripts/results/verify.md.
 AGREES = 0.8  # the correlation from which on a tile is the same
@@ -83,13 +83,8 @@ def _relation(told: int, agree: int, gone: int, clean: float) -> str:
 
 
 def _in_shares(matrix: Matrix, first: Sketch, second: Sketch) -> Matrix:
-    """A transform of pixels as one of shares of the sides; the middle of the first pixel is half a pixel from the edge."""
-
-    def pixels(picture: Sketch) -> Matrix:
-        height, width = picture.grey.shape
-        return np.array([[width, 0.0, -0.5], [0.0, height, -0.5], [0.0, 0.0, 1.0]])
-
-    shares = np.linalg.inv(pixels(second)) @ matrix @ pixels(first)
+    """A transform of pixels as one of shares of the sides."""
+    shares = np.linalg.inv(in_pixels(second.grey.shape)) @ matrix @ in_pixels(first.grey.shape)
     return np.asarray(shares / shares[2, 2])
 
 

@@ -63,7 +63,8 @@ def score(groups: Sequence[Group], made: dict[str, tuple[str, str]]) -> tuple[in
             if made[one][0] == made[other][0]:
                 right += 1
             else:
-                wrong[tuple(sorted((made[one][1] or "original", made[other][1] or "original")))] += 1  # type: ignore[index] # two
+                first, second = sorted((made[one][1] or "original", made[other][1] or "original"))
+                wrong[first, second] += 1
     recalled = Counter(kind for name, (original, kind) in made.items() if kind and name in home and home[name] == home.get(original, -1))
     return pairs, right, recalled, wrong
 

@@ -44,8 +44,7 @@ def landscape(seed: int, size: tuple[int, int] = (1200, 900)) -> Image.Image:
 
 def said(match: Match) -> str:
     """What a photo is to the one that is kept."""
-    changes = match.evidence.changes.words() if match.evidence and match.evidence.changes else []
-    return ": ".join([match.relation, *changes[:1]])
+    return ": ".join([match.relation, *(match.evidence.words() if match.evidence else [])[:1]])
 
 
 def main() -> None:

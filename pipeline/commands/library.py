@@ -91,7 +91,7 @@ def query(
     FILE may lie inside the library or outside; nothing is added. Without FILE, or with -, paths are read from standard input.
     """
     from indexes import Store
-    from pipeline.cluster import COPIES, SIMILAR
+    from pipeline.cluster import TOLD
     from pipeline.query import find_matches
     from pipeline.report import answer_text, answers_json, failure_text, unfinished_text
 
@@ -102,7 +102,7 @@ def query(
         with own_model(opened, model):
             paths, embedder = list(_paths(files, null)), embedder_of(opened, model)
             agree_to_ask(embedder, len(paths), yes)
-            for answer in find_matches(paths, opened, embedder, threshold, relations or COPIES | {SIMILAR}):
+            for answer in find_matches(paths, opened, embedder, threshold, relations or TOLD):
                 answers.append(answer)
                 if answer.failure:
                     tell(f"neardup: {failure_text(answer.file, answer.failure.reason, answer.failure.detail)}")
@@ -262,7 +262,7 @@ def compare(
 
     Works without a store; where there is one, its model is used.
     """
-    from pipeline.cluster import COPIES, SIMILAR
+    from pipeline.cluster import TOLD
     from pipeline.report import comparison_json, comparison_text
 
     if len(files) < 2:
@@ -273,7 +273,7 @@ def compare(
         show_json(comparison_json(comparison, space, least))
     else:
         show(comparison_text(comparison, least))
-    if exit_code and any(comparison.relation(one, other, least) in COPIES | {SIMILAR} for one, other in comparison.pairs()):
+    if exit_code and any(comparison.relation(one, other, least) in TOLD for one, other in comparison.pairs()):
         sys.exit(FOUND)
     if comparison.failures():
         sys.exit(SKIPPED)

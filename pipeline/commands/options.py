@@ -52,6 +52,7 @@ threshold_option = click.option(
     metavar="COSINE",
     help="Least cosine of two photos.  [default: any that was verified; the model's, where pixels cannot tell]",
 )
+# As pipeline.cluster names them, which is not loaded to parse a command.
 RELATIONS = {
     "identical": ("identical bytes", "identical pixels"),
     "same": ("same picture",),
