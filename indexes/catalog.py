@@ -124,15 +124,17 @@ class Catalog(Evidence):
     def put_image(self, id_: int, image: Image, vector: int | None) -> None:
         """Write a new image; `vector` is None when it has none."""
         self.write(
-            "INSERT INTO images (id, hash, pixels, width, height, format, size, featureless, notes, vector)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            *(id_, *astuple(image)[:-1], " ".join(image.notes), vector),
+            "INSERT INTO images (id, hash, pixels, width, height, format, size, featureless, notes, metadata, taken, vector)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            *(id_, image.hash, image.pixels, image.width, image.height, image.format, image.size, image.featureless),
+            *(" ".join(image.notes), " ".join(image.metadata), image.taken, vector),
         )
 
     def put_features(self, id_: int, image: Image, vector: int | None) -> None:
         """Give an image that was embedded again its vector, and what else depends on how the model is shown it."""
-        sql = "UPDATE images SET pixels = ?, featureless = ?, notes = ?, vector = ? WHERE id = ?"
-        self.write(sql, image.pixels, image.featureless, " ".join(image.notes), vector, id_)
+        sql = "UPDATE images SET pixels = ?, featureless = ?, notes = ?, metadata = ?, taken = ?, vector = ? WHERE id = ?"
+        words = " ".join(image.notes), " ".join(image.metadata)
+        self.write(sql, image.pixels, image.featureless, *words, image.taken, vector, id_)
 
     def take_over(self, other: str) -> None:
         """Put the space, vectors and pairs of a catalog that is `beside`, under the name `other`, in the place of one's own.
@@ -147,7 +149,8 @@ class Catalog(Evidence):
         for table in ("space", "vectors", "edges", "frontier"):
             self.write(f"INSERT INTO {table} SELECT * FROM {other}.{table}")
         self.write(
-            "UPDATE images SET pixels = new.pixels, featureless = new.featureless, notes = new.notes, vector = new.vector"
+            "UPDATE images SET pixels = new.pixels, featureless = new.featureless, notes = new.notes, metadata = new.metadata,"
+            " taken = new.taken, vector = new.vector"
             f" FROM {other}.images AS new WHERE new.hash = images.hash"
         )
         self.write("DELETE FROM images WHERE vector IS NULL AND NOT EXISTS (SELECT 1 FROM files WHERE image = images.id)")
@@ -171,9 +174,10 @@ class Catalog(Evidence):
 
     def images(self, ids: Iterable[int]) -> Iterator[tuple[int, Image]]:
         """(id, image) of each of `ids`."""
-        sql = "SELECT id, hash, pixels, width, height, format, size, featureless, notes FROM images WHERE id IN ({})"
-        for id_, hash_, pixels, width, height, format_, size, featureless, notes in self.rows_for(sql, ids):
-            yield id_, Image(hash_, pixels, width, height, format_, size, bool(featureless), tuple(notes.split()))
+        sql = "SELECT id, hash, pixels, width, height, format, size, featureless, notes, metadata, taken FROM images WHERE id IN ({})"
+        for id_, hash_, pixels, width, height, format_, size, featureless, notes, metadata, taken in self.rows_for(sql, ids):
+            words = tuple(notes.split()), tuple(metadata.split())
+            yield id_, Image(hash_, pixels, width, height, format_, size, bool(featureless), *words, taken)
 
     def images_with_pixels(self, pixels: bytes) -> list[int]:
         """Ids of the images with these upright pixels that some file holds."""

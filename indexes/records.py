@@ -46,7 +46,8 @@ class Stat:
 class Image:
     """One distinct content. `hash` is the blake3 of its bytes, `pixels` a hash that equals another's only if the upright pixels do.
 
-    `notes` are words for what a person should know of it: "damaged", "animated".
+    `notes` are words for what a person should know of it: "damaged", "animated"; `metadata`, for what its file tells beside the pixels:
+    "date", "place". `taken` is when it was taken, in seconds since 1970 by the camera's own clock.
     """
 
     hash: bytes
@@ -57,6 +58,8 @@ class Image:
     size: int
     featureless: bool
     notes: tuple[str, ...] = ()
+    metadata: tuple[str, ...] = ()
+    taken: int | None = None
 
     @property
     def damaged(self) -> bool:

@@ -81,6 +81,11 @@ def _evidence(db: sqlite3.Connection) -> None:
     db.execute("CREATE INDEX evidence_by_second ON evidence (second)")
 
 
+def _metadata(db: sqlite3.Connection) -> None:
+    db.execute("ALTER TABLE images ADD COLUMN metadata TEXT NOT NULL DEFAULT ''")  # words with spaces between
+    db.execute("ALTER TABLE images ADD COLUMN taken INTEGER")  # seconds since 1970, by the camera's clock
+
+
 def expected() -> set[tuple[str, str, str]]:
     """(kind, name, definition) of all that a store of today's format has."""
     with closing(sqlite3.connect(":memory:")) as db:
@@ -90,4 +95,5 @@ def expected() -> set[tuple[str, str, str]]:
 
 
 LISTED = "SELECT type, name, ifnull(sql, '') FROM sqlite_master"
-MIGRATIONS = (_first_schema, _vectors_and_edges, _notes, _evidence)  # run in order; user_version counts those done. Append only.
+# Run in order; user_version counts those done. Append only.
+MIGRATIONS = (_first_schema, _vectors_and_edges, _notes, _evidence, _metadata)

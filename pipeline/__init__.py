@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.cluster import Group, Match, Photo
+    from pipeline.cluster import Group, Match
     from pipeline.embedder import Embedder, embed, load
     from pipeline.errors import (
         BadDecoder,
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         BadModel,
         BadOutput,
         BadRoot,
+        BadRule,
         LeftBehind,
         MissingExtra,
         MissingKey,
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
         UnknownModel,
     )
     from pipeline.ingest import Progress, ingest_roots, resolve_roots
+    from pipeline.keep import Keep, Photo
     from pipeline.migrate import migrate_store
     from pipeline.query import Answer, Comparison, compare, find_groups, find_matches
     from pipeline.reading import Failure
     from pipeline.writer import Coverage, IngestOptions
 
 _HOMES = {
-    "cluster": ("Group", "Match", "Photo"),
+    "cluster": ("Group", "Match"),
     "embedder": ("Embedder", "embed", "load"),
     "errors": (
         "BadDecoder",
@@ -38,6 +40,7 @@ _HOMES = {
         "BadModel",
         "BadOutput",
         "BadRoot",
+        "BadRule",
         "LeftBehind",
         "MissingExtra",
         "MissingKey",
@@ -47,6 +50,7 @@ _HOMES = {
         "UnknownModel",
     ),
     "ingest": ("Progress", "ingest_roots", "resolve_roots"),
+    "keep": ("Keep", "Photo"),
     "migrate": ("migrate_store",),
     "reading": ("Failure",),
     "writer": ("Coverage", "IngestOptions"),
@@ -61,12 +65,14 @@ __all__ = [
     "BadModel",
     "BadOutput",
     "BadRoot",
+    "BadRule",
     "Comparison",
     "Coverage",
     "Embedder",
     "Failure",
     "Group",
     "IngestOptions",
+    "Keep",
     "LeftBehind",
     "Match",
     "MissingExtra",

@@ -30,7 +30,7 @@ from indexes import Image
 from pipeline import shared_memory
 from pipeline.decode import AnyView, Decoded, decode
 from pipeline.errors import BadDecoder
-from pipeline.reading import EXTRAS, MODULES, NOTES, REFUSALS, Failure, Recognised, Refused
+from pipeline.reading import EXTRAS, METADATA, MODULES, NOTES, REFUSALS, Failure, Recognised, Refused
 from pipeline.scan import SourceFile
 from pipeline.view import Picture, View
 
@@ -41,6 +41,7 @@ GRACE = 10.0  # seconds beyond its limit after which a process is ended from her
 MAX_LINE = 1 << 16  # bytes of an answer
 MAX_SIDE = (1 << 31) - 1  # of a picture; SQLite holds more
 MAX_FORMAT = 20  # letters of its name
+MAX_TAKEN = 1 << 40  # seconds; years have four digits
 # sys.path first: nothing may be imported from the folder that a command happens to run in.
 BEGIN = "import sys; sys.path[:] = sys.argv[7:]; from pipeline.serving import serve; serve(*sys.argv[1:7])"
 START = 120.0  # seconds until a process is ready: a tenth of one, but from a cold disk beside other work
@@ -329,13 +330,17 @@ def _checked(answer: dict[str, Any], data: bytes, digest: bytes, view: View, mem
         raise TypeError("featureless")
     if not (isinstance(format_, str) and format_.isascii() and format_.isprintable() and 0 < len(format_) <= MAX_FORMAT):
         raise ValueError("format")
-    notes = tuple(answer["notes"])
+    notes, metadata, taken = tuple(answer["notes"]), tuple(answer["metadata"]), answer["taken"]
     if len(set(notes)) < len(notes) or not set(notes) <= set(NOTES):
         raise ValueError("notes")
+    if list(metadata) != sorted(set(metadata)) or not set(metadata) <= set(METADATA):
+        raise ValueError("metadata")
+    if taken is not None and not (type(taken) is int and abs(taken) < MAX_TAKEN):
+        raise ValueError("taken")
     right = max(shape) <= view.size if view.fit == "within" else shown_height == shown_width == view.size
     pixels = bytes.fromhex(answer["pixels"]) or digest
     if not right or len(pixels) != len(digest):
         raise ValueError("shape")
     given = shared_memory.get(memory, shown_height * shown_width * 3)
     shown: NDArray[np.uint8] = np.frombuffer(given, np.uint8).reshape(shown_height, shown_width, 3)
-    return Image(digest, pixels, width, height, format_, len(data), featureless, notes), shown
+    return Image(digest, pixels, width, height, format_, len(data), featureless, notes, metadata, taken), shown

@@ -14,8 +14,8 @@ from indexes import Space
 from pipeline.errors import BadOutput, MissingExtra, Unanswered, UnknownModel
 from pipeline.view import View
 
-DEFAULT = "neardup-0"
-OWN = ("neardup-0",)  # in the package
+DEFAULT = "neardup-1"
+OWN = (DEFAULT, "neardup-0")  # in the package; the second for stores that were made with it
 UNASKED = 1000  # paid requests that are made without a word from the person who pays
 
 

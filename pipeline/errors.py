@@ -7,6 +7,7 @@ PipelineError (1)
 ├── MissingKey (1)         a service that needs a key which is not in the environment
 ├── BadModel (1)           weights that are missing, unsafe, or not what they were
 ├── BadDecoder (1)         processes that decode photos and do not start
+├── BadRule (2)            a rule that no photo can be kept by
 ├── BadDestination (2)     what was asked for cannot be written where it was asked for
 ├── BadOutput (1)          a model that returned something cosine cannot compare
 ├── Unanswered (6)         a service that did not answer, or refused
@@ -66,6 +67,12 @@ class BadOutput(PipelineError):
 
 class BadDestination(PipelineError):
     """What was asked for cannot be written where it was asked for."""
+
+    exit_code = 2
+
+
+class BadRule(PipelineError):
+    """A rule that no photo can be kept by."""
 
     exit_code = 2
 

@@ -15,9 +15,10 @@ from urllib.parse import quote
 from indexes import Store, Thumbs
 from indexes.durable import sync_folder
 from pipeline.candidates import Sketches
-from pipeline.cluster import Group, Match, Photo
+from pipeline.cluster import Group, Match
 from pipeline.decoders import Decoders, usable_cores
 from pipeline.errors import BadDestination
+from pipeline.keep import Photo
 from pipeline.report import counted, match_text, printable, size
 
 BLOCK = 200  # pictures that are read together
@@ -138,12 +139,14 @@ def _differences(member: Match, keeper: Photo) -> str:
     folder = os.path.dirname(photo.path)  # noqa: PTH120 - as it was given
     home = os.path.dirname(keeper.path)  # noqa: PTH120
     said = [f"in {os.path.relpath(folder, home)}" if folder != home else ""]
-    said.append(_date(photo) if photo.stat.mtime_ns != keeper.stat.mtime_ns else "")
+    said.append(_date(photo) if _date(photo) != _date(keeper) else "")
     return ", ".join(words for words in said if words)
 
 
 def _date(photo: Photo) -> str:
-    return f"{datetime.fromtimestamp(photo.stat.mtime_ns / 1e9, UTC):%Y-%m-%d}"
+    """When it was taken, else when its file was written."""
+    moment = photo.stat.mtime_ns / 1e9 if photo.image.taken is None else photo.image.taken
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d}"
 
 
 def _text(words: str) -> str:

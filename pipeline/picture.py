@@ -19,6 +19,7 @@ from PIL import Image as Pillow
 from PIL import PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from indexes import Image
+from pipeline import exif
 from pipeline.colour import BITS_PER_SAMPLE, SAMPLE_FORMAT, as_srgb, eight_bit, is_odd, profile_of, strips
 from pipeline.fit import fit, upright
 from pipeline.identical import pixel_hash, stream_hash
@@ -33,7 +34,7 @@ MAX_PROGRESSIVE = 200_000_000  # a progressive JPEG keeps all coefficients, what
 MAX_CHUNK = 1 << 24  # bytes of a PNG's text or profile; Pillow's own limit of a million refuses pictures with a press's profile
 HEAVY_PIXELS = 16_000_000  # what has more is decoded one file at a time, so that memory is bounded by one of them
 
-ORIENTATION, PLANAR = 0x0112, 0x011C  # EXIF and TIFF tags
+PLANAR = 0x011C  # a TIFF tag
 JPEG, END, J2K = b"\xff\xd8\xff", b"\xff\xd9", b"\xff\x4f\xff\x51"  # how a JPEG begins and ends, and how a JPEG 2000's code begins
 # What it is called that a format has more than one frame. An MPO's others are previews, or the same seen by another eye.
 FRAMES = {"GIF": ANIMATED, "WEBP": ANIMATED, "PNG": ANIMATED, "AVIF": ANIMATED, "TIFF": PAGES, "HEIF": PAGES}
@@ -104,11 +105,14 @@ def _unwrapped(data: bytes, digest: bytes, view: View, raw: bool, turn: Abstract
             raise Refused("damaged", "no JPEG is where there should be one")
         image, fitted = _whole_or_cut(inside.shown, digest, view, turn, inside.orientation)
         size, featureless, notes = inside.size or (image.width, image.height), image.featureless, (*inside.notes, *image.notes)
+        about = image.metadata, image.taken
     else:
         profile = profile_of(inside.shown)
         fitted, featureless = fit(eight_bit(inside.shown, {}), view, lambda small: as_srgb(small, profile))
         size, notes = inside.size or inside.shown.size, inside.notes
-    return Image(digest, digest, *size, inside.format, len(data), featureless, notes), fitted
+        told = exif.tags_of(inside.shown)
+        about = exif.metadata(told), exif.taken(told)
+    return Image(digest, digest, *size, inside.format, len(data), featureless, notes, *about), fitted
 
 
 def _whole_or_cut(data: bytes, digest: bytes, view: View, turn: AbstractContextManager[object], orientation: int = 1) -> Picture:
@@ -142,7 +146,8 @@ def _shown(
             opened.load()
             if damaged and _is_filler(opened):
                 raise Refused("truncated", "less than half of it is there")
-            orientation = _orientation(opened, orientation)
+            told = exif.tags_of(opened)
+            orientation = exif.orientation(told, orientation)
             turned = upright(opened, orientation)
             if orientation in (5, 6, 7, 8):
                 width, height = height, width
@@ -156,7 +161,8 @@ def _shown(
             profile = profile_of(turned)
             fitted, featureless = fit(plain, view, lambda small: as_srgb(small, profile))
     notes = tuple(note for note in (frames, DAMAGED if damaged else None) if note)
-    return Image(digest, pixels, width, height, format_, len(data) - len(END) * damaged, featureless, notes), fitted
+    size = len(data) - len(END) * damaged
+    return Image(digest, pixels, width, height, format_, size, featureless, notes, exif.metadata(told), exif.taken(told)), fitted
 
 
 def _unknown(data: bytes) -> tuple[str, str]:
@@ -256,11 +262,3 @@ def _is_heavy(picture: Pillow.Image, full: int, scale: int) -> bool:
 
 def _too_many(width: int, height: int) -> Refused:
     return Refused("too many pixels", f"{width} x {height}; the limit is {MAX_PIXELS // 1_000_000} megapixels")
-
-
-def _orientation(picture: Pillow.Image, otherwise: int) -> int:
-    try:
-        value = picture.getexif().get(ORIENTATION, otherwise)
-    except Exception:
-        return otherwise
-    return value if isinstance(value, int) else otherwise

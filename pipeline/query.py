@@ -12,17 +12,18 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import combinations, islice, product
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexes import CROWD, Image, Known, Scored, Space, Store, Thumbs, cosines
-from pipeline.cluster import COPIES, SIMILAR, TOLD, Edge, Group, Match, Photo, closest_first, exact, group, rank, verified
+from pipeline.cluster import COPIES, SIMILAR, TOLD, Edge, Group, Match, closest_first, exact, group, verified
 from pipeline.decode import Decoded
 from pipeline.decoders import Decoders, usable_cores
 from pipeline.embedder import Embedder, embed
 from pipeline.evidence import UNKNOWN, UNRELATED, Evidence, evidence_of
+from pipeline.keep import Keep, Photo
 from pipeline.missing import is_below
 from pipeline.reading import Failure, Recognised
 from pipeline.scan import NOTHING, SourceFile, stat_of
@@ -84,13 +85,14 @@ def find_groups(
     *,
     against_all: bool = False,
     relations: Iterable[str] = COPIES,
+    keep: Keep | None = None,
 ) -> list[Group]:
     """Groups of near-duplicates among the files of the store, below the folders `under` when any are given. No photo is read.
 
     With `against_all`, groups may hold files from anywhere, but at least one from below `under`. Each member has one of `relations` to its
     keeper. Pairs whose cosine is below `threshold` (>=; the store's floor by default) are left aside. SIMILAR is what nobody could verify,
     at or above the space's own threshold, or the given one. Photos with the same pixels count as one picture; pictures without features are
-    grouped with exact copies alone.
+    grouped with exact copies alone. `keep` says which photo of a group is kept.
     """
     under = [os.path.realpath(folder) for folder in under]
     scope = () if against_all else under
@@ -107,8 +109,10 @@ def find_groups(
         for some in photos.values():
             pictures[some[0].image.pixels].extend(some)
         pixels = {id_: some[0].image.pixels for id_, some in photos.items()}
-        edges = _edges(store, found, images, pixels, pictures, space.threshold if threshold is None else threshold)
-    groups = group(pictures, edges, relations)
+        keep, least = keep or Keep(), space.threshold if threshold is None else threshold
+        best = {shown: min(map(keep.original_first, some)) for shown, some in pictures.items()}
+        edges = _edges(store, found, images, pixels, best, least)
+    groups = group(pictures, edges, relations, keep)
     if not (against_all and under):
         return groups
     return [one for one in groups if any(is_below(photo.path, under) for photo in (one.keeper, *(member.photo for member in one.members)))]
@@ -119,13 +123,13 @@ def _edges(
     found: Scored,
     vector_of: Mapping[int, int],
     pixels: Mapping[int, bytes],
-    pictures: Mapping[bytes, Sequence[Photo]],
+    best: Mapping[bytes, tuple[Any, ...]],
     least: float,
 ) -> list[Edge]:
     """What the pictures of pairs of vectors, and those that share one, are to each other: as it was verified, or SIMILAR, from `least` on.
 
     `vector_of`: the images that matter, with their vectors, negative where there is none; `pixels`: of those of them that are asked about;
-    `pictures`: their photos, by these.
+    `best`: what sorts these, those to keep first.
     """
     scores = dict(zip(zip(found.left.tolist(), found.right.tolist(), strict=True), found.score.tolist(), strict=True))
     sharing: dict[int, dict[bytes, None]] = defaultdict(dict)  # the pictures of each vector
@@ -154,7 +158,7 @@ def _edges(
     pairs += [((vector, vector), 1.0) for vector, some in sharing.items() if len(some) > 1]
     for (one, other), cosine in pairs:
         # Of many that the model cannot tell apart, any may be the keeper, but it is one of the best.
-        few = sorted(sharing[one], key=lambda its: min(map(rank, pictures[its])))[:CROWD] if one == other else list(sharing[one])
+        few = sorted(sharing[one], key=best.__getitem__)[:CROWD] if one == other else list(sharing[one])
         for left, right in product(few, sharing[other]):
             key = min(left, right), max(left, right)
             if left != right and key not in newest:

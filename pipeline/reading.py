@@ -56,6 +56,8 @@ MODULES = {"raw": "rawpy", "jxl": "pillow_jxl"}
 EXTRAS = {extra: find_spec(module) is not None for extra, module in MODULES.items()}
 
 ANIMATED, DAMAGED, PAGES, PREVIEW = NOTES = "animated", "damaged", "pages", "preview"  # what is noted of pictures
+# Kinds of metadata that a picture may have with it.
+CAMERA, DATE, EXPOSURE, PLACE, WORDS = METADATA = "camera", "date", "exposure", "place", "words"
 # Reasons that bytes are refused for, whatever file they came from; see picture().
 REFUSALS = {"damaged", "no picture inside", "not supported", "too many pixels", "too much memory", "truncated"}
 SKIPPED = {"not a photo", "raw photo", "no decoder"}  # reasons that nobody needs to mend

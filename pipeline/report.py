@@ -6,14 +6,16 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from indexes import Compaction, Finding, Repair, Space, Store
 from indexes.place import command
 from pipeline.audit import Audited
-from pipeline.cluster import IDENTICAL_BYTES, IDENTICAL_PIXELS, RELATIONS, SIMILAR, Group, Match, Photo
+from pipeline.cluster import IDENTICAL_BYTES, IDENTICAL_PIXELS, RELATIONS, SIMILAR, Group, Match
 from pipeline.evidence import DERIVED, SAME, SCENE, UNKNOWN, UNRELATED, Evidence
+from pipeline.keep import Photo
 from pipeline.query import Answer, Comparison
 from pipeline.reading import Failure
 from pipeline.writer import Coverage
@@ -87,7 +89,10 @@ def _match_json(match: Match) -> dict[str, Any]:
 
 
 def _photo_json(photo: Photo) -> dict[str, Any]:
-    about = {"path": photo.path, "bytes": photo.image.size, "width": photo.image.width, "height": photo.image.height}
+    image = photo.image
+    about: dict[str, Any] = {"path": photo.path, "bytes": image.size, "width": image.width, "height": image.height}
+    about |= {"metadata": list(image.metadata)} if image.metadata else {}
+    about |= {"taken": f"{datetime.fromtimestamp(image.taken, UTC):%Y-%m-%dT%H:%M:%S}"} if image.taken is not None else {}
     return about | ({"missing": True} if photo.missing else {}) | ({"notes": list(photo.image.notes)} if photo.image.notes else {})
 
 

@@ -58,6 +58,8 @@ def _answer(question: dict[str, Any], memory: int, turn: _Turn) -> dict[str, Any
         "pixels": image.pixels.hex(),
         "featureless": image.featureless,
         "notes": image.notes,
+        "metadata": image.metadata,
+        "taken": image.taken,
         "shape": shown.shape[:2],
     }
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from indexes import Root, Store
 from pipeline import Group, find_groups, ingest_roots, load
+from pipeline.embedder import DEFAULT
 from pipeline.evidence import DERIVED, SAME
 from scripts.bench_embedder import RECODED, files, table, upright
 from scripts.copies import EVERYDAY, HARD
@@ -74,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, metavar="PHOTOS")
     parser.add_argument("--others", type=Path, required=True, metavar="OVERLAYS")
-    parser.add_argument("--model", nargs="+", default=["neardup-0"], metavar="NAME")
+    parser.add_argument("--model", nargs="+", default=[DEFAULT], metavar="NAME")
     parser.add_argument("--sources", type=int, default=150)
     parser.add_argument("--strangers", type=int, default=450)
     parser.add_argument("--seed", type=int, default=0)

@@ -29,13 +29,14 @@ from pipeline import load
 from pipeline.backends.onnx import runtime
 from pipeline.decode import Decoded
 from pipeline.decoders import Decoders
+from pipeline.embedder import DEFAULT
 from pipeline.view import View
 from scripts.bench_ingest import sources
 
 if TYPE_CHECKING:
     import onnxruntime
 
-MODEL = Path(__file__).resolve().parent.parent / "pipeline" / "backends" / "neardup-0.onnx"
+MODEL = Path(__file__).resolve().parent.parent / "pipeline" / "backends" / f"{DEFAULT}.onnx"
 CORES = os.cpu_count() or 1
 Rows = NDArray[np.float32]
 Run = Callable[[NDArray[np.uint8]], Rows]

@@ -5,7 +5,7 @@
 A store of made vectors (CLIP-like, 256 dimensions, near-duplicates among them) is filled through Store.add in one batch of 50,000 after
 the other, and joined by the planner's choice; then three nights of 10,000 new images each are added and joined, the search beside a bare
 product of the same shape in turn; then the command line asks about one known photo, in processes of its own. The vectors of `query` and
-`groups` belong to neardup-0, whose model is never loaded.
+`groups` belong to neardup-1, whose model is never loaded.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python scripts/train_embedder.py start PICTURES            # the network and its first head: minutes
     python scripts/train_embedder.py train PICTURES --hours 2  # goes on from the last checkpoint
-    python scripts/train_embedder.py export --name neardup-1 --floor 0.4 --threshold 0.6
+    python scripts/train_embedder.py export                    # into the package
 
 Changed views of a picture (augment.py) must be nearer to the picture itself than to any other (InfoNCE), and far from the nearest stranger
 (the entropy term): the recipe of SSCD (Pizzi et al. 2022, equations 1 to 4). What differs, because it runs on two CPU cores: the strangers
@@ -58,10 +58,10 @@ class Recipe:
     framed: float = 0.45  # of the changed views
     temperature: float = 0.05
     entropy: float = 10.0
-    rate: float = 3e-4
-    head_rate: float = 1e-3
+    rate: float = 2e-4
+    head_rate: float = 6e-4
     decay: float = 0.05
-    warm: int = 200  # steps
+    warm: int = 1000  # steps; by then nearly all rows of the bank are the learning network's own
     average: float = 0.999  # of the weights, from step to step
     twins: float = 0.9  # pictures that are this near to begin with are no strangers
     seed: int = 0
@@ -294,11 +294,12 @@ class State:
 
 
 def optimizer_of(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW; the head learns faster than what was learnt before."""
+    """AdamW; the finer grid and the head learn faster than what was learnt before."""
     for name, tensor in network.trunk.named_parameters():
         tensor.requires_grad_(not name.startswith(("conv_stem", *(f"blocks.{stage}." for stage in range(recipe.frozen)))))
     learning = [tensor for tensor in network.trunk.parameters() if tensor.requires_grad]
-    parts = [{"params": learning, "lr": recipe.rate}, {"params": network.head.parameters(), "lr": recipe.head_rate}]
+    new = [*network.finer.parameters(), *network.head.parameters()]
+    parts = [{"params": learning, "lr": recipe.rate}, {"params": new, "lr": recipe.head_rate}]
     for part in parts:
         part["full"] = part["lr"]
     return torch.optim.AdamW(parts, weight_decay=recipe.decay)
@@ -377,7 +378,7 @@ def train(state: State, pictures: Pictures, seconds: float, settle: float, worke
         state.optimizer.step()
         with torch.no_grad():
             for mean, now in zip(state.averaged.parameters(), state.network.parameters(), strict=True):
-                mean.lerp_(now, 1 - min(recipe.average, (state.step + 1) / (state.step + 10)))
+                mean.lerp_(now, 1 - recipe.average)
         state.step += 1
         losses.append(loss.item())
         if time.monotonic() - told > 300:
@@ -410,10 +411,10 @@ def main() -> None:
     parser.add_argument("--settle", type=float, default=0.2, help="share of the time over which the rate falls; 0: never")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--name", default="neardup-1")
-    parser.add_argument("--size", type=int, default=192, help="of the exported network's pictures, in pixels")
-    parser.add_argument("--floor", type=float, default=0.5)
-    parser.add_argument("--threshold", type=float, default=0.7)
-    parser.add_argument("--out", type=Path, default=HERE)
+    parser.add_argument("--size", type=int, default=160, help="of the exported network's pictures, in pixels")
+    parser.add_argument("--floor", type=float, default=0.35)
+    parser.add_argument("--threshold", type=float, default=0.6)
+    parser.add_argument("--out", type=Path, default=HERE, help="a folder; the package by default")
     given = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis.strategies import floats, integers, lists, sampled_from, tuples
 
 from indexes import Image, Stat
-from pipeline.cluster import IDENTICAL_BYTES, IDENTICAL_PIXELS, Edge, Group, Photo, group, rank
+from pipeline.cluster import IDENTICAL_BYTES, IDENTICAL_PIXELS, Edge, Group, group
 from pipeline.evidence import DERIVED, SAME, SCENE, Changes, Evidence
+from pipeline.keep import Keep, Photo, Said
 
 
 def photo(content: int, path: str, pixels: int | None = None, width: int = 100, size: int = 1000, mtime: int = 5) -> Photo:
@@ -117,7 +118,7 @@ def test_laws(links: list[tuple[int, int, float, str]], widths: list[int], seed:
             assert (member.score, member.relation) == known
             assert member.relation != SCENE
             if member.photo.image.pixels != one.keeper.image.pixels:
-                assert rank(one.keeper) < rank(member.photo)
+                assert Keep().worth(one.keeper, Said()) < Keep().worth(member.photo, Said())
         inside = {one.keeper.image.pixels, *(member.photo.image.pixels for member in one.members)}
         for related in one.related:
             ends = sorted(int.from_bytes(each.image.hash, "big") for each in (related.photo, related.to))

@@ -29,12 +29,12 @@ PICTURES = {
 }
 
 
-@pytest.fixture(scope="module", params=["neardup-0", "onnx uint8", "onnx float", "open_clip", "google", "google-describe"])
+@pytest.fixture(scope="module", params=["neardup-1", "neardup-0", "onnx uint8", "onnx float", "open_clip", "google", "google-describe"])
 def embedder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, architectures: None) -> Iterator[Embedder]:
     folder = tmp_path_factory.mktemp("model")
     match request.param:
-        case "neardup-0":
-            yield load()
+        case "neardup-1" | "neardup-0":
+            yield load(request.param)
         case "onnx uint8":
             yield load(f"onnx:{test_onnx.written(folder, test_onnx.model())}")
         case "onnx float":

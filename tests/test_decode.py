@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
+from pipeline import exif as exif_module
 from pipeline import picture as picture_module
 from pipeline import reading
 from pipeline.decode import Decoded, decode
@@ -53,7 +54,7 @@ def test_exif_orientation_is_upright(tmp_path: Path, orientation: int, size: tup
         backwards = {Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90}
         turned = upright.transpose(backwards.get(undo, undo))
     exif = Image.Exif()
-    exif[picture_module.ORIENTATION] = orientation
+    exif[exif_module.ORIENTATION] = orientation
     saved(tmp_path / "a.jpg", turned, quality=95, exif=exif)
     assert np.array_equal(
         np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.jpg")).size), upright.size
@@ -255,7 +256,7 @@ def test_large_jpegs_with_other_metadata_have_identical_pixels(tmp_path: Path) -
     assert picture(plain).image.pixels == picture(described).image.pixels
     assert picture(plain).image.hash != picture(described).image.hash
     turned, other = tmp_path / "turned.jpg", tmp_path / "other.jpg"
-    exif[picture_module.ORIENTATION] = 6
+    exif[exif_module.ORIENTATION] = 6
     turned.write_bytes(jpeg(shown, exif=exif))
     other.write_bytes(jpeg(shown, quality=89))
     profiled = tmp_path / "profiled.jpg"
@@ -406,7 +407,7 @@ def test_only_listed_formats_are_opened(tmp_path: Path, monkeypatch: pytest.Monk
 def test_orientation_in_other_formats(tmp_path: Path, suffix: str) -> None:
     upright = scene(2, (320, 240))
     exif = Image.Exif()
-    exif[picture_module.ORIENTATION] = 6
+    exif[exif_module.ORIENTATION] = 6
     path = saved(tmp_path / f"a.{suffix}", upright.transpose(Image.Transpose.ROTATE_90), exif=exif)
     decoded = picture(path)
     assert (decoded.image.width, decoded.image.height) == upright.size
@@ -460,3 +461,37 @@ def test_a_known_content_is_not_decoded(tmp_path: Path) -> None:
 )
 def test_a_view_within_a_size_keeps_the_shape_and_enlarges_nothing(tmp_path: Path, size: tuple[int, int], shape: tuple[int, ...]) -> None:
     assert picture(saved(tmp_path / "a.png", scene(1, size)), View(64, "within")).view.shape == shape
+
+
+def test_the_metadata_of_a_photo_is_told(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x010E] = "Canon", "   \0"  # a description of spaces is none
+    exif.get_ifd(0x8769).update({0x9003: "2019:08:03 12:34:56", 0x829A: 0.01})
+    exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 1.0, 0.0), 3: "E", 4: (16.0, 0.0, 0.0)})
+    (path := tmp_path / "a.jpg").write_bytes(jpeg(scene(1, (300, 200)), exif=exif))
+    image = picture(path)
+    assert image.image.metadata == ("camera", "date", "exposure", "place")
+    assert image.image.taken == 1564835696
+    saved(tmp_path / "b.heic", scene(1, (300, 200)), format="HEIF", exif=exif.tobytes())
+    assert picture(tmp_path / "b.heic").image.metadata == ("camera", "date", "exposure", "place")
+    (bare := tmp_path / "c.jpg").write_bytes(jpeg(scene(1, (300, 200))))
+    assert (picture(bare).image.metadata, picture(bare).image.taken) == ((), None)
+
+
+@pytest.mark.parametrize("moment", ["0000:00:00 00:00:00", "2019:13:01 00:00:00", "yesterday", "", "2019-08-03", "99999:01:01 00:00:00"])
+def test_a_moment_that_cannot_be_is_none(moment: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769).update({0x9003: moment})
+    (path := tmp_path / "a.jpg").write_bytes(jpeg(scene(1, (300, 200)), exif=exif))
+    assert (picture(path).image.metadata, picture(path).image.taken) == ((), None)
+
+
+@pytest.mark.parametrize("at", range(6, 120, 3))
+def test_broken_exif_is_no_reason_to_refuse_a_photo(at: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "Canon"
+    exif.get_ifd(0x8769).update({0x9003: "2019:08:03 12:34:56"})
+    raw = bytearray(exif.tobytes())
+    raw[at : at + 3] = b"\xff\xff\xff"
+    (path := tmp_path / "a.jpg").write_bytes(jpeg(scene(1, (300, 200)), exif=bytes(raw)))
+    assert picture(path).image.width in (300, 200)

@@ -19,14 +19,13 @@ import pipeline.backends
 from indexes import Stat
 from pipeline.backends.onnx import Onnx
 from pipeline.decode import Decoded, decode
-from pipeline.embedder import DEFAULT, Embedder, embed, load
+from pipeline.embedder import OWN, Embedder, embed, load
 from pipeline.scan import SourceFile
 from scripts import export_embedder
 from scripts.export_embedder import Embedding, Features, projection, with_half_weights
 from tests.conftest import jpeg, saved, scene
 
-CARD = Path(pipeline.backends.__path__[0]) / "neardup-0.json"
-MODEL = CARD.with_suffix(".onnx")
+CARDS = Path(pipeline.backends.__path__[0])
 
 
 def initializers(path: Path) -> dict[str, NDArray[np.float32]]:
@@ -47,7 +46,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> NDArray[np.uint8]:
     """Views of drawings, noise and one colour."""
     noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
     pictures = [*(scene(number, (400, 300)) for number in range(6)), Image.fromarray(noise), Image.new("RGB", (192, 192), "white")]
-    folder, embedder = tmp_path_factory.mktemp("drawn"), load(DEFAULT)
+    folder, embedder = tmp_path_factory.mktemp("drawn"), load("neardup-0")
     return np.stack([seen(saved(folder / f"{number}.png", picture), embedder) for number, picture in enumerate(pictures)])
 
 
@@ -55,32 +54,36 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> NDArray[np.uint8]:
 
 
 def test_the_shipped_model_gives_the_rows_of_the_published_weights_in_torch(drawn: NDArray[np.uint8]) -> None:
-    stored = initializers(MODEL)
+    stored = initializers(CARDS / "neardup-0.onnx")
     model = Embedding(Features(), stored["projection.weight"], stored["projection.bias"])
     with torch.inference_mode():
         theirs = model(torch.from_numpy(drawn)).numpy()
-    ours = load(DEFAULT).encode(list(drawn))
+    ours = load("neardup-0").encode(list(drawn))
     assert ours.shape == theirs.shape == (len(drawn), export_embedder.DIM)
     cosines = (ours * theirs).sum(axis=1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
     assert cosines.min() > 0.9999
     assert abs(np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1) - 1).max() < 0.01
 
 
-def test_a_shipped_models_row_depends_on_its_picture_alone(drawn: NDArray[np.uint8]) -> None:
-    embedder, again = load(DEFAULT), load(DEFAULT)
+@pytest.mark.parametrize("name", OWN)
+def test_a_shipped_models_row_depends_on_its_picture_alone(name: str, drawn: NDArray[np.uint8]) -> None:
+    embedder, again = load(name), load(name)
+    side = embedder.view.size
+    drawn = np.stack([np.asarray(Image.fromarray(view).resize((side, side))) for view in drawn])
     rows = embed(embedder, list(drawn))
     np.testing.assert_array_equal(embed(again, list(drawn)), rows)
     np.testing.assert_allclose(np.concatenate([embed(embedder, [view]) for view in drawn]), rows, atol=1e-5)
     assert (rows @ rows.T - np.eye(len(rows))).max() < 0.9  # other pictures, other rows
 
 
-def test_the_card_describes_the_shipped_file() -> None:
-    card, space, stored = json.loads(CARD.read_text()), load(DEFAULT).space, initializers(MODEL)
-    assert MODEL.stat().st_size <= 10_000_000
-    assert hashlib.sha256(MODEL.read_bytes()).hexdigest() == card["sha256"] == space.weights
-    assert card["name"] == load(DEFAULT).name == DEFAULT
-    assert space.dim == card["dim"] == stored["projection.weight"].shape[0] == export_embedder.DIM <= 512
-    assert card["view"] == {"size": export_embedder.SIZE, "fit": "squash", "resample": "bicubic"}
+@pytest.mark.parametrize("name", OWN)
+def test_the_card_describes_the_shipped_file(name: str) -> None:
+    model, card, space = CARDS / f"{name}.onnx", json.loads((CARDS / f"{name}.json").read_text()), load(name).space
+    assert model.stat().st_size <= 8_400_000
+    assert hashlib.sha256(model.read_bytes()).hexdigest() == card["sha256"] == space.weights
+    assert card["name"] == load(name).name == name
+    assert space.dim == card["dim"] == 256
+    assert (card["view"]["fit"], card["view"]["resample"]) == ("squash", "bicubic")
     assert 0 < card["floor"] < card["threshold"] < 1
 
 

@@ -682,10 +682,10 @@ def test_a_store_is_not_bound_to_a_model_that_cannot_be_used(
     code, _, err = run("ingest")  # without a model, it is still the one that was asked for
     assert code == 1
     assert "GEMINI_API_KEY" in err
-    code, _, err = run("ingest", "--model", "neardup-0")
+    code, _, err = run("ingest", "--model", "neardup-1")
     assert code == 3, err  # for the broken photo
     assert "5 pictures embedded" in err
-    assert json.loads(run("status", "--json")[1])["model"] == "neardup-0"
+    assert json.loads(run("status", "--json")[1])["model"] == "neardup-1"
     assert run("ingest", "--model", MODEL)[0] == 2
     assert not google.requests
 
@@ -695,7 +695,7 @@ def test_a_store_is_not_bound_before_somebody_agreed(google: Google, run: Run, p
     assert run("ingest", photos, "--model", MODEL)[0] == 7
     assert json.loads(run("status", "--json")[1])["model"] is None
     assert run("ingest")[0] == 0
-    assert json.loads(run("status", "--json")[1])["model"] == "neardup-0"
+    assert json.loads(run("status", "--json")[1])["model"] == "neardup-1"
 
 
 # Asked again

@@ -668,7 +668,7 @@ def test_a_limit_below_the_price_of_a_batch_goes_on_at_each_run(library: Store, 
 
 def test_a_limit_below_the_price_of_one_picture_says_so(library: Store, photos: Path) -> None:
     paid = Grouped(1000)
-    with pytest.raises(TooManyCalls, match="one picture takes up to 2 paid requests to neardup-0, and --max-calls allows 1"):
+    with pytest.raises(TooManyCalls, match="one picture takes up to 2 paid requests to neardup-1, and --max-calls allows 1"):
         ingested(library, photos, embedder=paid, options=IngestOptions(max_calls=1))
     assert not paid.answered
 

@@ -51,7 +51,7 @@ def small(tmp_path: Path) -> str:
 
 @pytest.fixture
 def library(tmp_path: Path, photos: Path) -> Path:
-    """A store of photos of many kinds, with vectors of neardup-0 whose photos are gone."""
+    """A store of photos of many kinds, with vectors of neardup-1 whose photos are gone."""
     for number in range(12):
         saved(photos / "more" / f"{number}.jpg", scene(number + 10))
     saved(photos / "blank.png", scene(1).resize((1, 1)).resize((50, 50)))
@@ -135,7 +135,7 @@ def test_it_is_as_if_the_store_had_always_had_the_model(library: Path, photos: P
         assert (coverage.new, coverage.embedded) == (1, 1)
         assert contents(store) == fresh(tmp_path / "fresh", photos, small)
         assert migrated(store, load()) == 17  # and back
-        assert contents(store) == fresh(tmp_path / "back", photos, "neardup-0")
+        assert contents(store) == fresh(tmp_path / "back", photos, "neardup-1")
     assert_clean(library)
 
 
@@ -154,9 +154,9 @@ def test_an_ingest_after_it_embeds_nothing_and_queries_are_answered(run: Run, ph
     code, _, err = run("migrate", "--model", small)
     assert code == 0
     assert "already" in err
-    code, _, err = run("migrate", "--model", "neardup-0", "--threads", "1", "--batch", "2", "--decoders", "1", "--readers", "2")
+    code, _, err = run("migrate", "--model", "neardup-1", "--threads", "1", "--batch", "2", "--decoders", "1", "--readers", "2")
     assert code == 0
-    assert "5 of 5 distinct images now with neardup-0, 5 pictures embedded in this run\n" in err
+    assert "5 of 5 distinct images now with neardup-1, 5 pictures embedded in this run\n" in err
 
 
 def test_a_store_of_an_older_format_and_preprocessing_needs_no_ingest_before(photos: Path, tmp_path: Path, run: Run) -> None:
@@ -167,7 +167,7 @@ def test_a_store_of_an_older_format_and_preprocessing_needs_no_ingest_before(pho
     with Store(library, write=True) as store, store.catalog.transaction():
         store.catalog.write("UPDATE space SET preprocess = 'decode-1'")
     made_older(library)
-    code, _, err = run("migrate", "--model", "neardup-0")
+    code, _, err = run("migrate", "--model", "neardup-1")
     assert code == 0, err
     assert "5 pictures embedded in this run" in err
     assert held(library) == expected
@@ -176,14 +176,14 @@ def test_a_store_of_an_older_format_and_preprocessing_needs_no_ingest_before(pho
 
 
 def test_a_store_that_holds_nothing(run: Run, tmp_path: Path) -> None:
-    assert run("migrate", "--model", "neardup-0")[0] == 10
+    assert run("migrate", "--model", "neardup-1")[0] == 10
     assert not (tmp_path / "library").exists()
     (tmp_path / "empty").mkdir()
     with Store(tmp_path / "library", write=True):
         pass
-    code, _, err = run("migrate", "--model", "neardup-0")
+    code, _, err = run("migrate", "--model", "neardup-1")
     assert code == 2
-    assert "ingest FOLDER --model neardup-0" in err
+    assert "ingest FOLDER --model neardup-1" in err
     run("ingest", tmp_path / "empty")
     assert run("migrate", "--model", "google:x")[0] == 2
 
@@ -248,17 +248,17 @@ def test_one_that_was_begun_for_another_model(library: Path, small: str, run: Ru
     assert code == 2
     assert f"go on with `neardup migrate --model {small} --store {library}`" in err
     assert f"begin anew with `neardup migrate --model {other} --restart --store {library}`" in err
-    waits = f"neardup-0; a migration to {small} waits, 5 of 17 pictures are done; "
-    code, _, err = run("migrate", "--model", "neardup-0")
+    waits = f"neardup-1; a migration to {small} waits, 5 of 17 pictures are done; "
+    code, _, err = run("migrate", "--model", "neardup-1")
     assert code == 0
     assert waits in err
-    assert f"`neardup migrate --model neardup-0 --restart --store {library}` drops it" in err
-    code, _, err = run("migrate", "--model", "neardup-0", "--restart")
+    assert f"`neardup migrate --model neardup-1 --restart --store {library}` drops it" in err
+    code, _, err = run("migrate", "--model", "neardup-1", "--restart")
     assert code == 0
     assert f"the migration to {small} (5 pictures) was dropped\n" in err
     assert "nothing to do" not in err
     assert not (library / "next").exists()
-    assert "nothing to do" in run("migrate", "--model", "neardup-0", "--restart")[2]
+    assert "nothing to do" in run("migrate", "--model", "neardup-1", "--restart")[2]
     with Store(library, write=True) as store, closing(migrate_store(store, load(small))) as begun:
         next(progress for progress in begun if progress.done == 5)
     assert run("migrate", "--model", other, "--restart")[0] == 0
@@ -281,8 +281,8 @@ def test_status_tells_of_a_migration_that_has_not_ended(library: Path, photos: P
         next(progress for progress in begun if progress.done == 9)
     found = json.loads(run("status", "--json")[1])
     done = found["migration"]["done"]
-    go_on, drop = (f"neardup migrate --model {words} --store {library}" for words in (small, "neardup-0 --restart"))
-    assert found["model"] == "neardup-0"
+    go_on, drop = (f"neardup migrate --model {words} --store {library}" for words in (small, "neardup-1 --restart"))
+    assert found["model"] == "neardup-1"
     assert found["migration"] == {"model": small, "done": done, "images": 17, "go_on": go_on, "drop": drop}
     assert 8 <= done <= 9
     line = f"migration   to {small} is running or did not finish, {done} of 17 pictures are done; `{go_on}` goes on, `{drop}` drops it"
@@ -496,10 +496,10 @@ def test_an_ingest_that_waited_does_not_go_on_with_another_model_than_was_named(
     library: Path, photos: Path, small: str, run: Run, ends_while_others_wait: None
 ) -> None:
     saved(photos / "new.jpg", scene(99))
-    code, _, err = run("ingest", "--wait-lock", "60", "--model", "neardup-0")
+    code, _, err = run("ingest", "--wait-lock", "60", "--model", "neardup-1")
     assert code == 2
-    assert f"was brought to the model {small} while this waited for it, and --model says neardup-0; leave --model out" in err
-    code, _, err = run("ingest", "--model", "neardup-0")
+    assert f"was brought to the model {small} while this waited for it, and --model says neardup-1; leave --model out" in err
+    code, _, err = run("ingest", "--model", "neardup-1")
     assert code == 2
     assert "while this waited" not in err
 
@@ -544,7 +544,7 @@ def test_status_tells_of_the_pairs_that_there_are_now(library: Path, photos: Pat
     later = json.loads(run("status", "--json")[1])
     assert 0 < later["join"]["pairs"] == later["pairs"] - pairs
     assert f"pairs       {later['pairs']} known" in run("status")[1]
-    assert run("migrate", "--model", "neardup-0")[0] == 0
+    assert run("migrate", "--model", "neardup-1")[0] == 0
     assert json.loads(run("status", "--json")[1])["join"]["floor"] == before["floor"]
 
 

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline import exif as exif_module
 from pipeline import picture as picture_module
 from pipeline import reading
 from pipeline.decode import Decoded, decode
@@ -225,7 +226,7 @@ def test_a_jpeg_xl_of_floats_is_shown_by_its_profile(tmp_path: Path) -> None:
 def test_a_jpeg_in_a_jpeg_xl_is_decoded_as_one(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     exif = Image.Exif()
-    exif[picture_module.ORIENTATION] = 6
+    exif[exif_module.ORIENTATION] = 6
     path.write_bytes(jpeg(scene(3, (1600, 1200)), exif=exif))
     inside = picture(jxl(tmp_path / "a.jxl", Image.open(path), lossless_jpeg=True))
     assert (inside.image.width, inside.image.height) == (1200, 1600)

@@ -17,7 +17,9 @@ from pipeline.commands.options import (
     exit_option,
     ingest_options,
     json_option,
+    keep_option,
     model_option,
+    named,
     pay_option,
     relations_option,
     store_option,
@@ -27,6 +29,7 @@ from pipeline.commands.options import (
 if TYPE_CHECKING:
     from indexes import Space, Store
     from pipeline.cluster import Group
+    from pipeline.keep import Keep
     from pipeline.query import Comparison
     from pipeline.writer import Coverage
 
@@ -132,6 +135,7 @@ def _paths(files: Sequence[str], null: bool) -> Iterator[str]:
 @store_option
 @threshold_option
 @relations_option
+@keep_option
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.html", help="Write a page to look at, too.")
 @json_option
 @exit_option
@@ -140,6 +144,7 @@ def groups(
     store: Path,
     threshold: float | None,
     relations: frozenset[str] | None,
+    rules: Sequence[str],
     html: Path | None,
     as_json: bool,
     exit_code: bool,
@@ -151,6 +156,7 @@ def groups(
     neardup groups --threshold 0.95 --json
     neardup groups ~/Pictures/2024                only among the photos below this folder
     neardup groups --html groups.html             a page to look at, with its pictures beside it
+    neardup groups --keep folder:Albums,date      keep what is in a folder called Albums, then the oldest
 
     No photo is read, so drives may be away. Each member was verified against its keeper. A threshold leaves out pairs whose pictures are
     less alike to the model; any down to the store's floor works.
@@ -158,13 +164,15 @@ def groups(
     from indexes import Store
     from indexes.place import command
     from pipeline.errors import BadRoot
+    from pipeline.keep import Keep
 
+    keep = Keep(named(rules))
     with Store(store) as opened:
         for folder in under:
             if not opened.catalog.counts([os.path.realpath(folder)]).files:
                 status = command(store, "status")
                 raise BadRoot(f"the store has no photo below {ascii(folder)}; ingest it first, or see `{status}` for its roots")
-        found = _print_groups(opened, threshold, relations, [os.path.realpath(folder) for folder in under], None, as_json)
+        found = _print_groups(opened, threshold, relations, keep, [os.path.realpath(folder) for folder in under], None, as_json)
         if html:
             from pipeline.gallery import write_gallery
 
@@ -181,6 +189,7 @@ def groups(
 @model_option
 @threshold_option
 @relations_option
+@keep_option
 @json_option
 @exit_option
 def dedupe(
@@ -190,6 +199,7 @@ def dedupe(
     model: str | None,
     threshold: float | None,
     relations: frozenset[str] | None,
+    rules: Sequence[str],
     as_json: bool,
     exit_code: bool,
     **given: Any,
@@ -203,14 +213,16 @@ def dedupe(
 
     Nothing is moved or deleted. The first run embeds every photo; the next one only what is new.
     """
+    from pipeline.keep import Keep
     from pipeline.report import coverage_text
 
+    keep = Keep(named(rules))  # before hours of work
     with opened_to_write(store, roots) as opened:
         if threshold is not None:
-            opened.check_score(threshold)  # before hours of work
+            opened.check_score(threshold)
         coverage, real = ingested(opened, roots, model, **given)
         tell(coverage_text(coverage))
-        found = _print_groups(opened, threshold, relations, real, coverage, as_json, against_all)
+        found = _print_groups(opened, threshold, relations, keep, real, coverage, as_json, against_all)
     if exit_code and found:
         sys.exit(FOUND)
     if coverage.troubled:
@@ -221,6 +233,7 @@ def _print_groups(
     store: Store,
     threshold: float | None,
     relations: frozenset[str] | None,
+    keep: Keep,
     under: Sequence[str],
     coverage: Coverage | None,
     as_json: bool,
@@ -233,7 +246,7 @@ def _print_groups(
     if unfinished := unfinished_text(store):
         tell(f"neardup: {unfinished}")
     with store.catalog.snapshot():  # a migration may end meanwhile
-        space, found = store.space, find_groups(store, threshold, under, against_all=against_all, relations=relations or COPIES)
+        space, found = store.space, find_groups(store, threshold, under, against_all=against_all, relations=relations or COPIES, keep=keep)
     if as_json:
         least = threshold if threshold is not None or space is None else space.threshold
         show_json(groups_json(found, space, least, coverage_json(store, under, coverage)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ PATH = click.Path(readable=False)  # what cannot be read is told of each path, b
 model_option = click.option(
     "--model",
     metavar="NAME",
-    help=f"{FORMS[0].upper()}{FORMS[1:]}.  [default: the store's, else neardup-0]",
+    help=f"{FORMS[0].upper()}{FORMS[1:]}.  [default: the store's, else neardup-1]",
 )
 threshold_option = click.option(
     "--threshold",
@@ -60,6 +60,11 @@ RELATIONS = {
     "scene": ("same scene",),
     "similar": ("similar",),
 }
+
+
+def named(rules: Iterable[str]) -> list[str]:
+    """The rules of all --keep, one by one."""
+    return [rule.strip() for some in rules for rule in some.split(",")]
 
 
 class Relations(click.ParamType[frozenset[str]]):
@@ -81,6 +86,14 @@ relations_option = click.option(
     metavar="WORDS",
     help=f"What counts, with commas between: {', '.join(RELATIONS)}; a scene is another shot, similar is what pixels could not decide."
     "  [default: identical,same,derived]",
+)
+keep_option = click.option(
+    "--keep",
+    "rules",
+    multiple=True,
+    metavar="RULES",
+    help="Which photo of a group to keep: the rules that matter most, with commas between, of original, resolution, format, metadata, date,"
+    " bytes, path and folder:PATTERN.  [default: in this order]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 wait_option = click.option("--wait-lock", type=Real(min=0), default=0.0, metavar="SECONDS", help="Wait for another ingest to end.")

@@ -1,0 +1,120 @@
+"""Which photo is kept of those that are copies of each other: rules in order, which a person can read and change."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any
+
+from indexes import Image, Stat
+from pipeline.errors import BadRule
+
+LOSSLESS = {"PNG", "BMP", "GIF", "TIFF"}
+# How much of what the camera saw a format holds: what none of these names is a raw photo. A PNG of a photo is mostly a re-save of a JPEG.
+RICHNESS = {"HEIF": 1, "TIFF": 1} | dict.fromkeys(("JPEG", "MPO", "PNG", "BMP", "AVIF", "JPEG2000", "JXL"), 2) | {"WEBP": 3, "GIF": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A file with the image that it holds; `missing` when it was not there the last time, but perhaps only its drive was away."""
+
+    path: str
+    stat: Stat
+    image: Image
+    missing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What its copies say of a picture, as far as pixels show: that it was made of one of them, that it is one that was only enlarged."""
+
+    derived: bool = False
+    enlarged: bool = False
+
+
+Better = tuple[str, Callable[[Photo, Said], Any]]  # in which way a photo is better, and what sorts the better one first
+
+
+def _taken(photo: Photo, said: Said) -> tuple[int, int]:
+    """When it was taken, else when its file was written; then the latter."""
+    moment = photo.image.taken
+    return (photo.stat.mtime_ns if moment is None else moment * 1_000_000_000, photo.stat.mtime_ns)
+
+
+RULES: dict[str, tuple[Better, ...]] = {
+    "original": (("not made of another", lambda photo, said: said.derived),),
+    "resolution": (
+        ("not only enlarged", lambda photo, said: said.enlarged),
+        ("most pixels", lambda photo, said: -photo.image.width * photo.image.height),
+    ),
+    "format": (("richest format", lambda photo, said: RICHNESS.get(photo.image.format, 0)),),
+    "metadata": (("most metadata", lambda photo, said: -len(photo.image.metadata)),),
+    "date": (("oldest", _taken),),
+    "bytes": (("most bytes", lambda photo, said: -photo.image.size),),
+    "path": (("shortest path", lambda photo, said: len(photo.path)), ("first by its path", lambda photo, said: photo.path)),
+}
+FIRST: tuple[Better, ...] = (
+    ("it is there", lambda photo, said: photo.missing),
+    ("it is whole", lambda photo, said: photo.image.damaged),
+)
+RESAVE: Better = ("not a lossless copy", lambda photo, said: photo.image.format in LOSSLESS)
+SHOWN = {"original", "resolution", "format"}  # rules about the pixels, which tell nothing of photos with the same ones
+FOLDER = "folder:"
+
+
+class Keep:
+    """An order of rules. A photo that is there and whole comes first whatever they say; then those that are named, in their order, then the
+    others of RULES in theirs; `original` before all of them unless it is named.
+    """
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        """`names` of RULES, or folder:PATTERN for photos below a folder whose name, or whole path, matches. Raises BadRule for others."""
+        named = list(names)
+        for name in named:
+            if name not in RULES and not (name.startswith(FOLDER) and name.removeprefix(FOLDER).strip("/")):
+                raise BadRule(f"{ascii(name)} is no rule to keep a photo by; use some of {', '.join(RULES)}, {FOLDER}PATTERN")
+            if named.count(name) > 1:
+                raise BadRule(f"{ascii(name)} is named twice; name each rule once, the most important first")
+        rest = [name for name in RULES if name not in named]
+        first = rest[:1] if rest[:1] == ["original"] else []
+        self.names = (*first, *named, *rest[len(first) :])
+
+    @cached_property
+    def _betters(self) -> tuple[Better, ...]:
+        return (*FIRST, *(better for name in self.names for better in _rule(name)))
+
+    @cached_property
+    def _betters_of_equals(self) -> tuple[Better, ...]:
+        return (*FIRST, RESAVE, *(better for name in self.names if name not in SHOWN for better in _rule(name)))
+
+    def worth(self, photo: Photo, said: Said) -> tuple[Any, ...]:
+        """Sorts the photo to keep first, among those of different pictures. No two photos have the same."""
+        return tuple(key(photo, said) for _, key in self._betters)
+
+    def original_first(self, photo: Photo) -> tuple[Any, ...]:
+        """Sorts photos with the same pixels: one in a lossy format comes before a lossless one, which is a re-save of it."""
+        return tuple(key(photo, Said()) for _, key in self._betters_of_equals)
+
+    def reason(self, mine: tuple[Any, ...], others: Iterable[tuple[Any, ...]], equals: bool = False) -> str:
+        """In which ways one worth is better than each of some others, the most important first; `equals`: they are of original_first()."""
+        words = self._betters_of_equals if equals else self._betters
+        first = {next(number for number, (one, its) in enumerate(zip(mine, other, strict=True)) if one != its) for other in others}
+        return ", ".join(words[number][0] for number in sorted(first))
+
+
+def _rule(name: str) -> tuple[Better, ...]:
+    if name in RULES:
+        return RULES[name]
+    pattern = os.path.expanduser(name.removeprefix(FOLDER)).rstrip("/")  # noqa: PTH111 - a pattern is no path
+    return ((f"in {pattern}", lambda photo, said: not _is_below(photo.path, pattern)),)
+
+
+def _is_below(path: str, pattern: str) -> bool:
+    """Whether a folder above a path has a name, or is one, that matches a pattern."""
+    parts = path.split("/")[:-1]
+    if "/" in pattern:
+        return any(fnmatchcase("/".join(parts[:end]), pattern) for end in range(1, len(parts) + 1))
+    return any(fnmatchcase(part, pattern) for part in parts if part)
