@@ -82,7 +82,7 @@ def test_rules_say_which_photo_is_kept(run: Run, photos: Path) -> None:
     ):
         code, out, _ = run("groups", *rules)
         assert code == 0
-        assert out.startswith(f"keep  {photos}/sub/a copy.png")
+        assert out.startswith(f"keep  {photos}/sub/")
         assert "in sub" in out or "in s*" in out or f"in {photos}/sub" in out
     assert run("dedupe", photos, "--keep", "folder:sub")[1] == run("groups", "--keep", "folder:sub")[1]
     for command in (["groups"], ["dedupe", photos]):
