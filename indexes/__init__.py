@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from indexes.evidence import CROWD, Judged
     from indexes.join import Recall
     from indexes.plan import Plan, Way
-    from indexes.records import File, Image, Known, Root, Space, Stat
+    from indexes.records import Choice, File, Image, Known, Root, Space, Stat
     from indexes.segments import Scored, cosines
     from indexes.store import Batch, Joining, Store, check, repair
     from indexes.switch import Begun
@@ -47,7 +47,7 @@ _HOMES = {
     "evidence": ("CROWD", "Judged"),
     "join": ("Recall",),
     "plan": ("Plan", "Way"),
-    "records": ("File", "Image", "Known", "Root", "Space", "Stat"),
+    "records": ("Choice", "File", "Image", "Known", "Root", "Space", "Stat"),
     "segments": ("Scored", "cosines"),
     "store": ("Batch", "Joining", "Store", "check", "repair"),
     "switch": ("Begun",),
@@ -62,6 +62,7 @@ __all__ = [
     "Batch",
     "Begun",
     "CROWD",
+    "Choice",
     "Compaction",
     "File",
     "Finding",

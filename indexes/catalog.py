@@ -13,7 +13,7 @@ from typing import Any
 from indexes.errors import StoreDamaged, StoreError
 from indexes.evidence import Evidence
 from indexes.place import command
-from indexes.records import Counts, File, Image, Known, Root, Run, Space, Stat
+from indexes.records import Choice, Counts, File, Image, Known, Root, Run, Space, Stat
 from indexes.schema import MIGRATIONS
 
 
@@ -40,6 +40,15 @@ class Catalog(Evidence):
     def put_space(self, space: Space, source: str) -> None:
         """Bind the store to `space`, reached as the model `source`."""
         self.write("INSERT OR REPLACE INTO space VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)", *astuple(space), source)
+
+    def choice(self) -> Choice | None:
+        """What was chosen to go by; None where nothing was."""
+        rows = self.rows("SELECT threshold, strictness FROM choice")
+        return Choice(*rows[0]) if rows else None
+
+    def put_choice(self, choice: Choice) -> None:
+        """Go by it from now on."""
+        self.write("INSERT OR REPLACE INTO choice VALUES (1, ?, ?)", choice.threshold, choice.strictness)
 
     def is_empty(self) -> bool:
         """Whether it has no image, vector or segment, so that no space has any claim to it."""
@@ -143,7 +152,7 @@ class Catalog(Evidence):
         to be put by the caller.
         """
         self.write("UPDATE images SET vector = NULL, featureless = 0")
-        for table in ("edges", "frontier", "segments", "vectors", "space"):
+        for table in ("edges", "frontier", "segments", "vectors", "space", "choice"):  # what was chosen was for the other model
             self.write(f"DELETE FROM {table}")
         # Ids of vectors begin anew: nothing that is read outside of one snapshot goes by them.
         for table in ("space", "vectors", "edges", "frontier"):

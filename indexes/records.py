@@ -27,6 +27,16 @@ class Space:
         return f"{self.model} ({self.dim} dimensions, weights {self.weights[:12]}, {self.preprocess})"
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What answers of a store go by unless more is said: the least cosine of two pictures, and the least share of their tiles that agree
+    in a copy.
+    """
+
+    threshold: float
+    strictness: float
+
+
 @dataclass(frozen=True, slots=True)
 class Stat:
     """What the filesystem says of a file; times in nanoseconds."""

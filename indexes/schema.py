@@ -86,6 +86,11 @@ def _metadata(db: sqlite3.Connection) -> None:
     db.execute("ALTER TABLE images ADD COLUMN taken INTEGER")  # seconds since 1970, by the camera's clock
 
 
+def _choice(db: sqlite3.Connection) -> None:
+    # What answers go by unless more is said: the least cosine, and the least share of tiles that agree.
+    db.execute("CREATE TABLE choice (one INTEGER PRIMARY KEY CHECK (one = 1), threshold REAL NOT NULL, strictness REAL NOT NULL) STRICT")
+
+
 def expected() -> set[tuple[str, str, str]]:
     """(kind, name, definition) of all that a store of today's format has."""
     with closing(sqlite3.connect(":memory:")) as db:
@@ -96,4 +101,4 @@ def expected() -> set[tuple[str, str, str]]:
 
 LISTED = "SELECT type, name, ifnull(sql, '') FROM sqlite_master"
 # Run in order; user_version counts those done. Append only.
-MIGRATIONS = (_first_schema, _vectors_and_edges, _notes, _evidence, _metadata)
+MIGRATIONS = (_first_schema, _vectors_and_edges, _notes, _evidence, _metadata, _choice)

@@ -28,7 +28,7 @@ from indexes.evidence import Judged
 from indexes.join import Recall, Shelf
 from indexes.place import command
 from indexes.plan import Plan, Way
-from indexes.records import File, Image, Root, Space
+from indexes.records import Choice, File, Image, Root, Space
 from indexes.search import Search
 from indexes.segments import Scored, Vectors, joined
 from indexes.switch import Begun
@@ -378,6 +378,12 @@ class Store(Search):
         """Keep what pairs of images were found to be to each other."""
         with self.catalog.transaction():
             self.catalog.put_evidence(judged)
+
+    def choose(self, choice: Choice) -> None:
+        """Let answers go by this threshold and strictness from now on. Raises BadThreshold below the space's floor."""
+        self.check_score(choice.threshold)
+        with self.catalog.transaction():
+            self.catalog.put_choice(choice)
 
     def begin_run(self) -> int:
         """Note that an ingest began; returns its number."""

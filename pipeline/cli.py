@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pipeline.commands import library, upkeep
+from pipeline.commands import library, tuning, upkeep
 from pipeline.commands.console import tell
 
 
@@ -66,6 +66,7 @@ def main() -> None:
 
 for command in (
     *(library.ingest, library.query, library.groups, library.dedupe, library.compare, library.explain),
+    tuning.calibrate,
     *(upkeep.status, upkeep.models, upkeep.check, upkeep.repair, upkeep.migrate, upkeep.compact, upkeep.doctor),
 ):
     main.add_command(command)

@@ -77,12 +77,12 @@ def exact(image: Image, keeper: Image) -> str | None:
     return IDENTICAL_PIXELS if image.pixels == keeper.pixels else None
 
 
-def verified(evidence: Evidence | None, score: float, least: float) -> str:
-    """What two pictures are that are not the same by their hashes: as their evidence says; SIMILAR where there is none, or it could not
-    tell, and their cosine is at or above `least`.
+def verified(evidence: Evidence | None, score: float, least: float, strictness: float = 0.0) -> str:
+    """What two pictures are that are not the same by their hashes: as their evidence says, but SIMILAR instead of a copy where fewer than
+    the share `strictness` of their tiles agree; SIMILAR where there is none, or it could not tell, and their cosine is at or above `least`.
     """
     if evidence is not None and evidence.relation != UNKNOWN:
-        return evidence.relation
+        return SIMILAR if evidence.relation in COPIES and evidence.agree < strictness else evidence.relation
     return SIMILAR if score >= least else UNRELATED
 
 

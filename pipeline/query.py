@@ -78,6 +78,27 @@ class Comparison:
         return [(file, image) for file, image in zip(self.files, self.images, strict=True) if isinstance(image, Failure)]
 
 
+@dataclass(frozen=True)
+class Limits:
+    """From which cosine on pairs are looked at, and from which on what nobody could verify is SIMILAR; and the share of tiles that must
+    agree in a copy; >= all.
+    """
+
+    lowest: float
+    least: float
+    strictness: float
+
+
+def limits(store: Store, space: Space, threshold: float | None = None, strictness: float | None = None) -> Limits:
+    """As given; else as was chosen for the store; else down to where it knows all pairs, SIMILAR from the space's own threshold on."""
+    choice, frontier = store.catalog.choice(), store.catalog.frontier()
+    if choice:
+        threshold = choice.threshold if threshold is None else threshold
+        strictness = choice.strictness if strictness is None else strictness
+    known = max(space.floor, frontier.floor) if frontier else space.floor
+    return Limits(known if threshold is None else threshold, space.threshold if threshold is None else threshold, strictness or 0.0)
+
+
 def find_groups(
     store: Store,
     threshold: float | None = None,
@@ -86,13 +107,15 @@ def find_groups(
     against_all: bool = False,
     relations: Iterable[str] = COPIES,
     keep: Keep | None = None,
+    strictness: float | None = None,
 ) -> list[Group]:
     """Groups of near-duplicates among the files of the store, below the folders `under` when any are given. No photo is read.
 
     With `against_all`, groups may hold files from anywhere, but at least one from below `under`. Each member has one of `relations` to its
-    keeper. Pairs whose cosine is below `threshold` (>=; the store's floor by default) are left aside. SIMILAR is what nobody could verify,
-    at or above the space's own threshold, or the given one. Photos with the same pixels count as one picture; pictures without features are
-    grouped with exact copies alone. `keep` says which photo of a group is kept.
+    keeper. Pairs whose cosine is below `threshold` (>=; else what was chosen for the store, else its floor) are left aside. SIMILAR is what
+    nobody could verify, at or above the space's own threshold, or the given one, and copies of whose tiles fewer than `strictness` agree.
+    Photos with the same pixels count as one picture; pictures without features are grouped with exact copies alone. `keep` says which
+    photo of a group is kept.
     """
     under = [os.path.realpath(folder) for folder in under]
     scope = () if against_all else under
@@ -100,7 +123,8 @@ def find_groups(
         space = store.space
         if space is None:
             return []
-        found = store.pairs(_lowest(store, space, threshold))
+        within = limits(store, space, threshold, strictness)
+        found = store.pairs(within.lowest)
         images = dict(store.catalog.images_of(set(found.left.tolist()) | set(found.right.tolist()))) | dict(
             store.catalog.images_with_copies()
         )
@@ -109,9 +133,9 @@ def find_groups(
         for some in photos.values():
             pictures[some[0].image.pixels].extend(some)
         pixels = {id_: some[0].image.pixels for id_, some in photos.items()}
-        keep, least = keep or Keep(), space.threshold if threshold is None else threshold
+        keep = keep or Keep()
         best = {shown: min(map(keep.original_first, some)) for shown, some in pictures.items()}
-        edges = _edges(store, found, images, pixels, best, least)
+        edges = _edges(store, found, images, pixels, best, within)
     groups = group(pictures, edges, relations, keep)
     if not (against_all and under):
         return groups
@@ -124,9 +148,9 @@ def _edges(
     vector_of: Mapping[int, int],
     pixels: Mapping[int, bytes],
     best: Mapping[bytes, tuple[Any, ...]],
-    least: float,
+    within: Limits,
 ) -> list[Edge]:
-    """What the pictures of pairs of vectors, and those that share one, are to each other: as it was verified, or SIMILAR, from `least` on.
+    """What the pictures of pairs of vectors, and those that share one, are to each other: as it was verified, or SIMILAR.
 
     `vector_of`: the images that matter, with their vectors, negative where there is none; `pixels`: of those of them that are asked about;
     `best`: what sorts these, those to keep first.
@@ -153,8 +177,10 @@ def _edges(
         if left != right and judged.version >= newest.get(key, 0):
             newest[key] = judged.version
             evidence = evidence_of(judged) if judged.relation != UNRELATED else None  # most are, and each costs
-            edges[key] = Edge(left, right, verified(evidence, cosine, least) if evidence else UNRELATED, cosine, evidence)
-    pairs = [(pair, cosine) for pair, cosine in scores.items() if cosine >= least]
+            edges[key] = Edge(
+                left, right, verified(evidence, cosine, within.least, within.strictness) if evidence else UNRELATED, cosine, evidence
+            )
+    pairs = [(pair, cosine) for pair, cosine in scores.items() if cosine >= within.least]
     pairs += [((vector, vector), 1.0) for vector, some in sharing.items() if len(some) > 1]
     for (one, other), cosine in pairs:
         # Of many that the model cannot tell apart, any may be the keeper, but it is one of the best.
@@ -183,12 +209,16 @@ def _photos(store: Store, images: Sequence[int], under: Sequence[str] = ()) -> d
 
 
 def find_matches(
-    files: Iterable[str], store: Store, embedder: Embedder, threshold: float | None = None, relations: Iterable[str] = TOLD
+    files: Iterable[str],
+    store: Store,
+    embedder: Embedder,
+    threshold: float | None = None,
+    relations: Iterable[str] = TOLD,
+    strictness: float | None = None,
 ) -> Iterator[Answer]:
     """For each file, inside the library or outside, what the store has of it: by relation, then by score; never itself.
 
-    Pictures whose cosine is below `threshold` (>=; the store's floor by default) are left aside. A file that is new is verified with each
-    picture that it is close to; what cannot be verified is SIMILAR, at or above the space's own threshold, or the given one. A file whose
+    `threshold` and `strictness` are those of find_groups(). A file that is new is verified with each picture that it is close to. One whose
     content is known costs no decoding, and no model is loaded for it.
     """
     if store.space is None:
@@ -205,7 +235,7 @@ def find_matches(
             return Sketches(store, thumbs, decoders, held.enter_context(ThreadPoolExecutor(usable_cores())))
 
         while some := list(islice(remaining, BATCH)):
-            yield from _answers(some, store, embedder, decoders, sketches, threshold, wanted)
+            yield from _answers(some, store, embedder, decoders, sketches, (threshold, strictness), wanted)
 
 
 @dataclass
@@ -227,7 +257,7 @@ def _answers(
     embedder: Embedder,
     decoders: Decoders,
     sketches: Callable[[], Sketches],
-    threshold: float | None,
+    given: tuple[float | None, float | None],
     relations: Collection[str],
 ) -> Iterator[Answer]:
     found = _identify(files, store, embedder, decoders)
@@ -246,27 +276,21 @@ def _answers(
             if one.stored is not None:
                 one.vector = vectors.get(one.stored)
                 one.evidence = _known(store, one.image.pixels)
+        within = limits(store, space, *given) if space else Limits(1.0, 1.0, 0.0)
         comparable = [one for one in asked if one.vector is not None]
-        if comparable and space:
-            hits = store.within(np.stack([one.vector for one in comparable if one.vector is not None]), _lowest(store, space, threshold))
+        if comparable:
+            hits = store.within(np.stack([one.vector for one in comparable if one.vector is not None]), within.lowest)
             for number, image, score in zip(hits.left.tolist(), hits.right.tolist(), hits.score.tolist(), strict=True):
                 comparable[number].near[image] = score
         for one in asked:
             one.near.update(dict.fromkeys(store.catalog.images_with_pixels(one.image.pixels), 1.0))
         photos = _photos(store, list({image for one in asked for image in one.near}))
     _look(fresh, photos, decoders, sketches)
-    least = threshold if threshold is not None or space is None else space.threshold
     for file, each in zip(files, found, strict=True):
         if isinstance(each, Failure):
             yield Answer(file, failure=each)
         else:
-            yield _answer(file, each, photos, least or 0.0, relations)
-
-
-def _lowest(store: Store, space: Space, threshold: float | None) -> float:
-    """The cosine from which on pictures are looked at: as given, or down to where the store knows all pairs."""
-    frontier = store.catalog.frontier()
-    return threshold if threshold is not None else max(space.floor, frontier.floor) if frontier else space.floor
+            yield _answer(file, each, photos, within, relations)
 
 
 def _known(store: Store, pixels: bytes) -> dict[bytes, Evidence]:
@@ -363,7 +387,7 @@ def _stored(source: SourceFile, store: Store, image: int) -> _Asked:
     return _Asked(source, dict(store.catalog.images([image]))[image], image)
 
 
-def _answer(file: str, asked: _Asked, photos: Mapping[int, Sequence[Photo]], least: float, relations: Collection[str]) -> Answer:
+def _answer(file: str, asked: _Asked, photos: Mapping[int, Sequence[Photo]], within: Limits, relations: Collection[str]) -> Answer:
     inside, matches = False, []
     for id_, score in asked.near.items():
         for photo in photos.get(id_, ()):
@@ -371,7 +395,7 @@ def _answer(file: str, asked: _Asked, photos: Mapping[int, Sequence[Photo]], lea
                 inside = True
                 continue
             evidence = asked.evidence.get(photo.image.pixels)
-            relation = exact(photo.image, asked.image) or verified(evidence, score, least)
+            relation = exact(photo.image, asked.image) or verified(evidence, score, within.least, within.strictness)
             if relation in relations:
                 matches.append(Match(photo, relation, score, evidence))
     matches.sort(key=closest_first)

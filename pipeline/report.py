@@ -16,7 +16,7 @@ from pipeline.audit import Audited
 from pipeline.cluster import IDENTICAL_BYTES, IDENTICAL_PIXELS, RELATIONS, SIMILAR, Group, Match
 from pipeline.evidence import DERIVED, SAME, SCENE, UNKNOWN, UNRELATED, Evidence
 from pipeline.keep import Photo
-from pipeline.query import Answer, Comparison
+from pipeline.query import Answer, Comparison, Limits
 from pipeline.reading import Failure
 from pipeline.writer import Coverage
 
@@ -60,12 +60,13 @@ def coverage_json(store: Store, under: Sequence[str] = (), ingest: Coverage | No
     return done | ({"ingest": ingest.as_dict()} if ingest else {})
 
 
-def groups_json(groups: Iterable[Group], space: Space | None, threshold: float | None, coverage: dict[str, Any]) -> dict[str, Any]:
+def groups_json(groups: Iterable[Group], space: Space | None, within: Limits | None, coverage: dict[str, Any]) -> dict[str, Any]:
     """The answer of `groups` and `dedupe`."""
     return {
         "schema_version": SCHEMA_VERSION,
         "space": space_json(space) if space else None,
-        "threshold": threshold,
+        "threshold": within.least if within else None,
+        "strictness": within.strictness if within else None,
         "groups": [
             {
                 "id": group.id,
@@ -304,6 +305,7 @@ def status_json(store: Store) -> dict[str, Any]:
         "space": space_json(space) if space else None,
         "floor": space.floor if space else None,
         "threshold": space.threshold if space else None,
+        "choice": asdict(choice) if (choice := store.catalog.choice()) else None,
         "roots": [{"path": root.path, "excludes": list(root.excludes), "hidden": root.hidden} for root in store.catalog.roots()],
         "coverage": coverage_json(store),
         "vectors": sum(segment.rows for segment in segments),

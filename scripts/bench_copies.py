@@ -20,10 +20,10 @@ from pathlib import Path
 
 from indexes import Root, Store
 from pipeline import Group, find_groups, ingest_roots, load
+from pipeline.copies import EVERYDAY, HARD
 from pipeline.embedder import DEFAULT
 from pipeline.evidence import DERIVED, SAME
 from scripts.bench_embedder import RECODED, files, table, upright
-from scripts.copies import EVERYDAY, HARD
 
 EDITS = EVERYDAY | HARD
 

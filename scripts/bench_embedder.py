@@ -25,11 +25,11 @@ from PIL import Image, ImageOps
 
 from indexes import Root
 from pipeline.backends.onnx import Onnx
+from pipeline.copies import EVERYDAY, HARD
 from pipeline.decode import Decoded, decode
 from pipeline.embedder import DEFAULT, Embedder, embed, load
 from pipeline.scan import SourceFile, scan
 from pipeline.view import View
-from scripts.copies import EVERYDAY, HARD
 
 Rows = NDArray[np.float32]
 CARDS = Path(__file__).resolve().parent.parent / "pipeline" / "backends"

@@ -20,9 +20,9 @@ from indexes import Batch, File, Judged, Root, Stat, Store, Thumbs
 from indexes import Image as StoredImage
 from pipeline import candidates, find_groups, find_matches, ingest_roots, load
 from pipeline.candidates import Looked, thumb, verify_candidates
+from pipeline.copies import EVERYDAY
 from pipeline.decoders import Decoders
 from pipeline.evidence import DERIVED, SAME, UNRELATED, VERSION, evidence_of
-from scripts.copies import EVERYDAY
 from tests.conftest import SPACE, name_of, photo, saved
 
 KINDS = ["crop 80 %", "mirror", "grey", "half size"]

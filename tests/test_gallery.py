@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scripts.copies import EVERYDAY
+from pipeline.copies import EVERYDAY
 from tests.conftest import photo, saved
 
 Run = Callable[..., tuple[int, str, str]]

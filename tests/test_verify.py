@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
+from pipeline.copies import EVERYDAY, HARD
 from pipeline.evidence import DERIVED, FIRST, SAME, SCENE, SECOND, UNKNOWN, UNRELATED, Changes, Evidence
 from pipeline.sketch import Sketch, sketch
 from pipeline.verify import verify
-from scripts.copies import EVERYDAY, HARD
 from tests.conftest import photo
 
 COPIED = {SAME, DERIVED}

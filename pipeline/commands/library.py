@@ -23,13 +23,13 @@ from pipeline.commands.options import (
     pay_option,
     relations_option,
     store_option,
+    strictness_option,
     threshold_option,
 )
 
 if TYPE_CHECKING:
     from indexes import Space, Store
     from pipeline.cluster import Group
-    from pipeline.keep import Keep
     from pipeline.query import Comparison
     from pipeline.writer import Coverage
 
@@ -69,6 +69,7 @@ def ingest(roots: Sequence[str], store: Path, model: str | None, as_json: bool, 
 @store_option
 @model_option
 @threshold_option
+@strictness_option
 @relations_option
 @json_option
 @exit_option
@@ -79,6 +80,7 @@ def query(
     store: Path,
     model: str | None,
     threshold: float | None,
+    strictness: float | None,
     relations: frozenset[str] | None,
     as_json: bool,
     exit_code: bool,
@@ -105,7 +107,7 @@ def query(
         with own_model(opened, model):
             paths, embedder = list(_paths(files, null)), embedder_of(opened, model)
             agree_to_ask(embedder, len(paths), yes)
-            for answer in find_matches(paths, opened, embedder, threshold, relations or TOLD):
+            for answer in find_matches(paths, opened, embedder, threshold, relations or TOLD, strictness):
                 answers.append(answer)
                 if answer.failure:
                     tell(f"neardup: {failure_text(answer.file, answer.failure.reason, answer.failure.detail)}")
@@ -134,6 +136,7 @@ def _paths(files: Sequence[str], null: bool) -> Iterator[str]:
 @click.argument("under", nargs=-1, metavar="[FOLDER]...", type=PATH)
 @store_option
 @threshold_option
+@strictness_option
 @relations_option
 @keep_option
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.html", help="Write a page to look at, too.")
@@ -143,6 +146,7 @@ def groups(
     under: Sequence[str],
     store: Path,
     threshold: float | None,
+    strictness: float | None,
     relations: frozenset[str] | None,
     rules: Sequence[str],
     html: Path | None,
@@ -163,6 +167,7 @@ def groups(
     """
     from indexes import Store
     from indexes.place import command
+    from pipeline.cluster import COPIES
     from pipeline.errors import BadRoot
     from pipeline.keep import Keep
 
@@ -172,7 +177,8 @@ def groups(
             if not opened.catalog.counts([os.path.realpath(folder)]).files:
                 status = command(store, "status")
                 raise BadRoot(f"the store has no photo below {ascii(folder)}; ingest it first, or see `{status}` for its roots")
-        found = _print_groups(opened, threshold, relations, keep, [os.path.realpath(folder) for folder in under], None, as_json)
+        asked = {"threshold": threshold, "strictness": strictness, "relations": relations or COPIES, "keep": keep}
+        found = _print_groups(opened, [os.path.realpath(folder) for folder in under], None, as_json, **asked)
         if html:
             from pipeline.gallery import write_gallery
 
@@ -188,6 +194,7 @@ def groups(
 @store_option
 @model_option
 @threshold_option
+@strictness_option
 @relations_option
 @keep_option
 @json_option
@@ -198,6 +205,7 @@ def dedupe(
     store: Path,
     model: str | None,
     threshold: float | None,
+    strictness: float | None,
     relations: frozenset[str] | None,
     rules: Sequence[str],
     as_json: bool,
@@ -213,6 +221,7 @@ def dedupe(
 
     Nothing is moved or deleted. The first run embeds every photo; the next one only what is new.
     """
+    from pipeline.cluster import COPIES
     from pipeline.keep import Keep
     from pipeline.report import coverage_text
 
@@ -222,34 +231,26 @@ def dedupe(
             opened.check_score(threshold)
         coverage, real = ingested(opened, roots, model, **given)
         tell(coverage_text(coverage))
-        found = _print_groups(opened, threshold, relations, keep, real, coverage, as_json, against_all)
+        asked = {"threshold": threshold, "strictness": strictness, "relations": relations or COPIES, "keep": keep}
+        found = _print_groups(opened, real, coverage, as_json, against_all=against_all, **asked)
     if exit_code and found:
         sys.exit(FOUND)
     if coverage.troubled:
         sys.exit(SKIPPED)
 
 
-def _print_groups(
-    store: Store,
-    threshold: float | None,
-    relations: frozenset[str] | None,
-    keep: Keep,
-    under: Sequence[str],
-    coverage: Coverage | None,
-    as_json: bool,
-    against_all: bool = False,
-) -> list[Group]:
-    from pipeline.cluster import COPIES
-    from pipeline.query import find_groups
+def _print_groups(store: Store, under: Sequence[str], coverage: Coverage | None, as_json: bool, **asked: Any) -> list[Group]:
+    """`asked`: as find_groups() has it."""
+    from pipeline.query import find_groups, limits
     from pipeline.report import coverage_json, groups_json, groups_text, unfinished_text
 
     if unfinished := unfinished_text(store):
         tell(f"neardup: {unfinished}")
     with store.catalog.snapshot():  # a migration may end meanwhile
-        space, found = store.space, find_groups(store, threshold, under, against_all=against_all, relations=relations or COPIES, keep=keep)
+        space, found = store.space, find_groups(store, under=under, **asked)
+        within = limits(store, space, asked["threshold"], asked["strictness"]) if space else None
     if as_json:
-        least = threshold if threshold is not None or space is None else space.threshold
-        show_json(groups_json(found, space, least, coverage_json(store, under, coverage)))
+        show_json(groups_json(found, space, within, coverage_json(store, under, coverage)))
     else:
         show(groups_text(found))
     return found

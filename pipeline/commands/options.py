@@ -50,7 +50,13 @@ threshold_option = click.option(
     "--threshold",
     type=Real(-1, 1),
     metavar="COSINE",
-    help="Least cosine of two photos.  [default: any that was verified; the model's, where pixels cannot tell]",
+    help="Least cosine of two photos.  [default: what `calibrate --save` chose, else any that was verified]",
+)
+strictness_option = click.option(
+    "--strictness",
+    type=Real(0, 1),
+    metavar="SHARE",
+    help="Least share of a copy's tiles that agree; one with less is similar.  [default: what `calibrate --save` chose, else as verified]",
 )
 # As pipeline.cluster names them, which is not loaded to parse a command.
 RELATIONS = {

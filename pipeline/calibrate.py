@@ -1,0 +1,158 @@
+"""What a library would find, and wrongly take for copies, at each threshold and strictness: measured on copies of its own photos."""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+from threadpoolctl import threadpool_limits
+
+from indexes import Store, Thumbs, cosines
+from pipeline.audit import sample
+from pipeline.calibration import Calibration, Pair
+from pipeline.candidates import Sketches, read_images, shown, thumb
+from pipeline.copies import EVERYDAY, HARD
+from pipeline.decode import Decoded
+from pipeline.decoders import Decoders, usable_cores
+from pipeline.embedder import Embedder, embed
+from pipeline.evidence import DERIVED, SAME, evidence_of
+from pipeline.scan import NOTHING, SourceFile
+from pipeline.sketch import Sketch, sketch
+from pipeline.verify import verify
+from pipeline.view import SIGHT, View
+
+EDITS = EVERYDAY | HARD
+LARGE = View(1024, "within")  # what copies are made of
+LEAST = 64  # pixels of the shorter side of what is copied
+DAY = 86400
+
+
+def calibrate(store: Store, embedder: Embedder, images: Sequence[int]) -> Calibration:
+    """Make copies of some photos of the store, look for them as for any, and count what of the library passes for copies.
+
+    The same for the same store and images. Photos that are away, small or without features are passed over. Nothing is kept. Raises
+    SpaceMismatch for an embedder of another space than the store's.
+    """
+    store.require(embedder.space)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Decoders() as decoders,
+        closing(Thumbs(store.folder, write=False)) as thumbs,
+        ThreadPoolExecutor(usable_cores()) as pool,
+        threadpool_limits(1),
+    ):
+        sketches = Sketches(store, thumbs, decoders, pool)
+        made = [
+            one
+            for some in _copied(store, decoders, images, Path(folder))
+            for one in _looked(store, embedder, decoders, sketches, pool, some)
+        ]
+        photos = len({image for image, _, _, _ in made})
+    kinds, scores, agree = tuple(kind for _, kind, _, _ in made), [score for _, _, score, _ in made], [share for _, _, _, share in made]
+    floor = embedder.space.floor
+    return Calibration(photos, floor, kinds, np.array(scores, np.float64), np.array(agree, np.float64), *_library(store, floor))
+
+
+def fitting(store: Store, count: int) -> list[int]:
+    """Up to `count` images of the store that copies can be made of, spread over it."""
+    images = sample(store, 4 * count)
+    sound = [id_ for id_, image in store.catalog.images(images) if not image.featureless and min(image.width, image.height) >= LEAST]
+    return [sound[int(at)] for at in np.unique(np.linspace(0, len(sound) - 1, min(count, len(sound))).astype(int))]
+
+
+def _copied(store: Store, decoders: Decoders, images: Sequence[int], folder: Path) -> Iterator[tuple[int, dict[str, Path]]]:
+    """For each image the files of its copies, by kind, for as long as it is dealt with. What lies below it is the picture before."""
+    before = Pillow.effect_mandelbrot((640, 480), (-2.0, -1.5, 1.0, 1.5), 50).convert("RGB")
+    about = dict(store.catalog.images(images))
+    for id_, result in read_images(store, decoders, about, LARGE):
+        if not isinstance(result, Decoded) or min(result.view.shape[:2]) < LEAST:
+            continue
+        picture = Pillow.fromarray(result.view)
+        files = {}
+        for number, (kind, edit) in enumerate(EDITS.items()):
+            files[kind] = folder / f"{number:02}.jpg"
+            edit(picture, before, random.Random(f"{about[id_].hash.hex()} {kind}")).save(files[kind], quality=85)
+        before = picture
+        yield id_, files
+
+
+def _looked(
+    store: Store,
+    embedder: Embedder,
+    decoders: Decoders,
+    sketches: Sketches,
+    pool: ThreadPoolExecutor,
+    copied: tuple[int, Mapping[str, Path]],
+) -> list[tuple[int, str, float, float]]:
+    """The image, kind, cosine and share of tiles that agree of each copy of a photo."""
+    image, files = copied
+    own, vectors = sketches.of([image])[0], store.vectors([image])
+    sources = [SourceFile(str(path), NOTHING) for path in files.values()]
+    views = [each.view for each in decoders.stream(sources, embedder.view) if isinstance(each, Decoded)]
+    seen = [each for each in decoders.stream(sources, SIGHT) if isinstance(each, Decoded)]
+    if image not in own or image not in vectors or len(views) < len(files) or len(seen) < len(files):
+        return []
+    rows = np.concatenate([embed(embedder, views[start : start + embedder.batch]) for start in range(0, len(views), embedder.batch)])
+    stored = rows.astype(np.float16)
+    scores = cosines(np.broadcast_to(vectors[image].astype(np.float16), stored.shape), stored)
+    original = own[image][1]
+
+    def agreeing(one: Decoded) -> float:
+        drawn: Sketch = sketch(shown(thumb(one.view)), (one.image.width, one.image.height))
+        evidence = verify(original, drawn)
+        return evidence.agree if evidence.relation in (SAME, DERIVED) else -1.0
+
+    return [(image, kind, float(score), share) for kind, score, share in zip(files, scores, pool.map(agreeing, seen), strict=True)]
+
+
+def _library(store: Store, floor: float) -> tuple[NDArray[np.float64], int, int, tuple[Pair, ...]]:
+    """Of the store: accepted pairs, (n, 2); how many pairs of pictures there are, and how many of other folders and days; those of these
+    that were accepted.
+    """
+    with store.catalog.snapshot():
+        live = store.catalog.live()
+        about = {id_: image for id_, image in store.catalog.images(live) if not image.featureless}
+        path: dict[int, str] = {}
+        day: dict[int, int] = {}
+        for known in store.catalog.files_of(about):
+            if known.image is not None and known.image not in path:
+                taken = about[known.image].taken
+                path[known.image] = known.path
+                day[known.image] = (known.stat.mtime_ns // 1_000_000_000 if taken is None else taken) // DAY
+        found = store.pairs(floor)
+        scores = dict(zip(zip(found.left.tolist(), found.right.tolist(), strict=True), found.score.tolist(), strict=True))
+        vectors = store.catalog.vectors_of(list(path))
+        accepted, wrong = [], []
+        for judged in store.catalog.evidence():
+            one, other = vectors.get(judged.first), vectors.get(judged.second)
+            if judged.relation not in (SAME, DERIVED) or one is None or other is None:
+                continue
+            score = 1.0 if one == other else scores.get((min(one, other), max(one, other)))
+            if score is None or about[judged.first].pixels == about[judged.second].pixels:
+                continue
+            agree = evidence_of(judged).agree
+            accepted.append((score, agree))
+            first, second = path[judged.first], path[judged.second]
+            if os.path.dirname(first) != os.path.dirname(second) and day[judged.first] != day[judged.second]:  # noqa: PTH120 - any bytes
+                wrong.append(Pair(first, second, score, agree))
+    one_each = {image.pixels: id_ for id_, image in about.items() if id_ in path}.values()
+    folders = [os.path.dirname(path[id_]) for id_ in one_each]  # noqa: PTH120
+    days = [day[id_] for id_ in one_each]
+    pairs = _pairs_within([None] * len(days))
+    far = pairs - _pairs_within(folders) - _pairs_within(days) + _pairs_within(list(zip(folders, days, strict=True)))
+    wrong.sort(key=lambda pair: (-pair.agree, pair.first, pair.second))
+    return np.array(accepted, np.float64).reshape(-1, 2), pairs, far, tuple(wrong)
+
+
+def _pairs_within(kinds: Sequence[object]) -> int:
+    """How many pairs are of one kind."""
+    return sum(count * (count - 1) // 2 for count in Counter(kinds).values())

@@ -1,0 +1,54 @@
+"""How strict a library is to be with its photos: calibrate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipeline.commands.console import show, show_json, tell
+from pipeline.commands.ingesting import agree_to_ask, embedder_of, opened_to_write, own_model
+from pipeline.commands.options import COUNT, Real, json_option, pay_option, store_option
+
+
+@click.command()
+@click.option("--sample", type=COUNT, default=50, show_default=True, metavar="N", help="Photos to make copies of.")
+@click.option("--threshold", type=Real(-1, 1), metavar="COSINE", help="Measure this one.")
+@click.option("--strictness", type=Real(0, 1), metavar="SHARE", help="Measure this one: the least share of a copy's tiles that agree.")
+@click.option("--save", is_flag=True, help="Let groups, dedupe and query go by what was named, or by the best, from now on.")
+@store_option
+@json_option
+@pay_option
+def calibrate(sample: int, threshold: float | None, strictness: float | None, save: bool, store: Path, as_json: bool, yes: bool) -> None:
+    """Measure on your own photos what is found, and what is wrong.
+
+    \b
+    neardup calibrate
+    neardup calibrate --save                             go by the best from now on
+    neardup calibrate --threshold 0.5 --strictness 0.9 --save
+
+    Copies of a sample are made in 40 ways and looked for: what share is found. Photos from other folders and other days are no copies: how
+    many of all their pairs pass for some. The copies are temporary files; no photo is changed, and none leaves your machine, unless the
+    store's model is a paid one.
+    """
+    from indexes import Choice, Store
+    from pipeline.calibrate import EDITS, fitting
+    from pipeline.calibrate import calibrate as measured
+    from pipeline.calibration import calibration_json, calibration_text
+    from pipeline.report import counted
+
+    with opened_to_write(store) if save else Store(store) as opened, own_model(opened, None):
+        if threshold is not None:
+            opened.check_score(threshold)  # before a minute of work
+        images, embedder = fitting(opened, sample), embedder_of(opened, None)
+        agree_to_ask(embedder, len(images) * len(EDITS), yes)
+        tell(f"making {counted(len(images) * len(EDITS), 'copy', 'copies')} of {counted(len(images), 'photo')}; this takes a minute or two")
+        found = measured(opened, embedder, images)
+        asked = threshold is not None or strictness is not None
+        chosen = found.at(found.floor if threshold is None else threshold, strictness or 0.0) if asked else found.best()
+        if save:
+            opened.choose(Choice(chosen.threshold, chosen.strictness))
+    if as_json:
+        show_json(calibration_json(found, chosen, save))
+    else:
+        show(calibration_text(found, chosen, save))

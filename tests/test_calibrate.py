@@ -1,0 +1,184 @@
+"""What a library finds at each setting, measured on copies of its own photos."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from indexes import Choice, Root, Store
+from pipeline import find_groups, find_matches, ingest_roots, load
+from pipeline.calibrate import EDITS, calibrate, fitting
+from pipeline.calibration import WANTED, Calibration, Pair, Share, calibration_text
+from pipeline.copies import EVERYDAY
+from tests.conftest import photo, saved
+from tests.test_cli import Run
+
+DAY = 86400
+
+
+def library(folder: Path) -> Path:
+    """Four photos of two folders and two days, a cropped copy in the folder of its original, and one of another folder and day."""
+    for seed in (1, 2, 3, 4):
+        path = saved(folder / f"trip {seed % 2}" / f"{seed}.jpg", photo(seed), quality=92)
+        os.utime(path, (seed // 3 * 5 * DAY + DAY, seed // 3 * 5 * DAY + DAY))
+    copy = EVERYDAY["crop 80 %"](photo(1), photo(9), random.Random(1))
+    for path in (folder / "trip 1" / "1 cropped.jpg", folder / "trip 0" / "1 from a friend.jpg"):
+        saved(path, copy, quality=85 if "friend" in path.name else 84)
+        os.utime(path, (DAY, DAY) if "cropped" in path.name else (9 * DAY, 9 * DAY))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Calibration:
+    folder = tmp_path_factory.mktemp("calibrated")
+    with Store(folder / "store", write=True) as store:
+        list(ingest_roots([Root(str(library(folder / "photos")))], store, load()))
+        images = fitting(store, 3)
+        assert len(images) == 3
+        return calibrate(store, load(), images)
+
+
+# Measuring
+
+
+def test_copies_of_photos_are_found(measured: Calibration) -> None:
+    assert (measured.photos, len(measured.kinds)) == (3, 3 * len(EDITS))
+    first = measured.at(measured.floor, 0.0)
+    assert first.everyday.all == 3 * len(EVERYDAY)
+    assert first.everyday.value > 0.9
+    assert first.hard.value > 0.5
+    assert measured.at(0.999, 0.0).everyday.value < 0.5
+
+
+def test_what_is_taken_for_copies_in_other_folders_on_other_days_is_named(measured: Calibration) -> None:
+    names = [(Path(pair.first).name, Path(pair.second).name) for pair in measured.wrong]
+    assert sorted(map(sorted, names)) == [["1 cropped.jpg", "1 from a friend.jpg"], ["1 from a friend.jpg", "1.jpg"]]
+    assert measured.at(measured.floor, 0.0).found == 3  # the cropped one and its original, too
+    # Six pictures: trip 1 on the first day has two, and another on the sixth; trip 0 one on the first, one on the sixth, one on the tenth.
+    days = [("1", 1), ("1", 1), ("1", 6), ("0", 1), ("0", 6), ("0", 10)]
+    assert measured.pairs == 15
+    assert measured.far == sum(one[0] != other[0] and one[1] != other[1] for one, other in combinations(days, 2))
+
+
+def test_a_page_of_text_is_printed(measured: Calibration) -> None:
+    lines = list(calibration_text(measured, measured.best(), saved=False))
+    assert lines[0] == "3 photos, 120 copies made; 6 pairs from other folders and days"
+    assert sum(line.endswith("<") for line in lines) == 1
+    assert any("1 from a friend.jpg" in line for line in lines)
+
+
+# Counting
+
+
+def test_the_interval_is_wilsons() -> None:
+    assert Share(81, 263).bounds == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe 1998, table I
+    assert Share(15, 148).bounds == pytest.approx((0.0624, 0.1605), abs=1e-4)
+    assert Share(0, 20).bounds == pytest.approx((0.0, 0.1611), abs=1e-4)
+    assert Share(0, 0).bounds == (0.0, 1.0)
+
+
+@given(some=st.integers(0, 500), more=st.integers(0, 500))
+def test_a_share_lies_within_its_bounds(some: int, more: int) -> None:
+    share = Share(some, some + more)
+    low, high = share.bounds
+    assert 0 <= low <= high <= 1
+    assert share.all == 0 or low - 1e-12 <= share.value <= high + 1e-12
+    wider = Share(some * 10, (some + more) * 10).bounds
+    assert wider[1] - wider[0] <= high - low
+
+
+COPY = st.tuples(st.sampled_from(list(EDITS)), st.floats(-1, 1), st.sampled_from([-1.0, 0.5, 0.85, 1.0]))
+
+
+def made(
+    copies: list[tuple[str, float, float]], found: list[tuple[float, float]], far: int, wrong: list[tuple[float, float]]
+) -> Calibration:
+    scores, agree = np.array([score for _, score, _ in copies]), np.array([share for _, _, share in copies])
+    pairs = tuple(Pair("/a", "/b", *one) for one in wrong)
+    return Calibration(1, 0.35, tuple(kind for kind, _, _ in copies), scores, agree, np.array(found).reshape(-1, 2), 2 * far, far, pairs)
+
+
+@given(copies=st.lists(COPY, max_size=20), threshold=st.floats(0, 1), strictness=st.sampled_from([0.0, 0.5, 0.86]))
+def test_a_setting_counts_what_reaches_it(copies: list[tuple[str, float, float]], threshold: float, strictness: float) -> None:
+    setting = made(copies, [(0.5, 0.7), (0.9, 0.9)], 100, [(0.5, 0.7)]).at(threshold, strictness)
+    reached = [kind for kind, score, agree in copies if score >= threshold and agree >= strictness and agree >= 0]
+    assert (setting.everyday.some, setting.hard.some) == (
+        sum(kind in EVERYDAY for kind in reached),
+        sum(kind not in EVERYDAY for kind in reached),
+    )
+    assert setting.everyday.all + setting.hard.all == len(copies)
+    assert setting.found == (threshold <= 0.5 and strictness <= 0.7) + (threshold <= 0.9 and strictness <= 0.9)
+    assert setting.wrong.some == (threshold <= 0.5 and strictness <= 0.7)
+
+
+def test_the_best_is_the_most_lenient_that_is_sure_to_be_precise() -> None:
+    copies = [("grey", 0.9, 1.0), ("grey", 0.5, 0.9), ("blur", 0.4, 0.85)]
+    sure = made(copies, [(0.9, 1.0)] * 1000, 10**9, [])
+    assert (sure.best().threshold, sure.best().strictness, sure.best().everyday.some) == (0.35, 0.0, 2)
+    # Each stranger in a hundred million costs ten of the thousand that are found.
+    doubtful = made(copies, [(0.9, 1.0)] * 1000, 10**9, [(0.42, 0.79)] * 20)
+    best = doubtful.best()
+    assert (best.threshold, best.strictness, best.everyday.some, best.hard.some) == (0.35, 0.8, 2, 1)
+    assert (best.at_least or 0) >= WANTED
+    assert best.wrong.some == 0
+    nothing = made([], [], 0, [])
+    assert nothing.best().expected is None
+    assert "nothing was measured" in "".join(calibration_text(nothing, nothing.best(), saved=False))
+
+
+# What is chosen is gone by
+
+
+def test_what_was_chosen_holds_until_something_else_is_said(tmp_path: Path) -> None:
+    with Store(tmp_path / "store", write=True) as store:
+        list(ingest_roots([Root(str(library(tmp_path / "photos")))], store, load()))
+        before = find_groups(store)
+        assert [len(group.members) for group in before] == [2]
+        least = min(member.evidence.agree for member in before[0].members if member.evidence)
+        assert find_groups(store, strictness=1.0 if least < 1 else 0.0) != before or least == 1
+        store.choose(Choice(0.9999, 1.0))
+        assert find_groups(store) == []
+        assert find_groups(store, 0.35, strictness=0.0) == before
+        copy = str(tmp_path / "photos" / "trip 1" / "1 cropped.jpg")
+        assert [len(answer.matches) for answer in find_matches([copy], store, load())] == [0]
+        assert [len(answer.matches) for answer in find_matches([copy], store, load(), 0.35, strictness=0.0)] == [2]
+    with Store(tmp_path / "store") as again:
+        assert again.catalog.choice() == Choice(0.9999, 1.0)
+
+
+def test_the_command(run: Run, tmp_path: Path) -> None:
+    assert run("calibrate")[0] == 10
+    run("ingest", library(tmp_path / "photos"))
+    code, out, err = run("calibrate", "--sample", "1", "--threshold", "0.6", "--strictness", "0.9", "--save")
+    assert code == 0
+    assert "making 40 copies of 1 photo" in err
+    assert out.endswith("groups, dedupe and query go by a threshold of 0.6 and a strictness of 0.9 from now on\n")
+    told: dict[str, Any] = json.loads(run("status", "--json")[1])
+    assert told["choice"] == {"threshold": 0.6, "strictness": 0.9}
+    assert json.loads(run("groups", "--json")[1])["strictness"] == 0.9
+    told = json.loads(run("calibrate", "--sample", "1", "--json")[1])
+    assert told["copies"] == 40
+    assert told["saved"] is False
+    assert told["chosen"] in told["settings"]
+    assert run("calibrate", "--threshold", "0.1")[0] == 2
+    assert run("calibrate", "--strictness", "1.5")[0] == 2
+    assert run("groups", "--strictness", "nan")[0] == 2
+
+
+def test_a_library_that_is_away_or_bare_is_told_of(run: Run, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        saved(tmp_path / "photos" / f"{seed}.jpg", photo(seed, (60, 50)))
+    run("ingest", tmp_path / "photos")
+    code, out, _ = run("calibrate")
+    assert code == 0
+    assert out.startswith("no photo could be copied")
+    assert run("calibrate", "--json")[0] == 0
