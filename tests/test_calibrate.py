@@ -122,10 +122,10 @@ def test_a_setting_counts_what_reaches_it(copies: list[tuple[str, float, float]]
 
 def test_the_best_is_the_most_lenient_that_is_sure_to_be_precise() -> None:
     copies = [("grey", 0.9, 1.0), ("grey", 0.5, 0.9), ("blur", 0.4, 0.85)]
-    sure = made(copies, [(0.9, 1.0)] * 1000, 10**9, [])
+    sure = made(copies, [(0.9, 1.0)] * 10_000, 10**9, [])
     assert (sure.best().threshold, sure.best().strictness, sure.best().everyday.some) == (0.35, 0.0, 2)
-    # Each stranger in a hundred million costs ten of the thousand that are found.
-    doubtful = made(copies, [(0.9, 1.0)] * 1000, 10**9, [(0.42, 0.79)] * 20)
+    # Twenty in a thousand million make 40 wrong ones of the 10,000 that are found.
+    doubtful = made(copies, [(0.9, 1.0)] * 10_000, 10**9, [(0.42, 0.79)] * 20)
     best = doubtful.best()
     assert (best.threshold, best.strictness, best.everyday.some, best.hard.some) == (0.35, 0.8, 2, 1)
     assert (best.at_least or 0) >= WANTED
