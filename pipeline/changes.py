@@ -12,7 +12,8 @@ from pipeline.transform import SQUARE, Matrix, inverse, moved
 
 UPRIGHT = 1.5  # degrees that a turn may be off
 STRETCHED, ASIDE = 1.03, 0.02  # one direction's growth over the other's, and how far a corner is from where no perspective would put it
-NEAR, FAR = 2.0, 6.0  # pixels on both sides of an outline, where a seam is looked for, and where there is none
+NEAR, FAR, FARTHER = 2.0, 6.0, 10.0  # pixels off an outline: where a seam or a thin line shows, and where neither does any more
+SHRUNK = 0.87  # the scale below which what lies on a plain ground was made smaller for it
 SEAM, PLAIN = 4.0, 6.0  # grey levels that a seam jumps beyond what is usual there; and that a plain ground varies by
 GREY, COLOURFUL = 4.0, 10.0  # levels between a pixel's strongest and weakest colour, on the mean
 RASTER = 100  # points of a side that are looked at to know how much of a picture lies on another
@@ -23,20 +24,25 @@ def changes(first: Sketch, second: Sketch, matrix: Matrix, spoiled: tuple[Box, .
     """What the pixels of a copy show. `matrix` (3, 3) takes places, as shares of a picture's sides, from the first to the second."""
     back = inverse(matrix)
     covers = _share(matrix), _share(back)
-    inside = plain = False
+    seam = plain = False
     if covers[0] >= ALL > covers[1]:
-        inside, plain = _framed(second.grey, moved(matrix, SQUARE))
+        seam, plain = _framed(second.grey, moved(matrix, SQUARE))
     elif covers[1] >= ALL > covers[0]:
-        inside, plain = _framed(first.grey, moved(back, SQUARE))
+        seam, plain = _framed(first.grey, moved(back, SQUARE))
     smaller = FIRST if covers[0] > covers[1] else SECOND
-    grey, toned = _tones(first.colours, second.colours, matrix)
-    if inside:
+    grey, toned = _tones(first.colours, second.colours, matrix, spoiled)
+    turn = _turn(matrix, (first.size, second.size))
+    shown = turn[-1] if smaller == FIRST else 1.0 / turn[-1]  # by how much the larger shows the smaller's pixels larger
+    if seam or (plain and shown < SHRUNK):
         derived = SECOND if smaller == FIRST else FIRST  # the frame was put around what was there
+    elif plain:
+        derived = ""  # a margin was added that the picture runs into, or cut off: who could tell
     elif max(covers) >= ALL > min(covers):
         derived = smaller  # it was cut out
     else:
         derived = grey
-    return Changes(*_turn(matrix, (first.size, second.size)), covers, smaller if inside else "", plain, grey, toned, spoiled, derived)
+    inside = smaller if seam else ""
+    return Changes(*turn, covers, inside, seam and plain, grey, toned, spoiled, derived)
 
 
 def _turn(matrix: Matrix, sizes: tuple[tuple[int, int], tuple[int, int]]) -> tuple[bool, int, float, bool, float]:
@@ -74,7 +80,7 @@ def _framed(host: NDArray[np.uint8], outline: NDArray[np.float64]) -> tuple[bool
     """Whether a seam runs along an outline, in shares of the host's sides, where it is not the host's own edge; and whether the ground
     around it is plain.
 
-    A picture that was cut out of the host has none: the pixels change there as much as beside it.
+    A picture that was cut out of the host has none: the pixels change there as much as they do a little further in and out.
     """
     height, width = host.shape[:2]
     pixels = host.astype(np.float32)
@@ -91,14 +97,14 @@ def _framed(host: NDArray[np.uint8], outline: NDArray[np.float64]) -> tuple[bool
         places = places[(beyond >= 0).all(axis=1) & (beyond <= [width - 1.0, height - 1.0]).all(axis=1)]
         if not len(places):
             continue
-        far_out, out, within, far_in = (_sampled(pixels, places + outward * off) for off in (FAR, NEAR, -NEAR, -FAR))
+        farther, far_out, out, within, far_in = (_sampled(pixels, places + outward * off) for off in (FARTHER, FAR, NEAR, -NEAR, -FAR))
         jumps.append(np.abs(out - within))
-        usual.append((np.abs(far_out - out) + np.abs(within - far_in)) / 2)
+        usual.append((np.abs(farther - far_out) + np.abs(within - far_in)) / 2)
         grounds.append(float(far_out.std()))
     if not jumps:
         return False, False
     seam = float(np.concatenate(jumps).mean()) > 1.5 * float(np.concatenate(usual).mean()) + SEAM
-    return seam, seam and float(np.median(grounds)) < PLAIN
+    return seam, float(np.median(grounds)) < PLAIN
 
 
 def _sampled(pixels: NDArray[np.float32], places: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -107,12 +113,16 @@ def _sampled(pixels: NDArray[np.float32], places: NDArray[np.float64]) -> NDArra
     return np.asarray(cv2.remap(pixels, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0], np.float32)
 
 
-def _tones(first: NDArray[np.uint8], second: NDArray[np.uint8], matrix: Matrix) -> tuple[str, bool]:
-    """Which of the two is grey where the other has colours, and whether their tones differ, where they lie on each other."""
+def _tones(first: NDArray[np.uint8], second: NDArray[np.uint8], matrix: Matrix, spoiled: tuple[Box, ...]) -> tuple[str, bool]:
+    """Which of the two is grey where the other has colours, and whether their tones differ, where they lie on each other and nothing lies
+    on them.
+    """
     y, x = (np.mgrid[0 : first.shape[0], 0 : first.shape[1]] + 0.5) / len(first)
     places = np.column_stack([x.ravel(), y.ravel()])
     there = moved(matrix, places)
     both = ((there > 0.0) & (there < 1.0)).all(axis=1)
+    for box in spoiled:
+        both &= ~((places >= box[:2]) & (places <= box[2:])).all(axis=1)
     if not both.any():
         return "", False
     one, other = (_sampled(rgb.astype(np.float32), some[both] * len(rgb) - 0.5) for rgb, some in ((first, places), (second, there)))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from indexes import Image
-from pipeline.evidence import DERIVED, FIRST, SAME, SCENE, SECOND, UNKNOWN, UNRELATED, Changes, Evidence
+from pipeline.evidence import DERIVED, FIRST, SAME, SCENE, SECOND, UNKNOWN, UNRELATED, Evidence
 from pipeline.keep import Keep, Photo, Said
 
 IDENTICAL_BYTES, IDENTICAL_PIXELS, SIMILAR = "identical bytes", "identical pixels", "similar"
@@ -103,15 +103,7 @@ def group(
             near[edge.right].append((edge.left, edge))
     best = {pixels: min(photos, key=keep.original_first) for pixels, photos in pictures.items()}
 
-    def is_said(pixels: bytes, what: Callable[[Changes], str]) -> bool:
-        """Whether one of its copies says something of a picture."""
-        told = ((edge, edge.evidence.changes) for _, edge in near[pixels] if edge.relation in wanted and edge.evidence)
-        return any(changes is not None and what(changes) == (FIRST if pixels == edge.left else SECOND) for edge, changes in told)
-
-    def said(pixels: bytes) -> Said:
-        return Said(is_said(pixels, lambda changes: changes.derived), is_said(pixels, lambda changes: changes.enlarged))
-
-    worths = {pixels: keep.worth(best[pixels], said(pixels)) for pixels in pictures}
+    worths = {pixels: keep.worth(best[pixels], _said(pixels, near[pixels], wanted)) for pixels in pictures}
     free = set(pictures)
     groups = []
     for pixels in sorted(pictures, key=worths.__getitem__):
@@ -134,6 +126,21 @@ def group(
                 reason = keep.reason(keep.original_first(keeper), equals, equals=True)
             groups.append(Group(keeper.image.hash.hex()[:16], keeper, tuple(members), reason, _related(inside, near, best)))
     return sorted(groups, key=lambda group: group.keeper.path)
+
+
+def _said(pixels: bytes, close: Iterable[tuple[bytes, Edge]], wanted: Collection[str]) -> Said:
+    """What its copies say of a picture. It was made of another where more of them say so than say that they were made of it: one of them
+    that is taken in by its margin, or by a picture within it, says little.
+    """
+    made_of = made_from = enlarged = 0
+    for _, edge in close:
+        changes = edge.evidence.changes if edge.evidence and edge.relation in wanted else None
+        if changes is not None:
+            mine = FIRST if pixels == edge.left else SECOND
+            made_of += changes.derived == mine
+            made_from += changes.derived not in ("", mine)
+            enlarged += changes.enlarged == mine
+    return Said(made_of > made_from, enlarged > 0)
 
 
 def _related(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -40,12 +40,26 @@ class Tiles:
 
 
 def verify(first: Sketch, second: Sketch) -> Evidence:
-    """What two pictures are to each other. The same for the same two, whatever was asked before."""
+    """What two pictures are to each other. The same for the same two, whatever was asked before, and whichever comes first."""
     return looked(first, second)[0]
 
 
 def looked(first: Sketch, second: Sketch) -> tuple[Evidence, Tiles | None]:
-    """As verify(), with what it saw; None where no tile could be compared."""
+    """As verify(), with what it saw; None where no tile could be compared.
+
+    One order is looked at, whichever was asked for: what is just enough for a copy in one would be just too little in the other.
+    """
+    if _order(first) <= _order(second):
+        return _looked(first, second)
+    evidence, tiles = _looked(second, first)
+    return evidence.turned_round(), replace(tiles, swapped=not tiles.swapped) if tiles else None
+
+
+def _order(one: Sketch) -> tuple[tuple[int, ...], bytes]:
+    return one.grey.shape, one.grey.tobytes()
+
+
+def _looked(first: Sketch, second: Sketch) -> tuple[Evidence, Tiles | None]:
     found = align(first.keypoints, second.keypoints) or whole(first.grey, second.grey)
     if found is None:
         seen = min(len(first.keypoints.places), len(second.keypoints.places))

@@ -80,6 +80,20 @@ def test_what_was_made_of_another_is_not_kept_for_it() -> None:
     assert (shape([found]), found.reason) == ([("/colour", ["/grey"])], "not made of another")
 
 
+def test_one_voice_among_many_does_not_make_a_copy_of_an_original() -> None:
+    """Two crops were made of it; a third picture, whose margin is taken for more of the scene, says that it is a part of that."""
+
+    def made(of: str) -> Evidence:
+        what = Changes(False, 0, 0.0, False, 1.0, (1.0, 0.8), "", False, "", False, (), of)
+        return Evidence(DERIVED, 100, 100, 1.0, 0.0, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0), what)
+
+    pictures = shown(photo(1, "/original", mtime=1), photo(2, "/framed"), photo(3, "/crop", width=50), photo(4, "/crop 2", width=50))
+    (wrong,) = [replace(edge, evidence=made("first")) for edge in edges((1, 2, 0.9), relation=DERIVED)]
+    crops = [replace(edge, evidence=made("second")) for edge in edges((1, 3, 0.9), (1, 4, 0.8), relation=DERIVED)]
+    assert shape(group(pictures, [wrong])) == [("/framed", ["/original"])]  # there is nobody else to ask
+    assert shape(group(pictures, [wrong, *crops])) == [("/original", ["/framed", "/crop", "/crop 2"])]
+
+
 def test_a_photo_is_kept_before_its_lossless_resave() -> None:
     jpeg = photo(1, "/camera.jpg", pixels=1, size=100, mtime=9)
     png = replace(photo(2, "/a.png", pixels=1, size=900, mtime=5), image=replace(photo(2, "/", pixels=1, size=900).image, format="PNG"))
