@@ -91,7 +91,7 @@ def test_one_voice_among_many_does_not_make_a_copy_of_an_original() -> None:
     (wrong,) = [replace(edge, evidence=made("first")) for edge in edges((1, 2, 0.9), relation=DERIVED)]
     crops = [replace(edge, evidence=made("second")) for edge in edges((1, 3, 0.9), (1, 4, 0.8), relation=DERIVED)]
     assert shape(group(pictures, [wrong])) == [("/framed", ["/original"])]  # there is nobody else to ask
-    assert shape(group(pictures, [wrong, *crops])) == [("/original", ["/framed", "/crop", "/crop 2"])]
+    assert shape(group(pictures, [wrong, *crops])) == [("/original", ["/crop", "/framed", "/crop 2"])]
 
 
 def test_a_photo_is_kept_before_its_lossless_resave() -> None:
