@@ -2,13 +2,13 @@
 
     python scripts/train_embedder.py start PICTURES            # the network and its first head: minutes
     python scripts/train_embedder.py train PICTURES --hours 2  # goes on from the last checkpoint
-    python scripts/train_embedder.py export                    # into the package
+    python scripts/train_embedder.py export PICTURES           # into the package; minutes, for the last head
 
 Changed views of a picture (augment.py) must be nearer to the picture itself than to any other (InfoNCE), and far from the nearest stranger
 (the entropy term): the recipe of SSCD (Pizzi et al. 2022, equations 1 to 4). What differs, because it runs on two CPU cores: the strangers
 are not a huge batch but the rows of all pictures, kept by an average of the network (He et al. 2020); batch normalisation is folded into
 the convolutions, and the first of these, half of the cost, stay as they are; the head begins as the projection that tells pictures apart
-best by what their copies have in common (LDA), not at random.
+best by what their copies have in common (LDA), not at random, and ends as the mean of what it became and of what LDA then finds.
 
 Seeded: the views of a step depend on the seed and the number of the step alone. A checkpoint holds all that is needed to go on.
 """
@@ -39,6 +39,8 @@ from torch.utils.data import DataLoader, Dataset
 from scripts.augment import changed, frame, plain
 from scripts.export_embedder import HERE, Features, export, write_card
 
+COPIES = 4  # views of a picture that a discriminant is fitted on
+EASE, POWER = 0.5, -0.15  # of the last one; what is fitted more closely is less true of other pictures
 EXAMINED = 64  # views that are looked at together, where nothing is learnt
 FINER = 512  # channels made of the finer grid
 HELD_OUT = 512  # pictures that are never trained on, to see how it goes
@@ -189,39 +191,68 @@ def rows_of(
         return torch.cat([model(batch.to(device)).float().cpu() for batch in batches])
 
 
-def discriminant(features: NDArray[np.float64], copies: int, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+def discriminant(
+    features: NDArray[np.float64], copies: int, dim: int, ease: float = 0.1, power: float = -0.25
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight (dim, d) and bias of the projection that keeps what differs between pictures and drops what differs between their copies.
 
     `features` (pictures x copies, d), the copies of a picture in sequence. Fisher's linear discriminant, the scatter within copies eased
-    by a tenth of its mean; each direction is scaled by its variance to the power -1/4.
+    by `ease` of its mean; each direction is scaled by its variance to the `power`.
     """
     mean = features.mean(axis=0)
     grouped = features.reshape(-1, copies, features.shape[1])
     within_rows = (grouped - grouped.mean(axis=1, keepdims=True)).reshape(features.shape)
     within = within_rows.T @ within_rows / len(features)
-    within += 0.1 * np.trace(within) / len(within) * np.eye(len(within))
+    within += ease * np.trace(within) / len(within) * np.eye(len(within))
     scales, axes = np.linalg.eigh(within)
     whiten = axes / np.sqrt(scales) @ axes.T
     total = whiten @ np.cov((features - mean).T) @ whiten
     variance, directions = np.linalg.eigh(total)
     kept = np.argsort(-variance)[:dim]
-    weight = (directions[:, kept] * variance[kept] ** -0.25).T @ whiten
+    weight = (directions[:, kept] * variance[kept] ** power).T @ whiten
     return torch.from_numpy(weight).float(), torch.from_numpy(-weight @ mean).float()
 
 
-def begin(pictures: Pictures, recipe: Recipe, sample: int = 3000, copies: int = 4) -> Network:
+def begin(pictures: Pictures, recipe: Recipe, sample: int = 3000) -> Network:
     """The network with the head that LDA finds."""
-    network, rng = Network(recipe.dim).eval(), random.Random(recipe.seed)
-    views = []
-    for number in rng.sample(range(len(pictures) - HELD_OUT), min(sample, len(pictures) - HELD_OUT)):
-        views.append(seen(plain(pictures[number], rng), recipe.size))
-        for _ in range(copies - 1):
-            inside = frame(rng) if rng.random() < 0.2 else None
-            views.append(seen(changed(pictures[number], pictures[rng.randrange(len(pictures) - HELD_OUT)], rng, inside), recipe.size))
-    found = rows_of(network.features, views).numpy().astype(np.float64)
-    weight, bias = discriminant(found, copies, recipe.dim)
+    network = Network(recipe.dim).eval()
+    weight, bias = discriminant(_features(network, pictures, recipe.size, sample, 0.2, recipe.seed), COPIES, recipe.dim)
     network.head.load_state_dict({"weight": weight, "bias": bias})
     return network
+
+
+def ended(network: Network, pictures: Pictures, size: int, sample: int = 9000) -> Network:
+    """The network with the mean of two heads, the trained one and that which LDA now finds, turned onto it (Procrustes).
+
+    They err differently: the trained one knows its pictures better than others, the other has four numbers for each that it is fitted on.
+    """
+    found = _features(network, pictures, size, sample, 0.35, 11)
+    weight, bias = discriminant(found, COPIES, network.head.out_features, EASE, POWER)
+    features = torch.from_numpy(found).float()
+    with torch.no_grad():
+        lda, trained = features @ weight.T + bias, network.head(features)
+        left, _, right = torch.linalg.svd(nn.functional.normalize(lda).T @ nn.functional.normalize(trained))
+        turn = (left @ right).T / lda.norm(dim=1).mean()
+        length = trained.norm(dim=1).mean()
+        mean = {"weight": network.head.weight / length + turn @ weight, "bias": network.head.bias / length + turn @ bias}
+    network.head.load_state_dict(mean)
+    return network
+
+
+def _features(network: Network, pictures: Pictures, size: int, sample: int, framed: float, seed: int) -> NDArray[np.float64]:
+    """Of some pictures, COPIES views of each in sequence, the first hardly changed: what the network makes of them before its head."""
+    rng, count = random.Random(seed), len(pictures) - HELD_OUT
+    chosen = rng.sample(range(count), min(sample, count))
+
+    def views_of(number: int) -> Iterator[NDArray[np.uint8]]:
+        yield seen(plain(pictures[number], rng), size)
+        for _ in range(COPIES - 1):
+            inside = frame(rng) if rng.random() < framed else None
+            yield seen(changed(pictures[number], pictures[rng.randrange(count)], rng, inside), size)
+
+    parts = (chosen[start : start + EXAMINED] for start in range(0, len(chosen), EXAMINED))  # all views at once would take gigabytes
+    found = [rows_of(network.features, [view for number in part for view in views_of(number)]) for part in parts]
+    return torch.cat(found).numpy().astype(np.float64)
 
 
 def from_onnx(path: Path) -> Network:
@@ -230,6 +261,14 @@ def from_onnx(path: Path) -> Network:
     network = Network(len(tensors["head.bias"]))
     network.load_state_dict({name: torch.from_numpy(tensors[name].astype(np.float32)) for name in network.state_dict()})
     return network.eval()
+
+
+def mean_of(networks: Sequence[Network]) -> Network:
+    """A network whose weights are the mean of others', stages of one training (Izmailov et al. 2018): it is better than each."""
+    mean = copy.deepcopy(networks[0])
+    states = [network.state_dict() for network in networks]
+    mean.load_state_dict({name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]})
+    return mean.eval()
 
 
 def twins_of(bank: torch.Tensor, least: float) -> list[torch.Tensor]:
@@ -404,9 +443,11 @@ def main() -> None:
     """Do what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["start", "train", "export"])
-    parser.add_argument("pictures", type=Path, nargs="?")
+    parser.add_argument("pictures", type=Path)
     parser.add_argument("--checkpoint", type=Path, default=CACHE / "neardup-1.pt")
-    parser.add_argument("--weights", type=Path, help="start: with those of an exported network, where no checkpoint was kept")
+    parser.add_argument(
+        "--weights", type=Path, nargs="+", default=[], help="of exported networks; export: their mean, with the checkpoint's"
+    )
     parser.add_argument("--hours", type=float, default=2.0)
     parser.add_argument("--settle", type=float, default=0.2, help="share of the time over which the rate falls; 0: never")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -418,16 +459,18 @@ def main() -> None:
     given = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
+    pictures = Pictures(given.pictures)
     if given.what == "export":
-        network = load(given.checkpoint, "cpu").averaged.eval()
+        stages = [from_onnx(path) for path in given.weights] + (
+            [load(given.checkpoint, "cpu").averaged] if given.checkpoint.exists() else []
+        )
+        network = ended(mean_of(stages), pictures, given.size)
         path = given.out / f"{given.name}.onnx"
         export(network, given.size, path)
         write_card(path, network.head.out_features, given.size, given.floor, given.threshold)
-        return
-    pictures = Pictures(given.pictures)
-    if given.what == "start":
+    elif given.what == "start":
         recipe = Recipe()
-        network = from_onnx(given.weights) if given.weights else begin(pictures, recipe)
+        network = mean_of([from_onnx(path) for path in given.weights]) if given.weights else begin(pictures, recipe)
         state = fresh(pictures, network, recipe, device)
         print(f"{len(pictures)} pictures, {judged(state.network, pictures, recipe)}")
         state.save(given.checkpoint)

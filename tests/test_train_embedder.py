@@ -14,7 +14,24 @@ from PIL import Image
 from scripts import train_embedder
 from scripts.augment import FRAMES, Frame, changed, frame, framed, plain
 from scripts.export_embedder import Features, export
-from scripts.train_embedder import Network, Pictures, Recipe, Views, discriminant, fresh, from_onnx, load, loss_of, train, twins_of
+from scripts.train_embedder import (
+    COPIES,
+    EASE,
+    POWER,
+    Network,
+    Pictures,
+    Recipe,
+    Views,
+    discriminant,
+    ended,
+    fresh,
+    from_onnx,
+    load,
+    loss_of,
+    mean_of,
+    train,
+    twins_of,
+)
 from tests.conftest import saved, scene
 
 SMALL = Recipe(dim=8, size=32, batch=3, copies=2, shared=2, warm=1)
@@ -102,6 +119,31 @@ def test_an_exported_network_is_what_it_was(tmp_path: Path, pictures: Pictures) 
     with torch.inference_mode():
         one, other = (torch.nn.functional.normalize(each(pixels)) for each in (network, again))
     assert torch.allclose(one, other, atol=5e-3)
+
+
+def test_the_last_head_is_the_mean_of_two_one_of_them_turned_onto_the_other(pictures: Pictures) -> None:
+    network = train_embedder.begin(pictures, SMALL, sample=8)
+    with torch.no_grad():
+        network.head.weight.add_(torch.randn(network.head.weight.shape, generator=torch.Generator().manual_seed(0)) * 0.1)
+    before = copy.deepcopy(network)
+    found = train_embedder._features(network, pictures, 32, 8, 0.35, 11)
+    weight, bias = discriminant(found, COPIES, 8, EASE, POWER)
+    ended(network, pictures, 32, sample=8)
+    rows = torch.from_numpy(found).float()
+    with torch.inference_mode():
+        trained, lda = before.head(rows), rows @ weight.T + bias
+        rest = network.head(rows) - trained / trained.norm(dim=1).mean()
+    own = lda / lda.norm(dim=1).mean()
+    assert torch.allclose(rest @ rest.T, own @ own.T, atol=1e-3)  # a turn changes no angle and no length
+    assert float((rest * trained).sum()) >= float((own * trained).sum())  # and brings it nearer
+
+
+def test_the_mean_of_networks_is_that_of_their_weights(pictures: Pictures) -> None:
+    one, other = Network(8).eval(), Network(8).eval()
+    mean = mean_of([one, other])
+    for name, tensor in mean.named_parameters():
+        assert torch.allclose(tensor, (one.get_parameter(name) + other.get_parameter(name)) / 2), name
+    assert not torch.equal(one.head.weight, other.head.weight)  # they are no copies of one
 
 
 # The loss
