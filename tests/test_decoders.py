@@ -45,6 +45,7 @@ def register_heif_opener(thumbnails): Image.register_open("HEIF", opened, told)
 
 
 SOUND = {"width": 40, "height": 30, "format": "HEIF", "pixels": "", "featureless": False, "notes": [], "shape": [64, 64]}
+SOUND |= {"metadata": ["camera", "date"], "taken": 1564835696}
 
 
 def says(answer: str) -> str:
@@ -170,6 +171,10 @@ def test_results_keep_their_order_and_few_are_made_ahead(tmp_path: Path, decoder
         (says(json.dumps(SOUND | {"format": "\udc80"})), "its decoder gave no sound answer, 2 times"),
         (says(json.dumps(SOUND | {"format": "P" * 21})), "its decoder gave no sound answer, 2 times"),
         (says(json.dumps(SOUND | {"notes": ["damaged"] * 2})), "its decoder gave no sound answer, 2 times"),
+        (says(json.dumps(SOUND | {"metadata": ["date", "camera"]})), "its decoder gave no sound answer, 2 times"),
+        (says(json.dumps(SOUND | {"metadata": ["date; DROP TABLE images"]})), "its decoder gave no sound answer, 2 times"),
+        (says(json.dumps(SOUND | {"taken": 2.5})), "its decoder gave no sound answer, 2 times"),
+        (says(json.dumps(SOUND | {"taken": 1 << 62})), "its decoder gave no sound answer, 2 times"),
         (says(json.dumps({"reason": "unreadable", "detail": ""})), "its decoder gave no sound answer, 2 times"),
         (says(json.dumps({"reason": "\udc80", "detail": ""})), "its decoder gave no sound answer, 2 times"),
         (says(json.dumps({"reason": "damaged", "detail": 1})), "its decoder gave no sound answer, 2 times"),
