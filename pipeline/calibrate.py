@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import tempfile
 from collections import Counter
@@ -33,7 +32,7 @@ from pipeline.view import SIGHT, View
 EDITS = EVERYDAY | HARD
 LARGE = View(1024, "within")  # what copies are made of
 LEAST = 64  # pixels of the shorter side of what is copied
-DAY = 86400
+DAY, APART = 86400, 2  # seconds; and days from which on no clock and no zone makes one shot of two
 
 
 def calibrate(store: Store, embedder: Embedder, images: Sequence[int]) -> Calibration:
@@ -115,19 +114,15 @@ def _looked(
 
 
 def _library(store: Store, floor: float) -> tuple[NDArray[np.float64], int, int, tuple[Pair, ...]]:
-    """Of the store: accepted pairs, (n, 2); how many pairs of pictures there are, and how many of other folders and days; those of these
-    that were accepted.
+    """Of the store: accepted pairs, (n, 2); how many pairs of pictures there are, and how many of them were taken days apart; those of
+    these that were accepted.
     """
     with store.catalog.snapshot():
-        live = store.catalog.live()
-        about = {id_: image for id_, image in store.catalog.images(live) if not image.featureless}
+        about = {id_: image for id_, image in store.catalog.images(store.catalog.live()) if not image.featureless}
         path: dict[int, str] = {}
-        day: dict[int, int] = {}
         for known in store.catalog.files_of(about):
-            if known.image is not None and known.image not in path:
-                taken = about[known.image].taken
-                path[known.image] = known.path
-                day[known.image] = (known.stat.mtime_ns // 1_000_000_000 if taken is None else taken) // DAY
+            if known.image is not None:
+                path.setdefault(known.image, known.path)
         found = store.pairs(floor)
         scores = dict(zip(zip(found.left.tolist(), found.right.tolist(), strict=True), found.score.tolist(), strict=True))
         vectors = store.catalog.vectors_of(list(path))
@@ -137,22 +132,19 @@ def _library(store: Store, floor: float) -> tuple[NDArray[np.float64], int, int,
             if judged.relation not in (SAME, DERIVED) or one is None or other is None:
                 continue
             score = 1.0 if one == other else scores.get((min(one, other), max(one, other)))
-            if score is None or about[judged.first].pixels == about[judged.second].pixels:
+            first, second = about[judged.first], about[judged.second]
+            if score is None or first.pixels == second.pixels:
                 continue
             agree = evidence_of(judged).agree
             accepted.append((score, agree))
-            first, second = path[judged.first], path[judged.second]
-            if os.path.dirname(first) != os.path.dirname(second) and day[judged.first] != day[judged.second]:  # noqa: PTH120 - any bytes
-                wrong.append(Pair(first, second, score, agree))
-    one_each = {image.pixels: id_ for id_, image in about.items() if id_ in path}.values()
-    folders = [os.path.dirname(path[id_]) for id_ in one_each]  # noqa: PTH120
-    days = [day[id_] for id_ in one_each]
-    pairs = _pairs_within([None] * len(days))
-    far = pairs - _pairs_within(folders) - _pairs_within(days) + _pairs_within(list(zip(folders, days, strict=True)))
+            if first.taken is not None and second.taken is not None and abs(first.taken // DAY - second.taken // DAY) >= APART:
+                wrong.append(Pair(path[judged.first], path[judged.second], score, agree))
+    pictures = {image.pixels: image.taken for id_, image in about.items() if id_ in path}
+    days = Counter(taken // DAY for taken in pictures.values() if taken is not None)
+    near = sum(_pairs_of(count) + sum(count * days[day + later] for later in range(1, APART)) for day, count in list(days.items()))
     wrong.sort(key=lambda pair: (-pair.agree, pair.first, pair.second))
-    return np.array(accepted, np.float64).reshape(-1, 2), pairs, far, tuple(wrong)
+    return np.array(accepted, np.float64).reshape(-1, 2), _pairs_of(len(pictures)), _pairs_of(days.total()) - near, tuple(wrong)
 
 
-def _pairs_within(kinds: Sequence[object]) -> int:
-    """How many pairs are of one kind."""
-    return sum(count * (count - 1) // 2 for count in Counter(kinds).values())
+def _pairs_of(count: int) -> int:
+    return count * (count - 1) // 2

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.copies import EVERYDAY
 from pipeline.report import SCHEMA_VERSION, SHOWN, counted, printable
 
-STEP, STEPS = 0.05, 8  # thresholds that are looked at, from the floor on
+STEP, STEPS = 0.1, 4  # thresholds that are looked at, from the floor on
 STRICTNESS = (0.0, 0.8, 0.9, 0.95)
 WANTED = 0.999  # the precision that is to be expected at least
 Z = 1.96  # of a normal distribution, for 95 %
@@ -46,7 +46,7 @@ class Share:
 @dataclass(frozen=True)
 class Setting:
     """What a threshold and a strictness (>= both) give: everyday and hard copies found, pairs of the library that pass for copies, and how
-    many of its pairs from other folders and days do.
+    many of its pairs that were taken days apart do.
     """
 
     threshold: float
@@ -74,7 +74,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two photos of other folders and days that pass for copies: wrong, unless one is a copy with another date."""
+    """Two photos that were taken days apart, by their EXIF, and pass for copies: wrong, unless the date of one was changed."""
 
     first: str
     second: str
@@ -85,8 +85,8 @@ class Pair:
 @dataclass(frozen=True)
 class Calibration:
     """What was measured. Of each copy made: its kind, its cosine with its original, and the share of tiles that agree, -1 where it was not
-    accepted. The same of each pair of the library that was accepted. `pairs` of the library, those of them that are `far`, and which of
-    these were accepted.
+    accepted. The same of each pair of the library that was accepted. `pairs` of the library, how many of them were taken days apart
+    (`far`), and which of these were accepted.
     """
 
     photos: int
@@ -149,7 +149,7 @@ def calibration_text(found: Calibration, chosen: Setting, saved: bool) -> Iterab
         yield "no photo could be copied: all are away, very small or without features; nothing was measured"
         return
     made = f"{counted(found.photos, 'photo')}, {counted(len(found.kinds), 'copy', 'copies')} made"
-    yield f"{made}; {counted(found.far, 'pair')} from other folders and days"
+    yield f"{made}; {counted(found.far, 'pair')} of photos that were taken days apart"
     yield ""
     yield "threshold  strictness  everyday copies found   hard copies found       in the library  expected precision"
     every = found.settings()
@@ -160,12 +160,11 @@ def calibration_text(found: Calibration, chosen: Setting, saved: bool) -> Iterab
         )
     yield ""
     if found.wrong:
-        passed = f"{counted(len(found.wrong), 'pair')} from other folders and days pass for copies"
-        yield f"{passed}; wrong, unless one is a copy with another date:"
+        yield f"{counted(len(found.wrong), 'pair')} taken days apart pass for copies; wrong, unless the date of one was changed:"
         for pair in found.wrong[:SHOWN]:
             yield f"  {pair.score:.4f}  {100 * pair.agree:.0f} %  {printable(pair.first)}  {printable(pair.second)}"
     elif not found.far:
-        yield "all photos are of one folder or one day, so nothing can be said of how many are wrong"
+        yield "no two photos say, in their EXIF, that they were taken days apart, so nothing can be said of how many are wrong"
     said = f"a threshold of {chosen.threshold:g} and a strictness of {chosen.strictness:g}"
     yield (
         f"groups, dedupe and query go by {said} from now on"

@@ -27,9 +27,9 @@ def calibrate(sample: int, threshold: float | None, strictness: float | None, sa
     neardup calibrate --save                             go by the best from now on
     neardup calibrate --threshold 0.5 --strictness 0.9 --save
 
-    Copies of a sample are made in 40 ways and looked for: what share is found. Photos from other folders and other days are no copies: how
-    many of all their pairs pass for some. The copies are temporary files; no photo is changed, and none leaves your machine, unless the
-    store's model is a paid one.
+    Copies of a sample are made in 40 ways and looked for: what share is found. Photos that were taken days apart, by their EXIF, are no
+    copies: how many of all such pairs pass for some. The copies are temporary files; no photo is changed, and none leaves your machine,
+    unless the store's model is a paid one.
     """
     from indexes import Choice, Store
     from pipeline.calibrate import EDITS, fitting
@@ -42,7 +42,9 @@ def calibrate(sample: int, threshold: float | None, strictness: float | None, sa
             opened.check_score(threshold)  # before a minute of work
         images, embedder = fitting(opened, sample), embedder_of(opened, None)
         agree_to_ask(embedder, len(images) * len(EDITS), yes)
-        tell(f"making {counted(len(images) * len(EDITS), 'copy', 'copies')} of {counted(len(images), 'photo')}; this takes a minute or two")
+        if images:
+            copies = counted(len(images) * len(EDITS), "copy", "copies")
+            tell(f"making {copies} of {counted(len(images), 'photo')}; this takes a minute or two")
         found = measured(opened, embedder, images)
         asked = threshold is not None or strictness is not None
         chosen = found.at(found.floor if threshold is None else threshold, strictness or 0.0) if asked else found.best()
