@@ -49,8 +49,9 @@ class Residual:
     matrix: Matrix
 
 
-def residual(one: NDArray[np.uint8], other: NDArray[np.uint8], matrix: Matrix) -> Residual | None:
+def residual(one: NDArray[np.uint8], other: NDArray[np.uint8], matrix: Matrix, noise: float) -> Residual | None:
     """Compare two grey pictures; `matrix` takes pixels of `one` to those of `other`, and does not make them smaller (swap the two if so).
+    `noise`: the standard deviation of that of the noisier one, in grey levels.
 
     None where not one tile of `one` fits on `other`.
     """
@@ -69,7 +70,7 @@ def residual(one: NDArray[np.uint8], other: NDArray[np.uint8], matrix: Matrix) -
     look = _Look(above)
     matrix = _refined(look, below, matrix)
     seen, covered = look.at(_warped(below, matrix, above.shape)), _covered(matrix, above.shape, other.shape)
-    least = max(TEXTURE, DROWNED * max(_noise(one), _noise(other)))
+    least = max(TEXTURE, DROWNED * noise)
     told = covered & ((look.texture > least) | (seen.texture > 2 * least))
     told &= ~_burnt(look, seen, told)
     ground = _Ground(below, matrix, told.shape)
@@ -294,12 +295,6 @@ def _sharpness(grey: Grey, where: NDArray[np.bool_]) -> float:
     mean = _means(grey)
     tones = (_means(grey * grey) - mean**2)[where].sum()
     return float(_means(across**2 + down**2)[where].sum() / max(tones, 1e-3))
-
-
-def _noise(grey: NDArray[np.uint8]) -> float:
-    """The standard deviation of noise, in grey levels: what neither planes nor edges have (Immerkaer 1996, equation 6)."""
-    rough = cv2.filter2D(grey, cv2.CV_32F, np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32))
-    return float(np.sqrt(np.pi / 2) / 6 * cv2.mean(np.abs(rough))[0])
 
 
 def _covered(matrix: Matrix, above: tuple[int, ...], below: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -66,7 +66,7 @@ def _looked(first: Sketch, second: Sketch) -> tuple[Evidence, Tiles | None]:
         return Evidence(UNRELATED if seen >= FEW else UNKNOWN), None
     swapped = scale_of(found.matrix) < 1.0  # the one that has fewer pixels for the same thing is gone over tile by tile
     one, other = (second, first) if swapped else (first, second)
-    rest = residual(one.grey, other.grey, inverse(found.matrix) if swapped else found.matrix)
+    rest = residual(one.grey, other.grey, inverse(found.matrix) if swapped else found.matrix, max(one.noise, other.noise))
     if rest is None or not rest.told.any():
         return Evidence(UNKNOWN, found.agreeing), None
     moved_away = (

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 from pipeline.copies import EVERYDAY, HARD
 from pipeline.evidence import DERIVED, FIRST, SAME, SCENE, SECOND, UNKNOWN, UNRELATED, Changes, Evidence
-from pipeline.sketch import Sketch, sketch
+from pipeline.sketch import Sketch, noise, sketch
 from pipeline.verify import verify
 from tests.conftest import photo
 
@@ -158,6 +158,21 @@ def test_other_pictures_are_unrelated() -> None:
 def test_what_shows_too_little_is_not_verified(picture: Image.Image) -> None:
     for one, other in ((picture, picture), (picture, PHOTO), (PHOTO, picture)):
         assert verify(drawn(one), drawn(other)).relation == UNKNOWN
+
+
+@pytest.mark.parametrize("level", [0, 5, 20, 40])
+def test_noise_is_measured(level: int) -> None:
+    smooth = np.asarray(photo(8).resize((24, 16)).resize((448, 300), Image.Resampling.BICUBIC).convert("L"), np.float64)
+    grains = np.random.default_rng(0).normal(0, level, smooth.shape)
+    assert noise((smooth * 0.3 + 90 + grains).clip(0, 255).astype(np.uint8)) == pytest.approx(level, abs=max(1, 0.1 * level))
+
+
+def test_what_is_drowned_in_noise_is_not_taken_for_a_spot() -> None:
+    for seed in (2, 3):
+        faint = ImageEnhance.Contrast(photo(seed)).enhance(0.6)
+        noisy = HARD["noise"](faint, OTHER, random.Random(seed))
+        assert verify(drawn(faint), drawn(noisy)).relation == SAME
+        assert verify(drawn(photo(seed + 50)), drawn(noisy)).relation not in COPIED
 
 
 @settings(max_examples=15, deadline=None)
