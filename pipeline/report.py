@@ -353,6 +353,9 @@ def status_text(status: dict[str, Any]) -> Iterable[str]:
     space = status["space"]
     if space:
         yield f"model       {status['model']}  ({space['dim']} dimensions, threshold {status['threshold']}, floor {status['floor']})"
+    if choice := status["choice"]:
+        undone = f"--threshold {status['floor']:g} --strictness 0 --save"
+        yield f"goes by     a threshold of {choice['threshold']:g}, a strictness of {choice['strictness']:g}  (`calibrate {undone}` undoes it)"
     if begun := status["migration"]:
         yield f"migration   to {begun['model']} is running or did not finish, {_how_far(begun)}"
     for root in status["roots"]:

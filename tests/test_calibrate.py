@@ -167,6 +167,10 @@ def test_the_command(run: Run, tmp_path: Path) -> None:
     assert out.endswith("groups, dedupe and query go by a threshold of 0.6 and a strictness of 0.9 from now on\n")
     told: dict[str, Any] = json.loads(run("status", "--json")[1])
     assert told["choice"] == {"threshold": 0.6, "strictness": 0.9}
+    assert (
+        "goes by     a threshold of 0.6, a strictness of 0.9  (`calibrate --threshold 0.35 --strictness 0 --save` undoes it)"
+        in run("status")[1]
+    )
     assert json.loads(run("groups", "--json")[1])["strictness"] == 0.9
     told = json.loads(run("calibrate", "--sample", "1", "--json")[1])
     assert told["copies"] == 40
