@@ -354,8 +354,8 @@ def status_text(status: dict[str, Any]) -> Iterable[str]:
     if space:
         yield f"model       {status['model']}  ({space['dim']} dimensions, threshold {status['threshold']}, floor {status['floor']})"
     if choice := status["choice"]:
-        undone = f"--threshold {status['floor']:g} --strictness 0 --save"
-        yield f"goes by     a threshold of {choice['threshold']:g}, a strictness of {choice['strictness']:g}  (`calibrate {undone}` undoes it)"
+        undo = f"`calibrate --threshold {status['floor']:g} --strictness 0 --save` undoes it"
+        yield f"goes by     a threshold of {choice['threshold']:g}, a strictness of {choice['strictness']:g}  ({undo})"
     if begun := status["migration"]:
         yield f"migration   to {begun['model']} is running or did not finish, {_how_far(begun)}"
     for root in status["roots"]:
