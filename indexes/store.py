@@ -23,7 +23,7 @@ from indexes import plan as planning
 from indexes.catalog import Catalog
 from indexes.compact import Compaction
 from indexes.damage import Finding, Repair
-from indexes.errors import BadVector, SpaceMismatch, StoreDamaged, StoreError, StoreVersion
+from indexes.errors import BadThreshold, BadVector, SpaceMismatch, StoreDamaged, StoreError, StoreVersion
 from indexes.evidence import Judged
 from indexes.join import Recall, Shelf
 from indexes.place import command
@@ -380,7 +380,9 @@ class Store(Search):
             self.catalog.put_evidence(judged)
 
     def choose(self, choice: Choice) -> None:
-        """Let answers go by this threshold and strictness from now on. Raises BadThreshold below the space's floor."""
+        """Let answers go by this threshold and strictness from now on. Raises BadThreshold below the space's floor, or without a space."""
+        if self.space is None:
+            raise BadThreshold("the store has no photo yet, so no threshold means anything to it; ingest a folder first")
         self.check_score(choice.threshold)
         with self.catalog.transaction():
             self.catalog.put_choice(choice)

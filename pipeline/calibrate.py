@@ -126,24 +126,27 @@ def _library(store: Store, floor: float) -> tuple[NDArray[np.float64], int, int,
         found = store.pairs(floor)
         scores = dict(zip(zip(found.left.tolist(), found.right.tolist(), strict=True), found.score.tolist(), strict=True))
         vectors = store.catalog.vectors_of(list(path))
-        accepted, wrong = [], []
+        dated: dict[bytes, int] = {}  # of files with the same pixels, the earliest date
+        for image in about.values():
+            if image.taken is not None:
+                dated[image.pixels] = min(image.taken // DAY, dated.get(image.pixels, image.taken // DAY))
+        found_of: dict[tuple[bytes, bytes], Pair] = {}
         for judged in store.catalog.evidence():
             one, other = vectors.get(judged.first), vectors.get(judged.second)
             if judged.relation not in (SAME, DERIVED) or one is None or other is None:
                 continue
             score = 1.0 if one == other else scores.get((min(one, other), max(one, other)))
-            first, second = about[judged.first], about[judged.second]
-            if score is None or first.pixels == second.pixels:
-                continue
-            agree = evidence_of(judged).agree
-            accepted.append((score, agree))
-            if first.taken is not None and second.taken is not None and abs(first.taken // DAY - second.taken // DAY) >= APART:
-                wrong.append(Pair(path[judged.first], path[judged.second], score, agree))
-    pictures = {image.pixels: image.taken for id_, image in about.items() if id_ in path}
-    days = Counter(taken // DAY for taken in pictures.values() if taken is not None)
+            left, right = about[judged.first].pixels, about[judged.second].pixels
+            if score is not None and left != right:
+                pair = Pair(path[judged.first], path[judged.second], score, evidence_of(judged).agree)
+                found_of[min(left, right), max(left, right)] = pair
+    accepted = [(pair.score, pair.agree) for pair in found_of.values()]
+    apart = [pair for (one, other), pair in found_of.items() if one in dated and other in dated and abs(dated[one] - dated[other]) >= APART]
+    pictures = {image.pixels for id_, image in about.items() if id_ in path}
+    days = Counter(dated[pixels] for pixels in pictures if pixels in dated)
     near = sum(_pairs_of(count) + sum(count * days[day + later] for later in range(1, APART)) for day, count in list(days.items()))
-    wrong.sort(key=lambda pair: (-pair.agree, pair.first, pair.second))
-    return np.array(accepted, np.float64).reshape(-1, 2), _pairs_of(len(pictures)), _pairs_of(days.total()) - near, tuple(wrong)
+    apart.sort(key=lambda pair: (-pair.agree, pair.first, pair.second))
+    return np.array(accepted, np.float64).reshape(-1, 2), _pairs_of(len(pictures)), _pairs_of(days.total()) - near, tuple(apart)
 
 
 def _pairs_of(count: int) -> int:

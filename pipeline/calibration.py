@@ -58,8 +58,8 @@ class Setting:
     pairs: int
 
     def precision(self, rate: float) -> float | None:
-        """The share of what is found that is right, where so many pairs of strangers pass; None where nothing is found."""
-        return max(0.0, 1 - rate * self.pairs / self.found) if self.found else None
+        """The share of what is found that is right, where so many pairs of strangers pass; None where none is known."""
+        return max(0.0, 1 - rate * self.pairs / self.found) if self.found and self.wrong.all else None
 
     @property
     def expected(self) -> float | None:

@@ -41,7 +41,7 @@ GRACE = 10.0  # seconds beyond its limit after which a process is ended from her
 MAX_LINE = 1 << 16  # bytes of an answer
 MAX_SIDE = (1 << 31) - 1  # of a picture; SQLite holds more
 MAX_FORMAT = 20  # letters of its name
-MAX_TAKEN = 1 << 40  # seconds; years have four digits
+MIN_TAKEN, MAX_TAKEN = -5_000_000_000, 253_402_300_800  # seconds since 1970: in 1811, and the year 10000
 # sys.path first: nothing may be imported from the folder that a command happens to run in.
 BEGIN = "import sys; sys.path[:] = sys.argv[7:]; from pipeline.serving import serve; serve(*sys.argv[1:7])"
 START = 120.0  # seconds until a process is ready: a tenth of one, but from a cold disk beside other work
@@ -335,7 +335,7 @@ def _checked(answer: dict[str, Any], data: bytes, digest: bytes, view: View, mem
         raise ValueError("notes")
     if list(metadata) != sorted(set(metadata)) or not set(metadata) <= set(METADATA):
         raise ValueError("metadata")
-    if taken is not None and not (type(taken) is int and abs(taken) < MAX_TAKEN):
+    if taken is not None and not (type(taken) is int and MIN_TAKEN < taken < MAX_TAKEN):
         raise ValueError("taken")
     right = max(shape) <= view.size if view.fit == "within" else shown_height == shown_width == view.size
     pixels = bytes.fromhex(answer["pixels"]) or digest

@@ -17,6 +17,8 @@ TAKEN = (0x9003, 0x9004)  # when it was taken, when it was digitised; 0x0132 onl
 # Tags of each kind, one of which is enough; make, model; exposure, aperture, speed; what a person wrote, or rated.
 TELLING = {CAMERA: (0x010F, 0x0110), EXPOSURE: (0x829A, 0x829D, 0x8827)}
 WRITTEN = (0x010E, 0x013B, 0x4746, 0x8298, 0x9286, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F)
+CHARSETS = (b"ASCII", b"UNICODE", b"JIS")  # that a comment begins with, whether or not more follows
+EARLIEST = 1826  # of the oldest photograph; a clock that was never set says less
 LATITUDE, LONGITUDE = 2, 4
 MOMENT = re.compile(r"(\d{4}):(\d\d):(\d\d) (\d\d):(\d\d):(\d\d)")
 
@@ -30,7 +32,7 @@ def tags_of(picture: Pillow.Image) -> dict[int, Any]:
         for directory in (EXIF, GPS):
             with suppress(Exception):
                 inside = dict(exif.get_ifd(directory))
-                found.update({GPS: inside} if directory == GPS else inside)
+                found = found | {GPS: inside} if directory == GPS else inside | found  # the first directory is that of the picture
     return found
 
 
@@ -59,9 +61,24 @@ def taken(tags: Mapping[int, Any]) -> int | None:
         moment = MOMENT.match(str(tags.get(tag, "")))
         if moment:
             with suppress(ValueError):  # 0000:00:00, which some cameras write
+                if int(moment[1]) < EARLIEST:
+                    continue
                 return int(datetime(*map(int, moment.groups()), tzinfo=UTC).timestamp())  # type: ignore[arg-type,misc] # six numbers
     return None
 
 
 def _is_filled(value: Any) -> bool:  # noqa: ANN401 - whatever a file holds
-    return bool(str(value).strip(" \0")) if value is not None else False
+    """Whether a tag says something: cameras write comments of spaces, ratings of 0, and places without a fix."""
+    if value is None:
+        return False
+    if isinstance(value, bytes):
+        for charset in CHARSETS:
+            value = value.removeprefix(charset)
+        return bool(value.strip(b" \0"))
+    if isinstance(value, tuple | list):
+        return any(_is_filled(part) for part in value)
+    if isinstance(value, str):
+        return bool(value.strip(" \0"))
+    with suppress(Exception):  # rationals of nothing by nothing
+        return bool(value == value and value != 0)
+    return False

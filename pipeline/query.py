@@ -23,7 +23,7 @@ from pipeline.decode import Decoded
 from pipeline.decoders import Decoders, usable_cores
 from pipeline.embedder import Embedder, embed
 from pipeline.evidence import UNKNOWN, UNRELATED, Evidence, evidence_of
-from pipeline.keep import Keep, Photo
+from pipeline.keep import Keep, Photo, Said
 from pipeline.missing import is_below
 from pipeline.reading import Failure, Recognised
 from pipeline.scan import NOTHING, SourceFile, stat_of
@@ -90,13 +90,16 @@ class Limits:
 
 
 def limits(store: Store, space: Space, threshold: float | None = None, strictness: float | None = None) -> Limits:
-    """As given; else as was chosen for the store; else down to where it knows all pairs, SIMILAR from the space's own threshold on."""
+    """As given; else as was chosen for the store, down to where it knows all pairs at most; SIMILAR from the space's own threshold on, or
+    from a given one.
+    """
     choice, frontier = store.catalog.choice(), store.catalog.frontier()
-    if choice:
-        threshold = choice.threshold if threshold is None else threshold
-        strictness = choice.strictness if strictness is None else strictness
-    known = max(space.floor, frontier.floor) if frontier else space.floor
-    return Limits(known if threshold is None else threshold, space.threshold if threshold is None else threshold, strictness or 0.0)
+    if strictness is None:
+        strictness = choice.strictness if choice else 0.0
+    if threshold is not None:
+        return Limits(threshold, threshold, strictness)
+    lowest = max(space.floor, frontier.floor if frontier else space.floor, choice.threshold if choice else space.floor)
+    return Limits(lowest, max(lowest, space.threshold), strictness)
 
 
 def find_groups(
@@ -134,7 +137,7 @@ def find_groups(
             pictures[some[0].image.pixels].extend(some)
         pixels = {id_: some[0].image.pixels for id_, some in photos.items()}
         keep = keep or Keep()
-        best = {shown: min(map(keep.original_first, some)) for shown, some in pictures.items()}
+        best = {shown: min(keep.worth(photo, Said()) for photo in some) for shown, some in pictures.items()}
         edges = _edges(store, found, images, pixels, best, within)
     groups = group(pictures, edges, relations, keep)
     if not (against_all and under):

@@ -354,8 +354,7 @@ def status_text(status: dict[str, Any]) -> Iterable[str]:
     if space:
         yield f"model       {status['model']}  ({space['dim']} dimensions, threshold {status['threshold']}, floor {status['floor']})"
     if choice := status["choice"]:
-        undo = f"`calibrate --threshold {status['floor']:g} --strictness 0 --save` undoes it"
-        yield f"goes by     a threshold of {choice['threshold']:g}, a strictness of {choice['strictness']:g}  ({undo})"
+        yield f"goes by     a threshold of {choice['threshold']:g}, a strictness of {choice['strictness']:g}, as `calibrate --save` chose"
     if begun := status["migration"]:
         yield f"migration   to {begun['model']} is running or did not finish, {_how_far(begun)}"
     for root in status["roots"]:

@@ -167,10 +167,7 @@ def test_the_command(run: Run, tmp_path: Path) -> None:
     assert out.endswith("groups, dedupe and query go by a threshold of 0.6 and a strictness of 0.9 from now on\n")
     told: dict[str, Any] = json.loads(run("status", "--json")[1])
     assert told["choice"] == {"threshold": 0.6, "strictness": 0.9}
-    assert (
-        "goes by     a threshold of 0.6, a strictness of 0.9  (`calibrate --threshold 0.35 --strictness 0 --save` undoes it)"
-        in run("status")[1]
-    )
+    assert "goes by     a threshold of 0.6, a strictness of 0.9, as `calibrate --save` chose" in run("status")[1]
     assert json.loads(run("groups", "--json")[1])["strictness"] == 0.9
     told = json.loads(run("calibrate", "--sample", "1", "--json")[1])
     assert told["copies"] == 40
@@ -179,6 +176,45 @@ def test_the_command(run: Run, tmp_path: Path) -> None:
     assert run("calibrate", "--threshold", "0.1")[0] == 2
     assert run("calibrate", "--strictness", "1.5")[0] == 2
     assert run("groups", "--strictness", "nan")[0] == 2
+
+
+def test_a_choice_at_the_floor_makes_nothing_similar(tmp_path: Path) -> None:
+    """What pixels cannot tell is similar from the space's threshold on, however low pairs are looked at."""
+    for seed in range(6):
+        saved(tmp_path / "photos" / f"{seed}.jpg", photo(seed, (60, 40)).resize((24, 16)).resize((60, 40)))
+    with Store(tmp_path / "store", write=True) as store:
+        list(ingest_roots([Root(str(tmp_path / "photos"))], store, load()))
+        files = [str(path) for path in sorted((tmp_path / "photos").iterdir())]
+        before = [len(answer.matches) for answer in find_matches(files, store, load())]
+        store.choose(Choice(0.35, 0.0))
+        assert [len(answer.matches) for answer in find_matches(files, store, load())] == before
+        assert sum(len(answer.matches) for answer in find_matches(files, store, load(), 0.35)) >= sum(before)
+
+
+def test_a_store_without_photos_has_nothing_to_choose(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    run("ingest", tmp_path / "photos")
+    assert run("calibrate", "--save")[0] == 0
+    assert run("calibrate", "--threshold", "-0.5", "--save")[0] == 2
+    assert run("status")[0] == 0
+    assert json.loads(run("status", "--json")[1])["choice"] is None
+
+
+def test_files_with_the_same_pixels_are_one_picture(tmp_path: Path) -> None:
+    """A stripped twin of each dated version, which sorts later, takes no date away."""
+    folder = library(tmp_path / "photos")
+    for path in list(folder.iterdir()):
+        with Image.open(path) as opened:
+            data = path.read_bytes()
+        start = data.index(b"\xff\xe1")  # the segment that EXIF is in
+        end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        assert opened.format == "JPEG"
+        (folder / f"z {path.name}").write_bytes(data[:start] + data[end:])
+    with Store(tmp_path / "store", write=True) as store:
+        list(ingest_roots([Root(str(folder))], store, load()))
+        found = calibrate(store, load(), [])
+    assert (found.pairs, found.far, len(found.wrong)) == (21, 11, 2)
+    assert found.at(found.floor, 0.0).found == 6
 
 
 def test_a_library_that_is_away_or_bare_is_told_of(run: Run, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis.strategies import floats, integers, lists, sampled_from, tuples
 
 from indexes import Image, Stat
-from pipeline.cluster import IDENTICAL_BYTES, IDENTICAL_PIXELS, Edge, Group, group
+from pipeline.cluster import IDENTICAL_BYTES, IDENTICAL_PIXELS, SIMILAR, Edge, Group, group, verified
 from pipeline.evidence import DERIVED, SAME, SCENE, Changes, Evidence
 from pipeline.keep import Keep, Photo, Said
 
@@ -100,6 +100,12 @@ def test_a_photo_is_kept_before_its_lossless_resave() -> None:
     (found,) = group(shown(png, jpeg), edges())
     assert found.keeper == jpeg
     assert found.reason == "not a lossless copy"
+
+
+def test_a_copy_of_fewer_tiles_than_are_asked_for_is_only_similar() -> None:
+    copy, scene = Evidence(SAME, 100, 100, 0.9), Evidence(SCENE, 100, 100, 0.2)
+    assert [verified(copy, 0.9, 0.6, strictness) for strictness in (0.0, 0.9, 0.91)] == [SAME, SAME, SIMILAR]
+    assert verified(scene, 0.9, 0.6, 1.0) == SCENE
 
 
 def test_exact_copies_need_no_edge_and_are_told_apart() -> None:

@@ -478,6 +478,34 @@ def test_the_metadata_of_a_photo_is_told(tmp_path: Path) -> None:
     assert (picture(bare).image.metadata, picture(bare).image.taken) == ((), None)
 
 
+@pytest.mark.parametrize(
+    ("tag", "value", "kinds"),
+    [
+        (0x9286, b"ASCII\0\0\0" + b"\0" * 200, ()),
+        (0x9286, b"ASCII\0\0\0our garden", ("words",)),
+        (0x9C9B, b"\0\0", ()),
+        (0x9C9B, "Garten".encode("utf-16-le"), ("words",)),
+        (0x4746, 0, ()),
+        (0x4746, 4, ("words",)),
+        (0x010E, "   ", ()),
+        (0x8825, {2: (0.0, 0.0, 0.0), 4: (0.0, 0.0, 0.0)}, ()),
+        (0x8825, {2: (48.0, 1.0, 0.0), 4: (16.0, 0.0, 0.0)}, ("place",)),
+        (0x8825, {2: (float("nan"),) * 3, 4: (float("nan"),) * 3}, ()),
+        (0x9003, "0001:01:01 00:00:00", ()),
+    ],
+)
+def test_metadata_that_says_nothing_is_none(tag: int, value: object, kinds: tuple[str, ...]) -> None:
+    assert exif_module.metadata({tag: value}) == kinds
+
+
+def test_the_orientation_is_that_of_the_first_directory(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[exif_module.ORIENTATION] = 1
+    exif.get_ifd(0x8769)[exif_module.ORIENTATION] = 6
+    (path := tmp_path / "a.jpg").write_bytes(jpeg(scene(1, (300, 200)), exif=exif))
+    assert (picture(path).image.width, picture(path).image.height) == (300, 200)
+
+
 @pytest.mark.parametrize("moment", ["0000:00:00 00:00:00", "2019:13:01 00:00:00", "yesterday", "", "2019-08-03", "99999:01:01 00:00:00"])
 def test_a_moment_that_cannot_be_is_none(moment: str, tmp_path: Path) -> None:
     exif = Image.Exif()

@@ -98,14 +98,14 @@ def ingested(
     return coverage, [root.path for root in roots.found if root.path in named]
 
 
-def agree_to_ask(embedder: Embedder, files: int, yes: bool) -> None:
-    """Say how many paid requests a question about so many files takes at most. Raises TooManyCalls when nobody agreed to that."""
+def agree_to_ask(embedder: Embedder, files: int, yes: bool, times: int = 1) -> None:
+    """Say how many paid requests so many questions about so many files take at most. Raises TooManyCalls when nobody agreed to that."""
     from pipeline.embedder import is_agreed
     from pipeline.errors import TooManyCalls
     from pipeline.report import counted
 
-    if calls := embedder.calls(files):
-        about = f"up to {counted(calls, 'paid request')} for {counted(files, 'file')}"
+    if calls := embedder.calls(files) * times:
+        about = f"up to {counted(calls, 'paid request')} for {counted(files * times, 'file')}"
         if not is_agreed(calls, None, yes):
             raise TooManyCalls(f"{about} to {embedder.name}; say --yes to make them, or ask about fewer files")
         tell(about)

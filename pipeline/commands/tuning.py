@@ -41,13 +41,14 @@ def calibrate(sample: int, threshold: float | None, strictness: float | None, sa
         if threshold is not None:
             opened.check_score(threshold)  # before a minute of work
         images, embedder = fitting(opened, sample), embedder_of(opened, None)
-        agree_to_ask(embedder, len(images) * len(EDITS), yes)
+        agree_to_ask(embedder, len(EDITS), yes, len(images))
         if images:
             copies = counted(len(images) * len(EDITS), "copy", "copies")
             tell(f"making {copies} of {counted(len(images), 'photo')}; this takes a minute or two")
         found = measured(opened, embedder, images)
         asked = threshold is not None or strictness is not None
         chosen = found.at(found.floor if threshold is None else threshold, strictness or 0.0) if asked else found.best()
+        save = save and (asked or bool(found.kinds))  # nothing that was not measured is chosen
         if save:
             opened.choose(Choice(chosen.threshold, chosen.strictness))
     if as_json:
