@@ -45,6 +45,10 @@ class Scored:
     right: Ids
     score: NDArray[np.float64]
 
+    def by_pair(self) -> dict[tuple[int, int], float]:
+        """The score of each pair, (left, right)."""
+        return dict(zip(zip(self.left.tolist(), self.right.tolist(), strict=True), self.score.tolist(), strict=True))
+
 
 def joined(parts: Sequence[Scored]) -> Scored:
     """Several sets of pairs as one."""

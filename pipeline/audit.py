@@ -37,7 +37,11 @@ class Audited:
 
 def sample(store: Store, count: int) -> list[int]:
     """Up to `count` images that photos of the store show, spread over it."""
-    images = store.catalog.live()
+    return spread(store.catalog.live(), count)
+
+
+def spread(images: Sequence[int], count: int) -> list[int]:
+    """Up to `count` of some images, evenly from the first to the last."""
     return [images[int(at)] for at in np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(int))]
 
 

@@ -16,16 +16,15 @@ from PIL import Image as Pillow
 from threadpoolctl import threadpool_limits
 
 from indexes import Store, Thumbs, cosines
-from pipeline.audit import sample
+from pipeline.audit import sample, spread
 from pipeline.calibration import Calibration, Pair
-from pipeline.candidates import Sketches, read_images, shown, thumb
+from pipeline.candidates import Sketches, drawn, read_images, thumb
 from pipeline.copies import EVERYDAY, HARD
 from pipeline.decode import Decoded
 from pipeline.decoders import Decoders, usable_cores
 from pipeline.embedder import Embedder, embed
 from pipeline.evidence import DERIVED, SAME, evidence_of
 from pipeline.scan import NOTHING, SourceFile
-from pipeline.sketch import Sketch, sketch
 from pipeline.verify import verify
 from pipeline.view import SIGHT, View
 
@@ -65,7 +64,7 @@ def fitting(store: Store, count: int) -> list[int]:
     """Up to `count` images of the store that copies can be made of, spread over it."""
     images = sample(store, 4 * count)
     sound = [id_ for id_, image in store.catalog.images(images) if not image.featureless and min(image.width, image.height) >= LEAST]
-    return [sound[int(at)] for at in np.unique(np.linspace(0, len(sound) - 1, min(count, len(sound))).astype(int))]
+    return spread(sound, count)
 
 
 def _copied(store: Store, decoders: Decoders, images: Sequence[int], folder: Path) -> Iterator[tuple[int, dict[str, Path]]]:
@@ -106,8 +105,7 @@ def _looked(
     original = own[image][1]
 
     def agreeing(one: Decoded) -> float:
-        drawn: Sketch = sketch(shown(thumb(one.view)), (one.image.width, one.image.height))
-        evidence = verify(original, drawn)
+        evidence = verify(original, drawn(one.image, thumb(one.view)))
         return evidence.agree if evidence.relation in (SAME, DERIVED) else -1.0
 
     return [(image, kind, float(score), share) for kind, score, share in zip(files, scores, pool.map(agreeing, seen), strict=True)]
@@ -124,7 +122,7 @@ def _library(store: Store, floor: float) -> tuple[NDArray[np.float64], int, int,
             if known.image is not None:
                 path.setdefault(known.image, known.path)
         found = store.pairs(floor)
-        scores = dict(zip(zip(found.left.tolist(), found.right.tolist(), strict=True), found.score.tolist(), strict=True))
+        scores = found.by_pair()
         vectors = store.catalog.vectors_of(list(path))
         dated: dict[bytes, int] = {}  # of files with the same pixels, the earliest date
         for image in about.values():

@@ -156,7 +156,7 @@ def calibration_text(found: Calibration, chosen: Setting, saved: bool) -> Iterab
     for one in every if chosen in every else [chosen, *every]:
         yield (
             f"{one.threshold:>9.2f}  {one.strictness:>10.2f}  {_share_text(one.everyday):<22}  {_share_text(one.hard):<22}"
-            f"  {one.found:>8,} pairs  {_precision_text(one, found.far)}{'   <' if one == chosen else ''}"
+            f"  {one.found:>8,} pairs  {_precision_text(one)}{'   <' if one == chosen else ''}"
         )
     yield ""
     if found.wrong:
@@ -178,7 +178,7 @@ def _share_text(share: Share) -> str:
     return f"{share.value:.3f} ({low:.3f} to {high:.3f})"
 
 
-def _precision_text(one: Setting, far: int) -> str:
-    if not far or one.expected is None or one.at_least is None:
+def _precision_text(one: Setting) -> str:
+    if one.expected is None or one.at_least is None:
         return "unknown"
     return f"{one.expected:.4f}, at least {one.at_least:.4f}"

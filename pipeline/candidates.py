@@ -145,8 +145,7 @@ class Sketches:
         made, failed = self._read({id_: image for id_, image in about.items() if image.hash not in pictures})
         pictures.update(made)
         ready = {id_: image for id_, image in about.items() if image.hash in pictures}
-        drawn = self._pool.map(lambda image: (image, sketch(shown(pictures[image.hash]), (image.width, image.height))), ready.values())
-        found.update(zip(ready, drawn, strict=True))
+        found.update(zip(ready, self._pool.map(lambda image: (image, drawn(image, pictures[image.hash])), ready.values()), strict=True))
         self._held.update(found)  # what was asked for last goes last
         for id_ in list(islice(self._held, max(0, len(self._held) - HELD))):
             del self._held[id_]
@@ -169,6 +168,11 @@ def thumb(rgb: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Pillow.fromarray(rgb).save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()
+
+
+def drawn(image: Image, picture: bytes) -> Sketch:
+    """The sketch of an image, from its thumb."""
+    return sketch(shown(picture), (image.width, image.height))
 
 
 def shown(picture: bytes) -> NDArray[np.uint8]:

@@ -144,9 +144,7 @@ def _differences(member: Match, keeper: Photo) -> str:
 
 
 def _date(photo: Photo) -> str:
-    """When it was taken, else when its file was written."""
-    moment = photo.stat.mtime_ns / 1e9 if photo.image.taken is None else photo.image.taken
-    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d}"
+    return f"{datetime.fromtimestamp(photo.moment / 1e9, UTC):%Y-%m-%d}"
 
 
 def _text(words: str) -> str:

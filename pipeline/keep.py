@@ -26,6 +26,11 @@ class Photo:
     image: Image
     missing: bool = False
 
+    @property
+    def moment(self) -> int:
+        """When it was taken, else when its file was written, in nanoseconds since 1970."""
+        return self.stat.mtime_ns if self.image.taken is None else self.image.taken * 1_000_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Said:
@@ -38,12 +43,6 @@ class Said:
 Better = tuple[str, Callable[[Photo, Said], Any]]  # in which way a photo is better, and what sorts the better one first
 
 
-def _taken(photo: Photo, said: Said) -> tuple[int, int]:
-    """When it was taken, else when its file was written; then the latter."""
-    moment = photo.image.taken
-    return (photo.stat.mtime_ns if moment is None else moment * 1_000_000_000, photo.stat.mtime_ns)
-
-
 RULES: dict[str, tuple[Better, ...]] = {
     "original": (("not made of another", lambda photo, said: said.derived),),
     "resolution": (
@@ -52,7 +51,7 @@ RULES: dict[str, tuple[Better, ...]] = {
     ),
     "format": (("richest format", lambda photo, said: RICHNESS.get(photo.image.format, 0)),),
     "metadata": (("most metadata", lambda photo, said: -len(photo.image.metadata)),),
-    "date": (("oldest", _taken),),
+    "date": (("oldest", lambda photo, said: (photo.moment, photo.stat.mtime_ns)),),
     "bytes": (("most bytes", lambda photo, said: -photo.image.size),),
     "path": (("shortest path", lambda photo, said: len(photo.path)), ("first by its path", lambda photo, said: photo.path)),
 }
@@ -78,9 +77,9 @@ class Keep:
                 raise BadRule(f"{ascii(name)} is no rule to keep a photo by; use some of {', '.join(RULES)}, {FOLDER}PATTERN")
             if named.count(name) > 1:
                 raise BadRule(f"{ascii(name)} is named twice; name each rule once, the most important first")
-        rest = [name for name in RULES if name not in named]
-        first = rest[:1] if rest[:1] == ["original"] else []
-        self.names = (*first, *named, *rest[len(first) :])
+        if "original" not in named:
+            named.insert(0, "original")
+        self.names = (*named, *(name for name in RULES if name not in named))
 
     @cached_property
     def _betters(self) -> tuple[Better, ...]:

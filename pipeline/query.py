@@ -137,8 +137,7 @@ def find_groups(
             pictures[some[0].image.pixels].extend(some)
         pixels = {id_: some[0].image.pixels for id_, some in photos.items()}
         keep = keep or Keep()
-        best = {shown: min(keep.worth(photo, Said()) for photo in some) for shown, some in pictures.items()}
-        edges = _edges(store, found, images, pixels, best, within)
+        edges = _edges(store, found, images, pixels, pictures, keep, within)
     groups = group(pictures, edges, relations, keep)
     if not (against_all and under):
         return groups
@@ -150,15 +149,20 @@ def _edges(
     found: Scored,
     vector_of: Mapping[int, int],
     pixels: Mapping[int, bytes],
-    best: Mapping[bytes, tuple[Any, ...]],
+    pictures: Mapping[bytes, Sequence[Photo]],
+    keep: Keep,
     within: Limits,
 ) -> list[Edge]:
     """What the pictures of pairs of vectors, and those that share one, are to each other: as it was verified, or SIMILAR.
 
     `vector_of`: the images that matter, with their vectors, negative where there is none; `pixels`: of those of them that are asked about;
-    `best`: what sorts these, those to keep first.
+    `pictures`: their photos, by these.
     """
-    scores = dict(zip(zip(found.left.tolist(), found.right.tolist(), strict=True), found.score.tolist(), strict=True))
+
+    def worth(its: bytes) -> tuple[Any, ...]:
+        return min(keep.worth(photo, Said()) for photo in pictures[its])
+
+    scores = found.by_pair()
     sharing: dict[int, dict[bytes, None]] = defaultdict(dict)  # the pictures of each vector
     for id_, its in pixels.items():
         if vector_of[id_] > 0:
@@ -187,7 +191,7 @@ def _edges(
     pairs += [((vector, vector), 1.0) for vector, some in sharing.items() if len(some) > 1]
     for (one, other), cosine in pairs:
         # Of many that the model cannot tell apart, any may be the keeper, but it is one of the best.
-        few = sorted(sharing[one], key=best.__getitem__)[:CROWD] if one == other else list(sharing[one])
+        few = sorted(sharing[one], key=worth)[:CROWD] if one == other else list(sharing[one])
         for left, right in product(few, sharing[other]):
             key = min(left, right), max(left, right)
             if left != right and key not in newest:
@@ -316,20 +320,17 @@ def _look(fresh: Sequence[_Asked], photos: Mapping[int, Sequence[Photo]], decode
     wanted = [one for one, near in zip(fresh, close, strict=True) if near]
     if not wanted:
         return
-    from pipeline.candidates import shown, thumb
-    from pipeline.sketch import sketch
+    from pipeline.candidates import drawn, thumb
     from pipeline.verify import verify
 
     with closing(decoders.stream([one.source for one in wanted], SIGHT)) as stream:
         own = [
-            sketch(shown(thumb(decoded.view)), (one.image.width, one.image.height))
-            if isinstance(decoded, Decoded) and decoded.image.hash == one.image.hash
-            else None
+            drawn(one.image, thumb(decoded.view)) if isinstance(decoded, Decoded) and decoded.image.hash == one.image.hash else None
             for one, decoded in zip(wanted, stream, strict=True)
         ]
-    for one, drawn, near in zip(wanted, own, (near for near in close if near), strict=True):
-        if drawn:
-            one.evidence = {image.pixels: verify(drawn, other) for image, other in sketches().of(near)[0].values()}
+    for one, mine, near in zip(wanted, own, (near for near in close if near), strict=True):
+        if mine:
+            one.evidence = {image.pixels: verify(mine, other) for image, other in sketches().of(near)[0].values()}
 
 
 def _identify(files: Sequence[str], store: Store, embedder: Embedder, decoders: Decoders) -> list[_Asked | Failure]:
