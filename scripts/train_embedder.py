@@ -430,7 +430,12 @@ def train(state: State, pictures: Pictures, seconds: float, settle: float, worke
             if not falling:
                 state.save(path)
     print(f"step {state.step}, loss {np.mean(losses[-300:]):.3f}, {judged(state.averaged, pictures, recipe)}", flush=True)
-    state.save(path.with_name(f"{path.stem}-settled.pt") if settle else path)
+    state.save(settled(path) if settle else path)
+
+
+def settled(checkpoint: Path) -> Path:
+    """Where that is kept which became of a checkpoint when the rate had fallen."""
+    return checkpoint.with_name(f"{checkpoint.stem}-settled.pt")
 
 
 def _from(step: int) -> Iterator[int]:
@@ -461,9 +466,10 @@ def main() -> None:
     torch.manual_seed(0)
     pictures = Pictures(given.pictures)
     if given.what == "export":
-        stages = [from_onnx(path) for path in given.weights] + (
-            [load(given.checkpoint, "cpu").averaged] if given.checkpoint.exists() else []
-        )
+        last = [path for path in (settled(given.checkpoint), given.checkpoint) if path.exists()][:1]
+        stages = [from_onnx(path) for path in given.weights] + [load(path, "cpu").averaged for path in last]
+        if not stages:
+            parser.error(f"there is nothing to export: no {given.checkpoint}, and no --weights")
         network = ended(mean_of(stages), pictures, given.size)
         path = given.out / f"{given.name}.onnx"
         export(network, given.size, path)
