@@ -8,14 +8,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.sketch import MIRRORED, Keypoints
+from pipeline.sketch import MIRRORED, SMALL, Keypoints, Sketch
 from pipeline.transform import Matrix, moved, scale_of
 
 RATIO = 0.85  # of the distances to the nearest and the second nearest, beyond which the nearest says nothing
 LEAST = 6  # keypoints that must agree
+ENOUGH = 40  # so many, and the mirrored picture is not tried: by chance never more than 20 agree
 REACH, TIGHT = 6.0, 4.0  # pixels that they may be off, by an affine and by a projective transform
 TURN, OCTAVE = 15.0, 0.4  # of the bins in which turns, in degrees, and sizes, in powers of 2, are counted
-SMALL, ALIKE = 32, 0.8  # pixels of a side, and the correlation, at which two pictures are laid on each other as a whole
+ALIKE = 0.8  # the correlation from which on two pictures are laid on each other as a whole
 MOST_SCALED = 12.0  # times larger or smaller
 
 
@@ -37,6 +38,8 @@ def align(one: Keypoints, other: Keypoints) -> Alignment | None:
     for mirrored in (False, True):
         left, right = _matched(looks[:, MIRRORED] if mirrored else looks, others)
         agree = _agreeing(one, other, left, right, mirrored)
+        if np.count_nonzero(agree) < LEAST:
+            continue
         start, end = _apart(one.places[left[agree]], other.places[right[agree]])
         if len(start) < LEAST:
             continue
@@ -47,21 +50,22 @@ def align(one: Keypoints, other: Keypoints) -> Alignment | None:
         found = Alignment(np.vstack([affine, [0.0, 0.0, 1.0]]), int(inside.sum()))
         if best is None or found.agreeing > best[0].agreeing:
             best = found, start, end
+        if found.agreeing >= ENOUGH:
+            break
     if best is None:
         return None
     found = _projective(*best)
     return found if 1 / MOST_SCALED < scale_of(found.matrix) < MOST_SCALED else None
 
 
-def whole(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> Alignment | None:
+def whole(one: Sketch, other: Sketch) -> Alignment | None:
     """All of `one` on all of `other`, in the one of eight ways, turned or mirrored, that agrees best; None where none agrees well.
 
-    For pictures that are too soft to have keypoints, (height, width) grey.
+    For pictures that are too soft to have keypoints.
     """
-    if min(*one.shape, *other.shape) < SMALL:
+    if min(*one.grey.shape, *other.grey.shape) < SMALL:
         return None
-    small = [cv2.resize(grey, (SMALL, SMALL), interpolation=cv2.INTER_AREA).astype(np.float64) for grey in (one, other)]
-    first, second = (grey - grey.mean() for grey in small)
+    first, second = (sketch.small - sketch.small.mean() for sketch in (one, other))
     lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
     if lengths < 1.0:
         return None
@@ -80,7 +84,7 @@ def whole(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> Alignment | None:
         ends = np.column_stack([1.0 - ends[:, 1], ends[:, 0]])
     if mirrored:
         ends[:, 0] = 1.0 - ends[:, 0]
-    places = [np.array(grey.shape[::-1]) - 1.0 for grey in (one, other)]
+    places = [np.array(sketch.grey.shape[::-1]) - 1.0 for sketch in (one, other)]
     affine = cv2.getAffineTransform((corners * places[0]).astype(np.float32), (ends * places[1]).astype(np.float32))
     return Alignment(np.vstack([affine, [0.0, 0.0, 1.0]]), 0)
 
@@ -104,17 +108,19 @@ def _agreeing(one: Keypoints, other: Keypoints, left: NDArray[np.int64], right: 
     turns = int(360 / TURN)
     row = np.floor(turn / TURN).astype(np.int64) % turns
     column = np.clip(np.floor(growth / OCTAVE).astype(np.int64) + 12, 1, 24)
-    votes = np.zeros((turns, 26), np.int64)
-    np.add.at(votes, (row, column), 1)
-    near = sum(np.roll(votes, (down, across), (0, 1)) for down in (-1, 0, 1) for across in (-1, 0, 1))
-    top = np.unravel_index(np.argmax(near), votes.shape)
+    votes = np.bincount(row * 26 + column, minlength=26 * turns).reshape(turns, 26)
+    near = votes + np.roll(votes, 1, 0) + np.roll(votes, -1, 0)
+    near[:, 1:-1] += near[:, :-2] + near[:, 2:]  # the outermost columns are empty
+    top = np.unravel_index(np.argmax(near[:, 1:-1]), (turns, 24))
+    top = top[0], top[1] + 1
     return np.asarray((np.minimum((row - top[0]) % turns, (top[0] - row) % turns) <= 1) & (np.abs(column - top[1]) <= 1))
 
 
 def _apart(start: NDArray[np.float32], end: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Without those that begin or end within 2 pixels of another: one corner with three directions is one witness."""
     for _ in range(2):
-        _, first = np.unique(np.round(end / 2.0), axis=0, return_index=True)
+        places = np.round(end / 2.0) @ np.array([1 << 12, 1], np.float32)
+        _, first = np.unique(places, return_index=True)
         start, end = end[np.sort(first)], start[np.sort(first)]
     return start, end
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evidence import ALL, FIRST, SECOND, Box, Changes
-from pipeline.sketch import Sketch
+from pipeline.sketch import COLOURS, Sketch
 from pipeline.transform import SQUARE, Matrix, inverse, moved
 
 UPRIGHT = 1.5  # degrees that a turn may be off
@@ -71,9 +73,17 @@ def _turn(matrix: Matrix, sizes: tuple[tuple[int, int], tuple[int, int]]) -> tup
 
 def _share(matrix: Matrix) -> float:
     """How much of a picture a transform takes onto another: of points all over it, those that come to lie there."""
-    y, x = (np.mgrid[0:RASTER, 0:RASTER] + 0.5) / RASTER
-    there = moved(matrix, np.column_stack([x.ravel(), y.ravel()]))
-    return round(float(((there > -0.005) & (there < 1.005)).all(axis=1).mean()), 4)
+    x, y, depth = matrix @ _raster(RASTER)
+    low, high = -0.005 * depth, 1.005 * depth
+    there = (x > low) & (x < high) & (y > low) & (y < high)  # none where the depth is negative, behind who looks
+    return round(np.count_nonzero(there) / RASTER**2, 4)
+
+
+@cache
+def _raster(side: int) -> NDArray[np.float64]:
+    """Places (x, y, 1) all over a picture as shares of its sides, (3, side * side), by rows."""
+    y, x = (np.mgrid[0:side, 0:side].reshape(2, -1) + 0.5) / side
+    return np.stack([x, y, np.ones_like(x)])
 
 
 def _framed(host: NDArray[np.uint8], outline: NDArray[np.float64]) -> tuple[bool, bool]:
@@ -117,8 +127,7 @@ def _tones(first: NDArray[np.uint8], second: NDArray[np.uint8], matrix: Matrix, 
     """Which of the two is grey where the other has colours, and whether their tones differ, where they lie on each other and nothing lies
     on them.
     """
-    y, x = (np.mgrid[0 : first.shape[0], 0 : first.shape[1]] + 0.5) / len(first)
-    places = np.column_stack([x.ravel(), y.ravel()])
+    places = _raster(COLOURS)[:2].T
     there = moved(matrix, places)
     both = ((there > 0.0) & (there < 1.0)).all(axis=1)
     for box in spoiled:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.transform import Matrix, moved, scale_of
+from pipeline.transform import Matrix, fit, least_squares, moved, scale_of, slopes_of
 
 Grey = NDArray[np.float32]
 Map = NDArray[np.float32]  # a number for each tile, (rows, columns)
@@ -25,7 +25,7 @@ DROWNED = 0.42  # of the noise: SOFT leaves .28 of it, and a tile with 1.5 times
 SOFT = 1.0  # pixels of blur before anything is compared: noise and codecs live below it
 SHARPER = 0.7  # a picture with less than this share of the other's sharpness is the softer one, and the other is blurred to match
 BLURS = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)  # pixels, tried in turn
-ROUNDS, BENDS, STEPS = 6, 8, 4  # of refining: the transform, a bend of it, and each tile's own place
+ROUNDS, BENDS, STEPS = 6, 8, 4  # of refining: the transform, a bend of it, and each tile's own place, at most
 CERTAIN = 0.97  # the correlation of a tile that would be no better elsewhere
 FAR = 8.0  # pixels that a tile may move
 BLACK, WHITE = -118.0, 112.0  # from the middle grey: tones that cannot get much darker, or brighter
@@ -68,8 +68,8 @@ def residual(one: NDArray[np.uint8], other: NDArray[np.uint8], matrix: Matrix, n
         return None
     above, below = _as_soft(above, below, matrix, covered, scale)
     look = _Look(above)
-    matrix = _refined(look, below, matrix)
-    seen, covered = look.at(_warped(below, matrix, above.shape)), _covered(matrix, above.shape, other.shape)
+    matrix, seen = _refined(look, below, matrix)
+    covered = _covered(matrix, above.shape, other.shape)
     least = max(TEXTURE, DROWNED * noise)
     told = covered & ((look.texture > least) | (seen.texture > 2 * least))
     told &= ~_burnt(look, seen, told)
@@ -88,37 +88,32 @@ class _Seen:
 
 
 class _Look:
-    """The picture above, and what is to be known of it once."""
+    """The picture above, and what is to be known of it once. Pixels go by tiles here: (rows, columns, TILE * TILE)."""
 
     def __init__(self, above: Grey) -> None:
-        self.above = above
-        self._across, self._down = _slopes(above)
-        self.mean = _means(above)
-        self._variance = np.maximum(_means(above * above) - self.mean**2, 0.0)
-        self._slope = np.stack([_means(self._across), _means(self._down)], axis=-1)
+        self.shape = above.shape
+        # The picture and its slopes, (rows, columns, 3, TILE * TILE): one product with what lies below tells all that is asked.
+        self._all = np.stack([_tiled(grey) for grey in (above, *_slopes(above))], axis=2)
+        means, products = self._all.mean(axis=3), np.matmul(self._all, np.swapaxes(self._all, 2, 3)) / TILE**2
+        self.mean, self._slope = means[..., 0], means[..., 1:]
+        self._variance = np.maximum(products[..., 0, 0] - self.mean**2, 0.0)
         graded = (self._slope**2).sum(axis=-1) * (TILE**2 - 1) / 12  # the variance of an even slope, which tells nothing
         self.texture: Map = np.sqrt(np.maximum(self._variance - graded, 0.0))
-        self._sloped = np.stack([_means(self._across * above), _means(self._down * above)], axis=-1)
-        xx, xy, yy = _means(self._across**2), _means(self._across * self._down), _means(self._down**2)
+        self._sloped = products[..., 0, 1:]
+        xx, xy, yy = products[..., 1, 1], products[..., 1, 2], products[..., 2, 2]
         easing = 0.02 * (xx + yy) + 1.0
         xx, yy = xx + easing, yy + easing
         self._inverse = np.stack([np.stack([yy, -xy], -1), np.stack([-xy, xx], -1)], -2) / (xx * yy - xy * xy)[..., None, None]
 
-    def centres(self) -> NDArray[np.float64]:
-        """(rows, columns, 2)."""
-        rows, columns = self.texture.shape
-        y, x = np.mgrid[0:rows, 0:columns] * float(TILE) + (TILE - 1) / 2
-        return np.stack([x, y], axis=-1)
-
     def at(self, below: Grey) -> _Seen:
         """How the tiles agree with what lies below them, brightness and contrast of each set aside, and where each would go."""
-        mean = _means(below)
-        variance = np.maximum(_means(below * below) - mean**2, 0.0)
-        common = _means(self.above * below) - self.mean * mean
+        mean = below.mean(axis=2)
+        variance = np.maximum(np.einsum("rcp,rcp->rc", below, below) / TILE**2 - mean**2, 0.0)
+        products = np.matmul(self._all, below[..., None])[..., 0] / TILE**2
+        common = products[..., 0] - self.mean * mean
         agrees = common / np.sqrt(np.maximum(self._variance * variance, 1e-6))
         gain = np.clip(common / np.maximum(variance, 1e-6), 0.2, 5.0)[..., None]
-        sloped = np.stack([_means(self._across * below), _means(self._down * below)], axis=-1)
-        pull = self._sloped - self.mean[..., None] * self._slope - gain * (sloped - mean[..., None] * self._slope)
+        pull = self._sloped - self.mean[..., None] * self._slope - gain * (products[..., 1:] - mean[..., None] * self._slope)
         return _Seen(agrees, mean, np.sqrt(variance), np.einsum("rcij,rcj->rci", self._inverse, pull))
 
 
@@ -134,22 +129,22 @@ def _burnt(look: _Look, seen: _Seen, told: NDArray[np.bool_]) -> NDArray[np.bool
     return np.asarray(full | (((above > WHITE) | (above < BLACK)) & (look.texture < TEXTURE)))
 
 
-def _refined(look: _Look, below: Grey, matrix: Matrix) -> Matrix:
-    """The transform that brings most tiles home, of those that each tile's step leads to."""
-    centres, best, most = look.centres(), matrix, -1.0
+def _refined(look: _Look, below: Grey, matrix: Matrix) -> tuple[Matrix, _Seen]:
+    """The transform that brings most tiles home, of those that each tile's step leads to, and what is seen through it."""
+    centres, most = _centres(*look.texture.shape), -1.0
     for _ in range(ROUNDS):
-        seen = look.at(_warped(below, matrix, look.above.shape))
-        telling = _covered(matrix, look.above.shape, below.shape) & (look.texture > TEXTURE)
+        seen = look.at(_tiled(_warped(below, matrix, look.shape)))
+        telling = _covered(matrix, look.shape, below.shape) & (look.texture > TEXTURE)
         home = float(np.maximum(seen.agrees[telling], 0.0).sum())
         if home > most:
-            best, most = matrix, home
+            best, most = (matrix, seen), home
         sure = telling & (seen.agrees > 0.4)
         if np.count_nonzero(sure) < 4:
             break
         steps, start = np.clip(seen.steps[sure], -4.0, 4.0), centres[sure]
         if np.percentile(np.hypot(*steps.T), 80) < STILL:
             break
-        fitted = _fitted(start, moved(matrix, start + steps), seen.agrees[sure].astype(np.float64) ** 2)
+        fitted = fit(start, moved(matrix, start + steps), seen.agrees[sure].astype(np.float64) ** 2)
         if fitted is None:
             break
         matrix = fitted
@@ -158,23 +153,36 @@ def _refined(look: _Look, below: Grey, matrix: Matrix) -> Matrix:
 
 @lru_cache(maxsize=64)
 def _places(rows: int, columns: int) -> NDArray[np.float32]:
-    """x and y of each pixel of so many tiles, (2, height, width)."""
+    """x and y of each pixel of so many tiles, by tiles: (2, rows, columns, TILE * TILE)."""
     x, y = np.arange(columns * TILE, dtype=np.float32), np.arange(rows * TILE, dtype=np.float32)
-    return np.stack(np.meshgrid(x, y))
+    return np.stack([_tiled(places) for places in np.meshgrid(x, y)])
+
+
+@lru_cache(maxsize=64)
+def _centres(rows: int, columns: int) -> NDArray[np.float64]:
+    """x and y of the middle of each of so many tiles, (rows, columns, 2)."""
+    y, x = np.mgrid[0:rows, 0:columns] * float(TILE) + (TILE - 1) / 2
+    return np.stack([x, y], axis=-1)
 
 
 class _Ground:
-    """The picture below, looked at through a transform that each place above can be moved away from."""
+    """The picture below, looked at through a transform, away from which each place can be moved."""
 
     def __init__(self, below: Grey, matrix: Matrix, tiles: tuple[int, ...]) -> None:
-        self._below, self._matrix = below, matrix.astype(np.float32)
-        self.places = _places(*tiles)
+        x, y = _places(*tiles)
+        first, second, third = (row[0] * x + row[1] * y + row[2] for row in matrix.astype(np.float32))
+        self._below, self.places = below, np.stack([first / third, second / third])
+        self._slopes = slopes_of(matrix, _centres(*tiles)).astype(np.float32)
+
+    def as_below(self, steps: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Where steps above (rows, columns, 2) lead to below."""
+        return np.asarray(np.einsum("rcij,rcj->rci", self._slopes, steps))
 
     def at(self, moves: NDArray[np.float32]) -> Grey:
-        """What lies below each place after it was moved; `moves` (2, height, width)."""
-        x, y = self.places + moves
-        first, second, third = (row[0] * x + row[1] * y + row[2] for row in self._matrix)
-        return np.asarray(cv2.remap(self._below, first / third, second / third, cv2.INTER_LINEAR), np.float32)
+        """What lies at each place after it was moved; `moves` (2, rows, columns, TILE * TILE, or 1 for all of a tile), in pixels below."""
+        places = self.places + moves
+        x, y = places.reshape(2, -1, TILE**2)
+        return np.asarray(cv2.remap(self._below, x, y, cv2.INTER_LINEAR), np.float32).reshape(places.shape[1:])
 
 
 def _bent(look: _Look, ground: _Ground, seen: _Seen, told: NDArray[np.bool_]) -> _Seen:
@@ -185,28 +193,36 @@ def _bent(look: _Look, ground: _Ground, seen: _Seen, told: NDArray[np.bool_]) ->
     straight = told & (seen.agrees > 0.5)
     if np.count_nonzero(straight) < 24 or (np.hypot(*seen.steps[straight].T) > 0.3).mean() < 0.1:
         return seen
-    height, width = look.above.shape
-    half = max(height, width) / 2
-
-    def terms(x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.floating]:
-        x, y = (x - width / 2) / half, (y - height / 2) / half
-        return np.stack([np.ones_like(x), x, y, x * y, x * x, y * y])
-
-    tiles = terms(*np.moveaxis(look.centres(), -1, 0)).reshape(6, -1)
-    pixels = terms(*ground.places)
-    bend, now = np.zeros((6, 2)), seen
+    tiles, pixels = _terms(*told.shape)
+    bend, now, moves = np.zeros((6, 2)), seen, np.zeros_like(ground.places)
     for _ in range(BENDS):
-        sure = (told & (now.agrees > 0.5)).ravel()
+        sure = told & (now.agrees > 0.5)
         if np.count_nonzero(sure) < 24:
             return seen
-        known = tiles[:, sure].T
-        goal = known @ bend + np.clip(now.steps.reshape(-1, 2)[sure], -3.0, 3.0)
-        bend = _robust(known, goal, now.agrees.ravel()[sure] ** 2)
-        now = look.at(ground.at(np.tensordot(bend.T.astype(np.float32), pixels, 1)))
+        known, before = tiles[sure], bend
+        goal = known @ bend + ground.as_below(np.clip(now.steps, -3.0, 3.0))[sure]
+        bend = least_squares(known, goal, now.agrees[sure] ** 2)
+        moves = np.tensordot(bend.T.astype(np.float32), pixels, 1)
+        now = look.at(ground.at(moves))
+        if np.abs(known @ (bend - before)).max() < STILL:
+            break
     if now.agrees[told].mean() <= seen.agrees[told].mean():
         return seen
-    ground.places = ground.places + np.tensordot(bend.T.astype(np.float32), pixels, 1)
+    ground.places = ground.places + moves
     return now
+
+
+@lru_cache(maxsize=16)
+def _terms(rows: int, columns: int) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Those of a bend of second degree at the middle of each tile (rows, columns, 6), and at each pixel (6, rows, columns, TILE * TILE)."""
+    half = TILE * max(rows, columns) / 2
+
+    def terms(x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.floating]:
+        x, y = (x - TILE * columns / 2) / half, (y - TILE * rows / 2) / half
+        return np.stack([np.ones_like(x), x, y, x * y, x * x, y * y])
+
+    centres = terms(*np.moveaxis(_centres(rows, columns), -1, 0))
+    return np.moveaxis(centres, 0, -1).astype(np.float64), terms(*_places(rows, columns)).astype(np.float32)
 
 
 def _each_moved(look: _Look, ground: _Ground, seen: _Seen, told: NDArray[np.bool_]) -> tuple[Map, NDArray[np.float32]]:
@@ -214,61 +230,10 @@ def _each_moved(look: _Look, ground: _Ground, seen: _Seen, told: NDArray[np.bool
     best, where, moves, now = seen.agrees.copy(), np.zeros_like(seen.steps), np.zeros_like(seen.steps), seen
     for _ in range(STEPS if (seen.agrees[told] < CERTAIN).any() else 0):
         moves = np.clip(moves + now.steps, -FAR, FAR)
-        now = look.at(ground.at(np.stack([_spread(moves[..., 0]), _spread(moves[..., 1])])))
+        now = look.at(ground.at(np.moveaxis(ground.as_below(moves), -1, 0)[..., None]))
         better = now.agrees > best
         best[better], where[better] = now.agrees[better], moves[better]
     return best, where
-
-
-def _fitted(start: NDArray[np.float64], end: NDArray[np.float64], weights: NDArray[np.float64]) -> Matrix | None:
-    """The projective transform, affine where there are few places, that brings `start` nearest to `end`, strays left aside."""
-    one, other = _normal(start), _normal(end)
-    x, y = moved(one, start).T
-    u, v = moved(other, end).T
-    if len(start) < 14:
-        known, goal = np.column_stack([x, y, np.ones_like(x)]), np.column_stack([u, v])
-        affine = _robust(known, goal, weights)
-        matrix = np.vstack([affine.T, [0.0, 0.0, 1.0]])
-    else:
-        zero, unit = np.zeros_like(x), np.ones_like(x)
-        rows = np.concatenate(
-            [
-                np.column_stack([x, y, unit, zero, zero, zero, -u * x, -u * y]),
-                np.column_stack([zero, zero, zero, x, y, unit, -v * x, -v * y]),
-            ]
-        )
-        goal = np.concatenate([u, v])
-        easing = np.eye(8)[6:] * 0.02 * np.sqrt(len(x))  # no perspective where nothing speaks for it
-        matrix = np.eye(3)
-        some = weights
-        for _ in range(ROUNDS):
-            root = np.sqrt(np.concatenate([some, some]))
-            solved = np.linalg.lstsq(np.vstack([rows * root[:, None], easing]), np.concatenate([goal * root, [0.0, 0.0]]), rcond=None)[0]
-            matrix = np.append(solved, 1.0).reshape(3, 3)
-            some = weights * _trust(np.linalg.norm(moved(np.linalg.inv(other) @ matrix @ one, start) - end, axis=1))
-    matrix = np.linalg.inv(other) @ matrix @ one
-    return matrix / matrix[2, 2] if np.isfinite(matrix).all() and abs(matrix[2, 2]) > 1e-9 else None
-
-
-def _robust(known: NDArray[np.floating], goal: NDArray[np.floating], weights: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Least squares, again and again with less weight for what is far off (Tukey's biweight)."""
-    some = weights.astype(np.float64)
-    for _ in range(ROUNDS):
-        root = np.sqrt(some)[:, None]
-        found = np.linalg.lstsq(known * root, goal * root, rcond=None)[0]
-        some = weights * _trust(np.linalg.norm(known @ found - goal, axis=1))
-    return np.asarray(found)
-
-
-def _trust(errors: NDArray[np.float64]) -> NDArray[np.float64]:
-    limit = max(0.5, 3 * float(np.median(errors)))
-    return np.maximum(0.0, 1.0 - (errors / limit) ** 2) ** 2
-
-
-def _normal(places: NDArray[np.float64]) -> Matrix:
-    """What brings places around 0, about 1 away (Hartley 1997)."""
-    middle, spread = places.mean(axis=0), float(places.std()) + 1e-6
-    return np.array([[1 / spread, 0.0, -middle[0] / spread], [0.0, 1 / spread, -middle[1] / spread], [0.0, 0.0, 1.0]])
 
 
 def _as_soft(above: Grey, below: Grey, matrix: Matrix, covered: NDArray[np.bool_], scale: float) -> tuple[Grey, Grey]:
@@ -300,12 +265,16 @@ def _sharpness(grey: Grey, where: NDArray[np.bool_]) -> float:
 def _covered(matrix: Matrix, above: tuple[int, ...], below: tuple[int, ...]) -> NDArray[np.bool_]:
     """The tiles whose corners all lie on the picture below."""
     rows, columns = above[0] // TILE, above[1] // TILE
-    y, x = np.mgrid[0 : rows + 1, 0 : columns + 1] * float(TILE) - 0.5
-    lifted = np.stack([x, y, np.ones_like(x)], axis=-1) @ matrix.T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        places = lifted[..., :2] / lifted[..., 2:]
-    inside = (lifted[..., 2] > 0) & (places >= -1.0).all(-1) & (places[..., 0] <= below[1]) & (places[..., 1] <= below[0])
+    x, y, depth = np.tensordot(matrix, _corners(rows, columns), 1)
+    inside = (x >= -depth) & (y >= -depth) & (x <= below[1] * depth) & (y <= below[0] * depth) & (depth > 0)
     return np.asarray(inside[:-1, :-1] & inside[:-1, 1:] & inside[1:, :-1] & inside[1:, 1:])
+
+
+@lru_cache(maxsize=64)
+def _corners(rows: int, columns: int) -> NDArray[np.float64]:
+    """Places (x, y, 1) of the corners of so many tiles, (3, rows + 1, columns + 1)."""
+    y, x = np.mgrid[0 : rows + 1, 0 : columns + 1] * float(TILE) - 0.5
+    return np.stack([x, y, np.ones_like(x)])
 
 
 def _soft(grey: NDArray[np.uint8], blur: float) -> Grey:
@@ -326,6 +295,7 @@ def _means(grey: Grey) -> Map:
     return np.asarray(cv2.resize(grey, (grey.shape[1] // TILE, grey.shape[0] // TILE), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _spread(tiles: Map) -> Grey:
-    """A tile's number for each of its pixels."""
-    return np.repeat(np.repeat(tiles, TILE, axis=0), TILE, axis=1)
+def _tiled(grey: Grey) -> Grey:
+    """A picture by tiles, (rows, columns, TILE * TILE)."""
+    rows, columns = grey.shape[0] // TILE, grey.shape[1] // TILE
+    return grey.reshape(rows, TILE, columns, TILE).swapaxes(1, 2).reshape(rows, columns, TILE**2)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST = 400  # keypoints of a picture, the strongest
+SMALL = 32  # pixels of a side of a whole picture, for those that have no keypoints
 COLOURS = 48  # pixels of a side of what colours are compared by
 CONTRAST = 0.02  # half of OpenCV's own: soft pictures have few that are stronger
 
@@ -34,12 +35,14 @@ class Keypoints:
 
 @dataclass(frozen=True, slots=True)
 class Sketch:
-    """A picture as it is verified: `grey` (height, width) uint8, at most 448 pixels a side; its keypoints; `colours` (48, 48, 3), rgb;
-    the standard deviation of its `noise`, in grey levels; and the width and height that it has in full. A quarter of a megabyte.
+    """A picture as it is verified: `grey` (height, width) uint8, at most 448 pixels a side; its keypoints; all of it as `small` (32, 32)
+    and its `colours` (48, 48, 3), rgb, uint8; the standard deviation of its `noise`, in grey levels; and the width and height that it has
+    in full. A quarter of a megabyte.
     """
 
     grey: NDArray[np.uint8]
     keypoints: Keypoints
+    small: NDArray[np.uint8]
     colours: NDArray[np.uint8]
     noise: float
     size: tuple[int, int]
@@ -49,7 +52,8 @@ def sketch(rgb: NDArray[np.uint8], size: tuple[int, int]) -> Sketch:
     """Of a picture (height, width, 3) as SIGHT shows it, whose width and height in full are `size`."""
     grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
     colours = np.asarray(cv2.resize(rgb, (COLOURS, COLOURS), interpolation=cv2.INTER_AREA), np.uint8)
-    return Sketch(grey, keypoints(grey), colours, noise(grey), size)
+    small = np.asarray(cv2.resize(grey, (SMALL, SMALL), interpolation=cv2.INTER_AREA), np.uint8)
+    return Sketch(grey, keypoints(grey), small, colours, noise(grey), size)
 
 
 def noise(grey: NDArray[np.uint8]) -> float:

@@ -60,7 +60,7 @@ def _order(one: Sketch) -> tuple[tuple[int, ...], bytes]:
 
 
 def _looked(first: Sketch, second: Sketch) -> tuple[Evidence, Tiles | None]:
-    found = align(first.keypoints, second.keypoints) or whole(first.grey, second.grey)
+    found = align(first.keypoints, second.keypoints) or whole(first, second)
     if found is None:
         seen = min(len(first.keypoints.places), len(second.keypoints.places))
         return Evidence(UNRELATED if seen >= FEW else UNKNOWN), None
