@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from indexes.segments import Scored, cosines
     from indexes.store import Batch, Joining, Store, check, repair
     from indexes.switch import Begun
-    from indexes.thumbs import Thumbs
+    from indexes.thumbs import Thumb, Thumbs
     from indexes.vectors import Frontier, SegmentRow
 
 _HOMES = {
@@ -51,7 +51,7 @@ _HOMES = {
     "segments": ("Scored", "cosines"),
     "store": ("Batch", "Joining", "Store", "check", "repair"),
     "switch": ("Begun",),
-    "thumbs": ("Thumbs",),
+    "thumbs": ("Thumb", "Thumbs"),
     "vectors": ("Frontier", "SegmentRow"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -87,6 +87,7 @@ __all__ = [
     "StoreLocked",
     "StoreMissing",
     "StoreVersion",
+    "Thumb",
     "Thumbs",
     "Way",
     "check",

@@ -1,5 +1,5 @@
-"""Small pictures of a store's images, so that photos need not be read again to be verified or shown. Nothing depends on them: whatever is
-wrong with what is kept here, it begins anew.
+"""Small pictures of a store's images, and what stands out in them, so that photos need not be read again to be verified or shown. Nothing
+depends on them: whatever is wrong with what is kept here, it begins anew.
 """
 
 from __future__ import annotations
@@ -9,10 +9,18 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 NAME = "thumbs.db"
 CHUNK = 500
+
+
+class Thumb(NamedTuple):
+    """A small picture, and its features, empty where nobody has looked for them yet."""
+
+    picture: bytes
+    features: bytes
 
 
 class Thumbs:
@@ -34,8 +42,10 @@ class Thumbs:
                 if self._writable:
                     db.execute("PRAGMA journal_mode = WAL")
                     db.execute("PRAGMA synchronous = OFF")  # what a power cut costs is made again
-                    db.execute("CREATE TABLE IF NOT EXISTS thumbs (hash BLOB PRIMARY KEY, picture BLOB NOT NULL) STRICT")
-                db.execute("SELECT hash, picture FROM thumbs LIMIT 1").fetchone()
+                    db.execute(
+                        "CREATE TABLE IF NOT EXISTS thumbs (hash BLOB PRIMARY KEY, picture BLOB NOT NULL, features BLOB NOT NULL) STRICT"
+                    )
+                db.execute("SELECT hash, picture, features FROM thumbs LIMIT 1").fetchone()
                 return db
             except sqlite3.Error:
                 if not self._writable:
@@ -53,23 +63,23 @@ class Thumbs:
         if self._db:
             self._db.close()
 
-    def get(self, hashes: Iterable[bytes]) -> dict[bytes, bytes]:
+    def get(self, hashes: Iterable[bytes]) -> dict[bytes, Thumb]:
         """Those that are there of some images."""
-        wanted, found = list(hashes), dict[bytes, bytes]()
+        wanted, found = list(hashes), dict[bytes, Thumb]()
         with suppress(sqlite3.Error):
             for start in range(0, len(wanted) if self._db else 0, CHUNK):
                 some = wanted[start : start + CHUNK]
-                sql = f"SELECT hash, picture FROM thumbs WHERE hash IN ({','.join('?' * len(some))})"
-                found.update(self._db.execute(sql, some) if self._db else ())
+                sql = f"SELECT hash, picture, features FROM thumbs WHERE hash IN ({','.join('?' * len(some))})"
+                found.update((hash_, Thumb(*its)) for hash_, *its in (self._db.execute(sql, some) if self._db else ()))
         return found
 
-    def put(self, pictures: Mapping[bytes, bytes]) -> None:
-        """Keep some, where there is room."""
+    def put(self, thumbs: Mapping[bytes, Thumb]) -> None:
+        """Keep some, by the hash of their image, where there is room."""
         if not self._db:
             return
         try:
             self._db.execute("BEGIN")
-            self._db.executemany("INSERT OR REPLACE INTO thumbs VALUES (?, ?)", pictures.items())
+            self._db.executemany("INSERT OR REPLACE INTO thumbs VALUES (?, ?, ?)", ((hash_, *one) for hash_, one in thumbs.items()))
             self._db.execute("COMMIT")
         except sqlite3.Error:
             with suppress(sqlite3.Error):

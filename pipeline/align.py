@@ -34,9 +34,8 @@ def align(one: Keypoints, other: Keypoints) -> Alignment | None:
     The same for the same keypoints, whatever was asked before.
     """
     best: tuple[Alignment, NDArray[np.float32], NDArray[np.float32]] | None = None
-    looks, others = one.looks.astype(np.float32), other.looks.astype(np.float32)
     for mirrored in (False, True):
-        left, right = _matched(looks[:, MIRRORED] if mirrored else looks, others)
+        left, right = _matched(one.looks[:, MIRRORED] if mirrored else one.looks, other.looks)
         agree = _agreeing(one, other, left, right, mirrored)
         if np.count_nonzero(agree) < LEAST:
             continue
@@ -65,7 +64,7 @@ def whole(one: Sketch, other: Sketch) -> Alignment | None:
     """
     if min(*one.grey.shape, *other.grey.shape) < SMALL:
         return None
-    first, second = (sketch.small - sketch.small.mean() for sketch in (one, other))
+    first, second = (sketch.small.astype(np.float64) - sketch.small.mean() for sketch in (one, other))
     lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
     if lengths < 1.0:
         return None

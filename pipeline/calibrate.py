@@ -6,26 +6,26 @@ import random
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
-from threadpoolctl import threadpool_limits
 
-from indexes import Store, Thumbs, cosines
+from indexes import Store, Thumb, Thumbs, cosines
 from pipeline.audit import sample, spread
 from pipeline.calibration import Calibration, Pair
-from pipeline.candidates import Sketches, drawn, read_images, thumb
+from pipeline.candidates import drawing
 from pipeline.copies import EVERYDAY, HARD
 from pipeline.decode import Decoded
-from pipeline.decoders import Decoders, usable_cores
+from pipeline.decoders import Decoders
 from pipeline.embedder import Embedder, embed
 from pipeline.evidence import DERIVED, SAME, evidence_of
+from pipeline.pictures import Pictures, read_images
 from pipeline.scan import NOTHING, SourceFile
-from pipeline.verify import verify
+from pipeline.sketch import thumb
+from pipeline.verifiers import Verifiers
 from pipeline.view import SIGHT, View
 
 EDITS = EVERYDAY | HARD
@@ -45,14 +45,13 @@ def calibrate(store: Store, embedder: Embedder, images: Sequence[int]) -> Calibr
         tempfile.TemporaryDirectory() as folder,
         Decoders() as decoders,
         closing(Thumbs(store.folder, write=False)) as thumbs,
-        ThreadPoolExecutor(usable_cores()) as pool,
-        threadpool_limits(1),
+        Verifiers() as verifiers,
     ):
-        sketches = Sketches(store, thumbs, decoders, pool)
+        pictures = Pictures(store, thumbs, decoders)
         made = [
             one
             for some in _copied(store, decoders, images, Path(folder))
-            for one in _looked(store, embedder, decoders, sketches, pool, some)
+            for one in _looked(store, embedder, decoders, pictures, verifiers, some)
         ]
         photos = len({image for image, _, _, _ in made})
     kinds, scores, agree = tuple(kind for _, kind, _, _ in made), [score for _, _, score, _ in made], [share for _, _, _, share in made]
@@ -87,13 +86,13 @@ def _looked(
     store: Store,
     embedder: Embedder,
     decoders: Decoders,
-    sketches: Sketches,
-    pool: ThreadPoolExecutor,
+    pictures: Pictures,
+    verifiers: Verifiers,
     copied: tuple[int, Mapping[str, Path]],
 ) -> list[tuple[int, str, float, float]]:
     """The image, kind, cosine and share of tiles that agree of each copy of a photo."""
     image, files = copied
-    own, vectors = sketches.of([image])[0], store.vectors([image])
+    own, vectors = pictures.sketched([image], verifiers.features)[0], store.vectors([image])
     sources = [SourceFile(str(path), NOTHING) for path in files.values()]
     views = [each.view for each in decoders.stream(sources, embedder.view) if isinstance(each, Decoded)]
     seen = [each for each in decoders.stream(sources, SIGHT) if isinstance(each, Decoded)]
@@ -102,13 +101,11 @@ def _looked(
     rows = np.concatenate([embed(embedder, views[start : start + embedder.batch]) for start in range(0, len(views), embedder.batch)])
     stored = rows.astype(np.float16)
     scores = cosines(np.broadcast_to(vectors[image].astype(np.float16), stored.shape), stored)
-    original = own[image][1]
-
-    def agreeing(one: Decoded) -> float:
-        evidence = verify(original, drawn(one.image, thumb(one.view)))
-        return evidence.agree if evidence.relation in (SAME, DERIVED) else -1.0
-
-    return [(image, kind, float(score), share) for kind, score, share in zip(files, scores, pool.map(agreeing, seen), strict=True)]
+    thumbs = [thumb(one.view) for one in seen]
+    copies = [drawing(one.image, Thumb(picture, its)) for one, picture, its in zip(seen, thumbs, verifiers.features(thumbs), strict=True)]
+    found = verifiers.verify([(drawing(*own[image]), copy) for copy in copies])
+    agree = [evidence.agree if evidence.relation in (SAME, DERIVED) else -1.0 for evidence in found]
+    return [(image, kind, float(score), share) for kind, score, share in zip(files, scores, agree, strict=True)]
 
 
 def _library(store: Store, floor: float) -> tuple[NDArray[np.float64], int, int, tuple[Pair, ...]]:

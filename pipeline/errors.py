@@ -7,6 +7,7 @@ PipelineError (1)
 ├── MissingKey (1)         a service that needs a key which is not in the environment
 ├── BadModel (1)           weights that are missing, unsafe, or not what they were
 ├── BadDecoder (1)         processes that decode photos and do not start
+├── BadVerifier (1)        processes that verify pairs and do not start or end early
 ├── BadRule (2)            a rule that no photo can be kept by
 ├── BadDestination (2)     what was asked for cannot be written where it was asked for
 ├── BadOutput (1)          a model that returned something cosine cannot compare
@@ -59,6 +60,10 @@ class BadModel(PipelineError):
 
 class BadDecoder(PipelineError):
     """A process that decodes photos did not start, so nothing can be said of any photo."""
+
+
+class BadVerifier(PipelineError):
+    """A process that verifies pairs did not start, or ended early."""
 
 
 class BadOutput(PipelineError):

@@ -6,7 +6,6 @@ import html
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
@@ -14,11 +13,11 @@ from urllib.parse import quote
 
 from indexes import Store, Thumbs
 from indexes.durable import sync_folder
-from pipeline.candidates import Sketches
 from pipeline.cluster import Group, Match
-from pipeline.decoders import Decoders, usable_cores
+from pipeline.decoders import Decoders
 from pipeline.errors import BadDestination
 from pipeline.keep import Photo
+from pipeline.pictures import Pictures
 from pipeline.report import counted, match_text, printable, size
 
 BLOCK = 200  # pictures that are read together
@@ -89,12 +88,12 @@ def _write_pictures(groups: Sequence[Group], store: Store, folder: Path) -> set[
     wanted = dict.fromkeys(photo.image.hash for group in groups for photo in _photos(group))
     ids, written = store.catalog.image_ids(list(wanted)), set[bytes]()
     hashes = [hash_ for hash_ in wanted if hash_ in ids]
-    with Decoders() as decoders, closing(Thumbs(store.folder, write=False)) as thumbs, ThreadPoolExecutor(usable_cores()) as pool:
-        sketches = Sketches(store, thumbs, decoders, pool)
+    with Decoders() as decoders, closing(Thumbs(store.folder, write=False)) as thumbs:
+        pictures = Pictures(store, thumbs, decoders)
         for start in range(0, len(hashes), BLOCK):
-            for hash_, picture in sketches.pictures({ids[hash_] for hash_ in hashes[start : start + BLOCK]}).items():
-                (folder / f"{hash_.hex()[:32]}.jpg").write_bytes(picture)
-                written.add(hash_)
+            for image, thumb in pictures.of({ids[hash_] for hash_ in hashes[start : start + BLOCK]})[0].values():
+                (folder / f"{image.hash.hex()[:32]}.jpg").write_bytes(thumb.picture)
+                written.add(image.hash)
     return written
 
 

@@ -30,9 +30,12 @@ from pipeline.scan import NOTHING, SourceFile, stat_of
 from pipeline.view import SIGHT, View
 
 if TYPE_CHECKING:
-    from pipeline.candidates import Sketches
+    from pipeline.sketch import Sketch
 
 BATCH = 32  # files that are embedded and searched together
+
+# What gives sketches of stored images, once something is to be verified.
+_Sketched = Callable[[], Callable[[Iterable[int]], "list[tuple[Image, Sketch]]"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,14 +238,15 @@ def find_matches(
     with Decoders() as decoders, ExitStack() as held:
 
         @cache
-        def sketches() -> Sketches:
-            from pipeline.candidates import Sketches  # loads OpenCV: only when something is to be verified
+        def sketched() -> Callable[[Iterable[int]], list[tuple[Image, Sketch]]]:
+            from pipeline.pictures import Pictures, sketch_of  # loads OpenCV: only when something is to be verified
 
-            thumbs = held.enter_context(closing(Thumbs(store.folder, write=False)))
-            return Sketches(store, thumbs, decoders, held.enter_context(ThreadPoolExecutor(usable_cores())))
+            pictures = Pictures(store, held.enter_context(closing(Thumbs(store.folder, write=False))), decoders)
+            pool = held.enter_context(ThreadPoolExecutor(usable_cores()))
+            return lambda images: list(pool.map(lambda one: (one[0], sketch_of(*one)), pictures.of(images)[0].values()))
 
         while some := list(islice(remaining, BATCH)):
-            yield from _answers(some, store, embedder, decoders, sketches, (threshold, strictness), wanted)
+            yield from _answers(some, store, embedder, decoders, sketched, (threshold, strictness), wanted)
 
 
 @dataclass
@@ -263,7 +267,7 @@ def _answers(
     store: Store,
     embedder: Embedder,
     decoders: Decoders,
-    sketches: Callable[[], Sketches],
+    sketched: _Sketched,
     given: tuple[float | None, float | None],
     relations: Collection[str],
 ) -> Iterator[Answer]:
@@ -292,7 +296,7 @@ def _answers(
         for one in asked:
             one.near.update(dict.fromkeys(store.catalog.images_with_pixels(one.image.pixels), 1.0))
         photos = _photos(store, list({image for one in asked for image in one.near}))
-    _look(fresh, photos, decoders, sketches)
+    _look(fresh, photos, decoders, sketched)
     for file, each in zip(files, found, strict=True):
         if isinstance(each, Failure):
             yield Answer(file, failure=each)
@@ -314,23 +318,25 @@ def _known(store: Store, pixels: bytes) -> dict[bytes, Evidence]:
     return {image.pixels: found[id_] for id_, image in store.catalog.images(found)}
 
 
-def _look(fresh: Sequence[_Asked], photos: Mapping[int, Sequence[Photo]], decoders: Decoders, sketches: Callable[[], Sketches]) -> None:
+def _look(fresh: Sequence[_Asked], photos: Mapping[int, Sequence[Photo]], decoders: Decoders, sketched: _Sketched) -> None:
     """Verify files that are new with the pictures that they are close to."""
     close = [[id_ for id_ in one.near if id_ in photos and not exact(photos[id_][0].image, one.image)] for one in fresh]
     wanted = [one for one, near in zip(fresh, close, strict=True) if near]
     if not wanted:
         return
-    from pipeline.candidates import drawn, thumb
+    from pipeline.sketch import shown, sketch, thumb
     from pipeline.verify import verify
 
     with closing(decoders.stream([one.source for one in wanted], SIGHT)) as stream:
         own = [
-            drawn(one.image, thumb(decoded.view)) if isinstance(decoded, Decoded) and decoded.image.hash == one.image.hash else None
+            sketch(shown(thumb(decoded.view)), (one.image.width, one.image.height))
+            if isinstance(decoded, Decoded) and decoded.image.hash == one.image.hash
+            else None
             for one, decoded in zip(wanted, stream, strict=True)
         ]
     for one, mine, near in zip(wanted, own, (near for near in close if near), strict=True):
         if mine:
-            one.evidence = {image.pixels: verify(mine, other) for image, other in sketches().of(near)[0].values()}
+            one.evidence = {image.pixels: verify(mine, other) for image, other in sketched()(near)}
 
 
 def _identify(files: Sequence[str], store: Store, embedder: Embedder, decoders: Decoders) -> list[_Asked | Failure]:
@@ -412,8 +418,7 @@ def _same_file(photo: Photo, source: SourceFile) -> bool:
 
 def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
     """The cosine of each pair of `files`, as a store would score them, and what their pixels say. No store is needed or written to."""
-    from pipeline.candidates import shown, thumb
-    from pipeline.sketch import Sketch, sketch
+    from pipeline.sketch import shown, sketch, thumb
     from pipeline.verify import verify
 
     images: list[Image | Failure] = []

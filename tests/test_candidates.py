@@ -18,11 +18,12 @@ from PIL import Image, ImageFilter
 
 from indexes import Batch, File, Judged, Root, Stat, Store, Thumbs
 from indexes import Image as StoredImage
-from pipeline import candidates, find_groups, find_matches, ingest_roots, load
-from pipeline.candidates import Looked, thumb, verify_candidates
+from pipeline import candidates, find_groups, find_matches, ingest_roots, load, pictures
+from pipeline.candidates import Looked, verify_candidates
 from pipeline.copies import EVERYDAY
 from pipeline.decoders import Decoders
 from pipeline.evidence import DERIVED, SAME, UNRELATED, VERSION, evidence_of
+from pipeline.sketch import thumb
 from tests.conftest import SPACE, name_of, photo, saved
 
 KINDS = ["crop 80 %", "mirror", "grey", "half size"]
@@ -219,11 +220,11 @@ def test_pairs_that_were_not_seen_are_told(tmp_path: Path, monkeypatch: pytest.M
     saved(photos / "one.png", photo(1))
     saved(photos / "two.jpg", photo(1), quality=80)
     with Store(tmp_path / "store", write=True) as store:
-        real = candidates.read_images
-        monkeypatch.setattr(candidates, "read_images", lambda store, decoders, about, view: ((id_, "away") for id_ in about))
+        real = pictures.read_images
+        monkeypatch.setattr(pictures, "read_images", lambda store, decoders, about, view: ((id_, "away") for id_ in about))
         *_, last = ingest_roots([Root(str(photos))], store, load())
         assert last.coverage.notes == ["1 close pair was not verified, because of a photo (1 away); the next ingest tries again"]
-        monkeypatch.setattr(candidates, "read_images", real)
+        monkeypatch.setattr(pictures, "read_images", real)
         assert ingested(store, photos) == {SAME: 1}
 
 

@@ -1,0 +1,162 @@
+"""Processes that verify pairs: all that a pair takes is small, and of that an interpreter does one thing at a time, whatever its threads.
+
+What they are given comes from the store, and what they say is believed: no file that may be hostile is opened here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from multiprocessing.connection import Connection, Pipe
+from queue import LifoQueue
+from types import TracebackType
+from typing import Any, NamedTuple, TypeVar
+
+from pipeline.decoders import usable_cores
+from pipeline.errors import BadVerifier
+from pipeline.evidence import Evidence
+
+CHUNK = 16  # pictures or pairs that a process is given at a time
+HELD = 96  # sketches that a process holds: 50 MB
+# sys.path first: nothing may be imported from the folder that a command happens to run in.
+BEGIN = "import sys; sys.path[:] = sys.argv[2:]; from pipeline.verifiers import serve; serve(int(sys.argv[1]))"
+
+Item = TypeVar("Item")
+
+
+class Drawing(NamedTuple):
+    """A picture to be verified: the hash of its image, its thumb, its features, and the width and height that it has in full."""
+
+    hash: bytes
+    picture: bytes
+    features: bytes
+    size: tuple[int, int]
+
+
+class Verifiers:
+    """`count` processes, one for each usable core by default, started by first use. Used from one thread, and closed at the end.
+
+    Raises BadVerifier, from wherever it is first met, where a process does not start or does not come to its end.
+    """
+
+    def __init__(self, count: int | None = None) -> None:
+        """Nothing is started yet."""
+        self._count = count or usable_cores()
+        self._idle: LifoQueue[_Process] = LifoQueue()
+        self._held = ExitStack()
+        for _ in range(self._count):
+            process = _Process()
+            self._idle.put(process)
+            self._held.callback(process.close)
+        self._pool = self._held.enter_context(ThreadPoolExecutor(self._count, thread_name_prefix="verify"))
+
+    def __enter__(self) -> Verifiers:
+        """As it is."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """End the processes."""
+        self._held.close()
+
+    def features(self, pictures: Sequence[bytes]) -> list[bytes]:
+        """The features of thumbs, in their order."""
+        return self._all("features", pictures)
+
+    def verify(self, pairs: Sequence[tuple[Drawing, Drawing]]) -> list[Evidence]:
+        """What the two of each pair are to each other, in their order."""
+        return self._all("verify", pairs)
+
+    def _all(self, what: str, items: Sequence[Any]) -> list[Any]:
+        chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+        return [one for some in self._pool.map(lambda chunk: self._asked(what, chunk), chunks) for one in some]
+
+    def _asked(self, what: str, items: Sequence[Any]) -> list[Any]:
+        process = self._idle.get()
+        try:
+            return process.ask(what, items)
+        finally:
+            self._idle.put(process)
+
+
+class _Process:
+    def __init__(self) -> None:
+        self._running: tuple[subprocess.Popen[bytes], Connection[Any, Any]] | None = None
+
+    def ask(self, what: str, items: Sequence[Any]) -> list[Any]:
+        try:
+            self._running = self._running or _started()
+            process, link = self._running
+            link.send((what, items))
+            answer: list[Any] = link.recv()
+        except (OSError, EOFError) as error:
+            how = self.close() or str(error)
+            raise BadVerifier(
+                f"a process that verifies pairs came to no end ({how}); what was verified before is kept. Run the same command again;"
+                " if this comes again, see what is installed with `neardup doctor`"
+            ) from error
+        return answer
+
+    def close(self) -> str:
+        """End it; says how it had come to its end before."""
+        running, self._running = self._running, None
+        if not running:
+            return ""
+        process, link = running
+        link.close()  # it ends when its link does
+        try:
+            code = process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait()
+        return f"it was ended by {signal.Signals(-code).name}" if code < 0 else f"it ended with {code}" if code else ""
+
+
+def _started() -> tuple[subprocess.Popen[bytes], Connection[Any, Any]]:
+    ours, theirs = Pipe()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-c", BEGIN, str(theirs.fileno()), *sys.path],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the process that started it
+            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )
+    return process, ours
+
+
+def serve(link: int) -> None:
+    """Inside such a process: answer what comes through a link, until it ends."""
+    import cv2
+
+    from pipeline.sketch import Sketch, drawn, features, shown
+    from pipeline.verify import verify
+
+    cv2.setNumThreads(1)
+    sketches: OrderedDict[bytes, Sketch] = OrderedDict()
+
+    def sketch(one: Drawing) -> Sketch:
+        found = sketches.pop(one.hash, None) or drawn(one.picture, one.features, one.size)
+        sketches[one.hash] = found  # what was asked for last goes last
+        if len(sketches) > HELD:
+            sketches.popitem(last=False)
+        return found
+
+    work: dict[str, Callable[[Any], Any]] = {
+        "features": lambda picture: features(shown(picture)),
+        "verify": lambda pair: verify(sketch(pair[0]), sketch(pair[1])),
+    }
+    with Connection(link) as asked, suppress(EOFError, ConnectionError):
+        while True:
+            what, items = asked.recv()
+            asked.send([work[what](item) for item in items])

@@ -1,0 +1,88 @@
+"""The processes that verify pairs: they say what verify() says, and one that ends early is told of."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline import verifiers
+from pipeline.errors import BadVerifier
+from pipeline.sketch import MOST, are_features, drawn, features, shown, sketch, thumb
+from pipeline.verifiers import Drawing, Verifiers
+from pipeline.verify import verify
+from tests.conftest import photo
+
+
+def drawing(number: int, picture: Image.Image) -> Drawing:
+    small = thumb(np.asarray(picture))
+    return Drawing(bytes([number]), small, features(shown(small)), picture.size)
+
+
+def test_processes_say_what_one_says_in_the_order_that_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verifiers, "CHUNK", 3)
+    pictures = [photo(seed, (320, 240)) for seed in range(4)]
+    pictures += [picture.crop((20, 10, 300, 220)) for picture in pictures]
+    drawings = [drawing(number, picture) for number, picture in enumerate(pictures)]
+    pairs = [(one, other) for one in drawings for other in drawings if one is not other]
+    with Verifiers(2) as several:
+        assert several.features([one.picture for one in drawings]) == [one.features for one in drawings]
+        assert several.verify([]) == []
+        found = several.verify(pairs)
+    assert found == [verify(*(drawn(one.picture, one.features, one.size) for one in pair)) for pair in pairs]
+
+
+def test_a_process_that_is_ended_is_told_of_and_another_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    real = subprocess.Popen
+
+    def remembered(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(real(*args, **options))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", remembered)
+    pictures = [thumb(np.asarray(photo(1, (120, 90))))]
+    with Verifiers(1) as one:
+        before = one.features(pictures)
+        os.kill(started[0].pid, signal.SIGKILL)
+        started[0].wait()
+        with pytest.raises(BadVerifier, match=r"ended by SIGKILL.*Run the same command again"):
+            one.features(pictures)
+        assert one.features(pictures) == before
+    assert [process.wait() for process in started] == [-9, 0]
+
+
+def test_a_process_that_does_not_start_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verifiers, "BEGIN", "import sys; sys.exit(3)")
+    with Verifiers(1) as one, pytest.raises(BadVerifier, match="ended with 3"):
+        one.features([b""])
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with Verifiers(1) as one, pytest.raises(BadVerifier, match="No such file"):
+        one.features([b""])
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([(32, 32), (300, 40), (448, 448), (5, 448)]))
+@settings(max_examples=15, deadline=None)
+def test_features_can_be_read_again(seed: int, size: tuple[int, int]) -> None:
+    """Whatever there is to be seen, and however little of it."""
+    rng = np.random.default_rng(seed)
+    grain = Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    kept = features(np.asarray(grain))
+    assert are_features(kept)
+    assert not are_features(kept[:-1])
+    assert not are_features(b"")
+    found = sketch(np.asarray(grain), size).keypoints
+    assert len(found.places) <= MOST
+    assert (found.places >= 0).all()
+    assert (found.places <= np.array(size)).all()
+    assert (0 <= found.angles).all()
+    assert (found.angles < 360).all()
+    assert np.allclose(np.linalg.norm(found.looks, axis=1), 1.0, atol=1e-5)
