@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from indexes.evidence import CROWD, Judged
     from indexes.join import Recall
+    from indexes.parts import Parts
     from indexes.plan import Plan, Way
     from indexes.records import Choice, File, Image, Known, Root, Space, Stat
     from indexes.segments import Scored, cosines
@@ -51,6 +52,7 @@ _HOMES = {
     "segments": ("Scored", "cosines"),
     "store": ("Batch", "Joining", "Store", "check", "repair"),
     "switch": ("Begun",),
+    "parts": ("Parts",),
     "thumbs": ("Thumb", "Thumbs"),
     "vectors": ("Frontier", "SegmentRow"),
 }
@@ -72,6 +74,7 @@ __all__ = [
     "Judged",
     "Known",
     "NoSpace",
+    "Parts",
     "Plan",
     "Recall",
     "Repair",

@@ -38,6 +38,10 @@ class Evidence(Vectors):
         """All that was found, in no order."""
         return (Judged(*row) for row in self.stream("SELECT first, second, version, relation, told FROM evidence"))
 
+    def related(self) -> Iterator[tuple[int, int]]:
+        """Pairs of images, by id, that were found to be something to each other, in no order."""
+        return self.stream("SELECT first, second FROM evidence WHERE relation NOT IN ('unrelated', 'not verifiable')")
+
     def relations(self) -> dict[str, int]:
         """How many pairs have each relation."""
         return dict(self.rows("SELECT relation, count(*) FROM evidence GROUP BY relation ORDER BY relation"))
@@ -52,8 +56,9 @@ class Evidence(Vectors):
         sql = "SELECT first, second, version, relation, told FROM evidence WHERE first = ? UNION SELECT * FROM evidence WHERE second = ?"
         return [Judged(*row) for row in self.rows(sql, image, image)]
 
-    def unjudged(self, least: float, version: int) -> list[tuple[int, int]]:
-        """Pairs of images, by id, whose score is at or above `least` and that no judge of this version, or of a newer, has looked at.
+    def unjudged(self, least: float, version: int, also: NDArray[np.int64] | None = None) -> list[tuple[int, int]]:
+        """Pairs of images, by id, that no judge of this version, or of a newer, has looked at: of vectors whose score is at or above
+        `least`, or that are among `also`, (n, 2), the smaller id first; and those that an older judge has looked at.
 
         Images with the same pixels are one; of many pictures with one vector, pairs with the largest few are given. The newer of each pair
         is the second; in its order, then in that of the first.
@@ -65,7 +70,10 @@ class Evidence(Vectors):
                 " GROUP BY vector, pixels ORDER BY vector, max(width * height) DESC, max(images.size) DESC, min(id)"
             )
             edges = self._pairs("SELECT left, right FROM edges WHERE score >= ?", least)
-            judged = self._pairs("SELECT min(first, second), max(first, second) FROM evidence WHERE version >= ?", version)
+            if also is not None:
+                edges = np.unique(np.concatenate([edges, also]), axis=0)
+            looked = "SELECT min(first, second), max(first, second) FROM evidence WHERE version"
+            judged, before = self._pairs(f"{looked} >= ?", version), self._pairs(f"{looked} < ?", version)
         vector, image = shown.T
         start, end = (np.searchsorted(vector, edges, side=side) for side in ("left", "right"))
         times = end - start  # pictures of the left, and of the right
@@ -79,7 +87,8 @@ class Evidence(Vectors):
             later = np.arange(len(vector)) > other
             found[0] = np.concatenate([found[0], image[other[later]]])
             found[1] = np.concatenate([found[1], image[later]])
-        pairs = np.unique(np.sort(np.stack(found, axis=1), axis=1)[:, ::-1], axis=0)[:, ::-1]
+        before = before[np.isin(before, image).all(axis=1)]
+        pairs = np.unique(np.concatenate([np.sort(np.stack(found, axis=1), axis=1), before])[:, ::-1], axis=0)[:, ::-1]
         new = ~np.isin(pairs[:, 0] << 32 | pairs[:, 1], judged[:, 0] << 32 | judged[:, 1])
         return [(one, other) for one, other in pairs[new].tolist()]
 
@@ -89,9 +98,11 @@ class Evidence(Vectors):
         rows = np.fromiter(self.stream(sql, *values), kind)
         return np.stack([rows["one"], rows["other"]], axis=1)
 
-    def is_verified(self, version: int) -> bool:
-        """Whether the run before had looked at every pair, by this version of the judge."""
+    def is_verified(self, version: int, *, parts: bool) -> bool:
+        """Whether the run before had looked at every pair, by this version of the judge; with `parts`, also at pictures within others."""
         for outcome, coverage in self.rows("SELECT outcome, coverage FROM runs WHERE outcome != 'running' ORDER BY id DESC LIMIT 1"):
-            told = json.loads(coverage).get("verification") if outcome == "complete" else None
-            return bool(told and told["version"] == version and not told["unseen"])
+            seen = json.loads(coverage) if outcome == "complete" else {}
+            told, compared = seen.get("verification"), seen.get("parts")
+            verified = told and told["version"] == version and not told["unseen"]
+            return bool(verified and (not parts or (compared and not compared["lacking"])))
         return False

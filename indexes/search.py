@@ -56,14 +56,21 @@ class Search:
 
         Exact over all segments. Images that no file holds any more are not among them. Ordered by query row, then best first, then by id.
         """
+        with self.catalog.snapshot():
+            return self._as_images(self.vectors_within(queries, min_score))
+
+    def vectors_within(self, queries: NDArray[np.floating[Any]], min_score: float, since: int = 0) -> Scored:
+        """As `within`, but right is the id of a vector, of those from `since` on, whether a file needs it or not; in no order."""
         parts = []
         with self.catalog.snapshot():
             self.check_score(min_score)
             asked = self._asked(queries)
             for segment in self._mapped():
-                found = segments.within(asked, segment, min_score)
-                parts.append(Scored(found.left, segment.ids[found.right], found.score))
-            return self._as_images(joined(parts))
+                if segment.ids[-1] >= since:
+                    found = segments.within(asked, segment, min_score)
+                    new = segment.ids[found.right] >= since
+                    parts.append(Scored(found.left[new], segment.ids[found.right][new], found.score[new]))
+        return joined(parts)
 
     def nearest(self, queries: NDArray[np.floating[Any]], count: int) -> Scored:
         """The `count` stored images nearest to each query row, fewer where the store holds fewer, exact over all segments.

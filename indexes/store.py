@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
@@ -26,6 +26,7 @@ from indexes.damage import Finding, Repair
 from indexes.errors import BadThreshold, BadVector, SpaceMismatch, StoreDamaged, StoreError, StoreVersion
 from indexes.evidence import Judged
 from indexes.join import Recall, Shelf
+from indexes.parts import Parts
 from indexes.place import command
 from indexes.plan import Plan, Way
 from indexes.records import Choice, File, Image, Root, Space
@@ -349,8 +350,9 @@ class Store(Search):
         self._mapped()
         self._sweep()
         if dropped:
-            with closing(Thumbs(self.folder, write=True)) as thumbs:
+            with Thumbs(self.folder, write=True) as thumbs, Parts(self.folder, space, write=True) as parts:
                 thumbs.keep_only(self.catalog.hashes())
+                parts.keep_only(self.catalog.hashes())
         durable.reach("compaction swept")
         return Compaction(len(rows), len(self.catalog.segments()), dropped, written)
 

@@ -94,6 +94,10 @@ class Vectors(Database):
         sql = "SELECT id, vector FROM images WHERE vector IN ({}) AND EXISTS (SELECT 1 FROM files WHERE image = images.id)"
         return list(self.rows_for(sql, vectors))
 
+    def vectors_by_hash(self) -> Iterator[tuple[bytes, int]]:
+        """(hash, vector) of each image that has a vector."""
+        return self.stream("SELECT hash, vector FROM images WHERE vector IS NOT NULL")
+
     def used_vectors(self, first: int, last: int) -> Ids:
         """Those vectors with ids from `first` to `last` that some file needs; the others are tombstones. In order."""
         sql = (

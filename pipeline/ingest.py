@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
-from indexes import Plan, Root, Store
+import numpy as np
+
+from indexes import Parts, Plan, Root, Store
 from indexes.place import command
 from pipeline.decoders import Decoders
 from pipeline.embedder import Embedder
@@ -30,6 +33,7 @@ class Progress:
     failure: Failure | None = None
     plan: Plan | None = None
     verifying: bool = False  # then of pairs that are looked at
+    parts: bool = False  # or of pictures whose parts are embedded
     calls: int = 0  # said once, before the first: how many paid requests it will take at most
 
 
@@ -135,7 +139,7 @@ def _ingest(roots: Sequence[Root], store: Store, embedder: Embedder, options: In
         if root not in present:
             _settle_absent(store, root, remembered, options, coverage)
     yield from find_pairs(store, options, coverage)
-    yield from look(store, options, coverage)
+    yield from look(store, embedder, options, coverage)
     compaction = store.compact()
     if compaction.written or compaction.dropped:
         coverage.compaction = asdict(compaction)
@@ -156,24 +160,71 @@ def find_pairs(store: Store, options: IngestOptions, coverage: Coverage) -> Iter
         yield Progress(now.done, now.total, coverage, plan=now.plan)
 
 
-def look(store: Store, options: IngestOptions, coverage: Coverage) -> Iterator[Progress]:
-    """Verify the pairs that nobody has looked at; notes in the coverage what they are."""
+def look(store: Store, embedder: Embedder, options: IngestOptions, coverage: Coverage) -> Iterator[Progress]:
+    """Verify the pairs that nobody has looked at, those of pictures within pictures last; notes in the coverage what they are."""
     frontier = store.catalog.frontier()
     if frontier is None:
         return
-    told = coverage.verification = {"version": VERSION, "pairs": 0, "found": {}, "unseen": {}}
+    coverage.verification = {"version": VERSION, "pairs": 0, "found": {}, "unseen": {}}
+    inside = options.parts and embedder.calls(1) == 0
     # Where nothing was joined since the last run had looked at all, nothing is read to know it.
-    idle = coverage.join is None and store.catalog.is_verified(VERSION)
-    if pairs := [] if idle else store.catalog.unjudged(frontier.floor, VERSION):
-        from pipeline.candidates import verify_candidates  # loads OpenCV
-
-        for now in verify_candidates(store, pairs, options.decoders, options.readers):
-            told |= {"pairs": now.done, "found": dict(sorted(now.found.items())), "unseen": dict(sorted(now.unseen.items()))}
-            yield Progress(now.done, now.total, coverage, verifying=True)
-    if left := sum(told["unseen"].values()):
-        why = ", ".join(f"{number:,} {reason}" for reason, number in told["unseen"].items())
+    if coverage.join is None and store.catalog.is_verified(VERSION, parts=inside):
+        coverage.parts = {"compared": 0, "lacking": 0} if inside else None
+        return
+    pairs = store.catalog.unjudged(frontier.floor, VERSION)
+    yield from _verify(store, pairs, options, coverage)
+    if inside:
+        yield from _look_inside(store, embedder, frontier.floor, pairs, options, coverage)
+    unseen = coverage.verification["unseen"]
+    if left := sum(unseen.values()):
+        why = ", ".join(f"{number:,} {reason}" for reason, number in unseen.items())
         waits = "close pair was not verified" if left == 1 else "close pairs were not verified"
         coverage.notes.append(f"{left:,} {waits}, because of a photo ({why}); the next ingest tries again")
+
+
+def _verify(store: Store, pairs: Sequence[tuple[int, int]], options: IngestOptions, coverage: Coverage) -> Iterator[Progress]:
+    told = coverage.verification
+    if not pairs or told is None:
+        return
+    from pipeline.candidates import verify_candidates  # loads OpenCV
+
+    before = {name: Counter(told[name]) for name in ("found", "unseen")}
+    done = told["pairs"]
+    for now in verify_candidates(store, pairs, options.decoders, options.readers):
+        told["pairs"] = done + now.done
+        for name, some in (("found", now.found), ("unseen", now.unseen)):
+            told[name] = dict(sorted((before[name] + some).items()))
+        yield Progress(now.done, now.total, coverage, verifying=True)
+
+
+def _look_inside(
+    store: Store, embedder: Embedder, floor: float, tried: Sequence[tuple[int, int]], options: IngestOptions, coverage: Coverage
+) -> Iterator[Progress]:
+    """Compare parts of pictures with whole ones, and verify the pairs that come of it, but for those that were tried already."""
+    from pipeline import parts as inside
+
+    space = store.space
+    last = store.catalog.next_vector() - 1
+    if space is None or store.catalog.counts().images > inside.MOST:
+        coverage.notes.append(
+            f"pictures within pictures are looked for among {inside.MOST:,} pictures at most; these were only compared whole"
+        )
+        return
+    with Parts(store.folder, space, write=True) as parts:
+        lacking = inside.lacking(store, parts, embedder) if embedder.space == space else []
+        for done in inside.embed_parts(store, parts, embedder, lacking, options.decoders, options.readers) if lacking else ():
+            yield Progress(done, len(lacking), coverage, parts=True)
+        pairs = [np.empty((0, 2), np.int64)]
+        for found in inside.compare(store, parts, parts.through + 1):
+            pairs.append(found)
+            yield Progress(0, None, coverage, parts=True)
+        seen = set(tried)
+        new = [pair for pair in store.catalog.unjudged(floor, VERSION, np.concatenate(pairs)) if pair not in seen]
+        yield from _verify(store, new, options, coverage)
+        parts.note(last)
+        there = parts.hashes()
+        left = [id_ for id_, image in store.catalog.images(lacking) if image.hash not in there]
+        coverage.parts = {"compared": len(there), "lacking": len(left)}
 
 
 def _scan(roots: Sequence[Root], store: Store, seen: _Seen, coverage: Coverage, decoders: Decoders) -> Iterator[Progress]:

@@ -35,7 +35,7 @@ def migrate_store(
             store.abandon()
         if store.space == space:
             store.bind(space, embedder.name)  # perhaps by another name
-            yield from look(store, options, coverage)  # where the migration was cut off after the switch
+            yield from look(store, embedder, options, coverage)  # where the migration was cut off after the switch
             return
         with store.successor(space, embedder.name) as new:
             yield from _embed(store, new, embedder, options, coverage)
@@ -55,7 +55,7 @@ def migrate_store(
         # Not before: which images a file shows, only this one's files say. The other's are those that they were embedded by, where other
         # photos may have been found since.
         store.compact()
-        yield from look(store, options, coverage)  # pairs that the other model had not proposed
+        yield from look(store, embedder, options, coverage)  # pairs that the other model had not proposed
     yield Progress(1, 1, coverage)
 
 

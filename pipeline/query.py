@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes import CROWD, Image, Known, Scored, Space, Store, Thumbs, cosines
+from indexes import CROWD, Image, Known, Parts, Space, Store, Thumbs, cosines
 from pipeline.cluster import COPIES, SIMILAR, TOLD, Edge, Group, Match, closest_first, exact, group, verified
 from pipeline.decode import Decoded
 from pipeline.decoders import Decoders, usable_cores
@@ -90,6 +90,7 @@ class Limits:
     lowest: float
     least: float
     strictness: float
+    inside: bool = False  # copies count whose whole pictures are less alike than that, too: pictures within pictures
 
 
 def limits(store: Store, space: Space, threshold: float | None = None, strictness: float | None = None) -> Limits:
@@ -102,7 +103,7 @@ def limits(store: Store, space: Space, threshold: float | None = None, strictnes
     if threshold is not None:
         return Limits(threshold, threshold, strictness)
     lowest = max(space.floor, frontier.floor if frontier else space.floor, choice.threshold if choice else space.floor)
-    return Limits(lowest, max(lowest, space.threshold), strictness)
+    return Limits(lowest, max(lowest, space.threshold), strictness, inside=choice is None or choice.threshold <= space.floor)
 
 
 def find_groups(
@@ -118,7 +119,7 @@ def find_groups(
     """Groups of near-duplicates among the files of the store, below the folders `under` when any are given. No photo is read.
 
     With `against_all`, groups may hold files from anywhere, but at least one from below `under`. Each member has one of `relations` to its
-    keeper. Pairs whose cosine is below `threshold` (>=; else what was chosen for the store, else its floor) are left aside. SIMILAR is what
+    keeper. Pairs whose cosine is below `threshold` (>=; else what was chosen for the store, if anything) are left aside. SIMILAR is what
     nobody could verify, at or above the space's own threshold, or the given one, and copies of whose tiles fewer than `strictness` agree.
     Photos with the same pixels count as one picture; pictures without features are grouped with exact copies alone. `keep` says which
     photo of a group is kept.
@@ -131,16 +132,20 @@ def find_groups(
             return []
         within = limits(store, space, threshold, strictness)
         found = store.pairs(within.lowest)
-        images = dict(store.catalog.images_of(set(found.left.tolist()) | set(found.right.tolist()))) | dict(
-            store.catalog.images_with_copies()
-        )
+        images: dict[int, int | None] = dict(store.catalog.images_with_copies())
+        images |= dict(store.catalog.images_of(set(found.left.tolist()) | set(found.right.tolist())))
+        apart: dict[tuple[int, int], float] = {}
+        if within.inside:
+            related = list(store.catalog.related())
+            images |= store.catalog.vectors_of({id_ for pair in related for id_ in pair})
+            apart = _apart(store, related)
         photos = _photos(store, list(images), scope)
         pictures: dict[bytes, list[Photo]] = defaultdict(list)
         for some in photos.values():
             pictures[some[0].image.pixels].extend(some)
         pixels = {id_: some[0].image.pixels for id_, some in photos.items()}
         keep = keep or Keep()
-        edges = _edges(store, found, images, pixels, pictures, keep, within)
+        edges = _edges(store, apart | found.by_pair(), images, pixels, pictures, keep, within)
     groups = group(pictures, edges, relations, keep)
     if not (against_all and under):
         return groups
@@ -149,27 +154,27 @@ def find_groups(
 
 def _edges(
     store: Store,
-    found: Scored,
-    vector_of: Mapping[int, int],
+    scores: Mapping[tuple[int, int], float],
+    vector_of: Mapping[int, int | None],
     pixels: Mapping[int, bytes],
     pictures: Mapping[bytes, Sequence[Photo]],
     keep: Keep,
     within: Limits,
 ) -> list[Edge]:
-    """What the pictures of pairs of vectors, and those that share one, are to each other: as it was verified, or SIMILAR.
+    """What the pictures of pairs of vectors, by the cosine of each, and those that share one, are to each other: as it was verified, or
+    SIMILAR.
 
-    `vector_of`: the images that matter, with their vectors, negative where there is none; `pixels`: of those of them that are asked about;
-    `pictures`: their photos, by these.
+    `vector_of`: the images that matter, with their vectors, negative or None where there is none; `pixels`: of those of them that are
+    asked about; `pictures`: their photos, by these.
     """
 
     def worth(its: bytes) -> tuple[Any, ...]:
         return min(keep.worth(photo, Said()) for photo in pictures[its])
 
-    scores = found.by_pair()
     sharing: dict[int, dict[bytes, None]] = defaultdict(dict)  # the pictures of each vector
     for id_, its in pixels.items():
-        if vector_of[id_] > 0:
-            sharing[vector_of[id_]][its] = None
+        if (vector := vector_of[id_] or 0) > 0:
+            sharing[vector][its] = None
 
     def score(one: int, other: int) -> float | None:
         return 1.0 if one == other else scores.get((min(one, other), max(one, other)))
@@ -201,6 +206,21 @@ def _edges(
                 edges[key] = Edge(*key, SIMILAR, cosine)
                 newest[key] = 0
     return [edge for edge in edges.values() if edge.relation != UNRELATED]
+
+
+def _apart(store: Store, related: Sequence[tuple[int, int]]) -> dict[tuple[int, int], float]:
+    """The cosines of the vectors of related images, by their vectors; of those that share one, none."""
+    images = sorted({id_ for pair in related for id_ in pair})
+    rows, vector_of = store.vectors(images), store.catalog.vectors_of(images)
+    pairs = {}
+    for one, other in related:
+        left, right = vector_of.get(one), vector_of.get(other)
+        if left is not None and right is not None and left != right and one in rows and other in rows:
+            pairs[min(left, right), max(left, right)] = one, other
+    if not pairs:
+        return {}
+    left_rows, right_rows = (np.stack([rows[pair[side]] for pair in pairs.values()]).astype(np.float16) for side in (0, 1))
+    return dict(zip(pairs, cosines(left_rows, right_rows).tolist(), strict=True))
 
 
 def _photos(store: Store, images: Sequence[int], under: Sequence[str] = ()) -> dict[int, list[Photo]]:
@@ -259,6 +279,8 @@ class _Asked:
     view: NDArray[np.uint8] | None = None
     vector: NDArray[np.float32] | None = None
     near: dict[int, float] = field(default_factory=dict)  # stored images with their scores
+    sight: NDArray[np.uint8] | None = None  # its pixels as a thumb has them, once they were asked for
+    parts: NDArray[np.float32] | None = None  # vectors of its parts, where it is large
     evidence: dict[bytes, Evidence] = field(default_factory=dict)  # about it and the pictures, by pixels, that were verified with it
 
 
@@ -278,6 +300,7 @@ def _answers(
         store.require(embedder.space)
         for one, row in zip(fresh, embed(embedder, [one.view for one in fresh if one.view is not None]), strict=True):
             one.vector = row
+    _see_parts(fresh, store, embedder, decoders, given[0])
     with store.catalog.snapshot():
         space = store.space
         if fresh:
@@ -293,6 +316,8 @@ def _answers(
             hits = store.within(np.stack([one.vector for one in comparable if one.vector is not None]), within.lowest)
             for number, image, score in zip(hits.left.tolist(), hits.right.tolist(), hits.score.tolist(), strict=True):
                 comparable[number].near[image] = score
+        if within.inside and space:
+            _add_inside(store, space, comparable)
         for one in asked:
             one.near.update(dict.fromkeys(store.catalog.images_with_pixels(one.image.pixels), 1.0))
         photos = _photos(store, list({image for one in asked for image in one.near}))
@@ -324,19 +349,65 @@ def _look(fresh: Sequence[_Asked], photos: Mapping[int, Sequence[Photo]], decode
     wanted = [one for one, near in zip(fresh, close, strict=True) if near]
     if not wanted:
         return
-    from pipeline.sketch import shown, sketch, thumb
+    from pipeline.sketch import sketch
     from pipeline.verify import verify
 
-    with closing(decoders.stream([one.source for one in wanted], SIGHT)) as stream:
-        own = [
-            sketch(shown(thumb(decoded.view)), (one.image.width, one.image.height))
-            if isinstance(decoded, Decoded) and decoded.image.hash == one.image.hash
-            else None
-            for one, decoded in zip(wanted, stream, strict=True)
-        ]
-    for one, mine, near in zip(wanted, own, (near for near in close if near), strict=True):
-        if mine:
+    _see(wanted, decoders)
+    for one, near in zip(wanted, (near for near in close if near), strict=True):
+        if one.sight is not None:
+            mine = sketch(one.sight, (one.image.width, one.image.height))
             one.evidence = {image.pixels: verify(mine, other) for image, other in sketched()(near)}
+
+
+def _see(asked: Sequence[_Asked], decoders: Decoders) -> None:
+    """Read files to look at their pixels; those that changed meanwhile are not seen."""
+    from pipeline.sketch import shown, thumb
+
+    unseen = [one for one in asked if one.sight is None]
+    with closing(decoders.stream([one.source for one in unseen], SIGHT)) as stream:
+        for one, decoded in zip(unseen, stream, strict=True):
+            if isinstance(decoded, Decoded) and decoded.image.hash == one.image.hash:
+                one.sight = shown(thumb(decoded.view))
+
+
+def _see_parts(fresh: Sequence[_Asked], store: Store, embedder: Embedder, decoders: Decoders, threshold: float | None) -> None:
+    """Embed the parts of files that are new, where the store has some of its pictures to compare them with."""
+    if not fresh or threshold is not None:
+        return
+    with Parts(store.folder, embedder.space, write=False) as parts:
+        if not parts.through:
+            return
+    from pipeline.parts import embedded
+
+    _see(fresh, decoders)
+    seen = [one for one in fresh if one.sight is not None]
+    told = embedded([(one.image, one.sight) for one in seen if one.sight is not None], embedder)
+    for one, rows in zip(seen, told, strict=True):
+        one.parts = rows
+
+
+def _add_inside(store: Store, space: Space, asked: Sequence[_Asked]) -> None:
+    """Add to what files are near to what lies within them, and what they lie within: of stored ones, what was found of them."""
+    fresh = [one for one in asked if one.stored is None]
+    far: list[tuple[_Asked, set[int]]] = []
+    for one in asked:
+        if one.stored is not None:
+            same = store.catalog.images_with_pixels(one.image.pixels)
+            about = [
+                judged for image in same for judged in store.catalog.evidence_about(image) if judged.relation not in (UNRELATED, UNKNOWN)
+            ]
+            far.append((one, {image for judged in about for image in (judged.first, judged.second)} - set(same)))
+    with Parts(store.folder, space, write=False) as parts:
+        if fresh and parts.through:
+            from pipeline.parts import near
+
+            far += zip(fresh, near(store, parts, [(one.vector, one.parts) for one in fresh if one.vector is not None]), strict=True)
+    for one, images in far:
+        rows = store.vectors(sorted(images - one.near.keys()))
+        if rows and one.vector is not None:
+            stacked = np.stack(list(rows.values())).astype(np.float16)
+            scores = cosines(np.broadcast_to(one.vector.astype(np.float16), stacked.shape), stacked)
+            one.near.update(zip(rows, scores.tolist(), strict=True))
 
 
 def _identify(files: Sequence[str], store: Store, embedder: Embedder, decoders: Decoders) -> list[_Asked | Failure]:

@@ -108,7 +108,17 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
         task = bar.add_task("listing", total=None)
 
         def show(now: Progress) -> None:
-            stage = "verifying" if now.verifying else "joining" if now.plan else "listing" if now.total is None else "reading"
+            stage = (
+                "verifying"
+                if now.verifying
+                else "looking inside"
+                if now.parts
+                else "joining"
+                if now.plan
+                else "listing"
+                if now.total is None
+                else "reading"
+            )
             bar.update(task, description=stage, completed=now.done, total=now.total)
 
         yield show
@@ -127,6 +137,8 @@ def _lines() -> Callable[[Progress], None]:
         since = moment
         if now.verifying:
             tell(f"{now.done:,} of {now.total or 0:,} pairs verified")
+        elif now.parts:
+            tell(f"{now.done:,} of {now.total:,} pictures looked into" if now.total else "parts of pictures are compared")
         elif now.plan:
             tell(f"{100 * now.done // max(now.total or 1, 1)} % of the join done")
         elif now.total is None:

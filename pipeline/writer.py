@@ -37,6 +37,7 @@ class IngestOptions:
     join: Way | None = None  # how pairs are looked for; the planner decides
     max_calls: int | None = None  # paid requests that may be made; where it ends, the ingest does
     yes: bool = False  # pay for as many as it takes, or as max_calls allows
+    parts: bool = True  # look for pictures within pictures too, where the model runs here
 
 
 @dataclass
@@ -60,6 +61,7 @@ class Coverage:
     notes: list[str] = field(default_factory=list)
     join: dict[str, Any] | None = None  # how the pairs of new pictures were looked for, and what share was found
     verification: dict[str, Any] | None = None  # pairs that were looked at, what they are, and why some could not be
+    parts: dict[str, int] | None = None  # pictures whose parts were compared with others, and those whose parts are not known
     compaction: dict[str, int] | None = None  # segments that were merged, vectors that were dropped
 
     @property

@@ -145,7 +145,8 @@ def test_no_snapshot_is_open_while_a_model_loads(photos: Path, tmp_path: Path) -
     new = [str(saved(tmp_path / f"{number}.jpg", scene(number, (320, 240)))) for number in range(3)]
     with filled(tmp_path / "store", photos) as store:
         list(find_matches(new, store, embedder))
-    assert asked == [False] * 3
+    assert len(asked) >= 3
+    assert not any(asked)
 
 
 def test_an_image_that_an_ingest_lets_go_of_meanwhile_is_decoded(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +160,8 @@ def test_an_image_that_an_ingest_lets_go_of_meanwhile_is_decoded(photos: Path, t
 
         monkeypatch.setattr(store.catalog, "image_ids", gone)
         (answer,) = find_matches([str(tmp_path / "copy.webp")], store, load())
-    assert (len(told[0]), len(told)) == (1, 2)
+    assert len(told[0]) == 1
+    assert len(told) >= 2
     assert [os.path.basename(match.photo.path) for match in answer.matches] == ["c.webp"]  # noqa: PTH119
 
 

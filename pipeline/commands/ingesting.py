@@ -43,6 +43,7 @@ def ingested(
     accept_missing: bool,
     wait_lock: float,
     join: str | None = None,
+    parts: bool = True,
     decoders: int | None = None,
     readers: int = 1,
     threads: int | None = None,
@@ -68,6 +69,7 @@ def ingested(
         accept_missing=accept_missing,
         forget=frozenset(named) if accept_missing else frozenset[str](),
         join=Way(join) if join else None,
+        parts=parts,
         max_calls=max_calls,
         yes=yes,
     )

@@ -127,6 +127,11 @@ def ingest_options(command: Callable[..., None]) -> Callable[..., None]:
             type=click.Choice(["exact", "buckets"]),
             help="How pairs are looked for.  [default: exact, but buckets where that would take minutes]",
         ),
+        click.option(
+            "--parts/--no-parts",
+            default=True,
+            help="Look for pictures within pictures too: small crops, collages, screenshots.  [default: where the model runs here]",
+        ),
         click.option("--verbose", is_flag=True, help="Print how the work is divided."),
     ):
         command = option(command)

@@ -1,0 +1,202 @@
+"""Pictures within pictures: parts of large ones are compared with whole ones, whatever came first, and what is lost is made again."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from indexes import Batch, File, Parts, Root, Stat, Store, Thumbs, cosines
+from indexes import Image as StoredImage
+from pipeline import IngestOptions, find_groups, find_matches, ingest_roots, load, pictures
+from pipeline.copies import HARD
+from pipeline.evidence import DERIVED
+from pipeline.parts import WINDOWS, compare, least, parts_of
+from pipeline.view import View
+from tests.conftest import SPACE, name_of, photo, saved, scene
+
+LARGE = (640, 480)
+
+
+def whole_and_part(folder: Path) -> tuple[Path, Path]:
+    """A photo, and one with it in a corner, which the model does not take for it: their cosine is .17."""
+    part, whole = scene(1, LARGE), photo(9, LARGE)
+    whole.paste(part.resize((220, 165), Image.Resampling.LANCZOS), (10, 10))
+    return saved(folder / "whole.jpg", whole, quality=92), saved(folder / "part.jpg", part, quality=92)
+
+
+def garbled(path: Path) -> None:
+    path.write_bytes(b"no database" * 400)
+
+
+def groups(store: Store) -> list[set[str]]:
+    return [
+        {Path(photo.path).name for photo in (group.keeper, *(member.photo for member in group.members))} for group in find_groups(store)
+    ]
+
+
+def ingested(store: Store, folder: Path, *, parts: bool = True) -> dict[str, int] | None:
+    *_, last = ingest_roots([Root(str(folder))], store, load(), IngestOptions(parts=parts))
+    return last.coverage.parts
+
+
+def test_a_small_part_is_found_whatever_the_whole_pictures_say(tmp_path: Path) -> None:
+    whole, part = whole_and_part(tmp_path / "photos")
+    with Store(tmp_path / "store", write=True) as store:
+        assert ingested(store, tmp_path / "photos", parts=False) is None
+        frontier = store.catalog.frontier()
+        assert frontier
+        assert not len(store.pairs(frontier.floor).left)  # or this would show nothing
+        assert groups(store) == []
+        assert ingested(store, tmp_path / "photos") == {"compared": 2, "lacking": 0}
+        assert groups(store) == [{"whole.jpg", "part.jpg"}]
+        ((match,),) = (answer.matches for answer in find_matches([str(part)], store, load()))
+        assert (match.photo.path, match.relation) == (str(whole), DERIVED)
+        assert match.score < frontier.floor
+        assert find_groups(store, frontier.floor) == []  # who names a threshold means it
+        assert ingested(store, tmp_path / "photos") == {"compared": 0, "lacking": 0}  # nothing is new
+
+
+@pytest.mark.parametrize("kind", ["crop 40 %", "collage", "laid over another", "screenshot"])
+def test_a_file_that_is_new_is_asked_about_by_its_parts(tmp_path: Path, kind: str) -> None:
+    made = HARD[kind](photo(1, LARGE), photo(2, LARGE), random.Random(4))
+    asked = saved(tmp_path / "asked.jpg", made, quality=92)
+    saved(tmp_path / "photos" / "whole.jpg", photo(1, LARGE), quality=92)
+    with Store(tmp_path / "store", write=True) as store:
+        ingested(store, tmp_path / "photos")
+        ((match,),) = (answer.matches for answer in find_matches([str(asked)], store, load()))
+        assert match.relation == DERIVED
+
+
+@pytest.mark.parametrize("first", ["whole.jpg", "part.jpg", "collage.jpg"])
+def test_it_does_not_matter_what_came_first(tmp_path: Path, first: str) -> None:
+    found = tmp_path / "photos"
+    whole_and_part(tmp_path / "waiting")
+    saved(tmp_path / "waiting" / "collage.jpg", HARD["collage"](scene(1, LARGE), photo(2, LARGE), random.Random(4)), quality=92)
+    found.mkdir()
+    (tmp_path / "waiting" / first).rename(found / first)
+    with Store(tmp_path / "store", write=True) as store, Store(tmp_path / "at once", write=True) as once:
+        ingested(store, found)
+        for path in sorted((tmp_path / "waiting").iterdir()):
+            path.rename(found / path.name)
+            ingested(store, found)
+        ingested(once, found)
+        evidence = [
+            {(names[one.first], names[one.second]): (one.relation, one.told) for one in some.catalog.evidence()}
+            for some in (store, once)
+            for names in [{id_: image.hash for id_, image in some.catalog.images(some.catalog.live())}]
+        ]
+        assert evidence[0] == evidence[1]
+        assert groups(store) == groups(once) == [{"whole.jpg", "part.jpg", "collage.jpg"}]
+
+
+def test_parts_are_made_when_their_photo_is_back_and_again_when_they_are_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = tmp_path / "photos"
+    whole_and_part(photos)
+    with Store(tmp_path / "store", write=True) as store:
+        real = pictures.read_images
+        monkeypatch.setattr(pictures, "read_images", lambda store, decoders, about, view: ((id_, "away") for id_ in about))
+        assert ingested(store, photos) == {"compared": 0, "lacking": 2}
+        monkeypatch.setattr(pictures, "read_images", real)
+        assert ingested(store, photos) == {"compared": 2, "lacking": 0}
+        assert groups(store) == [{"whole.jpg", "part.jpg"}]
+        for damage in (Path.unlink, garbled):
+            for path in (tmp_path / "store" / "thumbs").glob("parts.db*"):
+                (damage if path.suffix == ".db" else Path.unlink)(path)
+            assert groups(store) == [{"whole.jpg", "part.jpg"}]
+            list(find_matches([str(saved(tmp_path / "new.jpg", photo(3, LARGE)))], store, load()))
+            saved(photos / f"{len(list(photos.iterdir()))}.jpg", photo(len(list(photos.iterdir())), LARGE))
+            told = ingested(store, photos)
+            assert told == {"compared": len(list(photos.iterdir())), "lacking": 0}
+
+
+def test_parts_go_with_their_images_and_with_their_space(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    whole, _ = whole_and_part(photos)
+    with Store(tmp_path / "store", write=True) as store:
+        ingested(store, photos)
+        assert store.space
+        whole.unlink()
+        ingested(store, photos)
+        store.compact(full=True)
+        with Parts(store.folder, store.space, write=False) as parts:
+            assert len(parts.hashes()) == 1
+        with Parts(store.folder, SPACE, write=False) as parts:
+            assert (parts.through, parts.hashes()) == (0, set())
+        with Parts(store.folder, SPACE, write=True) as parts:
+            assert parts.hashes() == set()
+        with Parts(store.folder, store.space, write=True) as parts:
+            assert (parts.through, parts.hashes()) == (0, set())
+
+
+def test_parts_are_halves_as_the_model_wants_them() -> None:
+    shown = np.zeros((48, 64, 3), np.uint8)
+    shown[:24, :32], shown[:24, 32:], shown[24:, :32], shown[24:, 32:] = 10, 60, 110, 160
+    corners = parts_of(shown, View(16))
+    assert [part.shape for part in corners] == [(16, 16, 3)] * len(WINDOWS)
+    assert [int(part.mean()) for part in corners[:4]] == [10, 60, 110, 160]
+    assert int(corners[4].mean()) == 85
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    sizes=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+    bare=st.sets(st.integers(0, 20), max_size=4),
+    late=st.sets(st.integers(0, 20), max_size=4),
+)
+@settings(max_examples=40, deadline=None)
+def test_all_pairs_are_compared_once_as_they_come(seed: int, sizes: list[int], bare: set[int], late: set[int]) -> None:
+    """By brute force, some pictures without parts, and some whose parts come last."""
+    rng = np.random.default_rng(seed)
+    count = sum(sizes)
+    rows = rng.normal(size=(count, 1 + len(WINDOWS), SPACE.dim)) + rng.normal(size=SPACE.dim)
+    rows = (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+    whole, parts = rows[:, 0], rows[:, 1:]
+    with tempfile.TemporaryDirectory() as folder, Store(Path(folder), write=True) as store, Parts(Path(folder), SPACE, write=True) as kept:
+        store.bind(SPACE, "test")
+        found: set[tuple[int, int]] = set()
+        numbers = iter(range(count))
+        steps = [[next(numbers) for _ in range(size)] for size in sizes]
+        for step in [*steps, []]:
+            store.add(
+                Batch(
+                    [(StoredImage(name_of(n), name_of(n), 10, 10, "PNG", 1, False), whole[n]) for n in step],
+                    [File(f"/p/{n}", Stat(1, 1, 1, n, 1), name_of(n)) for n in step],
+                )
+            )
+            new = step if step else late - bare
+            kept.put({name_of(n): parts[n] for n in new if n < count and n not in bare and (n not in late or not step)})
+            last = store.catalog.next_vector() - 1
+            for some in compare(store, kept, kept.through + 1):
+                found |= set(map(tuple, some.tolist()))
+            kept.note(last)
+        stored = [whole.astype(np.float16), parts.astype(np.float16)]
+        vector = dict(store.catalog.vectors_by_hash())
+        wanted = set()
+        for n in set(range(count)) - bare:
+            for m in set(range(count)) - {n}:
+                if cosines(np.broadcast_to(stored[0][m], stored[1][n].shape), stored[1][n]).max() >= least(SPACE):
+                    one, other = sorted((vector[name_of(n)], vector[name_of(m)]))
+                    wanted.add((one, other))
+        assert found == wanted
+
+
+def test_a_thumb_is_enough_to_make_parts_of(tmp_path: Path) -> None:
+    """Photos that are away have parts, where they were verified before there were any."""
+    photos = tmp_path / "photos"
+    whole_and_part(photos)
+    saved(photos / "small.jpg", scene(1, LARGE).resize((320, 240)), quality=92)
+    with Store(tmp_path / "store", write=True) as store:
+        ingested(store, photos, parts=False)
+        with Thumbs(store.folder, write=False) as thumbs:
+            large = [image.hash for _, image in store.catalog.images(store.catalog.live()) if image.height > 320]
+            there = len(thumbs.get(large))
+        assert 0 < there < len(large)  # the photo, for its smaller copy
+        photos.rename(tmp_path / "away")
+        assert ingested(store, photos) == {"compared": there, "lacking": len(large) - there}
