@@ -236,7 +236,7 @@ class _Process:
             _, link, memory = self.ready()
             try:
                 shared_memory.put(memory, data)
-                asked = {"size": len(data), "raw": raw, "view": [view.size, view.fit, view.resample, view.fill]}
+                asked = {"size": len(data), "raw": raw, "view": [view.size, view.fit, view.resample, view.fill, view.coarse]}
                 link.settimeout(self._patience)
                 link.sendall(json.dumps(asked).encode() + b"\n")
                 answer = json.loads(_line(link, self._patience))

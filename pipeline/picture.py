@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib import import_module
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -59,10 +60,10 @@ def prepare() -> None:
 def picture(data: bytes, digest: bytes, view: View, raw: bool = False, turn: AbstractContextManager[object] = _heavy) -> Picture:
     """What the bytes of a file, of which `digest` is the blake3, show at `view`; `raw`: its name is that of a raw photo.
 
-    JPEGs and JPEG 2000 are decoded at the smallest scale that is twice the view's size or more, a first frame stands for an animation, and
-    the camera's preview for a raw photo. Transparency is laid on white. A JPEG whose end is missing is shown when half of its rows are
-    there, and noted as damaged. What needs much memory is decoded within `turn`. Raises Refused, and nothing else, for what the bytes
-    are; and ImportError where a decoder is not there.
+    JPEGs and JPEG 2000 are decoded at the smallest scale that is twice the view's size or more, or a coarse view's own, a first frame
+    stands for an animation, and the camera's preview for a raw photo. Transparency is laid on white. A JPEG whose end is missing is shown
+    when half of its rows are there, and noted as damaged. What needs much memory is decoded within `turn`. Raises Refused, and nothing
+    else, for what the bytes are; and ImportError where a decoder is not there.
     """
     prepare()
     try:
@@ -201,9 +202,10 @@ def _is_reduced(picture: Pillow.Image) -> bool:
 
 
 def _draft(picture: Pillow.Image, view: View) -> bool:
-    """Let libjpeg decode at 1/2, 1/4 or 1/8 where that still leaves twice the view's size; whether it will."""
-    before = picture.size
-    picture.draft("RGB", (2 * view.size, 2 * view.size))
+    """Let libjpeg decode at 1/2, 1/4 or 1/8 where that still leaves twice the view's size, or the pixels of a coarse one."""
+    before, twice = picture.size, 2 * view.size
+    ratio = view.size / max(before)
+    picture.draft("RGB", (ceil(ratio * before[0]), ceil(ratio * before[1])) if view.coarse else (twice, twice))
     return picture.size != before
 
 
