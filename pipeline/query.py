@@ -134,18 +134,18 @@ def find_groups(
         found = store.pairs(within.lowest)
         images: dict[int, int | None] = dict(store.catalog.images_with_copies())
         images |= dict(store.catalog.images_of(set(found.left.tolist()) | set(found.right.tolist())))
-        apart: dict[tuple[int, int], float] = {}
+        scores = found.by_pair()
         if within.inside:
             related = list(store.catalog.related())
             images |= store.catalog.vectors_of({id_ for pair in related for id_ in pair})
-            apart = _apart(store, related)
+            scores |= _apart(store, related, images, scores)
         photos = _photos(store, list(images), scope)
         pictures: dict[bytes, list[Photo]] = defaultdict(list)
         for some in photos.values():
             pictures[some[0].image.pixels].extend(some)
         pixels = {id_: some[0].image.pixels for id_, some in photos.items()}
         keep = keep or Keep()
-        edges = _edges(store, apart | found.by_pair(), images, pixels, pictures, keep, within)
+        edges = _edges(store, scores, images, pixels, pictures, keep, within)
     groups = group(pictures, edges, relations, keep)
     if not (against_all and under):
         return groups
@@ -208,17 +208,18 @@ def _edges(
     return [edge for edge in edges.values() if edge.relation != UNRELATED]
 
 
-def _apart(store: Store, related: Sequence[tuple[int, int]]) -> dict[tuple[int, int], float]:
-    """The cosines of the vectors of related images, by their vectors; of those that share one, none."""
-    images = sorted({id_ for pair in related for id_ in pair})
-    rows, vector_of = store.vectors(images), store.catalog.vectors_of(images)
+def _apart(
+    store: Store, related: Iterable[tuple[int, int]], vector_of: Mapping[int, int | None], scores: Mapping[tuple[int, int], float]
+) -> dict[tuple[int, int], float]:
+    """The cosines of the vectors of related images that are not among `scores`: those of pictures within pictures."""
     pairs = {}
     for one, other in related:
         left, right = vector_of.get(one), vector_of.get(other)
-        if left is not None and right is not None and left != right and one in rows and other in rows:
+        if left is not None and right is not None and left != right and (min(left, right), max(left, right)) not in scores:
             pairs[min(left, right), max(left, right)] = one, other
     if not pairs:
         return {}
+    rows = store.vectors(sorted({id_ for pair in pairs.values() for id_ in pair}))
     left_rows, right_rows = (np.stack([rows[pair[side]] for pair in pairs.values()]).astype(np.float16) for side in (0, 1))
     return dict(zip(pairs, cosines(left_rows, right_rows).tolist(), strict=True))
 

@@ -16,6 +16,7 @@ from PIL import Image as Pillow
 QUALITY = 88  # of the JPEG that a thumb is: 448 pixels then take about 40 kB
 MOST = 400  # keypoints of a picture, the strongest
 DETECTED = 224  # pixels of the longer side that keypoints are looked for at: a third of the work of 448, and as many copies are found
+PLENTY = 100  # keypoints; where there are fewer, they are looked for at full size too, and are more exact
 SMALL = 32  # pixels of a side of a whole picture, for those that have no keypoints
 COLOURS = 48  # pixels of a side of what colours are compared by
 CONTRAST = 0.01  # a quarter of OpenCV's own: soft pictures have few that are stronger
@@ -130,8 +131,10 @@ def features(rgb: NDArray[np.uint8]) -> bytes:
     whole = grey(rgb)
     share = min(1.0, DETECTED / max(whole.shape))
     width, height = (max(1, round(share * side)) for side in whole.shape[::-1])
-    looked = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA) if share < 1.0 else whole
-    found, looks = _sift().detectAndCompute(looked, None)
+    found, looks = _sift().detectAndCompute(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), None)
+    if len(found) < PLENTY and share < 1.0:
+        share, width, height = 1.0, whole.shape[1], whole.shape[0]
+        found, looks = _sift().detectAndCompute(whole, None)
     strong = sorted(range(len(found)), key=lambda number: -found[number].response)[:MOST]
     kept = np.zeros(len(strong), _KEPT)
     if strong:

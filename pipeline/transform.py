@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
 ROUNDS = 3  # of fitting, each with less weight for what the one before left far off
+LEAST_SCALE = 0.01  # of a transform that still leads back
 SQUARE = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])  # a picture's corners, as shares of its sides
 
 
@@ -60,7 +61,10 @@ def fit(start: NDArray[np.float64], end: NDArray[np.float64], weights: NDArray[n
             matrix = np.append(np.linalg.solve(square, np.einsum("sin,ns->i", heavy, goal)), 1.0).reshape(3, 3)
             some = weights * _trust(np.linalg.norm(moved(matrix, np.column_stack([x, y])) - goal, axis=1) / other[0, 0])
     matrix = np.linalg.inv(other) @ matrix @ one
-    return matrix / matrix[2, 2] if np.isfinite(matrix).all() and abs(matrix[2, 2]) > 1e-9 else None
+    if not np.isfinite(matrix).all() or abs(matrix[2, 2]) < 1e-9:
+        return None
+    matrix = matrix / matrix[2, 2]
+    return matrix if LEAST_SCALE < scale_of(matrix) < 1 / LEAST_SCALE else None
 
 
 def least_squares(

@@ -47,8 +47,16 @@ def verify(first: Sketch, second: Sketch) -> Evidence:
 def looked(first: Sketch, second: Sketch) -> tuple[Evidence, Tiles | None]:
     """As verify(), with what it saw; None where no tile could be compared.
 
-    One order is looked at, whichever was asked for: what is just enough for a copy in one would be just too little in the other.
+    One order is looked at, whichever was asked for: what is just enough for a copy in one would be just too little in the other. Where the
+    numbers of two odd pictures lead to no transform that could be one, nothing is said of them.
     """
+    try:
+        return _either(first, second)
+    except (np.linalg.LinAlgError, cv2.error):
+        return Evidence(UNKNOWN), None
+
+
+def _either(first: Sketch, second: Sketch) -> tuple[Evidence, Tiles | None]:
     if _order(first) <= _order(second):
         return _looked(first, second)
     evidence, tiles = _looked(second, first)

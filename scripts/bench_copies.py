@@ -1,15 +1,19 @@
 """What neardup makes of a library with copies in it: how pure its groups are, and how many copies are with their original. Prints Markdown.
 
-    python scripts/bench_copies.py PHOTOS --others OVERLAYS [--model NAME ...]
+    python scripts/bench_copies.py PHOTOS --others OVERLAYS [--model NAME ...] [--no-parts] [--fastdup PYTHON]
 PHOTOS holds photos of which no two are alike. Some are copied in the 40 ways of copies.py, with the same screenshot and meme frames,
 watermarks and stickers for all of them; the rest are strangers. OVERLAYS supplies what copies are laid over and collaged with. Everything
-goes through the command's own stages: files, decoders, embedder, join, verification, groups.
+goes through the command's own stages: files, decoders, embedder, join, verification, parts, groups. The same files are given to a
+perceptual hash as imagededup uses it (64 bits, pairs that differ in at most 10) where the package imagehash is installed, and to fastdup,
+in the environment of PYTHON, as it is by default (groups are its connected components).
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,12 +22,16 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from indexes import Root, Store
-from pipeline import Group, find_groups, ingest_roots, load
+from pipeline import Group, IngestOptions, find_groups, ingest_roots, load
 from pipeline.copies import EVERYDAY, HARD
 from pipeline.embedder import DEFAULT
 from pipeline.evidence import DERIVED, SAME
 from scripts.bench_embedder import RECODED, files, table, upright
+from scripts.bench_verify import stage
 
 EDITS = EVERYDAY | HARD
 
@@ -70,6 +78,42 @@ def score(groups: Sequence[Group], made: dict[str, tuple[str, str]]) -> tuple[in
     return pairs, right, recalled, wrong
 
 
+def hashed(folder: Path, made: dict[str, tuple[str, str]]) -> list[tuple[str, str]]:
+    """Pairs by a perceptual hash; none where imagehash is not installed."""
+    try:
+        import imagehash
+    except ImportError:
+        return []
+    names = sorted(made)
+    bits = np.array([imagehash.phash(Image.open(folder / name)).hash.ravel() for name in names], np.float32)
+    apart = bits @ (1 - bits).T
+    left, right = np.nonzero(np.triu(apart + apart.T <= 10, 1))
+    return [(names[one], names[other]) for one, other in zip(left.tolist(), right.tolist(), strict=True)]
+
+
+def of_fastdup(python: Path, folder: Path, work: Path) -> list[tuple[str, str]]:
+    """Pairs within the connected components that fastdup finds."""
+    run = "import sys, fastdup\nsys.exit(fastdup.run(sys.argv[1], work_dir=sys.argv[2], num_threads=-1, verbose=False, license=''))"
+    subprocess.run([python, "-c", run, folder, work], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    files = [Path(line.split(",", 1)[1]).name for line in (work / "atrain_features.dat.csv").read_text().splitlines()[1:]]
+    components: dict[str, list[str]] = defaultdict(list)
+    with (work / "connected_components.csv").open() as lines:
+        for row in csv.DictReader(lines):
+            components[row["component_id"]].append(files[int(row["__id"])])
+    return [pair for some in components.values() for pair in combinations(sorted(some), 2)]
+
+
+def beside(name: str, pairs: Sequence[tuple[str, str]], made: dict[str, tuple[str, str]]) -> list[object]:
+    """How pure the pairs of another tool are, and how many copies are paired with their original."""
+    right = sum(made[one][0] == made[other][0] for one, other in pairs)
+    found = Counter(
+        made[other][1] or made[one][1] for one, other in pairs if made[one][0] == made[other][0] and "" in (made[one][1], made[other][1])
+    )
+    copies = Counter(kind for _, kind in made.values() if kind)
+    shares = [sum(found[kind] for kind in part) / sum(copies[kind] for kind in part) for part in (EVERYDAY, HARD)]
+    return [name, len(pairs), len(pairs) - right, right / max(len(pairs), 1), *shares]
+
+
 def main() -> None:
     """Make the library, let each model have it, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -79,6 +123,8 @@ def main() -> None:
     parser.add_argument("--sources", type=int, default=150)
     parser.add_argument("--strangers", type=int, default=450)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-parts", dest="parts", action="store_false", help="without pictures within pictures")
+    parser.add_argument("--fastdup", type=Path, metavar="PYTHON")
     given = parser.parse_args()
 
     summary: list[list[object]] = []
@@ -93,8 +139,8 @@ def main() -> None:
             with Store(Path(name) / model.replace("/", "_"), write=True) as store:
                 began = time.perf_counter()
                 spent: dict[str, float] = defaultdict(float)
-                for now in ingest_roots([Root(str(folder))], store, load(model)):
-                    spent["verify" if now.verifying else "join" if now.plan else "read and embed"] += time.perf_counter() - began
+                for now in ingest_roots([Root(str(folder))], store, load(model), IngestOptions(parts=given.parts)):
+                    spent[stage(now)] += time.perf_counter() - began
                     began = time.perf_counter()
                 verified = now.coverage.verification or {"pairs": 0, "found": {}}
                 groups = find_groups(store)
@@ -123,12 +169,18 @@ def main() -> None:
                     *shares,
                     round(rate),
                     spent["verify"] / sum(spent.values()),
+                    spent["parts"] / sum(spent.values()),
                 ]
             )
             print(f"{model}: wrong pairs by kind {dict(wrong.most_common(8))}", file=sys.stderr)
+        others = [beside("perceptual hash, 64 bits, 10 apart", pairs, made) for pairs in [hashed(folder, made)] if pairs]
+        if given.fastdup:
+            others.append(beside("fastdup, by default", of_fastdup(given.fastdup, folder, Path(name) / "fastdup"), made))
     head = ["model", "candidates", "copies among them", "pairs in groups", "wrong", "precision"]
     head += [f"{what} {part}" for what in ("candidate", "grouped") for part in ("everyday", "hard")]
-    print(table([*head, "pairs/s", "share of the time"], summary))
+    print(table([*head, "pairs/s", "share of verify", "share of parts"], summary))
+    if others:
+        print(table(["beside it", "pairs", "wrong", "precision", "everyday", "hard"], others))
     columns = list(next(iter(kinds.values())))
     print(table(["copies", *columns], [[kind, *(kinds[kind][column] for column in columns)] for kind in EDITS]))
 

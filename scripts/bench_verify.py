@@ -1,0 +1,124 @@
+"""What it costs to look at the pixels: the share of an ingest, its memory, and how candidates grow with a library. Prints Markdown.
+
+    python scripts/bench_verify.py FOLDER ... --files 2000 8000 15000
+
+So many pictures of all FOLDERs, drawn by the seed, are ingested into a new store, in this process, each stage timed: reading and embedding,
+the join, parts (pictures within pictures: embedding and comparing them), and verification. Memory is that of the process and of all that
+it started, looked at twice a second. Then --again pairs that were verified, drawn from those that have keypoints in common and from
+strangers, as many of each where there are so many, are verified again with their features kept in the store, and without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sqlite3
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from contextlib import closing
+from pathlib import Path
+
+from indexes import Root, Store
+from pipeline import ingest_roots, load
+from pipeline.candidates import verify_candidates
+from pipeline.ingest import Progress
+from scripts.bench_embedder import table
+from scripts.bench_ingest import resident, sources
+
+STAGES = ("read and embed", "join", "parts", "verify")
+
+
+def stage(now: Progress) -> str:
+    """The stage that ended with this report."""
+    return "verify" if now.verifying else "parts" if now.parts else "join" if now.plan else "read and embed"
+
+
+def measured(folder: Path, store: Store) -> tuple[dict[str, float], int, Progress]:
+    """Seconds of each stage of an ingest, the most memory in bytes, and its last report."""
+    spent: dict[str, float] = defaultdict(float)
+    most, over = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not over.wait(0.5):
+            most = max(most, resident(os.getpid()))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    began = time.perf_counter()
+    for now in ingest_roots([Root(str(folder))], store, load()):
+        spent[stage(now)] += time.perf_counter() - began
+        began = time.perf_counter()
+    over.set()
+    watching.join()
+    return spent, most, now
+
+
+def again(store: Store, count: int, rng: random.Random) -> list[tuple[int, int]]:
+    """Pairs that were verified: copies and scenes, and as many strangers."""
+    kinds: dict[bool, list[tuple[int, int]]] = defaultdict(list)
+    for one in store.catalog.evidence():
+        kinds[one.relation in ("unrelated", "not verifiable")].append((one.first, one.second))
+    return sorted(pair for some in kinds.values() for pair in rng.sample(sorted(some), min(count // 2, len(some))))
+
+
+def rate(store: Store, pairs: list[tuple[int, int]]) -> float:
+    """Pairs verified a second."""
+    began = time.perf_counter()
+    for _ in verify_candidates(store, pairs):
+        pass
+    return len(pairs) / (time.perf_counter() - began)
+
+
+def main() -> None:
+    """Ingest, measure, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
+    parser.add_argument("--files", type=int, nargs="+", default=[2000, 8000, 15_000])
+    parser.add_argument("--again", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    found = [source.path for folder in given.folders for source in sources(folder)]
+    random.Random(given.seed).shuffle(found)
+
+    costs, relations, rates = [], [], []
+    for count in given.files:
+        with tempfile.TemporaryDirectory() as name:
+            library = Path(name) / "library"
+            library.mkdir()
+            for number, path in enumerate(found[:count]):
+                (library / f"{number:06}{Path(path).suffix}").write_bytes(Path(path).read_bytes())
+            files = min(count, len(found))
+            with Store(Path(name) / "store", write=True) as store:
+                spent, memory, last = measured(library, store)
+                told = Counter((last.coverage.verification or {"found": {}})["found"])
+                pairs, whole = told.total(), sum(spent.values())
+                costs.append(
+                    [
+                        files,
+                        *(f"{spent[one]:.0f} s" for one in STAGES),
+                        pairs,
+                        pairs / files,
+                        spent["verify"] / whole,
+                        spent["parts"] / whole,
+                    ]
+                    + [f"{memory / 1e6:.0f} MB"]
+                )
+                relations.append([files, *(told[one] for one in ("same picture", "derived", "same scene", "unrelated", "not verifiable"))])
+                drawn = again(store, given.again, random.Random(given.seed))
+                strangers = sum(one.relation in ("unrelated", "not verifiable") for one in store.catalog.evidence())
+                kept = rate(store, drawn)
+                with closing(sqlite3.connect(store.folder / "thumbs" / "thumbs.db")) as thumbs, thumbs:
+                    thumbs.execute("UPDATE thumbs SET features = x''")
+                rates.append([files, len(drawn), min(strangers, given.again // 2), round(kept), round(rate(store, drawn))])
+    print(f"{os.cpu_count()} cores, seed {given.seed}\n")
+    print(table(["files", *STAGES, "pairs", "pairs a file", "share of verify", "share of parts", "memory"], costs))
+    print(table(["files", "same picture", "derived", "same scene", "unrelated", "not verifiable"], relations))
+    print(table(["files", "pairs again", "strangers among them", "pairs/s, features kept", "pairs/s, without"], rates))
+
+
+if __name__ == "__main__":
+    main()
