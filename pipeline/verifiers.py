@@ -10,24 +10,26 @@ import signal
 import subprocess
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection, Pipe
 from queue import LifoQueue
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.decoders import usable_cores
 from pipeline.errors import BadVerifier
 from pipeline.evidence import Evidence
 
+if TYPE_CHECKING:
+    from pipeline.sketch import Sketch
+
 CHUNK = 16  # pictures or pairs that a process is given at a time
+FEW = 24  # that are done sooner than a process has started
 HELD = 96  # sketches that a process holds: 50 MB
 # sys.path first: nothing may be imported from the folder that a command happens to run in.
 BEGIN = "import sys; sys.path[:] = sys.argv[2:]; from pipeline.verifiers import serve; serve(int(sys.argv[1]))"
-
-Item = TypeVar("Item")
 
 
 class Drawing(NamedTuple):
@@ -40,7 +42,8 @@ class Drawing(NamedTuple):
 
 
 class Verifiers:
-    """`count` processes, one for each usable core by default, started by first use. Used from one thread, and closed at the end.
+    """`count` processes, one for each usable core by default, started when there is enough to do; a few things are done in this one. Used
+    from one thread, and closed at the end.
 
     Raises BadVerifier, from wherever it is first met, where a process does not start or does not come to its end.
     """
@@ -49,6 +52,7 @@ class Verifiers:
         """Nothing is started yet."""
         self._count = count or usable_cores()
         self._idle: LifoQueue[_Process] = LifoQueue()
+        self._own, self._busy = _Work(), False
         self._held = ExitStack()
         for _ in range(self._count):
             process = _Process()
@@ -77,6 +81,9 @@ class Verifiers:
         return self._all("verify", pairs)
 
     def _all(self, what: str, items: Sequence[Any]) -> list[Any]:
+        if not self._busy and len(items) <= FEW:
+            return self._own.done(what, items)
+        self._busy = True
         chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
         return [one for some in self._pool.map(lambda chunk: self._asked(what, chunk), chunks) for one in some]
 
@@ -135,28 +142,36 @@ def _started() -> tuple[subprocess.Popen[bytes], Connection[Any, Any]]:
     return process, ours
 
 
+class _Work:
+    """What is asked of such a process. Sketches that were asked for last are held."""
+
+    def __init__(self) -> None:
+        self._sketches: OrderedDict[bytes, Sketch] = OrderedDict()
+
+    def done(self, what: str, items: Sequence[Any]) -> list[Any]:
+        from pipeline.sketch import features, shown
+        from pipeline.verify import verify
+
+        if what == "features":
+            return [features(shown(picture)) for picture in items]
+        return [verify(self._sketch(first), self._sketch(second)) for first, second in items]
+
+    def _sketch(self, one: Drawing) -> Sketch:
+        from pipeline.sketch import drawn
+
+        found = self._sketches.pop(one.hash, None) or drawn(one.picture, one.features, one.size)
+        self._sketches[one.hash] = found
+        if len(self._sketches) > HELD:
+            self._sketches.popitem(last=False)
+        return found
+
+
 def serve(link: int) -> None:
     """Inside such a process: answer what comes through a link, until it ends."""
     import cv2
 
-    from pipeline.sketch import Sketch, drawn, features, shown
-    from pipeline.verify import verify
-
     cv2.setNumThreads(1)
-    sketches: OrderedDict[bytes, Sketch] = OrderedDict()
-
-    def sketch(one: Drawing) -> Sketch:
-        found = sketches.pop(one.hash, None) or drawn(one.picture, one.features, one.size)
-        sketches[one.hash] = found  # what was asked for last goes last
-        if len(sketches) > HELD:
-            sketches.popitem(last=False)
-        return found
-
-    work: dict[str, Callable[[Any], Any]] = {
-        "features": lambda picture: features(shown(picture)),
-        "verify": lambda pair: verify(sketch(pair[0]), sketch(pair[1])),
-    }
+    work = _Work()
     with Connection(link) as asked, suppress(EOFError, ConnectionError):
         while True:
-            what, items = asked.recv()
-            asked.send([work[what](item) for item in items])
+            asked.send(work.done(*asked.recv()))

@@ -29,6 +29,7 @@ def drawing(number: int, picture: Image.Image) -> Drawing:
 
 def test_processes_say_what_one_says_in_the_order_that_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verifiers, "CHUNK", 3)
+    monkeypatch.setattr(verifiers, "FEW", 0)
     pictures = [photo(seed, (320, 240)) for seed in range(4)]
     pictures += [picture.crop((20, 10, 300, 220)) for picture in pictures]
     drawings = [drawing(number, picture) for number, picture in enumerate(pictures)]
@@ -40,6 +41,16 @@ def test_processes_say_what_one_says_in_the_order_that_was_asked(monkeypatch: py
     assert found == [verify(*(drawn(one.picture, one.features, one.size) for one in pair)) for pair in pairs]
 
 
+def test_a_few_are_done_without_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    one, other = drawing(1, photo(1, (320, 240))), drawing(2, photo(1, (320, 240)).crop((20, 10, 300, 220)))
+    with Verifiers(1) as few:
+        assert few.features([one.picture]) == [one.features]
+        assert few.verify([(one, other)]) == [verify(*(drawn(each.picture, each.features, each.size) for each in (one, other)))]
+        with pytest.raises(BadVerifier):
+            few.verify([(one, other)] * 100)
+
+
 def test_a_process_that_is_ended_is_told_of_and_another_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[subprocess.Popen[bytes]] = []
     real = subprocess.Popen
@@ -49,6 +60,7 @@ def test_a_process_that_is_ended_is_told_of_and_another_takes_its_place(monkeypa
         return started[-1]
 
     monkeypatch.setattr(subprocess, "Popen", remembered)
+    monkeypatch.setattr(verifiers, "FEW", 0)
     pictures = [thumb(np.asarray(photo(1, (120, 90))))]
     with Verifiers(1) as one:
         before = one.features(pictures)
@@ -61,6 +73,7 @@ def test_a_process_that_is_ended_is_told_of_and_another_takes_its_place(monkeypa
 
 
 def test_a_process_that_does_not_start_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verifiers, "FEW", 0)
     monkeypatch.setattr(verifiers, "BEGIN", "import sys; sys.exit(3)")
     with Verifiers(1) as one, pytest.raises(BadVerifier, match="ended with 3"):
         one.features([b""])
