@@ -5,11 +5,10 @@ Pictures are verified as they are kept in the store's thumbs: the same pixels, w
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import islice
 
 import numpy as np
 from PIL import Image as Pillow
@@ -42,24 +41,48 @@ def verify_candidates(store: Store, pairs: Sequence[tuple[int, int]], count: int
     A pair whose photos are away, or changed since they were ingested, stays for the next time. Stop it at any yield: what was yielded is
     kept. Call it with `store.exclusive` held.
     """
-    looked = Looked(0, len(pairs))
+    looked, begun = Looked(0, len(pairs)), deque[_Begun]()
     with Decoders(count, readers) as decoders, closing(Thumbs(store.folder, write=True)) as thumbs, Verifiers(count) as verifiers:
         pictures, details = Pictures(store, thumbs, decoders), _Details(store, decoders)
-        todo = iter(pairs)
-        while block := list(islice(todo, BLOCK)):
-            found, failed = pictures.sketched({image for pair in block for image in pair}, verifiers.features)
-            drawings = {id_: drawing(*one) for id_, one in found.items()}
-            # By the order of contents, not of their coming, so that evidence does not depend on it.
-            ready = [tuple(sorted(pair, key=lambda id_: drawings[id_].hash)) for pair in block if drawings.keys() >= set(pair)]
-            seen = verifiers.verify([(drawings[first], drawings[second]) for first, second in ready])
-            judged = details.of([(first, second, evidence) for (first, second), evidence in zip(ready, seen, strict=True)])
-            store.judge(kept(*one) for one in judged)
-            looked.done += len(block)
-            looked.found.update(evidence.relation for _, _, evidence in judged)
-            looked.unseen.update(
-                failed[first if first in failed else second] for first, second in block if not failed.keys().isdisjoint((first, second))
-            )
-            yield looked
+        for start in range(0, len(pairs), BLOCK):
+            begun.append(_begun(pairs[start : start + BLOCK], pictures, verifiers))
+            if len(begun) > 1:  # the pictures of one block are fetched while the block before it is verified
+                yield _kept(begun.popleft(), store, details, looked)
+        while begun:
+            yield _kept(begun.popleft(), store, details, looked)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """`pairs` that are being verified, and what gives their evidence; why those of others, of `count` in all, cannot be looked at."""
+
+    count: int
+    pairs: list[tuple[int, int]]
+    unseen: list[str]
+    evidence: Callable[[], list[Evidence]]
+
+
+def _begun(block: Sequence[tuple[int, int]], pictures: Pictures, verifiers: Verifiers) -> _Begun:
+    found, failed = pictures.sketched({image for pair in block for image in pair}, verifiers.features)
+    drawings = {id_: drawing(*one) for id_, one in found.items()}
+    # By the order of contents, not of their coming, so that evidence does not depend on it.
+    pairs = [
+        (one, other) if drawings[one].hash < drawings[other].hash else (other, one)
+        for one, other in block
+        if one in drawings and other in drawings
+    ]
+    unseen = [failed[one if one in failed else other] for one, other in block if one in failed or other in failed]
+    return _Begun(len(block), pairs, unseen, verifiers.verifying([(drawings[first], drawings[second]) for first, second in pairs]))
+
+
+def _kept(begun: _Begun, store: Store, details: _Details, looked: Looked) -> Looked:
+    """What was found is kept, and counted in `looked`."""
+    judged = details.of([(first, second, evidence) for (first, second), evidence in zip(begun.pairs, begun.evidence(), strict=True)])
+    store.judge(kept(*one) for one in judged)
+    looked.done += begun.count
+    looked.found.update(evidence.relation for _, _, evidence in judged)
+    looked.unseen.update(begun.unseen)
+    return looked
 
 
 def drawing(image: Image, thumb: Thumb) -> Drawing:

@@ -10,9 +10,10 @@ import signal
 import subprocess
 import sys
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from queue import LifoQueue
 from types import TracebackType
@@ -74,18 +75,22 @@ class Verifiers:
 
     def features(self, pictures: Sequence[bytes]) -> list[bytes]:
         """The features of thumbs, in their order."""
-        return self._all("features", pictures)
+        return self._begun("features", pictures)()
 
     def verify(self, pairs: Sequence[tuple[Drawing, Drawing]]) -> list[Evidence]:
         """What the two of each pair are to each other, in their order."""
-        return self._all("verify", pairs)
+        return self.verifying(pairs)()
 
-    def _all(self, what: str, items: Sequence[Any]) -> list[Any]:
+    def verifying(self, pairs: Sequence[tuple[Drawing, Drawing]]) -> Callable[[], list[Evidence]]:
+        """Begin to verify, and go on meanwhile; what is returned waits for what verify() says."""
+        return self._begun("verify", pairs)
+
+    def _begun(self, what: str, items: Sequence[Any]) -> Callable[[], list[Any]]:
         if not self._busy and len(items) <= FEW:
-            return self._own.done(what, items)
+            return lambda: self._own.done(what, items)
         self._busy = True
-        chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
-        return [one for some in self._pool.map(lambda chunk: self._asked(what, chunk), chunks) for one in some]
+        found = self._pool.map(partial(self._asked, what), (items[start : start + CHUNK] for start in range(0, len(items), CHUNK)))
+        return lambda: [one for some in found for one in some]
 
     def _asked(self, what: str, items: Sequence[Any]) -> list[Any]:
         process = self._idle.get()
