@@ -246,6 +246,14 @@ class Catalog(Evidence):
         assert done.lastrowid is not None
         return done.lastrowid
 
+    def newest_run(self) -> str:
+        """What names the newest run, whatever became of it; "" before the first."""
+        return next((name for (name,) in self.rows("SELECT id || ' ' || started FROM runs ORDER BY id DESC LIMIT 1")), "")
+
+    def has_run(self, name: str) -> bool:
+        """Whether there was a run that newest_run() named so."""
+        return bool(self.rows("SELECT 1 FROM runs WHERE id || ' ' || started = ?", name))
+
     def end_run(self, run: int, ended: str, outcome: str, coverage: dict[str, Any]) -> None:
         """Note how a run ended and what it saw."""
         self.write("UPDATE runs SET ended = ?, outcome = ?, coverage = ? WHERE id = ?", ended, outcome, json.dumps(coverage), run)

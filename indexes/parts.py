@@ -1,4 +1,4 @@
-"""Vectors of parts of a store's pictures, so that a picture within another one is found; and up to where all have been compared."""
+"""Vectors of parts of a store's pictures, so that a picture within another one is found; and which pictures have been compared so."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from indexes.derived import Derived
 from indexes.records import Space
 
 TABLES = (
-    "CREATE TABLE parts (hash BLOB PRIMARY KEY, rows BLOB NOT NULL, compared INTEGER NOT NULL) STRICT",
-    "CREATE TABLE state (one INTEGER PRIMARY KEY CHECK (one = 1), space TEXT NOT NULL, through INTEGER NOT NULL) STRICT",
+    "CREATE TABLE parts (hash BLOB PRIMARY KEY, rows BLOB NOT NULL) STRICT",
+    "CREATE TABLE compared (hash BLOB PRIMARY KEY, vector INTEGER NOT NULL, parts INTEGER NOT NULL) STRICT",
+    "CREATE TABLE state (one INTEGER PRIMARY KEY CHECK (one = 1), space TEXT NOT NULL, run TEXT NOT NULL) STRICT",
 )
 
 
@@ -28,15 +29,25 @@ class Parts(Derived):
         self._dim = space.dim
         if next(self._rows("SELECT space FROM state"), None) != (repr(space),):
             if write:
-                self._write(("DELETE FROM parts", [()]), ("INSERT OR REPLACE INTO state VALUES (1, ?, 0)", [(repr(space),)]))
+                drop = [("DELETE FROM parts", [()]), ("DELETE FROM compared", [()])]
+                self._write(*drop, ("INSERT OR REPLACE INTO state VALUES (1, ?, '')", [(repr(space),)]))
             else:
                 self.close()
                 self._db = None
 
     @property
-    def through(self) -> int:
-        """The last vector that was compared with the parts of all pictures, but for parts that came later."""
-        return next((through for (through,) in self._rows("SELECT through FROM state")), 0)
+    def run(self) -> str:
+        """The run of the catalog in which pictures were compared last; another catalog does not have it, nor an older copy of this one."""
+        return next((run for (run,) in self._rows("SELECT run FROM state")), "")
+
+    @property
+    def are_compared(self) -> bool:
+        """Whether any pictures were compared by their parts."""
+        return next(self._rows("SELECT 1 FROM compared LIMIT 1"), None) is not None
+
+    def compared(self) -> dict[bytes, tuple[int, bool]]:
+        """The images that were compared with all others, by hash: by which vector, and whether by parts of their own too."""
+        return {hash_: (vector, bool(parts)) for hash_, vector, parts in self._rows("SELECT hash, vector, parts FROM compared")}
 
     def hashes(self) -> set[bytes]:
         """The images whose parts are there."""
@@ -44,13 +55,13 @@ class Parts(Derived):
 
     def put(self, rows: Mapping[bytes, NDArray[np.float32]]) -> None:
         """Keep the vectors of the parts of some images, (parts, dim) each, of length 1, where there is room."""
-        new = ((hash_, some.astype(np.float16).tobytes(), 0) for hash_, some in rows.items())
-        self._write(("INSERT OR REPLACE INTO parts VALUES (?, ?, ?)", new))
+        self._write(
+            ("INSERT OR REPLACE INTO parts VALUES (?, ?)", ((hash_, some.astype(np.float16).tobytes()) for hash_, some in rows.items()))
+        )
 
-    def stream(self, count: int, *, compared: bool | None = None) -> Iterator[list[tuple[bytes, NDArray[np.float16]]]]:
-        """All of them, in the order of hashes, so many images at a time; or those alone that were compared already, or were not."""
-        which = "" if compared is None else f"WHERE compared = {int(compared)}"
-        rows, size = self._rows(f"SELECT hash, rows FROM parts {which} ORDER BY hash"), 2 * self._dim
+    def stream(self, count: int) -> Iterator[list[tuple[bytes, NDArray[np.float16]]]]:
+        """All of them, in the order of hashes, so many images at a time."""
+        rows, size = self._rows("SELECT hash, rows FROM parts ORDER BY hash"), 2 * self._dim
         while some := list(islice(rows, count)):
             found = []
             for hash_, data in some:
@@ -58,9 +69,10 @@ class Parts(Derived):
                     found.append((hash_, np.frombuffer(data, np.float16).reshape(len(data) // size, self._dim)))
             yield found
 
-    def note(self, through: int) -> None:
-        """All parts were compared with all vectors up to `through`."""
-        self._write(("UPDATE parts SET compared = 1", [()]), ("UPDATE state SET through = ?", [(through,)]))
+    def note(self, compared: Mapping[bytes, tuple[int, bool]], run: str) -> None:
+        """These images, and no others, were compared with all others, as compared() tells it, in this run."""
+        new = ((hash_, vector, int(parts)) for hash_, (vector, parts) in compared.items())
+        self._write(("DELETE FROM compared", [()]), ("INSERT INTO compared VALUES (?, ?, ?)", new), ("UPDATE state SET run = ?", [(run,)]))
 
     def keep_only(self, hashes: Iterable[bytes]) -> None:
         """Drop those of all images but these."""

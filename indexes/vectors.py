@@ -95,8 +95,9 @@ class Vectors(Database):
         return list(self.rows_for(sql, vectors))
 
     def vectors_by_hash(self) -> Iterator[tuple[bytes, int]]:
-        """(hash, vector) of each image that has a vector."""
-        return self.stream("SELECT hash, vector FROM images WHERE vector IS NOT NULL")
+        """(hash, vector) of each image that has a vector and that some file holds."""
+        held = "EXISTS (SELECT 1 FROM files WHERE image = images.id)"
+        return self.stream(f"SELECT hash, vector FROM images WHERE vector IS NOT NULL AND {held}")
 
     def used_vectors(self, first: int, last: int) -> Ids:
         """Those vectors with ids from `first` to `last` that some file needs; the others are tombstones. In order."""

@@ -167,8 +167,9 @@ def look(store: Store, embedder: Embedder, options: IngestOptions, coverage: Cov
         return
     coverage.verification = {"version": VERSION, "pairs": 0, "found": {}, "unseen": {}}
     inside = options.parts and embedder.calls(1) == 0
-    # Where nothing was joined since the last run had looked at all, nothing is read to know it.
-    if coverage.join is None and store.catalog.is_verified(VERSION, parts=inside):
+    # Where no file came since the last run had looked at all, nothing is read to know it.
+    came = coverage.join is not None or coverage.new or coverage.changed or coverage.moved
+    if not came and store.catalog.is_verified(VERSION, parts=inside):
         coverage.parts = {"compared": 0, "lacking": 0} if inside else None
         return
     pairs = store.catalog.unjudged(frontier.floor, VERSION)
@@ -204,8 +205,8 @@ def _look_inside(
     from pipeline import parts as inside
 
     space = store.space
-    last = store.catalog.next_vector() - 1
     if space is None or store.catalog.counts().images > inside.MOST:
+        coverage.parts = {"compared": 0, "lacking": 0}
         coverage.notes.append(
             f"pictures within pictures are looked for among {inside.MOST:,} pictures at most; these were only compared whole"
         )
@@ -215,16 +216,18 @@ def _look_inside(
         for done in inside.embed_parts(store, parts, embedder, lacking, options.decoders, options.readers) if lacking else ():
             yield Progress(done, len(lacking), coverage, parts=True)
         pairs = [np.empty((0, 2), np.int64)]
-        for found in inside.compare(store, parts, parts.through + 1):
+        if not store.catalog.has_run(parts.run):  # the catalog began anew, or was brought back
+            parts.note({}, "")
+        images = inside.wanted(store, parts)
+        for found in inside.compare(store, parts, images):
             pairs.append(found)
             yield Progress(0, None, coverage, parts=True)
         seen = set(tried)
         new = [pair for pair in store.catalog.unjudged(floor, VERSION, np.concatenate(pairs)) if pair not in seen]
         yield from _verify(store, new, options, coverage)
-        parts.note(last)
-        there = parts.hashes()
-        left = [id_ for id_, image in store.catalog.images(lacking) if image.hash not in there]
-        coverage.parts = {"compared": len(there), "lacking": len(left)}
+        parts.note(images, store.catalog.newest_run())
+        left = [id_ for id_, image in store.catalog.images(lacking) if not images.get(image.hash, (0, False))[1]]
+        coverage.parts = {"compared": sum(has_parts for _, has_parts in images.values()), "lacking": len(left)}
 
 
 def _scan(roots: Sequence[Root], store: Store, seen: _Seen, coverage: Coverage, decoders: Decoders) -> Iterator[Progress]:

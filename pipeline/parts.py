@@ -7,7 +7,7 @@ on others .78 and .98, screenshots .93 and .98; of pairs of strangers 3 in 10,00
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,18 +72,29 @@ def embed_parts(store: Store, parts: Parts, embedder: Embedder, images: list[int
             yield start + len(some)
 
 
-def compare(store: Store, parts: Parts, new: int) -> Iterator[NDArray[np.int64]]:
-    """Pairs of vectors (n, 2), the smaller id first, of pictures of which a part of one is like the other: those with a part, or a vector
-    from `new` on, that was not compared before. A block at a time.
+def wanted(store: Store, parts: Parts) -> dict[bytes, tuple[int, bool]]:
+    """All images that some file holds and that have a vector, as Parts.compared() tells of them when they were compared."""
+    there, vectors = parts.hashes(), dict(store.catalog.vectors_by_hash())
+    return {hash_: (vector, hash_ in there) for hash_, vector in vectors.items()}
+
+
+def compare(store: Store, parts: Parts, images: Mapping[bytes, tuple[int, bool]]) -> Iterator[NDArray[np.int64]]:
+    """Pairs of vectors (n, 2), the smaller id first, of those of `images` of which a part of one is like the other, and that were not
+    compared before; a block at a time.
     """
-    vector_of = dict(store.catalog.vectors_by_hash())
-    for compared in (False, True):
-        for some in parts.stream(BLOCK, compared=compared):
-            known = [(vector_of[hash_], rows) for hash_, rows in some if hash_ in vector_of]
-            if known:
-                yield _pairs(store, known, new if compared else 0)
-            else:
-                yield np.empty((0, 2), np.int64)
+    before = parts.compared()
+    new = {hash_ for hash_, about in images.items() if before.get(hash_) != about}
+    vectors = np.unique(np.array([images[hash_][0] for hash_ in new], np.int64))
+    if not len(vectors):
+        return
+    for some in parts.stream(BLOCK):
+        fresh = [(images[hash_][0], rows) for hash_, rows in some if hash_ in new]
+        known = [(images[hash_][0], rows) for hash_, rows in some if hash_ in images and hash_ not in new]
+        found = [_pairs(store, fresh, 0)] if fresh else []
+        if known:
+            pairs = _pairs(store, known, int(vectors[0]))
+            found.append(pairs[np.isin(pairs, vectors).any(axis=1)])
+        yield np.unique(np.concatenate([np.empty((0, 2), np.int64), *found]), axis=0)
 
 
 def _pairs(store: Store, known: list[tuple[int, NDArray[np.float16]]], since: int) -> NDArray[np.int64]:

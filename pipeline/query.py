@@ -376,7 +376,7 @@ def _see_parts(fresh: Sequence[_Asked], store: Store, embedder: Embedder, decode
     if not fresh or threshold is not None:
         return
     with Parts(store.folder, embedder.space, write=False) as parts:
-        if not parts.through:
+        if not parts.are_compared:
             return
     from pipeline.parts import embedded
 
@@ -399,7 +399,7 @@ def _add_inside(store: Store, space: Space, asked: Sequence[_Asked]) -> None:
             ]
             far.append((one, {image for judged in about for image in (judged.first, judged.second)} - set(same)))
     with Parts(store.folder, space, write=False) as parts:
-        if fresh and parts.through:
+        if fresh and parts.are_compared:
             from pipeline.parts import near
 
             far += zip(fresh, near(store, parts, [(one.vector, one.parts) for one in fresh if one.vector is not None]), strict=True)

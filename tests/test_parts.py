@@ -17,7 +17,7 @@ from indexes import Image as StoredImage
 from pipeline import IngestOptions, find_groups, find_matches, ingest_roots, load, pictures
 from pipeline.copies import HARD
 from pipeline.evidence import DERIVED
-from pipeline.parts import WINDOWS, compare, least, parts_of
+from pipeline.parts import WINDOWS, compare, least, parts_of, wanted
 from pipeline.view import View
 from tests.conftest import SPACE, name_of, photo, saved, scene
 
@@ -96,6 +96,34 @@ def test_it_does_not_matter_what_came_first(tmp_path: Path, first: str) -> None:
         assert groups(store) == groups(once) == [{"whole.jpg", "part.jpg", "collage.jpg"}]
 
 
+def test_a_photo_that_comes_back_is_compared_with_what_came_meanwhile(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    whole, part = whole_and_part(photos)
+    part.rename(tmp_path / "part.jpg")
+    with Store(tmp_path / "store", write=True) as store:
+        ingested(store, photos)
+        whole.rename(tmp_path / "whole.jpg")
+        (tmp_path / "part.jpg").rename(part)
+        list(ingest_roots([Root(str(photos))], store, load(), IngestOptions(accept_missing=True)))
+        assert list(store.catalog.evidence()) == []
+        (tmp_path / "whole.jpg").rename(whole)
+        ingested(store, photos)
+        assert groups(store) == [{"whole.jpg", "part.jpg"}]
+
+
+def test_a_store_that_began_anew_compares_anew(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    whole_and_part(photos)
+    with Store(tmp_path / "store", write=True) as store:
+        ingested(store, photos)
+    with Store(tmp_path / "anew", write=True) as store:
+        (store.folder / "thumbs").mkdir()
+        for path in (tmp_path / "store" / "thumbs").iterdir():
+            path.rename(store.folder / "thumbs" / path.name)
+        ingested(store, photos)
+        assert groups(store) == [{"whole.jpg", "part.jpg"}]
+
+
 def test_parts_are_made_when_their_photo_is_back_and_again_when_they_are_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = tmp_path / "photos"
     whole_and_part(photos)
@@ -128,11 +156,11 @@ def test_parts_go_with_their_images_and_with_their_space(tmp_path: Path) -> None
         with Parts(store.folder, store.space, write=False) as parts:
             assert len(parts.hashes()) == 1
         with Parts(store.folder, SPACE, write=False) as parts:
-            assert (parts.through, parts.hashes()) == (0, set())
+            assert (parts.are_compared, parts.hashes()) == (False, set())
         with Parts(store.folder, SPACE, write=True) as parts:
             assert parts.hashes() == set()
         with Parts(store.folder, store.space, write=True) as parts:
-            assert (parts.through, parts.hashes()) == (0, set())
+            assert (parts.are_compared, parts.hashes()) == (False, set())
 
 
 def test_parts_are_halves_as_the_model_wants_them() -> None:
@@ -172,19 +200,19 @@ def test_all_pairs_are_compared_once_as_they_come(seed: int, sizes: list[int], b
             )
             new = step if step else late - bare
             kept.put({name_of(n): parts[n] for n in new if n < count and n not in bare and (n not in late or not step)})
-            last = store.catalog.next_vector() - 1
-            for some in compare(store, kept, kept.through + 1):
+            images = wanted(store, kept)
+            for some in compare(store, kept, images):
                 found |= set(map(tuple, some.tolist()))
-            kept.note(last)
+            kept.note(images, "")
         stored = [whole.astype(np.float16), parts.astype(np.float16)]
         vector = dict(store.catalog.vectors_by_hash())
-        wanted = set()
+        expected = set()
         for n in set(range(count)) - bare:
             for m in set(range(count)) - {n}:
                 if cosines(np.broadcast_to(stored[0][m], stored[1][n].shape), stored[1][n]).max() >= least(SPACE):
                     one, other = sorted((vector[name_of(n)], vector[name_of(m)]))
-                    wanted.add((one, other))
-        assert found == wanted
+                    expected.add((one, other))
+        assert found == expected
 
 
 def test_a_thumb_is_enough_to_make_parts_of(tmp_path: Path) -> None:
