@@ -59,7 +59,8 @@ class Verifiers:
             process = _Process()
             self._idle.put(process)
             self._held.callback(process.close)
-        self._pool = self._held.enter_context(ThreadPoolExecutor(self._count, thread_name_prefix="verify"))
+        self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="verify")
+        self._held.callback(self._pool.shutdown, cancel_futures=True)  # who stops does not wait for what was not begun
 
     def __enter__(self) -> Verifiers:
         """As it is."""
