@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from indexes.parts import Parts
     from indexes.plan import Plan, Way
     from indexes.records import Choice, File, Image, Known, Root, Space, Stat
-    from indexes.segments import Scored, cosines
+    from indexes.segments import Scored, alike, cosines
     from indexes.store import Batch, Joining, Store, check, repair
     from indexes.switch import Begun
     from indexes.thumbs import Thumb, Thumbs
@@ -49,7 +49,7 @@ _HOMES = {
     "join": ("Recall",),
     "plan": ("Plan", "Way"),
     "records": ("Choice", "File", "Image", "Known", "Root", "Space", "Stat"),
-    "segments": ("Scored", "cosines"),
+    "segments": ("Scored", "alike", "cosines"),
     "store": ("Batch", "Joining", "Store", "check", "repair"),
     "switch": ("Begun",),
     "parts": ("Parts",),
@@ -93,6 +93,7 @@ __all__ = [
     "Thumb",
     "Thumbs",
     "Way",
+    "alike",
     "check",
     "cosines",
     "repair",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -38,9 +38,9 @@ class Evidence(Vectors):
         """All that was found, in no order."""
         return (Judged(*row) for row in self.stream("SELECT first, second, version, relation, told FROM evidence"))
 
-    def related(self) -> Iterator[tuple[int, int]]:
-        """Pairs of images, by id, that were found to be something to each other, in no order."""
-        return self.stream("SELECT first, second FROM evidence WHERE relation NOT IN ('unrelated', 'not verifiable')")
+    def related(self, without: Sequence[str]) -> Iterator[tuple[int, int]]:
+        """Pairs of images, by id, whose relation is none of these, in no order."""
+        return self.stream(f"SELECT first, second FROM evidence WHERE relation NOT IN ({','.join('?' * len(without))})", *without)
 
     def relations(self) -> dict[str, int]:
         """How many pairs have each relation."""

@@ -216,10 +216,20 @@ def homes(rows: NDArray[np.float32], middles: NDArray[np.float32], count: int) -
 
 def within(queries: NDArray[np.float16], segment: Segment, min_score: float) -> Scored:
     """Every pair of a query row and a stored row with score >= min_score, nothing capped; rows are numbered from 0 on each side."""
-    left, right = (_scanned if len(queries) <= FEW else _multiplied)(queries, segment, np.float32(min_score - MARGIN))
-    score = cosines(queries[left], segment.vectors[right])
+    if len(queries) > FEW:
+        return alike(queries, segment.vectors, min_score)
+    return _decided(queries, segment.vectors, *_scanned(queries, segment, np.float32(min_score - MARGIN)), min_score)
+
+
+def alike(left: NDArray[np.float16], right: NDArray[np.float16], min_score: float) -> Scored:
+    """Every pair of a row of `left` and a row of `right`, both as they are stored, with score >= min_score, by the numbers of both."""
+    return _decided(left, right, *_multiplied(left, right, np.float32(min_score - MARGIN)), min_score)
+
+
+def _decided(left: NDArray[np.float16], right: NDArray[np.float16], one: Ids, other: Ids, min_score: float) -> Scored:
+    score = cosines(left[one], right[other])
     keep = score >= min_score
-    return Scored(left[keep], right[keep], score[keep])
+    return Scored(one[keep], other[keep], score[keep])
 
 
 def _scanned(queries: NDArray[np.float16], segment: Segment, radius: np.float32) -> tuple[Ids, Ids]:
@@ -238,11 +248,11 @@ def _scanned(queries: NDArray[np.float16], segment: Segment, radius: np.float32)
     return np.concatenate(lefts), np.concatenate(rights)
 
 
-def _multiplied(queries: NDArray[np.float16], segment: Segment, radius: np.float32) -> tuple[Ids, Ids]:
+def _multiplied(queries: NDArray[np.float16], vectors: NDArray[np.float16], radius: np.float32) -> tuple[Ids, Ids]:
     rows = queries.astype(np.float32)
     lefts, rights = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for first in range(0, len(segment.ids), STORED_BLOCK):
-        block = segment.vectors[first : first + STORED_BLOCK].astype(np.float32)
+    for first in range(0, len(vectors), STORED_BLOCK):
+        block = vectors[first : first + STORED_BLOCK].astype(np.float32)
         for start in range(0, len(rows), STORED_BLOCK):
             products = rows[start : start + STORED_BLOCK] @ block.T
             flat = np.flatnonzero(products.ravel() >= radius)

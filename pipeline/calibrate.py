@@ -6,7 +6,6 @@ import random
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from pipeline.candidates import drawing
 from pipeline.copies import EVERYDAY, HARD
 from pipeline.decode import Decoded
 from pipeline.decoders import Decoders
-from pipeline.embedder import Embedder, embed
+from pipeline.embedder import Embedder, embed_all
 from pipeline.evidence import DERIVED, SAME, evidence_of
 from pipeline.pictures import Pictures, read_images
 from pipeline.scan import NOTHING, SourceFile
@@ -44,7 +43,7 @@ def calibrate(store: Store, embedder: Embedder, images: Sequence[int]) -> Calibr
     with (
         tempfile.TemporaryDirectory() as folder,
         Decoders() as decoders,
-        closing(Thumbs(store.folder, write=False)) as thumbs,
+        Thumbs(store.folder, write=False) as thumbs,
         Verifiers() as verifiers,
     ):
         pictures = Pictures(store, thumbs, decoders)
@@ -98,8 +97,7 @@ def _looked(
     seen = [each for each in decoders.stream(sources, SIGHT) if isinstance(each, Decoded)]
     if image not in own or image not in vectors or len(views) < len(files) or len(seen) < len(files):
         return []
-    rows = np.concatenate([embed(embedder, views[start : start + embedder.batch]) for start in range(0, len(views), embedder.batch)])
-    stored = rows.astype(np.float16)
+    stored = embed_all(embedder, views).astype(np.float16)
     scores = cosines(np.broadcast_to(vectors[image].astype(np.float16), stored.shape), stored)
     thumbs = [thumb(one.view) for one in seen]
     copies = [drawing(one.image, Thumb(picture, its)) for one, picture, its in zip(seen, thumbs, verifiers.features(thumbs), strict=True)]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -42,7 +41,7 @@ def verify_candidates(store: Store, pairs: Sequence[tuple[int, int]], count: int
     kept. Call it with `store.exclusive` held.
     """
     looked, begun = Looked(0, len(pairs)), deque[_Begun]()
-    with Decoders(count, readers) as decoders, closing(Thumbs(store.folder, write=True)) as thumbs, Verifiers(count) as verifiers:
+    with Decoders(count, readers) as decoders, Thumbs(store.folder, write=True) as thumbs, Verifiers(count) as verifiers:
         pictures, details = Pictures(store, thumbs, decoders), _Details(store, decoders)
         for start in range(0, len(pairs), BLOCK):
             begun.append(_begun(pairs[start : start + BLOCK], pictures, verifiers))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -137,6 +138,13 @@ def embed(embedder: Embedder, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.
         unit = _unit(embedder, rows, len(known))
         raise Unanswered(str(unanswered), dict(zip(known, unit, strict=True))) from unanswered
     return _unit(embedder, rows, len(views))
+
+
+def embed_all(embedder: Embedder, views: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """As embed(), of any number of pictures, as many at a time as the embedder likes; no more of `views` are asked for before."""
+    waiting = iter(views)
+    rows = [embed(embedder, some) for some in iter(lambda: list(islice(waiting, embedder.batch)), [])]
+    return np.concatenate(rows) if rows else embed(embedder, [])
 
 
 def _unit(embedder: Embedder, raw: NDArray[np.float32], count: int) -> NDArray[np.float32]:

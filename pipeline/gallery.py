@@ -6,7 +6,6 @@ import html
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from urllib.parse import quote
@@ -88,7 +87,7 @@ def _write_pictures(groups: Sequence[Group], store: Store, folder: Path) -> set[
     wanted = dict.fromkeys(photo.image.hash for group in groups for photo in _photos(group))
     ids, written = store.catalog.image_ids(list(wanted)), set[bytes]()
     hashes = [hash_ for hash_ in wanted if hash_ in ids]
-    with Decoders() as decoders, closing(Thumbs(store.folder, write=False)) as thumbs:
+    with Decoders() as decoders, Thumbs(store.folder, write=False) as thumbs:
         pictures = Pictures(store, thumbs, decoders)
         for start in range(0, len(hashes), BLOCK):
             for image, thumb in pictures.of({ids[hash_] for hash_ in hashes[start : start + BLOCK]})[0].values():

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from indexes import Image, Parts, Space, Store, Thumbs, cosines
+from indexes import Image, Parts, Space, Store, Thumbs, alike
 from pipeline.decoders import Decoders
-from pipeline.embedder import Embedder, embed
+from pipeline.embedder import Embedder, embed_all
 from pipeline.fit import fit
 from pipeline.pictures import Pictures
 from pipeline.sketch import shown
@@ -25,7 +25,6 @@ from pipeline.view import View
 WINDOWS = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5), (0.25, 0.25))
 ABOVE = 0.1  # by how much more than the floor a part must be like a whole picture: there are ten times as many chances
 MOST = 100_000  # pictures of a store in which parts are looked for: the work grows with their square
-MARGIN = 1e-3  # what a product of float32 may be off
 BLOCK = 400  # pictures that are embedded, or compared, at a time
 
 
@@ -66,8 +65,8 @@ def embed_parts(store: Store, parts: Parts, embedder: Embedder, images: list[int
         for start in range(0, len(images), BLOCK):
             some = images[start : start + BLOCK]
             found, _ = pictures.of(some)
-            views = [view for _, thumb in found.values() for view in parts_of(shown(thumb.picture), embedder.view)]
-            rows = embed(embedder, views).reshape(len(found), len(WINDOWS), embedder.space.dim)
+            views = (view for _, thumb in found.values() for view in parts_of(shown(thumb.picture), embedder.view))
+            rows = embed_all(embedder, views).reshape(len(found), len(WINDOWS), embedder.space.dim)
             parts.put({image.hash: own for (image, _), own in zip(found.values(), rows, strict=True)})
             yield start + len(some)
 
@@ -109,7 +108,7 @@ def _pairs(store: Store, known: list[tuple[int, NDArray[np.float16]]], since: in
 def embedded(asked: Sequence[tuple[Image, NDArray[np.uint8]]], embedder: Embedder) -> list[NDArray[np.float32] | None]:
     """The vectors of the parts (parts, dim) of each picture that is asked about, by its pixels as a thumb has them; None of small ones."""
     views = [parts_of(rgb, embedder.view) if is_large(image, embedder.view) else [] for image, rgb in asked]
-    rows = iter(embed(embedder, [view for some in views for view in some]))
+    rows = iter(embed_all(embedder, (view for some in views for view in some)))
     return [np.stack([next(rows) for _ in some]) if some else None for some in views]
 
 
@@ -121,18 +120,16 @@ def near(store: Store, parts: Parts, asked: Sequence[tuple[NDArray[np.float32], 
     if space is None or not asked:
         return found
     own = [(number, row) for number, (_, rows) in enumerate(asked) for row in (rows if rows is not None else ())]
-    hits = store.within(np.stack([row for _, row in own]), least(space)) if own else None
-    for row, id_ in zip(hits.left.tolist(), hits.right.tolist(), strict=True) if hits else ():
-        found[own[row][0]].add(id_)
+    if own:
+        hits = store.within(np.stack([row for _, row in own]), least(space))
+        for row, id_ in zip(hits.left.tolist(), hits.right.tolist(), strict=True):
+            found[own[row][0]].add(id_)
     whole = np.stack([row for row, _ in asked]).astype(np.float16)
     for some in parts.stream(BLOCK):
         image = np.repeat(np.arange(len(some)), [len(its) for _, its in some])
-        stored = np.concatenate([its for _, its in some])
-        part, number = np.nonzero(stored.astype(np.float32) @ whole.astype(np.float32).T >= least(space) - MARGIN)
-        like = cosines(stored[part], whole[number]) >= least(space)
-        if like.any():
-            ids = store.catalog.image_ids([some[at][0] for at in np.unique(image[part[like]])])
-            for at, which in zip(image[part[like]].tolist(), number[like].tolist(), strict=True):
-                if (hash_ := some[at][0]) in ids:
-                    found[which].add(ids[hash_])
+        hits = alike(np.concatenate([its for _, its in some]), whole, least(space))
+        ids = store.catalog.image_ids([some[at][0] for at in np.unique(image[hits.left])])
+        for at, number in zip(image[hits.left].tolist(), hits.right.tolist(), strict=True):
+            if (hash_ := some[at][0]) in ids:
+                found[number].add(ids[hash_])
     return found

@@ -9,7 +9,7 @@ from pipeline.decode import Decoded
 from pipeline.decoders import Decoders
 from pipeline.reading import Failure
 from pipeline.scan import SourceFile
-from pipeline.sketch import Sketch, are_features, drawn, features, shown, thumb
+from pipeline.sketch import Sketch, are_features, drawn, thumb
 from pipeline.view import SIGHT, View
 
 
@@ -47,8 +47,8 @@ class Pictures:
 
 
 def sketch_of(image: Image, thumb: Thumb) -> Sketch:
-    """What is to be known of an image to verify it."""
-    return drawn(thumb.picture, thumb.features or features(shown(thumb.picture)), (image.width, image.height))
+    """What is to be known of an image to verify it, by its thumb with features."""
+    return drawn(thumb.picture, thumb.features, (image.width, image.height))
 
 
 def read_images(store: Store, decoders: Decoders, about: Mapping[int, Image], view: View) -> Iterator[tuple[int, Decoded | str]]:

@@ -30,12 +30,12 @@ from pipeline.scan import NOTHING, SourceFile, stat_of
 from pipeline.view import SIGHT, View
 
 if TYPE_CHECKING:
+    from pipeline.pictures import Pictures
     from pipeline.sketch import Sketch
 
 BATCH = 32  # files that are embedded and searched together
 
-# What gives sketches of stored images, once something is to be verified.
-_Sketched = Callable[[], Callable[[Iterable[int]], "list[tuple[Image, Sketch]]"]]
+_Sketched = Callable[[Iterable[int]], "list[tuple[Image, Sketch]]"]  # gives those of stored images
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ def find_groups(
         images |= dict(store.catalog.images_of(set(found.left.tolist()) | set(found.right.tolist())))
         scores = found.by_pair()
         if within.inside:
-            related = list(store.catalog.related())
+            related = list(store.catalog.related((UNRELATED, UNKNOWN)))
             images |= store.catalog.vectors_of({id_ for pair in related for id_ in pair})
             scores |= _apart(store, related, images, scores)
         photos = _photos(store, list(images), scope)
@@ -259,12 +259,19 @@ def find_matches(
     with Decoders() as decoders, ExitStack() as held:
 
         @cache
-        def sketched() -> Callable[[Iterable[int]], list[tuple[Image, Sketch]]]:
-            from pipeline.pictures import Pictures, sketch_of  # loads OpenCV: only when something is to be verified
+        def opened() -> tuple[Pictures, ThreadPoolExecutor]:
+            from pipeline.pictures import Pictures  # loads OpenCV: only when something is to be verified
 
-            pictures = Pictures(store, held.enter_context(closing(Thumbs(store.folder, write=False))), decoders)
-            pool = held.enter_context(ThreadPoolExecutor(usable_cores()))
-            return lambda images: list(pool.map(lambda one: (one[0], sketch_of(*one)), pictures.of(images)[0].values()))
+            thumbs = held.enter_context(Thumbs(store.folder, write=False))
+            return Pictures(store, thumbs, decoders), held.enter_context(ThreadPoolExecutor(usable_cores()))
+
+        def sketched(images: Iterable[int]) -> list[tuple[Image, Sketch]]:
+            pictures, pool = opened()
+            from pipeline.pictures import sketch_of
+            from pipeline.sketch import features, shown
+
+            found, _ = pictures.sketched(images, lambda some: list(pool.map(lambda picture: features(shown(picture)), some)))
+            return [(image, sketch_of(image, thumb)) for image, thumb in found.values()]
 
         while some := list(islice(remaining, BATCH)):
             yield from _answers(some, store, embedder, decoders, sketched, (threshold, strictness), wanted)
@@ -301,7 +308,8 @@ def _answers(
         store.require(embedder.space)
         for one, row in zip(fresh, embed(embedder, [one.view for one in fresh if one.view is not None]), strict=True):
             one.vector = row
-    _see_parts(fresh, store, embedder, decoders, given[0])
+    if fresh and limits(store, embedder.space, *given).inside:
+        _see_parts(fresh, store, embedder, decoders)
     with store.catalog.snapshot():
         space = store.space
         if fresh:
@@ -357,7 +365,7 @@ def _look(fresh: Sequence[_Asked], photos: Mapping[int, Sequence[Photo]], decode
     for one, near in zip(wanted, (near for near in close if near), strict=True):
         if one.sight is not None:
             mine = sketch(one.sight, (one.image.width, one.image.height))
-            one.evidence = {image.pixels: verify(mine, other) for image, other in sketched()(near)}
+            one.evidence = {image.pixels: verify(mine, other) for image, other in sketched(near)}
 
 
 def _see(asked: Sequence[_Asked], decoders: Decoders) -> None:
@@ -371,10 +379,8 @@ def _see(asked: Sequence[_Asked], decoders: Decoders) -> None:
                 one.sight = shown(thumb(decoded.view))
 
 
-def _see_parts(fresh: Sequence[_Asked], store: Store, embedder: Embedder, decoders: Decoders, threshold: float | None) -> None:
+def _see_parts(fresh: Sequence[_Asked], store: Store, embedder: Embedder, decoders: Decoders) -> None:
     """Embed the parts of files that are new, where the store has some of its pictures to compare them with."""
-    if not fresh or threshold is not None:
-        return
     with Parts(store.folder, embedder.space, write=False) as parts:
         if not parts.are_compared:
             return

@@ -45,8 +45,8 @@ def fit(start: NDArray[np.float64], end: NDArray[np.float64], weights: NDArray[n
     None where there is none.
     """
     one, other = _normal(start), _normal(end)
-    x, y = moved(one, start).T
-    goal = moved(other, end)
+    places, goal = moved(one, start), moved(other, end)
+    x, y = places.T
     if len(start) < 14:
         affine = least_squares(np.column_stack([x, y, np.ones_like(x)]), goal, weights, 1.0 / other[0, 0])
         matrix = np.vstack([affine.T, [0.0, 0.0, 1.0]])
@@ -59,7 +59,7 @@ def fit(start: NDArray[np.float64], end: NDArray[np.float64], weights: NDArray[n
             heavy = rows * some
             square = np.einsum("sin,sjn->ij", heavy, rows) + easing
             matrix = np.append(np.linalg.solve(square, np.einsum("sin,ns->i", heavy, goal)), 1.0).reshape(3, 3)
-            some = weights * _trust(np.linalg.norm(moved(matrix, np.column_stack([x, y])) - goal, axis=1) / other[0, 0])
+            some = weights * _trust(np.linalg.norm(moved(matrix, places) - goal, axis=1) / other[0, 0])
     matrix = np.linalg.inv(other) @ matrix @ one
     if not np.isfinite(matrix).all() or abs(matrix[2, 2]) < 1e-9:
         return None

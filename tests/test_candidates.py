@@ -7,7 +7,6 @@ import random
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -160,7 +159,7 @@ def test_thumbs_may_be_lost_or_damaged(tmp_path: Path) -> None:
         saved(photos / "three.jpg", photo(1), quality=60)
         assert ingested(store, photos) == {SAME: 2}
         assert before.items() <= judged(store).items()
-        with closing(Thumbs(tmp_path / "store", write=False)) as kept:
+        with Thumbs(tmp_path / "store", write=False) as kept:
             assert len(kept.get([image.hash for _, image in store.catalog.images(store.catalog.live())])) == 3
 
 
@@ -193,7 +192,7 @@ def test_evidence_goes_with_its_images(tmp_path: Path) -> None:
         assert find_groups(store) == []
         store.compact(full=True)
         assert list(store.catalog.evidence()) == []
-        with closing(Thumbs(tmp_path / "store", write=False)) as kept:
+        with Thumbs(tmp_path / "store", write=False) as kept:
             assert kept.get([image.hash for _, image in store.catalog.images(store.catalog.live())]).keys() == {
                 image.hash for _, image in store.catalog.images(store.catalog.live())
             }
