@@ -62,8 +62,6 @@ def whole(one: Sketch, other: Sketch) -> Alignment | None:
 
     For pictures that are too soft to have keypoints.
     """
-    if min(*one.grey.shape, *other.grey.shape) < SMALL:
-        return None
     first, second = (sketch.small.astype(np.float64) - sketch.small.mean() for sketch in (one, other))
     lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
     if lengths < 1.0:
@@ -75,7 +73,7 @@ def whole(one: Sketch, other: Sketch) -> Alignment | None:
             turned = np.rot90(second[:, ::-1] if mirrored else second, turn)
             agree[turn, mirrored] = float((first * turned).sum()) / lengths
     turn, mirrored = max(agree, key=lambda way: agree[way])
-    if agree[turn, mirrored] < ALIKE:
+    if agree[turn, mirrored] < ALIKE or min(*one.grey.shape, *other.grey.shape) < SMALL:
         return None
     corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     ends = corners.copy()

@@ -54,6 +54,12 @@ class Sketch:
         """`view` gives the picture, rgb (height, width, 3), at most 448 pixels a side; `features` are those of features()."""
         self._view, self._features, self.size = view, features, size
 
+    def __le__(self, other: Sketch) -> bool:
+        """Some order of pictures, for which strangers need not be unpacked: it is by features, and by pixels only where those are equal."""
+        if (self._features, self.size) != (other._features, other.size):
+            return (self._features, self.size) < (other._features, other.size)
+        return (self.rgb.shape, self.rgb.tobytes()) <= (other.rgb.shape, other.rgb.tobytes())
+
     @cached_property
     def small(self) -> NDArray[np.uint8]:
         """All of it, grey (32, 32)."""

@@ -51,16 +51,12 @@ def looked(first: Sketch, second: Sketch) -> tuple[Evidence, Tiles | None]:
     numbers of two odd pictures lead to no transform that could be one, nothing is said of them.
     """
     try:
-        if _order(first) <= _order(second):
+        if first <= second:
             return _looked(first, second)
         evidence, tiles = _looked(second, first)
         return evidence.turned_round(), replace(tiles, swapped=not tiles.swapped) if tiles else None
     except (np.linalg.LinAlgError, cv2.error):
         return Evidence(UNKNOWN), None
-
-
-def _order(one: Sketch) -> tuple[tuple[int, ...], bytes]:
-    return one.grey.shape, one.grey.tobytes()
 
 
 def _looked(first: Sketch, second: Sketch) -> tuple[Evidence, Tiles | None]:

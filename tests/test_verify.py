@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 from pipeline.copies import EVERYDAY, HARD
 from pipeline.evidence import DERIVED, FIRST, SAME, SCENE, SECOND, UNKNOWN, UNRELATED, Changes, Evidence
-from pipeline.sketch import Sketch, noise, sketch
+from pipeline.sketch import Sketch, features, noise, sketch
 from pipeline.verify import verify
 from tests.conftest import photo
 
@@ -182,6 +183,24 @@ def test_either_order_says_the_same(seed: int, kind: str) -> None:
     other = (EVERYDAY | HARD)[kind](one, OTHER, random.Random(seed))
     there, back = verify(drawn(one), drawn(other)), verify(drawn(other), drawn(one))
     assert there == back.turned_round() or back == there.turned_round()
+
+
+def test_strangers_are_told_apart_without_their_pixels() -> None:
+    def unpacked() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        raise AssertionError("a stranger's picture was unpacked")
+
+    strangers = [Sketch(unpacked, features(np.asarray(photo(seed))), (640, 480)) for seed in (1, 2, 3)]
+    for one, other in combinations(strangers, 2):
+        assert verify(one, other).relation == verify(other, one).relation == UNRELATED
+
+
+def test_either_order_says_the_same_of_what_features_cannot_tell_apart() -> None:
+    flat, dot = Image.new("RGB", (448, 300), "grey"), Image.new("RGB", (448, 300), "grey")
+    dot.putpixel((200, 150), (129, 128, 128))
+    one, other = drawn(flat), drawn(dot)
+    assert features(one.rgb) == features(other.rgb)
+    assert (one <= other) != (other <= one)
+    assert verify(one, other) == verify(other, one)
 
 
 def test_an_answer_depends_on_nothing_that_was_asked_before() -> None:
