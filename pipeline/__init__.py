@@ -7,7 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.ask import Answer, find_matches
     from pipeline.cluster import Group, Match
+    from pipeline.comparison import Comparison, compare
     from pipeline.embedder import Embedder, embed, load
     from pipeline.errors import (
         BadDecoder,
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from pipeline.ingest import Progress, ingest_roots, resolve_roots
     from pipeline.keep import Keep, Photo
     from pipeline.migrate import migrate_store
-    from pipeline.query import Answer, Comparison, compare, find_groups, find_matches
+    from pipeline.query import find_groups
     from pipeline.reading import Failure
     from pipeline.writer import Coverage, IngestOptions
 
@@ -56,7 +58,9 @@ _HOMES = {
     "migrate": ("migrate_store",),
     "reading": ("Failure",),
     "writer": ("Coverage", "IngestOptions"),
-    "query": ("Answer", "Comparison", "compare", "find_groups", "find_matches"),
+    "query": ("find_groups",),
+    "ask": ("Answer", "find_matches"),
+    "comparison": ("Comparison", "compare"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from pipeline.query import Comparison
+from pipeline.comparison import Comparison
 from pipeline.reading import Failure
 from pipeline.residual import TILE
 from pipeline.sketch import sketch

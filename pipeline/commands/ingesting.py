@@ -57,7 +57,8 @@ def ingested(
     from indexes.place import command
     from pipeline.decoders import usable_cores
     from pipeline.ingest import ingest_locked, resolve_roots
-    from pipeline.report import counted, unread_text
+    from pipeline.report import counted
+    from pipeline.status import unread_text
     from pipeline.terminal import Stopped, watch
     from pipeline.writer import IngestOptions
 

@@ -30,7 +30,7 @@ from pipeline.commands.options import (
 if TYPE_CHECKING:
     from indexes import Space, Store
     from pipeline.cluster import Group
-    from pipeline.query import Comparison
+    from pipeline.comparison import Comparison
     from pipeline.writer import Coverage
 
 
@@ -51,7 +51,8 @@ def ingest(roots: Sequence[str], store: Path, model: str | None, as_json: bool, 
     Only what is new or changed is read, only new content is embedded. Stop it with Ctrl-C at any moment; the same command goes on from
     there. Exit code 3: done, but some photos could not be read or a folder is away.
     """
-    from pipeline.report import SCHEMA_VERSION, coverage_text
+    from pipeline.report import SCHEMA_VERSION
+    from pipeline.status import coverage_text
 
     with opened_to_write(store, roots) as opened:
         coverage, _ = ingested(opened, roots, model, **given)
@@ -96,9 +97,10 @@ def query(
     FILE may lie inside the library or outside; nothing is added. Without FILE, or with -, paths are read from standard input.
     """
     from indexes import Store
+    from pipeline.ask import find_matches
     from pipeline.cluster import TOLD
-    from pipeline.query import find_matches
-    from pipeline.report import answer_text, answers_json, failure_text, unfinished_text
+    from pipeline.report import answer_text, answers_json, failure_text
+    from pipeline.status import unfinished_text
 
     with Store(store) as opened:
         if unfinished := unfinished_text(opened):
@@ -223,7 +225,7 @@ def dedupe(
     """
     from pipeline.cluster import COPIES
     from pipeline.keep import Keep
-    from pipeline.report import coverage_text
+    from pipeline.status import coverage_text
 
     keep = Keep(named(rules))  # before hours of work
     with opened_to_write(store, roots) as opened:
@@ -242,7 +244,8 @@ def dedupe(
 def _print_groups(store: Store, under: Sequence[str], coverage: Coverage | None, as_json: bool, **asked: Any) -> list[Group]:
     """`asked`: as find_groups() has it."""
     from pipeline.query import find_groups, limits
-    from pipeline.report import coverage_json, groups_json, groups_text, unfinished_text
+    from pipeline.report import coverage_json, groups_json, groups_text
+    from pipeline.status import unfinished_text
 
     if unfinished := unfinished_text(store):
         tell(f"neardup: {unfinished}")
@@ -296,7 +299,7 @@ def compare(
 def _compared(files: Sequence[str], store: Path, model: str | None, yes: bool) -> tuple[Comparison, Space]:
     """Files against each other, by the store's own model where there is a store; what failed is told."""
     from indexes import Store, StoreMissing
-    from pipeline.query import compare
+    from pipeline.comparison import compare
     from pipeline.report import failure_text
 
     try:

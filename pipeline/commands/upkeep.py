@@ -26,7 +26,8 @@ def status(failures: bool, store: Path, as_json: bool) -> None:
     neardup status --failures                     which files could not be read, and why
     """
     from indexes import Store
-    from pipeline.report import failure_text, status_json, status_text
+    from pipeline.report import failure_text
+    from pipeline.status import status_json, status_text
 
     with Store(store) as opened:
         opened.verify()
@@ -93,7 +94,8 @@ def check(data: bool, sample: int, max_calls: int | None, yes: bool, store: Path
     from indexes import Store
     from indexes import check as findings
     from pipeline import audit
-    from pipeline.report import check_json, check_text, counted
+    from pipeline.report import counted
+    from pipeline.status import check_json, check_text
 
     found = findings(store, data=data)
     again = []
@@ -131,7 +133,8 @@ def repair(data: bool, yes: bool, store: Path) -> None:
     from indexes import Store
     from indexes import check as findings
     from indexes import repair as set_aside
-    from pipeline.report import SHOWN, check_text, coverage_text, intended_text, repair_text
+    from pipeline.report import SHOWN
+    from pipeline.status import check_text, coverage_text, intended_text, repair_text
 
     if not yes:
         found = findings(store, data=data)
@@ -198,12 +201,13 @@ def migrate(
     from dataclasses import asdict
 
     from pipeline.migrate import migrate_store
-    from pipeline.report import SCHEMA_VERSION, counted, migration_text, waiting_text
+    from pipeline.report import SCHEMA_VERSION, counted
+    from pipeline.status import migration_text, waiting_text
     from pipeline.terminal import Stopped, watch
     from pipeline.writer import IngestOptions
 
     with opened_to_write(store) as opened:
-        before = opened.space
+        before, chosen = opened.space, opened.catalog.choice()
         if before is None:
             ingest = command(store, "ingest", "FOLDER", "--model", model)
             raise click.UsageError(f"{store} has no photos yet, so there is nothing to migrate: `{ingest}`")
@@ -228,6 +232,9 @@ def migrate(
         tell(f"{store} has the model {embedder.name} already{'' if dropped else '; nothing to do'}")
     else:
         tell(migration_text(embedder.name, images, coverage.embedded, waiting))
+        if chosen:
+            again = command(store, "calibrate", "--save")
+            tell(f"the threshold and strictness that were saved were for the other model and are forgotten; `{again}` finds new ones")
     if waiting:
         sys.exit(SKIPPED)
 
@@ -247,7 +254,8 @@ def compact(wait_lock: float, store: Path, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from pipeline.report import SCHEMA_VERSION, compaction_text
+    from pipeline.report import SCHEMA_VERSION
+    from pipeline.status import compaction_text
 
     with opened_to_write(store) as opened, opened.exclusive(wait_lock):
         opened.prepare()
