@@ -46,9 +46,11 @@ class Catalog(Evidence):
         rows = self.rows("SELECT threshold, strictness FROM choice")
         return Choice(*rows[0]) if rows else None
 
-    def put_choice(self, choice: Choice) -> None:
-        """Go by it from now on."""
-        self.write("INSERT OR REPLACE INTO choice VALUES (1, ?, ?)", choice.threshold, choice.strictness)
+    def put_choice(self, choice: Choice | None) -> None:
+        """Go by it from now on, or by none."""
+        self.write("DELETE FROM choice")
+        if choice:
+            self.write("INSERT INTO choice VALUES (1, ?, ?)", choice.threshold, choice.strictness)
 
     def is_empty(self) -> bool:
         """Whether it has no image, vector or segment, so that no space has any claim to it."""

@@ -381,12 +381,15 @@ class Store(Search):
         with self.catalog.transaction():
             self.catalog.put_evidence(judged)
 
-    def choose(self, choice: Choice) -> None:
-        """Let answers go by this threshold and strictness from now on. Raises BadThreshold below the space's floor, or without a space."""
-        if self.space is None:
-            raise BadThreshold("the store has no photo yet, so no threshold means anything to it; ingest a folder first")
-        self.check_score(choice.threshold)
+    def choose(self, choice: Choice | None) -> None:
+        """Let answers go by this threshold and strictness from now on, None for those of the model. Raises BadThreshold below the space's
+        floor, or without a space.
+        """
         with self.catalog.transaction():
+            if choice:
+                if self.space is None:
+                    raise BadThreshold("the store has no photo yet, so no threshold means anything to it; ingest a folder first")
+                self.check_score(choice.threshold)
             self.catalog.put_choice(choice)
 
     def begin_run(self) -> int:

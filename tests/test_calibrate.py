@@ -176,6 +176,12 @@ def test_the_command(run: Run, tmp_path: Path) -> None:
     assert run("calibrate", "--threshold", "0.1")[0] == 2
     assert run("calibrate", "--strictness", "1.5")[0] == 2
     assert run("groups", "--strictness", "nan")[0] == 2
+    assert run("calibrate", "--reset", "--save")[0] == 2
+    assert json.loads(run("status", "--json")[1])["choice"] == {"threshold": 0.6, "strictness": 0.9}
+    assert run("calibrate", "--reset") == (0, "a threshold of 0.6 and a strictness of 0.9 are forgotten\n", "")
+    assert json.loads(run("status", "--json")[1])["choice"] is None
+    assert run("calibrate", "--reset") == (0, "nothing was saved\n", "")
+    assert json.loads(run("calibrate", "--reset", "--json")[1])["forgotten"] is None
 
 
 def test_a_choice_at_the_floor_makes_nothing_similar(tmp_path: Path) -> None:

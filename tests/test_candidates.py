@@ -21,7 +21,7 @@ from pipeline import candidates, find_groups, find_matches, ingest_roots, load, 
 from pipeline.candidates import Looked, verify_candidates
 from pipeline.copies import EVERYDAY
 from pipeline.decoders import Decoders
-from pipeline.evidence import DERIVED, SAME, UNRELATED, VERSION, evidence_of
+from pipeline.evidence import DERIVED, SAME, UNKNOWN, UNRELATED, VERSION, evidence_of
 from pipeline.sketch import thumb
 from tests.conftest import SPACE, name_of, photo, saved
 
@@ -284,6 +284,42 @@ def test_strangers_that_a_model_takes_for_copies_are_not_grouped(tmp_path: Path)
         assert {evidence_of(one).relation for one in store.catalog.evidence()} <= {UNRELATED}
         assert len(list(store.catalog.evidence())) == len(close.score)
         assert find_groups(store) == []
+
+
+def test_odd_pictures_get_a_word_and_no_guess(tmp_path: Path) -> None:
+    """A file that was cut off, strips one pixel high, a panorama of 200 megapixels; and nothing is lost when files go or change later."""
+    folder = tmp_path / "photos"
+    whole = saved(folder / "whole.jpg", photo(1), quality=90).read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) * 2 // 3])
+    strip = photo(2, (5000, 64)).resize((5000, 1))
+    saved(folder / "strip.png", strip)
+    saved(folder / "strip.jpg", strip, quality=80)
+    saved(folder / "strip down.png", strip.transpose(Image.Transpose.ROTATE_90))
+    saved(folder / "panorama.jpg", photo(3, (640, 320)).resize((20_000, 10_000)), quality=50)
+    saved(folder / "panorama small.jpg", photo(3, (640, 320)), quality=90)
+    with Store(tmp_path / "store", write=True) as store:
+        ingested(store, folder)
+        names = {known.image: Path(known.path).name for known in store.catalog.files_of(store.catalog.live())}
+        found = {frozenset((names[one.first], names[one.second])): one.relation for one in store.catalog.evidence()}
+        assert found.pop(frozenset(("whole.jpg", "cut.jpg"))) == DERIVED
+        assert found.pop(frozenset(("panorama.jpg", "panorama small.jpg"))) == SAME
+        strips = [relation for pair, relation in found.items() if any("strip" in name for name in pair)]
+        assert set(strips) == {UNKNOWN}
+        assert set(found.values()) <= {UNKNOWN, UNRELATED}
+        grouped = [(Path(one.keeper.path).name, Path(one.members[0].photo.path).name) for one in find_groups(store)]
+        assert sorted(grouped) == [("panorama.jpg", "panorama small.jpg"), ("whole.jpg", "cut.jpg")]
+        before, groups = judged(store), find_groups(store)
+        (folder / "panorama.jpg").unlink()
+        (folder / "whole.jpg").write_bytes(b"no photo any more")
+        assert (judged(store), find_groups(store)) == (before, groups)
+        query = [str(folder / name) for name in ("panorama small.jpg", "panorama.jpg", "whole.jpg", "cut.jpg")]
+        small, gone, changed, cut = find_matches(query, store, load())
+        assert [(Path(match.photo.path).name, match.relation) for match in small.matches] == [("panorama.jpg", SAME)]
+        assert [(Path(match.photo.path).name, match.relation) for match in cut.matches] == [("whole.jpg", DERIVED)]
+        assert gone.failure
+        assert gone.failure.reason == "unreadable"
+        assert changed.failure
+        assert changed.failure.reason == "no picture inside"
 
 
 @given(

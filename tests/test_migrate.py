@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from indexes import Begun, SpaceMismatch, Store, check
+from indexes import Begun, Choice, SpaceMismatch, Store, check
 from pipeline import (
     IngestOptions,
     LeftBehind,
@@ -157,6 +157,16 @@ def test_an_ingest_after_it_embeds_nothing_and_queries_are_answered(run: Run, ph
     code, _, err = run("migrate", "--model", "neardup-1", "--threads", "1", "--batch", "2", "--decoders", "1", "--readers", "2")
     assert code == 0
     assert "5 of 5 distinct images now with neardup-1, 5 pictures embedded in this run\n" in err
+    assert "calibrate" not in err
+
+
+def test_what_was_chosen_for_the_other_model_is_forgotten_and_told(run: Run, library: Path, small: str) -> None:
+    with Store(library, write=True) as store:
+        store.choose(Choice(0.6, 0.9))
+    code, _, err = run("migrate", "--model", small)
+    assert code == 0
+    assert f"were for the other model and are forgotten; `neardup calibrate --save --store {library}` finds new ones\n" in err
+    assert json.loads(run("status", "--json")[1])["choice"] is None
 
 
 def test_a_store_of_an_older_format_and_preprocessing_needs_no_ingest_before(photos: Path, tmp_path: Path, run: Run) -> None:
