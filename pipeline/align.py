@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -13,7 +14,7 @@ from pipeline.transform import Matrix, moved, scale_of
 
 RATIO = 0.85  # of the distances to the nearest and the second nearest, beyond which the nearest says nothing
 LEAST = 6  # keypoints that must agree
-ENOUGH = 40  # so many, and the mirrored picture is not tried: by chance never more than 20 agree
+ENOUGH = 40  # so many, and it is tried at once: by chance never more than 20 agree, but pictures may be like their mirror
 REACH, TIGHT = 6.0, 4.0  # pixels that they may be off, by an affine and by a projective transform
 TURN, OCTAVE = 15.0, 0.4  # of the bins in which turns, in degrees, and sizes, in powers of 2, are counted
 ALIKE = 0.8  # the correlation from which on two pictures are laid on each other as a whole
@@ -28,36 +29,41 @@ class Alignment:
     agreeing: int
 
 
-def align(one: Keypoints, other: Keypoints) -> Alignment | None:
-    """The transform from `one` to `other` that most keypoints agree on, mirrored or not; None where fewer than LEAST do.
-
-    The same for the same keypoints, whatever was asked before.
+def alignments(one: Sketch, other: Sketch) -> Iterator[Alignment]:
+    """Ways in which `one` may lie on `other`, to be tried in turn: upright where ENOUGH keypoints agree; upright or mirrored, as more of
+    them say; all of one on all of the other, where fewer than LEAST agree either way. Each is worked out when it is asked for. The same for
+    the same two, whatever was asked before.
     """
-    best: tuple[Alignment, NDArray[np.float32], NDArray[np.float32]] | None = None
-    for mirrored in (False, True):
-        left, right = _matched(one.looks[:, MIRRORED] if mirrored else one.looks, other.looks)
-        agree = _agreeing(one, other, left, right, mirrored)
-        if np.count_nonzero(agree) < LEAST:
-            continue
-        start, end = _apart(one.places[left[agree]], other.places[right[agree]])
-        if len(start) < LEAST:
-            continue
-        cv2.setRNGSeed(0)
-        affine, inside = cv2.estimateAffine2D(start, end, method=cv2.RANSAC, ransacReprojThreshold=REACH, maxIters=500, confidence=0.995)
-        if affine is None or int(inside.sum()) < LEAST:
-            continue
-        found = Alignment(np.vstack([affine, [0.0, 0.0, 1.0]]), int(inside.sum()))
-        if best is None or found.agreeing > best[0].agreeing:
-            best = found, start, end
-        if found.agreeing >= ENOUGH:
-            break
-    if best is None:
+    upright = _aligned(one.keypoints, other.keypoints, mirrored=False)
+    if upright and upright.agreeing >= ENOUGH:
+        yield upright
+    mirrored = _aligned(one.keypoints, other.keypoints, mirrored=True)
+    if mirrored and (not upright or mirrored.agreeing > upright.agreeing):
+        yield mirrored
+    elif upright and upright.agreeing < ENOUGH:
+        yield upright
+    if not upright and not mirrored and (on_all := _whole(one, other)):
+        yield on_all
+
+
+def _aligned(one: Keypoints, other: Keypoints, *, mirrored: bool) -> Alignment | None:
+    """The transform that most keypoints agree on; None where fewer than LEAST do."""
+    left, right = _matched(one.looks[:, MIRRORED] if mirrored else one.looks, other.looks)
+    agree = _agreeing(one, other, left, right, mirrored)
+    if np.count_nonzero(agree) < LEAST:
         return None
-    found = _projective(*best)
+    start, end = _apart(one.places[left[agree]], other.places[right[agree]])
+    if len(start) < LEAST:
+        return None
+    cv2.setRNGSeed(0)
+    affine, inside = cv2.estimateAffine2D(start, end, method=cv2.RANSAC, ransacReprojThreshold=REACH, maxIters=500, confidence=0.995)
+    if affine is None or int(inside.sum()) < LEAST:
+        return None
+    found = _projective(Alignment(np.vstack([affine, [0.0, 0.0, 1.0]]), int(inside.sum())), start, end)
     return found if 1 / MOST_SCALED < scale_of(found.matrix) < MOST_SCALED else None
 
 
-def whole(one: Sketch, other: Sketch) -> Alignment | None:
+def _whole(one: Sketch, other: Sketch) -> Alignment | None:
     """All of `one` on all of `other`, in the one of eight ways, turned or mirrored, that agrees best; None where none agrees well.
 
     For pictures that are too soft to have keypoints.

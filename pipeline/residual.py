@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.transform import Matrix, fit, least_squares, moved, scale_of, slopes_of
+from pipeline.transform import SQUARE, Matrix, fit, inverse, least_squares, moved, scale_of, slopes_of
 
 Grey = NDArray[np.float32]
 Map = NDArray[np.float32]  # a number for each tile, (rows, columns)
@@ -23,6 +23,8 @@ TILE = 24  # pixels of a side
 TEXTURE = 4.0  # grey levels, as a standard deviation, below which a tile tells nothing
 DROWNED = 0.42  # of the noise: SOFT leaves .28 of it, and a tile with 1.5 times as much texture still agrees by more than .8
 SOFT = 1.0  # pixels of blur before anything is compared: noise and codecs live below it
+EDGE = 2.0  # pixels inside a picture's outline to which the blur brings what lies beyond: a border there, nothing here
+FLAT = 1.0  # the variance, in grey levels, of what shows nothing: below it rounding would tell how tiles agree
 SHARPER = 0.7  # a picture with less than this share of the other's sharpness is the softer one, and the other is blurred to match
 BLURS = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)  # pixels, tried in turn
 ROUNDS, BENDS, STEPS = 6, 8, 4  # of refining: the transform, a bend of it, and each tile's own place, at most
@@ -37,7 +39,8 @@ class Residual:
     """All maps are (rows, columns) of tiles over the first picture, beginning at `origin` (x, y).
 
     `agrees`: the correlation of each tile with what lies below it, -1 to 1; `nearby`: the best when it may move, and `moves` (rows,
-    columns, 2) by how many pixels. `told`: whether a tile lies on the other picture with all of itself, and shows enough to be compared.
+    columns, 2) by how many pixels. `told`: whether a tile lies on the other picture with all of itself, and shows enough to be compared;
+    `both`: whether it does on both.
     `matrix` takes the first picture's pixels to the second's; a smooth bend may have been added to it.
     """
 
@@ -45,6 +48,7 @@ class Residual:
     nearby: Map
     moves: NDArray[np.float32]
     told: NDArray[np.bool_]
+    both: NDArray[np.bool_]
     origin: tuple[int, int]
     matrix: Matrix
 
@@ -55,10 +59,9 @@ def residual(one: NDArray[np.uint8], other: NDArray[np.uint8], matrix: Matrix, n
 
     None where not one tile of `one` fits on `other`.
     """
-    rows, columns = one.shape[0] // TILE, one.shape[1] // TILE
+    origin, (columns, rows) = _grid(matrix, one.shape, other.shape)
     if not rows or not columns:
         return None
-    origin = ((one.shape[1] - columns * TILE) // 2, (one.shape[0] - rows * TILE) // 2)
     shifted = np.array([[1.0, 0.0, origin[0]], [0.0, 1.0, origin[1]], [0.0, 0.0, 1.0]])
     matrix, scale = matrix @ shifted, max(1.0, scale_of(matrix))
     above = _soft(one, SOFT)[origin[1] : origin[1] + rows * TILE, origin[0] : origin[0] + columns * TILE]
@@ -69,14 +72,15 @@ def residual(one: NDArray[np.uint8], other: NDArray[np.uint8], matrix: Matrix, n
     above, below = _as_soft(above, below, matrix, covered, scale)
     look = _Look(above)
     matrix, seen = _refined(look, below, matrix)
-    covered = _covered(matrix, above.shape, other.shape)
+    covered = _covered(matrix, above.shape, other.shape) & _as_far(matrix, origin, look.texture.shape, one.shape, other.shape)
     least = max(TEXTURE, DROWNED * noise)
     told = covered & ((look.texture > least) | (seen.texture > 2 * least))
     told &= ~_burnt(look, seen, told)
     ground = _Ground(below, matrix, told.shape)
     seen = _bent(look, ground, seen, told)
     nearby, moves = _each_moved(look, ground, seen, told)
-    return Residual(seen.agrees, nearby, moves, told, origin, matrix @ np.linalg.inv(shifted))
+    both = told & (look.texture > least) & (seen.texture > least)
+    return Residual(seen.agrees, nearby, moves, told, both, origin, matrix @ np.linalg.inv(shifted))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +115,8 @@ class _Look:
         variance = np.maximum(np.einsum("rcp,rcp->rc", below, below) / TILE**2 - mean**2, 0.0)
         products = np.matmul(self._all, below[..., None])[..., 0] / TILE**2
         common = products[..., 0] - self.mean * mean
-        agrees = common / np.sqrt(np.maximum(self._variance * variance, 1e-6))
-        gain = np.clip(common / np.maximum(variance, 1e-6), 0.2, 5.0)[..., None]
+        agrees = np.clip(common / np.sqrt(np.maximum(self._variance, FLAT) * np.maximum(variance, FLAT)), -1.0, 1.0)
+        gain = np.clip(common / np.maximum(variance, FLAT), 0.2, 5.0)[..., None]
         pull = self._sloped - self.mean[..., None] * self._slope - gain * (products[..., 1:] - mean[..., None] * self._slope)
         return _Seen(agrees, mean, np.sqrt(variance), np.einsum("rcij,rcj->rci", self._inverse, pull))
 
@@ -268,6 +272,37 @@ def _covered(matrix: Matrix, above: tuple[int, ...], below: tuple[int, ...]) -> 
     x, y, depth = np.tensordot(matrix, _corners(rows, columns), 1)
     inside = (x >= -depth) & (y >= -depth) & (x <= below[1] * depth) & (y <= below[0] * depth) & (depth > 0)
     return np.asarray(inside[:-1, :-1] & inside[:-1, 1:] & inside[1:, :-1] & inside[1:, 1:])
+
+
+def _grid(matrix: Matrix, one: tuple[int, ...], other: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Where tiles begin on a picture, (x, y), and how many columns and rows of them fill what it shares with another."""
+    size, corners = np.array(one[1::-1]), SQUARE * other[1::-1] - 0.5
+    back = inverse(matrix)
+    low, high = np.full(2, -0.5), size - 0.5
+    if (corners @ back[2, :2] + back[2, 2] > 0).all():
+        ends = moved(back, corners)
+        first, last = ends.min(axis=0), ends.max(axis=0)
+        low = np.where(np.abs(first - low) > EDGE, np.maximum(low, first) + EDGE, low)  # one goes on where the other ends
+        high = np.where(np.abs(last - high) > EDGE, np.minimum(high, last) - EDGE, high)
+    count = np.maximum(0, (high - low + 1e-6) // TILE).astype(int)
+    start = np.ceil(low + (high - low - count * TILE) / 2 - 1e-6).astype(int)
+    start = np.clip(start, 0, np.maximum(0, size - count * TILE))
+    return (int(start[0]), int(start[1])), (int(count[0]), int(count[1]))
+
+
+def _as_far(
+    matrix: Matrix, origin: tuple[int, int], tiles: tuple[int, ...], one: tuple[int, ...], other: tuple[int, ...]
+) -> NDArray[np.bool_]:
+    """The tiles around which both pictures go on, or neither does: what lies beyond the outline of one alone is blurred into them."""
+    x, y = (
+        np.arange(count) * float(TILE) + start - 0.5 + np.array([[-EDGE], [TILE + EDGE]])
+        for count, start in zip(reversed(tiles), origin, strict=True)
+    )
+    places = np.stack([grown.ravel() for grown in np.broadcast_arrays(x[None, :, None, :], y[:, None, :, None])])
+    around = (np.abs(2 * places + 1 - np.array(one[::-1])[:, None]) <= np.array(one[::-1])[:, None]).all(axis=0)
+    there = moved(matrix, places.T - origin).T
+    below = (np.abs(2 * there + 1 - np.array(other[::-1])[:, None]) <= np.array(other[::-1])[:, None]).all(axis=0)
+    return np.asarray((around == below).reshape(2, 2, *tiles).all(axis=(0, 1)))
 
 
 @lru_cache(maxsize=64)

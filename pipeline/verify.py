@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.align import align, whole
+from pipeline.align import Alignment, alignments
 from pipeline.changes import changes
 from pipeline.evidence import DERIVED, SAME, SCENE, UNKNOWN, UNRELATED, Box, Evidence, numbers, onto, rounded
 from pipeline.residual import TILE, Residual, residual
@@ -21,6 +21,7 @@ STEP, BETTER = 0.6, 0.03  # pixels that a tile moved, and by how much its correl
 TILES = 4  # that must agree
 CLEAR = 0.8  # the share of tiles that makes a copy
 PART, CLEAN = 0.5, 0.95  # so does this share, where the median of those that agree is so clean: then something lies on the rest
+SURE, APART, CLASHES = 10, 0.4, 3  # but so many must agree, and for each that shows other things, with less than that correlation, so many
 MOVED = 0.1  # the share of those that agree or moved that may have moved in a copy
 SCENERY = 0.5  # the share of tiles that agree or moved, from which on two pictures show one scene
 FEW = 8  # keypoints, with fewer of which a picture cannot be told from others
@@ -60,10 +61,19 @@ def looked(first: Sketch, second: Sketch) -> tuple[Evidence, Tiles | None]:
 
 
 def _looked(first: Sketch, second: Sketch) -> tuple[Evidence, Tiles | None]:
-    found = align(first.keypoints, second.keypoints) or whole(first, second)
-    if found is None:
-        seen = min(len(first.keypoints.places), len(second.keypoints.places))
-        return Evidence(UNRELATED if seen >= FEW else UNKNOWN), None
+    likeliest = None
+    for way in alignments(first, second):
+        found = _looked_through(way, first, second)
+        if found[0].relation in (SAME, DERIVED):
+            return found
+        likeliest = likeliest or found
+    if likeliest:
+        return likeliest
+    seen = min(len(first.keypoints.places), len(second.keypoints.places))
+    return Evidence(UNRELATED if seen >= FEW else UNKNOWN), None
+
+
+def _looked_through(found: Alignment, first: Sketch, second: Sketch) -> tuple[Evidence, Tiles | None]:
     swapped = scale_of(found.matrix) < 1.0  # the one that has fewer pixels for the same thing is gone over tile by tile
     one, other = (second, first) if swapped else (first, second)
     rest = residual(one.grey, other.grey, inverse(found.matrix) if swapped else found.matrix, max(one.noise, other.noise))
@@ -75,7 +85,8 @@ def _looked(first: Sketch, second: Sketch) -> tuple[Evidence, Tiles | None]:
     same = rest.told & (rest.agrees >= AGREES) & ~moved_away
     told, agree, gone = (int(some.sum()) for some in (rest.told, same, moved_away))
     matrix = _in_shares(inverse(rest.matrix) if swapped else rest.matrix, first, second)
-    relation, what = _relation(told, agree, gone, float(np.median(rest.agrees[same])) if agree else 0.0), None
+    clash = int((rest.both & (rest.agrees < APART) & ~moved_away).sum())
+    relation, what = _relation(told, agree, gone, clash, float(np.median(rest.agrees[same])) if agree else 0.0), None
     if relation == DERIVED:
         boxes = _boxes(rest.told & ~same & ~moved_away, rest, one)
         spoiled = tuple(onto(matrix, box) if swapped else box for box in boxes)
@@ -85,11 +96,12 @@ def _looked(first: Sketch, second: Sketch) -> tuple[Evidence, Tiles | None]:
     return evidence, Tiles(rest.told, same, moved_away, rest.origin, swapped)
 
 
-def _relation(told: int, agree: int, gone: int, clean: float) -> str:
+def _relation(told: int, agree: int, gone: int, clash: int, clean: float) -> str:
     """DERIVED for any copy, SCENE, UNRELATED, or UNKNOWN where there is too little to tell."""
     share = agree / told
     steady = gone <= MOVED * (agree + gone) + 1
-    if agree >= TILES and steady and (share >= CLEAR or (share >= PART and clean >= CLEAN)):
+    laid_over = share >= PART and clean >= CLEAN and agree >= max(SURE, CLASHES * clash)
+    if agree >= TILES and steady and (share >= CLEAR or laid_over):
         return DERIVED
     if told < 2 * TILES:
         return UNKNOWN

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
+from pipeline.align import alignments
 from pipeline.copies import EVERYDAY, HARD
 from pipeline.evidence import DERIVED, FIRST, SAME, SCENE, SECOND, UNKNOWN, UNRELATED, Changes, Evidence
+from pipeline.residual import residual
 from pipeline.sketch import Sketch, features, noise, sketch
 from pipeline.verify import verify
 from tests.conftest import photo
@@ -174,6 +176,59 @@ def test_what_is_drowned_in_noise_is_not_taken_for_a_spot() -> None:
         noisy = HARD["noise"](faint, OTHER, random.Random(seed))
         assert verify(drawn(faint), drawn(noisy)).relation == SAME
         assert verify(drawn(photo(seed + 50)), drawn(noisy)).relation not in COPIED
+
+
+def test_what_shows_nothing_agrees_with_nothing() -> None:
+    """Of a tile without any variance, rounding alone would say how it agrees, and say so loudly."""
+    one = sketch(np.asarray(PHOTO.resize((448, 300))), PHOTO.size)
+    flat = np.full_like(one.grey, 250)
+    flat[:48, :48] = one.grey[:48, :48]
+    found = residual(one.grey, flat, np.eye(3), 0.0)
+    assert found is not None
+    assert np.abs(found.agrees).max() <= 1.0
+    assert found.agrees[found.told].max() > 0.99
+    assert (found.agrees[3:, 3:] < 0.5).all()
+    assert not found.both[3:, 3:].any()
+
+
+def test_a_border_spoils_no_tile() -> None:
+    """What lies beyond an outline is blurred into the tiles next to it, in one picture and not in the other."""
+    for seed in range(6):
+        soft = ImageEnhance.Contrast(photo(seed, (240, 168)).filter(ImageFilter.GaussianBlur(3))).enhance(0.5)
+        bordered = ImageOps.expand(soft, 12, "white")
+        evidence = verify(drawn(soft), drawn(bordered))
+        assert evidence.relation in COPIED
+        assert evidence.agree == 1.0, evidence
+
+
+def test_a_picture_that_is_like_its_mirror_is_found_mirrored() -> None:
+    """Enough of it agrees upright to stop there, if that made a copy."""
+    shown = np.asarray(photo(1, (448, 300))).astype(np.float32) * 0.6 + 50
+    rng = np.random.default_rng(0)
+    for x, y in zip(rng.integers(20, 215, 70), rng.integers(20, 280, 70), strict=True):
+        level = rng.choice([0.0, 255.0])
+        for place in (x, 447 - x):
+            shown[y - 3 : y + 4, place - 3 : place + 4] = level
+    picture = Image.fromarray(shown.astype(np.uint8))
+    one, other = drawn(picture), drawn(ImageOps.mirror(picture))
+    ways = list(alignments(one, other))
+    assert [np.linalg.det(way.matrix) > 0 for way in ways] == [True, False]
+    changes = copied(picture, ImageOps.mirror(picture))
+    assert changes.mirrored
+
+
+def test_two_photos_in_one_frame_that_show_little_are_no_copies() -> None:
+    """The frame agrees, on more than half of the tiles; but where something else is shown, both show something."""
+
+    def framed(seed: int) -> Image.Image:
+        screen = photo(50, (224, 448))
+        screen.paste(photo(seed, (224, 190)), (0, 130))
+        return screen
+
+    for seed in range(1, 9):
+        evidence = verify(drawn(framed(seed)), drawn(framed(seed + 20)))
+        assert evidence.relation not in COPIED, evidence
+        assert evidence.agree > 0.5
 
 
 @settings(max_examples=15, deadline=None)
