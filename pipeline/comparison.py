@@ -67,8 +67,8 @@ def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
     at: list[int] = []
     pictures: dict[int, NDArray[np.uint8]] = {}
     sketches: dict[int, Sketch] = {}
-    listed = [listed(file) for file in files]  # with their sizes: large ones are held one at a time
-    sources = [one.source if isinstance(one, Failure) else one for one in listed]
+    found = [listed(file) for file in files]  # with their sizes: large ones are held one at a time
+    sources = [one.source if isinstance(one, Failure) else one for one in found]
     with Decoders() as decoders:
         for number, decoded in enumerate(decoders.stream(sources, embedder.view)):
             assert not isinstance(decoded, Recognised)  # it was not told of any known content
