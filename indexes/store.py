@@ -395,7 +395,7 @@ class Store(Search):
     def begin_run(self) -> int:
         """Note that an ingest began; returns its number."""
         with self.catalog.transaction():
-            return self.catalog.begin_run(_now())
+            return self.catalog.begin_run(_now("microseconds"))  # which tells it from any run of another catalog
 
     def end_run(self, run: int, outcome: str, coverage: dict[str, Any]) -> None:
         """Note how an ingest ended, "complete" or "interrupted", and what it saw."""
@@ -471,8 +471,8 @@ def repair(folder: Path, *, data: bool = False) -> tuple[list[Finding], Repair |
             return found, damage.start_anew(folder)
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def _now(exact: str = "seconds") -> str:
+    return datetime.now(UTC).isoformat(timespec=exact)
 
 
 def _code(vector: NDArray[np.float16]) -> int:

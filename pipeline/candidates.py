@@ -94,7 +94,7 @@ class _Details:
 
     def __init__(self, store: Store, decoders: Decoders) -> None:
         self._store, self._decoders = store, decoders
-        self._waves: dict[int, tuple[Spectrum, float]] = {}  # and by how much the file was made smaller for it
+        self._waves: dict[int, Spectrum] = {}
 
     def of(self, looked: Sequence[tuple[int, int, Evidence]]) -> list[tuple[int, int, Evidence]]:
         """The same, with what is known of it."""
@@ -107,16 +107,16 @@ class _Details:
         done = list(looked)
         for number, image in larger.items():
             first, second, evidence = looked[number]
-            if evidence.changes and image in self._waves:
-                waves, shown = self._waves[image]
-                if is_enlarged(waves, min(evidence.changes.scale, 1 / evidence.changes.scale) / shown):
-                    changes = replace(evidence.changes, enlarged=SECOND if image == second else FIRST)
-                    done[number] = first, second, replace(evidence, changes=changes)
+            changes = evidence.changes
+            if changes and image in self._waves and is_enlarged(self._waves[image], min(changes.scale, 1 / changes.scale)):
+                larger_one, other = (SECOND, FIRST) if image == second else (FIRST, SECOND)
+                cut_out = not changes.inside and changes.derived == other  # because that shows it smaller: but there is no more to show
+                changes = replace(changes, enlarged=larger_one, derived=larger_one if cut_out else changes.derived)
+                done[number] = first, second, replace(evidence, changes=changes)
         return done
 
     def _read(self, images: Collection[int]) -> None:
         about = dict(self._store.catalog.images(images))
         for id_, result in read_images(self._store, self._decoders, about, CLOSE):
             if isinstance(result, Decoded):
-                grey = np.asarray(Pillow.fromarray(result.view).convert("L"))
-                self._waves[id_] = spectrum(grey), result.view.shape[1] / about[id_].width
+                self._waves[id_] = spectrum(np.asarray(Pillow.fromarray(result.view).convert("L")))

@@ -15,7 +15,7 @@ from pipeline.transform import SQUARE, Matrix, inverse, moved
 UPRIGHT = 1.5  # degrees that a turn may be off
 STRETCHED, ASIDE = 1.03, 0.02  # one direction's growth over the other's, and how far a corner is from where no perspective would put it
 NEAR, FAR, FARTHER = 2.0, 6.0, 10.0  # pixels off an outline: where a seam or a thin line shows, and where neither does any more
-SHRUNK = 0.87  # the scale below which what lies on a plain ground was made smaller for it
+SHRUNK, MUCH_SHRUNK = 0.87, 0.75  # the scales below which what lies on a plain ground, and on any, was made smaller for it
 SEAM, PLAIN = 4.0, 6.0  # grey levels that a seam jumps beyond what is usual there; and that a plain ground varies by
 GREY, COLOURFUL = 4.0, 10.0  # levels between a pixel's strongest and weakest colour, on the mean
 RASTER = 100  # points of a side that are looked at to know how much of a picture lies on another
@@ -35,14 +35,14 @@ def changes(first: Sketch, second: Sketch, matrix: Matrix, spoiled: tuple[Box, .
     grey, toned = _tones(first.colours, second.colours, matrix, spoiled)
     turn = _turn(matrix, (first.size, second.size))
     shown = turn[-1] if smaller == FIRST else 1.0 / turn[-1]  # by how much the larger shows the smaller's pixels larger
-    if seam or (plain and shown < SHRUNK):
-        derived = SECOND if smaller == FIRST else FIRST  # the frame was put around what was there
-    elif plain:
-        derived = ""  # a margin was added that the picture runs into, or cut off: who could tell
-    elif max(covers) >= ALL > min(covers):
-        derived = smaller  # it was cut out
-    else:
+    if not min(covers) < ALL <= max(covers):
         derived = grey
+    elif seam or shown < (SHRUNK if plain else MUCH_SHRUNK):
+        derived = SECOND if smaller == FIRST else FIRST  # it was put into the other, which shows less of it
+    elif plain or shown < SHRUNK:
+        derived = ""  # a margin was added that the picture runs into, or cut off: who could tell
+    else:
+        derived = smaller  # it was cut out
     inside = smaller if seam else ""
     return Changes(*turn, covers, inside, seam and plain, grey, toned, spoiled, derived)
 

@@ -337,7 +337,7 @@ def _checked(answer: dict[str, Any], data: bytes, digest: bytes, view: View, mem
         raise ValueError("metadata")
     if taken is not None and not (type(taken) is int and MIN_TAKEN < taken < MAX_TAKEN):
         raise ValueError("taken")
-    right = max(shape) <= view.size if view.fit == "within" else shown_height == shown_width == view.size
+    right = max(shape) <= view.size if view.fit in ("within", "middle") else shown_height == shown_width == view.size
     pixels = bytes.fromhex(answer["pixels"]) or digest
     if not right or len(pixels) != len(digest):
         raise ValueError("shape")

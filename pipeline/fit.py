@@ -44,6 +44,9 @@ def fit(plain: Image.Image, view: View, shown: Callable[[Image.Image], Image.Ima
     elif view.fit == "shortest":  # the rounding of torchvision's Resize and, below, of open_clip's ResizeKeepRatio
         short = min(width, height)
         target = (int(size * width / short), int(size * height / short))
+    elif view.fit == "middle":
+        target = (min(width, size), min(height, size))
+        plain = _middle(plain, target)
     else:
         ratio = max(width, height) / size
         if view.fit == "within":

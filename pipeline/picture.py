@@ -205,13 +205,15 @@ def _draft(picture: Pillow.Image, view: View) -> bool:
     """Let libjpeg decode at 1/2, 1/4 or 1/8 where that still leaves twice the view's size, or the pixels of a coarse one."""
     before, twice = picture.size, 2 * view.size
     ratio = view.size / max(before)
+    if view.fit == "middle":
+        return False
     picture.draft("RGB", (ceil(ratio * before[0]), ceil(ratio * before[1])) if view.coarse else (twice, twice))
     return picture.size != before
 
 
 def _reduce(picture: Pillow.Image, data: bytes, view: View) -> int:
     """Let OpenJPEG decode a JPEG 2000 at 1/2, 1/4 ... where that leaves twice the view's size; returns what sides are divided by."""
-    at = data.find(J2K)
+    at = data.find(J2K) if view.fit != "middle" else -1
     if at < 0 or any(data[at + 16 : at + 24]):  # a picture that does not begin at 0, 0 has other sizes
         return 1
     at += 2

@@ -19,8 +19,8 @@ class View:
     """How a picture becomes an embedder's input: `size` x `size` pixels, by `fit`, resampled by `resample`.
 
     squash: both sides to `size`. shortest: the short side to `size`, then the middle cut out. longest: the long side to `size`, on
-    `fill` grey. within: its own shape, the long side at most `size`, never enlarged; `coarse`: from a JPEG that is decoded at about that
-    size already, which takes half the time.
+    `fill` grey. middle: what of it fits into `size` x `size`, as it is. within: its own shape, the long side at most `size`, never
+    enlarged; `coarse`: from a JPEG that is decoded at about that size already, which takes half the time.
     """
 
     size: int

@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, cycle
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,8 @@ def make_library(photos: Path, others: Path, sources: int, strangers: int, seed:
     found = files(photos)
     rng = random.Random(seed)
     drawn = rng.sample(found, min(len(found), sources + strangers))
-    overlays = files(others)
+    found = files(others)
+    overlays = cycle(rng.sample(found, len(found)))  # no two copies share one, where there are enough: they would show the same, rightly
     made: dict[str, tuple[str, str]] = {}
     for number, source in enumerate(drawn):
         picture, name = upright(source), f"{number:04}.jpg"
@@ -49,7 +50,7 @@ def make_library(photos: Path, others: Path, sources: int, strangers: int, seed:
         made[name] = (name, "")
         for place, (kind, edit) in enumerate(EDITS.items() if number < sources else ()):
             own = random.Random(f"{seed} {Path(source.path).name} {kind}")
-            edited = edit(picture, upright(own.choice(overlays)), own)
+            edited = edit(picture, upright(next(overlays)), own)
             copy = f"{number:04}-{place:02}.{'png' if kind in RECODED else 'jpg'}"
             if kind in RECODED:
                 edited.save(folder / copy, compress_level=1)

@@ -246,13 +246,20 @@ def test_evidence_is_told_from_either_side(tmp_path: Path) -> None:
     assert np.allclose(matrices[0] @ matrices[1] / (matrices[0] @ matrices[1])[2, 2], np.eye(3), atol=1e-3)
 
 
-def test_an_enlarged_copy_is_not_kept_for_its_original(tmp_path: Path) -> None:
-    photos = tmp_path / "photos"
-    grain = np.random.default_rng(1).normal(0, 12, (600, 800, 1))  # something fine, as a sharp photo has
-    sharp = Image.fromarray((np.asarray(photo(1, (800, 600))) + grain).clip(0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.8))
+def sharp_photo(width: int, height: int) -> Image.Image:
+    """With something fine, as a sharp photo has."""
+    grain = np.random.default_rng(1).normal(0, 12, (height, width, 1))
+    rough = np.asarray(photo(1, (width, height))) + grain
+    return Image.fromarray(rough.clip(0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.8))
+
+
+@pytest.mark.parametrize("width", [800, 1600])
+def test_an_enlarged_copy_is_not_kept_for_its_original(tmp_path: Path, width: int) -> None:
+    photos, height = tmp_path / "photos", width * 3 // 4
+    sharp = sharp_photo(width, height)
     original = saved(photos / "original.jpg", sharp, quality=95)
-    saved(photos / "enlarged.jpg", sharp.resize((1360, 1020), Image.Resampling.LANCZOS), quality=95)
-    saved(photos / "small.jpg", sharp.resize((400, 300)), quality=95)
+    saved(photos / "enlarged.jpg", sharp.resize((width * 17 // 10, height * 17 // 10), Image.Resampling.LANCZOS), quality=95)
+    saved(photos / "small.jpg", sharp.resize((width // 2, height // 2)), quality=95)
     with Store(tmp_path / "store", write=True) as store:
         ingested(store, photos)
         (found,) = find_groups(store)
@@ -263,6 +270,30 @@ def test_an_enlarged_copy_is_not_kept_for_its_original(tmp_path: Path) -> None:
     assert [enlarged.scale, small.scale] == pytest.approx([1.7, 0.5], abs=0.01)
     assert (enlarged.enlarged, enlarged.derived) == ("second", "")
     assert (small.enlarged, small.derived) == ("", "")
+
+
+def test_what_was_put_into_another_smaller_is_kept_and_what_was_cut_out_and_enlarged_is_not(tmp_path: Path) -> None:
+    """No seam need show: a part of a picture cannot have more to show than the picture, unless it was only enlarged."""
+    photos = tmp_path / "photos"
+    sharp = sharp_photo(1200, 900)
+    host = photo(7, (1200, 900)).filter(ImageFilter.GaussianBlur(2))
+    half = sharp.resize((600, 450))
+    mask = Image.new("L", half.size, 0)
+    mask.paste(255, (24, 24, 576, 426))
+    host.paste(half, (300, 225), mask.filter(ImageFilter.GaussianBlur(12)))  # no seam
+    saved(photos / "whole.jpg", sharp, quality=95)
+    saved(photos / "host.jpg", host, quality=95)
+    detail = sharp.crop((300, 225, 900, 675)).resize((1500, 1125), Image.Resampling.LANCZOS)
+    saved(photos / "cut out.jpg", detail, quality=95)
+    with Store(tmp_path / "store", write=True) as store:
+        ingested(store, photos)
+        (found,) = find_groups(store)
+    assert Path(found.keeper.path).name == "whole.jpg"
+    told = {Path(member.photo.path).name: member.evidence.changes for member in found.members if member.evidence}
+    inside, cut = told["host.jpg"], told["cut out.jpg"]
+    assert inside and cut
+    assert (inside.derived, inside.inside) == ("second", "")
+    assert (cut.derived, cut.enlarged) == ("second", "second")
 
 
 def test_a_thumb_is_what_is_verified(tmp_path: Path) -> None:
