@@ -19,6 +19,7 @@ from pipeline.reading import Failure
 from pipeline.writer import Coverage
 
 SHOWN = 10  # lines of one kind
+FEW = 8  # tiles, with fewer of which nothing is said of two pictures
 SCHEMA_VERSION = 2  # raised only when a field changes or goes; fields may be added
 
 
@@ -245,6 +246,9 @@ def explained_text(comparison: Comparison, threshold: float) -> Iterable[str]:
         f"tiles       {evidence.tiles}: {100 * evidence.agree:.0f} % agree in place, {100 * evidence.moved:.0f} % where they may move,"
         f" {100 * rest:.0f} % differ"
     )
+    if evidence.relation == UNKNOWN:
+        text = "both are lines on an even ground, text or a drawing; at this size other words may look the same"
+        yield f"so          {text if evidence.tiles >= FEW else 'too few tiles show enough to be sure'}"
     changes = evidence.changes
     if changes:
         yield f"shared      {100 * changes.covers[0]:.0f} % of the first, {100 * changes.covers[1]:.0f} % of the second"

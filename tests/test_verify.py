@@ -231,6 +231,47 @@ def test_two_photos_in_one_frame_that_show_little_are_no_copies() -> None:
         assert evidence.agree > 0.5
 
 
+def form(entries: int) -> Image.Image:
+    """A page of ten boxes with the same labels and other entries."""
+    page, rng = Image.new("RGB", (1000, 1400), "white"), random.Random(entries)
+    draw = ImageDraw.Draw(page)
+    draw.text((100, 80), "ACME INSURANCE COMPANY", fill="black", font_size=48)
+    for number, label in enumerate(("Name", "Street", "Town", "Born", "Policy", "Since", "Amount", "Bank", "Phone", "Date")):
+        top = 220 + 110 * number
+        draw.rectangle((100, top, 900, top + 80), outline="black", width=2)
+        draw.text((112, top + 22), label, fill="black", font_size=28)
+        draw.text(
+            (350, top + 18), "".join(rng.choice("abcdefghkmnorstuvwxz0123456789 ") for _ in range(24)), fill=(20, 20, 120), font_size=32
+        )
+    return page
+
+
+def test_two_forms_of_one_layout_are_not_guessed_at() -> None:
+    for entries in (1, 2, 3):
+        evidence = verify(drawn(form(entries)), drawn(form(entries + 10)))
+        assert evidence.relation == UNKNOWN
+        assert evidence.agree > 0.5
+    one, other = form(1), form(1)
+    ImageDraw.Draw(other).rectangle((350, 338, 600, 372), fill="white")
+    ImageDraw.Draw(other).text((350, 338), "9,412.07", fill=(20, 20, 120), font_size=32)
+    assert verify(drawn(one), drawn(other)).relation == UNKNOWN
+
+
+def test_a_page_that_was_saved_or_scanned_again_is_a_copy() -> None:
+    page = form(1)
+    grain = np.random.default_rng(1).normal(0, 4, (1120, 800, 1))
+    scanned = page.rotate(0.6, Image.Resampling.BICUBIC, fillcolor="white").resize((800, 1120)).filter(ImageFilter.GaussianBlur(0.8))
+    for again in (page.resize((500, 700)), Image.fromarray((np.asarray(scanned) + grain).clip(0, 255).astype(np.uint8))):
+        assert verify(drawn(page), drawn(again)).relation in COPIED
+
+
+def test_photos_are_not_lines() -> None:
+    assert drawn(form(1)).is_lines
+    assert drawn(ImageOps.invert(form(1))).is_lines
+    assert not any(drawn(photo(seed)).is_lines for seed in range(20))
+    assert not drawn(Image.new("RGB", (400, 300), "grey")).is_lines
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from(sorted(EVERYDAY | HARD)))
 def test_either_order_says_the_same(seed: int, kind: str) -> None:
