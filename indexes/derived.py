@@ -39,6 +39,7 @@ class Derived:
             with suppress(OSError):
                 self._path.parent.mkdir(mode=0o700, exist_ok=True)
         for _ in range(2):
+            db = None
             try:
                 mode = "rwc" if self._writable else "ro"
                 db = sqlite3.connect(f"file:{quote(os.fsencode(self._path))}?mode={mode}", uri=True, isolation_level=None, timeout=10.0)
@@ -53,8 +54,10 @@ class Derived:
                 elif found != wanted:
                     raise sqlite3.DatabaseError(f"it has the tables of another version: {sorted(found)}")
                 return db
-            except sqlite3.Error:
-                if not self._writable:
+            except sqlite3.Error as error:
+                if db:
+                    db.close()
+                if not self._writable or not _is_spoiled(error):
                     return None
                 self._drop()
         return None
@@ -91,15 +94,26 @@ class Derived:
             for sql, rows in steps:
                 self._db.executemany(sql, rows)
             self._db.execute("COMMIT")
-        except sqlite3.Error:
+        except sqlite3.Error as error:
             with suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
+            if _is_spoiled(error):
+                self._db.close()
+                self._drop()
+                self._db = self._opened()
 
     def _keep_only(self, table: str, hashes: Iterable[bytes]) -> None:
         """Drop the rows of all hashes but these."""
         if self._db:
             with suppress(sqlite3.Error):
+                self._db.execute("DROP TABLE IF EXISTS temp.kept")
                 self._db.execute("CREATE TEMP TABLE kept (hash BLOB PRIMARY KEY)")
                 self._db.executemany("INSERT OR IGNORE INTO kept VALUES (?)", ((hash_,) for hash_ in hashes))
                 self._db.execute(f"DELETE FROM {table} WHERE hash NOT IN (SELECT hash FROM kept)")
-                self._db.execute("DROP TABLE kept")
+                self._db.execute("DROP TABLE temp.kept")
+
+
+def _is_spoiled(error: sqlite3.Error) -> bool:
+    """Whether a database is damaged, or another: not where it is only busy, or cannot be reached now."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)  # an error of our own has none
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -51,7 +50,7 @@ class Parts(Derived):
 
     def hashes(self) -> set[bytes]:
         """The images whose parts are there."""
-        return {hash_ for (hash_,) in self._rows("SELECT hash FROM parts")}
+        return {hash_ for (hash_,) in self._rows("SELECT hash FROM parts WHERE length(rows) > 0 AND length(rows) % ? = 0", 2 * self._dim)}
 
     def put(self, rows: Mapping[bytes, NDArray[np.float32]]) -> None:
         """Keep the vectors of the parts of some images, (parts, dim) each, of length 1, where there is room."""
@@ -65,9 +64,10 @@ class Parts(Derived):
         while some := list(islice(rows, count)):
             found = []
             for hash_, data in some:
-                with suppress(ValueError):  # of another length: damaged
-                    found.append((hash_, np.frombuffer(data, np.float16).reshape(len(data) // size, self._dim)))
-            yield found
+                if data and len(data) % size == 0:  # else it is damaged
+                    found.append((hash_, np.frombuffer(data, np.float16).reshape(-1, self._dim)))
+            if found:
+                yield found
 
     def note(self, compared: Mapping[bytes, tuple[int, bool]], run: str) -> None:
         """These images, and no others, were compared with all others, as compared() tells it, in this run."""

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from blake3 import blake3
+
 from indexes.derived import Derived
 
-TABLE = "CREATE TABLE thumbs (hash BLOB PRIMARY KEY, picture BLOB NOT NULL, features BLOB NOT NULL) STRICT"
+TABLE = "CREATE TABLE thumbs (hash BLOB PRIMARY KEY, picture BLOB NOT NULL, features BLOB NOT NULL, sum BLOB NOT NULL) STRICT"
 
 
 class Thumb(NamedTuple):
@@ -26,13 +28,19 @@ class Thumbs(Derived):
         super().__init__(folder, "thumbs.db", [TABLE], write=write)
 
     def get(self, hashes: Iterable[bytes]) -> dict[bytes, Thumb]:
-        """Those that are there of some images."""
-        return {hash_: Thumb(*its) for hash_, *its in self._rows_for("SELECT * FROM thumbs WHERE hash IN ({})", hashes)}
+        """Those that are there of some images, and are as they were put."""
+        rows = self._rows_for("SELECT * FROM thumbs WHERE hash IN ({})", hashes)
+        return {hash_: Thumb(picture, its) for hash_, picture, its, told in rows if told == _sum(picture, its)}
 
     def put(self, thumbs: Mapping[bytes, Thumb]) -> None:
         """Keep some, where there is room."""
-        self._write(("INSERT OR REPLACE INTO thumbs VALUES (?, ?, ?)", ((hash_, *one) for hash_, one in thumbs.items())))
+        rows = ((hash_, *one, _sum(*one)) for hash_, one in thumbs.items())
+        self._write(("INSERT OR REPLACE INTO thumbs VALUES (?, ?, ?, ?)", rows))
 
     def keep_only(self, hashes: Iterable[bytes]) -> None:
         """Drop those of all images but these."""
         self._keep_only("thumbs", hashes)
+
+
+def _sum(picture: bytes, features: bytes) -> bytes:
+    return blake3(picture + features).digest(8)

@@ -1,6 +1,7 @@
 """STAGE 1, its end: candidates that nobody has looked at yet are verified, and what was found is kept.
 
-Pictures are verified as they are kept in the store's thumbs: the same pixels, whenever a pair comes up, and no photo is read twice.
+Pictures are verified as they are kept in the store's thumbs: the same pixels, whenever a pair comes up. Only of copies of other sizes is
+the larger one's file read again, to see whether it was only enlarged.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from pipeline.pictures import Pictures, read_images
 from pipeline.verifiers import Drawing, Verifiers
 
 BLOCK = 400  # pairs that are verified together, and kept in one commit
+AWAY = ("away", "changed", "unreadable")  # what may be otherwise the next time
+MOST = 20_000  # spectra that are held: 40 MB
 LIKE = 0.87  # the scale from which on two pictures count as of one size
 
 
@@ -77,10 +80,10 @@ def _begun(block: Sequence[tuple[int, int]], pictures: Pictures, verifiers: Veri
 def _kept(begun: _Begun, store: Store, details: _Details, looked: Looked) -> Looked:
     """What was found is kept, and counted in `looked`."""
     judged = details.of([(first, second, evidence) for (first, second), evidence in zip(begun.pairs, begun.evidence(), strict=True)])
-    store.judge(kept(*one) for one in judged)
+    store.judge(kept(first, second, evidence, whole=not unseen) for first, second, evidence, unseen in judged)
     looked.done += begun.count
-    looked.found.update(evidence.relation for _, _, evidence in judged)
-    looked.unseen.update(begun.unseen)
+    looked.found.update(evidence.relation for _, _, evidence, _ in judged)
+    looked.unseen.update(begun.unseen + [unseen for *_, unseen in judged if unseen])
     return looked
 
 
@@ -90,33 +93,37 @@ def drawing(image: Image, thumb: Thumb) -> Drawing:
 
 
 class _Details:
-    """Which of two copies was only made larger, by a closer look at the larger one's file; nothing is said where that is away."""
+    """Which of two copies was only made larger, by a closer look at the larger one's file."""
 
     def __init__(self, store: Store, decoders: Decoders) -> None:
         self._store, self._decoders = store, decoders
-        self._waves: dict[int, Spectrum] = {}
+        self._waves: dict[int, Spectrum | str] = {}  # or why there is none
 
-    def of(self, looked: Sequence[tuple[int, int, Evidence]]) -> list[tuple[int, int, Evidence]]:
-        """The same, with what is known of it."""
+    def of(self, looked: Sequence[tuple[int, int, Evidence]]) -> list[tuple[int, int, Evidence, str]]:
+        """The same, with what is known of it; and why another look is due, where the larger one's file is away."""
         larger = {
             number: second if evidence.changes.scale > 1 else first
             for number, (first, second, evidence) in enumerate(looked)
             if evidence.changes and not LIKE < evidence.changes.scale < 1 / LIKE
         }
+        if len(self._waves) > MOST:
+            self._waves.clear()
         self._read({image for image in larger.values() if image not in self._waves})
-        done = list(looked)
+        done = [(*one, "") for one in looked]
         for number, image in larger.items():
             first, second, evidence = looked[number]
-            changes = evidence.changes
-            if changes and image in self._waves and is_enlarged(self._waves[image], min(changes.scale, 1 / changes.scale)):
+            changes, waves = evidence.changes, self._waves.get(image, "away")
+            if isinstance(waves, str):
+                done[number] = first, second, evidence, waves if waves in AWAY else ""
+            elif changes and is_enlarged(waves, min(changes.scale, 1 / changes.scale)):
                 larger_one, other = (SECOND, FIRST) if image == second else (FIRST, SECOND)
                 cut_out = not changes.inside and changes.derived == other  # because that shows it smaller: but there is no more to show
                 changes = replace(changes, enlarged=larger_one, derived=larger_one if cut_out else changes.derived)
-                done[number] = first, second, replace(evidence, changes=changes)
+                done[number] = first, second, replace(evidence, changes=changes), ""
         return done
 
     def _read(self, images: Collection[int]) -> None:
         about = dict(self._store.catalog.images(images))
         for id_, result in read_images(self._store, self._decoders, about, CLOSE):
-            if isinstance(result, Decoded):
-                self._waves[id_] = spectrum(np.asarray(Pillow.fromarray(result.view).convert("L")))
+            grey = np.asarray(Pillow.fromarray(result.view).convert("L")) if isinstance(result, Decoded) else None
+            self._waves[id_] = spectrum(grey) if grey is not None else str(result)

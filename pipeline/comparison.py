@@ -65,6 +65,7 @@ def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
     images: list[Image | Failure] = []
     views: list[NDArray[np.uint8]] = []
     at: list[int] = []
+    hashes: dict[int, bytes] = {}
     pictures: dict[int, NDArray[np.uint8]] = {}
     sketches: dict[int, Sketch] = {}
     found = [listed(file) for file in files]  # with their sizes: large ones are held one at a time
@@ -76,10 +77,11 @@ def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
                 images.append(decoded)
             else:
                 images.append(decoded.image)
+                hashes[number] = decoded.image.hash
                 views.append(decoded.view)
                 at.append(number)
         for number, decoded in zip(at, decoders.stream([sources[number] for number in at], SIGHT), strict=True):
-            if isinstance(decoded, Decoded):
+            if isinstance(decoded, Decoded) and decoded.image.hash == hashes[number]:  # it has not changed meanwhile
                 pictures[number] = shown(thumb(decoded.view))
                 sketches[number] = sketch(pictures[number], (decoded.image.width, decoded.image.height))
     stored = embed_all(embedder, views).astype(np.float16)

@@ -11,7 +11,7 @@ import numpy as np
 from indexes import Judged
 from pipeline.transform import SQUARE, Matrix, inverse, moved
 
-VERSION = 5  # of what evidence means: a change in verify.py or in what it imports that moves a relation needs a new number
+VERSION = 6  # of what evidence means: a change in verify.py or in what it imports that moves a relation needs a new number
 
 SAME, DERIVED, SCENE, UNRELATED, UNKNOWN = "same picture", "derived", "same scene", "unrelated", "not verifiable"
 FIRST, SECOND = "first", "second"
@@ -124,13 +124,15 @@ class Evidence:
         return replace(self, matrix=numbers(inverse(matrix)), changes=what)
 
 
-def kept(first: int, second: int, evidence: Evidence) -> Judged:
-    """Evidence about two images, by id, as it is kept: of those that are nothing to each other, most are never asked about again."""
+def kept(first: int, second: int, evidence: Evidence, *, whole: bool = True) -> Judged:
+    """Evidence about two images, by id, as it is kept: of those that are nothing to each other, most are never asked about again. What is
+    not `whole` stands until the two can be looked at again.
+    """
     told = evidence.as_dict()
     relation = told.pop("relation")
     if relation in (UNRELATED, UNKNOWN):
         del told["matrix"], told["changes"]
-    return Judged(first, second, VERSION, relation, json.dumps(told, separators=(",", ":")))
+    return Judged(first, second, VERSION if whole else 0, relation, json.dumps(told, separators=(",", ":")))
 
 
 def evidence_of(judged: Judged) -> Evidence:

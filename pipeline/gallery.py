@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import os
-import shutil
+import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
@@ -20,6 +21,7 @@ from pipeline.pictures import Pictures
 from pipeline.report import counted, match_text, printable, size
 
 BLOCK = 200  # pictures that are read together
+PICTURE = re.compile(r"[0-9a-f]{32}\.jpg")  # the name of a small picture
 STYLE = """
 :root{color-scheme:light dark;--ground:#f6f6f4;--card:#fff;--ink:#1d1d1f;--soft:#6b6b70;--keep:#1c7c45;--line:#ddd}
 @media (prefers-color-scheme:dark){:root{--ground:#161618;--card:#212124;--ink:#ececee;--soft:#9a9aa0;--keep:#4cc281;--line:#38383c}}
@@ -56,25 +58,36 @@ HEAD = """<!doctype html>
 def write_gallery(groups: Sequence[Group], store: Store, page: Path) -> None:
     """Write the page, and a folder of small pictures beside it, named like it, which it shows as one scrolls. What was there is replaced.
 
-    Nothing but these is written, and no photo is changed. Raises BadDestination.
+    Nothing but these is written, and no photo is changed. Raises BadDestination, also where that folder holds anything but such pictures.
     """
     pictures = page.with_name(f"{page.stem}-pictures")
-    part = pictures.with_name(f"{pictures.name}.part")
     ordered = sorted(groups, key=lambda group: (-gain(group), group.keeper.path))
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-        shown = _write_pictures(ordered, store, part)
-        text = "".join(_page(ordered, shown, pictures.name))
-        new = page.with_name(f"{page.name}.part")
-        new.write_text(text, encoding="utf-8", errors="backslashreplace")
-        if pictures.exists():
-            shutil.rmtree(pictures)
-        part.rename(pictures)
-        new.replace(page)
+        if os.path.lexists(pictures) and not _is_of_a_page(pictures):
+            raise BadDestination(
+                f"{pictures} holds other things than the small pictures of such a page; name another file than {page.name}"
+            )
+        with tempfile.TemporaryDirectory(prefix=f".{page.stem[:100]}-", dir=page.parent) as folder:
+            part = Path(folder)
+            (part / "pictures").mkdir()
+            shown = _write_pictures(ordered, store, part / "pictures")
+            text = "".join(_page(ordered, shown, pictures.name))
+            (part / "page").write_text(text, encoding="utf-8", errors="backslashreplace")
+            if pictures.exists():
+                pictures.rename(part / "before")
+            (part / "pictures").rename(pictures)
+            (part / "page").replace(page)
         sync_folder(page.parent)
     except OSError as error:
         raise BadDestination(f"{page} cannot be written ({error.strerror or error}); name a file in a folder that is there") from error
+
+
+def _is_of_a_page(folder: Path) -> bool:
+    """Whether a folder holds nothing but small pictures of a page."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    with os.scandir(folder) as entries:
+        return all(PICTURE.fullmatch(entry.name) and entry.is_file(follow_symlinks=False) for entry in entries)
 
 
 def gain(group: Group) -> int:
@@ -118,7 +131,7 @@ def _item(photo: Photo, what: str, about: str, shown: set[bytes], folder: str, k
     name = PurePath(photo.path).name
     image = photo.image
     picture = (
-        f'<img loading="lazy" decoding="async" src="{quote(folder)}/{image.hash.hex()[:32]}.jpg" alt="{_text(name)}">'
+        f'<img loading="lazy" decoding="async" src="{quote(os.fsencode(folder))}/{image.hash.hex()[:32]}.jpg" alt="{_text(name)}">'
         if image.hash in shown
         else "<small>not at hand</small>"
     )

@@ -52,14 +52,18 @@ def sketch_of(image: Image, thumb: Thumb) -> Sketch:
 
 
 def read_images(store: Store, decoders: Decoders, about: Mapping[int, Image], view: View) -> Iterator[tuple[int, Decoded | str]]:
-    """The pictures of images, by id, from the first file of each that is there; or why there is none, "away" or a failure's reason."""
-    there: dict[int, SourceFile] = {}
+    """The pictures of images, by id, from the first file of each that still has it; or why none has, "away" or a failure's reason."""
+    there: dict[int, list[SourceFile]] = {}
     for known in store.catalog.files_of(about):
         if known.image is not None and not known.missing:
-            there.setdefault(known.image, SourceFile(known.path, known.stat))
+            there.setdefault(known.image, []).append(SourceFile(known.path, known.stat))
     yield from ((id_, "away") for id_ in about if id_ not in there)
-    for id_, result in zip(there, decoders.stream(there.values(), view) if there else (), strict=True):
-        if isinstance(result, Decoded) and result.image.hash == about[id_].hash:
-            yield id_, result
-        else:
-            yield id_, result.reason if isinstance(result, Failure) else "changed"
+    while there:
+        first, there = {id_: sources[0] for id_, sources in there.items()}, {id_: sources[1:] for id_, sources in there.items()}
+        for id_, result in zip(first, decoders.stream(first.values(), view), strict=True):
+            if isinstance(result, Decoded) and result.image.hash == about[id_].hash:
+                there[id_] = []
+                yield id_, result
+            elif not there[id_]:
+                yield id_, result.reason if isinstance(result, Failure) else "changed"
+        there = {id_: sources for id_, sources in there.items() if sources}

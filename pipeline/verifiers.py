@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 CHUNK = 16  # pictures or pairs that a process is given at a time
 FEW = 24  # that are done sooner than a process has started
-HELD = 96  # sketches that a process holds: 50 MB
+HELD = 96  # sketches that a process holds: up to 80 MB
 # sys.path first: nothing may be imported from the folder that a command happens to run in.
 BEGIN = "import sys; sys.path[:] = sys.argv[2:]; from pipeline.verifiers import serve; serve(int(sys.argv[1]))"
 

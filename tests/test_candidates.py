@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-from indexes import Batch, File, Judged, Root, Stat, Store, Thumbs
+from indexes import Batch, File, Judged, Root, Stat, Store, Thumb, Thumbs
 from indexes import Image as StoredImage
 from pipeline import candidates, find_groups, find_matches, ingest_roots, load, pictures
 from pipeline.candidates import Looked, verify_candidates
@@ -270,6 +271,46 @@ def test_an_enlarged_copy_is_not_kept_for_its_original(tmp_path: Path, width: in
     assert [enlarged.scale, small.scale] == pytest.approx([1.7, 0.5], abs=0.01)
     assert (enlarged.enlarged, enlarged.derived) == ("second", "")
     assert (small.enlarged, small.derived) == ("", "")
+
+
+def test_what_was_only_enlarged_is_known_when_its_drive_is_back(tmp_path: Path) -> None:
+    photos, away = tmp_path / "photos", tmp_path / "away"
+    sharp = sharp_photo(800, 600)
+    saved(photos / "card" / "enlarged.jpg", sharp.resize((1360, 1020), Image.Resampling.LANCZOS), quality=95)
+    with Store(tmp_path / "store", write=True) as store:
+        for _ in ingest_roots([Root(str(photos / "card"))], store, load()):
+            pass
+        (photos / "card").rename(away)
+        saved(photos / "disk" / "original.jpg", sharp, quality=95)
+        list(ingest_roots([Root(str(photos / "disk")), Root(str(photos / "card"))], store, load()))
+        (before,) = find_groups(store)
+        assert before.keeper.path.endswith("original.jpg")  # it is there
+        away.rename(photos / "card")
+        list(ingest_roots([Root(str(photos / "disk")), Root(str(photos / "card"))], store, load()))
+        (found,) = find_groups(store)
+        assert (Path(found.keeper.path).name, found.reason) == ("original.jpg", "not only enlarged")
+        assert left(store) == []
+
+
+def test_a_damaged_thumb_is_made_again(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    saved(photos / "one.png", photo(1))
+    saved(photos / "two.jpg", photo(1), quality=80)
+    with Store(tmp_path / "store", write=True) as store:
+        ingested(store, photos)
+        with sqlite3.connect(tmp_path / "store" / "thumbs" / "thumbs.db") as db:
+            db.execute("UPDATE thumbs SET picture = zeroblob(length(picture))")
+        db.close()
+        saved(photos / "three.jpg", photo(1), quality=60)
+        assert ingested(store, photos) == {SAME: 2}
+
+
+def test_what_is_left_has_its_thumbs_and_what_is_gone_has_none(tmp_path: Path) -> None:
+    with Thumbs(tmp_path, write=True) as thumbs:
+        thumbs.put({bytes([number]) * 32: Thumb(b"picture", b"") for number in range(3)})
+        for keep in ({bytes([0]) * 32, bytes([1]) * 32}, {bytes([1]) * 32}):
+            thumbs.keep_only(keep)
+            assert thumbs.get(bytes([number]) * 32 for number in range(3)).keys() == keep
 
 
 def test_what_was_put_into_another_smaller_is_kept_and_what_was_cut_out_and_enlarged_is_not(tmp_path: Path) -> None:

@@ -110,6 +110,23 @@ def test_a_page_that_cannot_be_written(run: Run, library: Path, tmp_path: Path) 
     assert run("groups", "--html", tmp_path / "page.html")[0] == 2
 
 
+def test_a_folder_that_is_no_pages_is_never_replaced(run: Run, library: Path, tmp_path: Path) -> None:
+    """It may be a user's own, of the same name."""
+    run("ingest", library)
+    mine = saved(tmp_path / "page-pictures" / "holiday.jpg", photo(5))
+    before = mine.read_bytes()
+    code, _, err = run("groups", "--html", tmp_path / "page.html")
+    assert code == 2
+    assert "page-pictures holds other things" in err
+    assert mine.read_bytes() == before
+    assert not (tmp_path / "page.html").exists()
+    mine.unlink()
+    assert run("groups", "--html", tmp_path / "page.html")[0] == 0
+    (tmp_path / "page-pictures" / ("0" * 32 + ".jpg")).mkdir()
+    assert run("groups", "--html", tmp_path / "page.html")[0] == 2
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith((".page", "page"))) == ["page-pictures", "page.html"]
+
+
 def test_no_groups_make_a_page_too(run: Run, tmp_path: Path) -> None:
     saved(tmp_path / "photos" / "one.png", photo(1))
     run("ingest", tmp_path / "photos")
