@@ -21,7 +21,7 @@ from pipeline.cluster import TOLD, Match, closest_first, exact, verified
 from pipeline.decode import Decoded
 from pipeline.decoders import Decoders, usable_cores
 from pipeline.embedder import Embedder, embed
-from pipeline.evidence import UNKNOWN, UNRELATED, Evidence, evidence_of
+from pipeline.evidence import FIRST, SECOND, UNKNOWN, UNRELATED, Evidence, evidence_of
 from pipeline.keep import Photo
 from pipeline.query import Limits, limits, photos_of
 from pipeline.reading import Failure, Recognised
@@ -138,7 +138,7 @@ def _answers(
         for one in asked:
             one.near.update(dict.fromkeys(store.catalog.images_with_pixels(one.image.pixels), 1.0))
         photos = photos_of(store, list({image for one in asked for image in one.near}))
-    _look(fresh, photos, decoders, sketched)
+    _look(fresh, photos, store, decoders, sketched)
     for file, each in zip(files, found, strict=True):
         if isinstance(each, Failure):
             yield Answer(file, failure=each)
@@ -160,7 +160,7 @@ def _known(store: Store, pixels: bytes) -> dict[bytes, Evidence]:
     return {image.pixels: found[id_] for id_, image in store.catalog.images(found)}
 
 
-def _look(fresh: Sequence[_Asked], photos: Mapping[int, Sequence[Photo]], decoders: Decoders, sketched: _Sketched) -> None:
+def _look(fresh: Sequence[_Asked], photos: Mapping[int, Sequence[Photo]], store: Store, decoders: Decoders, sketched: _Sketched) -> None:
     """Verify files that are new with the pictures that they are close to."""
     close = [[id_ for id_ in one.near if id_ in photos and not exact(photos[id_][0].image, one.image)] for one in fresh]
     wanted = [one for one, near in zip(fresh, close, strict=True) if near]
@@ -174,6 +174,30 @@ def _look(fresh: Sequence[_Asked], photos: Mapping[int, Sequence[Photo]], decode
         if one.sight is not None:
             mine = sketch(one.sight, (one.image.width, one.image.height))
             one.evidence = {image.pixels: verify(mine, other) for image, other in sketched(near)}
+    _look_close(wanted, {id_: photos[id_][0].image for near in close for id_ in near}, store, decoders)
+
+
+def _look_close(asked: Sequence[_Asked], near: Mapping[int, Image], store: Store, decoders: Decoders) -> None:
+    """See whether files, or the stored images `near` to them that they are copies of, were only enlarged."""
+    from pipeline.detail import CLOSE, detailed, larger, seen
+    from pipeline.pictures import read_images
+
+    large = [one for one in asked if FIRST in map(larger, one.evidence.values())]
+    with closing(decoders.stream([one.source for one in large], CLOSE)) as stream:
+        for one, decoded in zip(large, stream, strict=True):
+            if isinstance(decoded, Decoded) and decoded.image.hash == one.image.hash:
+                waves = seen(decoded.view)
+                for pixels, evidence in one.evidence.items():
+                    if larger(evidence) == FIRST:
+                        one.evidence[pixels] = detailed(evidence, waves)
+    larger_than = {pixels for one in asked for pixels, evidence in one.evidence.items() if larger(evidence) == SECOND}
+    stored = {image.pixels: id_ for id_, image in near.items() if image.pixels in larger_than}
+    for id_, result in read_images(store, decoders, {id_: near[id_] for id_ in stored.values()}, CLOSE):
+        if isinstance(result, Decoded):
+            waves, pixels = seen(result.view), near[id_].pixels
+            for one in asked:
+                if pixels in one.evidence and larger(one.evidence[pixels]) == SECOND:
+                    one.evidence[pixels] = detailed(one.evidence[pixels], waves)
 
 
 def _see(asked: Sequence[_Asked], decoders: Decoders) -> None:

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-
-import numpy as np
-from PIL import Image as Pillow
+from dataclasses import dataclass, field
 
 from indexes import Image, Store, Thumb, Thumbs
 from pipeline.decode import Decoded
 from pipeline.decoders import Decoders
-from pipeline.detail import CLOSE, Spectrum, is_enlarged, spectrum
+from pipeline.detail import CLOSE, Spectrum, detailed, larger, seen
 from pipeline.evidence import FIRST, SECOND, Evidence, kept
 from pipeline.pictures import Pictures, read_images
 from pipeline.verifiers import Drawing, Verifiers
@@ -24,7 +21,6 @@ from pipeline.verifiers import Drawing, Verifiers
 BLOCK = 400  # pairs that are verified together, and kept in one commit
 AWAY = ("away", "changed", "unreadable")  # what may be otherwise the next time
 MOST = 20_000  # spectra that are held: 40 MB
-LIKE = 0.87  # the scale from which on two pictures count as of one size
 
 
 @dataclass
@@ -101,29 +97,20 @@ class _Details:
 
     def of(self, looked: Sequence[tuple[int, int, Evidence]]) -> list[tuple[int, int, Evidence, str]]:
         """The same, with what is known of it; and why another look is due, where the larger one's file is away."""
-        larger = {
-            number: second if evidence.changes.scale > 1 else first
-            for number, (first, second, evidence) in enumerate(looked)
-            if evidence.changes and not LIKE < evidence.changes.scale < 1 / LIKE
-        }
         if len(self._waves) > MOST:
             self._waves.clear()
-        self._read({image for image in larger.values() if image not in self._waves})
-        done = [(*one, "") for one in looked]
-        for number, image in larger.items():
-            first, second, evidence = looked[number]
-            changes, waves = evidence.changes, self._waves.get(image, "away")
+        of = [{FIRST: first, SECOND: second}.get(larger(evidence)) for first, second, evidence in looked]
+        self._read({image for image in of if image is not None and image not in self._waves})
+        done = []
+        for (first, second, evidence), image in zip(looked, of, strict=True):
+            waves = self._waves.get(image, "away") if image is not None else ""
             if isinstance(waves, str):
-                done[number] = first, second, evidence, waves if waves in AWAY else ""
-            elif changes and is_enlarged(waves, min(changes.scale, 1 / changes.scale)):
-                larger_one, other = (SECOND, FIRST) if image == second else (FIRST, SECOND)
-                cut_out = not changes.inside and changes.derived == other  # because that shows it smaller: but there is no more to show
-                changes = replace(changes, enlarged=larger_one, derived=larger_one if cut_out else changes.derived)
-                done[number] = first, second, replace(evidence, changes=changes), ""
+                done.append((first, second, evidence, waves if waves in AWAY else ""))
+            else:
+                done.append((first, second, detailed(evidence, waves), ""))
         return done
 
     def _read(self, images: Collection[int]) -> None:
         about = dict(self._store.catalog.images(images))
         for id_, result in read_images(self._store, self._decoders, about, CLOSE):
-            grey = np.asarray(Pillow.fromarray(result.view).convert("L")) if isinstance(result, Decoded) else None
-            self._waves[id_] = spectrum(grey) if grey is not None else str(result)
+            self._waves[id_] = seen(result.view) if isinstance(result, Decoded) else result

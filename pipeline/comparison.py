@@ -16,7 +16,7 @@ from pipeline.cluster import SIMILAR, exact
 from pipeline.decode import Decoded
 from pipeline.decoders import Decoders
 from pipeline.embedder import Embedder, embed_all
-from pipeline.evidence import UNKNOWN, Evidence
+from pipeline.evidence import SECOND, UNKNOWN, Evidence
 from pipeline.reading import Failure, Recognised
 from pipeline.view import SIGHT
 
@@ -59,6 +59,7 @@ class Comparison:
 
 def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
     """The cosine of each pair of `files`, as a store would score them, and what their pixels say. No store is needed or written to."""
+    from pipeline.detail import CLOSE, detailed, larger, seen
     from pipeline.sketch import shown, sketch, thumb
     from pipeline.verify import verify
 
@@ -84,12 +85,18 @@ def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
             if isinstance(decoded, Decoded) and decoded.image.hash == hashes[number]:  # it has not changed meanwhile
                 pictures[number] = shown(thumb(decoded.view))
                 sketches[number] = sketch(pictures[number], (decoded.image.width, decoded.image.height))
+        evidence = {
+            (one, other): verify(sketches[one], sketches[other]) if one in sketches and other in sketches else Evidence(UNKNOWN)
+            for one, other in combinations(at, 2)
+        }
+        of = {pair: pair[larger(found) == SECOND] for pair, found in evidence.items() if larger(found)}
+        close = sorted(set(of.values()))
+        for number, decoded in zip(close, decoders.stream([sources[number] for number in close], CLOSE), strict=True):
+            if isinstance(decoded, Decoded) and decoded.image.hash == hashes[number]:
+                waves = seen(decoded.view)
+                evidence |= {pair: detailed(evidence[pair], waves) for pair, one in of.items() if one == number}
     stored = embed_all(embedder, views).astype(np.float16)
     scores = np.full((len(files), len(files)), np.nan)
     for row, number in zip(stored, at, strict=True):
         scores[number, at] = cosines(np.broadcast_to(row, stored.shape), stored)
-    evidence = {
-        (one, other): verify(sketches[one], sketches[other]) if one in sketches and other in sketches else Evidence(UNKNOWN)
-        for one, other in combinations(at, 2)
-    }
     return Comparison(tuple(files), tuple(images), scores, pictures, evidence)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image as Pillow
 
+from pipeline.evidence import FIRST, SECOND, Evidence
 from pipeline.view import View
 
 SIDE = 512  # pixels of the middle that are looked at, with all that the file has of them
@@ -14,7 +18,32 @@ BINS = 256  # of wavelengths, up to the finest that pixels can show
 # those as they are none is below at half or 1 / 1.7 of their sides (lowest .149); of those enlarged 1.7 times most are, of 2 times half.
 ENLARGED, LARGEST = 0.08, 0.75
 
+LIKE = 0.87  # the scale from which on two pictures count as of one size
+
 Spectrum = NDArray[np.float64]
+
+
+def larger(evidence: Evidence) -> str:
+    """Which of two copies, FIRST or SECOND, has so many more pixels for the same thing that its detail tells something; "" for neither."""
+    if not evidence.changes or LIKE < evidence.changes.scale < 1 / LIKE:
+        return ""
+    return SECOND if evidence.changes.scale > 1 else FIRST
+
+
+def detailed(evidence: Evidence, waves: Spectrum) -> Evidence:
+    """The same, with whether the larger one, whose spectrum this is, was only enlarged; if so, and it lies within the other, it was cut
+    out of it: that the other shows it smaller then tells nothing.
+    """
+    one, changes = larger(evidence), evidence.changes
+    if not changes or not one or not is_enlarged(waves, min(changes.scale, 1 / changes.scale)):
+        return evidence
+    cut_out = not changes.inside and changes.derived not in ("", one)
+    return replace(evidence, changes=replace(changes, enlarged=one, derived=one if cut_out else changes.derived))
+
+
+def seen(rgb: NDArray[np.uint8]) -> Spectrum:
+    """The spectrum of a picture (height, width, 3) as CLOSE shows it."""
+    return spectrum(np.asarray(Pillow.fromarray(rgb).convert("L")))
 
 
 def spectrum(grey: NDArray[np.uint8]) -> Spectrum:

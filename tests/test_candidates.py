@@ -18,7 +18,7 @@ from PIL import Image, ImageFilter
 
 from indexes import Batch, File, Judged, Root, Stat, Store, Thumb, Thumbs
 from indexes import Image as StoredImage
-from pipeline import candidates, find_groups, find_matches, ingest_roots, load, pictures
+from pipeline import candidates, compare, find_groups, find_matches, ingest_roots, load, pictures
 from pipeline.candidates import Looked, verify_candidates
 from pipeline.copies import EVERYDAY
 from pipeline.decoders import Decoders
@@ -324,6 +324,8 @@ def test_what_was_put_into_another_smaller_is_kept_and_what_was_cut_out_and_enla
     host.paste(half, (300, 225), mask.filter(ImageFilter.GaussianBlur(12)))  # no seam
     saved(photos / "whole.jpg", sharp, quality=95)
     saved(photos / "host.jpg", host, quality=95)
+    folder = tmp_path / "whole"
+    saved(folder / "whole.jpg", sharp, quality=95)
     detail = sharp.crop((300, 225, 900, 675)).resize((1500, 1125), Image.Resampling.LANCZOS)
     saved(photos / "cut out.jpg", detail, quality=95)
     with Store(tmp_path / "store", write=True) as store:
@@ -333,6 +335,15 @@ def test_what_was_put_into_another_smaller_is_kept_and_what_was_cut_out_and_enla
     told = {Path(member.photo.path).name: member.evidence.changes for member in found.members if member.evidence}
     inside, cut = told["host.jpg"], told["cut out.jpg"]
     assert inside and cut
+    compared = compare([str(photos / "whole.jpg"), str(photos / "cut out.jpg")], load()).evidence[0, 1].changes
+    assert compared
+    assert (compared.derived, compared.enlarged) == ("second", "second")
+    with Store(tmp_path / "other", write=True) as store:
+        ingested(store, folder)
+        asked = [str(photos / "cut out.jpg"), str(photos / "host.jpg")]
+        answers = [answer.matches[0].evidence for answer in find_matches(asked, store, load())]
+    found_of = [evidence.changes for evidence in answers if evidence and evidence.changes]
+    assert [(changes.derived, changes.enlarged) for changes in found_of] == [("first", "first"), ("first", "")]
     assert (inside.derived, inside.inside) == ("second", "")
     assert (cut.derived, cut.enlarged) == ("second", "second")
 
