@@ -21,6 +21,8 @@ from pipeline.pictures import Pictures
 from pipeline.report import counted, match_text, printable, size
 
 BLOCK = 200  # pictures that are read together
+GENERATOR = '<meta name="generator" content="neardup groups">'  # by which a page is known as one of ours
+MARK = ".neardup-page"  # a file by which its folder is
 PICTURE = re.compile(r"[0-9a-f]{32}\.jpg")  # the name of a small picture
 STYLE = """
 :root{color-scheme:light dark;--ground:#f6f6f4;--card:#fff;--ink:#1d1d1f;--soft:#6b6b70;--keep:#1c7c45;--line:#ddd}
@@ -48,6 +50,7 @@ HEAD = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
+{generator}
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src 'self' file:; style-src 'unsafe-inline'">
 <title>{title}</title>
 <style>{style}</style>
@@ -58,21 +61,22 @@ HEAD = """<!doctype html>
 def write_gallery(groups: Sequence[Group], store: Store, page: Path) -> None:
     """Write the page, and a folder of small pictures beside it, named like it, which it shows as one scrolls. What was there is replaced.
 
-    Nothing but these is written, and no photo is changed. Raises BadDestination, also where that folder holds anything but such pictures.
+    Nothing but these is written, and no photo is changed. Raises BadDestination, also where either is there and was not made here.
     """
     pictures = page.with_name(f"{page.stem}-pictures")
     ordered = sorted(groups, key=lambda group: (-gain(group), group.keeper.path))
     try:
-        if os.path.lexists(pictures) and not _is_of_a_page(pictures):
-            raise BadDestination(
-                f"{pictures} holds other things than the small pictures of such a page; name another file than {page.name}"
-            )
+        if os.path.lexists(page) and not _is_page(page):
+            raise BadDestination(f"{page} is there already, and no such page; name another file")
+        _require_own(pictures, page)
         with tempfile.TemporaryDirectory(prefix=f".{page.stem[:100]}-", dir=page.parent) as folder:
             part = Path(folder)
             (part / "pictures").mkdir()
+            (part / "pictures" / MARK).touch()
             shown = _write_pictures(ordered, store, part / "pictures")
             text = "".join(_page(ordered, shown, pictures.name))
             (part / "page").write_text(text, encoding="utf-8", errors="backslashreplace")
+            _require_own(pictures, page)  # somebody may have put something there meanwhile
             if pictures.exists():
                 pictures.rename(part / "before")
             (part / "pictures").rename(pictures)
@@ -82,12 +86,22 @@ def write_gallery(groups: Sequence[Group], store: Store, page: Path) -> None:
         raise BadDestination(f"{page} cannot be written ({error.strerror or error}); name a file in a folder that is there") from error
 
 
-def _is_of_a_page(folder: Path) -> bool:
-    """Whether a folder holds nothing but small pictures of a page."""
-    if folder.is_symlink() or not folder.is_dir():
+def _is_page(page: Path) -> bool:
+    """Whether a file is such a page."""
+    if page.is_symlink() or not page.is_file():
         return False
-    with os.scandir(folder) as entries:
-        return all(PICTURE.fullmatch(entry.name) and entry.is_file(follow_symlinks=False) for entry in entries)
+    with page.open("rb") as opened:
+        return GENERATOR.encode() in opened.read(1000)
+
+
+def _require_own(pictures: Path, page: Path) -> None:
+    """Raises BadDestination where a folder is there and holds anything but small pictures of a page, and the mark of one."""
+    own = not os.path.lexists(pictures)
+    if not own and not pictures.is_symlink() and pictures.is_dir() and (pictures / MARK).is_file():
+        with os.scandir(pictures) as entries:
+            own = all((entry.name == MARK or PICTURE.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False) for entry in entries)
+    if not own:
+        raise BadDestination(f"{pictures} holds other things than the small pictures of such a page; name another file than {page.name}")
 
 
 def gain(group: Group) -> int:
@@ -118,7 +132,7 @@ def _page(groups: Sequence[Group], shown: set[bytes], folder: str) -> Iterator[s
     members = sum(len(group.members) for group in groups)
     title = f"{counted(len(groups), 'group')} of near-duplicates" if groups else "No near-duplicates"
     about = f"{counted(members, 'photo')} beside those to keep, {size(sum(map(gain, groups)))}. Nothing was moved or deleted."
-    yield HEAD.format(title=title, style=STYLE, about=about)
+    yield HEAD.format(generator=GENERATOR, title=title, style=STYLE, about=about)
     for group in groups:
         yield f"<section><h2>{size(gain(group))} <span>{_text(os.path.dirname(group.keeper.path))}</span></h2><ul>\n"  # noqa: PTH120
         yield _item(group.keeper, f"keep: {group.reason}", _date(group.keeper), shown, folder, "keep")

@@ -225,7 +225,10 @@ def _look_inside(
         seen = set(tried)
         new = [pair for pair in store.catalog.unjudged(floor, VERSION, np.concatenate(pairs)) if pair not in seen]
         yield from _verify(store, new, options, coverage)
-        parts.note(images, store.catalog.newest_run())
+        # A pair that could not be looked at is proposed again the next time: nothing else would.
+        waiting = {image for pair in store.catalog.unjudged(floor, VERSION, np.concatenate(pairs)) for image in pair}
+        again = {image.hash for _, image in store.catalog.images(waiting)}
+        parts.note({hash_: about for hash_, about in images.items() if hash_ not in again}, store.catalog.newest_run())
         left = [id_ for id_, image in store.catalog.images(lacking) if not images.get(image.hash, (0, False))[1]]
         coverage.parts = {"compared": sum(has_parts for _, has_parts in images.values()), "lacking": len(left)}
 

@@ -61,6 +61,15 @@ def test_a_photo_that_cannot_be_read(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "why.png").exists()
 
 
+def test_a_picture_replaces_no_file(run: Run, tmp_path: Path) -> None:
+    one, other = (saved(tmp_path / f"{number}.png", photo(number, (200, 150))) for number in (1, 2))
+    before = other.read_bytes()
+    code, out, err = run("explain", one, one, "--image", other)
+    assert (code, out) == (2, "")
+    assert "is there already" in err
+    assert other.read_bytes() == before
+
+
 @pytest.mark.parametrize("name", ["no folder/why.png", "why.what", "why"])
 def test_a_picture_that_cannot_be_written(run: Run, tmp_path: Path, name: str) -> None:
     one = saved(tmp_path / "one.png", photo(1, (200, 150)))

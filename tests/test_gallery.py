@@ -120,11 +120,25 @@ def test_a_folder_that_is_no_pages_is_never_replaced(run: Run, library: Path, tm
     assert "page-pictures holds other things" in err
     assert mine.read_bytes() == before
     assert not (tmp_path / "page.html").exists()
-    mine.unlink()
+    named = mine.rename(mine.with_name("0123456789abcdef" * 2 + ".jpg"))  # as some name photos by their MD5
+    assert run("groups", "--html", tmp_path / "page.html")[0] == 2
+    assert named.read_bytes() == before
+    named.unlink()
+    named.parent.rmdir()
     assert run("groups", "--html", tmp_path / "page.html")[0] == 0
     (tmp_path / "page-pictures" / ("0" * 32 + ".jpg")).mkdir()
     assert run("groups", "--html", tmp_path / "page.html")[0] == 2
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith((".page", "page"))) == ["page-pictures", "page.html"]
+
+
+def test_a_photo_is_never_replaced_by_a_page(run: Run, library: Path, tmp_path: Path) -> None:
+    run("ingest", library)
+    before = (library / "1.png").read_bytes()
+    code, _, err = run("groups", "--html", library / "1.png")
+    assert code == 2
+    assert "is there already, and no such page" in err
+    assert (library / "1.png").read_bytes() == before
+    assert not (library / "1-pictures").exists()
 
 
 def test_no_groups_make_a_page_too(run: Run, tmp_path: Path) -> None:

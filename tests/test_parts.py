@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -16,6 +18,8 @@ from indexes import Batch, File, Parts, Root, Stat, Store, Thumbs, cosines
 from indexes import Image as StoredImage
 from pipeline import IngestOptions, find_groups, find_matches, ingest_roots, load, pictures
 from pipeline.copies import HARD
+from pipeline.decode import Decoded
+from pipeline.decoders import Decoders
 from pipeline.evidence import DERIVED
 from pipeline.parts import WINDOWS, compare, least, parts_of, wanted
 from pipeline.view import View
@@ -107,6 +111,26 @@ def test_a_photo_that_comes_back_is_compared_with_what_came_meanwhile(tmp_path: 
         list(ingest_roots([Root(str(photos))], store, load(), IngestOptions(accept_missing=True)))
         assert list(store.catalog.evidence()) == []
         (tmp_path / "whole.jpg").rename(whole)
+        ingested(store, photos)
+        assert groups(store) == [{"whole.jpg", "part.jpg"}]
+
+
+def test_a_part_that_was_away_is_looked_at_when_it_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = tmp_path / "photos"
+    _, part = whole_and_part(photos)
+    content, real = blake3(part.read_bytes()).digest(), pictures.read_images
+
+    def without(store: Store, decoders: Decoders, about: Mapping[int, StoredImage], view: View) -> Iterator[tuple[int, Decoded | str]]:
+        there = {id_: image for id_, image in about.items() if image.hash != content}
+        yield from ((id_, "away") for id_ in about if id_ not in there)
+        yield from real(store, decoders, there, view)
+
+    with Store(tmp_path / "store", write=True) as store:
+        ingested(store, photos, parts=False)
+        monkeypatch.setattr(pictures, "read_images", without)
+        ingested(store, photos)
+        assert groups(store) == []
+        monkeypatch.setattr(pictures, "read_images", real)
         ingested(store, photos)
         assert groups(store) == [{"whole.jpg", "part.jpg"}]
 

@@ -335,6 +335,8 @@ def explain(first: str, second: str, image: Path | None, store: Path, model: str
     from pipeline.explain import explained
     from pipeline.report import comparison_json, explained_text
 
+    if image and os.path.lexists(image):
+        raise BadDestination(f"{image} is there already and is left as it is; name a new file")
     comparison, space = _compared([first, second], store, model, yes)
     if as_json:
         show_json(comparison_json(comparison, space, space.threshold))
