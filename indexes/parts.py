@@ -17,6 +17,7 @@ TABLES = (
     "CREATE TABLE compared (hash BLOB PRIMARY KEY, vector INTEGER NOT NULL, parts INTEGER NOT NULL) STRICT",
     "CREATE TABLE state (one INTEGER PRIMARY KEY CHECK (one = 1), space TEXT NOT NULL, run TEXT NOT NULL) STRICT",
 )
+SOUND = "length(rows) > 0 AND length(rows) % ? = 0"  # of which all vectors are whole: the rest is damaged
 
 
 class Parts(Derived):
@@ -50,7 +51,7 @@ class Parts(Derived):
 
     def hashes(self) -> set[bytes]:
         """The images whose parts are there."""
-        return {hash_ for (hash_,) in self._rows("SELECT hash FROM parts WHERE length(rows) > 0 AND length(rows) % ? = 0", 2 * self._dim)}
+        return {hash_ for (hash_,) in self._rows(f"SELECT hash FROM parts WHERE {SOUND}", 2 * self._dim)}
 
     def put(self, rows: Mapping[bytes, NDArray[np.float32]]) -> None:
         """Keep the vectors of the parts of some images, (parts, dim) each, of length 1, where there is room."""
@@ -60,14 +61,9 @@ class Parts(Derived):
 
     def stream(self, count: int) -> Iterator[list[tuple[bytes, NDArray[np.float16]]]]:
         """All of them, in the order of hashes, so many images at a time."""
-        rows, size = self._rows("SELECT hash, rows FROM parts ORDER BY hash"), 2 * self._dim
+        rows = self._rows(f"SELECT hash, rows FROM parts WHERE {SOUND} ORDER BY hash", 2 * self._dim)
         while some := list(islice(rows, count)):
-            found = []
-            for hash_, data in some:
-                if data and len(data) % size == 0:  # else it is damaged
-                    found.append((hash_, np.frombuffer(data, np.float16).reshape(-1, self._dim)))
-            if found:
-                yield found
+            yield [(hash_, np.frombuffer(data, np.float16).reshape(-1, self._dim)) for hash_, data in some]
 
     def note(self, compared: Mapping[bytes, tuple[int, bool]], run: str) -> None:
         """These images, and no others, were compared with all others, as compared() tells it, in this run."""

@@ -182,33 +182,33 @@ def _look_close(asked: Sequence[_Asked], near: Mapping[int, Image], store: Store
     from pipeline.detail import CLOSE, detailed, larger, seen
     from pipeline.pictures import read_images
 
-    large = [one for one in asked if FIRST in map(larger, one.evidence.values())]
-    with closing(decoders.stream([one.source for one in large], CLOSE)) as stream:
-        for one, decoded in zip(large, stream, strict=True):
-            if isinstance(decoded, Decoded) and decoded.image.hash == one.image.hash:
-                waves = seen(decoded.view)
-                for pixels, evidence in one.evidence.items():
-                    if larger(evidence) == FIRST:
-                        one.evidence[pixels] = detailed(evidence, waves)
+    for one, view in _read([one for one in asked if FIRST in map(larger, one.evidence.values())], CLOSE, decoders):
+        waves = seen(view)
+        one.evidence = {pixels: detailed(evidence, FIRST, waves) for pixels, evidence in one.evidence.items()}
     larger_than = {pixels for one in asked for pixels, evidence in one.evidence.items() if larger(evidence) == SECOND}
     stored = {image.pixels: id_ for id_, image in near.items() if image.pixels in larger_than}
     for id_, result in read_images(store, decoders, {id_: near[id_] for id_ in stored.values()}, CLOSE):
         if isinstance(result, Decoded):
             waves, pixels = seen(result.view), near[id_].pixels
             for one in asked:
-                if pixels in one.evidence and larger(one.evidence[pixels]) == SECOND:
-                    one.evidence[pixels] = detailed(one.evidence[pixels], waves)
+                if pixels in one.evidence:
+                    one.evidence[pixels] = detailed(one.evidence[pixels], SECOND, waves)
 
 
 def _see(asked: Sequence[_Asked], decoders: Decoders) -> None:
     """Read files to look at their pixels; those that changed meanwhile are not seen."""
     from pipeline.sketch import shown, thumb
 
-    unseen = [one for one in asked if one.sight is None]
-    with closing(decoders.stream([one.source for one in unseen], SIGHT)) as stream:
-        for one, decoded in zip(unseen, stream, strict=True):
+    for one, view in _read([one for one in asked if one.sight is None], SIGHT, decoders):
+        one.sight = shown(thumb(view))
+
+
+def _read(asked: Sequence[_Asked], view: View, decoders: Decoders) -> Iterator[tuple[_Asked, NDArray[np.uint8]]]:
+    """Files as a view shows them, but for those that changed since they were identified."""
+    with closing(decoders.stream([one.source for one in asked], view)) as stream:
+        for one, decoded in zip(asked, stream, strict=True):
             if isinstance(decoded, Decoded) and decoded.image.hash == one.image.hash:
-                one.sight = shown(thumb(decoded.view))
+                yield one, decoded.view
 
 
 def _see_parts(fresh: Sequence[_Asked], store: Store, embedder: Embedder, decoders: Decoders) -> None:

@@ -99,15 +99,16 @@ class _Details:
         """The same, with what is known of it; and why another look is due, where the larger one's file is away."""
         if len(self._waves) > MOST:
             self._waves.clear()
-        of = [{FIRST: first, SECOND: second}.get(larger(evidence)) for first, second, evidence in looked]
+        sides = [larger(evidence) for *_, evidence in looked]
+        of = [{FIRST: first, SECOND: second}.get(side) for side, (first, second, _) in zip(sides, looked, strict=True)]
         self._read({image for image in of if image is not None and image not in self._waves})
         done = []
-        for (first, second, evidence), image in zip(looked, of, strict=True):
+        for (first, second, evidence), side, image in zip(looked, sides, of, strict=True):
             waves = self._waves.get(image, "away") if image is not None else ""
             if isinstance(waves, str):
                 done.append((first, second, evidence, waves if waves in AWAY else ""))
             else:
-                done.append((first, second, detailed(evidence, waves), ""))
+                done.append((first, second, detailed(evidence, side, waves), ""))
         return done
 
     def _read(self, images: Collection[int]) -> None:

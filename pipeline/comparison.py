@@ -65,8 +65,7 @@ def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
 
     images: list[Image | Failure] = []
     views: list[NDArray[np.uint8]] = []
-    at: list[int] = []
-    hashes: dict[int, bytes] = {}
+    hashes: dict[int, bytes] = {}  # of the files that are pictures, by their number
     pictures: dict[int, NDArray[np.uint8]] = {}
     sketches: dict[int, Sketch] = {}
     found = [listed(file) for file in files]  # with their sizes: large ones are held one at a time
@@ -80,7 +79,7 @@ def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
                 images.append(decoded.image)
                 hashes[number] = decoded.image.hash
                 views.append(decoded.view)
-                at.append(number)
+        at = list(hashes)
         for number, decoded in zip(at, decoders.stream([sources[number] for number in at], SIGHT), strict=True):
             if isinstance(decoded, Decoded) and decoded.image.hash == hashes[number]:  # it has not changed meanwhile
                 pictures[number] = shown(thumb(decoded.view))
@@ -89,12 +88,12 @@ def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
             (one, other): verify(sketches[one], sketches[other]) if one in sketches and other in sketches else Evidence(UNKNOWN)
             for one, other in combinations(at, 2)
         }
-        of = {pair: pair[larger(found) == SECOND] for pair, found in evidence.items() if larger(found)}
-        close = sorted(set(of.values()))
+        sides = {pair: side for pair, one in evidence.items() if (side := larger(one))}
+        close = sorted({pair[side == SECOND] for pair, side in sides.items()})
         for number, decoded in zip(close, decoders.stream([sources[number] for number in close], CLOSE), strict=True):
             if isinstance(decoded, Decoded) and decoded.image.hash == hashes[number]:
                 waves = seen(decoded.view)
-                evidence |= {pair: detailed(evidence[pair], waves) for pair, one in of.items() if one == number}
+                evidence |= {pair: detailed(evidence[pair], side, waves) for pair, side in sides.items() if pair[side == SECOND] == number}
     stored = embed_all(embedder, views).astype(np.float16)
     scores = np.full((len(files), len(files)), np.nan)
     for row, number in zip(stored, at, strict=True):

@@ -30,12 +30,12 @@ def larger(evidence: Evidence) -> str:
     return SECOND if evidence.changes.scale > 1 else FIRST
 
 
-def detailed(evidence: Evidence, waves: Spectrum) -> Evidence:
-    """The same, with whether the larger one, whose spectrum this is, was only enlarged; if so, and it lies within the other, it was cut
-    out of it: that the other shows it smaller then tells nothing.
+def detailed(evidence: Evidence, one: str, waves: Spectrum) -> Evidence:
+    """The same, with whether `one`, FIRST or SECOND, whose spectrum this is, was only enlarged, where it is the larger; if so, and it lies
+    within the other, it was cut out of it: that the other shows it smaller then tells nothing.
     """
-    one, changes = larger(evidence), evidence.changes
-    if not changes or not one or not is_enlarged(waves, min(changes.scale, 1 / changes.scale)):
+    changes = evidence.changes
+    if not changes or one != larger(evidence) or not is_enlarged(waves, min(changes.scale, 1 / changes.scale)):
         return evidence
     cut_out = not changes.inside and changes.derived not in ("", one)
     return replace(evidence, changes=replace(changes, enlarged=one, derived=one if cut_out else changes.derived))

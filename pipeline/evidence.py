@@ -15,6 +15,7 @@ VERSION = 6  # of what evidence means: a change in verify.py or in what it impor
 
 SAME, DERIVED, SCENE, UNRELATED, UNKNOWN = "same picture", "derived", "same scene", "unrelated", "not verifiable"
 FIRST, SECOND = "first", "second"
+FEWEST = 8  # tiles that two pictures must share, or little is said of them
 ALL = 0.97  # the share of a picture that counts as all of it
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, as shares of a picture's sides

@@ -222,11 +222,11 @@ def _look_inside(
         for found in inside.compare(store, parts, images):
             pairs.append(found)
             yield Progress(0, None, coverage, parts=True)
-        seen = set(tried)
-        new = [pair for pair in store.catalog.unjudged(floor, VERSION, np.concatenate(pairs)) if pair not in seen]
+        seen, proposed = set(tried), np.concatenate(pairs)
+        new = [pair for pair in store.catalog.unjudged(floor, VERSION, proposed) if pair not in seen]
         yield from _verify(store, new, options, coverage)
         # A pair that could not be looked at is proposed again the next time: nothing else would.
-        waiting = {image for pair in store.catalog.unjudged(floor, VERSION, np.concatenate(pairs)) for image in pair}
+        waiting = {image for pair in store.catalog.unjudged(floor, VERSION, proposed) for image in pair}
         again = {image.hash for _, image in store.catalog.images(waiting)}
         parts.note({hash_: about for hash_, about in images.items() if hash_ not in again}, store.catalog.newest_run())
         left = [id_ for id_, image in store.catalog.images(lacking) if not images.get(image.hash, (0, False))[1]]

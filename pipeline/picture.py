@@ -135,8 +135,9 @@ def _shown(
     with Pillow.open(io.BytesIO(data), formats=FORMATS) as opened:
         width, height = opened.size
         format_ = opened.format or "?"
-        drafted = format_ in ("JPEG", "MPO") and _draft(opened, view)
-        scale = _reduce(opened, data, view) if format_ == "JPEG2000" else 1
+        smaller = view.fit != "middle"  # that is wanted as the file has it
+        drafted = smaller and format_ in ("JPEG", "MPO") and _draft(opened, view)
+        scale = _reduce(opened, data, view) if smaller and format_ == "JPEG2000" else 1
         frames = FRAMES[format_] if format_ in FRAMES and _has_more(opened) else None
         tags = getattr(opened, "tag_v2", {})
         _mend_planes(opened, tags)
@@ -205,15 +206,13 @@ def _draft(picture: Pillow.Image, view: View) -> bool:
     """Let libjpeg decode at 1/2, 1/4 or 1/8 where that still leaves twice the view's size, or the pixels of a coarse one."""
     before, twice = picture.size, 2 * view.size
     ratio = view.size / max(before)
-    if view.fit == "middle":
-        return False
     picture.draft("RGB", (ceil(ratio * before[0]), ceil(ratio * before[1])) if view.coarse else (twice, twice))
     return picture.size != before
 
 
 def _reduce(picture: Pillow.Image, data: bytes, view: View) -> int:
     """Let OpenJPEG decode a JPEG 2000 at 1/2, 1/4 ... where that leaves twice the view's size; returns what sides are divided by."""
-    at = data.find(J2K) if view.fit != "middle" else -1
+    at = data.find(J2K)
     if at < 0 or any(data[at + 16 : at + 24]):  # a picture that does not begin at 0, 0 has other sizes
         return 1
     at += 2

@@ -12,14 +12,13 @@ from indexes import Space, Store
 from pipeline.ask import Answer
 from pipeline.cluster import IDENTICAL_BYTES, IDENTICAL_PIXELS, RELATIONS, SIMILAR, Group, Match
 from pipeline.comparison import Comparison
-from pipeline.evidence import DERIVED, SAME, SCENE, UNKNOWN, UNRELATED, Evidence
+from pipeline.evidence import DERIVED, FEWEST, SAME, SCENE, UNKNOWN, UNRELATED, Evidence
 from pipeline.keep import Photo
 from pipeline.query import Limits
 from pipeline.reading import Failure
 from pipeline.writer import Coverage
 
 SHOWN = 10  # lines of one kind
-FEW = 8  # tiles, with fewer of which nothing is said of two pictures
 SCHEMA_VERSION = 2  # raised only when a field changes or goes; fields may be added
 
 
@@ -248,7 +247,7 @@ def explained_text(comparison: Comparison, threshold: float) -> Iterable[str]:
     )
     if evidence.relation == UNKNOWN:
         text = "both are lines on an even ground, text or a drawing; at this size other words may look the same"
-        yield f"so          {text if evidence.tiles >= FEW else 'too few tiles show enough to be sure'}"
+        yield f"so          {text if evidence.tiles >= FEWEST else 'too few tiles show enough to be sure'}"
     changes = evidence.changes
     if changes:
         yield f"shared      {100 * changes.covers[0]:.0f} % of the first, {100 * changes.covers[1]:.0f} % of the second"

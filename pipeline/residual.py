@@ -294,15 +294,15 @@ def _as_far(
     matrix: Matrix, origin: tuple[int, int], tiles: tuple[int, ...], one: tuple[int, ...], other: tuple[int, ...]
 ) -> NDArray[np.bool_]:
     """The tiles around which both pictures go on, or neither does: what lies beyond the outline of one alone is blurred into them."""
-    x, y = (
-        np.arange(count) * float(TILE) + start - 0.5 + np.array([[-EDGE], [TILE + EDGE]])
-        for count, start in zip(reversed(tiles), origin, strict=True)
-    )
-    places = np.stack([grown.ravel() for grown in np.broadcast_arrays(x[None, :, None, :], y[:, None, :, None])])
-    around = (np.abs(2 * places + 1 - np.array(one[::-1])[:, None]) <= np.array(one[::-1])[:, None]).all(axis=0)
-    there = moved(matrix, places.T - origin).T
-    below = (np.abs(2 * there + 1 - np.array(other[::-1])[:, None]) <= np.array(other[::-1])[:, None]).all(axis=0)
-    return np.asarray((around == below).reshape(2, 2, *tiles).all(axis=(0, 1)))
+    y, x = np.mgrid[0 : tiles[0], 0 : tiles[1]] * float(TILE) - 0.5
+    around = (np.stack([x, y], axis=-1)[:, :, None] + SQUARE * (TILE + 2 * EDGE) - EDGE).reshape(-1, 2)
+    alike = _on(around + origin, one) == _on(moved(matrix, around), other)
+    return np.asarray(alike.reshape(*tiles, len(SQUARE)).all(axis=-1))
+
+
+def _on(places: NDArray[np.float64], picture: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Which of places (n, 2) lie on a picture (height, width)."""
+    return np.asarray(((places >= -0.5) & (places <= np.array(picture[::-1]) - 0.5)).all(axis=1))
 
 
 @lru_cache(maxsize=64)

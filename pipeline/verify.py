@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.align import Alignment, alignments
 from pipeline.changes import changes
-from pipeline.evidence import DERIVED, SAME, SCENE, UNKNOWN, UNRELATED, Box, Evidence, numbers, onto, rounded
+from pipeline.evidence import DERIVED, FEWEST, SAME, SCENE, UNKNOWN, UNRELATED, Box, Evidence, numbers, onto, rounded
 from pipeline.residual import TILE, Residual, residual
 from pipeline.sketch import Sketch
 from pipeline.transform import Matrix, in_pixels, inverse, scale_of
@@ -106,7 +106,7 @@ def _relation(told: int, agree: int, gone: int, clash: int, clean: float) -> str
     laid_over = share >= PART and clean >= CLEAN and agree >= max(SURE, CLASHES * clash)
     if agree >= TILES and steady and (share >= CLEAR or laid_over):
         return DERIVED
-    if told < 2 * TILES:
+    if told < FEWEST:
         return UNKNOWN
     return SCENE if agree + gone >= SCENERY * told else UNRELATED
 

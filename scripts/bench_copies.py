@@ -41,8 +41,8 @@ def make_library(photos: Path, others: Path, sources: int, strangers: int, seed:
     found = files(photos)
     rng = random.Random(seed)
     drawn = rng.sample(found, min(len(found), sources + strangers))
-    found = files(others)
-    overlays = cycle(rng.sample(found, len(found)))  # no two copies share one, where there are enough: they would show the same, rightly
+    spare = files(others)
+    overlays = cycle(rng.sample(spare, len(spare)))  # no two copies share one, where there are enough: they would show the same, rightly
     made: dict[str, tuple[str, str]] = {}
     for number, source in enumerate(drawn):
         picture, name = upright(source), f"{number:04}.jpg"
