@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from indexes.errors import StoreDamaged, StoreError
-from indexes.evidence import Evidence
+from indexes.evidence import Judgements
 from indexes.place import command
 from indexes.records import Choice, Counts, File, Image, Known, Root, Run, Space, Stat
 from indexes.schema import MIGRATIONS
 
 
-class Catalog(Evidence):
+class Catalog(Judgements):
     """What is asked of the database of one store, and what is written to it."""
 
     def __init__(self, folder: Path, *, write: bool) -> None:

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from indexes.vectors import Vectors
 
-CROWD = 20  # pictures, the largest first, that are compared with all others that the model cannot tell from them
+CROWD = 20  # pictures of a vector, the largest first, that are compared with all of another and of their own: of the rest, only with these
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What two images, by id, are to each other: a relation, why, as JSON about `first` and `second`, and by which version of the judge."""
+    """What two images, by id, are to each other: a relation, why, as JSON about `first` and `second`, and by which version of the judge;
+    minus that version where another look is due, because a photo was away.
+    """
 
     first: int
     second: int
@@ -25,8 +27,13 @@ class Judged:
     told: str
 
 
-class Evidence(Vectors):
-    """What is asked of evidence, and what is written of it."""
+JUDGED = "first, second, version, relation, told"
+PICTURES = "FROM evidence JOIN images AS one ON one.id = first JOIN images AS other ON other.id = second"
+OLDEST = "abs(version), version"  # first: what is of one judge, and due to another look, before what is not
+
+
+class Judgements(Vectors):
+    """What is asked of what was judged, and what is written of it."""
 
     def put_evidence(self, judged: Iterable[Judged]) -> None:
         """Write what was found, in the place of what was found of the same two images before."""
@@ -36,11 +43,19 @@ class Evidence(Vectors):
 
     def evidence(self) -> Iterator[Judged]:
         """All that was found, in no order."""
-        return (Judged(*row) for row in self.stream("SELECT first, second, version, relation, told FROM evidence"))
+        return (Judged(*row) for row in self.stream(f"SELECT {JUDGED} FROM evidence"))
 
-    def related(self, without: Sequence[str]) -> Iterator[tuple[int, int]]:
-        """Pairs of images, by id, whose relation is none of these, in no order."""
-        return self.stream(f"SELECT first, second FROM evidence WHERE relation NOT IN ({','.join('?' * len(without))})", *without)
+    def evidence_of_pictures(self) -> Iterator[tuple[bytes, bytes, Judged]]:
+        """All that was found, with the pixels of the first and of the second, whether a file holds these images or others with the same
+        pixels. What was found of the same pixels later comes later.
+        """
+        for (version,) in self.rows(f"SELECT DISTINCT version FROM evidence ORDER BY {OLDEST}"):
+            for one, other, *judged in self.stream(f"SELECT one.pixels, other.pixels, {JUDGED} {PICTURES} WHERE version = ?", version):
+                yield one, other, Judged(*judged)
+
+    def related(self, without: Sequence[str]) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs of pictures, by their pixels, whose relation is none of these, in no order; some more than once."""
+        return self.stream(f"SELECT one.pixels, other.pixels {PICTURES} WHERE relation NOT IN ({','.join('?' * len(without))})", *without)
 
     def relations(self) -> dict[str, int]:
         """How many pairs have each relation."""
@@ -51,44 +66,52 @@ class Evidence(Vectors):
         ((judged,),) = self.rows("SELECT EXISTS (SELECT 1 FROM evidence) OR NOT EXISTS (SELECT 1 FROM edges)")
         return bool(judged)
 
-    def evidence_about(self, image: int) -> list[Judged]:
-        """What was found of one image and others."""
-        sql = "SELECT first, second, version, relation, told FROM evidence WHERE first = ? UNION SELECT * FROM evidence WHERE second = ?"
-        return [Judged(*row) for row in self.rows(sql, image, image)]
+    def evidence_about(self, pixels: bytes) -> list[tuple[bytes, bytes, Judged]]:
+        """As evidence_of_pictures(), of those with these pixels."""
+        own = "(SELECT id FROM images WHERE pixels = ?)"
+        sql = f"SELECT one.pixels, other.pixels, {JUDGED} {PICTURES} WHERE first IN {own} OR second IN {own} ORDER BY {OLDEST}"
+        return [(one, other, Judged(*judged)) for one, other, *judged in self.rows(sql, pixels, pixels)]
+
+    def evidence_between(self, pairs: Iterable[tuple[int, int]], version: int) -> list[Judged]:
+        """What this version found of pairs of images, by id, in either order."""
+        wanted = {frozenset(pair) for pair in pairs}
+        sql = f"SELECT {JUDGED} FROM evidence WHERE version = {version:d} AND first IN ({{}})"
+        found = (Judged(*row) for row in self.rows_for(sql, set().union(*wanted)))
+        return [one for one in found if {one.first, one.second} in wanted]
 
     def unjudged(self, least: float, version: int, also: NDArray[np.int64] | None = None) -> list[tuple[int, int]]:
         """Pairs of images, by id, that no judge of this version, or of a newer, has looked at: of vectors whose score is at or above
         `least`, or that are among `also`, (n, 2), the smaller id first; and those that an older judge has looked at.
 
-        Images with the same pixels are one; of many pictures with one vector, pairs with the largest few are given. The newer of each pair
-        is the second; in its order, then in that of the first.
+        Images with the same pixels are one, whichever was looked at, and whether a file holds it still. Of pictures with one vector the
+        CROWD largest are given with all, and the others with these. The newer of each pair is the second; in its order, then in that of the
+        first.
         """
+        held = "EXISTS (SELECT 1 FROM files WHERE image = images.id)"
         with self.snapshot():
-            # Of images that share a vector and all pixels, the first that some file holds stands for all; the largest first.
+            # Of images that share all pixels, and with them a vector, the first that some file holds stands for all; the largest first.
             shown = self._pairs(
-                "SELECT vector, min(id) FROM images WHERE vector IS NOT NULL AND EXISTS (SELECT 1 FROM files WHERE image = images.id)"
+                f"SELECT vector, min(id) FROM images WHERE vector IS NOT NULL AND {held}"
                 " GROUP BY vector, pixels ORDER BY vector, max(width * height) DESC, max(images.size) DESC, min(id)"
             )
+            first_held = f"(SELECT min(id) FROM images WHERE pixels = twins.pixels AND vector IS NOT NULL AND {held})"
+            twins = self._pairs(f"SELECT id, {first_held} AS shown FROM images AS twins WHERE shown != id ORDER BY id")
             edges = self._pairs("SELECT left, right FROM edges WHERE score >= ?", least)
             if also is not None:
                 edges = np.unique(np.concatenate([edges, also]), axis=0)
-            looked = "SELECT min(first, second), max(first, second) FROM evidence WHERE version"
-            judged, before = self._pairs(f"{looked} >= ?", version), self._pairs(f"{looked} < ?", version)
+            looked = "SELECT first, second FROM evidence WHERE version"
+            judged, before = (_as_shown(self._pairs(f"{looked} {which} ?", version), twins) for which in (">=", "<"))
         vector, image = shown.T
-        start, end = (np.searchsorted(vector, edges, side=side) for side in ("left", "right"))
-        times = end - start  # pictures of the left, and of the right
-        each = np.repeat(np.arange(len(edges)), times.prod(axis=1))
-        place = np.arange(len(each)) - np.searchsorted(each, each)
-        found = [image[start[each, 0] + place // times[each, 1]], image[start[each, 1] + place % times[each, 1]]]
-        first = np.searchsorted(vector, vector)
-        for behind in range(1, min(CROWD, int((np.arange(len(vector)) - first).max(initial=0))) + 1):
-            # Those of one vector: each with the first of them, with the second, and so on.
-            other = first + behind - 1
-            later = np.arange(len(vector)) > other
-            found[0] = np.concatenate([found[0], image[other[later]]])
-            found[1] = np.concatenate([found[1], image[later]])
+        shared = np.unique(vector[1:][vector[1:] == vector[:-1]])
+        start, end = (
+            np.searchsorted(vector, np.concatenate([edges, np.stack([shared] * 2, axis=1)]), side=side) for side in ("left", "right")
+        )
+        few = np.minimum(start + CROWD, end)
+        every = [(start[:, 0], few[:, 0], start[:, 1], end[:, 1]), (few[:, 0], end[:, 0], start[:, 1], few[:, 1])]
+        places = np.concatenate([_crossed(*bounds) for bounds in every])
+        places = places[places[:, 0] < places[:, 1]]  # those of one vector meet twice, and themselves
         before = before[np.isin(before, image).all(axis=1)]
-        pairs = np.unique(np.concatenate([np.sort(np.stack(found, axis=1), axis=1), before])[:, ::-1], axis=0)[:, ::-1]
+        pairs = np.unique(np.concatenate([np.sort(image[places], axis=1), before])[:, ::-1], axis=0)[:, ::-1]
         new = ~np.isin(pairs[:, 0] << 32 | pairs[:, 1], judged[:, 0] << 32 | judged[:, 1])
         return [(one, other) for one, other in pairs[new].tolist()]
 
@@ -103,6 +126,24 @@ class Evidence(Vectors):
         for outcome, coverage in self.rows("SELECT outcome, coverage FROM runs WHERE outcome != 'running' ORDER BY id DESC LIMIT 1"):
             seen = json.loads(coverage) if outcome == "complete" else {}
             told, compared = seen.get("verification"), seen.get("parts")
-            verified = told and told["version"] == version and not told["unseen"]
+            verified = told and told["version"] == version and not told["unseen"] and not told.get("unsure")
             return bool(verified and (not parts or (compared and not compared["lacking"])))
         return False
+
+
+def _as_shown(pairs: NDArray[np.int64], twins: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pairs of images, (n, 2), the smaller id first, each as what stands for it: `twins` has some, in order, with what that is."""
+    if len(twins):
+        at = np.searchsorted(twins[:, 0], pairs).clip(max=len(twins) - 1)
+        pairs = np.where(twins[at, 0] == pairs, twins[at, 1], pairs)
+    return np.sort(pairs, axis=1)
+
+
+def _crossed(
+    start: NDArray[np.int64], end: NDArray[np.int64], other_start: NDArray[np.int64], other_end: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """For each row, every place from a start up to its end with every one from the other start up to the other end, (n, 2)."""
+    width = other_end - other_start
+    each = np.repeat(np.arange(len(start)), (end - start) * width)
+    place = np.arange(len(each)) - np.searchsorted(each, each)
+    return np.stack([start[each] + place // width[each], other_start[each] + place % width[each]], axis=1)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pipeline.sketch import Sketch
 
 BATCH = 32  # files that are embedded and searched together
+SKETCHED = 100  # pictures whose sketches are held: up to 80 MB
 
 _Sketched = Callable[[Iterable[int]], "list[tuple[Image, Sketch]]"]  # gives those of stored images
 
@@ -147,17 +148,12 @@ def _answers(
 
 
 def _known(store: Store, pixels: bytes) -> dict[bytes, Evidence]:
-    """What was found of a picture and others, by their pixels, with itself as the first. Any image with the pixels may be the one that was
-    looked at.
-    """
-    found: dict[int, Evidence] = {}
-    for image in store.catalog.images_with_pixels(pixels):
-        for judged in store.catalog.evidence_about(image):
-            if judged.first == image:
-                found[judged.second] = evidence_of(judged)
-            else:
-                found[judged.first] = evidence_of(judged).turned_round()
-    return {image.pixels: found[id_] for id_, image in store.catalog.images(found)}
+    """What was found of a picture and others, by their pixels, with itself as the first."""
+    found = dict[bytes, Evidence]()
+    for first, second, judged in store.catalog.evidence_about(pixels):
+        evidence = evidence_of(judged)
+        found[second if first == pixels else first] = evidence if first == pixels else evidence.turned_round()
+    return found
 
 
 def _look(fresh: Sequence[_Asked], photos: Mapping[int, Sequence[Photo]], store: Store, decoders: Decoders, sketched: _Sketched) -> None:
@@ -173,7 +169,8 @@ def _look(fresh: Sequence[_Asked], photos: Mapping[int, Sequence[Photo]], store:
     for one, near in zip(wanted, (near for near in close if near), strict=True):
         if one.sight is not None:
             mine = sketch(one.sight, (one.image.width, one.image.height))
-            one.evidence = {image.pixels: verify(mine, other) for image, other in sketched(near)}
+            for start in range(0, len(near), SKETCHED):
+                one.evidence |= {image.pixels: verify(mine, other) for image, other in sketched(near[start : start + SKETCHED])}
     _look_close(wanted, {id_: photos[id_][0].image for near in close for id_ in near}, store, decoders)
 
 
@@ -231,11 +228,8 @@ def _add_inside(store: Store, space: Space, asked: Sequence[_Asked]) -> None:
     far: list[tuple[_Asked, set[int]]] = []
     for one in asked:
         if one.stored is not None:
-            same = store.catalog.images_with_pixels(one.image.pixels)
-            about = [
-                judged for image in same for judged in store.catalog.evidence_about(image) if judged.relation not in (UNRELATED, UNKNOWN)
-            ]
-            far.append((one, {image for judged in about for image in (judged.first, judged.second)} - set(same)))
+            others = [pixels for pixels, evidence in one.evidence.items() if evidence.relation not in (UNRELATED, UNKNOWN)]
+            far.append((one, {image for pixels in others for image in store.catalog.images_with_pixels(pixels)}))
     with Parts(store.folder, space, write=False) as parts:
         if fresh and parts.are_compared:
             from pipeline.parts import near
@@ -311,7 +305,7 @@ def _answer(file: str, asked: _Asked, photos: Mapping[int, Sequence[Photo]], wit
     inside, matches = False, []
     for id_, score in asked.near.items():
         for photo in photos.get(id_, ()):
-            if _same_file(photo, asked.source):
+            if _same_file(photo, asked):
                 inside = True
                 continue
             evidence = asked.evidence.get(photo.image.pixels)
@@ -322,5 +316,7 @@ def _answer(file: str, asked: _Asked, photos: Mapping[int, Sequence[Photo]], wit
     return Answer(file, tuple(matches), inside)
 
 
-def _same_file(photo: Photo, source: SourceFile) -> bool:
-    return photo.path == source.path or (photo.stat.inode, photo.stat.device) == (source.stat.inode, source.stat.device)
+def _same_file(photo: Photo, asked: _Asked) -> bool:
+    linked = (photo.stat.inode, photo.stat.device) == (asked.source.stat.inode, asked.source.stat.device)
+    # Both numbers are given again to other files, once a file is deleted or a drive is away.
+    return photo.path == asked.source.path or (linked and not photo.missing and photo.image.hash == asked.image.hash)

@@ -19,7 +19,7 @@ from pipeline.embedder import Embedder, embed, is_agreed
 from pipeline.errors import TooManyCalls
 from pipeline.scan import SourceFile, untouched
 
-SAME = 0.999  # float16 and the batch that a picture was in move its vector by less than this (measured: .9999)
+UNMOVED = 0.999  # float16 and the batch that a picture was in move its vector by less than this (measured: .9999)
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Audited:
     @property
     def same(self) -> bool:
         """Whether that is what the store should hold."""
-        return self.score >= SAME
+        return self.score >= UNMOVED
 
 
 def sample(store: Store, count: int) -> list[int]:

@@ -7,12 +7,13 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from indexes import Store, Thumb, Thumbs, cosines
+from indexes import Image, Parts, Store, Thumb, Thumbs, cosines
 from pipeline.audit import sample, spread
 from pipeline.calibration import Calibration, Pair
 from pipeline.candidates import drawing
@@ -21,9 +22,11 @@ from pipeline.decode import Decoded
 from pipeline.decoders import Decoders
 from pipeline.embedder import Embedder, embed_all
 from pipeline.evidence import DERIVED, SAME, evidence_of
+from pipeline.parts import embedded, least
 from pipeline.pictures import Pictures, read_images
+from pipeline.query import inside
 from pipeline.scan import NOTHING, SourceFile
-from pipeline.sketch import thumb
+from pipeline.sketch import are_features, shown, thumb
 from pipeline.verifiers import Verifiers
 from pipeline.view import SIGHT, View
 
@@ -47,10 +50,12 @@ def calibrate(store: Store, embedder: Embedder, images: Sequence[int]) -> Calibr
         Verifiers() as verifiers,
     ):
         pictures = Pictures(store, thumbs, decoders)
+        with Parts(store.folder, embedder.space, write=False) as parts:
+            by_parts = parts.are_compared
         made = [
             one
             for some in _copied(store, decoders, images, Path(folder))
-            for one in _looked(store, embedder, decoders, pictures, verifiers, some)
+            for one in _looked(store, embedder, decoders, pictures, verifiers, some, by_parts)
         ]
         photos = len({image for image, _, _, _ in made})
     kinds, scores, agree = tuple(kind for _, kind, _, _ in made), [score for _, _, score, _ in made], [share for _, _, _, share in made]
@@ -88,8 +93,11 @@ def _looked(
     pictures: Pictures,
     verifiers: Verifiers,
     copied: tuple[int, Mapping[str, Path]],
+    by_parts: bool,
 ) -> list[tuple[int, str, float, float]]:
-    """The image, kind, cosine and share of tiles that agree of each copy of a photo."""
+    """The image, kind, cosine and share of tiles that agree of each copy of a photo; the floor for the cosine of one that is found only as
+    a picture within a picture, where these are looked for (`by_parts`).
+    """
     image, files = copied
     own, vectors = pictures.sketched([image], verifiers.features)[0], store.vectors([image])
     sources = [SourceFile(str(path), NOTHING) for path in files.values()]
@@ -100,10 +108,31 @@ def _looked(
     stored = embed_all(embedder, views).astype(np.float16)
     scores = cosines(np.broadcast_to(vectors[image].astype(np.float16), stored.shape), stored)
     thumbs = [thumb(one.view) for one in seen]
-    copies = [drawing(one.image, Thumb(picture, its)) for one, picture, its in zip(seen, thumbs, verifiers.features(thumbs), strict=True)]
+    features = [its or b"" for its in verifiers.features(thumbs)]
+    if not all(map(are_features, features)):
+        return []
+    copies = [drawing(one.image, Thumb(picture, its)) for one, picture, its in zip(seen, thumbs, features, strict=True)]
     found = verifiers.verify([(drawing(*own[image]), copy) for copy in copies])
-    agree = [evidence.agree if evidence.relation in (SAME, DERIVED) else -1.0 for evidence in found]
+    agree = [evidence.agree if evidence and evidence.relation in (SAME, DERIVED) else -1.0 for evidence in found]
+    scores = scores.astype(np.float64)
+    far = [number for number in range(len(files)) if scores[number] < embedder.space.floor and agree[number] >= 0]
+    if far and by_parts:
+        whole = own[image][0], shown(own[image][1].picture), vectors[image]
+        near = _near_by_parts(embedder, [whole, *((seen[at].image, shown(thumbs[at]), stored[at]) for at in far)])
+        scores[np.array(far)[near]] = embedder.space.floor
     return [(image, kind, float(score), share) for kind, score, share in zip(files, scores, agree, strict=True)]
+
+
+def _near_by_parts(embedder: Embedder, pictures: Sequence[tuple[Image, NDArray[np.uint8], NDArray[np.floating[Any]]]]) -> NDArray[np.bool_]:
+    """Whether a part of the first picture is like each of the others, or a part of that like the first."""
+    (first, *others), (own, *theirs) = pictures, embedded([(image, rgb) for image, rgb, _ in pictures], embedder)
+    near = np.zeros(len(others), bool)
+    for number, ((_, _, vector), parts) in enumerate(zip(others, theirs, strict=True)):
+        for rows, whole in ((own, vector), (parts, first[2])):
+            if rows is not None:
+                both = cosines(rows.astype(np.float16), np.broadcast_to(whole.astype(np.float16), rows.shape))
+                near[number] |= both.max() >= least(embedder.space)
+    return near
 
 
 def _library(store: Store, floor: float) -> tuple[NDArray[np.float64], int, int, tuple[Pair, ...]]:
@@ -112,34 +141,32 @@ def _library(store: Store, floor: float) -> tuple[NDArray[np.float64], int, int,
     """
     with store.catalog.snapshot():
         about = {id_: image for id_, image in store.catalog.images(store.catalog.live()) if not image.featureless}
-        path: dict[int, str] = {}
+        path: dict[bytes, str] = {}
         for known in store.catalog.files_of(about):
             if known.image is not None:
-                path.setdefault(known.image, known.path)
-        found = store.pairs(floor)
-        scores = found.by_pair()
-        vectors = store.catalog.vectors_of(list(path))
+                path.setdefault(about[known.image].pixels, known.path)
+        scores = store.pairs(floor).by_pair()
+        scores |= dict.fromkeys(inside(store, scores), floor)  # who asks for more than the floor asks for none of these
+        vectors = store.catalog.vectors_with_pixels(path)
         dated: dict[bytes, int] = {}  # of files with the same pixels, the earliest date
         for image in about.values():
             if image.taken is not None:
                 dated[image.pixels] = min(image.taken // DAY, dated.get(image.pixels, image.taken // DAY))
         found_of: dict[tuple[bytes, bytes], Pair] = {}
-        for judged in store.catalog.evidence():
-            one, other = vectors.get(judged.first), vectors.get(judged.second)
-            if judged.relation not in (SAME, DERIVED) or one is None or other is None:
+        for left, right, judged in store.catalog.evidence_of_pictures():
+            one, other = vectors.get(left), vectors.get(right)
+            if left == right or one is None or other is None:
                 continue
             score = 1.0 if one == other else scores.get((min(one, other), max(one, other)))
-            left, right = about[judged.first].pixels, about[judged.second].pixels
-            if score is not None and left != right:
-                pair = Pair(path[judged.first], path[judged.second], score, evidence_of(judged).agree)
-                found_of[min(left, right), max(left, right)] = pair
+            found_of.pop((min(left, right), max(left, right)), None)
+            if score is not None and judged.relation in (SAME, DERIVED):
+                found_of[min(left, right), max(left, right)] = Pair(path[left], path[right], score, evidence_of(judged).agree)
     accepted = [(pair.score, pair.agree) for pair in found_of.values()]
     apart = [pair for (one, other), pair in found_of.items() if one in dated and other in dated and abs(dated[one] - dated[other]) >= APART]
-    pictures = {image.pixels for id_, image in about.items() if id_ in path}
-    days = Counter(dated[pixels] for pixels in pictures if pixels in dated)
+    days = Counter(dated[pixels] for pixels in path if pixels in dated)
     near = sum(_pairs_of(count) + sum(count * days[day + later] for later in range(1, APART)) for day, count in list(days.items()))
     apart.sort(key=lambda pair: (-pair.agree, pair.first, pair.second))
-    return np.array(accepted, np.float64).reshape(-1, 2), _pairs_of(len(pictures)), _pairs_of(days.total()) - near, tuple(apart)
+    return np.array(accepted, np.float64).reshape(-1, 2), _pairs_of(len(path)), _pairs_of(days.total()) - near, tuple(apart)
 
 
 def _pairs_of(count: int) -> int:

@@ -85,7 +85,8 @@ class Pair:
 @dataclass(frozen=True)
 class Calibration:
     """What was measured. Of each copy made: its kind, its cosine with its original, and the share of tiles that agree, -1 where it was not
-    accepted. The same of each pair of the library that was accepted. `pairs` of the library, how many of them were taken days apart
+    accepted. The same of each pair of the library that was accepted. Pictures within pictures, which are found whatever their cosine, and
+    only where nothing above the floor is asked for, have the floor for it. `pairs` of the library, how many of them were taken days apart
     (`far`), and which of these were accepted.
     """
 
@@ -166,6 +167,8 @@ def calibration_text(found: Calibration, chosen: Setting, saved: bool) -> Iterab
     elif not found.far:
         yield "no two photos say, in their EXIF, that they were taken days apart, so nothing can be said of how many are wrong"
     said = f"a threshold of {chosen.threshold:g} and a strictness of {chosen.strictness:g}"
+    if chosen.threshold > found.floor:
+        yield f"it leaves out pictures within others that are less alike than that as a whole; a threshold of {found.floor:g} does not"
     yield (
         f"groups, dedupe and query go by {said} from now on"
         if saved

@@ -1,7 +1,7 @@
 """STAGE 1, its end: candidates that nobody has looked at yet are verified, and what was found is kept.
 
 Pictures are verified as they are kept in the store's thumbs: the same pixels, whenever a pair comes up. Only of copies of other sizes is
-the larger one's file read again, to see whether it was only enlarged.
+the larger one's file read again, to see whether it was only enlarged; where that is away, the next run does no more than this.
 """
 
 from __future__ import annotations
@@ -14,23 +14,27 @@ from indexes import Image, Store, Thumb, Thumbs
 from pipeline.decode import Decoded
 from pipeline.decoders import Decoders
 from pipeline.detail import CLOSE, Spectrum, detailed, larger, seen
-from pipeline.evidence import FIRST, SECOND, Evidence, kept
+from pipeline.evidence import FIRST, SECOND, VERSION, Evidence, evidence_of, kept
 from pipeline.pictures import Pictures, read_images
 from pipeline.verifiers import Drawing, Verifiers
 
 BLOCK = 400  # pairs that are verified together, and kept in one commit
 AWAY = ("away", "changed", "unreadable")  # what may be otherwise the next time
+POISONED = "poisoned"  # what ended the process that looked at it
 MOST = 20_000  # spectra that are held: 40 MB
 
 
 @dataclass
 class Looked:
-    """How far it is: pairs `done` of `total`, those with each relation, and why others could not be looked at."""
+    """How far it is: pairs `done` of `total`, those with each relation, why others could not be looked at, and why it is not known of some
+    with a relation whether the larger one was only enlarged.
+    """
 
     done: int
     total: int
     found: Counter[str] = field(default_factory=Counter)
     unseen: Counter[str] = field(default_factory=Counter)
+    unsure: Counter[str] = field(default_factory=Counter)
 
 
 def verify_candidates(store: Store, pairs: Sequence[tuple[int, int]], count: int | None = None, readers: int = 1) -> Iterator[Looked]:
@@ -43,7 +47,7 @@ def verify_candidates(store: Store, pairs: Sequence[tuple[int, int]], count: int
     with Decoders(count, readers) as decoders, Thumbs(store.folder, write=True) as thumbs, Verifiers(count) as verifiers:
         pictures, details = Pictures(store, thumbs, decoders), _Details(store, decoders)
         for start in range(0, len(pairs), BLOCK):
-            begun.append(_begun(pairs[start : start + BLOCK], pictures, verifiers))
+            begun.append(_begun(pairs[start : start + BLOCK], store, pictures, verifiers))
             if len(begun) > 1:  # the pictures of one block are fetched while the block before it is verified
                 yield _kept(begun.popleft(), store, details, looked)
         while begun:
@@ -52,15 +56,21 @@ def verify_candidates(store: Store, pairs: Sequence[tuple[int, int]], count: int
 
 @dataclass(frozen=True)
 class _Begun:
-    """`pairs` that are being verified, and what gives their evidence; why those of others, of `count` in all, cannot be looked at."""
+    """`pairs` that are being verified, and what gives their evidence; those that `lack` only a look at the larger; and why those of others,
+    of `count` in all, cannot be looked at.
+    """
 
     count: int
     pairs: list[tuple[int, int]]
+    lack: list[tuple[int, int, Evidence]]
     unseen: list[str]
-    evidence: Callable[[], list[Evidence]]
+    evidence: Callable[[], list[Evidence | None]]
 
 
-def _begun(block: Sequence[tuple[int, int]], pictures: Pictures, verifiers: Verifiers) -> _Begun:
+def _begun(block: Sequence[tuple[int, int]], store: Store, pictures: Pictures, verifiers: Verifiers) -> _Begun:
+    count, lack = len(block), store.catalog.evidence_between(block, -VERSION)
+    done = {frozenset((one.first, one.second)) for one in lack}
+    block = [pair for pair in block if frozenset(pair) not in done]
     found, failed = pictures.sketched({image for pair in block for image in pair}, verifiers.features)
     drawings = {id_: drawing(*one) for id_, one in found.items()}
     # By the order of contents, not of their coming, so that evidence does not depend on it.
@@ -70,16 +80,26 @@ def _begun(block: Sequence[tuple[int, int]], pictures: Pictures, verifiers: Veri
         if one in drawings and other in drawings
     ]
     unseen = [failed[one if one in failed else other] for one, other in block if one in failed or other in failed]
-    return _Begun(len(block), pairs, unseen, verifiers.verifying([(drawings[first], drawings[second]) for first, second in pairs]))
+    return _Begun(
+        count,
+        pairs,
+        [(one.first, one.second, evidence_of(one)) for one in lack],
+        unseen,
+        verifiers.verifying([(drawings[first], drawings[second]) for first, second in pairs]),
+    )
 
 
 def _kept(begun: _Begun, store: Store, details: _Details, looked: Looked) -> Looked:
     """What was found is kept, and counted in `looked`."""
-    judged = details.of([(first, second, evidence) for (first, second), evidence in zip(begun.pairs, begun.evidence(), strict=True)])
-    store.judge(kept(first, second, evidence, whole=not unseen) for first, second, evidence, unseen in judged)
+    told = [(*pair, evidence) for pair, evidence in zip(begun.pairs, begun.evidence(), strict=True)]
+    verified = [(first, second, evidence) for first, second, evidence in told if evidence is not None]
+    new, again = details.of(verified), details.of(begun.lack)
+    judged = new + [one for one in again if not one[-1]]
+    store.judge(kept(first, second, evidence, whole=not unsure) for first, second, evidence, unsure in judged)
     looked.done += begun.count
     looked.found.update(evidence.relation for _, _, evidence, _ in judged)
-    looked.unseen.update(begun.unseen + [unseen for *_, unseen in judged if unseen])
+    looked.unseen.update(begun.unseen + [POISONED] * (len(told) - len(verified)))
+    looked.unsure.update(unsure for *_, unsure in new + again if unsure)
     return looked
 
 

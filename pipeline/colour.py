@@ -15,7 +15,7 @@ BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 0x0102, 0x0106, 0x0153  # TIFF tag
 MAX_PROFILE = 1 << 22  # bytes; those of printing presses have up to three million
 SPACES = {"L": "GRAY", "RGB": "RGB ", "CMYK": "CMYK"}  # the profiles that fit a mode
 DEVICES = {"mntr", "scnr", "prtr", "spac"}  # profiles that say what the colours of a picture are; others join or name colours
-SAME = 2  # grey levels: what rounding and the black of various sRGB profiles make
+ROUNDED = 2  # grey levels: what rounding and the black of various sRGB profiles make
 
 
 def profile_of(picture: Pillow.Image) -> bytes:
@@ -61,7 +61,7 @@ def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
         tried = Pillow.fromarray(colours).convert(mode)
         moved = np.asarray(to_srgb.apply(tried), dtype=np.int16) - np.asarray(tried.convert("RGB"))
-        return to_srgb if np.abs(moved).max() > SAME else None
+        return to_srgb if np.abs(moved).max() > ROUNDED else None
     except Exception:  # whatever a broken profile makes of it: the picture is shown without
         return None
 

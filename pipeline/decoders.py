@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes import Image
-from pipeline import shared_memory
+from pipeline import child, shared_memory
 from pipeline.decode import AnyView, Decoded, decode
 from pipeline.errors import BadDecoder
 from pipeline.reading import EXTRAS, METADATA, MODULES, NOTES, REFUSALS, Failure, Recognised, Refused
@@ -42,8 +42,6 @@ MAX_LINE = 1 << 16  # bytes of an answer
 MAX_SIDE = (1 << 31) - 1  # of a picture; SQLite holds more
 MAX_FORMAT = 20  # letters of its name
 MIN_TAKEN, MAX_TAKEN = -5_000_000_000, 253_402_300_800  # seconds since 1970: in 1811, and the year 10000
-# sys.path first: nothing may be imported from the folder that a command happens to run in.
-BEGIN = "import sys; sys.path[:] = sys.argv[7:]; from pipeline.serving import serve; serve(*sys.argv[1:7])"
 START = 120.0  # seconds until a process is ready: a tenth of one, but from a cold disk beside other work
 
 
@@ -194,16 +192,9 @@ class _Process:
 
     def _popen(self, link: int, memory: int) -> subprocess.Popen[bytes]:
         extras = " ".join(module for extra, module in MODULES.items() if EXTRAS[extra])
-        words = map(str, (link, memory, self._turn, self._seconds, self._most, extras))
-        return subprocess.Popen(
-            [sys.executable, "-c", BEGIN, *words, *sys.path],
-            pass_fds=[link, memory, self._turn],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=memory,  # until it is ready, for what keeps it from being so
-            start_new_session=True,  # Ctrl-C is for the process that started it
-            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-        )
+        words = link, memory, self._turn, self._seconds, self._most, extras
+        # Until it is ready, it writes to the memory what keeps it from being so.
+        return child.begun("pipeline.serving", words, [link, memory, self._turn], memory)
 
     def ready(self) -> _Running:
         """Start it unless it runs, and wait until it is ready. Raises BadDecoder when it does not come to that."""
@@ -287,14 +278,8 @@ class _Process:
         process, link, memory = running
         link.close()
         os.close(memory)
-        try:
-            code = process.wait(GRACE / 2)  # it ends when its link does
-        except subprocess.TimeoutExpired:
-            process.kill()
-            code = process.wait()
-        if code == -signal.SIGALRM:
-            return f"it took more than {self._seconds:g} seconds"
-        return f"its decoder was ended by {signal.Signals(-code).name}" if code < 0 else f"its decoder ended with {code}"
+        code = child.ended(process, GRACE / 2)
+        return f"it took more than {self._seconds:g} seconds" if code == -signal.SIGALRM else f"its decoder {child.how(code)}"
 
 
 def _line(link: socket.socket, seconds: float) -> bytes:

@@ -127,13 +127,13 @@ class Evidence:
 
 def kept(first: int, second: int, evidence: Evidence, *, whole: bool = True) -> Judged:
     """Evidence about two images, by id, as it is kept: of those that are nothing to each other, most are never asked about again. What is
-    not `whole` stands until the two can be looked at again.
+    not `whole` stands until the larger of the two can be looked at.
     """
     told = evidence.as_dict()
     relation = told.pop("relation")
     if relation in (UNRELATED, UNKNOWN):
         del told["matrix"], told["changes"]
-    return Judged(first, second, VERSION if whole else 0, relation, json.dumps(told, separators=(",", ":")))
+    return Judged(first, second, VERSION if whole else -VERSION, relation, json.dumps(told, separators=(",", ":")))
 
 
 def evidence_of(judged: Judged) -> Evidence:

@@ -15,7 +15,7 @@ from pipeline.transform import SQUARE, in_pixels, inverse, moved
 from pipeline.verify import looked
 
 Pixels = NDArray[np.uint8]
-SAME, MOVED, OTHER = (40, 160, 80), (240, 160, 30), (220, 50, 50)  # tiles that agree, that agree after they moved, and that do not
+AGREES, MOVED, OTHER = (40, 160, 80), (240, 160, 30), (220, 50, 50)  # tiles that agree, that agree after they moved, and that do not
 GROUND, INK, MARGIN, LINE = (255, 255, 255), (30, 30, 30), 14, 24  # colours; pixels around a picture, and of a line of words
 
 
@@ -47,7 +47,7 @@ def explained(comparison: Comparison) -> Image.Image | None:
     if tiles is not None:
         base = (other if tiles.swapped else one).copy()
         for row, column in zip(*np.nonzero(tiles.told), strict=True):
-            tint = SAME if tiles.same[row, column] else MOVED if tiles.moved[row, column] else OTHER
+            tint = AGREES if tiles.same[row, column] else MOVED if tiles.moved[row, column] else OTHER
             x, y = tiles.origin[0] + column * TILE, tiles.origin[1] + row * TILE
             cell = base[y + 1 : y + TILE - 1, x + 1 : x + TILE - 1]
             cell[:] = cell // 2 + np.array(tint, np.uint8) // 2
@@ -62,7 +62,7 @@ def _outlined(picture: Pixels, outline: NDArray[np.float64] | None) -> Pixels:
     drawn = Image.fromarray(picture)
     height, width = picture.shape[:2]
     corners = [(float(x), float(y)) for x, y in (outline * [width, height]).clip(-1e4, 1e4)]
-    ImageDraw.Draw(drawn).line([*corners, corners[0]], fill=SAME, width=3)
+    ImageDraw.Draw(drawn).line([*corners, corners[0]], fill=AGREES, width=3)
     return np.asarray(drawn)
 
 

@@ -20,6 +20,15 @@ from pipeline.reading import RETRIED, Failure
 from pipeline.scan import NOTHING, Passed, SourceFile, scan
 from pipeline.writer import Coverage, IngestOptions, Writer, affordable
 
+# Of what could not be looked at, for one and for several.
+SAID = {
+    "unseen": ("close pair was not verified, because of a photo", "close pairs were not verified, because of a photo"),
+    "unsure": (
+        "copy may be no more than enlarged: its larger photo cannot be read",
+        "copies may be no more than enlarged: the larger photos cannot be read",
+    ),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -165,7 +174,7 @@ def look(store: Store, embedder: Embedder, options: IngestOptions, coverage: Cov
     frontier = store.catalog.frontier()
     if frontier is None:
         return
-    coverage.verification = {"version": VERSION, "pairs": 0, "found": {}, "unseen": {}}
+    coverage.verification = {"version": VERSION, "pairs": 0, "found": {}, "unseen": {}, "unsure": {}}
     inside = options.parts and embedder.calls(1) == 0
     # Where no file came since the last run had looked at all, nothing is read to know it.
     came = coverage.join is not None or coverage.new or coverage.changed or coverage.moved
@@ -176,11 +185,10 @@ def look(store: Store, embedder: Embedder, options: IngestOptions, coverage: Cov
     yield from _verify(store, pairs, options, coverage)
     if inside:
         yield from _look_inside(store, embedder, frontier.floor, pairs, options, coverage)
-    unseen = coverage.verification["unseen"]
-    if left := sum(unseen.values()):
-        why = ", ".join(f"{number:,} {reason}" for reason, number in unseen.items())
-        waits = "close pair was not verified" if left == 1 else "close pairs were not verified"
-        coverage.notes.append(f"{left:,} {waits}, because of a photo ({why}); the next ingest tries again")
+    for name, said in SAID.items():
+        if number := sum(coverage.verification[name].values()):
+            why = ", ".join(f"{count:,} {reason}" for reason, count in coverage.verification[name].items())
+            coverage.notes.append(f"{number:,} {said[number > 1]} ({why}); the next ingest tries again")
 
 
 def _verify(store: Store, pairs: Sequence[tuple[int, int]], options: IngestOptions, coverage: Coverage) -> Iterator[Progress]:
@@ -189,12 +197,12 @@ def _verify(store: Store, pairs: Sequence[tuple[int, int]], options: IngestOptio
         return
     from pipeline.candidates import verify_candidates  # loads OpenCV
 
-    before = {name: Counter(told[name]) for name in ("found", "unseen")}
+    before = {name: Counter(told[name]) for name in ("found", *SAID)}
     done = told["pairs"]
     for now in verify_candidates(store, pairs, options.decoders, options.readers):
         told["pairs"] = done + now.done
-        for name, some in (("found", now.found), ("unseen", now.unseen)):
-            told[name] = dict(sorted((before[name] + some).items()))
+        for name in ("found", *SAID):
+            told[name] = dict(sorted((before[name] + getattr(now, name)).items()))
         yield Progress(now.done, now.total, coverage, verifying=True)
 
 
@@ -219,14 +227,15 @@ def _look_inside(
         if not store.catalog.has_run(parts.run):  # the catalog began anew, or was brought back
             parts.note({}, "")
         images = inside.wanted(store, parts)
-        for found in inside.compare(store, parts, images):
+        for found in inside.propose(store, parts, images):
             pairs.append(found)
             yield Progress(0, None, coverage, parts=True)
         seen, proposed = set(tried), np.concatenate(pairs)
         new = [pair for pair in store.catalog.unjudged(floor, VERSION, proposed) if pair not in seen]
         yield from _verify(store, new, options, coverage)
         # A pair that could not be looked at is proposed again the next time: nothing else would.
-        waiting = {image for pair in store.catalog.unjudged(floor, VERSION, proposed) for image in pair}
+        waits = set(store.catalog.unjudged(floor, VERSION, proposed)) - set(store.catalog.unjudged(floor, VERSION))
+        waiting = {image for pair in waits for image in pair}
         again = {image.hash for _, image in store.catalog.images(waiting)}
         parts.note({hash_: about for hash_, about in images.items() if hash_ not in again}, store.catalog.newest_run())
         left = [id_ for id_, image in store.catalog.images(lacking) if not images.get(image.hash, (0, False))[1]]

@@ -55,12 +55,12 @@ RULES: dict[str, tuple[Better, ...]] = {
     "bytes": (("most bytes", lambda photo, said: -photo.image.size),),
     "path": (("shortest path", lambda photo, said: len(photo.path)), ("first by its path", lambda photo, said: photo.path)),
 }
-FIRST: tuple[Better, ...] = (
+ALWAYS: tuple[Better, ...] = (
     ("it is there", lambda photo, said: photo.missing),
     ("it is whole", lambda photo, said: photo.image.damaged),
 )
 RESAVE: Better = ("not a lossless copy", lambda photo, said: photo.image.format in LOSSLESS)
-SHOWN = {"original", "resolution", "format"}  # rules about the pixels, which tell nothing of photos with the same ones
+OF_PIXELS = {"original", "resolution", "format"}  # rules about the pixels, which tell nothing of photos with the same ones
 FOLDER = "folder:"
 
 
@@ -83,11 +83,11 @@ class Keep:
 
     @cached_property
     def _betters(self) -> tuple[Better, ...]:
-        return (*FIRST, *(better for name in self.names for better in _rule(name)))
+        return (*ALWAYS, *(better for name in self.names for better in _rule(name)))
 
     @cached_property
     def _betters_of_equals(self) -> tuple[Better, ...]:
-        return (*FIRST, RESAVE, *(better for name in self.names if name not in SHOWN for better in _rule(name)))
+        return (*ALWAYS, RESAVE, *(better for name in self.names if name not in OF_PIXELS for better in _rule(name)))
 
     def worth(self, photo: Photo, said: Said) -> tuple[Any, ...]:
         """Sorts the photo to keep first, among those of different pictures. No two photos have the same."""

@@ -77,7 +77,7 @@ def wanted(store: Store, parts: Parts) -> dict[bytes, tuple[int, bool]]:
     return {hash_: (vector, hash_ in there) for hash_, vector in vectors.items()}
 
 
-def compare(store: Store, parts: Parts, images: Mapping[bytes, tuple[int, bool]]) -> Iterator[NDArray[np.int64]]:
+def propose(store: Store, parts: Parts, images: Mapping[bytes, tuple[int, bool]]) -> Iterator[NDArray[np.int64]]:
     """Pairs of vectors (n, 2), the smaller id first, of those of `images` of which a part of one is like the other, and that were not
     compared before; a block at a time.
     """

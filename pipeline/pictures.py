@@ -36,14 +36,16 @@ class Pictures:
         return {id_: (image, kept[image.hash]) for id_, image in about.items() if image.hash in kept}, failed
 
     def sketched(
-        self, images: Iterable[int], look: Callable[[Sequence[bytes]], list[bytes]]
+        self, images: Iterable[int], look: Callable[[Sequence[bytes]], Sequence[bytes | None]]
     ) -> tuple[dict[int, tuple[Image, Thumb]], dict[int, str]]:
-        """The same, all with features: where these are not kept, `look` gives those of pictures."""
+        """The same, all with features: where these are not kept, `look` gives those of pictures, None of one that it cannot look at."""
         found, failed = self.of(images)
         bare = {id_: one for id_, (_, one) in found.items() if not are_features(one.features)}
-        made = {id_: Thumb(bare[id_].picture, its) for id_, its in zip(bare, look([one.picture for one in bare.values()]), strict=True)}
+        looked = zip(bare.items(), look([one.picture for one in bare.values()]), strict=True)
+        made = {id_: Thumb(one.picture, its) for (id_, one), its in looked if its is not None}
+        poisoned = dict.fromkeys(bare.keys() - made.keys(), "poisoned")
         self._thumbs.put({found[id_][0].hash: one for id_, one in made.items()})
-        return {id_: (image, made.get(id_, one)) for id_, (image, one) in found.items()}, failed
+        return {id_: (image, made.get(id_, one)) for id_, (image, one) in found.items() if id_ not in poisoned}, failed | poisoned
 
 
 def sketch_of(image: Image, thumb: Thumb) -> Sketch:

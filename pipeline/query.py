@@ -6,7 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
@@ -73,9 +73,9 @@ def find_groups(
         images |= dict(store.catalog.images_of(set(found.left.tolist()) | set(found.right.tolist())))
         scores = found.by_pair()
         if within.inside:
-            related = list(store.catalog.related((UNRELATED, UNKNOWN)))
-            images |= store.catalog.vectors_of({id_ for pair in related for id_ in pair})
-            scores |= _apart(store, related, images, scores)
+            apart = inside(store, scores)
+            images |= dict(store.catalog.images_of({vector for pair in apart for vector in pair}))
+            scores |= apart
         photos = photos_of(store, list(images), scope)
         pictures: dict[bytes, list[Photo]] = defaultdict(list)
         for some in photos.values():
@@ -108,57 +108,49 @@ def _edges(
     def worth(its: bytes) -> tuple[Any, ...]:
         return min(keep.worth(photo, Said()) for photo in pictures[its])
 
+    vector_by: dict[bytes, int] = {}
     sharing: dict[int, dict[bytes, None]] = defaultdict(dict)  # the pictures of each vector
     for id_, its in pixels.items():
         if (vector := vector_of[id_] or 0) > 0:
+            vector_by[its] = vector
             sharing[vector][its] = None
-
-    def score(one: int, other: int) -> float | None:
-        return 1.0 if one == other else scores.get((min(one, other), max(one, other)))
+    # Of many that the model cannot tell apart, any may be the keeper, but it is one of the best.
+    few = {vector: sorted(some, key=worth)[:CROWD] if len(some) > CROWD else list(some) for vector, some in sharing.items()}
 
     edges: dict[tuple[bytes, bytes], Edge] = {}
-    newest: dict[tuple[bytes, bytes], int] = {}
-    for judged in store.catalog.evidence():
-        one, other = vector_of.get(judged.first), vector_of.get(judged.second)
-        if judged.first not in pixels or judged.second not in pixels or one is None or other is None:
+    for left, right, judged in store.catalog.evidence_of_pictures():
+        one, other = vector_by.get(left), vector_by.get(right)
+        if left == right or one is None or other is None:
             continue
-        if (cosine := score(one, other)) is None:
-            continue
-        left, right = pixels[judged.first], pixels[judged.second]
-        key = min(left, right), max(left, right)
-        if left != right and judged.version >= newest.get(key, 0):
-            newest[key] = judged.version
+        cosine = 1.0 if one == other else scores.get((min(one, other), max(one, other)))
+        if cosine is not None:
             evidence = evidence_of(judged) if judged.relation != UNRELATED else None  # most are, and each costs
-            edges[key] = Edge(
-                left, right, verified(evidence, cosine, within.least, within.strictness) if evidence else UNRELATED, cosine, evidence
-            )
+            relation = verified(evidence, cosine, within.least, within.strictness) if evidence else UNRELATED
+            edges[min(left, right), max(left, right)] = Edge(left, right, relation, cosine, evidence)
     pairs = [(pair, cosine) for pair, cosine in scores.items() if cosine >= within.least]
     pairs += [((vector, vector), 1.0) for vector, some in sharing.items() if len(some) > 1]
     for (one, other), cosine in pairs:
-        # Of many that the model cannot tell apart, any may be the keeper, but it is one of the best.
-        few = sorted(sharing[one], key=worth)[:CROWD] if one == other else list(sharing[one])
-        for left, right in product(few, sharing[other]):
-            key = min(left, right), max(left, right)
-            if left != right and key not in newest:
-                edges[key] = Edge(*key, SIMILAR, cosine)
-                newest[key] = 0
+        if one in sharing and other in sharing:
+            for left, right in chain(product(few[one], sharing[other]), product(sharing[one], few[other])):
+                key = min(left, right), max(left, right)
+                if left != right and key not in edges:
+                    edges[key] = Edge(*key, SIMILAR, cosine)
     return [edge for edge in edges.values() if edge.relation != UNRELATED]
 
 
-def _apart(
-    store: Store, related: Iterable[tuple[int, int]], vector_of: Mapping[int, int | None], scores: Mapping[tuple[int, int], float]
-) -> dict[tuple[int, int], float]:
-    """The cosines of the vectors of related images that are not among `scores`: those of pictures within pictures."""
-    pairs = {}
-    for one, other in related:
-        left, right = vector_of.get(one), vector_of.get(other)
-        if left is not None and right is not None and left != right and (min(left, right), max(left, right)) not in scores:
-            pairs[min(left, right), max(left, right)] = one, other
+def inside(store: Store, scores: Mapping[tuple[int, int], float]) -> dict[tuple[int, int], float]:
+    """The cosines of the vectors of related pictures that are not among `scores`: those of pictures within pictures."""
+    related = list(store.catalog.related((UNRELATED, UNKNOWN)))
+    vector_by = store.catalog.vectors_with_pixels({pixels for pair in related for pixels in pair})
+    both = {(vector_by[one], vector_by[other]) for one, other in related if one in vector_by and other in vector_by}
+    pairs = sorted({(min(pair), max(pair)) for pair in both if pair[0] != pair[1]} - scores.keys())
+    image_of = {vector: image for image, vector in store.catalog.images_of({vector for pair in pairs for vector in pair})}
+    pairs = [(one, other) for one, other in pairs if one in image_of and other in image_of]
     if not pairs:
         return {}
-    rows = store.vectors(sorted({id_ for pair in pairs.values() for id_ in pair}))
-    left_rows, right_rows = (np.stack([rows[pair[side]] for pair in pairs.values()]).astype(np.float16) for side in (0, 1))
-    return dict(zip(pairs, cosines(left_rows, right_rows).tolist(), strict=True))
+    rows = store.vectors(list(image_of.values()))
+    left, right = (np.stack([rows[image_of[pair[side]]] for pair in pairs]).astype(np.float16) for side in (0, 1))
+    return dict(zip(pairs, cosines(left, right).tolist(), strict=True))
 
 
 def photos_of(store: Store, images: Sequence[int], under: Sequence[str] = ()) -> dict[int, list[Photo]]:

@@ -5,20 +5,19 @@ What they are given comes from the store, and what they say is believed: no file
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from queue import LifoQueue
+from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pipeline import child
 from pipeline.decoders import usable_cores
 from pipeline.errors import BadVerifier
 from pipeline.evidence import Evidence
@@ -28,9 +27,8 @@ if TYPE_CHECKING:
 
 CHUNK = 16  # pictures or pairs that a process is given at a time
 FEW = 24  # that are done sooner than a process has started
+STRIKES = 3  # pictures or pairs that may end a process, before it is not taken for their fault
 HELD = 96  # sketches that a process holds: up to 80 MB
-# sys.path first: nothing may be imported from the folder that a command happens to run in.
-BEGIN = "import sys; sys.path[:] = sys.argv[2:]; from pipeline.verifiers import serve; serve(int(sys.argv[1]))"
 
 
 class Drawing(NamedTuple):
@@ -46,21 +44,18 @@ class Verifiers:
     """`count` processes, one for each usable core by default, started when there is enough to do; a few things are done in this one. Used
     from one thread, and closed at the end.
 
-    Raises BadVerifier, from wherever it is first met, where a process does not start or does not come to its end.
+    Raises BadVerifier, from wherever it is first met, where processes do not start or, whatever they look at, come to no end.
     """
 
     def __init__(self, count: int | None = None) -> None:
         """Nothing is started yet."""
-        self._count = count or usable_cores()
+        self._all = [_Process() for _ in range(count or usable_cores())]
         self._idle: LifoQueue[_Process] = LifoQueue()
-        self._own, self._busy = _Work(), False
-        self._held = ExitStack()
-        for _ in range(self._count):
-            process = _Process()
+        for process in self._all:
             self._idle.put(process)
-            self._held.callback(process.close)
-        self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="verify")
-        self._held.callback(self._pool.shutdown, cancel_futures=True)  # who stops does not wait for what was not begun
+        self._own, self._busy = _Work(), False
+        self._strikes, self._lock = 0, Lock()
+        self._pool = ThreadPoolExecutor(len(self._all), thread_name_prefix="verify")
 
     def __enter__(self) -> Verifiers:
         """As it is."""
@@ -71,18 +66,23 @@ class Verifiers:
         self.close()
 
     def close(self) -> None:
-        """End the processes."""
-        self._held.close()
+        """End the processes, whatever they do."""
+        self._pool.shutdown(wait=False, cancel_futures=True)  # who stops does not wait for what was not begun
+        for process in self._all:
+            process.stop()
+        self._pool.shutdown()
+        for process in self._all:
+            process.end()
 
-    def features(self, pictures: Sequence[bytes]) -> list[bytes]:
-        """The features of thumbs, in their order."""
+    def features(self, pictures: Sequence[bytes]) -> list[bytes | None]:
+        """The features of thumbs, in their order; None of one that ends the processes which look at it."""
         return self._begun("features", pictures)()
 
-    def verify(self, pairs: Sequence[tuple[Drawing, Drawing]]) -> list[Evidence]:
-        """What the two of each pair are to each other, in their order."""
+    def verify(self, pairs: Sequence[tuple[Drawing, Drawing]]) -> list[Evidence | None]:
+        """What the two of each pair are to each other, in their order; None of a pair that ends the processes which look at it."""
         return self.verifying(pairs)()
 
-    def verifying(self, pairs: Sequence[tuple[Drawing, Drawing]]) -> Callable[[], list[Evidence]]:
+    def verifying(self, pairs: Sequence[tuple[Drawing, Drawing]]) -> Callable[[], list[Evidence | None]]:
         """Begin to verify, and go on meanwhile; what is returned waits for what verify() says."""
         return self._begun("verify", pairs)
 
@@ -93,59 +93,79 @@ class Verifiers:
         found = self._pool.map(partial(self._asked, what), (items[start : start + CHUNK] for start in range(0, len(items), CHUNK)))
         return lambda: [one for some in found for one in some]
 
-    def _asked(self, what: str, items: Sequence[Any]) -> list[Any]:
+    def _asked(self, what: str, items: Sequence[Any], again: bool = False) -> list[Any]:
         process = self._idle.get()
         try:
             return process.ask(what, items)
+        except _Ended as ended:
+            if again:
+                with self._lock:
+                    self._strikes += 1
+                    if self._strikes > STRIKES:  # then it is not what is looked at
+                        raise _broken(str(ended)) from ended
+                return [None]
         finally:
             self._idle.put(process)
+        return [one for item in items for one in self._asked(what, [item], again=True)]  # which of them it was
+
+
+class _Ended(Exception):
+    """A process came to its end while it was asked; says how."""
+
+
+def _broken(how: str) -> BadVerifier:
+    return BadVerifier(
+        f"a process that verifies pairs came to no end ({how}); what was verified before is kept. Run the same command again; if this comes"
+        " again, see what is installed with `neardup doctor`"
+    )
 
 
 class _Process:
     def __init__(self) -> None:
+        self._lock = Lock()  # of what follows
         self._running: tuple[subprocess.Popen[bytes], Connection[Any, Any]] | None = None
+        self._closed = False
 
     def ask(self, what: str, items: Sequence[Any]) -> list[Any]:
+        link = self._link()
         try:
-            self._running = self._running or _started()
-            process, link = self._running
             link.send((what, items))
             answer: list[Any] = link.recv()
         except (OSError, EOFError) as error:
-            how = self.close() or str(error)
-            raise BadVerifier(
-                f"a process that verifies pairs came to no end ({how}); what was verified before is kept. Run the same command again;"
-                " if this comes again, see what is installed with `neardup doctor`"
-            ) from error
+            raise _Ended(self.end() or str(error)) from error
         return answer
 
-    def close(self) -> str:
+    def _link(self) -> Connection[Any, Any]:
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("these verifiers are closed")
+            if not self._running:
+                try:
+                    ours, theirs = Pipe()
+                    with theirs:
+                        self._running = child.begun("pipeline.verifiers", [theirs.fileno()], [theirs.fileno()]), ours
+                except OSError as error:
+                    raise _broken(str(error)) from error
+            return self._running[1]
+
+    def stop(self) -> None:
+        """End it for good, whatever it does; who asks it meanwhile hears of that."""
+        with self._lock:
+            self._closed = True
+            if self._running:
+                self._running[0].kill()
+                self._running[0].wait()
+
+    def end(self) -> str:
         """End it; says how it had come to its end before."""
-        running, self._running = self._running, None
+        with self._lock:
+            running, self._running = self._running, None
         if not running:
             return ""
         process, link = running
-        link.close()  # it ends when its link does
-        try:
-            code = process.wait(1.0)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            code = process.wait()
-        return f"it was ended by {signal.Signals(-code).name}" if code < 0 else f"it ended with {code}" if code else ""
-
-
-def _started() -> tuple[subprocess.Popen[bytes], Connection[Any, Any]]:
-    ours, theirs = Pipe()
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-c", BEGIN, str(theirs.fileno()), *sys.path],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the process that started it
-            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-        )
-    return process, ours
+        link.close()
+        code = child.ended(process, 1.0)
+        return f"it {child.how(code)}" if code else ""
 
 
 class _Work:
@@ -172,12 +192,12 @@ class _Work:
         return found
 
 
-def serve(link: int) -> None:
+def serve(link: str) -> None:
     """Inside such a process: answer what comes through a link, until it ends."""
     import cv2
 
     cv2.setNumThreads(1)
     work = _Work()
-    with Connection(link) as asked, suppress(EOFError, ConnectionError):
+    with Connection(int(link)) as asked, suppress(EOFError, ConnectionError):
         while True:
             asked.send(work.done(*asked.recv()))

@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from indexes import Choice, Root, Store
-from pipeline import find_groups, find_matches, ingest_roots, load
+from pipeline import IngestOptions, find_groups, find_matches, ingest_roots, load
+from pipeline import calibrate as measuring
 from pipeline.calibrate import EDITS, calibrate, fitting
 from pipeline.calibration import WANTED, Calibration, Pair, Share, calibration_text
 from pipeline.copies import EVERYDAY
 from tests.conftest import photo, saved
 from tests.test_cli import Run
+from tests.test_parts import whole_and_part
 
 
 def library(folder: Path) -> Path:
@@ -77,6 +79,35 @@ def test_a_page_of_text_is_printed(measured: Calibration) -> None:
     assert lines[0] == "3 photos, 120 copies made; 11 pairs of photos that were taken days apart"
     assert sum(line.endswith("<") for line in lines) == 1
     assert any("1 wrong clock.jpg" in line for line in lines)
+
+
+def test_pictures_within_pictures_count_where_they_are_looked_for_and_at_the_floor_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_a_corner(picture: Image.Image, *rest: object) -> Image.Image:  # the cosine is .17
+        made = photo(9, (640, 480))
+        made.paste(picture.resize((220, 165), Image.Resampling.LANCZOS), (10, 10))
+        return made
+
+    monkeypatch.setattr(measuring, "EDITS", {"grey": EVERYDAY["grey"], "in a corner": in_a_corner})
+    whole_and_part(tmp_path / "photos")
+    with Store(tmp_path / "store", write=True) as store:
+        found = []
+        for parts in (False, True):
+            list(ingest_roots([Root(str(tmp_path / "photos"))], store, load(), IngestOptions(parts=parts)))
+            known = store.catalog.known(str(tmp_path / "photos" / "part.jpg"))
+            assert known and known.image
+            found.append(calibrate(store, load(), [known.image]))
+    without, inside = found
+    floor = inside.floor
+    assert [(one.at(floor, 0.0).hard.some, one.at(floor, 0.0).everyday.some, one.at(floor, 0.0).found) for one in found] == [
+        (0, 1, 0),
+        (1, 1, 1),
+    ]
+    above = inside.at(floor + 0.1, 0.0)
+    assert above == without.at(floor + 0.1, 0.0)
+    said = [[line for line in calibration_text(inside, one, saved=False) if "within" in line] for one in (inside.at(floor, 0.0), above)]
+    assert [len(lines) for lines in said] == [0, 1]
 
 
 # Counting

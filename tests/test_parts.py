@@ -21,7 +21,7 @@ from pipeline.copies import HARD
 from pipeline.decode import Decoded
 from pipeline.decoders import Decoders
 from pipeline.evidence import DERIVED
-from pipeline.parts import WINDOWS, compare, least, parts_of, wanted
+from pipeline.parts import WINDOWS, least, parts_of, propose, wanted
 from pipeline.view import View
 from tests.conftest import SPACE, name_of, photo, saved, scene
 
@@ -226,7 +226,7 @@ def test_all_pairs_are_compared_once_as_they_come(seed: int, sizes: list[int], b
             new = step if step else late - bare
             kept.put({name_of(n): parts[n] for n in new if n < count and n not in bare and (n not in late or not step)})
             images = wanted(store, kept)
-            for some in compare(store, kept, images):
+            for some in propose(store, kept, images):
                 found |= set(map(tuple, some.tolist()))
             kept.note(images, "")
         stored = [whole.astype(np.float16), parts.astype(np.float16)]

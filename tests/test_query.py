@@ -7,6 +7,8 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from indexes import Root, Store
-from pipeline import compare, find_groups, find_matches, ingest_roots, load
-from pipeline.cluster import IDENTICAL_BYTES, IDENTICAL_PIXELS
+from indexes import Batch, File, Root, Stat, Store
+from indexes import Image as StoredImage
+from pipeline import ask, compare, find_groups, find_matches, ingest_roots, load, pictures, query
+from pipeline.cluster import IDENTICAL_BYTES, IDENTICAL_PIXELS, SIMILAR, Edge, Group
 from pipeline.decoders import Decoders
 from pipeline.evidence import DERIVED, SAME, UNKNOWN, UNRELATED
-from pipeline.scan import SourceFile
-from tests.conftest import DATA, needs_data, saved, scene
+from pipeline.scan import SourceFile, stat_of
+from tests.conftest import DATA, SPACE, name_of, needs_data, saved, scene
 
 
 def filled(folder: Path, *roots: Path) -> Store:
@@ -62,6 +65,77 @@ def test_a_file_inside_never_matches_itself(photos: Path, tmp_path: Path, monkey
     assert str(photos / "a.png") not in {match.photo.path for match in a.matches}
     assert [(os.path.basename(match.photo.path), match.relation) for match in a.matches][0] == ("a copy.png", IDENTICAL_BYTES)  # noqa: PTH119
     assert (b.inside, b.matches) == (link.inside, link.matches) == (True, ())
+
+
+def test_a_file_with_the_numbers_of_one_that_is_away_is_another(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inodes and devices are given again; only the same content, where it is now, is the same file."""
+    copy = shutil.copy(photos / "b.jpg", tmp_path / "copy.jpg")
+    new = saved(tmp_path / "new.jpg", scene(2, (640, 480)), quality=60)
+    with filled(tmp_path / "store", photos) as store:
+        known = store.catalog.known(str(photos / "b.jpg"))
+        assert known
+        numbers = {"inode": known.stat.inode, "device": known.stat.device}
+        monkeypatch.setattr("pipeline.ask.stat_of", lambda status: replace(stat_of(status), **numbers))
+        store.missing([known.id])
+        same, other = find_matches([str(copy), str(new)], store, load())
+        assert [(match.relation, match.photo.missing) for match in same.matches] == [(IDENTICAL_BYTES, True)]
+        assert [match.relation for match in other.matches] == [SAME]
+        store.found({known.id: known.stat.device})
+        same, other = find_matches([str(copy), str(new)], store, load())
+        assert (same.inside, other.inside) == (True, False)
+        assert [match.relation for match in other.matches] == [SAME]
+
+
+def test_however_many_are_near_few_are_held(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        saved(photos / f"near {number}.jpg", scene(1, (640, 480)).resize((400 - 10 * number, 300)), quality=80)
+    new = str(saved(tmp_path / "new.jpg", scene(1, (640, 480)), quality=50))
+    held: list[int] = []
+    real = pictures.Pictures.sketched
+
+    def noted(self: pictures.Pictures, images: Sequence[int], *rest: Any) -> object:
+        held.append(len(images))
+        return real(self, images, *rest)
+
+    with filled(tmp_path / "store", photos) as store:
+        (before,) = find_matches([new], store, load())
+        assert len(before.matches) == 9
+        monkeypatch.setattr(pictures.Pictures, "sketched", noted)
+        monkeypatch.setattr(ask, "SKETCHED", 3)
+        assert list(find_matches([new], store, load())) == [before]
+    assert max(held) == 3
+
+
+def test_of_two_crowds_each_is_compared_with_the_best_of_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures that the model cannot tell apart, which pixels cannot either: so many of them, but not so many pairs."""
+    monkeypatch.setattr(query, "CROWD", 2)
+    vectors = np.linalg.qr(np.random.default_rng(1).normal(size=(SPACE.dim, 2)))[0].T.astype(np.float32)
+    rows = np.stack([vectors[0], 0.96 * vectors[0] + 0.28 * vectors[1]])
+    with Store(tmp_path / "store", write=True) as store:
+        store.bind(SPACE, "test")
+        images = [(StoredImage(name_of(n), name_of(n), 100 + n, 10, "PNG", 1, False), rows[n % 2]) for n in range(12)]
+        store.add(Batch(images, [File(f"/p/{n}", Stat(1, 1, 1, n, 1), image.hash) for n, (image, _) in enumerate(images)]))
+        list(store.join())
+        edges = [(edge.left, edge.right) for edge in _edges_of(store, monkeypatch)]
+        assert len(edges) == len({frozenset(edge) for edge in edges})
+        best = {name_of(n) for n in (8, 9, 10, 11)}
+        every = {frozenset((name_of(one), name_of(other))) for one, other in combinations(range(12), 2)}
+        assert {frozenset(edge) for edge in edges} == {pair for pair in every if pair & best}
+        (found,) = find_groups(store, relations=[SIMILAR])
+        assert (found.keeper.path, len(found.members)) == ("/p/11", 11)
+
+
+def _edges_of(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[Edge]:
+    given: list[Edge] = []
+
+    def noted(pictures: object, edges: list[Edge], *rest: Any) -> list[Group]:
+        given.extend(edges)
+        return []
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.query.group", noted)
+        find_groups(store)
+    return given
 
 
 def test_a_known_content_loads_no_model(photos: Path, tmp_path: Path) -> None:

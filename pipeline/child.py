@@ -1,0 +1,42 @@
+"""Processes of our own that work beside this one: how they are begun, and how they came to their end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+
+def begun(module: str, words: Sequence[object], files: Sequence[int], errors: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    """A process that calls `serve` of a module with these words; it has the same descriptors `files`, and may write to `errors`.
+
+    Raises OSError where it cannot be started.
+    """
+    # sys.path first: nothing may be imported from the folder that a command happens to run in.
+    last = len(words) + 1
+    begin = f"import sys; sys.path[:] = sys.argv[{last}:]; from {module} import serve; serve(*sys.argv[1:{last}])"
+    return subprocess.Popen(
+        [sys.executable, "-c", begin, *map(str, words), *sys.path],
+        pass_fds=files,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=errors,
+        start_new_session=True,  # Ctrl-C is for the process that started it
+        env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+    )
+
+
+def ended(process: subprocess.Popen[bytes], patience: float) -> int:
+    """What a process ended with, which ends when its link does; by force after so many seconds."""
+    try:
+        return process.wait(patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def how(code: int) -> str:
+    """What a process ended with, in words."""
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
