@@ -16,7 +16,9 @@ from indexes.join import BLOCK, TILE, Prefix, Shelf, Step
 from indexes.vectors import Frontier
 
 PATIENCE = 120.0  # seconds that an exact join may take before buckets are asked
-EDGES = 20  # pairs kept for each vector, about: a library of one theme has most of its pairs above a low floor
+# Pairs kept for each vector, about: a library of one theme has most of its pairs above a low floor. So many in all are never too many: they
+# are looked at within a quarter of an hour.
+EDGES, FEW = 20, 100_000
 FLOOR_STEP = 0.05
 
 
@@ -58,12 +60,19 @@ def plan(shelf: Shelf, frontier: Frontier, way: Way | None = None) -> Plan:
     return Plan(way, about, seconds, frontier, prefix)
 
 
-def raised(shelf: Shelf, frontier: Frontier, highest: float) -> Frontier:
-    """The frontier with its floor raised, up to `highest`, while a sample says that more than EDGES pairs would be kept for each vector."""
-    steps = max(0, int(np.ceil((highest - frontier.floor) / FLOOR_STEP - 1e-9)))
-    floors = [min(highest, round(frontier.floor + FLOOR_STEP * step, 6)) for step in range(steps + 1)]
-    few = [share * len(shelf.ids) / 2 <= EDGES for share in join.share_of_pairs(join.sample(shelf), floors)]
-    return replace(frontier, floor=next((floor for floor, fits in zip(floors, few, strict=True) if fits), floors[-1]))
+def fitted(shelf: Shelf, frontier: Frontier, lowest: float, highest: float) -> Frontier:
+    """The frontier with its floor raised, from `lowest` up to `highest`, while a sample says that more pairs would be kept than EDGES for
+    each vector, and than FEW in all. Where no more than half of that are above a lower floor than its own now, all begins anew from there.
+    """
+    steps = max(0, int(np.ceil((highest - lowest) / FLOOR_STEP - 1e-9)))
+    floors = [min(highest, round(lowest + FLOOR_STEP * step, 6)) for step in range(steps + 1)]
+    most, count = max(EDGES * len(shelf.ids), FEW), join.count_pairs(len(shelf.ids), 0)
+    kept = [share * count for share in join.share_of_pairs(join.sample(shelf), floors)]
+    below = next((floor for floor, pairs in zip(floors, kept, strict=True) if pairs <= most / 2), floors[-1])
+    if below < frontier.floor:
+        return Frontier(below)
+    fits = next((floor for floor, pairs in zip(floors, kept, strict=True) if pairs <= most), floors[-1])
+    return replace(frontier, floor=max(fits, frontier.floor))
 
 
 def _pair_seconds(shelf: Shelf, prefix: Prefix, least: float) -> float:

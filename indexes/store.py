@@ -420,7 +420,7 @@ class Store(Search):
         if space is None or not rows or rows[-1].last <= frontier.through:
             return
         shelf = Shelf(self._mapped())
-        frontier = planning.raised(shelf, frontier, max(space.threshold, frontier.floor))
+        frontier = planning.fitted(shelf, frontier, space.floor, max(space.threshold, frontier.floor))
         plan = planning.plan(shelf, frontier, way)
         waiting: list[Scored] = []
         pairs, committed = 0, time.monotonic()

@@ -40,11 +40,14 @@ _Sketched = Callable[[Iterable[int]], "list[tuple[Image, Sketch]]"]  # gives tho
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the store has of one file, best first; whether the file itself is one of the store's; or why it could not be asked about."""
+    """What the store has of one file, best first; whether the file itself is one of the store's, and what a person should know of it; or
+    why it could not be asked about.
+    """
 
     file: str
     matches: tuple[Match, ...] = ()
     inside: bool = False
+    notes: tuple[str, ...] = ()
     failure: Failure | None = None
 
 
@@ -313,7 +316,7 @@ def _answer(file: str, asked: _Asked, photos: Mapping[int, Sequence[Photo]], wit
             if relation in relations:
                 matches.append(Match(photo, relation, score, evidence))
     matches.sort(key=closest_first)
-    return Answer(file, tuple(matches), inside)
+    return Answer(file, tuple(matches), inside, asked.image.notes)
 
 
 def _same_file(photo: Photo, asked: _Asked) -> bool:

@@ -43,6 +43,8 @@ def calibrate(store: Store, embedder: Embedder, images: Sequence[int]) -> Calibr
     SpaceMismatch for an embedder of another space than the store's.
     """
     store.require(embedder.space)
+    frontier = store.catalog.frontier()
+    floor = max(embedder.space.floor, frontier.floor if frontier else embedder.space.floor)
     with (
         tempfile.TemporaryDirectory() as folder,
         Decoders() as decoders,
@@ -51,7 +53,7 @@ def calibrate(store: Store, embedder: Embedder, images: Sequence[int]) -> Calibr
     ):
         pictures = Pictures(store, thumbs, decoders)
         with Parts(store.folder, embedder.space, write=False) as parts:
-            by_parts = parts.are_compared
+            by_parts = floor if parts.are_compared else None
         made = [
             one
             for some in _copied(store, decoders, images, Path(folder))
@@ -59,7 +61,6 @@ def calibrate(store: Store, embedder: Embedder, images: Sequence[int]) -> Calibr
         ]
         photos = len({image for image, _, _, _ in made})
     kinds, scores, agree = tuple(kind for _, kind, _, _ in made), [score for _, _, score, _ in made], [share for _, _, _, share in made]
-    floor = embedder.space.floor
     return Calibration(photos, floor, kinds, np.array(scores, np.float64), np.array(agree, np.float64), *_library(store, floor))
 
 
@@ -93,10 +94,10 @@ def _looked(
     pictures: Pictures,
     verifiers: Verifiers,
     copied: tuple[int, Mapping[str, Path]],
-    by_parts: bool,
+    inside: float | None,
 ) -> list[tuple[int, str, float, float]]:
-    """The image, kind, cosine and share of tiles that agree of each copy of a photo; the floor for the cosine of one that is found only as
-    a picture within a picture, where these are looked for (`by_parts`).
+    """The image, kind, cosine and share of tiles that agree of each copy of a photo; `inside` for the cosine of one that is found only as
+    a picture within a picture; None where these are not looked for.
     """
     image, files = copied
     own, vectors = pictures.sketched([image], verifiers.features)[0], store.vectors([image])
@@ -115,11 +116,11 @@ def _looked(
     found = verifiers.verify([(drawing(*own[image]), copy) for copy in copies])
     agree = [evidence.agree if evidence and evidence.relation in (SAME, DERIVED) else -1.0 for evidence in found]
     scores = scores.astype(np.float64)
-    far = [number for number in range(len(files)) if scores[number] < embedder.space.floor and agree[number] >= 0]
-    if far and by_parts:
+    far = [number for number in range(len(files)) if inside is not None and scores[number] < inside and agree[number] >= 0]
+    if far:
         whole = own[image][0], shown(own[image][1].picture), vectors[image]
         near = _near_by_parts(embedder, [whole, *((seen[at].image, shown(thumbs[at]), stored[at]) for at in far)])
-        scores[np.array(far)[near]] = embedder.space.floor
+        scores[np.array(far)[near]] = inside
     return [(image, kind, float(score), share) for kind, score, share in zip(files, scores, agree, strict=True)]
 
 

@@ -169,6 +169,8 @@ def calibration_text(found: Calibration, chosen: Setting, saved: bool) -> Iterab
     said = f"a threshold of {chosen.threshold:g} and a strictness of {chosen.strictness:g}"
     if chosen.threshold > found.floor:
         yield f"it leaves out pictures within others that are less alike than that as a whole; a threshold of {found.floor:g} does not"
+    if (chosen.at_least or 0.0) < WANTED:
+        yield f"too few pairs are known to be none to be sure that {WANTED:.1%} of what it finds is right"
     yield (
         f"groups, dedupe and query go by {said} from now on"
         if saved

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from indexes import Image, Store, Thumb, Thumbs
 from pipeline.decode import Decoded
 from pipeline.decoders import Decoders
-from pipeline.detail import CLOSE, Spectrum, detailed, larger, seen
+from pipeline.detail import CLOSE, Spectra, detailed, larger, seen
 from pipeline.evidence import FIRST, SECOND, VERSION, Evidence, evidence_of, kept
 from pipeline.pictures import Pictures, read_images
 from pipeline.verifiers import Drawing, Verifiers
@@ -21,7 +21,7 @@ from pipeline.verifiers import Drawing, Verifiers
 BLOCK = 400  # pairs that are verified together, and kept in one commit
 AWAY = ("away", "changed", "unreadable")  # what may be otherwise the next time
 POISONED = "poisoned"  # what ended the process that looked at it
-MOST = 20_000  # spectra that are held: 40 MB
+MOST = 5_000  # pictures whose spectra are held: 40 MB
 
 
 @dataclass
@@ -113,7 +113,7 @@ class _Details:
 
     def __init__(self, store: Store, decoders: Decoders) -> None:
         self._store, self._decoders = store, decoders
-        self._waves: dict[int, Spectrum | str] = {}  # or why there is none
+        self._waves: dict[int, Spectra | str] = {}  # or why there is none
 
     def of(self, looked: Sequence[tuple[int, int, Evidence]]) -> list[tuple[int, int, Evidence, str]]:
         """The same, with what is known of it; and why another look is due, where the larger one's file is away."""

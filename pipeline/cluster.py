@@ -64,6 +64,11 @@ class Group:
     reason: str
     related: tuple[Related, ...] = ()
 
+    @property
+    def photos(self) -> tuple[Photo, ...]:
+        """The keeper, then the members."""
+        return (self.keeper, *(member.photo for member in self.members))
+
 
 def closest_first(match: Match) -> tuple[int, float, str]:
     """Sorts matches: by relation, then by score, then by path."""

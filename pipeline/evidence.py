@@ -11,7 +11,7 @@ import numpy as np
 from indexes import Judged
 from pipeline.transform import SQUARE, Matrix, inverse, moved
 
-VERSION = 6  # of what evidence means: a change in verify.py or in what it imports that moves a relation needs a new number
+VERSION = 7  # of what evidence means: a change in verify.py or in what it imports that moves a relation needs a new number
 
 SAME, DERIVED, SCENE, UNRELATED, UNKNOWN = "same picture", "derived", "same scene", "unrelated", "not verifiable"
 FIRST, SECOND = "first", "second"
@@ -72,6 +72,7 @@ class Changes:
     def words(self) -> list[str]:
         """What the second picture is beside the first, in a few words each."""
         cut = "cut out of it" if self.inside == SECOND else f"cropped to {100 * self.covers[0]:.0f} %"
+        part = {FIRST: "partly inside another picture", SECOND: "partly cut out of it", "": "another part"}[self.inside]
         more = "on a plain ground" if self.plain else "inside another picture" if self.inside == FIRST else "shows more around it"
         said = [
             "mirrored" if self.mirrored else "",
@@ -81,7 +82,7 @@ class Changes:
             "enlarged" if self.enlarged == SECOND else "not enlarged" if self.enlarged == FIRST else "",
             cut if self.covers[1] >= ALL > self.covers[0] else "",
             more if self.covers[0] >= ALL > self.covers[1] else "",
-            "another part" if max(self.covers) < ALL else "",
+            part if max(self.covers) < ALL else "",
             "in grey" if self.grey == SECOND else "in colour" if self.grey == FIRST else "in other tones" if self.toned else "",
             f"other in {len(self.spoiled)} place{'s' * (len(self.spoiled) > 1)}" if self.spoiled else "",
         ]

@@ -18,7 +18,7 @@ from pipeline.decoders import Decoders
 from pipeline.errors import BadDestination
 from pipeline.keep import Photo
 from pipeline.pictures import Pictures
-from pipeline.report import counted, match_text, printable, size
+from pipeline.report import counted, match_text, printable, related_text, size
 
 BLOCK = 200  # pictures that are read together
 GENERATOR = '<meta name="generator" content="neardup groups">'  # by which a page is known as one of ours
@@ -58,8 +58,9 @@ HEAD = """<!doctype html>
 """
 
 
-def write_gallery(groups: Sequence[Group], store: Store, page: Path) -> None:
-    """Write the page, and a folder of small pictures beside it, named like it, which it shows as one scrolls. What was there is replaced.
+def write_gallery(groups: Sequence[Group], store: Store, page: Path, notes: Sequence[str] = ()) -> None:
+    """Write the page, and a folder of small pictures beside it, named like it, which it shows as one scrolls; above all, `notes` that a
+    person should read with it. What was there is replaced.
 
     Nothing but these is written, and no photo is changed. Raises BadDestination, also where either is there and was not made here.
     """
@@ -74,7 +75,7 @@ def write_gallery(groups: Sequence[Group], store: Store, page: Path) -> None:
             (part / "pictures").mkdir()
             (part / "pictures" / MARK).touch()
             shown = _write_pictures(ordered, store, part / "pictures")
-            text = "".join(_page(ordered, shown, pictures.name))
+            text = "".join(_page(ordered, shown, pictures.name, notes))
             (part / "page").write_text(text, encoding="utf-8", errors="backslashreplace")
             _require_own(pictures, page)  # somebody may have put something there meanwhile
             if pictures.exists():
@@ -111,7 +112,7 @@ def gain(group: Group) -> int:
 
 def _write_pictures(groups: Sequence[Group], store: Store, folder: Path) -> set[bytes]:
     """A small picture of each image, named by its hash; those that could not be read are left out."""
-    wanted = dict.fromkeys(photo.image.hash for group in groups for photo in _photos(group))
+    wanted = dict.fromkeys(photo.image.hash for group in groups for photo in group.photos)
     ids, written = store.catalog.image_ids(list(wanted)), set[bytes]()
     hashes = [hash_ for hash_ in wanted if hash_ in ids]
     with Decoders() as decoders, Thumbs(store.folder, write=False) as thumbs:
@@ -123,18 +124,15 @@ def _write_pictures(groups: Sequence[Group], store: Store, folder: Path) -> set[
     return written
 
 
-def _photos(group: Group) -> Iterator[Photo]:
-    yield group.keeper
-    yield from (member.photo for member in group.members)
-
-
-def _page(groups: Sequence[Group], shown: set[bytes], folder: str) -> Iterator[str]:
+def _page(groups: Sequence[Group], shown: set[bytes], folder: str, notes: Sequence[str]) -> Iterator[str]:
     members = sum(len(group.members) for group in groups)
     title = f"{counted(len(groups), 'group')} of near-duplicates" if groups else "No near-duplicates"
-    about = f"{counted(members, 'photo')} beside those to keep, {size(sum(map(gain, groups)))}. Nothing was moved or deleted."
+    about = f"{counted(members, 'photo')} beside those to keep (in green), {size(sum(map(gain, groups)))}. Nothing was moved or deleted."
     yield HEAD.format(generator=GENERATOR, title=title, style=STYLE, about=about)
+    for note in [*notes, *([related] if (related := related_text(groups)) else [])]:
+        yield f"<p>{_text(note[:1].upper() + note[1:])}.</p>\n"
     for group in groups:
-        yield f"<section><h2>{size(gain(group))} <span>{_text(os.path.dirname(group.keeper.path))}</span></h2><ul>\n"  # noqa: PTH120
+        yield f"<section><h2>{size(gain(group))} to free <span>{_text(os.path.dirname(group.keeper.path))}</span></h2><ul>\n"  # noqa: PTH120
         yield _item(group.keeper, f"keep: {group.reason}", _date(group.keeper), shown, folder, "keep")
         for member in group.members:
             yield _item(member.photo, match_text(member), _differences(member, group.keeper), shown, folder, "")
@@ -149,9 +147,9 @@ def _item(photo: Photo, what: str, about: str, shown: set[bytes], folder: str, k
         if image.hash in shown
         else "<small>not at hand</small>"
     )
-    notes = "".join(f", {note}" for note in (*image.notes, *(["missing"] if photo.missing else [])))
+    marks = "".join(f", {mark}" for mark in photo.marks)
     link = f'<a href="file://{quote(os.fsencode(photo.path))}" title="{_text(photo.path)}">'
-    facts = f"{image.width} x {image.height}, {size(image.size)}, {_text(image.format)}{notes}"
+    facts = f"{image.width} x {image.height}, {size(image.size)}, {_text(image.format)}{marks}"
     return (
         f'<li class="{kind}">{link}<div class="frame">{picture}</div><b>{_text(what)}</b>{_text(name)}</a>'
         f"<small>{facts}</small><small>{_text(about)}</small></li>\n"

@@ -19,12 +19,20 @@ RICHNESS = {"HEIF": 1, "TIFF": 1} | dict.fromkeys(("JPEG", "MPO", "PNG", "BMP", 
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A file with the image that it holds; `missing` when it was not there the last time, but perhaps only its drive was away."""
+    """A file with the image that it holds; `missing` when it was not there the last time, but perhaps only its drive was away; `changed`
+    when it was seen to be another than then.
+    """
 
     path: str
     stat: Stat
     image: Image
     missing: bool = False
+    changed: bool = False
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Words for what a person should know of it."""
+        return (*self.image.notes, *(["missing"] if self.missing else []), *(["changed since"] if self.changed else []))
 
     @property
     def moment(self) -> int:
@@ -81,6 +89,12 @@ class Keep:
             named.insert(0, "original")
         self.names = (*named, *(name for name in RULES if name not in named))
 
+    def idle(self, paths: Iterable[str]) -> list[str]:
+        """The rules of folders that say nothing of any of these paths."""
+        paths = list(paths)
+        folders = [name for name in self.names if name.startswith(FOLDER)]
+        return [name for name in folders if not any(_is_below(path, _pattern(name)) for path in paths)]
+
     @cached_property
     def _betters(self) -> tuple[Better, ...]:
         return (*ALWAYS, *(better for name in self.names for better in _rule(name)))
@@ -107,8 +121,14 @@ class Keep:
 def _rule(name: str) -> tuple[Better, ...]:
     if name in RULES:
         return RULES[name]
-    pattern = os.path.expanduser(name.removeprefix(FOLDER)).rstrip("/")  # noqa: PTH111 - a pattern is no path
+    pattern = _pattern(name)
     return ((f"in {pattern}", lambda photo, said: not _is_below(photo.path, pattern)),)
+
+
+def _pattern(name: str) -> str:
+    """What a rule of a folder matches: with a / in it, the end of a folder's path, or all of it where it begins with one."""
+    pattern = os.path.expanduser(name.removeprefix(FOLDER)).rstrip("/")  # noqa: PTH111 - a pattern is no path
+    return f"*/{pattern}" if "/" in pattern and not pattern.startswith(("/", "*")) else pattern
 
 
 def _is_below(path: str, pattern: str) -> bool:

@@ -39,8 +39,9 @@ def limits(store: Store, space: Space, threshold: float | None = None, strictnes
         strictness = choice.strictness if choice else 0.0
     if threshold is not None:
         return Limits(threshold, threshold, strictness)
-    lowest = max(space.floor, frontier.floor if frontier else space.floor, choice.threshold if choice else space.floor)
-    return Limits(lowest, max(lowest, space.threshold), strictness, inside=choice is None or choice.threshold <= space.floor)
+    floor = max(space.floor, frontier.floor if frontier else space.floor)
+    lowest = max(floor, choice.threshold if choice else floor)
+    return Limits(lowest, max(lowest, space.threshold), strictness, inside=lowest <= floor)
 
 
 def find_groups(
@@ -86,7 +87,7 @@ def find_groups(
     groups = group(pictures, edges, relations, keep)
     if not (against_all and under):
         return groups
-    return [one for one in groups if any(is_below(photo.path, under) for photo in (one.keeper, *(member.photo for member in one.members)))]
+    return [one for one in groups if any(is_below(photo.path, under) for photo in one.photos)]
 
 
 def _edges(

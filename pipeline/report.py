@@ -64,6 +64,7 @@ def groups_json(groups: Iterable[Group], space: Space | None, within: Limits | N
         "schema_version": SCHEMA_VERSION,
         "space": space_json(space) if space else None,
         "threshold": within.least if within else None,
+        "floor": within.lowest if within else None,
         "strictness": within.strictness if within else None,
         "groups": [
             {
@@ -92,7 +93,8 @@ def _photo_json(photo: Photo) -> dict[str, Any]:
     about: dict[str, Any] = {"path": photo.path, "bytes": image.size, "width": image.width, "height": image.height}
     about |= {"metadata": list(image.metadata)} if image.metadata else {}
     about |= {"taken": f"{datetime.fromtimestamp(image.taken, UTC):%Y-%m-%dT%H:%M:%S}"} if image.taken is not None else {}
-    return about | ({"missing": True} if photo.missing else {}) | ({"notes": list(photo.image.notes)} if photo.image.notes else {})
+    about |= {word: True for word in ("missing", "changed") if getattr(photo, word)}
+    return about | ({"notes": list(photo.image.notes)} if photo.image.notes else {})
 
 
 def answers_json(answers: Sequence[Answer]) -> dict[str, Any]:
@@ -107,7 +109,8 @@ def _answer_json(answer: Answer) -> dict[str, Any]:
         for match in answer.matches
     ]
     failed = {"error": {"reason": answer.failure.reason, "detail": answer.failure.detail}} if answer.failure else {}
-    return {"file": answer.file, "in_library": answer.inside, "matches": matches, **failed}
+    notes = {"notes": list(answer.notes)} if answer.notes else {}
+    return {"file": answer.file, "in_library": answer.inside, "matches": matches, **notes, **failed}
 
 
 def comparison_json(comparison: Comparison, space: Space, threshold: float) -> dict[str, Any]:
@@ -154,12 +157,17 @@ def groups_text(groups: Sequence[Group]) -> Iterable[str]:
         return
     spare = size(sum(member.photo.image.size for member in members if not member.photo.missing))
     yield f"{counted(len(groups), 'group')}, {counted(len(members), 'near-duplicate')} beside the keepers, {spare}"
-    related = Counter(one.relation for group in groups for one in group.related)
-    if related:
-        listed = ", ".join(f"{related[relation]:,} {_AS_RELATED[relation]}" for relation in RELATIONS if related[relation])
-        yield f"close to these, but not grouped: {listed}"
+    if related := related_text(groups):
+        yield related
     if any(member.relation == SIMILAR for member in members):
         yield "similar is no proof: pixels could not tell, so look before you delete"
+
+
+def related_text(groups: Iterable[Group]) -> str | None:
+    """How many photos are close to those of groups, and why they are in none of these; None where there are none."""
+    related = Counter(one.relation for group in groups for one in group.related)
+    listed = ", ".join(f"{related[relation]:,} {_AS_RELATED[relation]}" for relation in RELATIONS if related[relation])
+    return f"close to these, but not grouped: {listed} (named in --json)" if listed else None
 
 
 _AS_RELATED = {
@@ -185,8 +193,8 @@ def _changed(evidence: Evidence | None) -> list[str]:
 
 def _photo_text(photo: Photo) -> str:
     image = photo.image
-    notes = "".join(f", {note}" for note in (*image.notes, *(["missing"] if photo.missing else [])))
-    return f"{printable(photo.path)}   {image.width} x {image.height}, {size(image.size)}{notes}"
+    marks = "".join(f", {mark}" for mark in photo.marks)
+    return f"{printable(photo.path)}   {image.width} x {image.height}, {size(image.size)}{marks}"
 
 
 def answer_text(answer: Answer) -> Iterable[str]:
@@ -194,7 +202,8 @@ def answer_text(answer: Answer) -> Iterable[str]:
     if answer.failure:
         return
     others = counted(len(answer.matches), "match", "matches") if answer.matches else "no other copy" if answer.inside else "no match"
-    yield f"{printable(answer.file)}: {'in the library, ' if answer.inside else 'not in the library, '}{others}"
+    notes = f" ({', '.join(answer.notes)})" if answer.notes else ""
+    yield f"{printable(answer.file)}{notes}: {'in the library, ' if answer.inside else 'not in the library, '}{others}"
     for match in answer.matches:
         yield f"  {match_text(match):<18}  {_photo_text(match.photo)}"
 
@@ -230,7 +239,8 @@ def explained_text(comparison: Comparison, threshold: float) -> Iterable[str]:
     if isinstance(first, Failure) or isinstance(second, Failure):
         return
     for word, file, image in zip(("first", "second"), comparison.files, (first, second), strict=True):
-        yield f"{word:<11} {printable(file)}   {image.width} x {image.height}, {size(image.size)}"
+        notes = "".join(f", {note}" for note in image.notes)
+        yield f"{word:<11} {printable(file)}   {image.width} x {image.height}, {size(image.size)}{notes}"
     yield f"relation    {_pair_text(comparison, 0, 1, threshold)}"
     yield f"score       {comparison.scores[0, 1]:.4f}"
     evidence = comparison.evidence[0, 1]

@@ -63,6 +63,7 @@ def status_json(store: Store) -> dict[str, Any]:
         "model": store.model,
         "space": space_json(space) if space else None,
         "floor": space.floor if space else None,
+        "raised_floor": _raised_floor(store),
         "threshold": space.threshold if space else None,
         "choice": asdict(choice) if (choice := store.catalog.choice()) else None,
         "roots": [{"path": root.path, "excludes": list(root.excludes), "hidden": root.hidden} for root in store.catalog.roots()],
@@ -111,7 +112,9 @@ def status_text(status: dict[str, Any]) -> Iterable[str]:
     yield f"store       {printable(status['store'])}  ({size(status['bytes_on_disk'])})"
     space = status["space"]
     if space:
-        yield f"model       {status['model']}  ({space['dim']} dimensions, threshold {status['threshold']}, floor {status['floor']})"
+        raised = f", raised to {status['raised_floor']:g}" if status["raised_floor"] else ""
+        floor = f"floor {status['floor']}{raised}"
+        yield f"model       {status['model']}  ({space['dim']} dimensions, threshold {status['threshold']}, {floor})"
     if choice := status["choice"]:
         yield f"goes by     a threshold of {choice['threshold']:g}, a strictness of {choice['strictness']:g}, as `calibrate --save` chose"
     if begun := status["migration"]:
@@ -226,6 +229,20 @@ def migration_text(model: str, images: int, embedded: int, waiting: int) -> str:
         "is not compared until an ingest finds a photo of it" if waiting == 1 else "are not compared until an ingest finds photos of them"
     )
     return f"{text}; {waiting:,} {left}" if waiting else text
+
+
+def _raised_floor(store: Store) -> float | None:
+    """The floor above the model's down to which alone the store knows its pairs; None where it knows them down to that one."""
+    space, frontier = store.space, store.catalog.frontier()
+    return frontier.floor if space and frontier and frontier.floor > space.floor else None
+
+
+def warnings_text(store: Store) -> Iterable[str]:
+    """What an answer must be read with."""
+    if unfinished := unfinished_text(store):
+        yield unfinished
+    if floor := _raised_floor(store):
+        yield f"so many of these photos are like each other that only pairs from {floor:g} on were looked at; what is less alike is missed"
 
 
 def unfinished_text(store: Store) -> str | None:

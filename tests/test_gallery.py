@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -82,6 +83,32 @@ def test_a_page_shows_each_group_with_what_differs(run: Run, library: Path, tmp_
     assert {file: file.read_bytes() for file in library.rglob("*") if file.is_file()} == before
     sizes = [int(number) for number in re.findall(r"<h2>(\d+) kB", (tmp_path / "page.html").read_text())]
     assert sizes == sorted(sizes, reverse=True)
+
+
+def test_what_is_to_be_read_with_an_answer_is_on_the_page_too(run: Run, library: Path, tmp_path: Path) -> None:
+    run("ingest", library)
+    (library / "1.png").unlink()
+    saved(library / "2.png", photo(7))
+    code, out, err = run("groups", "--html", tmp_path / "page.html", "--relations", "same")
+    assert code == 0
+    said = "f the photos named here 1 not there any more since the last ingest, marked so; ingest again before you go by this"
+    assert said in err
+    words = " ".join(Page((tmp_path / "page.html").read_text()).words)
+    assert said in words
+    assert "close to these, but not grouped: 1 derived from a member" in out.replace(", not from the keeper", "")
+    assert "lose to these, but not grouped" in words
+    code, out, err = run("groups", "--json")
+    members = [photo for group in json.loads(out)["groups"] for photo in (group["keeper"], *group["members"])]
+    assert {Path(one["path"]).name: (one.get("missing"), one.get("changed")) for one in members if "more" not in one["path"]} == {
+        "1.png": (True, None),
+        "2.png": (None, True),
+    }
+    assert "1 not there any more and 1 changed" in err
+    code, out, err = run("query", next((library / "more").glob("2*")))
+    assert "changed since" in out
+    assert "1 changed since the last ingest" in err
+    assert "folder:nowhere" in run("groups", "--keep", "folder:nowhere")[2]
+    assert "folder:" not in run("groups", "--keep", "folder:more")[2]
 
 
 def test_a_page_is_made_again_in_the_place_of_the_old(run: Run, library: Path, tmp_path: Path) -> None:

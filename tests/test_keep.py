@@ -51,6 +51,19 @@ def test_each_rule_decides_alone_and_says_so(name: str) -> None:
     assert keep.reason(keep.worth(better, Said()), [keep.worth(PLAIN, Said())]) == words[name]
 
 
+@pytest.mark.parametrize("pattern", ["Albums", "photos/Albums", "Albums/2019", "/photos/Albums", "*/Albums", "Alb*", "phot*/Albums/"])
+def test_a_folder_is_named_by_its_name_or_the_end_of_its_path(pattern: str) -> None:
+    keep, paths = Keep([f"folder:{pattern}"]), [PLAIN.path, BETTER["folder:Albums"].path]
+    assert kept(PLAIN, BETTER["folder:Albums"], keep) == BETTER["folder:Albums"]
+    assert keep.idle(paths) == []
+    assert keep.idle(paths[:1]) == [f"folder:{pattern}"]
+
+
+@pytest.mark.parametrize("pattern", ["albums", "Album", "hotos/Albums", "/Albums", "2019/other.jpg"])
+def test_a_folder_that_is_not_there_is_told(pattern: str) -> None:
+    assert Keep([f"folder:{pattern}", "date"]).idle([BETTER["folder:Albums"].path]) == [f"folder:{pattern}"]
+
+
 @given(order=permutations(list(BETTER)))
 def test_the_rule_that_is_named_first_decides(order: list[str]) -> None:
     keep = Keep(order)

@@ -222,6 +222,7 @@ def test_a_crowd_raises_the_floor_and_a_lower_threshold_is_searched(monkeypatch:
         store.add(batch_of(list(range(60)), rows))
         expected = store.pairs(-1.0)
         monkeypatch.setattr(planning, "EDGES", 2)
+        monkeypatch.setattr(planning, "FEW", 0)
         for _ in store.join():
             pass
         frontier = store.catalog.frontier()
@@ -232,6 +233,33 @@ def test_a_crowd_raises_the_floor_and_a_lower_threshold_is_searched(monkeypatch:
             found = store.pairs(least)
             keep = expected.score >= least
             assert (found.left.tolist(), found.score.tolist()) == (expected.left[keep].tolist(), expected.score[keep].tolist())
+
+
+@pytest.mark.parametrize("first", [60, 0])
+def test_a_small_crowd_raises_no_floor_and_one_that_became_small_beside_others_lowers_it_again(
+    monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    """So that all pairs are known in the end, whatever came first."""
+    monkeypatch.setattr(planning, "EDGES", 2)
+    monkeypatch.setattr(planning, "FEW", 0)
+    crowd = np.abs(unit_rows(1, 60))
+    rows = np.concatenate([crowd / np.linalg.norm(crowd, axis=1, keepdims=True), np.eye(SPACE.dim, dtype=np.float32)[:4]])
+    with fresh() as store:
+        if first:
+            store.add(batch_of(list(range(first)), rows))
+            list(store.join())
+            frontier = store.catalog.frontier()
+            assert frontier
+            assert frontier.floor > SPACE.floor
+        monkeypatch.setattr(planning, "FEW", 10_000)
+        store.add(batch_of(list(range(first, 64)), rows))
+        list(store.join())
+        frontier = store.catalog.frontier()
+        assert frontier
+        assert (frontier.floor, frontier.through) == (SPACE.floor, store.catalog.next_vector() - 1)
+        expected = store.pairs(SPACE.floor)
+        assert store.catalog.edge_count() == len(expected.score)
+        assert len(expected.score) > 60 * 59 / 4
 
 
 def test_adds_and_removals_touch_only_their_own_pairs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,6 +143,53 @@ def test_another_shot_of_a_scene_is_no_copy() -> None:
     assert verify(drawn(shot(0)), drawn(shot(4))).relation == SCENE
 
 
+def seen_aside(place: Image.Image, left: float, lean: float) -> Image.Image:
+    """What a camera sees of a place that turns to the right: two thirds of its width from `left` on, the far side smaller."""
+    width, height = place.size
+    right, off = left + width * 2 / 3, lean * height
+    corners = [(left, off), (left, height - off), (right, height), (right, 0.0)]
+    flat = [number for corner in corners for number in corner]
+    return place.transform((480, 480), Image.Transform.QUAD, flat, Image.Resampling.BICUBIC)
+
+
+def test_two_views_that_agree_are_one_scene_and_no_copies() -> None:
+    """A camera that turns about itself sees what one transform takes home, to the last pixel; but nobody makes such a copy."""
+    place = photo(5, (960, 640))
+    straight, aside = place.crop((0, 0, 640, 640)).resize((480, 480)), seen_aside(place, 300.0, 0.08)
+    evidence = verify(drawn(straight), drawn(aside))
+    assert (evidence.relation, evidence.changes) == (SCENE, None)
+    assert evidence.agree > 0.9  # or this would show nothing
+    leaning = seen_aside(place, 0.0, 0.0).transform(
+        (480, 480), Image.Transform.QUAD, (40, 10, 10, 460, 470, 440, 440, 30), Image.Resampling.BICUBIC
+    )
+    assert copied(straight, leaning).stretched
+    part = place.crop((300, 0, 940, 640)).resize((480, 480))
+    assert not copied(straight, part).stretched  # two crops of one photo have its angles
+
+
+def beside(one: Image.Image, other: Image.Image) -> Image.Image:
+    """Two pictures side by side, each cut to fill its half."""
+    done = Image.new("RGB", (1000, 340), "white")
+    for number, picture in enumerate((one, other)):
+        done.paste(ImageOps.fit(picture, (470, 340)), (530 * number, 0))
+    return done
+
+
+def test_what_was_cut_to_fit_beside_another_is_inside_it() -> None:
+    """Though neither shows all of the other."""
+    one, other = photo(3, (470, 400)), photo(4, (470, 400))
+    both = beside(one, other)
+    for picture in (one, other):
+        changes = copied(picture, both)
+        assert max(changes.covers) < 0.97
+        assert (changes.inside, changes.derived) == (FIRST, SECOND)
+        assert "partly inside another picture" in changes.words()
+        assert "partly cut out of it" in copied(both, picture).words()
+    whole = photo(6, (960, 640))
+    left, right = whole.crop((0, 0, 640, 640)), whole.crop((320, 0, 960, 640))
+    assert (copied(left, right).inside, copied(left, right).derived) == ("", "")
+
+
 def test_other_pictures_are_unrelated() -> None:
     assert verify(drawn(PHOTO), drawn(OTHER)).relation == UNRELATED
 

@@ -100,21 +100,25 @@ def query(
     from pipeline.ask import find_matches
     from pipeline.cluster import TOLD
     from pipeline.report import answer_text, answers_json, failure_text
-    from pipeline.status import unfinished_text
+    from pipeline.since import answer_now, since_text
+    from pipeline.status import warnings_text
 
     with Store(store) as opened:
-        if unfinished := unfinished_text(opened):
-            tell(f"neardup: {unfinished}")
+        for warning in warnings_text(opened):
+            tell(f"neardup: {warning}")
         answers = []
         with own_model(opened, model):
             paths, embedder = list(_paths(files, null)), embedder_of(opened, model)
             agree_to_ask(embedder, len(paths), yes)
-            for answer in find_matches(paths, opened, embedder, threshold, relations or TOLD, strictness):
+            for found in find_matches(paths, opened, embedder, threshold, relations or TOLD, strictness):
+                answer = answer_now(found)
                 answers.append(answer)
                 if answer.failure:
                     tell(f"neardup: {failure_text(answer.file, answer.failure.reason, answer.failure.detail)}")
                 if not as_json:
                     show(answer_text(answer))
+                if since := since_text(*([match.photo for match in one.matches] for one in (found, answer))):
+                    tell(f"neardup: {since}")
     if as_json:
         show_json(answers_json(answers))
     if exit_code and any(answer.matches for answer in answers):
@@ -180,11 +184,11 @@ def groups(
                 status = command(store, "status")
                 raise BadRoot(f"the store has no photo below {ascii(folder)}; ingest it first, or see `{status}` for its roots")
         asked = {"threshold": threshold, "strictness": strictness, "relations": relations or COPIES, "keep": keep}
-        found = _print_groups(opened, [os.path.realpath(folder) for folder in under], None, as_json, **asked)
+        found, warnings = _print_groups(opened, [os.path.realpath(folder) for folder in under], None, as_json, **asked)
         if html:
             from pipeline.gallery import write_gallery
 
-            write_gallery(found, opened, html)
+            write_gallery(found, opened, html, warnings)
     if exit_code and found:
         sys.exit(FOUND)
 
@@ -234,29 +238,38 @@ def dedupe(
         coverage, real = ingested(opened, roots, model, **given)
         tell(coverage_text(coverage))
         asked = {"threshold": threshold, "strictness": strictness, "relations": relations or COPIES, "keep": keep}
-        found = _print_groups(opened, real, coverage, as_json, against_all=against_all, **asked)
+        found, _ = _print_groups(opened, real, coverage, as_json, against_all=against_all, **asked)
     if exit_code and found:
         sys.exit(FOUND)
     if coverage.troubled:
         sys.exit(SKIPPED)
 
 
-def _print_groups(store: Store, under: Sequence[str], coverage: Coverage | None, as_json: bool, **asked: Any) -> list[Group]:
-    """`asked`: as find_groups() has it."""
+def _print_groups(
+    store: Store, under: Sequence[str], coverage: Coverage | None, as_json: bool, **asked: Any
+) -> tuple[list[Group], list[str]]:
+    """The groups, and what is to be read with them; `asked`: as find_groups() has it."""
     from pipeline.query import find_groups, limits
     from pipeline.report import coverage_json, groups_json, groups_text
-    from pipeline.status import unfinished_text
+    from pipeline.since import groups_now, since_text
+    from pipeline.status import warnings_text
 
-    if unfinished := unfinished_text(store):
-        tell(f"neardup: {unfinished}")
     with store.catalog.snapshot():  # a migration may end meanwhile
-        space, found = store.space, find_groups(store, under=under, **asked)
+        space, before = store.space, find_groups(store, under=under, **asked)
         within = limits(store, space, asked["threshold"], asked["strictness"]) if space else None
+        warnings = list(warnings_text(store))
+    found = groups_now(before)
+    old, new = ([photo for group in groups for photo in group.photos] for groups in (before, found))
+    warnings += [since] if (since := since_text(old, new)) else []
+    for warning in warnings:
+        tell(f"neardup: {warning}")
+    for rule in asked["keep"].idle(photo.path for photo in new) if found else ():
+        tell(f"neardup: no photo of these groups is in a folder of {ascii(rule)}, so that rule kept none")
     if as_json:
         show_json(groups_json(found, space, within, coverage_json(store, under, coverage)))
     else:
         show(groups_text(found))
-    return found
+    return found, warnings
 
 
 @click.command()
