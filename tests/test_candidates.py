@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 
 from indexes import Batch, File, Judged, Root, Stat, Store, Thumb, Thumbs, evidence
 from indexes import Image as StoredImage
@@ -311,12 +311,15 @@ def sharp_photo(width: int, height: int) -> Image.Image:
     return Image.fromarray(rough.clip(0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.8))
 
 
+@pytest.mark.parametrize("words", ["", "SOLD OUT"])
 @pytest.mark.parametrize("width", [800, 1600])
-def test_an_enlarged_copy_is_not_kept_for_its_original(tmp_path: Path, width: int) -> None:
+def test_an_enlarged_copy_is_not_kept_for_its_original(tmp_path: Path, width: int, words: str) -> None:
     photos, height = tmp_path / "photos", width * 3 // 4
     sharp = sharp_photo(width, height)
     original = saved(photos / "original.jpg", sharp, quality=95)
-    saved(photos / "enlarged.jpg", sharp.resize((width * 17 // 10, height * 17 // 10), Image.Resampling.LANCZOS), quality=95)
+    larger = sharp.resize((width * 17 // 10, height * 17 // 10), Image.Resampling.LANCZOS)
+    ImageDraw.Draw(larger).text((larger.width // 2 - 200, larger.height // 2 + 120), words, fill="red", font_size=60)
+    saved(photos / "enlarged.jpg", larger, quality=95)
     saved(photos / "small.jpg", sharp.resize((width // 2, height // 2)), quality=95)
     with Store(tmp_path / "store", write=True) as store:
         ingested(store, photos)
