@@ -183,16 +183,17 @@ def _look_close(asked: Sequence[_Asked], near: Mapping[int, Image], store: Store
     from pipeline.pictures import read_images
 
     for one, view in _read([one for one in asked if FIRST in map(larger, one.evidence.values())], CLOSE, decoders):
-        waves = seen(view)
-        one.evidence = {pixels: detailed(evidence, FIRST, waves) for pixels, evidence in one.evidence.items()}
+        detail = seen(view, (one.image.width, one.image.height))
+        one.evidence = {pixels: detailed(evidence, FIRST, detail) for pixels, evidence in one.evidence.items()}
     larger_than = {pixels for one in asked for pixels, evidence in one.evidence.items() if larger(evidence) == SECOND}
     stored = {image.pixels: id_ for id_, image in near.items() if image.pixels in larger_than}
     for id_, result in read_images(store, decoders, {id_: near[id_] for id_ in stored.values()}, CLOSE):
         if isinstance(result, Decoded):
-            waves, pixels = seen(result.view), near[id_].pixels
+            image = near[id_]
+            detail = seen(result.view, (image.width, image.height))
             for one in asked:
-                if pixels in one.evidence:
-                    one.evidence[pixels] = detailed(one.evidence[pixels], SECOND, waves)
+                if image.pixels in one.evidence:
+                    one.evidence[image.pixels] = detailed(one.evidence[image.pixels], SECOND, detail)
 
 
 def _see(asked: Sequence[_Asked], decoders: Decoders) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from indexes import Image, Store, Thumb, Thumbs
 from pipeline.decode import Decoded
 from pipeline.decoders import Decoders
-from pipeline.detail import CLOSE, Spectra, detailed, larger, seen
+from pipeline.detail import CLOSE, Detail, detailed, larger, seen
 from pipeline.evidence import FIRST, SECOND, VERSION, Evidence, evidence_of, kept
 from pipeline.pictures import Pictures, read_images
 from pipeline.verifiers import Drawing, Verifiers
@@ -21,7 +21,7 @@ from pipeline.verifiers import Drawing, Verifiers
 BLOCK = 400  # pairs that are verified together, and kept in one commit
 AWAY = ("away", "changed", "unreadable")  # what may be otherwise the next time
 POISONED = "poisoned"  # what ended the process that looked at it
-MOST = 5_000  # pictures whose spectra are held: 40 MB
+MOST = 5_000  # pictures whose details are held: 40 MB
 
 
 @dataclass
@@ -113,25 +113,25 @@ class _Details:
 
     def __init__(self, store: Store, decoders: Decoders) -> None:
         self._store, self._decoders = store, decoders
-        self._waves: dict[int, Spectra | str] = {}  # or why there is none
+        self._seen: dict[int, Detail | str] = {}  # or why there is none
 
     def of(self, looked: Sequence[tuple[int, int, Evidence]]) -> list[tuple[int, int, Evidence, str]]:
         """The same, with what is known of it; and why another look is due, where the larger one's file is away."""
-        if len(self._waves) > MOST:
-            self._waves.clear()
+        if len(self._seen) > MOST:
+            self._seen.clear()
         sides = [larger(evidence) for *_, evidence in looked]
         of = [{FIRST: first, SECOND: second}.get(side) for side, (first, second, _) in zip(sides, looked, strict=True)]
-        self._read({image for image in of if image is not None and image not in self._waves})
+        self._read({image for image in of if image is not None and image not in self._seen})
         done = []
         for (first, second, evidence), side, image in zip(looked, sides, of, strict=True):
-            waves = self._waves.get(image, "away") if image is not None else ""
-            if isinstance(waves, str):
-                done.append((first, second, evidence, waves if waves in AWAY else ""))
+            detail = self._seen.get(image, "away") if image is not None else ""
+            if isinstance(detail, str):
+                done.append((first, second, evidence, detail if detail in AWAY else ""))
             else:
-                done.append((first, second, detailed(evidence, side, waves), ""))
+                done.append((first, second, detailed(evidence, side, detail), ""))
         return done
 
     def _read(self, images: Collection[int]) -> None:
         about = dict(self._store.catalog.images(images))
         for id_, result in read_images(self._store, self._decoders, about, CLOSE):
-            self._waves[id_] = seen(result.view) if isinstance(result, Decoded) else result
+            self._seen[id_] = seen(result.view, (about[id_].width, about[id_].height)) if isinstance(result, Decoded) else result

@@ -92,8 +92,8 @@ def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
         close = sorted({pair[side == SECOND] for pair, side in sides.items()})
         for number, decoded in zip(close, decoders.stream([sources[number] for number in close], CLOSE), strict=True):
             if isinstance(decoded, Decoded) and decoded.image.hash == hashes[number]:
-                waves = seen(decoded.view)
-                evidence |= {pair: detailed(evidence[pair], side, waves) for pair, side in sides.items() if pair[side == SECOND] == number}
+                detail = seen(decoded.view, (decoded.image.width, decoded.image.height))
+                evidence |= {pair: detailed(evidence[pair], side, detail) for pair, side in sides.items() if pair[side == SECOND] == number}
     stored = embed_all(embedder, views).astype(np.float16)
     scores = np.full((len(files), len(files)), np.nan)
     for row, number in zip(stored, at, strict=True):

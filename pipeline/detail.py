@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from pipeline.evidence import FIRST, SECOND, Evidence
+from pipeline.evidence import FIRST, SECOND, Box, Evidence, onto
+from pipeline.transform import inverse
 from pipeline.view import View
 
 SIDE = 512  # pixels of the middle that are looked at, with all that the file has of them
@@ -17,12 +20,21 @@ ACROSS, SMALLEST = 4, 48  # blocks in a row, and pixels that a side of one has a
 BINS = 64  # of wavelengths, up to the finest that pixels can show
 # Of the energy of coarser waves, and of the sides. Measured on 60 photos, of 240 and of 500 pixels, as they are and enlarged, at qualities
 # of 75 and 92: of those as they are none is below at half or 1 / 1.7 of their sides (lowest .083); of those enlarged 1.7 times .80 to .97
-# are, of 2 times .73 to .95; with words on them .72 to .92 and .52 to .83 (by one spectrum of all, .13 to .28).
+# are, of 2 times .73 to .95; with words on them, though nothing is known of these, .72 to .92 and .52 to .83 (by one spectrum of all,
+# .13 to .28).
 ENLARGED, LARGEST = 0.08, 0.75
 
 LIKE = 0.87  # the scale from which on two pictures count as of one size
 
-Spectra = NDArray[np.float64]
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """The energy of the waves in each block of a picture's middle, from the longest to those of two pixels, (blocks, BINS); and where the
+    blocks lie, (blocks, 4), as shares of its sides. There are none of a picture that is too small to tell.
+    """
+
+    waves: NDArray[np.float64]
+    places: NDArray[np.float64]
 
 
 def larger(evidence: Evidence) -> str:
@@ -32,45 +44,54 @@ def larger(evidence: Evidence) -> str:
     return SECOND if evidence.changes.scale > 1 else FIRST
 
 
-def detailed(evidence: Evidence, one: str, waves: Spectra) -> Evidence:
-    """The same, with whether `one`, FIRST or SECOND, whose spectra these are, was only enlarged, where it is the larger; if so, and it lies
+def detailed(evidence: Evidence, one: str, detail: Detail) -> Evidence:
+    """The same, with whether `one`, FIRST or SECOND, whose detail this is, was only enlarged, where it is the larger; if so, and it lies
     within the other, it was cut out of it: that the other shows it smaller then tells nothing.
     """
     changes = evidence.changes
-    if not changes or one != larger(evidence) or not is_enlarged(waves, min(changes.scale, 1 / changes.scale)):
+    if not changes or one != larger(evidence):
+        return evidence
+    back = inverse(np.array(evidence.matrix).reshape(3, 3))
+    spoiled = changes.spoiled if one == FIRST else tuple(onto(back, box) for box in changes.spoiled)
+    if not is_enlarged(detail, min(changes.scale, 1 / changes.scale), spoiled):
         return evidence
     cut_out = not changes.inside and changes.derived not in ("", one)
     return replace(evidence, changes=replace(changes, enlarged=one, derived=one if cut_out else changes.derived))
 
 
-def seen(rgb: NDArray[np.uint8]) -> Spectra:
-    """The spectra of a picture (height, width, 3) as CLOSE shows it."""
-    return spectra(np.asarray(Pillow.fromarray(rgb).convert("L")))
-
-
-def spectra(grey: NDArray[np.uint8]) -> Spectra:
-    """The energy of the waves in each block of the middle of a picture (height, width), from the longest to those of two pixels: (blocks,
-    BINS); no block of a picture that is too small to tell.
-    """
+def seen(rgb: NDArray[np.uint8], size: tuple[int, int]) -> Detail:
+    """The detail of a picture of `size`, (width, height), as CLOSE shows it: (height, width, 3) of its middle."""
+    grey = np.asarray(Pillow.fromarray(rgb).convert("L"))
     height, width = grey.shape
     side = min(SIDE, height, width)
     block = max(side // ACROSS, SMALLEST)
     top, left = (height - side) // 2, (width - side) // 2
     middle = grey[top : top + side, left : left + side].astype(np.float64)
-    blocks = [middle[y : y + block, x : x + block] for y in range(0, side - block + 1, block) for x in range(0, side - block + 1, block)]
     window = np.outer(np.hanning(block), np.hanning(block))
     along = np.fft.fftfreq(block) * 2
     fine = np.hypot(along[:, None], along[None, :])
     inside = fine < 1.0
     bins = (fine[inside] * BINS).astype(np.int64)
-    energies = (np.abs(np.fft.fft2((some - some.mean()) * window)) ** 2 for some in blocks)
-    return np.array([np.bincount(bins, energy[inside], BINS) for energy in energies], np.float64).reshape(-1, BINS)
+    waves, places = [], []
+    for y, x in product(range(0, side - block + 1, block), repeat=2):
+        some = middle[y : y + block, x : x + block]
+        energy = np.abs(np.fft.fft2((some - some.mean()) * window)) ** 2
+        waves.append(np.bincount(bins, energy[inside], BINS))
+        start = (np.array(size) - side) / 2 + [x, y]
+        places.append([*start / size, *(start + block) / size])
+    return Detail(np.array(waves, np.float64).reshape(-1, BINS), np.array(places).reshape(-1, 4))
 
 
-def is_enlarged(waves: Spectra, share: float) -> bool:
+def is_enlarged(detail: Detail, share: float, spoiled: Sequence[Box] = ()) -> bool:
     """Whether there is next to nothing in a picture that one of `share` of its width and height could not show too: in the blocks that have
-    half of all energy, those with the least of it. The others may be captions, which were written on it later.
+    half of all energy, those with the least of it. Blocks that something lies on, in the boxes `spoiled`, are left aside: words may have
+    been written there later.
     """
+    clear = np.ones(len(detail.waves), bool)
+    for left, top, right, bottom in spoiled:
+        x, y, to_x, to_y = detail.places.T
+        clear &= (x >= right) | (to_x <= left) | (y >= bottom) | (to_y <= top)
+    waves = detail.waves[clear]
     if not waves.any() or not 0.1 < share < LARGEST:
         return False
     finer, coarser = (
