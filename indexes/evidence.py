@@ -47,15 +47,17 @@ class Judgements(Vectors):
 
     def evidence_of_pictures(self) -> Iterator[tuple[bytes, bytes, Judged]]:
         """All that was found, with the pixels of the first and of the second, whether a file holds these images or others with the same
-        pixels. What was found of the same pixels later comes later.
+        pixels. What a newer judge found comes later.
         """
         for (version,) in self.rows(f"SELECT DISTINCT version FROM evidence ORDER BY {OLDEST}"):
             for one, other, *judged in self.stream(f"SELECT one.pixels, other.pixels, {JUDGED} {PICTURES} WHERE version = ?", version):
                 yield one, other, Judged(*judged)
 
-    def related(self, without: Sequence[str]) -> Iterator[tuple[bytes, bytes]]:
-        """Pairs of pictures, by their pixels, whose relation is none of these, in no order; some more than once."""
-        return self.stream(f"SELECT one.pixels, other.pixels {PICTURES} WHERE relation NOT IN ({','.join('?' * len(without))})", *without)
+    def related(self, without: Sequence[str]) -> NDArray[np.int64]:
+        """Pairs of the vectors of pictures whose relation is none of these, (n, 2), the smaller id first; each once, in no order."""
+        vectors = "min(one.vector, other.vector), max(one.vector, other.vector)"
+        words = ",".join("?" * len(without))
+        return self._pairs(f"SELECT DISTINCT {vectors} {PICTURES} WHERE one.vector != other.vector AND relation NOT IN ({words})", *without)
 
     def relations(self) -> dict[str, int]:
         """How many pairs have each relation."""
@@ -72,12 +74,14 @@ class Judgements(Vectors):
         sql = f"SELECT one.pixels, other.pixels, {JUDGED} {PICTURES} WHERE first IN {own} OR second IN {own} ORDER BY {OLDEST}"
         return [(one, other, Judged(*judged)) for one, other, *judged in self.rows(sql, pixels, pixels)]
 
-    def evidence_between(self, pairs: Iterable[tuple[int, int]], version: int) -> list[Judged]:
-        """What this version found of pairs of images, by id, in either order."""
-        wanted = {frozenset(pair) for pair in pairs}
-        sql = f"SELECT {JUDGED} FROM evidence WHERE version = {version:d} AND first IN ({{}})"
-        found = (Judged(*row) for row in self.rows_for(sql, set().union(*wanted)))
-        return [one for one in found if {one.first, one.second} in wanted]
+    def evidence_of(self, first: int, second: int) -> Judged:
+        """What was found of two images that were looked at, by id."""
+        ((*judged,),) = self.rows(f"SELECT {JUDGED} FROM evidence WHERE first = ? AND second = ?", first, second)
+        return Judged(*judged)
+
+    def judged_by(self, version: int) -> set[tuple[int, int]]:
+        """The pairs of images, by id, of which this version has the last word."""
+        return set(self.stream("SELECT first, second FROM evidence WHERE version = ?", version))
 
     def unjudged(self, least: float, version: int, also: NDArray[np.int64] | None = None) -> list[tuple[int, int]]:
         """Pairs of images, by id, that no judge of this version, or of a newer, has looked at: of vectors whose score is at or above
@@ -94,8 +98,8 @@ class Judgements(Vectors):
                 f"SELECT vector, min(id) FROM images WHERE vector IS NOT NULL AND {held}"
                 " GROUP BY vector, pixels ORDER BY vector, max(width * height) DESC, max(images.size) DESC, min(id)"
             )
-            first_held = f"(SELECT min(id) FROM images WHERE pixels = twins.pixels AND vector IS NOT NULL AND {held})"
-            twins = self._pairs(f"SELECT id, {first_held} AS shown FROM images AS twins WHERE shown != id ORDER BY id")
+            first = f"SELECT pixels, min(id) AS first FROM images WHERE vector IS NOT NULL AND {held} GROUP BY pixels"
+            twins = self._pairs(f"SELECT id, first FROM images JOIN ({first}) USING (pixels) WHERE id != first ORDER BY id")
             edges = self._pairs("SELECT left, right FROM edges WHERE score >= ?", least)
             if also is not None:
                 edges = np.unique(np.concatenate([edges, also]), axis=0)
@@ -115,7 +119,7 @@ class Judgements(Vectors):
         new = ~np.isin(pairs[:, 0] << 32 | pairs[:, 1], judged[:, 0] << 32 | judged[:, 1])
         return [(one, other) for one, other in pairs[new].tolist()]
 
-    def _pairs(self, sql: str, *values: float) -> NDArray[np.int64]:
+    def _pairs(self, sql: str, *values: float | str) -> NDArray[np.int64]:
         """Rows of two numbers, (n, 2)."""
         kind = np.dtype([("one", np.int64), ("other", np.int64)])
         rows = np.fromiter(self.stream(sql, *values), kind)

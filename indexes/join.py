@@ -29,6 +29,7 @@ KEPT = 1 << 29  # bytes of prefixes that are kept; those of larger libraries are
 PRODUCT_MARGIN = 1e-4  # float32 products of unit vectors differ between libraries and tile shapes by up to 9e-7 (measured)
 DECIDED = 1 << 14  # proposed pairs that are decided at a time
 REST_MARGIN = 4e-6  # see _rest
+PAIRED = 4096  # rows whose pairs are counted: eight million
 SAMPLE, AXES_SAMPLE = 1024, 8192  # rows that the choice of k, and V, are fitted on
 # What a pair costs, in units of one multiplication in a product; measured on vectors of 512 numbers, two threads.
 SCAN_COST, DECIDE_COST = 16, 130  # looking at its bound; deciding it, for each number of a vector
@@ -170,9 +171,10 @@ def choose_prefix(vectors: NDArray[np.float16], min_score: float) -> Prefix:
 
 def share_of_pairs(vectors: NDArray[np.float16], min_scores: Sequence[float]) -> list[float]:
     """The share of all pairs of a sample of `vectors` that is at or above each of some scores."""
-    rows = _unit(vectors[spread(len(vectors), SAMPLE)])
-    left, right = np.triu_indices(len(rows), 1)
-    return [_share(rows, left, right, least) for least in min_scores]
+    rows = _unit(vectors[spread(len(vectors), PAIRED)])
+    products, others = rows @ rows.T, max(1, len(rows) * (len(rows) - 1))
+    np.fill_diagonal(products, -np.inf)
+    return [np.count_nonzero(products >= least - PRODUCT_MARGIN) / others for least in min_scores]
 
 
 def _rest(heads: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -62,13 +62,14 @@ def plan(shelf: Shelf, frontier: Frontier, way: Way | None = None) -> Plan:
 
 def fitted(shelf: Shelf, frontier: Frontier, lowest: float, highest: float) -> Frontier:
     """The frontier with its floor raised, from `lowest` up to `highest`, while a sample says that more pairs would be kept than EDGES for
-    each vector, and than FEW in all. Where no more than half of that are above a lower floor than its own now, all begins anew from there.
+    each vector, and than FEW in all. Where no more than a quarter of that are above a lower floor than its own now, all begins anew from
+    there: far less, or a sample would let it rise and fall by chance.
     """
     steps = max(0, int(np.ceil((highest - lowest) / FLOOR_STEP - 1e-9)))
     floors = [min(highest, round(lowest + FLOOR_STEP * step, 6)) for step in range(steps + 1)]
     most, count = max(EDGES * len(shelf.ids), FEW), join.count_pairs(len(shelf.ids), 0)
     kept = [share * count for share in join.share_of_pairs(join.sample(shelf), floors)]
-    below = next((floor for floor, pairs in zip(floors, kept, strict=True) if pairs <= most / 2), floors[-1])
+    below = next((floor for floor, pairs in zip(floors, kept, strict=True) if pairs <= most / 4), floors[-1])
     if below < frontier.floor:
         return Frontier(below)
     fits = next((floor for floor, pairs in zip(floors, kept, strict=True) if pairs <= most), floors[-1])

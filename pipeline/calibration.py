@@ -169,8 +169,9 @@ def calibration_text(found: Calibration, chosen: Setting, saved: bool) -> Iterab
     said = f"a threshold of {chosen.threshold:g} and a strictness of {chosen.strictness:g}"
     if chosen.threshold > found.floor:
         yield f"it leaves out pictures within others that are less alike than that as a whole; a threshold of {found.floor:g} does not"
-    if (chosen.at_least or 0.0) < WANTED:
-        yield f"too few pairs are known to be none to be sure that {WANTED:.1%} of what it finds is right"
+    if chosen.expected is not None and chosen.at_least is not None and chosen.at_least < WANTED:
+        few = f"too few pairs are known to be no copies to be sure that {WANTED:.1%} of what it finds is right"
+        yield few if chosen.expected >= WANTED else f"less than {WANTED:.1%} of what it finds is to be expected to be right"
     yield (
         f"groups, dedupe and query go by {said} from now on"
         if saved

@@ -1,7 +1,7 @@
 """STAGE 1, its end: candidates that nobody has looked at yet are verified, and what was found is kept.
 
 Pictures are verified as they are kept in the store's thumbs: the same pixels, whenever a pair comes up. Only of copies of other sizes is
-the larger one's file read again, to see whether it was only enlarged; where that is away, the next run does no more than this.
+the larger one's file read again, to see whether it was only enlarged; where that is away, a later run does this alone.
 """
 
 from __future__ import annotations
@@ -44,10 +44,11 @@ def verify_candidates(store: Store, pairs: Sequence[tuple[int, int]], count: int
     kept. Call it with `store.exclusive` held.
     """
     looked, begun = Looked(0, len(pairs)), deque[_Begun]()
-    with Decoders(count, readers) as decoders, Thumbs(store.folder, write=True) as thumbs, Verifiers(count) as verifiers:
+    with Decoders(count, readers) as decoders, Thumbs(store.folder, write=True) as thumbs, Verifiers(count, few=0) as verifiers:
         pictures, details = Pictures(store, thumbs, decoders), _Details(store, decoders)
+        unsure = store.catalog.judged_by(-VERSION)
         for start in range(0, len(pairs), BLOCK):
-            begun.append(_begun(pairs[start : start + BLOCK], store, pictures, verifiers))
+            begun.append(_begun(pairs[start : start + BLOCK], store, unsure, pictures, verifiers))
             if len(begun) > 1:  # the pictures of one block are fetched while the block before it is verified
                 yield _kept(begun.popleft(), store, details, looked)
         while begun:
@@ -67,8 +68,12 @@ class _Begun:
     evidence: Callable[[], list[Evidence | None]]
 
 
-def _begun(block: Sequence[tuple[int, int]], store: Store, pictures: Pictures, verifiers: Verifiers) -> _Begun:
-    count, lack = len(block), store.catalog.evidence_between(block, -VERSION)
+def _begun(
+    block: Sequence[tuple[int, int]], store: Store, unsure: Collection[tuple[int, int]], pictures: Pictures, verifiers: Verifiers
+) -> _Begun:
+    """`unsure`: pairs, the first first, of which only the larger is to be looked at again."""
+    count = len(block)
+    lack = [store.catalog.evidence_of(*pair) for one, other in block for pair in ((one, other), (other, one)) if pair in unsure]
     done = {frozenset((one.first, one.second)) for one in lack}
     block = [pair for pair in block if frozenset(pair) not in done]
     found, failed = pictures.sketched({image for pair in block for image in pair}, verifiers.features)

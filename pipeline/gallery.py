@@ -107,7 +107,7 @@ def _require_own(pictures: Path, page: Path) -> None:
 
 def gain(group: Group) -> int:
     """Bytes of the members of a group that are there."""
-    return sum(member.photo.image.size for member in group.members if not member.photo.missing)
+    return sum(member.photo.image.size for member in group.members if member.photo.is_there)
 
 
 def _write_pictures(groups: Sequence[Group], store: Store, folder: Path) -> set[bytes]:

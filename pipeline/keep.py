@@ -12,6 +12,7 @@ from typing import Any
 from indexes import Image, Stat
 from pipeline.errors import BadRule
 
+GONE, CHANGED = "gone", "changed"
 LOSSLESS = {"PNG", "BMP", "GIF", "TIFF"}
 # How much of what the camera saw a format holds: what none of these names is a raw photo. A PNG of a photo is mostly a re-save of a JPEG.
 RICHNESS = {"HEIF": 1, "TIFF": 1} | dict.fromkeys(("JPEG", "MPO", "PNG", "BMP", "AVIF", "JPEG2000", "JXL"), 2) | {"WEBP": 3, "GIF": 4}
@@ -19,20 +20,25 @@ RICHNESS = {"HEIF": 1, "TIFF": 1} | dict.fromkeys(("JPEG", "MPO", "PNG", "BMP", 
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A file with the image that it holds; `missing` when it was not there the last time, but perhaps only its drive was away; `changed`
-    when it was seen to be another than then.
+    """A file with the image that it holds; `missing` when it was not there the last time, but perhaps only its drive was away; GONE or
+    CHANGED `since` then, where it was looked at again.
     """
 
     path: str
     stat: Stat
     image: Image
     missing: bool = False
-    changed: bool = False
+    since: str = ""
 
     @property
     def marks(self) -> tuple[str, ...]:
         """Words for what a person should know of it."""
-        return (*self.image.notes, *(["missing"] if self.missing else []), *(["changed since"] if self.changed else []))
+        return (*self.image.notes, *(["missing"] if self.missing else []), *([f"{self.since} since"] if self.since else []))
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it is, as far as is known, and holds this image."""
+        return not self.missing and not self.since
 
     @property
     def moment(self) -> int:
@@ -64,7 +70,7 @@ RULES: dict[str, tuple[Better, ...]] = {
     "path": (("shortest path", lambda photo, said: len(photo.path)), ("first by its path", lambda photo, said: photo.path)),
 }
 ALWAYS: tuple[Better, ...] = (
-    ("it is there", lambda photo, said: photo.missing),
+    ("it is there", lambda photo, said: not photo.is_there),
     ("it is whole", lambda photo, said: photo.image.damaged),
 )
 RESAVE: Better = ("not a lossless copy", lambda photo, said: photo.image.format in LOSSLESS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 from typing import Any
@@ -53,8 +53,10 @@ def find_groups(
     relations: Iterable[str] = COPIES,
     keep: Keep | None = None,
     strictness: float | None = None,
+    look: Callable[[Photo], Photo] = lambda photo: photo,
 ) -> list[Group]:
-    """Groups of near-duplicates among the files of the store, below the folders `under` when any are given. No photo is read.
+    """Groups of near-duplicates among the files of the store, below the folders `under` when any are given. No photo is read; `look` may
+    say what became of each.
 
     With `against_all`, groups may hold files from anywhere, but at least one from below `under`. Each member has one of `relations` to its
     keeper. Pairs whose cosine is below `threshold` (>=; else what was chosen for the store, if anything) are left aside. SIMILAR is what
@@ -77,7 +79,7 @@ def find_groups(
             apart = inside(store, scores)
             images |= dict(store.catalog.images_of({vector for pair in apart for vector in pair}))
             scores |= apart
-        photos = photos_of(store, list(images), scope)
+        photos = {id_: list(map(look, some)) for id_, some in photos_of(store, list(images), scope).items()}
         pictures: dict[bytes, list[Photo]] = defaultdict(list)
         for some in photos.values():
             pictures[some[0].image.pixels].extend(some)
@@ -141,10 +143,8 @@ def _edges(
 
 def inside(store: Store, scores: Mapping[tuple[int, int], float]) -> dict[tuple[int, int], float]:
     """The cosines of the vectors of related pictures that are not among `scores`: those of pictures within pictures."""
-    related = list(store.catalog.related((UNRELATED, UNKNOWN)))
-    vector_by = store.catalog.vectors_with_pixels({pixels for pair in related for pixels in pair})
-    both = {(vector_by[one], vector_by[other]) for one, other in related if one in vector_by and other in vector_by}
-    pairs = sorted({(min(pair), max(pair)) for pair in both if pair[0] != pair[1]} - scores.keys())
+    related = map(tuple, store.catalog.related((UNRELATED, UNKNOWN)).tolist())
+    pairs = sorted(pair for pair in related if pair not in scores)
     image_of = {vector: image for image, vector in store.catalog.images_of({vector for pair in pairs for vector in pair})}
     pairs = [(one, other) for one, other in pairs if one in image_of and other in image_of]
     if not pairs:

@@ -13,7 +13,7 @@ from pipeline.ask import Answer
 from pipeline.cluster import IDENTICAL_BYTES, IDENTICAL_PIXELS, RELATIONS, SIMILAR, Group, Match
 from pipeline.comparison import Comparison
 from pipeline.evidence import DERIVED, FEWEST, SAME, SCENE, UNKNOWN, UNRELATED, Evidence
-from pipeline.keep import Photo
+from pipeline.keep import CHANGED, GONE, Photo
 from pipeline.query import Limits
 from pipeline.reading import Failure
 from pipeline.writer import Coverage
@@ -93,7 +93,8 @@ def _photo_json(photo: Photo) -> dict[str, Any]:
     about: dict[str, Any] = {"path": photo.path, "bytes": image.size, "width": image.width, "height": image.height}
     about |= {"metadata": list(image.metadata)} if image.metadata else {}
     about |= {"taken": f"{datetime.fromtimestamp(image.taken, UTC):%Y-%m-%dT%H:%M:%S}"} if image.taken is not None else {}
-    about |= {word: True for word in ("missing", "changed") if getattr(photo, word)}
+    about |= {"missing": True} if photo.missing or photo.since == GONE else {}
+    about |= {"changed": True} if photo.since == CHANGED else {}
     return about | ({"notes": list(photo.image.notes)} if photo.image.notes else {})
 
 
@@ -155,7 +156,7 @@ def groups_text(groups: Sequence[Group]) -> Iterable[str]:
     if not groups:
         yield "no near-duplicates"
         return
-    spare = size(sum(member.photo.image.size for member in members if not member.photo.missing))
+    spare = size(sum(member.photo.image.size for member in members if member.photo.is_there))
     yield f"{counted(len(groups), 'group')}, {counted(len(members), 'near-duplicate')} beside the keepers, {spare}"
     if related := related_text(groups):
         yield related

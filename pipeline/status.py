@@ -117,6 +117,8 @@ def status_text(status: dict[str, Any]) -> Iterable[str]:
         yield f"model       {status['model']}  ({space['dim']} dimensions, threshold {status['threshold']}, {floor})"
     if choice := status["choice"]:
         yield f"goes by     a threshold of {choice['threshold']:g}, a strictness of {choice['strictness']:g}, as `calibrate --save` chose"
+        if choice["threshold"] > (status["raised_floor"] or status["floor"]):
+            yield "            pictures within pictures are left out that are less alike than that as a whole"
     if begun := status["migration"]:
         yield f"migration   to {begun['model']} is running or did not finish, {_how_far(begun)}"
     for root in status["roots"]:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 CHUNK = 16  # pictures or pairs that a process is given at a time
 FEW = 24  # that are done sooner than a process has started
-STRIKES = 3  # pictures or pairs that may end a process, before it is not taken for their fault
 HELD = 96  # sketches that a process holds: up to 80 MB
 
 
@@ -41,20 +40,20 @@ class Drawing(NamedTuple):
 
 
 class Verifiers:
-    """`count` processes, one for each usable core by default, started when there is enough to do; a few things are done in this one. Used
-    from one thread, and closed at the end.
+    """`count` processes, one for each usable core by default, started when there is more to do than a `few` things: those are done in this
+    one. Used from one thread, and closed at the end.
 
-    Raises BadVerifier, from wherever it is first met, where processes do not start or, whatever they look at, come to no end.
+    Raises BadVerifier, from wherever it is first met, where processes do not start, or come to an end whatever they look at.
     """
 
-    def __init__(self, count: int | None = None) -> None:
+    def __init__(self, count: int | None = None, few: int = FEW) -> None:
         """Nothing is started yet."""
+        self._few = few
         self._all = [_Process() for _ in range(count or usable_cores())]
         self._idle: LifoQueue[_Process] = LifoQueue()
         for process in self._all:
             self._idle.put(process)
         self._own, self._busy = _Work(), False
-        self._strikes, self._lock = 0, Lock()
         self._pool = ThreadPoolExecutor(len(self._all), thread_name_prefix="verify")
 
     def __enter__(self) -> Verifiers:
@@ -87,7 +86,7 @@ class Verifiers:
         return self._begun("verify", pairs)
 
     def _begun(self, what: str, items: Sequence[Any]) -> Callable[[], list[Any]]:
-        if not self._busy and len(items) <= FEW:
+        if not self._busy and len(items) <= self._few:
             return lambda: self._own.done(what, items)
         self._busy = True
         found = self._pool.map(partial(self._asked, what), (items[start : start + CHUNK] for start in range(0, len(items), CHUNK)))
@@ -99,10 +98,10 @@ class Verifiers:
             return process.ask(what, items)
         except _Ended as ended:
             if again:
-                with self._lock:
-                    self._strikes += 1
-                    if self._strikes > STRIKES:  # then it is not what is looked at
-                        raise _broken(str(ended)) from ended
+                try:
+                    process.ask(what, [])
+                except _Ended:  # then it is not what is looked at
+                    raise _broken(str(ended)) from ended
                 return [None]
         finally:
             self._idle.put(process)

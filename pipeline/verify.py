@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import combinations
 
 import cv2
 import numpy as np
@@ -26,7 +25,6 @@ SURE, APART, CLASHES = 10, 0.4, 3  # but so many must agree, and for each that s
 MOVED = 0.1  # the share of those that agree or moved that may have moved in a copy
 SCENERY = 0.5  # the share of tiles that agree or moved, from which on two pictures show one scene
 EXACT = 0.98  # what every tile of two texts or drawings agrees by at least; where one digit is another, none of 18 did: .81 to .97
-BAND = 0.95  # the share of tiles that agree in a band of a picture that was cut, and that do not beside it
 FEW = 8  # keypoints, with fewer of which a picture cannot be told from others
 
 
@@ -89,10 +87,7 @@ def _looked_through(found: Alignment, first: Sketch, second: Sketch) -> tuple[Ev
     told, agree, gone = (int(some.sum()) for some in (rest.told, same, moved_away))
     matrix = _in_shares(inverse(rest.matrix) if swapped else rest.matrix, first, second)
     clash = int((rest.both & (rest.agrees < APART) & ~moved_away).sum())
-    clean = float(np.median(rest.agrees[same])) if agree else 0.0
-    relation, what = _relation(told, agree, gone, clash, clean), None
-    if relation != DERIVED and clean >= CLEAN and not gone and _is_cut(rest.told, same):
-        relation = DERIVED
+    relation, what = _relation(told, agree, gone, clash, float(np.median(rest.agrees[same])) if agree else 0.0), None
     if relation in (DERIVED, SCENE) and rest.agrees[rest.told].min() < EXACT and first.is_lines and second.is_lines:
         relation = UNKNOWN  # in text and drawings the ground agrees, whatever they say
     if relation == DERIVED:
@@ -116,25 +111,6 @@ def _relation(told: int, agree: int, gone: int, clash: int, clean: float) -> str
     if told < FEWEST:
         return UNKNOWN
     return SCENE if agree + gone >= SCENERY * told else UNRELATED
-
-
-def _is_cut(told: NDArray[np.bool_], same: NDArray[np.bool_]) -> bool:
-    """Whether tiles agree all over a band from one side to the other, and next to none beside it: a picture that was cut to fit among
-    others, which lie where the rest of it would be.
-    """
-    for axis in (0, 1):
-        every, agree = told.sum(axis=axis), same.sum(axis=axis)
-        sums = np.concatenate([[0], np.cumsum(2 * agree - every)])  # the band that has most for it, less what is against it
-        start, end = max(combinations(range(len(sums)), 2), key=lambda ends: sums[ends[1]] - sums[ends[0]])
-        within, beside = int(every[start:end].sum()), int(every.sum() - every[start:end].sum())
-        agreeing = int(agree[start:end].sum())
-        if (
-            agreeing >= max(2 * SURE, BAND * within)
-            and agree.sum() - agreeing <= (1 - BAND) * beside
-            and 2 * (end - start) >= np.count_nonzero(every)
-        ):
-            return True
-    return False
 
 
 def _in_shares(matrix: Matrix, first: Sketch, second: Sketch) -> Matrix:

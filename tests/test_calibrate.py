@@ -164,6 +164,13 @@ def test_the_best_is_the_most_lenient_that_is_sure_to_be_precise() -> None:
     assert (best.threshold, best.strictness, best.everyday.some, best.hard.some) == (0.35, 0.8, 2, 1)
     assert (best.at_least or 0) >= WANTED
     assert best.wrong.some == 0
+    few, wrong = "too few pairs are known to be no copies", "less than 99.9% of what it finds is to be expected to be right"
+    small = made(copies, [(0.9, 1.0)] * 10, 10, [])
+    bad = made(copies, [(0.9, 1.0)] * 100, 10**6, [(0.9, 1.0)] * 40)
+    undated = made(copies, [(0.9, 1.0)] * 100, 0, [])
+    for found, says in ((sure, set()), (small, {few}), (bad, {wrong}), (undated, set())):
+        lines = "\n".join(calibration_text(found, found.best(), saved=False))
+        assert {line for line in (few, wrong) if line in lines} == says
     nothing = made([], [], 0, [])
     assert nothing.best().expected is None
     assert "nothing was measured" in "".join(calibration_text(nothing, nothing.best(), saved=False))

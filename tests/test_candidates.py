@@ -24,7 +24,7 @@ from pipeline.candidates import Looked, verify_candidates
 from pipeline.copies import EVERYDAY
 from pipeline.decoders import Decoders
 from pipeline.evidence import DERIVED, SAME, UNKNOWN, UNRELATED, VERSION, evidence_of
-from pipeline.sketch import thumb
+from pipeline.sketch import features, thumb
 from tests.conftest import SPACE, name_of, photo, saved, scene
 
 KINDS = ["crop 80 %", "mirror", "grey", "half size"]
@@ -318,7 +318,7 @@ def test_an_enlarged_copy_is_not_kept_for_its_original(tmp_path: Path, width: in
     sharp = sharp_photo(width, height)
     original = saved(photos / "original.jpg", sharp, quality=95)
     larger = sharp.resize((width * 17 // 10, height * 17 // 10), Image.Resampling.LANCZOS)
-    ImageDraw.Draw(larger).text((larger.width // 2 - 200, larger.height // 2 + 120), words, fill="red", font_size=60)
+    ImageDraw.Draw(larger).text((larger.width // 2 - 200, larger.height // 2 + 120), words, fill="red", font_size=width // 13)
     saved(photos / "enlarged.jpg", larger, quality=95)
     saved(photos / "small.jpg", sharp.resize((width // 2, height // 2)), quality=95)
     with Store(tmp_path / "store", write=True) as store:
@@ -432,6 +432,27 @@ def test_a_thumb_is_what_is_verified(tmp_path: Path) -> None:
         (pair,) = ((one.first, one.second) for one in store.catalog.evidence())
         (looked,) = verify_candidates(store, [pair], 1)
         assert dict(looked.found) == {UNRELATED: 1}
+
+
+def test_a_pair_that_ends_its_process_costs_itself_alone_night_after_night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it is the only one that is left."""
+    photos = tmp_path / "photos"
+    for name in ("one.png", "two.jpg", "three.jpg"):
+        saved(photos / name, photo(1), **({"quality": 60 + len(name)} if name.endswith("jpg") else {}))
+    with Store(tmp_path / "store", write=True) as store:
+        with monkeypatch.context() as patched:
+            patched.setattr("pipeline.ingest.look", lambda *given: iter(()))
+            ingested(store, photos)
+        known = store.catalog.known(str(photos / "two.jpg"))
+        assert known and known.image
+        ((_, image),) = store.catalog.images([known.image])
+        with Thumbs(store.folder, write=True) as kept:
+            kept.put({image.hash: Thumb(b"no picture", features(np.asarray(photo(1))))})
+        (looked,) = look(store)
+        assert (dict(looked.found), dict(looked.unseen)) == ({SAME: 1}, {"poisoned": 2})
+        for _ in range(2):
+            (looked,) = look(store)
+            assert (dict(looked.found), dict(looked.unseen)) == ({}, {"poisoned": 2})
 
 
 def test_a_pair_that_ends_its_process_is_told_and_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

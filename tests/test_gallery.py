@@ -103,6 +103,8 @@ def test_what_is_to_be_read_with_an_answer_is_on_the_page_too(run: Run, library:
         "1.png": (True, None),
         "2.png": (None, True),
     }
+    assert all("more" in group["keeper"]["path"] for group in json.loads(out)["groups"])  # what is there is kept
+    assert "gone since" in run("groups")[1]
     assert "1 not there any more and 1 changed" in err
     code, out, err = run("query", next((library / "more").glob("2*")))
     assert "changed since" in out

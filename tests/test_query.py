@@ -23,6 +23,7 @@ from pipeline.cluster import IDENTICAL_BYTES, IDENTICAL_PIXELS, SIMILAR, Edge, G
 from pipeline.decoders import Decoders
 from pipeline.evidence import DERIVED, SAME, UNKNOWN, UNRELATED
 from pipeline.scan import SourceFile, stat_of
+from pipeline.since import as_now, since_text
 from tests.conftest import DATA, SPACE, name_of, needs_data, saved, scene
 
 
@@ -84,6 +85,19 @@ def test_a_file_with_the_numbers_of_one_that_is_away_is_another(photos: Path, tm
         same, other = find_matches([str(copy), str(new)], store, load())
         assert (same.inside, other.inside) == (True, False)
         assert [match.relation for match in other.matches] == [SAME]
+
+
+def test_what_is_back_stays_marked_until_it_is_ingested(photos: Path, tmp_path: Path) -> None:
+    """The keeper was chosen without it."""
+    with filled(tmp_path / "store", photos) as store:
+        before = [group.keeper for group in find_groups(store)]
+        store.missing([known.id for known in store.catalog.known_under(str(photos)) if known.path in {one.path for one in before}])
+        found = find_groups(store, look=as_now)
+        assert not {one.path for one in before} & {group.keeper.path for group in found}
+        assert all(photo.missing == (photo.path in {one.path for one in before}) for group in found for photo in group.photos)
+        assert since_text(photo for group in found for photo in group.photos) is None
+        photos.rename(tmp_path / "away")
+        assert {photo.since or photo.missing for group in find_groups(store, look=as_now) for photo in group.photos} == {"gone", True}
 
 
 def test_however_many_are_near_few_are_held(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline import verifiers
+from pipeline import child, verifiers
 from pipeline.errors import BadVerifier
 from pipeline.sketch import MOST, are_features, drawn, features, shown, sketch, thumb
 from pipeline.verifiers import Drawing, Verifiers
@@ -29,12 +29,11 @@ def drawing(number: int, picture: Image.Image) -> Drawing:
 
 def test_processes_say_what_one_says_in_the_order_that_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verifiers, "CHUNK", 3)
-    monkeypatch.setattr(verifiers, "FEW", 0)
     pictures = [photo(seed, (320, 240)) for seed in range(4)]
     pictures += [picture.crop((20, 10, 300, 220)) for picture in pictures]
     drawings = [drawing(number, picture) for number, picture in enumerate(pictures)]
     pairs = [(one, other) for one in drawings for other in drawings if one is not other]
-    with Verifiers(2) as several:
+    with Verifiers(2, few=0) as several:
         assert several.features([one.picture for one in drawings]) == [one.features for one in drawings]
         assert several.verify([]) == []
         found = several.verify(pairs)
@@ -56,7 +55,7 @@ Started = list[subprocess.Popen[bytes]]
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Started:
-    """The processes that were started; all is done in them."""
+    """The processes that were started."""
     found: Started = []
     real = subprocess.Popen
 
@@ -65,13 +64,12 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
         return found[-1]
 
     monkeypatch.setattr(subprocess, "Popen", remembered)
-    monkeypatch.setattr(verifiers, "FEW", 0)
     return found
 
 
 def test_another_takes_the_place_of_a_process_that_was_ended(started: Started) -> None:
     pictures = [thumb(np.asarray(photo(1, (120, 90))))]
-    with Verifiers(1) as one:
+    with Verifiers(1, few=0) as one:
         before = one.features(pictures)
         os.kill(started[0].pid, signal.SIGKILL)
         started[0].wait()
@@ -82,21 +80,23 @@ def test_another_takes_the_place_of_a_process_that_was_ended(started: Started) -
 
 def test_what_ends_a_process_costs_nothing_else(started: Started) -> None:
     pictures = [thumb(np.asarray(photo(seed, (120, 90)))) for seed in range(3)]
-    with Verifiers(2) as several:
+    with Verifiers(2, few=0) as several:
         sound = several.features(pictures)
         assert several.features([pictures[0], b"no picture", *pictures[1:]]) == [sound[0], None, *sound[1:]]
         assert several.features(pictures) == sound
 
 
-def test_where_all_ends_processes_it_is_not_the_pictures(started: Started) -> None:
-    with Verifiers(1) as one:
-        assert one.features([b"no picture"] * 3) == [None] * 3
-        with pytest.raises(BadVerifier, match=r"ended with 1.*Run the same command again"):
-            one.features([b"no picture"])
+def test_where_all_ends_processes_it_is_not_the_pictures(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Verifiers(1, few=0) as one:
+        assert one.features([b"no picture"] * 5) == [None] * 5  # however many
+    real = child.begun
+    monkeypatch.setattr(child, "begun", lambda module, *rest: real("pipeline.nothing", *rest))
+    with Verifiers(1, few=0) as one, pytest.raises(BadVerifier, match=r"ended with 1.*Run the same command again"):
+        one.features([b"no picture"])
 
 
 def test_one_who_stops_does_not_wait_for_a_process_that_does_not_answer(started: Started) -> None:
-    one = Verifiers(1)
+    one = Verifiers(1, few=0)
     pictures = [thumb(np.asarray(photo(1, (120, 90))))]
     one.features(pictures)
     os.kill(started[0].pid, signal.SIGSTOP)
@@ -107,7 +107,7 @@ def test_one_who_stops_does_not_wait_for_a_process_that_does_not_answer(started:
 
 def test_a_process_that_does_not_start_is_told_of(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with Verifiers(1) as one, pytest.raises(BadVerifier, match="No such file"):
+    with Verifiers(1, few=0) as one, pytest.raises(BadVerifier, match="No such file"):
         one.features([b""])
 
 

@@ -190,6 +190,19 @@ def test_what_was_cut_to_fit_beside_another_is_inside_it() -> None:
     assert (copied(left, right).inside, copied(left, right).derived) == ("", "")
 
 
+@pytest.mark.parametrize("stacked", [False, True])
+@pytest.mark.parametrize("share", [0.5, 0.6])
+def test_two_collages_with_a_half_in_common_are_no_copies(share: float, stacked: bool) -> None:
+    def made(other: Image.Image) -> Image.Image:
+        done = Image.new("RGB", (400, 800) if stacked else (800, 400))
+        edge = round(800 * share)
+        done.paste(ImageOps.fit(photo(3), (400, edge) if stacked else (edge, 400)), (0, 0))
+        done.paste(ImageOps.fit(other, (400, 800 - edge) if stacked else (800 - edge, 400)), (0, edge) if stacked else (edge, 0))
+        return done
+
+    assert verify(drawn(made(photo(4))), drawn(made(photo(5)))).relation not in COPIED
+
+
 def test_other_pictures_are_unrelated() -> None:
     assert verify(drawn(PHOTO), drawn(OTHER)).relation == UNRELATED
 

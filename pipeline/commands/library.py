@@ -117,7 +117,7 @@ def query(
                     tell(f"neardup: {failure_text(answer.file, answer.failure.reason, answer.failure.detail)}")
                 if not as_json:
                     show(answer_text(answer))
-                if since := since_text(*([match.photo for match in one.matches] for one in (found, answer))):
+                if since := since_text(match.photo for match in answer.matches):
                     tell(f"neardup: {since}")
     if as_json:
         show_json(answers_json(answers))
@@ -251,19 +251,18 @@ def _print_groups(
     """The groups, and what is to be read with them; `asked`: as find_groups() has it."""
     from pipeline.query import find_groups, limits
     from pipeline.report import coverage_json, groups_json, groups_text
-    from pipeline.since import groups_now, since_text
+    from pipeline.since import as_now, since_text
     from pipeline.status import warnings_text
 
     with store.catalog.snapshot():  # a migration may end meanwhile
-        space, before = store.space, find_groups(store, under=under, **asked)
+        space, found = store.space, find_groups(store, under=under, look=as_now, **asked)
         within = limits(store, space, asked["threshold"], asked["strictness"]) if space else None
         warnings = list(warnings_text(store))
-    found = groups_now(before)
-    old, new = ([photo for group in groups for photo in group.photos] for groups in (before, found))
-    warnings += [since] if (since := since_text(old, new)) else []
+    photos = [photo for group in found for photo in group.photos]
+    warnings += [since] if (since := since_text(photos)) else []
     for warning in warnings:
         tell(f"neardup: {warning}")
-    for rule in asked["keep"].idle(photo.path for photo in new) if found else ():
+    for rule in asked["keep"].idle(photo.path for photo in photos) if found else ():
         tell(f"neardup: no photo of these groups is in a folder of {ascii(rule)}, so that rule kept none")
     if as_json:
         show_json(groups_json(found, space, within, coverage_json(store, under, coverage)))
