@@ -18,6 +18,7 @@ STRETCHED, ASIDE = 1.03, 0.02  # one direction's growth over the other's, and ho
 NEAR, FAR, FARTHER = 2.0, 6.0, 10.0  # pixels off an outline: where a seam or a thin line shows, and where neither does any more
 SHRUNK, MUCH_SHRUNK = 0.87, 0.75  # the scales below which what lies on a plain ground, and on any, was made smaller for it
 SIDE = 40.0  # pixels of an outline's side that tell of a seam along it alone
+BARE = 0.95  # the share of what lies around a picture that has one tone, if there is nothing there but a few signs
 SEAM, PLAIN = 4.0, 6.0  # grey levels that a seam jumps beyond what is usual there; and that a plain ground varies by
 GREY, COLOURFUL = 4.0, 10.0  # levels between a pixel's strongest and weakest colour, on the mean
 RASTER = 100  # points of a side that are looked at to know how much of a picture lies on another
@@ -36,9 +37,8 @@ def changes(first: Sketch, second: Sketch, matrix: Matrix, spoiled: tuple[Box, .
         seams = _has_side(first.grey, moved(back, SQUARE)), _has_side(second.grey, moved(matrix, SQUARE))
         host = "" if seams[0] == seams[1] else FIRST if seams[0] else SECOND  # which shows the other, cut, among other things
         return Changes(*turn, covers, {FIRST: SECOND, SECOND: FIRST, "": ""}[host], False, grey, toned, spoiled, host or grey)
-    seam = plain = False
-    if min(covers) < ALL:
-        seam, plain = _framed(second.grey, moved(matrix, SQUARE)) if smaller == FIRST else _framed(first.grey, moved(back, SQUARE))
+    around, outline = (second.grey, moved(matrix, SQUARE)) if smaller == FIRST else (first.grey, moved(back, SQUARE))
+    seam, plain = _framed(around, outline) if min(covers) < ALL else (False, False)
     if min(covers) >= ALL:
         derived = grey
     elif seam or shown < (SHRUNK if plain else MUCH_SHRUNK):
@@ -47,8 +47,8 @@ def changes(first: Sketch, second: Sketch, matrix: Matrix, spoiled: tuple[Box, .
         derived = ""  # a margin was added that the picture runs into, or cut off: who could tell
     else:
         derived = smaller  # it was cut out
-    inside = smaller if seam else ""
-    return Changes(*turn, covers, inside, seam and plain, grey, toned, spoiled, derived)
+    bare = plain and not seam and not derived and _is_bare(around, outline)
+    return Changes(*turn, covers, smaller if seam else "", bare or (seam and plain), grey, toned, spoiled, derived)
 
 
 def is_another_view(what: Changes, matrix: Matrix, sizes: tuple[tuple[int, int], tuple[int, int]]) -> bool:
@@ -129,6 +129,15 @@ def _framed(host: NDArray[np.uint8], outline: NDArray[np.float64]) -> tuple[bool
     usual = float(np.concatenate(beyond + within).mean())
     seam = float(np.concatenate(jumps).mean()) > 1.5 * usual + SEAM
     return seam, float(np.median(grounds)) < PLAIN
+
+
+def _is_bare(host: NDArray[np.uint8], outline: NDArray[np.float64]) -> bool:
+    """Whether there is next to nothing but one tone around an outline, in shares of the host's sides."""
+    around = np.full(host.shape[:2], 255, np.uint8)
+    corners = outline * np.array(host.shape[1::-1]) - 0.5
+    cv2.fillConvexPoly(around, np.round(corners).astype(np.int32), 0)
+    tones = host[cv2.erode(around, np.ones((7, 7), np.uint8)) > 0].astype(np.float64)
+    return len(tones) > 0 and bool((np.abs(tones - np.median(tones)) <= PLAIN).mean() >= BARE)
 
 
 def _has_side(host: NDArray[np.uint8], outline: NDArray[np.float64]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from indexes import Image
-from pipeline.evidence import DERIVED, FIRST, SAME, SCENE, SECOND, UNKNOWN, UNRELATED, Evidence
+from pipeline.evidence import ALL, DERIVED, FIRST, SAME, SCENE, SECOND, UNKNOWN, UNRELATED, Evidence
 from pipeline.keep import Keep, Photo, Said
 
 IDENTICAL_BYTES, IDENTICAL_PIXELS, SIMILAR = "identical bytes", "identical pixels", "similar"
@@ -137,7 +137,7 @@ def _said(pixels: bytes, close: Iterable[tuple[bytes, Edge]], wanted: Collection
     """What its copies say of a picture. It was made of another where more of them say so than say that they were made of it: one of them
     that is taken in by its margin, or by a picture within it, says little.
     """
-    made_of = made_from = enlarged = 0
+    made_of = made_from = enlarged = margin = 0
     for _, edge in close:
         changes = edge.evidence.changes if edge.evidence and edge.relation in wanted else None
         if changes is not None:
@@ -145,7 +145,8 @@ def _said(pixels: bytes, close: Iterable[tuple[bytes, Edge]], wanted: Collection
             made_of += changes.derived == mine
             made_from += changes.derived not in ("", mine)
             enlarged += changes.enlarged == mine
-    return Said(made_of > made_from, enlarged > 0)
+            margin += changes.plain and not changes.inside and changes.covers[mine == SECOND] < ALL
+    return Said(made_of > made_from, enlarged > 0, margin > 0)
 
 
 def _related(

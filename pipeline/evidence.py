@@ -28,9 +28,9 @@ class Changes:
     `mirrored`, then `turned` by 0, 90, 180 or 270 degrees clockwise, then `rotated` by a few more; `stretched`: wider, narrower or seen
     from aside. `scale`: of its pixels, along a side, for one of the first's; `enlarged`: which one shows no more for having more of them.
     `covers`: the share of each that lies on the other. `inside`: which one lies within the other like a picture in a frame, a screen or a
-    collage; `plain`: on one colour. `grey`: which one has lost its colours; `toned`: they differ in brightness, contrast or colourfulness.
-    `spoiled`: where on the first they differ, because something lies on one of them. `derived`: which one was made of the other, where
-    pixels show it.
+    collage; `plain`: on one colour, or, where neither is inside, with next to nothing around it but one tone. `grey`: which one has lost
+    its colours; `toned`: they differ in brightness, contrast or colourfulness. `spoiled`: where on the first they differ, because something
+    lies on one of them. `derived`: which one was made of the other, where pixels show it.
     """
 
     mirrored: bool

@@ -48,10 +48,13 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What its copies say of a picture, as far as pixels show: that it was made of one of them, that it is one that was only enlarged."""
+    """What its copies say of a picture, as far as pixels show: that it was made of one of them, that it is one that was only enlarged, that
+    it is one with a margin that shows nothing.
+    """
 
     derived: bool = False
     enlarged: bool = False
+    margin: bool = False
 
 
 Better = tuple[str, Callable[[Photo, Said], Any]]  # in which way a photo is better, and what sorts the better one first
@@ -61,6 +64,7 @@ RULES: dict[str, tuple[Better, ...]] = {
     "original": (("not made of another", lambda photo, said: said.derived),),
     "resolution": (
         ("not only enlarged", lambda photo, said: said.enlarged),
+        ("no bare margin", lambda photo, said: said.margin),
         ("most pixels", lambda photo, said: -photo.image.width * photo.image.height),
     ),
     "format": (("richest format", lambda photo, said: RICHNESS.get(photo.image.format, 0)),),

@@ -85,6 +85,8 @@ def test_what_was_made_of_another_or_only_enlarged_is_not_kept() -> None:
     large = photo(width=900)
     assert kept(PLAIN, large, Keep(), Said(), Said(derived=True)) == PLAIN
     assert kept(PLAIN, large, Keep(), Said(), Said(enlarged=True)) == PLAIN
+    assert kept(PLAIN, large, Keep(), Said(), Said(margin=True)) == PLAIN
+    assert kept(PLAIN, large, Keep(), Said(derived=True), Said(margin=True)) == large
     assert kept(PLAIN, large, Keep(["resolution"]), Said(), Said(derived=True)) == PLAIN  # as long as nobody says otherwise
     assert kept(PLAIN, large, Keep(["resolution", "original"]), Said(), Said(derived=True)) == large
 

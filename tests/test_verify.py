@@ -108,6 +108,26 @@ def test_a_picture_in_a_picture_is_told_from_one_that_was_cut_out(kind: str, pla
     assert (back.inside, back.derived) == (SECOND, FIRST)
 
 
+def night(size: tuple[int, int]) -> Image.Image:
+    """A photo that is black all along its edges."""
+    dark = Image.new("L", size, 0)
+    dark.paste(255, (60, 60, size[0] - 60, size[1] - 60))
+    return Image.composite(photo(7, size), Image.new("RGB", size), dark.filter(ImageFilter.GaussianBlur(12)))
+
+
+def test_a_margin_that_a_picture_runs_into_is_bare_where_nothing_else_is_in_it() -> None:
+    """Whether it was added or cut off, nobody can tell."""
+    picture = night((480, 320))
+    screen = Image.new("RGB", (480, 800))
+    screen.paste(picture, (0, 200))
+    ImageDraw.Draw(screen).text((20, 20), "12:30", fill="white", font_size=20)
+    found = copied(picture, screen)
+    assert (found.inside, found.derived, found.plain) == ("", "", True)
+    assert "on a plain ground" in found.words()
+    screen.paste(night((480, 320)).resize((300, 200)), (90, 560))  # another thing on the same ground, which a cut would lose
+    assert not copied(picture, screen).plain
+
+
 def test_tones_are_told() -> None:
     assert copied(PHOTO, ImageOps.grayscale(PHOTO)).grey == SECOND
     assert copied(ImageOps.grayscale(PHOTO), PHOTO).derived == FIRST
