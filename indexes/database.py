@@ -177,8 +177,8 @@ class Database:
     def seal(self) -> Seal | None:
         """What was sealed last; None where there is no seal, or one that is damaged itself."""
         with suppress(OSError, ValueError, TypeError, KeyError):
-            line, digest = self._seal.read_bytes().splitlines()
-            if blake3(line).hexdigest().encode() == digest:
+            line, digest, rest = self._seal.read_bytes().split(b"\n")
+            if blake3(line).hexdigest().encode() == digest and not rest:
                 return Seal(**json.loads(line))
         return None
 

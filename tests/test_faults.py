@@ -173,7 +173,7 @@ def _damaged(path: Path, places: int) -> Iterator[tuple[str, int]]:
     sound = path.read_bytes()
     rng = random.Random(1)
     for number in range(places):
-        place = rng.randrange(len(sound))
+        place = rng.randrange(len(sound)) if number > 1 else len(sound) - 1
         if number % 2:
             content = bytearray(sound)
             content[place] ^= 1 << rng.randrange(8)
