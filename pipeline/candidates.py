@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from indexes import Image, Store, Thumb, Thumbs
+from indexes.derived import FOLDER
 from pipeline.decode import Decoded
 from pipeline.decoders import Decoders
 from pipeline.detail import CLOSE, Detail, detailed, larger, seen
 from pipeline.evidence import FIRST, SECOND, VERSION, Evidence, evidence_of, kept
 from pipeline.pictures import Pictures, read_images
-from pipeline.verifiers import Drawing, Verifiers
+from pipeline.verifiers import FEW, Drawing, Verifiers
 
 BLOCK = 400  # pairs that are verified together, and kept in one commit
 AWAY = ("away", "changed", "unreadable")  # what may be otherwise the next time
@@ -44,7 +46,12 @@ def verify_candidates(store: Store, pairs: Sequence[tuple[int, int]], count: int
     kept. Call it with `store.exclusive` held.
     """
     looked, begun = Looked(0, len(pairs)), deque[_Begun]()
-    with Decoders(count, readers) as decoders, Thumbs(store.folder, write=True) as thumbs, Verifiers(count, few=0) as verifiers:
+    # It stays where this process is ended, and where something ends those that verify: then nothing is looked at in this one the next time.
+    mark = store.folder / FOLDER / "verifying"
+    few = 0 if mark.exists() else FEW
+    with Decoders(count, readers) as decoders, Thumbs(store.folder, write=True) as thumbs, Verifiers(count, few) as verifiers:
+        with suppress(OSError):
+            mark.touch()
         pictures, details = Pictures(store, thumbs, decoders), _Details(store, decoders)
         unsure = store.catalog.judged_by(-VERSION)
         for start in range(0, len(pairs), BLOCK):
@@ -53,6 +60,9 @@ def verify_candidates(store: Store, pairs: Sequence[tuple[int, int]], count: int
                 yield _kept(begun.popleft(), store, details, looked)
         while begun:
             yield _kept(begun.popleft(), store, details, looked)
+    with suppress(OSError):
+        if POISONED not in looked.unseen:
+            mark.unlink()
 
 
 @dataclass(frozen=True)

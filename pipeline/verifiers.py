@@ -87,10 +87,17 @@ class Verifiers:
 
     def _begun(self, what: str, items: Sequence[Any]) -> Callable[[], list[Any]]:
         if not self._busy and len(items) <= self._few:
-            return lambda: self._own.done(what, items)
+            return lambda: [self._alone(what, item) for item in items]
         self._busy = True
         found = self._pool.map(partial(self._asked, what), (items[start : start + CHUNK] for start in range(0, len(items), CHUNK)))
         return lambda: [one for some in found for one in some]
+
+    def _alone(self, what: str, item: Any) -> Any:  # noqa: ANN401 - of any kind
+        """Done in this process, which only what is no mere exception ends."""
+        try:
+            return self._own.done(what, [item])[0]
+        except Exception:  # whatever libraries make of what they are given: in a process of its own it would end that one
+            return None
 
     def _asked(self, what: str, items: Sequence[Any], again: bool = False) -> list[Any]:
         process = self._idle.get()

@@ -450,9 +450,31 @@ def test_a_pair_that_ends_its_process_costs_itself_alone_night_after_night(tmp_p
             kept.put({image.hash: Thumb(b"no picture", features(np.asarray(photo(1))))})
         (looked,) = look(store)
         assert (dict(looked.found), dict(looked.unseen)) == ({SAME: 1}, {"poisoned": 2})
+        monkeypatch.setattr("pipeline.verifiers.Verifiers._alone", refused)  # nothing more is tried in this process
         for _ in range(2):
             (looked,) = look(store)
             assert (dict(looked.found), dict(looked.unseen)) == ({}, {"poisoned": 2})
+
+
+def refused(*given: object) -> None:
+    raise AssertionError("it was done in this process")
+
+
+def test_after_a_run_that_was_killed_nothing_is_looked_at_in_the_process_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = tmp_path / "photos"
+    saved(photos / "one.png", photo(1))
+    saved(photos / "two.jpg", photo(1), quality=80)
+    mark = tmp_path / "store" / "thumbs" / "verifying"
+    with Store(tmp_path / "store", write=True) as store:
+        with monkeypatch.context() as patched:
+            patched.setattr("pipeline.verifiers.Verifiers._alone", refused)
+            with pytest.raises(AssertionError):
+                ingested(store, photos)
+            assert mark.exists()
+            assert ingested(store, photos) == {SAME: 1}
+        assert not mark.exists()
+        saved(photos / "three.jpg", photo(1), quality=60)
+        assert ingested(store, photos) == {SAME: 2}
 
 
 def test_a_pair_that_ends_its_process_is_told_and_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
