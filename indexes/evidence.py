@@ -9,7 +9,7 @@ from dataclasses import astuple, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.vectors import Vectors
+from indexes.vectors import HELD, Vectors
 
 CROWD = 20  # pictures of a vector, the largest first, that are compared with all of another and of their own: of the rest, only with these
 
@@ -27,7 +27,8 @@ class Judged:
     told: str
 
 
-JUDGED = "first, second, version, relation, told"
+JUDGED, PIXELS = "first, second, version, relation, told", "one.pixels, other.pixels"
+# With the pictures that these are of.
 PICTURES = "FROM evidence JOIN images AS one ON one.id = first JOIN images AS other ON other.id = second"
 OLDEST = "abs(version), version"  # first: what is of one judge, and due to another look, before what is not
 
@@ -50,7 +51,7 @@ class Judgements(Vectors):
         pixels. What a newer judge found comes later.
         """
         for (version,) in self.rows(f"SELECT DISTINCT version FROM evidence ORDER BY {OLDEST}"):
-            for one, other, *judged in self.stream(f"SELECT one.pixels, other.pixels, {JUDGED} {PICTURES} WHERE version = ?", version):
+            for one, other, *judged in self.stream(f"SELECT {PIXELS}, {JUDGED} {PICTURES} WHERE version = ?", version):
                 yield one, other, Judged(*judged)
 
     def related(self, without: Sequence[str]) -> NDArray[np.int64]:
@@ -71,10 +72,10 @@ class Judgements(Vectors):
     def evidence_about(self, pixels: bytes) -> list[tuple[bytes, bytes, Judged]]:
         """As evidence_of_pictures(), of those with these pixels."""
         own = "(SELECT id FROM images WHERE pixels = ?)"
-        sql = f"SELECT one.pixels, other.pixels, {JUDGED} {PICTURES} WHERE first IN {own} OR second IN {own} ORDER BY {OLDEST}"
+        sql = f"SELECT {PIXELS}, {JUDGED} {PICTURES} WHERE first IN {own} OR second IN {own} ORDER BY {OLDEST}"
         return [(one, other, Judged(*judged)) for one, other, *judged in self.rows(sql, pixels, pixels)]
 
-    def evidence_of(self, first: int, second: int) -> Judged:
+    def judged(self, first: int, second: int) -> Judged:
         """What was found of two images that were looked at, by id."""
         ((*judged,),) = self.rows(f"SELECT {JUDGED} FROM evidence WHERE first = ? AND second = ?", first, second)
         return Judged(*judged)
@@ -91,14 +92,13 @@ class Judgements(Vectors):
         CROWD largest are given with all, and the others with these. The newer of each pair is the second; in its order, then in that of the
         first.
         """
-        held = "EXISTS (SELECT 1 FROM files WHERE image = images.id)"
         with self.snapshot():
             # Of images that share all pixels, and with them a vector, the first that some file holds stands for all; the largest first.
             shown = self._pairs(
-                f"SELECT vector, min(id) FROM images WHERE vector IS NOT NULL AND {held}"
+                f"SELECT vector, min(id) FROM images WHERE vector IS NOT NULL AND {HELD}"
                 " GROUP BY vector, pixels ORDER BY vector, max(width * height) DESC, max(images.size) DESC, min(id)"
             )
-            first = f"SELECT pixels, min(id) AS first FROM images WHERE vector IS NOT NULL AND {held} GROUP BY pixels"
+            first = f"SELECT pixels, min(id) AS first FROM images WHERE vector IS NOT NULL AND {HELD} GROUP BY pixels"
             twins = self._pairs(f"SELECT id, first FROM images JOIN ({first}) USING (pixels) WHERE id != first ORDER BY id")
             edges = self._pairs("SELECT left, right FROM edges WHERE score >= ?", least)
             if also is not None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from indexes.database import Database
 
 Ids = NDArray[np.int64]
+HELD = "EXISTS (SELECT 1 FROM files WHERE image = images.id)"  # an image that some file holds
 SEGMENT = "blake3, rows, size, first, last, rewrites, mtime_ns, ctime_ns, inode"
 
 
@@ -96,8 +97,7 @@ class Vectors(Database):
 
     def vectors_by_hash(self) -> Iterator[tuple[bytes, int]]:
         """(hash, vector) of each image that has a vector and that some file holds."""
-        held = "EXISTS (SELECT 1 FROM files WHERE image = images.id)"
-        return self.stream(f"SELECT hash, vector FROM images WHERE vector IS NOT NULL AND {held}")
+        return self.stream(f"SELECT hash, vector FROM images WHERE vector IS NOT NULL AND {HELD}")
 
     def used_vectors(self, first: int, last: int) -> Ids:
         """Those vectors with ids from `first` to `last` that some file needs; the others are tombstones. In order."""

@@ -24,7 +24,7 @@ from pipeline.embedder import Embedder, embed_all
 from pipeline.evidence import DERIVED, SAME, evidence_of
 from pipeline.parts import embedded, least
 from pipeline.pictures import Pictures, read_images
-from pipeline.query import inside
+from pipeline.query import floor_of, judged_pairs, pairs_inside
 from pipeline.scan import NOTHING, SourceFile
 from pipeline.sketch import are_features, shown, thumb
 from pipeline.verifiers import Verifiers
@@ -43,8 +43,7 @@ def calibrate(store: Store, embedder: Embedder, images: Sequence[int]) -> Calibr
     SpaceMismatch for an embedder of another space than the store's.
     """
     store.require(embedder.space)
-    frontier = store.catalog.frontier()
-    floor = max(embedder.space.floor, frontier.floor if frontier else embedder.space.floor)
+    floor = floor_of(store, embedder.space)
     with (
         tempfile.TemporaryDirectory() as folder,
         Decoders() as decoders,
@@ -94,9 +93,9 @@ def _looked(
     pictures: Pictures,
     verifiers: Verifiers,
     copied: tuple[int, Mapping[str, Path]],
-    inside: float | None,
+    by_parts: float | None,
 ) -> list[tuple[int, str, float, float]]:
-    """The image, kind, cosine and share of tiles that agree of each copy of a photo; `inside` for the cosine of one that is found only as
+    """The image, kind, cosine and share of tiles that agree of each copy of a photo; `by_parts` for the cosine of one that is found only as
     a picture within a picture; None where these are not looked for.
     """
     image, files = copied
@@ -116,11 +115,11 @@ def _looked(
     found = verifiers.verify([(drawing(*own[image]), copy) for copy in copies])
     agree = [evidence.agree if evidence and evidence.relation in (SAME, DERIVED) else -1.0 for evidence in found]
     scores = scores.astype(np.float64)
-    far = [number for number in range(len(files)) if inside is not None and scores[number] < inside and agree[number] >= 0]
+    far = [number for number in range(len(files)) if by_parts is not None and scores[number] < by_parts and agree[number] >= 0]
     if far:
         whole = own[image][0], shown(own[image][1].picture), vectors[image]
         near = _near_by_parts(embedder, [whole, *((seen[at].image, shown(thumbs[at]), stored[at]) for at in far)])
-        scores[np.array(far)[near]] = inside
+        scores[np.array(far)[near]] = by_parts
     return [(image, kind, float(score), share) for kind, score, share in zip(files, scores, agree, strict=True)]
 
 
@@ -147,20 +146,16 @@ def _library(store: Store, floor: float) -> tuple[NDArray[np.float64], int, int,
             if known.image is not None:
                 path.setdefault(about[known.image].pixels, known.path)
         scores = store.pairs(floor).by_pair()
-        scores |= dict.fromkeys(inside(store, scores), floor)  # who asks for more than the floor asks for none of these
+        scores |= dict.fromkeys(pairs_inside(store, scores), floor)  # who asks for more than the floor asks for none of these
         vectors = store.catalog.vectors_with_pixels(path)
         dated: dict[bytes, int] = {}  # of files with the same pixels, the earliest date
         for image in about.values():
             if image.taken is not None:
                 dated[image.pixels] = min(image.taken // DAY, dated.get(image.pixels, image.taken // DAY))
         found_of: dict[tuple[bytes, bytes], Pair] = {}
-        for left, right, judged in store.catalog.evidence_of_pictures():
-            one, other = vectors.get(left), vectors.get(right)
-            if left == right or one is None or other is None:
-                continue
-            score = 1.0 if one == other else scores.get((min(one, other), max(one, other)))
+        for left, right, score, judged in judged_pairs(store, scores, vectors):
             found_of.pop((min(left, right), max(left, right)), None)
-            if score is not None and judged.relation in (SAME, DERIVED):
+            if judged.relation in (SAME, DERIVED):
                 found_of[min(left, right), max(left, right)] = Pair(path[left], path[right], score, evidence_of(judged).agree)
     accepted = [(pair.score, pair.agree) for pair in found_of.values()]
     apart = [pair for (one, other), pair in found_of.items() if one in dated and other in dated and abs(dated[one] - dated[other]) >= APART]

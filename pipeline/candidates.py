@@ -17,12 +17,11 @@ from pipeline.decode import Decoded
 from pipeline.decoders import Decoders
 from pipeline.detail import CLOSE, Detail, detailed, larger, seen
 from pipeline.evidence import FIRST, SECOND, VERSION, Evidence, evidence_of, kept
-from pipeline.pictures import Pictures, read_images
+from pipeline.pictures import POISONED, Pictures, read_images
 from pipeline.verifiers import FEW, Drawing, Verifiers
 
 BLOCK = 400  # pairs that are verified together, and kept in one commit
 AWAY = ("away", "changed", "unreadable")  # what may be otherwise the next time
-POISONED = "poisoned"  # what ended the process that looked at it
 MOST = 5_000  # pictures whose details are held: 40 MB
 
 
@@ -83,7 +82,7 @@ def _begun(
 ) -> _Begun:
     """`unsure`: pairs, the first first, of which only the larger is to be looked at again."""
     count = len(block)
-    lack = [store.catalog.evidence_of(*pair) for one, other in block for pair in ((one, other), (other, one)) if pair in unsure]
+    lack = [store.catalog.judged(*pair) for one, other in block for pair in ((one, other), (other, one)) if pair in unsure]
     done = {frozenset((one.first, one.second)) for one in lack}
     block = [pair for pair in block if frozenset(pair) not in done]
     found, failed = pictures.sketched({image for pair in block for image in pair}, verifiers.features)

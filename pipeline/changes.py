@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evidence import ALL, FIRST, SECOND, Box, Changes
+from pipeline.evidence import ALL, FIRST, OTHER, SECOND, Box, Changes
 from pipeline.sketch import COLOURS, Sketch
 from pipeline.transform import SQUARE, Matrix, inverse, moved, slopes_of
 
@@ -33,21 +33,21 @@ def changes(first: Sketch, second: Sketch, matrix: Matrix, spoiled: tuple[Box, .
     grey, toned = _tones(first.colours, second.colours, matrix, spoiled)
     turn = _turn(matrix, (first.size, second.size))
     shown = turn[-1] if smaller == FIRST else 1.0 / turn[-1]  # by how much the larger shows the smaller's pixels larger
+    hosts = {FIRST: (first.grey, moved(back, SQUARE)), SECOND: (second.grey, moved(matrix, SQUARE))}  # with the other's outline
     if max(covers) < ALL:
-        seams = _has_side(first.grey, moved(back, SQUARE)), _has_side(second.grey, moved(matrix, SQUARE))
+        seams = _has_side(*hosts[FIRST]), _has_side(*hosts[SECOND])
         host = "" if seams[0] == seams[1] else FIRST if seams[0] else SECOND  # which shows the other, cut, among other things
-        return Changes(*turn, covers, {FIRST: SECOND, SECOND: FIRST, "": ""}[host], False, grey, toned, spoiled, host or grey)
-    around, outline = (second.grey, moved(matrix, SQUARE)) if smaller == FIRST else (first.grey, moved(back, SQUARE))
-    seam, plain = _framed(around, outline) if min(covers) < ALL else (False, False)
+        return Changes(*turn, covers, OTHER[host], False, grey, toned, spoiled, host or grey)
+    seam, plain = _framed(*hosts[OTHER[smaller]]) if min(covers) < ALL else (False, False)
     if min(covers) >= ALL:
         derived = grey
     elif seam or shown < (SHRUNK if plain else MUCH_SHRUNK):
-        derived = SECOND if smaller == FIRST else FIRST  # it was put into the other, which shows less of it
+        derived = OTHER[smaller]  # it was put into the other, which shows less of it
     elif plain or shown < SHRUNK:
         derived = ""  # a margin was added that the picture runs into, or cut off: who could tell
     else:
         derived = smaller  # it was cut out
-    bare = plain and not seam and not derived and _is_bare(around, outline)
+    bare = plain and not seam and not derived and _is_bare(*hosts[OTHER[smaller]])
     return Changes(*turn, covers, smaller if seam else "", bare or (seam and plain), grey, toned, spoiled, derived)
 
 

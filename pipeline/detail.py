@@ -81,7 +81,7 @@ def seen(rgb: NDArray[np.uint8], size: tuple[int, int]) -> Detail:
     return Detail(np.array(waves, np.float64).reshape(-1, BINS), np.array(places).reshape(-1, 4))
 
 
-def is_enlarged(detail: Detail, share: float, spoiled: Sequence[Box] = ()) -> bool:
+def is_enlarged(detail: Detail, share: float, spoiled: Sequence[Box]) -> bool:
     """Whether there is next to nothing in a picture that one of `share` of its width and height could not show too. Blocks that something
     lies on, in the boxes `spoiled`, are left aside: words may have been written there later. No others are: what is sharp in a photo may be
     small.

@@ -15,6 +15,7 @@ VERSION = 7  # of what evidence means: a change in verify.py or in what it impor
 
 SAME, DERIVED, SCENE, UNRELATED, UNKNOWN = "same picture", "derived", "same scene", "unrelated", "not verifiable"
 FIRST, SECOND = "first", "second"
+OTHER = {FIRST: SECOND, SECOND: FIRST, "": ""}
 FEWEST = 8  # tiles that two pictures must share, or little is said of them
 ALL = 0.97  # the share of a picture that counts as all of it
 
@@ -54,7 +55,6 @@ class Changes:
 
     def turned_round(self, spoiled: tuple[Box, ...]) -> Changes:
         """The same with the second picture as the first; `spoiled` are its boxes."""
-        other = {FIRST: SECOND, SECOND: FIRST, "": ""}
         back = 1 if self.mirrored else -1  # what was mirrored turns the other way
         return replace(
             self,
@@ -62,10 +62,10 @@ class Changes:
             rotated=back * self.rotated + 0.0,  # no minus zero
             scale=round(1 / self.scale, 4),
             covers=(self.covers[1], self.covers[0]),
-            inside=other[self.inside],
-            grey=other[self.grey],
-            derived=other[self.derived],
-            enlarged=other[self.enlarged],
+            inside=OTHER[self.inside],
+            grey=OTHER[self.grey],
+            derived=OTHER[self.derived],
+            enlarged=OTHER[self.enlarged],
             spoiled=spoiled,
         )
 

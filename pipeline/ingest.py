@@ -234,7 +234,9 @@ def _look_inside(
         new = [pair for pair in store.catalog.unjudged(floor, VERSION, proposed) if pair not in seen]
         yield from _verify(store, new, options, coverage)
         # A pair that could not be looked at is proposed again the next time: nothing else would.
-        waits = set(store.catalog.unjudged(floor, VERSION, proposed)) - set(store.catalog.unjudged(floor, VERSION))
+        waits = set[tuple[int, int]]()
+        if coverage.verification and coverage.verification["unseen"]:
+            waits = set(store.catalog.unjudged(floor, VERSION, proposed)) - set(store.catalog.unjudged(floor, VERSION))
         waiting = {image for pair in waits for image in pair}
         again = {image.hash for _, image in store.catalog.images(waiting)}
         parts.note({hash_: about for hash_, about in images.items() if hash_ not in again}, store.catalog.newest_run())

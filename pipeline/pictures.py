@@ -12,6 +12,8 @@ from pipeline.scan import SourceFile
 from pipeline.sketch import Sketch, are_features, drawn, thumb
 from pipeline.view import SIGHT, View
 
+POISONED = "poisoned"  # what ended the process that looked at it
+
 
 class Pictures:
     """Pictures of a store's images, by id. What is made here is kept among the thumbs, where those can be written."""
@@ -43,7 +45,7 @@ class Pictures:
         bare = {id_: one for id_, (_, one) in found.items() if not are_features(one.features)}
         looked = zip(bare.items(), look([one.picture for one in bare.values()]), strict=True)
         made = {id_: Thumb(one.picture, its) for (id_, one), its in looked if its is not None}
-        poisoned = dict.fromkeys(bare.keys() - made.keys(), "poisoned")
+        poisoned = dict.fromkeys(bare.keys() - made.keys(), POISONED)
         self._thumbs.put({found[id_][0].hash: one for id_, one in made.items()})
         return {id_: (image, made.get(id_, one)) for id_, (image, one) in found.items() if id_ not in poisoned}, failed | poisoned
 

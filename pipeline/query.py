@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 from typing import Any
 
 import numpy as np
 
-from indexes import CROWD, Known, Space, Store, cosines
+from indexes import CROWD, Judged, Known, Space, Store, cosines
 from pipeline.cluster import COPIES, SIMILAR, Edge, Group, group, verified
 from pipeline.evidence import UNKNOWN, UNRELATED, evidence_of
 from pipeline.keep import Keep, Photo, Said
@@ -30,16 +30,22 @@ class Limits:
     inside: bool = False  # copies count whose whole pictures are less alike than that, too: pictures within pictures
 
 
+def floor_of(store: Store, space: Space) -> float:
+    """The cosine down to which the store knows all pairs: the space's floor, or a higher one where there would be too many."""
+    frontier = store.catalog.frontier()
+    return max(space.floor, frontier.floor) if frontier else space.floor
+
+
 def limits(store: Store, space: Space, threshold: float | None = None, strictness: float | None = None) -> Limits:
     """As given; else as was chosen for the store, down to where it knows all pairs at most; SIMILAR from the space's own threshold on, or
     from a given one.
     """
-    choice, frontier = store.catalog.choice(), store.catalog.frontier()
+    choice = store.catalog.choice()
     if strictness is None:
         strictness = choice.strictness if choice else 0.0
     if threshold is not None:
         return Limits(threshold, threshold, strictness)
-    floor = max(space.floor, frontier.floor if frontier else space.floor)
+    floor = floor_of(store, space)
     lowest = max(floor, choice.threshold if choice else floor)
     return Limits(lowest, max(lowest, space.threshold), strictness, inside=lowest <= floor)
 
@@ -76,7 +82,7 @@ def find_groups(
         images |= dict(store.catalog.images_of(set(found.left.tolist()) | set(found.right.tolist())))
         scores = found.by_pair()
         if within.inside:
-            apart = inside(store, scores)
+            apart = pairs_inside(store, scores)
             images |= dict(store.catalog.images_of({vector for pair in apart for vector in pair}))
             scores |= apart
         photos = {id_: list(map(look, some)) for id_, some in photos_of(store, list(images), scope).items()}
@@ -121,15 +127,10 @@ def _edges(
     few = {vector: sorted(some, key=worth)[:CROWD] if len(some) > CROWD else list(some) for vector, some in sharing.items()}
 
     edges: dict[tuple[bytes, bytes], Edge] = {}
-    for left, right, judged in store.catalog.evidence_of_pictures():
-        one, other = vector_by.get(left), vector_by.get(right)
-        if left == right or one is None or other is None:
-            continue
-        cosine = 1.0 if one == other else scores.get((min(one, other), max(one, other)))
-        if cosine is not None:
-            evidence = evidence_of(judged) if judged.relation != UNRELATED else None  # most are, and each costs
-            relation = verified(evidence, cosine, within.least, within.strictness) if evidence else UNRELATED
-            edges[min(left, right), max(left, right)] = Edge(left, right, relation, cosine, evidence)
+    for left, right, cosine, judged in judged_pairs(store, scores, vector_by):
+        evidence = evidence_of(judged) if judged.relation != UNRELATED else None  # most are, and each costs
+        relation = verified(evidence, cosine, within.least, within.strictness) if evidence else UNRELATED
+        edges[min(left, right), max(left, right)] = Edge(left, right, relation, cosine, evidence)
     pairs = [(pair, cosine) for pair, cosine in scores.items() if cosine >= within.least]
     pairs += [((vector, vector), 1.0) for vector, some in sharing.items() if len(some) > 1]
     for (one, other), cosine in pairs:
@@ -141,7 +142,21 @@ def _edges(
     return [edge for edge in edges.values() if edge.relation != UNRELATED]
 
 
-def inside(store: Store, scores: Mapping[tuple[int, int], float]) -> dict[tuple[int, int], float]:
+def judged_pairs(
+    store: Store, scores: Mapping[tuple[int, int], float], vector_by: Mapping[bytes, int]
+) -> Iterator[tuple[bytes, bytes, float, Judged]]:
+    """What was found of pictures that have a vector in `vector_by`, by their pixels, with their cosine, where `scores` has it; what a newer
+    judge found of the same two comes later.
+    """
+    for left, right, judged in store.catalog.evidence_of_pictures():
+        one, other = vector_by.get(left), vector_by.get(right)
+        if left != right and one is not None and other is not None:
+            cosine = 1.0 if one == other else scores.get((min(one, other), max(one, other)))
+            if cosine is not None:
+                yield left, right, cosine, judged
+
+
+def pairs_inside(store: Store, scores: Mapping[tuple[int, int], float]) -> dict[tuple[int, int], float]:
     """The cosines of the vectors of related pictures that are not among `scores`: those of pictures within pictures."""
     related = map(tuple, store.catalog.related((UNRELATED, UNKNOWN)).tolist())
     pairs = sorted(pair for pair in related if pair not in scores)

@@ -11,6 +11,7 @@ from typing import Any
 from indexes import Compaction, Finding, Repair, Store
 from indexes.place import command
 from pipeline.audit import Audited
+from pipeline.query import floor_of
 from pipeline.report import SCHEMA_VERSION, SHOWN, counted, coverage_json, failure_text, printable, size, space_json
 from pipeline.writer import Coverage
 
@@ -235,8 +236,8 @@ def migration_text(model: str, images: int, embedded: int, waiting: int) -> str:
 
 def _raised_floor(store: Store) -> float | None:
     """The floor above the model's down to which alone the store knows its pairs; None where it knows them down to that one."""
-    space, frontier = store.space, store.catalog.frontier()
-    return frontier.floor if space and frontier and frontier.floor > space.floor else None
+    space = store.space
+    return floor if space and (floor := floor_of(store, space)) > space.floor else None
 
 
 def warnings_text(store: Store) -> Iterable[str]:
