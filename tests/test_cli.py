@@ -451,16 +451,23 @@ STOPPABLE = (  # the command line with small commits, which says how many files 
 )
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder of 60 photos, each of 30 scenes at two sizes, and the store of an ingest that nothing stopped."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    for each in range(60):
+        saved(folder / "root" / f"{each:02}.jpg", scene(each // 2, (300 + 100 * (each % 2), 300)), quality=80)
+    assert finished(folder / "whole", "ingest", folder / "root")[0] == 0
+    return folder / "root", folder / "whole"
+
+
 @pytest.mark.parametrize("commits", [1, 2, 4])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_ingest_goes_on(tmp_path: Path, number: signal.Signals, commits: int) -> None:
+def test_a_stopped_ingest_goes_on(tmp_path: Path, undisturbed: tuple[Path, Path], number: signal.Signals, commits: int) -> None:
     """After one, two or four commits: what was committed stays, and the next run ends with what an undisturbed one has."""
-    for each in range(60):
-        saved(tmp_path / "root" / f"{each:02}.jpg", scene(each // 2, (300 + 100 * (each % 2), 300)), quality=80)
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    assert finished(whole, "ingest", tmp_path / "root")[0] == 0
+    (root, whole), stopped = undisturbed, tmp_path / "stopped"
     environment = os.environ | {"NEARDUP_STORE": str(stopped)}
-    words = [sys.executable, "-c", STOPPABLE, str(commits), "ingest", str(tmp_path / "root"), "--batch", "4"]
+    words = [sys.executable, "-c", STOPPABLE, str(commits), "ingest", str(root), "--batch", "4"]
     with subprocess.Popen(
         words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
@@ -474,7 +481,7 @@ def test_a_stopped_ingest_goes_on(tmp_path: Path, number: signal.Signals, commit
     with Store(stopped) as store:
         kept = store.catalog.counts().files
     assert committed <= kept < 60
-    code, _, err = finished(stopped, "ingest", tmp_path / "root")
+    code, _, err = finished(stopped, "ingest", root)
     assert code == 0
     assert f"{60 - kept} pictures embedded" in err
     assert groups_of(stopped) == groups_of(whole)

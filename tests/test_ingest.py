@@ -24,6 +24,7 @@ from pipeline import (
     BadOutput,
     BadRoot,
     Coverage,
+    Group,
     IngestOptions,
     TooManyCalls,
     Unanswered,
@@ -502,41 +503,62 @@ def test_an_empty_folder_is_fine(library: Store, tmp_path: Path) -> None:
     assert find_groups(library) == []
 
 
-@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(stops=lists(integers(0, 14), max_size=4))
-def test_stopping_anywhere_and_going_on_equals_one_run(tmp_path_factory: pytest.TempPathFactory, stops: list[int]) -> None:
-    folder = tmp_path_factory.mktemp("stopped")
+SMALL = IngestOptions(batch=3, commit_images=4)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[str, list[str]]]]:
+    """A folder of six scenes at two sizes each and a copy, and the groups of an ingest that nothing stopped."""
+    folder = tmp_path_factory.mktemp("undisturbed")
     root = folder / "root"
     for number in range(12):
         saved(root / f"{number}.jpg", scene(number // 2, (160 + 40 * (number % 2), 120)), quality=70 + number)
     (root / "copy.jpg").write_bytes((root / "3.jpg").read_bytes())
-    options = IngestOptions(batch=3, commit_images=4)
-    with Store(folder / "whole", write=True) as whole, Store(folder / "stopped", write=True) as stopped:
-        ingested(whole, root, options=options)
+    with Store(folder / "whole", write=True) as whole:
+        ingested(whole, root, options=SMALL)
+        assert len(grouped(whole, root)) == 6
+        return root, grouped(whole, root)
+
+
+@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(stops=lists(integers(0, 14), max_size=4))
+def test_stopping_anywhere_and_going_on_equals_one_run(
+    tmp_path_factory: pytest.TempPathFactory, undisturbed: tuple[Path, list[tuple[str, list[str]]]], stops: list[int]
+) -> None:
+    root, whole = undisturbed
+    with Store(tmp_path_factory.mktemp("stopped"), write=True) as stopped:
         for stop in stops:
-            with closing(ingest_roots([Root(str(root))], stopped, load(), options)) as run:
+            with closing(ingest_roots([Root(str(root))], stopped, load(), SMALL)) as run:
                 for progress in run:
                     if progress.done >= stop and progress.total:
                         break
-        ingested(stopped, root, options=options)
-        assert grouped(whole, root) == grouped(stopped, root)
-        assert len(grouped(whole, root)) == 6
+        ingested(stopped, root, options=SMALL)
+        assert grouped(stopped, root) == whole
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Group]]:
+    """Three folders a, b and c, each with a copy of each of three scenes, and the groups of one ingest of all."""
+    folder = tmp_path_factory.mktemp("orders")
+    for number in range(9):
+        saved(folder / "abc"[number % 3] / f"{number}.jpg", scene(number // 3, (160 + 8 * number, 120)), quality=80)
+    with Store(folder / "whole", write=True) as whole:
+        ingested(whole, *(folder / name for name in "abc"))
+        assert len(find_groups(whole)) == 3
+        return folder, find_groups(whole)
 
 
 @settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.too_slow])
 @given(order=lists(sampled_from(["a", "b", "c"]), min_size=1, max_size=5))
-def test_the_order_of_ingests_does_not_matter(tmp_path_factory: pytest.TempPathFactory, order: list[str]) -> None:
-    folder = tmp_path_factory.mktemp("orders")
-    for number in range(9):
-        saved(folder / "abc"[number % 3] / f"{number}.jpg", scene(number // 3, (160 + 8 * number, 120)), quality=80)
-    every = [Root(str(folder / name)) for name in "abc"]
-    with Store(folder / "whole", write=True) as whole, Store(folder / "parts", write=True) as parts:
-        ingested(whole, *every)
+def test_the_order_of_ingests_does_not_matter(
+    tmp_path_factory: pytest.TempPathFactory, together: tuple[Path, list[Group]], order: list[str]
+) -> None:
+    folder, whole = together
+    with Store(tmp_path_factory.mktemp("parts"), write=True) as parts:
         for name in order:
             ingested(parts, folder / name)
-        ingested(parts, *reversed(every))
-        assert find_groups(parts) == find_groups(whole)
-        assert len(find_groups(whole)) == 3
+        ingested(parts, *(folder / name for name in "cba"))
+        assert find_groups(parts) == whole
 
 
 def test_views_of_another_size_are_of_another_space() -> None:
