@@ -172,11 +172,14 @@ def calibration_text(found: Calibration, chosen: Setting, saved: bool) -> Iterab
     if chosen.expected is not None and chosen.at_least is not None and chosen.at_least < WANTED:
         few = f"too few pairs are known to be no copies to be sure that {WANTED:.1%} of what it finds is right"
         yield few if chosen.expected >= WANTED else f"less than {WANTED:.1%} of what it finds is to be expected to be right"
-    yield (
-        f"groups, dedupe and query go by {said} from now on"
-        if saved
-        else f"`neardup calibrate --save` lets groups, dedupe and query go by {said}"
-    )
+    if saved:
+        yield f"groups, dedupe and query go by {said} from now on"
+    elif chosen.expected is None:
+        yield "what share of it is right is not known, so nothing is chosen for you"
+        named = f"--threshold {chosen.threshold:g} --strictness {chosen.strictness:g}"
+        yield f"`neardup calibrate {named} --save` lets groups, dedupe and query go by {said}"
+    else:
+        yield f"`neardup calibrate --save` lets groups, dedupe and query go by {said}"
 
 
 def _share_text(share: Share) -> str:

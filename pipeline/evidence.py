@@ -11,7 +11,7 @@ import numpy as np
 from indexes import Judged
 from pipeline.transform import SQUARE, Matrix, inverse, moved
 
-VERSION = 7  # of what evidence means: a change in verify.py or in what it imports that moves a relation needs a new number
+VERSION = 8  # of what evidence means: a change in verify.py or in what it imports that moves a relation needs a new number
 
 SAME, DERIVED, SCENE, UNRELATED, UNKNOWN = "same picture", "derived", "same scene", "unrelated", "not verifiable"
 FIRST, SECOND = "first", "second"

@@ -20,6 +20,7 @@ Grey = NDArray[np.float32]
 Map = NDArray[np.float32]  # a number for each tile, (rows, columns)
 
 TILE = 24  # pixels of a side
+CELL, ROUGH = 8, 0.5  # pixels of a cell's side, and what it always may differ by, in squared grey levels
 TEXTURE = 4.0  # grey levels, as a standard deviation, below which a tile tells nothing
 DROWNED = 0.42  # of the noise: SOFT leaves .28 of it, and a tile with 1.5 times as much texture still agrees by more than .8
 SOFT = 1.0  # pixels of blur before anything is compared: noise and codecs live below it
@@ -41,7 +42,8 @@ class Residual:
     `agrees`: the correlation of each tile with what lies below it, -1 to 1; `nearby`: the best when it may move, and `moves` (rows,
     columns, 2) by how many pixels. `told`: whether a tile lies on the other picture with all of itself, and shows enough to be compared;
     `both`: whether it does on both.
-    `matrix` takes the first picture's pixels to the second's; a smooth bend may have been added to it.
+    `matrix` takes the first picture's pixels to the second's; a smooth bend may have been added to it. `above` and `below`: what the tiles
+    are, and what lies below them (rows, columns, TILE * TILE), both as soft as they were compared.
     """
 
     agrees: Map
@@ -51,6 +53,18 @@ class Residual:
     both: NDArray[np.bool_]
     origin: tuple[int, int]
     matrix: Matrix
+    above: Grey
+    below: Grey
+
+    def odd(self) -> float:
+        """By how much the cell that differs most does so beyond what the others do, as a share of squared grey levels: of all cells that
+        are compared, one in twenty differs as much as 1 or more. One letter that is another is a cell or two; codecs spoil all alike.
+        """
+        above, below = (some[self.told] - some[self.told].mean(axis=1, keepdims=True) for some in (self.above, self.below))
+        gain = (above * below).sum(axis=1, keepdims=True) / np.maximum((below * below).sum(axis=1, keepdims=True), FLAT)
+        count, side = TILE // CELL, (above - gain * below) ** 2
+        cells = side.reshape(-1, count, CELL, count, CELL).mean(axis=(2, 4))
+        return float(cells.max() / (np.percentile(cells, 95) + ROUGH))
 
 
 def residual(one: NDArray[np.uint8], other: NDArray[np.uint8], matrix: Matrix, noise: float) -> Residual | None:
@@ -80,7 +94,8 @@ def residual(one: NDArray[np.uint8], other: NDArray[np.uint8], matrix: Matrix, n
     seen = _bent(look, ground, seen, told)
     nearby, moves = _each_moved(look, ground, seen, told)
     both = told & (look.texture > least) & (seen.texture > least)
-    return Residual(seen.agrees, nearby, moves, told, both, origin, matrix @ np.linalg.inv(shifted))
+    now = ground.at(np.zeros((2, *told.shape, 1), np.float32))
+    return Residual(seen.agrees, nearby, moves, told, both, origin, matrix @ np.linalg.inv(shifted), look.tiles, now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +113,7 @@ class _Look:
         self.shape = above.shape
         # The picture and its slopes, (rows, columns, 3, TILE * TILE): one product with what lies below tells all that is asked.
         self._all = np.stack([_tiled(grey) for grey in (above, *_slopes(above))], axis=2)
+        self.tiles: Grey = self._all[:, :, 0]
         means, products = self._all.mean(axis=3), np.matmul(self._all, np.swapaxes(self._all, 2, 3)) / TILE**2
         self.mean, self._slope = means[..., 0], means[..., 1:]
         self._variance = np.maximum(products[..., 0, 0] - self.mean**2, 0.0)

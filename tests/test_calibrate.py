@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,21 @@ def test_a_store_without_photos_has_nothing_to_choose(run: Run, tmp_path: Path) 
     assert run("calibrate", "--threshold", "-0.5", "--save")[0] == 2
     assert run("status")[0] == 0
     assert json.loads(run("status", "--json")[1])["choice"] is None
+
+
+def test_nothing_is_chosen_where_nobody_knows_what_is_right(run: Run, tmp_path: Path) -> None:
+    """No photo has a date, so no pair is known to be wrong. What a person names is saved all the same."""
+    for seed in range(3):
+        saved(tmp_path / "photos" / f"{seed}.jpg", photo(seed))
+    run("ingest", tmp_path / "photos")
+    code, out, _ = run("calibrate", "--sample", "1", "--save")
+    assert code == 0
+    assert "not known, so nothing is chosen for you" in out
+    assert "from now on" not in out
+    assert json.loads(run("status", "--json")[1])["choice"] is None
+    (words,) = re.findall(r"`neardup (calibrate --threshold .*)`", out)
+    assert "from now on" in run(*words.split(), "--sample", "1")[1]
+    assert json.loads(run("status", "--json")[1])["choice"] is not None
 
 
 def test_files_with_the_same_pixels_are_one_picture(tmp_path: Path) -> None:

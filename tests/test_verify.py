@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from itertools import combinations
 
@@ -17,7 +18,7 @@ from pipeline.evidence import DERIVED, FIRST, SAME, SCENE, SECOND, UNKNOWN, UNRE
 from pipeline.residual import residual
 from pipeline.sketch import Sketch, features, noise, sketch
 from pipeline.verify import verify
-from tests.conftest import photo
+from tests.conftest import jpeg, photo
 
 COPIED = {SAME, DERIVED}
 
@@ -335,6 +336,26 @@ def test_two_forms_of_one_layout_are_not_guessed_at() -> None:
     ImageDraw.Draw(other).rectangle((350, 338, 600, 372), fill="white")
     ImageDraw.Draw(other).text((350, 338), "9,412.07", fill=(20, 20, 120), font_size=32)
     assert verify(drawn(one), drawn(other)).relation == UNKNOWN
+
+
+def letter(total: str) -> Image.Image:
+    """A page full of small words, and a total."""
+    page, rng = Image.new("RGB", (1000, 1400), "white"), random.Random(1)
+    draw = ImageDraw.Draw(page)
+    for top in range(60, 1340, 28):
+        words = ("".join(rng.choice("abcdefghilmnoprstu") for _ in range(rng.randint(2, 9))) for _ in range(12))
+        draw.text((60, top), " ".join(words)[:72] + (f"   {total}" if top == 284 else ""), fill="black", font_size=18)
+    return page
+
+
+@pytest.mark.parametrize("other", ["250,00", "100,80", "170,00"])
+def test_a_letter_with_another_total_is_no_copy(other: str) -> None:
+    """Its words agree as they do with themselves, and of each tile more than .98."""
+    page = drawn(letter("100,00"))
+    assert page.is_lines
+    for quality in (95, 60):
+        assert verify(page, drawn(Image.open(io.BytesIO(jpeg(letter("100,00"), quality))))).relation in COPIED
+        assert verify(page, drawn(Image.open(io.BytesIO(jpeg(letter(other), quality))))).relation == UNKNOWN
 
 
 def test_a_page_that_was_saved_or_scanned_again_is_a_copy() -> None:

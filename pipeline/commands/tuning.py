@@ -57,7 +57,7 @@ def calibrate(
         found = measured(opened, embedder, images)
         asked = threshold is not None or strictness is not None
         chosen = found.at(found.floor if threshold is None else threshold, strictness or 0.0) if asked else found.best()
-        save = save and (asked or bool(found.kinds))  # nothing that was not measured is chosen
+        save = save and (asked or chosen.expected is not None)  # nothing that was not measured is chosen
         if save:
             opened.choose(Choice(chosen.threshold, chosen.strictness))
     if as_json:
