@@ -66,6 +66,14 @@ def is_another_view(what: Changes, matrix: Matrix, sizes: tuple[tuple[int, int],
     return bool(shear > ASKEW or _aside(matrix, middle, grown) > ASKEW)
 
 
+def growth(matrix: Matrix, sizes: tuple[tuple[int, int], tuple[int, int]]) -> tuple[float, float]:
+    """By how much pixels grow from the first to the second of two pictures, (width, height) each, in the middle of what they share: most,
+    and least, along whatever direction.
+    """
+    most, least = np.linalg.svd(_grown(matrix, sizes)[2])[1]
+    return float(most), float(least)
+
+
 def _grown(
     matrix: Matrix, sizes: tuple[tuple[int, int], tuple[int, int]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
+
+import numpy as np
 
 from indexes import Image
+from pipeline.changes import STRETCHED, growth
 from pipeline.evidence import ALL, DERIVED, FIRST, SAME, SCENE, SECOND, UNKNOWN, UNRELATED, Evidence
 from pipeline.keep import Keep, Photo, Said
 
@@ -108,7 +112,7 @@ def group(
             near[edge.right].append((edge.left, edge))
     best = {pixels: min(photos, key=keep.original_first) for pixels, photos in pictures.items()}
 
-    worths = {pixels: keep.worth(best[pixels], _said(pixels, near[pixels], wanted)) for pixels in pictures}
+    worths = {pixels: keep.worth(best[pixels], _said(pixels, near[pixels], wanted, best)) for pixels in pictures}
     free = set(pictures)
     groups = []
     for pixels in sorted(pictures, key=worths.__getitem__):
@@ -133,11 +137,12 @@ def group(
     return sorted(groups, key=lambda group: group.keeper.path)
 
 
-def _said(pixels: bytes, close: Iterable[tuple[bytes, Edge]], wanted: Collection[str]) -> Said:
+def _said(pixels: bytes, close: Iterable[tuple[bytes, Edge]], wanted: Collection[str], best: Mapping[bytes, Photo]) -> Said:
     """What its copies say of a picture. It was made of another where more of them say so than say that they were made of it: one of them
     that is taken in by its margin, or by a picture within it, says little.
     """
     made_of = made_from = enlarged = margin = 0
+    counted = inf
     for _, edge in close:
         changes = edge.evidence.changes if edge.evidence and edge.relation in wanted else None
         if changes is not None:
@@ -146,7 +151,19 @@ def _said(pixels: bytes, close: Iterable[tuple[bytes, Edge]], wanted: Collection
             made_from += changes.derived not in ("", mine)
             enlarged += changes.enlarged == mine
             margin += changes.plain and not changes.inside and changes.covers[mine == SECOND] < ALL
-    return Said(made_of > made_from, enlarged > 0, margin > 0)
+            if changes.stretched and min(changes.covers) >= ALL:
+                counted = min(counted, _unstretched(edge, mine, best))
+    return Said(made_of > made_from, enlarged > 0, margin > 0, counted)
+
+
+def _unstretched(edge: Edge, mine: str, best: Mapping[bytes, Photo]) -> float:
+    """How many pixels count of the one of a stretched pair that has more: as many as the other has, unless it is larger along all
+    directions. Which of the two was stretched, nobody can tell.
+    """
+    left, right = ((best[pixels].image.width, best[pixels].image.height) for pixels in (edge.left, edge.right))
+    most, least = growth(np.array(edge.evidence.matrix).reshape(3, 3), (left, right)) if edge.evidence else (1.0, 1.0)
+    larger, (width, height) = (least, left) if mine == SECOND else (1.0 / most, right)
+    return width * height * (larger**2 if larger > STRETCHED else 1.0)
 
 
 def _related(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
+from math import inf
 from typing import Any
 
 from indexes import Image, Stat
@@ -49,12 +50,13 @@ class Photo:
 @dataclass(frozen=True, slots=True)
 class Said:
     """What its copies say of a picture, as far as pixels show: that it was made of one of them, that it is one that was only enlarged, that
-    it is one with a margin that shows nothing.
+    it is one with a margin that shows nothing; and how many `pixels` count of it, at most, where one is the other, stretched.
     """
 
     derived: bool = False
     enlarged: bool = False
     margin: bool = False
+    pixels: float = inf
 
 
 Better = tuple[str, Callable[[Photo, Said], Any]]  # in which way a photo is better, and what sorts the better one first
@@ -65,7 +67,7 @@ RULES: dict[str, tuple[Better, ...]] = {
     "resolution": (
         ("not only enlarged", lambda photo, said: said.enlarged),
         ("no bare margin", lambda photo, said: said.margin),
-        ("most pixels", lambda photo, said: -photo.image.width * photo.image.height),
+        ("most pixels", lambda photo, said: -min(photo.image.width * photo.image.height, said.pixels)),
     ),
     "format": (("richest format", lambda photo, said: RICHNESS.get(photo.image.format, 0)),),
     "metadata": (("most metadata", lambda photo, said: -len(photo.image.metadata)),),

@@ -24,7 +24,7 @@ from pipeline.decoders import Decoders
 from pipeline.evidence import DERIVED, SAME, UNKNOWN, UNRELATED
 from pipeline.scan import SourceFile, stat_of
 from pipeline.since import as_now, since_text
-from tests.conftest import DATA, SPACE, name_of, needs_data, saved, scene
+from tests.conftest import DATA, SPACE, name_of, needs_data, photo, saved, scene
 
 
 def filled(folder: Path, *roots: Path) -> Store:
@@ -279,6 +279,18 @@ def test_groups_below_a_folder_and_against_all(photos: Path, tmp_path: Path) -> 
         (inside,) = find_groups(store, under=[str(photos / "sub")])
         assert len(inside.members) == 1
         assert find_groups(store, under=[str(photos) + "x"]) == []
+
+
+@pytest.mark.parametrize("size", [(480, 416), (480, 240), (624, 320), (500, 420)])
+def test_of_two_that_are_stretched_the_older_is_kept(tmp_path: Path, size: tuple[int, int]) -> None:
+    """Whichever has more pixels: it may have got them by being stretched. One that is larger along both sides is kept for that."""
+    original = saved(tmp_path / "photos" / "original.jpg", photo(5), quality=85)
+    stretched = saved(tmp_path / "photos" / "copy.jpg", photo(5).resize(size), quality=95)
+    os.utime(original, (1_000_000_000, 1_000_000_000))
+    with filled(tmp_path / "store", tmp_path / "photos") as store:
+        (group,) = find_groups(store)
+        larger = min(size[0] / 480, size[1] / 320) > 1.03
+        assert (group.keeper.path, group.reason) == ((str(stretched), "most pixels") if larger else (str(original), "oldest"))
 
 
 def test_every_member_is_at_the_threshold_to_its_keeper(photos: Path, tmp_path: Path) -> None:
