@@ -189,18 +189,35 @@ def _sampled(pixels: NDArray[np.float32], places: NDArray[np.float64]) -> NDArra
     return np.asarray(cv2.remap(pixels, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0], np.float32)
 
 
+def _within(places: NDArray[np.float64], edge: float) -> NDArray[np.bool_]:
+    """Which places (n, 2), in shares of a picture's sides, are farther than that from its outline."""
+    return np.asarray(((places > edge) & (places < 1.0 - edge)).all(axis=1))
+
+
+def _as_coarse(rgb: NDArray[np.uint8], cells: float) -> NDArray[np.float32]:
+    """Colours as coarse as those of a picture of which one covers so many of these `cells`, along a side: contrast is less there. Both are
+    blurred by a cell of the coarser one, so that it does not matter where cells lie.
+    """
+    cells = max(1.0, cells)
+    return np.asarray(cv2.GaussianBlur(rgb.astype(np.float32), (0, 0), np.sqrt(1.25 * cells**2 - 0.25)), np.float32)
+
+
 def _tones(first: NDArray[np.uint8], second: NDArray[np.uint8], matrix: Matrix, spoiled: tuple[Box, ...]) -> tuple[str, bool]:
     """Which of the two is grey where the other has colours, and whether their tones differ, where they lie on each other and nothing lies
     on them.
     """
     places = _raster(COLOURS)[:2].T
     there = moved(matrix, places)
-    both = ((there > 0.0) & (there < 1.0)).all(axis=1)
+    grown = float(np.sqrt(np.abs(np.linalg.det(_grown(matrix, ((1, 1), (1, 1)))[1]))))
+    coarse = 1.0 / grown, grown  # cells of each that one cell of the other covers, along a side
+    edges = [min(2.5 * max(1.0, cells) / COLOURS, 0.2) for cells in coarse]  # what lies beyond an outline is mixed in there
+    both = _within(places, edges[0]) & _within(there, edges[1])
     for box in spoiled:
         both &= ~((places >= box[:2]) & (places <= box[2:])).all(axis=1)
     if not both.any():
         return "", False
-    one, other = (_sampled(rgb.astype(np.float32), some[both] * len(rgb) - 0.5) for rgb, some in ((first, places), (second, there)))
+    alike = (_as_coarse(rgb, cells) for rgb, cells in zip((first, second), coarse, strict=True))
+    one, other = (_sampled(rgb, some[both] * len(rgb) - 0.5) for rgb, some in zip(alike, (places, there), strict=True))
     colours = [float((rows.max(axis=1) - rows.min(axis=1)).mean()) for rows in (one, other)]
     grey = FIRST if colours[0] < GREY and colours[1] > COLOURFUL else SECOND if colours[1] < GREY and colours[0] > COLOURFUL else ""
     lights = [rows.mean(axis=1) for rows in (one, other)]

@@ -95,6 +95,17 @@ def test_a_crop_is_told_by_what_it_shows() -> None:
     assert (back.changes.derived, back.changes.covers[0]) == (FIRST, 1.0)
 
 
+@pytest.mark.parametrize("kind", ["crop 40 %", "crop 80 %", "border", "screenshot"])
+def test_what_was_only_cropped_or_framed_has_its_tones(kind: str) -> None:
+    """Also where there is a bright margin around it, and most of what it shows is small."""
+    for seed in range(6):
+        small = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (54, 80), np.uint8)).resize((480, 320)).convert("RGB")
+        picture = ImageOps.expand(Image.blend(photo(seed), small, 0.6), 24, "white")
+        assert not copied(picture, (EVERYDAY | HARD)[kind](picture, OTHER, random.Random(seed))).toned
+        lighter = ImageEnhance.Brightness(picture).enhance(0.75)
+        assert copied(picture, (EVERYDAY | HARD)[kind](lighter, OTHER, random.Random(seed))).toned
+
+
 def test_a_rotated_picture_is_told_by_its_angle() -> None:
     found = copied(PHOTO, PHOTO.rotate(-12, Image.Resampling.BICUBIC, expand=True))
     assert (found.mirrored, found.turned) == (False, 0)
