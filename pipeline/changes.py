@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.evidence import ALL, FIRST, OTHER, SECOND, Box, Changes
 from pipeline.sketch import COLOURS, Sketch
-from pipeline.transform import SQUARE, Matrix, inverse, moved, slopes_of
+from pipeline.transform import SQUARE, Matrix, inverse, moved, scale_of, slopes_of
 
 UPRIGHT = 1.5  # degrees that a turn may be off
 ASKEW, MOSTLY = 0.01, 0.4  # how far angles may be off in a copy; unless it shows all of one picture and this share of the other
@@ -66,7 +66,7 @@ def is_another_view(what: Changes, matrix: Matrix, sizes: tuple[tuple[int, int],
     return bool(shear > ASKEW or _aside(matrix, middle, grown) > ASKEW)
 
 
-def growth(matrix: Matrix, sizes: tuple[tuple[int, int], tuple[int, int]]) -> tuple[float, float]:
+def growths(matrix: Matrix, sizes: tuple[tuple[int, int], tuple[int, int]]) -> tuple[float, float]:
     """By how much pixels grow from the first to the second of two pictures, (width, height) each, in the middle of what they share: most,
     and least, along whatever direction.
     """
@@ -208,7 +208,7 @@ def _tones(first: NDArray[np.uint8], second: NDArray[np.uint8], matrix: Matrix, 
     """
     places = _raster(COLOURS)[:2].T
     there = moved(matrix, places)
-    grown = float(np.sqrt(np.abs(np.linalg.det(_grown(matrix, ((1, 1), (1, 1)))[1]))))
+    grown = scale_of(_grown(matrix, ((1, 1), (1, 1)))[1])
     coarse = 1.0 / grown, grown  # cells of each that one cell of the other covers, along a side
     edges = [min(2.5 * max(1.0, cells) / COLOURS, 0.2) for cells in coarse]  # what lies beyond an outline is mixed in there
     both = _within(places, edges[0]) & _within(there, edges[1])

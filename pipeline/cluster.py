@@ -7,10 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
-import numpy as np
-
 from indexes import Image
-from pipeline.changes import STRETCHED, growth
+from pipeline.changes import STRETCHED, growths
 from pipeline.evidence import ALL, DERIVED, FIRST, SAME, SCENE, SECOND, UNKNOWN, UNRELATED, Evidence
 from pipeline.keep import Keep, Photo, Said
 
@@ -144,26 +142,26 @@ def _said(pixels: bytes, close: Iterable[tuple[bytes, Edge]], wanted: Collection
     made_of = made_from = enlarged = margin = 0
     counted = inf
     for _, edge in close:
-        changes = edge.evidence.changes if edge.evidence and edge.relation in wanted else None
-        if changes is not None:
+        evidence = edge.evidence
+        changes = evidence.changes if evidence and edge.relation in wanted else None
+        if evidence and changes:
             mine = FIRST if pixels == edge.left else SECOND
             made_of += changes.derived == mine
             made_from += changes.derived not in ("", mine)
             enlarged += changes.enlarged == mine
             margin += changes.plain and not changes.inside and changes.covers[mine == SECOND] < ALL
             if changes.stretched and min(changes.covers) >= ALL:
-                counted = min(counted, _unstretched(edge, mine, best))
+                counted = min(counted, _unstretched(evidence, mine, best[edge.left].image, best[edge.right].image))
     return Said(made_of > made_from, enlarged > 0, margin > 0, counted)
 
 
-def _unstretched(edge: Edge, mine: str, best: Mapping[bytes, Photo]) -> float:
+def _unstretched(evidence: Evidence, mine: str, first: Image, second: Image) -> float:
     """How many pixels count of the one of a stretched pair that has more: as many as the other has, unless it is larger along all
     directions. Which of the two was stretched, nobody can tell.
     """
-    left, right = ((best[pixels].image.width, best[pixels].image.height) for pixels in (edge.left, edge.right))
-    most, least = growth(np.array(edge.evidence.matrix).reshape(3, 3), (left, right)) if edge.evidence else (1.0, 1.0)
-    larger, (width, height) = (least, left) if mine == SECOND else (1.0 / most, right)
-    return width * height * (larger**2 if larger > STRETCHED else 1.0)
+    most, least = growths(evidence.transform, ((first.width, first.height), (second.width, second.height)))
+    larger, other = (least, first) if mine == SECOND else (1.0 / most, second)
+    return other.width * other.height * (larger**2 if larger > STRETCHED else 1.0)
 
 
 def _related(

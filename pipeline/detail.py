@@ -50,7 +50,7 @@ def detailed(evidence: Evidence, one: str, detail: Detail) -> Evidence:
     changes = evidence.changes
     if not changes or one != larger(evidence):
         return evidence
-    back = inverse(np.array(evidence.matrix).reshape(3, 3))
+    back = inverse(evidence.transform)
     spoiled = changes.spoiled if one == FIRST else tuple(onto(back, box) for box in changes.spoiled)
     if not is_enlarged(detail, min(changes.scale, 1 / changes.scale), spoiled):
         return evidence

@@ -106,6 +106,11 @@ class Evidence:
     matrix: tuple[float, ...] = ()
     changes: Changes | None = None
 
+    @property
+    def transform(self) -> Matrix:
+        """The matrix (3, 3); there must be one."""
+        return np.array(self.matrix).reshape(3, 3)
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
@@ -118,12 +123,10 @@ class Evidence:
         """The same with the second picture as the first."""
         if not self.matrix:
             return self
-        matrix = np.array(self.matrix).reshape(3, 3)
-        what = self.changes
+        back, what = inverse(self.transform), self.changes
         if what:
-            boxes = tuple(onto(inverse(matrix), box) for box in what.spoiled)
-            what = what.turned_round(boxes)
-        return replace(self, matrix=numbers(inverse(matrix)), changes=what)
+            what = what.turned_round(tuple(onto(back, box) for box in what.spoiled))
+        return replace(self, matrix=numbers(back), changes=what)
 
 
 def kept(first: int, second: int, evidence: Evidence, *, whole: bool = True) -> Judged:

@@ -30,7 +30,7 @@ def explained(comparison: Comparison) -> Image.Image | None:
     evidence, tiles = looked(sketch(one, (first.width, first.height)), sketch(other, (second.width, second.height)))
     panels = [("first", _outlined(one, None)), ("second", _outlined(other, None))]
     if evidence.matrix:
-        matrix = np.array(evidence.matrix).reshape(3, 3)
+        matrix = evidence.transform
         pixels = in_pixels(other.shape) @ matrix @ np.linalg.inv(in_pixels(one.shape))
         panels = [("first", _outlined(one, moved(inverse(matrix), SQUARE))), ("second", _outlined(other, moved(matrix, SQUARE)))]
         size = (one.shape[1], one.shape[0])

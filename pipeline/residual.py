@@ -42,8 +42,7 @@ class Residual:
     `agrees`: the correlation of each tile with what lies below it, -1 to 1; `nearby`: the best when it may move, and `moves` (rows,
     columns, 2) by how many pixels. `told`: whether a tile lies on the other picture with all of itself, and shows enough to be compared;
     `both`: whether it does on both.
-    `matrix` takes the first picture's pixels to the second's; a smooth bend may have been added to it. `above` and `below`: what the tiles
-    are, and what lies below them (rows, columns, TILE * TILE), both as soft as they were compared.
+    `matrix` takes the first picture's pixels to the second's; a smooth bend may have been added to it.
     """
 
     agrees: Map
@@ -53,17 +52,18 @@ class Residual:
     both: NDArray[np.bool_]
     origin: tuple[int, int]
     matrix: Matrix
-    above: Grey
-    below: Grey
+    _look: _Look
+    _ground: _Ground
 
     def odd(self) -> float:
-        """By how much the cell that differs most does so beyond what the others do, as a share of squared grey levels: of all cells that
-        are compared, one in twenty differs as much as 1 or more. One letter that is another is a cell or two; codecs spoil all alike.
+        """How many times as much the cell that differs most does so as that which 95 of 100 stay below. One letter that is another is a
+        cell or two; codecs spoil all alike.
         """
-        above, below = (some[self.told] - some[self.told].mean(axis=1, keepdims=True) for some in (self.above, self.below))
+        in_place = self._ground.at(np.zeros((2, 1, 1, 1), np.float32))
+        above, below = (some[self.told] - some[self.told].mean(axis=1, keepdims=True) for some in (self._look.tiles, in_place))
         gain = (above * below).sum(axis=1, keepdims=True) / np.maximum((below * below).sum(axis=1, keepdims=True), FLAT)
-        count, side = TILE // CELL, (above - gain * below) ** 2
-        cells = side.reshape(-1, count, CELL, count, CELL).mean(axis=(2, 4))
+        count, unlike = TILE // CELL, (above - gain * below) ** 2
+        cells = unlike.reshape(-1, count, CELL, count, CELL).mean(axis=(2, 4))
         return float(cells.max() / (np.percentile(cells, 95) + ROUGH))
 
 
@@ -94,8 +94,7 @@ def residual(one: NDArray[np.uint8], other: NDArray[np.uint8], matrix: Matrix, n
     seen = _bent(look, ground, seen, told)
     nearby, moves = _each_moved(look, ground, seen, told)
     both = told & (look.texture > least) & (seen.texture > least)
-    now = ground.at(np.zeros((2, *told.shape, 1), np.float32))
-    return Residual(seen.agrees, nearby, moves, told, both, origin, matrix @ np.linalg.inv(shifted), look.tiles, now)
+    return Residual(seen.agrees, nearby, moves, told, both, origin, matrix @ np.linalg.inv(shifted), look, ground)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import random
 from itertools import combinations
 
@@ -13,12 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 from pipeline.align import alignments
-from pipeline.copies import EVERYDAY, HARD
+from pipeline.copies import EVERYDAY, HARD, recoded
 from pipeline.evidence import DERIVED, FIRST, SAME, SCENE, SECOND, UNKNOWN, UNRELATED, Changes, Evidence
 from pipeline.residual import residual
 from pipeline.sketch import Sketch, features, noise, sketch
 from pipeline.verify import verify
-from tests.conftest import jpeg, photo
+from tests.conftest import photo
 
 COPIED = {SAME, DERIVED}
 
@@ -365,8 +364,8 @@ def test_a_letter_with_another_total_is_no_copy(other: str) -> None:
     page = drawn(letter("100,00"))
     assert page.is_lines
     for quality in (95, 60):
-        assert verify(page, drawn(Image.open(io.BytesIO(jpeg(letter("100,00"), quality))))).relation in COPIED
-        assert verify(page, drawn(Image.open(io.BytesIO(jpeg(letter(other), quality))))).relation == UNKNOWN
+        assert verify(page, drawn(recoded(letter("100,00"), "jpeg", quality))).relation in COPIED
+        assert verify(page, drawn(recoded(letter(other), "jpeg", quality))).relation == UNKNOWN
 
 
 def test_a_page_that_was_saved_or_scanned_again_is_a_copy() -> None:
