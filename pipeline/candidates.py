@@ -38,7 +38,7 @@ class Looked:
     unsure: Counter[str] = field(default_factory=Counter)
 
 
-def verify_candidates(store: Store, pairs: Sequence[tuple[int, int]], count: int | None = None, readers: int = 1) -> Iterator[Looked]:
+def verify_candidates(store: Store, pairs: Sequence[tuple[int, int]], decoders: Decoders, count: int | None = None) -> Iterator[Looked]:
     """Look at pairs of the store's images, by id, on `count` cores; all by default.
 
     A pair whose photos are away, or changed since they were ingested, stays for the next time. Stop it at any yield: what was yielded is
@@ -48,7 +48,7 @@ def verify_candidates(store: Store, pairs: Sequence[tuple[int, int]], count: int
     # It stays where this process is ended, and where something ends those that verify: then nothing is looked at in this one the next time.
     mark = store.folder / FOLDER / "verifying"
     few = 0 if mark.exists() else FEW
-    with Decoders(count, readers) as decoders, Thumbs(store.folder, write=True) as thumbs, Verifiers(count, few) as verifiers:
+    with Thumbs(store.folder, write=True) as thumbs, Verifiers(count, few) as verifiers:
         with suppress(OSError):
             mark.touch()
         pictures, details = Pictures(store, thumbs, decoders), _Details(store, decoders)

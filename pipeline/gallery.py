@@ -62,14 +62,12 @@ def write_gallery(groups: Sequence[Group], store: Store, page: Path, notes: Sequ
     """Write the page, and a folder of small pictures beside it, named like it, which it shows as one scrolls; above all, `notes` that a
     person should read with it. What was there is replaced.
 
-    Nothing but these is written, and no photo is changed. Raises BadDestination, also where either is there and was not made here.
+    Nothing but these is written, and no photo is changed. Raises BadDestination, also as require_place() does.
     """
-    pictures = page.with_name(f"{page.stem}-pictures")
+    pictures = _pictures_of(page)
     ordered = sorted(groups, key=lambda group: (-gain(group), group.keeper.path))
     try:
-        if os.path.lexists(page) and not _is_page(page):
-            raise BadDestination(f"{page} is there already, and no such page; name another file")
-        _require_own(pictures, page)
+        require_place(page)
         with tempfile.TemporaryDirectory(prefix=f".{page.stem[:100]}-", dir=page.parent) as folder:
             part = Path(folder)
             (part / "pictures").mkdir()
@@ -85,6 +83,22 @@ def write_gallery(groups: Sequence[Group], store: Store, page: Path, notes: Sequ
         sync_folder(page.parent)
     except OSError as error:
         raise BadDestination(f"{page} cannot be written ({error.strerror or error}); name a file in a folder that is there") from error
+
+
+def require_place(page: Path) -> None:
+    """Raises BadDestination where a page, or the folder beside it, is there and was not made here, or there is no folder for them."""
+    if not page.parent.is_dir():
+        raise BadDestination(f"{page} cannot be written (no such folder); name a file in a folder that is there")
+    try:
+        if os.path.lexists(page) and not _is_page(page):
+            raise BadDestination(f"{page} is there already, and no such page; name another file")
+        _require_own(_pictures_of(page), page)
+    except OSError as error:
+        raise BadDestination(f"{page} cannot be written ({error.strerror or error}); name another file") from error
+
+
+def _pictures_of(page: Path) -> Path:
+    return page.with_name(f"{page.stem}-pictures")
 
 
 def _is_page(page: Path) -> bool:

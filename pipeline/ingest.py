@@ -142,17 +142,17 @@ def _ingest(roots: Sequence[Root], store: Store, embedder: Embedder, options: In
                     writer.take(result)
                     yield Progress(done, len(seen.todo), coverage, result if isinstance(result, Failure) else None)
 
-    for loss in losses:
-        _settle(store, loss, writer.moved, options, coverage)
-    for root in roots:
-        if root not in present:
-            _settle_absent(store, root, remembered, options, coverage)
-    yield from find_pairs(store, options, coverage)
-    yield from look(store, embedder, options, coverage)
-    compaction = store.compact()
-    if compaction.written or compaction.dropped:
-        coverage.compaction = asdict(compaction)
-    yield Progress(len(seen.todo), len(seen.todo), coverage)
+        for loss in losses:
+            _settle(store, loss, writer.moved, options, coverage)
+        for root in roots:
+            if root not in present:
+                _settle_absent(store, root, remembered, options, coverage)
+        yield from find_pairs(store, options, coverage)
+        yield from look(store, embedder, decoders, options, coverage)
+        compaction = store.compact()
+        if compaction.written or compaction.dropped:
+            coverage.compaction = asdict(compaction)
+        yield Progress(len(seen.todo), len(seen.todo), coverage)
 
 
 def find_pairs(store: Store, options: IngestOptions, coverage: Coverage) -> Iterator[Progress]:
@@ -169,7 +169,7 @@ def find_pairs(store: Store, options: IngestOptions, coverage: Coverage) -> Iter
         yield Progress(now.done, now.total, coverage, plan=now.plan)
 
 
-def look(store: Store, embedder: Embedder, options: IngestOptions, coverage: Coverage) -> Iterator[Progress]:
+def look(store: Store, embedder: Embedder, decoders: Decoders, options: IngestOptions, coverage: Coverage) -> Iterator[Progress]:
     """Verify the pairs that nobody has looked at, those of pictures within pictures last; notes in the coverage what they are."""
     frontier = store.catalog.frontier()
     if frontier is None:
@@ -182,16 +182,18 @@ def look(store: Store, embedder: Embedder, options: IngestOptions, coverage: Cov
         coverage.parts = {"compared": 0, "lacking": 0} if inside else None
         return
     pairs = store.catalog.unjudged(frontier.floor, VERSION)
-    yield from _verify(store, pairs, options, coverage)
+    yield from _verify(store, pairs, decoders, options, coverage)
     if inside:
-        yield from _look_inside(store, embedder, frontier.floor, pairs, options, coverage)
+        yield from _look_inside(store, embedder, frontier.floor, pairs, decoders, options, coverage)
     for name, said in SAID.items():
         if number := sum(coverage.verification[name].values()):
             why = ", ".join(f"{count:,} {reason}" for reason, count in coverage.verification[name].items())
             coverage.notes.append(f"{number:,} {said[number > 1]} ({why}); the next ingest tries again")
 
 
-def _verify(store: Store, pairs: Sequence[tuple[int, int]], options: IngestOptions, coverage: Coverage) -> Iterator[Progress]:
+def _verify(
+    store: Store, pairs: Sequence[tuple[int, int]], decoders: Decoders, options: IngestOptions, coverage: Coverage
+) -> Iterator[Progress]:
     told = coverage.verification
     if not pairs or told is None:
         return
@@ -199,7 +201,7 @@ def _verify(store: Store, pairs: Sequence[tuple[int, int]], options: IngestOptio
 
     before = {name: Counter(told[name]) for name in ("found", *SAID)}
     done = told["pairs"]
-    for now in verify_candidates(store, pairs, options.decoders, options.readers):
+    for now in verify_candidates(store, pairs, decoders, options.decoders):
         told["pairs"] = done + now.done
         for name in ("found", *SAID):
             told[name] = dict(sorted((before[name] + getattr(now, name)).items()))
@@ -207,7 +209,13 @@ def _verify(store: Store, pairs: Sequence[tuple[int, int]], options: IngestOptio
 
 
 def _look_inside(
-    store: Store, embedder: Embedder, floor: float, tried: Sequence[tuple[int, int]], options: IngestOptions, coverage: Coverage
+    store: Store,
+    embedder: Embedder,
+    floor: float,
+    tried: Sequence[tuple[int, int]],
+    decoders: Decoders,
+    options: IngestOptions,
+    coverage: Coverage,
 ) -> Iterator[Progress]:
     """Compare parts of pictures with whole ones, and verify the pairs that come of it, but for those that were tried already."""
     from pipeline import parts as inside
@@ -221,7 +229,7 @@ def _look_inside(
         return
     with Parts(store.folder, space, write=True) as parts:
         lacking = inside.lacking(store, parts, embedder) if embedder.space == space else []
-        for done in inside.embed_parts(store, parts, embedder, lacking, options.decoders, options.readers) if lacking else ():
+        for done in inside.embed_parts(store, parts, embedder, lacking, decoders) if lacking else ():
             yield Progress(done, len(lacking), coverage, parts=True)
         pairs = [np.empty((0, 2), np.int64)]
         if not store.catalog.has_run(parts.run):  # the catalog began anew, or was brought back
@@ -232,7 +240,7 @@ def _look_inside(
             yield Progress(0, None, coverage, parts=True)
         seen, proposed = set(tried), np.concatenate(pairs)
         new = [pair for pair in store.catalog.unjudged(floor, VERSION, proposed) if pair not in seen]
-        yield from _verify(store, new, options, coverage)
+        yield from _verify(store, new, decoders, options, coverage)
         # A pair that could not be looked at is proposed again the next time: nothing else would.
         waits = set[tuple[int, int]]()
         if coverage.verification and coverage.verification["unseen"]:

@@ -29,16 +29,16 @@ def migrate_store(
     SpaceMismatch where a migration to a third space was begun. Close the iterator before the store when stopping early.
     """
     options, coverage, space = options or IngestOptions(), Coverage(), embedder.space
-    with store.exclusive(options.wait_lock):
+    with store.exclusive(options.wait_lock), Decoders(options.decoders, options.readers) as decoders:
         store.prepare()
         if restart:
             store.abandon()
         if store.space == space:
             store.bind(space, embedder.name)  # perhaps by another name
-            yield from look(store, embedder, options, coverage)  # where the migration was cut off after the switch
+            yield from look(store, embedder, decoders, options, coverage)  # where the migration was cut off after the switch
             return
         with store.successor(space, embedder.name) as new:
-            yield from _embed(store, new, embedder, options, coverage)
+            yield from _embed(store, new, embedder, decoders, options, coverage)
             images, left = store.catalog.counts().images, _lacking(store, new)
             if left and (len(left) == images or not leave_out):  # a store without any vector is of use to nobody
                 path, ingest = next(store.catalog.files_of(left.values())).path, command(store.folder, "ingest")
@@ -55,11 +55,13 @@ def migrate_store(
         # Not before: which images a file shows, only this one's files say. The other's are those that they were embedded by, where other
         # photos may have been found since.
         store.compact()
-        yield from look(store, embedder, options, coverage)  # pairs that the other model had not proposed
+        yield from look(store, embedder, decoders, options, coverage)  # pairs that the other model had not proposed
     yield Progress(1, 1, coverage)
 
 
-def _embed(store: Store, new: Store, embedder: Embedder, options: IngestOptions, coverage: Coverage) -> Iterator[Progress]:
+def _embed(
+    store: Store, new: Store, embedder: Embedder, decoders: Decoders, options: IngestOptions, coverage: Coverage
+) -> Iterator[Progress]:
     """Embed each picture that `new` lacks by the first of its files that shows it."""
     lacking, tried = _lacking(store, new), set[str]()
     todo = _untried(store, lacking, tried)
@@ -70,19 +72,18 @@ def _embed(store: Store, new: Store, embedder: Embedder, options: IngestOptions,
     def wanted(hash_: bytes) -> bool:  # the content of a file that was changed is none of the store's
         return hash_ in lacking and writer.wanted(hash_)
 
-    with Decoders(options.decoders, options.readers) as decoders:
-        decoders.start()  # while the model loads
-        done, total = 0, len(todo)
-        yield Progress(done, total, coverage, calls=affordable(embedder, total, options))
-        while todo:
-            with writer:
-                for result in decoders.stream(todo, embedder.view, wanted, writer.batch):
-                    if not isinstance(result, Recognised):
-                        writer.take(result)
-                    done += 1
-                    yield Progress(done, total, coverage, result if isinstance(result, Failure) else None)
-            todo = _untried(store, _lacking(store, new), tried)
-            total += len(todo)
+    decoders.start()  # while the model loads
+    done, total = 0, len(todo)
+    yield Progress(done, total, coverage, calls=affordable(embedder, total, options))
+    while todo:
+        with writer:
+            for result in decoders.stream(todo, embedder.view, wanted, writer.batch):
+                if not isinstance(result, Recognised):
+                    writer.take(result)
+                done += 1
+                yield Progress(done, total, coverage, result if isinstance(result, Failure) else None)
+        todo = _untried(store, _lacking(store, new), tried)
+        total += len(todo)
 
 
 def _lacking(store: Store, new: Store) -> dict[bytes, int]:

@@ -58,9 +58,9 @@ def lacking(store: Store, parts: Parts, embedder: Embedder) -> list[int]:
     return found
 
 
-def embed_parts(store: Store, parts: Parts, embedder: Embedder, images: list[int], count: int | None, readers: int) -> Iterator[int]:
+def embed_parts(store: Store, parts: Parts, embedder: Embedder, images: list[int], decoders: Decoders) -> Iterator[int]:
     """Embed the parts of images, by id, as they are kept among the thumbs; yields how many are done. Those that are away are left out."""
-    with Decoders(count, readers) as decoders, Thumbs(store.folder, write=True) as thumbs:
+    with Thumbs(store.folder, write=True) as thumbs:
         pictures = Pictures(store, thumbs, decoders)
         for start in range(0, len(images), BLOCK):
             some = images[start : start + BLOCK]

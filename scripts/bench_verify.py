@@ -24,6 +24,7 @@ from pathlib import Path
 from indexes import Root, Store
 from pipeline import ingest_roots, load
 from pipeline.candidates import verify_candidates
+from pipeline.decoders import Decoders
 from pipeline.ingest import Progress
 from scripts.bench_embedder import table
 from scripts.bench_ingest import resident, sources
@@ -68,8 +69,9 @@ def again(store: Store, count: int, rng: random.Random) -> list[tuple[int, int]]
 def rate(store: Store, pairs: list[tuple[int, int]]) -> float:
     """Pairs verified a second."""
     began = time.perf_counter()
-    for _ in verify_candidates(store, pairs):
-        pass
+    with Decoders() as decoders:
+        for _ in verify_candidates(store, pairs, decoders):
+            pass
     return len(pairs) / (time.perf_counter() - began)
 
 

@@ -7,7 +7,7 @@ import random
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,8 +54,10 @@ def left(store: Store) -> list[tuple[int, int]]:
     return list(store.catalog.unjudged(frontier.floor, VERSION))
 
 
-def look(store: Store) -> Iterator[Looked]:
-    return verify_candidates(store, left(store), 1)
+def look(store: Store, pairs: Sequence[tuple[int, int]] | None = None) -> Iterator[Looked]:
+    """Verify pairs; those that nobody has looked at by default."""
+    with Decoders(1) as decoders:
+        yield from verify_candidates(store, left(store) if pairs is None else pairs, decoders, 1)
 
 
 def judged(store: Store) -> dict[tuple[bytes, bytes], tuple[str, str]]:
@@ -430,7 +432,7 @@ def test_a_thumb_is_what_is_verified(tmp_path: Path) -> None:
         with Thumbs(store.folder, write=True) as kept:
             kept.put({image.hash: stranger})
         (pair,) = ((one.first, one.second) for one in store.catalog.evidence())
-        (looked,) = verify_candidates(store, [pair], 1)
+        (looked,) = look(store, [pair])
         assert dict(looked.found) == {UNRELATED: 1}
 
 

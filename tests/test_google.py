@@ -352,7 +352,9 @@ def test_a_failure_ends_the_waits_of_other_requests(google: Google, monkeypatch:
     assert len(google.requests) == 3
 
 
-def test_ctrl_c_gives_up_what_is_on_its_way(google: Google) -> None:
+def test_ctrl_c_gives_up_what_is_on_its_way(google: Google, request: pytest.FixtureRequest) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it runs in the background ignore it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     main, four, over = threading.main_thread().ident, threading.Barrier(4), threading.Event()
     assert main
 

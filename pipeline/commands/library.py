@@ -178,6 +178,10 @@ def groups(
     from pipeline.keep import Keep
 
     keep = Keep(named(rules))
+    if html:
+        from pipeline.gallery import require_place, write_gallery
+
+        require_place(html)  # before anything is printed, which somebody would have to wait for again
     with Store(store) as opened:
         for folder in under:
             if not opened.catalog.counts([os.path.realpath(folder)]).files:
@@ -186,8 +190,6 @@ def groups(
         asked = {"threshold": threshold, "strictness": strictness, "relations": relations or COPIES, "keep": keep}
         found, warnings = _print_groups(opened, [os.path.realpath(folder) for folder in under], None, as_json, **asked)
         if html:
-            from pipeline.gallery import write_gallery
-
             write_gallery(found, opened, html, warnings)
     if exit_code and found:
         sys.exit(FOUND)
@@ -343,12 +345,16 @@ def explain(first: str, second: str, image: Path | None, store: Path, model: str
 
     Works without a store; where there is one, its model is used.
     """
+    from PIL import Image
+
     from pipeline.errors import BadDestination
     from pipeline.explain import explained
     from pipeline.report import comparison_json, explained_text
 
     if image and os.path.lexists(image):
         raise BadDestination(f"{image} is there already and is left as it is; name a new file")
+    if image and not (image.parent.is_dir() and image.suffix.lower() in Image.registered_extensions()):
+        raise BadDestination(f"{image} cannot be written; name a .png or .jpg in a folder that is there")
     comparison, space = _compared([first, second], store, model, yes)
     if as_json:
         show_json(comparison_json(comparison, space, space.threshold))
