@@ -171,8 +171,12 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
+    """As six_files() makes it."""
+    return six_files(tmp_path / "photos")
+
+
+def six_files(folder: Path) -> Path:
     """A folder of six files: a scene, its re-encoded, smaller and byte-identical copies, and two other scenes."""
-    folder = tmp_path / "photos"
     original = scene(1, (640, 480))
     saved(folder / "a.png", original)
     saved(folder / "a small.jpg", original.resize((400, 300)), quality=85)

@@ -453,9 +453,9 @@ STOPPABLE = (  # the command line with small commits, which says how many files 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A folder of 60 photos, each of 30 scenes at two sizes, and the store of an ingest that nothing stopped."""
+    """A folder of 40 photos, each of 20 scenes at two sizes, and the store of an ingest that nothing stopped."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    for each in range(60):
+    for each in range(40):
         saved(folder / "root" / f"{each:02}.jpg", scene(each // 2, (300 + 100 * (each % 2), 300)), quality=80)
     assert finished(folder / "whole", "ingest", folder / "root")[0] == 0
     return folder / "root", folder / "whole"
@@ -480,12 +480,12 @@ def test_a_stopped_ingest_goes_on(tmp_path: Path, undisturbed: tuple[Path, Path]
     assert ("goes on from there" in err) == (number != signal.SIGKILL)
     with Store(stopped) as store:
         kept = store.catalog.counts().files
-    assert committed <= kept < 60
+    assert committed <= kept < 40
     code, _, err = finished(stopped, "ingest", root)
     assert code == 0
-    assert f"{60 - kept} pictures embedded" in err
+    assert f"{40 - kept} pictures embedded" in err
     assert groups_of(stopped) == groups_of(whole)
-    assert len(groups_of(stopped)) == 30
+    assert len(groups_of(stopped)) == 20
 
 
 @needs_data
@@ -652,6 +652,7 @@ def test_every_document_has_its_version(run: Run, photos: Path) -> None:
             "compare": [photos / "a.png", photos / "b.jpg"],
             "explain": [photos / "a.png", photos / "b.jpg"],
             "migrate": ["--model", "neardup-1"],
+            "calibrate": ["--sample", "1"],
         }
         return [name, *given.get(name, []), "--json"]
 

@@ -37,7 +37,7 @@ from pipeline import (
 )
 from pipeline.embedder import Embedder
 from tests import test_onnx
-from tests.conftest import made_older, saved, scene
+from tests.conftest import made_older, saved, scene, six_files
 from tests.test_ingest import Counting, Paid, ingested
 
 Run = Callable[..., tuple[int, str, str]]
@@ -51,16 +51,36 @@ def small(tmp_path: Path) -> str:
 
 @pytest.fixture
 def library(tmp_path: Path, photos: Path) -> Path:
-    """A store of photos of many kinds, with vectors of neardup-1 whose photos are gone."""
+    """As filled() makes it."""
+    return filled(tmp_path / "library", photos)
+
+
+def filled(folder: Path, photos: Path) -> Path:
+    """A store of photos of many kinds, with vectors of neardup-1, of which one photo is gone."""
     for number in range(12):
         saved(photos / "more" / f"{number}.jpg", scene(number + 10))
     saved(photos / "blank.png", scene(1).resize((1, 1)).resize((50, 50)))
     (photos / "broken.jpg").write_bytes((photos / "b.jpg").read_bytes()[:2000])
-    with Store(tmp_path / "library", write=True) as store:
+    with Store(folder, write=True) as store:
         ingested(store, photos)
         (photos / "more" / "3.jpg").unlink()
         ingested(store)
-    return tmp_path / "library"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Contents, Contents]:
+    """A store as `library`, of photos that no test changes; what it holds, and what it is to hold with the small model."""
+    folder = tmp_path_factory.mktemp("shared")
+    photos, model = six_files(folder / "photos"), test_onnx.written(folder / "models", test_onnx.model())
+    library = filled(folder / "library", photos)
+    return library, held(library), fresh(folder / "fresh", photos, f"onnx:{model}")
+
+
+@pytest.fixture
+def copied(shared: tuple[Path, Contents, Contents], tmp_path: Path) -> Path:
+    """A copy of the shared store, of a test's own."""
+    return Path(shutil.copytree(shared[0], tmp_path / "library"))
 
 
 def fresh(folder: Path, roots: Path, model: str) -> Contents:
@@ -160,12 +180,12 @@ def test_an_ingest_after_it_embeds_nothing_and_queries_are_answered(run: Run, ph
     assert "calibrate" not in err
 
 
-def test_what_was_chosen_for_the_other_model_is_forgotten_and_told(run: Run, library: Path, small: str) -> None:
-    with Store(library, write=True) as store:
+def test_what_was_chosen_for_the_other_model_is_forgotten_and_told(run: Run, copied: Path, small: str) -> None:
+    with Store(copied, write=True) as store:
         store.choose(Choice(0.6, 0.9))
     code, _, err = run("migrate", "--model", small)
     assert code == 0
-    assert f"were for the other model and are forgotten; `neardup calibrate --save --store {library}` finds new ones\n" in err
+    assert f"were for the other model and are forgotten; `neardup calibrate --save --store {copied}` finds new ones\n" in err
     assert json.loads(run("status", "--json")[1])["choice"] is None
 
 
@@ -248,40 +268,40 @@ def test_a_photo_that_was_moved_meanwhile_keeps_its_new_vector(tmp_path: Path, s
     assert_clean(tmp_path / "library")
 
 
-def test_one_that_was_begun_for_another_model(library: Path, small: str, run: Run, tmp_path: Path) -> None:
+def test_one_that_was_begun_for_another_model(copied: Path, small: str, run: Run, tmp_path: Path) -> None:
     other = f"onnx:{test_onnx.written(tmp_path / 'other', test_onnx.model('NCHW'), layout='NCHW')}"
-    with Store(library, write=True) as store, closing(migrate_store(store, load(small), IngestOptions(batch=1, commit_images=1))) as begun:
+    with Store(copied, write=True) as store, closing(migrate_store(store, load(small), IngestOptions(batch=1, commit_images=1))) as begun:
         next(progress for progress in begun if progress.done == 5)
-    with Store(library, write=True) as store, pytest.raises(SpaceMismatch, match="--restart"):
+    with Store(copied, write=True) as store, pytest.raises(SpaceMismatch, match="--restart"):
         migrated(store, load(other))
     code, _, err = run("migrate", "--model", other)
     assert code == 2
-    assert f"go on with `neardup migrate --model {small} --store {library}`" in err
-    assert f"begin anew with `neardup migrate --model {other} --restart --store {library}`" in err
+    assert f"go on with `neardup migrate --model {small} --store {copied}`" in err
+    assert f"begin anew with `neardup migrate --model {other} --restart --store {copied}`" in err
     waits = f"neardup-1; a migration to {small} waits, 5 of 17 pictures are done; "
     code, _, err = run("migrate", "--model", "neardup-1")
     assert code == 0
     assert waits in err
-    assert f"`neardup migrate --model neardup-1 --restart --store {library}` drops it" in err
+    assert f"`neardup migrate --model neardup-1 --restart --store {copied}` drops it" in err
     code, _, err = run("migrate", "--model", "neardup-1", "--restart")
     assert code == 0
     assert f"the migration to {small} (5 pictures) was dropped\n" in err
     assert "nothing to do" not in err
-    assert not (library / "next").exists()
+    assert not (copied / "next").exists()
     assert "nothing to do" in run("migrate", "--model", "neardup-1", "--restart")[2]
-    with Store(library, write=True) as store, closing(migrate_store(store, load(small))) as begun:
+    with Store(copied, write=True) as store, closing(migrate_store(store, load(small))) as begun:
         next(progress for progress in begun if progress.done == 5)
     assert run("migrate", "--model", other, "--restart")[0] == 0
-    assert_clean(library)
+    assert_clean(copied)
 
 
-def test_one_that_was_begun_for_another_model_and_embedded_nothing(library: Path, small: str, run: Run, tmp_path: Path) -> None:
+def test_one_that_was_begun_for_another_model_and_embedded_nothing(copied: Path, small: str, run: Run, tmp_path: Path) -> None:
     other = f"onnx:{test_onnx.written(tmp_path / 'other', test_onnx.model('NCHW'), layout='NCHW')}"
-    with Store(library, write=True) as store, pytest.raises(Unanswered):
+    with Store(copied, write=True) as store, pytest.raises(Unanswered):
         migrated(store, Paid(0, other), options=IngestOptions(batch=1))
     assert json.loads(run("status", "--json")[1])["migration"]["model"] == other
     assert run("migrate", "--model", small)[0] == 0
-    assert_clean(library)
+    assert_clean(copied)
 
 
 def test_status_tells_of_a_migration_that_has_not_ended(library: Path, photos: Path, small: str, run: Run) -> None:
@@ -308,12 +328,12 @@ def test_status_tells_of_a_migration_that_has_not_ended(library: Path, photos: P
     assert json.loads(run("status", "--json")[1])["migration"] is None
 
 
-def test_the_commands_that_status_prints_can_be_pasted(library: Path, tmp_path: Path, run: Run) -> None:
+def test_the_commands_that_status_prints_can_be_pasted(copied: Path, tmp_path: Path, run: Run) -> None:
     model = f"onnx:{test_onnx.written(tmp_path / 'my models', test_onnx.model())}"
-    with Store(library, write=True) as store, closing(migrate_store(store, load(model))) as begun:
+    with Store(copied, write=True) as store, closing(migrate_store(store, load(model))) as begun:
         next(begun)
     go_on = json.loads(run("status", "--json")[1])["migration"]["go_on"]
-    assert shlex.split(go_on)[1:] == ["migrate", "--model", model, "--store", str(library)]
+    assert shlex.split(go_on)[1:] == ["migrate", "--model", model, "--store", str(copied)]
 
 
 def test_photos_that_are_away_are_waited_for_or_left_out(library: Path, photos: Path, tmp_path: Path, small: str, run: Run) -> None:
@@ -369,8 +389,8 @@ def test_a_file_that_was_changed_does_not_count(library: Path, photos: Path, sma
         assert len(store.catalog.unembedded()) == 1
 
 
-def test_a_model_that_is_paid_for_is_asked_once_for_each_picture(library: Path, small: str, photos: Path) -> None:
-    with Store(library, write=True) as store:
+def test_a_model_that_is_paid_for_is_asked_once_for_each_picture(copied: Path, small: str) -> None:
+    with Store(copied, write=True) as store:
         paid = Paid(7, small)
         with pytest.raises(Unanswered):
             migrated(store, paid, options=IngestOptions(batch=4))
@@ -384,8 +404,8 @@ def test_a_model_that_is_paid_for_is_asked_once_for_each_picture(library: Path, 
 
 
 @pytest.mark.parametrize("patience", [13, 15])
-def test_no_answer_is_lost_when_the_last_batch_fails(library: Path, small: str, patience: int) -> None:
-    with Store(library, write=True) as store:
+def test_no_answer_is_lost_when_the_last_batch_fails(copied: Path, small: str, patience: int) -> None:
+    with Store(copied, write=True) as store:
         paid = Paid(patience, small)
         with pytest.raises(Unanswered):
             migrated(store, paid, options=IngestOptions(batch=5))
@@ -433,27 +453,29 @@ def assert_old_or_new(library: Path, old: Contents, new: Contents, model: str) -
         *((f"commit {moment}:{number}", None) for moment in ("begun", "filled", "done", "sealed") for number in (1, 2, 3, 4)),
     ],
 )
-def test_killed_at_a_failpoint(library: Path, photos: Path, tmp_path: Path, small: str, failpoint: str, done: bool | None) -> None:
-    old, new = held(library), fresh(tmp_path / "fresh", photos, small)
-    assert run_alone(library, small, NEARDUP_FAILPOINT=failpoint).wait() == -signal.SIGKILL
+def test_killed_at_a_failpoint(
+    shared: tuple[Path, Contents, Contents], copied: Path, small: str, failpoint: str, done: bool | None
+) -> None:
+    _, old, new = shared
+    assert run_alone(copied, small, NEARDUP_FAILPOINT=failpoint).wait() == -signal.SIGKILL
     if done is not None:
-        assert held(library) == (new if done else old)
-    assert_old_or_new(library, old, new, small)
+        assert held(copied) == (new if done else old)
+    assert_old_or_new(copied, old, new, small)
 
 
-def test_an_ingest_sweeps_what_a_killed_switch_left(library: Path, photos: Path, small: str) -> None:
-    assert run_alone(library, small, NEARDUP_FAILPOINT="switch committed").wait() == -signal.SIGKILL
-    assert (library / "next").is_dir()
-    with Store(library) as store:
+def test_an_ingest_sweeps_what_a_killed_switch_left(copied: Path, small: str) -> None:
+    assert run_alone(copied, small, NEARDUP_FAILPOINT="switch committed").wait() == -signal.SIGKILL
+    assert (copied / "next").is_dir()
+    with Store(copied) as store:
         assert store.migration() is None  # it has ended
-    with Store(library, write=True) as store:
+    with Store(copied, write=True) as store:
         assert ingested(store, embedder=Counting(small)).embedded == 0
-    assert_clean(library)
-    assert json.loads((library / "store.json").read_bytes().splitlines()[0])["model"] == small
+    assert_clean(copied)
+    assert json.loads((copied / "store.json").read_bytes().splitlines()[0])["model"] == small
 
 
-def test_killed_at_random_moments(library: Path, photos: Path, tmp_path: Path, small: str) -> None:
-    old, new = held(library), fresh(tmp_path / "fresh", photos, small)
+def test_killed_at_random_moments(shared: tuple[Path, Contents, Contents], tmp_path: Path, small: str) -> None:
+    library, old, new = shared
     shutil.copytree(library, tmp_path / "undisturbed")
     began = time.monotonic()
     assert run_alone(tmp_path / "undisturbed", small).wait() == 0
@@ -470,14 +492,14 @@ def test_killed_at_random_moments(library: Path, photos: Path, tmp_path: Path, s
     assert killed > 3
 
 
-def test_without_hard_links_segments_are_copied(library: Path, small: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_hard_links_segments_are_copied(copied: Path, small: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(self: Path, target: Path) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(Path, "hardlink_to", refused)
-    with Store(library, write=True) as store:
+    with Store(copied, write=True) as store:
         assert migrated(store, load(small)) == 16
-    assert_clean(library)
+    assert_clean(copied)
 
 
 @pytest.fixture
@@ -526,11 +548,11 @@ def test_a_query_never_compares_vectors_of_two_models(library: Path, photos: Pat
         list(find_matches([str(outside), str(photos / "a.png")], store, Slow()))
 
 
-def test_who_reads_meanwhile_is_answered_by_one_model(library: Path, photos: Path, tmp_path: Path, small: str) -> None:
-    old, new = held(library), fresh(tmp_path / "fresh", photos, small)
-    process = run_alone(library, small)
+def test_who_reads_meanwhile_is_answered_by_one_model(shared: tuple[Path, Contents, Contents], copied: Path, small: str) -> None:
+    _, old, new = shared
+    process = run_alone(copied, small)
     seen = []
-    with Store(library) as store:
+    with Store(copied) as store:
         while process.poll() is None:
             seen.append(contents(store))
             assert seen[-1] in (old, new)
