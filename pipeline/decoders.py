@@ -67,6 +67,7 @@ class Decoders:
         self._idle: LifoQueue[_Process] = LifoQueue()  # the last that was used first: who asks little starts few
         self._held = ExitStack()  # closed once, however often this is
         self._held.callback(os.close, self._turn)
+        self._begun = 0
         for process in self._all:
             self._idle.put(process)
             self._held.callback(process.close)
@@ -84,10 +85,11 @@ class Decoders:
         self._stop()
         self._held.close()
 
-    def start(self) -> None:
-        """Start all processes, and do not wait until they are ready."""
-        for process in self._all:
-            process.start()
+    def start(self, files: int) -> None:
+        """Start as many processes as so many files need, those that are used first, and do not wait until they are ready."""
+        while self._begun < min(files, len(self._all)):
+            self._begun += 1
+            self._all[-self._begun].start()
 
     def decode(
         self, source: SourceFile, view: AnyView, wanted: Callable[[bytes], bool] = lambda hash: True

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from pipeline.evidence import FIRST, SECOND, Box, Evidence, onto
+from pipeline.evidence import ALL, FIRST, OTHER, SECOND, Box, Changes, Evidence, onto
 from pipeline.transform import inverse
 from pipeline.view import View
 
@@ -20,10 +20,9 @@ ACROSS, SMALLEST = 4, 48  # blocks in a row, and pixels that a side of one has a
 BINS = 64  # of wavelengths, up to the finest that pixels can show
 # Of the energy of coarser waves, and of the sides. Measured on 600 photos: as they are, none is below at half of their sides, 4 are at
 # 1 / 1.7, 6 at .65; enlarged 1.7 times, at qualities of 75 and 92, .81 and .87 are, 2 times .69 and .80, 1.3 times none.
-ENLARGED, LARGEST = 0.08, 0.75
+ENLARGED = 0.08
+LEAST, LARGEST = 0.1, 0.75  # of the larger one's sides, between which its detail tells something
 BESIDE = 0.05  # of a side: a tile, of which what lies on a picture may cover too little to be seen there
-
-LIKE = 0.87  # the scale from which on two pictures count as of one size
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +37,29 @@ class Detail:
 
 def larger(evidence: Evidence) -> str:
     """Which of two copies, FIRST or SECOND, has so many more pixels for the same thing that its detail tells something; "" for neither."""
-    if not evidence.changes or LIKE < evidence.changes.scale < 1 / LIKE:
+    if not evidence.changes or not LEAST < _share(evidence.changes) < LARGEST:
         return ""
     return SECOND if evidence.changes.scale > 1 else FIRST
 
 
+def _share(changes: Changes) -> float:
+    """The smaller one's sides, as shares of the larger one's, where both show the same."""
+    return min(changes.scale, 1 / changes.scale)
+
+
 def detailed(evidence: Evidence, one: str, detail: Detail) -> Evidence:
-    """The same, with whether `one`, FIRST or SECOND, whose detail this is, was only enlarged, where it is the larger; if so, and it lies
-    within the other, it was cut out of it: that the other shows it smaller then tells nothing.
+    """The same, with whether `one`, FIRST or SECOND, whose detail this is, was only enlarged, where it is the larger; if so, and all of it
+    is a part of the other, it was cut out of it: that the other shows it smaller then tells nothing.
     """
     changes = evidence.changes
     if not changes or one != larger(evidence):
         return evidence
     back = inverse(evidence.transform)
     spoiled = changes.spoiled if one == FIRST else tuple(onto(back, box) for box in changes.spoiled)
-    if not is_enlarged(detail, min(changes.scale, 1 / changes.scale), spoiled):
+    if not is_enlarged(detail, _share(changes), spoiled):
         return evidence
-    cut_out = not changes.inside and changes.derived not in ("", one)
+    mine, its = changes.covers[one == SECOND], changes.covers[one == FIRST]
+    cut_out = not changes.inside and mine >= ALL > its and changes.derived == OTHER[one]
     return replace(evidence, changes=replace(changes, enlarged=one, derived=one if cut_out else changes.derived))
 
 
@@ -91,7 +96,7 @@ def is_enlarged(detail: Detail, share: float, spoiled: Sequence[Box]) -> bool:
         x, y, to_x, to_y = detail.places.T
         clear &= (x >= right + BESIDE) | (to_x <= left - BESIDE) | (y >= bottom + BESIDE) | (to_y <= top - BESIDE)
     waves = detail.waves[clear].sum(axis=0)
-    if not waves.any() or not 0.1 < share < LARGEST:
+    if not waves.any():
         return False
     finer, coarser = waves[int(share * 1.08 * BINS) :].sum(), waves[int(share * 0.5 * BINS) : int(share * 0.92 * BINS)].sum()
     return bool(finer < ENLARGED * coarser)

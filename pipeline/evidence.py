@@ -11,7 +11,9 @@ import numpy as np
 from indexes import Judged
 from pipeline.transform import SQUARE, Matrix, inverse, moved
 
-VERSION = 8  # of what evidence means: a change in verify.py or in what it imports that moves a relation needs a new number
+# Of what evidence means: a change in verify.py, detail.py or in what they import that moves a relation, or which was made of which, needs a
+# new number.
+VERSION = 9
 
 SAME, DERIVED, SCENE, UNRELATED, UNKNOWN = "same picture", "derived", "same scene", "unrelated", "not verifiable"
 FIRST, SECOND = "first", "second"

@@ -86,9 +86,9 @@ def write_gallery(groups: Sequence[Group], store: Store, page: Path, notes: Sequ
 
 
 def require_place(page: Path) -> None:
-    """Raises BadDestination where a page, or the folder beside it, is there and was not made here, or there is no folder for them."""
-    if not page.parent.is_dir():
-        raise BadDestination(f"{page} cannot be written (no such folder); name a file in a folder that is there")
+    """Raises BadDestination where a page, or the folder beside it, is there and was not made here, or cannot be written."""
+    if not os.access(page.parent, os.W_OK | os.X_OK):
+        raise BadDestination(f"{page} cannot be written; name a file in a folder that is there and may be written to")
     try:
         if os.path.lexists(page) and not _is_page(page):
             raise BadDestination(f"{page} is there already, and no such page; name another file")

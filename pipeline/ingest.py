@@ -275,9 +275,8 @@ def _scan(roots: Sequence[Root], store: Store, seen: _Seen, coverage: Coverage, 
             if known.missing or found.stat.device != known.stat.device:
                 found_again[known.id] = found.stat.device
         else:
-            if not seen.todo:
-                decoders.start()  # they are ready when the scan is done
             seen.todo.append(found)
+            decoders.start(len(seen.todo))  # they are ready when the scan is done
             if known and known.image in lost and found.stat.unchanged(known.stat):
                 seen.lost.add(found.path)
             elif known:

@@ -72,7 +72,7 @@ def _embed(
     def wanted(hash_: bytes) -> bool:  # the content of a file that was changed is none of the store's
         return hash_ in lacking and writer.wanted(hash_)
 
-    decoders.start()  # while the model loads
+    decoders.start(len(todo))  # while the model loads
     done, total = 0, len(todo)
     yield Progress(done, total, coverage, calls=affordable(embedder, total, options))
     while todo:

@@ -56,7 +56,9 @@ def sketch_of(image: Image, thumb: Thumb) -> Sketch:
 
 
 def read_images(store: Store, decoders: Decoders, about: Mapping[int, Image], view: View) -> Iterator[tuple[int, Decoded | str]]:
-    """The pictures of images, by id, from the first file of each that still has it; or why none has, "away" or a failure's reason."""
+    """The pictures of images, by id, from the first file of each that still has it; or why none has, "away" or a failure's reason. To be
+    read to its end: closed before, it ends the decoders.
+    """
     there: dict[int, list[SourceFile]] = {}
     for known in store.catalog.files_of(about):
         if known.image is not None and not known.missing:

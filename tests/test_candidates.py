@@ -15,16 +15,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from indexes import Batch, File, Judged, Root, Stat, Store, Thumb, Thumbs, evidence
 from indexes import Image as StoredImage
-from pipeline import IngestOptions, candidates, compare, find_groups, find_matches, ingest_roots, load, pictures
+from pipeline import IngestOptions, candidates, compare, find_groups, find_matches, ingest_roots, load, migrate_store, pictures
 from pipeline.candidates import Looked, verify_candidates
 from pipeline.copies import EVERYDAY
 from pipeline.decoders import Decoders
+from pipeline.detail import Detail, seen
 from pipeline.evidence import DERIVED, SAME, UNKNOWN, UNRELATED, VERSION, evidence_of
 from pipeline.sketch import features, thumb
+from tests import test_onnx
 from tests.conftest import SPACE, name_of, photo, saved, scene
 
 KINDS = ["crop 80 %", "mirror", "grey", "half size"]
@@ -417,6 +420,62 @@ def test_what_was_put_into_another_smaller_is_kept_and_what_was_cut_out_and_enla
     assert [(changes.derived, changes.enlarged) for changes in found_of] == [("first", "first"), ("first", "")]
     assert (inside.derived, inside.inside) == ("second", "")
     assert (cut.derived, cut.enlarged) == ("second", "second")
+
+
+@pytest.mark.parametrize("change", ["crop", "grey"])
+def test_what_was_enlarged_is_not_made_of_what_was_made_of_it(tmp_path: Path, change: str) -> None:
+    """A part, and a grey copy, made before the picture was enlarged: they have less of it all the same."""
+    photos, sharp = tmp_path / "photos", sharp_photo(900, 675)
+    made = sharp.crop((180, 135, 720, 540)) if change == "crop" else sharp.convert("L")
+    enlarged = saved(photos / "enlarged.jpg", sharp.resize((1800, 1350), Image.Resampling.LANCZOS), quality=95)
+    saved(photos / "made.jpg", made, quality=95)
+    with Store(tmp_path / "store", write=True) as store:
+        ingested(store, photos)
+        (found,) = find_groups(store)
+    assert (found.keeper.path, found.reason) == (str(enlarged), "not made of another")
+    (member,) = found.members
+    assert member.evidence
+    assert member.evidence.changes
+    assert (member.evidence.changes.derived, member.evidence.changes.enlarged) == ("second", "first")
+
+
+@pytest.mark.parametrize(("scale", "read"), [(0.8, 0), (0.7, 1)])
+def test_no_file_is_read_that_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: float, read: int) -> None:
+    photos, sharp = tmp_path / "photos", sharp_photo(900, 675)
+    saved(photos / "one.jpg", sharp, quality=95)
+    saved(photos / "smaller.jpg", sharp.resize((round(900 * scale), round(675 * scale))), quality=95)
+    looked = list[int]()
+
+    def noted(rgb: NDArray[np.uint8], size: tuple[int, int]) -> Detail:
+        looked.append(size[0])
+        return seen(rgb, size)
+
+    monkeypatch.setattr("pipeline.candidates.seen", noted)
+    with Store(tmp_path / "store", write=True) as store:
+        assert ingested(store, photos) == {SAME: 1}
+    assert looked == [900] * read
+
+
+def test_an_ingest_and_a_migration_start_one_set_of_decoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads, verifies and looks inside pictures with as many processes, and reads as many files at a time, as it was told."""
+    photos, made, real = tmp_path / "photos", list[tuple[int | None, int]](), Decoders.__init__
+
+    def noted(self: Decoders, count: int | None = None, readers: int = 1) -> None:
+        made.append((count, readers))
+        real(self, count, readers)
+
+    monkeypatch.setattr(Decoders, "__init__", noted)
+    saved(photos / "large.jpg", photo(1, (1200, 900)), quality=95)
+    saved(photos / "small.jpg", photo(1, (600, 450)), quality=95)
+    options, model = IngestOptions(decoders=1, readers=3), f"onnx:{test_onnx.written(tmp_path / 'models', test_onnx.model())}"
+    with Store(tmp_path / "store", write=True) as store:
+        *_, last = ingest_roots([Root(str(photos))], store, load(), options)
+        assert last.coverage.verification
+        assert last.coverage.verification["pairs"] == 1
+        assert last.coverage.parts == {"compared": 2, "lacking": 0}
+        assert made == [(1, 3)]
+        list(migrate_store(store, load(model), options))
+        assert made == [(1, 3)] * 2
 
 
 def test_a_thumb_is_what_is_verified(tmp_path: Path) -> None:

@@ -281,7 +281,7 @@ def test_a_process_that_cannot_be_made_leaves_nothing_open(tmp_path: Path, monke
         here.setattr(where, refused)
         before = os.listdir("/proc/self/fd")  # noqa: PTH208
         with pytest.raises(BadDecoder, match="did not start.*too many"):
-            decoders.start()
+            decoders.start(1)
         with pytest.raises(BadDecoder, match="did not start.*too many"):
             decoders.decode(path, VIEW)
         assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
@@ -295,7 +295,7 @@ def test_starting_waits_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "modules" / "pillow_heif.py").write_text("import time\ntime.sleep(600)\n")
     monkeypatch.setattr("pipeline.decoders.START", 0.1)
     with Decoders(2) as decoders:
-        decoders.start()
+        decoders.start(2)
         with pytest.raises(BadDecoder, match=r"not ready after 0\.1 seconds"):
             decoders.decode(source(saved(tmp_path / "a.png", scene(1))), VIEW)
 

@@ -70,7 +70,7 @@ def test_a_picture_replaces_no_file(run: Run, tmp_path: Path) -> None:
     assert other.read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["no folder/why.png", "why.what", "why"])
+@pytest.mark.parametrize("name", ["no folder/why.png", "x" * 300 + "/why.png", "why.what", "why.psd", "why"])
 def test_a_picture_that_cannot_be_written(run: Run, tmp_path: Path, name: str) -> None:
     one = saved(tmp_path / "one.png", photo(1, (200, 150)))
     code, out, err = run("explain", one, one, "--image", tmp_path / name)

@@ -353,8 +353,10 @@ def explain(first: str, second: str, image: Path | None, store: Path, model: str
 
     if image and os.path.lexists(image):
         raise BadDestination(f"{image} is there already and is left as it is; name a new file")
-    if image and not (image.parent.is_dir() and image.suffix.lower() in Image.registered_extensions()):
-        raise BadDestination(f"{image} cannot be written; name a .png or .jpg in a folder that is there")
+    if image:
+        written = Image.registered_extensions().get(image.suffix.lower()) in Image.SAVE
+        if not (written and os.access(image.parent, os.W_OK | os.X_OK)):
+            raise BadDestination(f"{image} cannot be written; name a .png or .jpg in a folder that is there and may be written to")
     comparison, space = _compared([first, second], store, model, yes)
     if as_json:
         show_json(comparison_json(comparison, space, space.threshold))

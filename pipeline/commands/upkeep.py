@@ -216,10 +216,13 @@ def migrate(
         try:
             coverage = watch(migrate_store(opened, embedder, options, leave_out=leave_out, restart=restart), store)
         except Stopped as stopped:
-            tell("stopped; what was committed is kept, the same command goes on from there, and the store answers as before")
+            answers = "answers as before" if opened.space == before else f"has the model {embedder.name} now"
+            tell(f"stopped; what was committed is kept, the same command goes on from there, and the store {answers}")
             sys.exit(stopped.exit_code)
         images, waiting, still = opened.catalog.counts().images, len(opened.catalog.unembedded()), waiting_text(opened)
     dropped = begun if restart else None
+    for note in coverage.notes:
+        tell(f"neardup: {note}")
     if as_json:
         done = {"model": embedder.name, "migrated": before != embedder.space, "images": images, "embedded": coverage.embedded}
         show_json({"schema_version": SCHEMA_VERSION, **done, "waiting": waiting, "dropped": asdict(dropped) if dropped else None})
