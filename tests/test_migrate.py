@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from indexes import Begun, Choice, SpaceMismatch, Store, check
 from pipeline import (
+    Coverage,
     IngestOptions,
     LeftBehind,
     TooManyCalls,
@@ -33,9 +35,11 @@ from pipeline import (
     ingest_roots,
     load,
     migrate_store,
+    pictures,
     resolve_roots,
 )
 from pipeline.embedder import Embedder
+from pipeline.ingest import Progress
 from tests import test_onnx
 from tests.conftest import made_older, saved, scene, six_files
 from tests.test_ingest import Counting, Paid, ingested
@@ -187,6 +191,36 @@ def test_what_was_chosen_for_the_other_model_is_forgotten_and_told(run: Run, cop
     assert code == 0
     assert f"were for the other model and are forgotten; `neardup calibrate --save --store {copied}` finds new ones\n" in err
     assert json.loads(run("status", "--json")[1])["choice"] is None
+
+
+def test_who_stops_it_is_told_which_model_answers_now(run: Run, photos: Path, small: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(coverage: Coverage) -> Iterator[Progress]:
+        signal.raise_signal(signal.SIGINT)
+        yield Progress(0, 1, coverage)
+
+    run("ingest", photos)
+    with monkeypatch.context() as here:
+        here.setattr("pipeline.migrate.find_pairs", lambda store, options, coverage: stopped(coverage))
+        code, _, err = run("migrate", "--model", small)
+        assert code == 130
+        assert "goes on from there, and the store answers as before\n" in err
+    assert "neardup-1" in run("status")[1]
+    monkeypatch.setattr("pipeline.migrate.look", lambda store, embedder, decoders, options, coverage: stopped(coverage))
+    code, _, err = run("migrate", "--model", small)
+    assert code == 130
+    assert f"goes on from there, and the store has the model {small} now\n" in err
+
+
+def test_pairs_that_could_not_be_looked_at_are_told(run: Run, photos: Path, small: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "read_images", lambda store, decoders, about, view: ((id_, "away") for id_ in about))
+    assert "not verified, because of a photo" in run("ingest", photos)[2]
+    code, _, err = run("migrate", "--model", small)
+    assert code == 0
+    assert re.search(
+        r"^neardup: \d+ close pairs? (was|were) not verified, because of a photo \(\d+ away\); the next ingest tries again$",
+        err,
+        re.MULTILINE,
+    )
 
 
 def test_a_store_of_an_older_format_and_preprocessing_needs_no_ingest_before(photos: Path, tmp_path: Path, run: Run) -> None:
