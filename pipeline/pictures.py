@@ -12,7 +12,7 @@ from pipeline.scan import SourceFile
 from pipeline.sketch import Sketch, are_features, drawn, thumb
 from pipeline.view import SIGHT, View
 
-POISONED = "poisoned"  # what ended the process that looked at it
+POISONED = "poisoned its verifier"  # what ended the process that verified it; a file that ends its decoder is "poisoned"
 
 
 class Pictures:

@@ -510,11 +510,11 @@ def test_a_pair_that_ends_its_process_costs_itself_alone_night_after_night(tmp_p
         with Thumbs(store.folder, write=True) as kept:
             kept.put({image.hash: Thumb(b"no picture", features(np.asarray(photo(1))))})
         (looked,) = look(store)
-        assert (dict(looked.found), dict(looked.unseen)) == ({SAME: 1}, {"poisoned": 2})
+        assert (dict(looked.found), dict(looked.unseen)) == ({SAME: 1}, {"poisoned its verifier": 2})
         monkeypatch.setattr("pipeline.verifiers.Verifiers._alone", refused)  # nothing more is tried in this process
         for _ in range(2):
             (looked,) = look(store)
-            assert (dict(looked.found), dict(looked.unseen)) == ({}, {"poisoned": 2})
+            assert (dict(looked.found), dict(looked.unseen)) == ({}, {"poisoned its verifier": 2})
 
 
 def refused(*given: object) -> None:
@@ -551,7 +551,9 @@ def test_a_pair_that_ends_its_process_is_told_and_waits(tmp_path: Path, monkeypa
                 }
                 given.setattr(f"pipeline.verifiers.Verifiers.{patched}", nothing[patched])
                 *_, last = ingest_roots([Root(str(photos))], store, load())
-            assert last.coverage.notes == ["1 close pair was not verified, because of a photo (1 poisoned); the next ingest tries again"]
+            assert last.coverage.notes == [
+                "1 close pair was not verified, because of a photo (1 poisoned its verifier); the next ingest tries again"
+            ]
         assert ingested(store, photos) == {SAME: 1}
 
 
