@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
+from typing import Any
 
 from indexes import Image
 from pipeline.changes import STRETCHED, growths
@@ -99,8 +100,9 @@ def group(
     """Groups of `pictures` (photos by the hash of their pixels) that have one of `relations` to a keeper; ordered by keeper path.
 
     Pictures are taken in the order of the rules to `keep` by, each by the best of the photos that show it. One that is still free becomes a
-    keeper and takes its free neighbours; so every photo is in at most one group, no other picture in it is better than the keeper, and the
-    order of edges does not matter. What else is close to a photo of a group is related to it.
+    keeper and takes its free neighbours, but for those that are rather copies of another shot of its scene. So every photo is in at most
+    one group, no other picture in it is better than the keeper, and the order of edges does not matter. What else is close to a photo of a
+    group is related to it.
     """
     wanted, keep = frozenset(relations), keep or Keep()
     near: dict[bytes, list[tuple[bytes, Edge]]] = defaultdict(list)
@@ -111,20 +113,27 @@ def group(
     best = {pixels: min(photos, key=keep.original_first) for pixels, photos in pictures.items()}
 
     worths = {pixels: keep.worth(best[pixels], _said(pixels, near[pixels], wanted, best)) for pixels in pictures}
-    free = set(pictures)
-    groups = []
-    for pixels in sorted(pictures, key=worths.__getitem__):
-        if pixels not in free:
-            continue
-        taken = [(other, edge) for other, edge in near[pixels] if other in free and edge.relation in wanted]
-        inside = {pixels, *(other for other, _ in taken)}
-        free -= inside
-        keeper = best[pixels]
-        members = _matches(keeper, pictures[pixels], None)
-        for other, edge in taken:
-            members += _matches(keeper, pictures[other], edge)
-        members = [match for match in members if match.relation in wanted]
-        if members:
+    free, groups, order = set(pictures), list[Group](), sorted(pictures, key=worths.__getitem__)
+    for choosy in (True, False):  # what is rather a copy of a shot that went into another's group is not left alone
+        for pixels in order:
+            if pixels not in free:
+                continue
+            shots = {other for other, edge in near[pixels] if edge.relation == SCENE} if choosy and SCENE not in wanted else set[bytes]()
+            taken = [
+                (other, edge)
+                for other, edge in near[pixels]
+                if other in free and worths[pixels] < worths[other] and edge.relation in wanted
+                if not _is_rather_of(shots, other, edge, near[other], worths)
+            ]
+            keeper = best[pixels]
+            members = _matches(keeper, pictures[pixels], None)
+            for other, edge in taken:
+                members += _matches(keeper, pictures[other], edge)
+            members = [match for match in members if match.relation in wanted]
+            if not members:
+                continue
+            inside = {pixels, *(other for other, _ in taken)}
+            free -= inside
             members.sort(key=closest_first)
             if len(inside) > 1:
                 reason = keep.reason(worths[pixels], [worths[other] for other in inside if other != pixels])
@@ -133,6 +142,24 @@ def group(
                 reason = keep.reason(keep.original_first(keeper), equals, equals=True)
             groups.append(Group(keeper.image.hash.hex()[:16], keeper, tuple(members), reason, _related(inside, near, best)))
     return sorted(groups, key=lambda group: group.keeper.path)
+
+
+def _is_rather_of(
+    shots: Collection[bytes], copy: bytes, edge: Edge, near: Iterable[tuple[bytes, Edge]], worths: Mapping[bytes, Any]
+) -> bool:
+    """Whether a `copy` of a keeper, by `edge`, is rather one of other `shots` of the keeper's scene. Of a burst, what is small agrees with
+    several shots; with its own in no fewer tiles than with others, and its own is closer to it.
+    """
+    return bool(shots) and any(
+        shot in shots
+        and worths[shot] < worths[copy]
+        and its.relation in COPIES
+        and its.evidence is not None
+        and edge.evidence is not None
+        and its.evidence.agree >= edge.evidence.agree
+        and its.score > edge.score
+        for shot, its in near
+    )
 
 
 def _said(pixels: bytes, close: Iterable[tuple[bytes, Edge]], wanted: Collection[str], best: Mapping[bytes, Photo]) -> Said:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis.strategies import floats, integers, lists, sampled_from, tuples
 
@@ -94,6 +95,26 @@ def test_one_voice_among_many_does_not_make_a_copy_of_an_original() -> None:
     assert shape(group(pictures, [wrong, *crops])) == [("/original", ["/crop", "/framed", "/crop 2"])]
 
 
+@pytest.mark.parametrize(
+    ("agree", "scores", "owner"),
+    [((0.9, 1.0), (0.9, 0.95), "/2"), ((1.0, 1.0), (0.9, 0.95), "/2"), ((1.0, 0.9), (0.9, 0.95), "/1"), ((0.9, 1.0), (0.95, 0.9), "/1")],
+)
+def test_a_small_copy_of_a_shot_is_not_grouped_with_the_shot_before(
+    agree: tuple[float, float], scores: tuple[float, float], owner: str
+) -> None:
+    """It is too small to tell two shots of a burst apart by itself; but one of them is its own."""
+    pictures = shown(*(photo(n, f"/{n}", width=200 - 50 * n) for n in (1, 2, 3)))
+    copies = [
+        replace(edge, evidence=Evidence(DERIVED, 30, 30, its))
+        for edge, its in zip(edges((1, 3, scores[0]), (2, 3, scores[1]), relation=DERIVED), agree, strict=True)
+    ]
+    assert shape(group(pictures, [*copies, *edges((1, 2, 0.99), relation=SCENE)])) == [(owner, ["/3"])]
+    assert shape(group(pictures, copies)) == [("/1", ["/3"])]  # a collage of two pictures
+    assert shape(group(pictures, [*copies[:1], *edges((1, 2, 0.99), relation=SCENE)])) == [("/1", ["/3"])]
+    taken = [*copies, *edges((1, 2, 0.99), relation=SCENE), *edges((4, 2, 0.9))]  # the other shot went into a group without it
+    assert shape(group(pictures | shown(photo(4, "/0", width=400)), taken)) == [("/0", ["/2"]), ("/1", ["/3"])]
+
+
 def test_a_photo_is_kept_before_its_lossless_resave() -> None:
     jpeg = photo(1, "/camera.jpg", pixels=1, size=100, mtime=9)
     png = replace(photo(2, "/a.png", pixels=1, size=900, mtime=5), image=replace(photo(2, "/", pixels=1, size=900).image, format="PNG"))
@@ -120,14 +141,22 @@ def test_exact_copies_need_no_edge_and_are_told_apart() -> None:
 
 
 @given(
-    links=lists(tuples(integers(0, 11), integers(0, 11), floats(0.8, 1.0), sampled_from([SAME, DERIVED, SCENE])), max_size=40),
+    links=lists(
+        tuples(integers(0, 11), integers(0, 11), floats(0.8, 1.0), sampled_from([SAME, DERIVED, SCENE]), sampled_from([0.8, 0.9, 1.0])),
+        max_size=40,
+    ),
     widths=lists(integers(1, 4), min_size=12, max_size=12),
     seed=integers(0, 1000),
 )
-def test_laws(links: list[tuple[int, int, float, str]], widths: list[int], seed: int) -> None:
-    scores = {(min(a, b), max(a, b)): (score, relation) for a, b, score, relation in links if a != b}
+def test_laws(links: list[tuple[int, int, float, str, float]], widths: list[int], seed: int) -> None:
+    scores = {(min(a, b), max(a, b)): (score, relation) for a, b, score, relation, _ in links if a != b}
+    agree = {(min(a, b), max(a, b)): its for a, b, _, _, its in links}
     pictures = shown(*(photo(n, f"/{n}-{k}", width=widths[n]) for n in range(12) for k in range(1 + n % 2)))
-    close = [edge for (a, b), (score, relation) in scores.items() for edge in edges((a, b, score), relation=relation)]
+    close = [
+        replace(edge, evidence=Evidence(relation, 30, 30, agree[a, b]))
+        for (a, b), (score, relation) in scores.items()
+        for edge in edges((a, b, score), relation=relation)
+    ]
     found = group(pictures, close)
     everyone = [each for one in found for each in (one.keeper, *(member.photo for member in one.members))]
     assert len({each.path for each in everyone}) == len(everyone)  # every file is in at most one group
