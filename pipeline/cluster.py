@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import inf
 from typing import Any
 
@@ -113,34 +114,34 @@ def group(
     best = {pixels: min(photos, key=keep.original_first) for pixels, photos in pictures.items()}
 
     worths = {pixels: keep.worth(best[pixels], _said(pixels, near[pixels], wanted, best)) for pixels in pictures}
-    free, groups, order = set(pictures), list[Group](), sorted(pictures, key=worths.__getitem__)
-    for choosy in (True, False):  # what is rather a copy of a shot that went into another's group is not left alone
-        for pixels in order:
-            if pixels not in free:
-                continue
-            shots = {other for other, edge in near[pixels] if edge.relation == SCENE} if choosy and SCENE not in wanted else set[bytes]()
-            taken = [
-                (other, edge)
-                for other, edge in near[pixels]
-                if other in free and worths[pixels] < worths[other] and edge.relation in wanted
-                if not _is_rather_of(shots, other, edge, near[other], worths)
-            ]
-            keeper = best[pixels]
-            members = _matches(keeper, pictures[pixels], None)
-            for other, edge in taken:
-                members += _matches(keeper, pictures[other], edge)
-            members = [match for match in members if match.relation in wanted]
-            if not members:
-                continue
-            inside = {pixels, *(other for other, _ in taken)}
-            free -= inside
-            members.sort(key=closest_first)
-            if len(inside) > 1:
-                reason = keep.reason(worths[pixels], [worths[other] for other in inside if other != pixels])
-            else:
-                equals = [keep.original_first(photo) for photo in pictures[pixels] if photo is not keeper]
-                reason = keep.reason(keep.original_first(keeper), equals, equals=True)
-            groups.append(Group(keeper.image.hash.hex()[:16], keeper, tuple(members), reason, _related(inside, near, best)))
+    free, groups = set(pictures), list[Group]()
+    for choosy, pixels in product((True, False), sorted(pictures, key=worths.__getitem__)):
+        # The second time, what is rather a copy of a shot that went into another's group is not left alone.
+        if pixels not in free:
+            continue
+        shots = {other for other, edge in near[pixels] if edge.relation == SCENE} if choosy and SCENE not in wanted else set[bytes]()
+        taken = [
+            (other, edge)
+            for other, edge in near[pixels]
+            if other in free and worths[pixels] < worths[other] and edge.relation in wanted
+            if not _is_rather_of(shots, other, edge, near[other], worths)
+        ]
+        keeper = best[pixels]
+        members = _matches(keeper, pictures[pixels], None)
+        for other, edge in taken:
+            members += _matches(keeper, pictures[other], edge)
+        members = [match for match in members if match.relation in wanted]
+        if not members:
+            continue
+        inside = {pixels, *(other for other, _ in taken)}
+        free -= inside
+        members.sort(key=closest_first)
+        if len(inside) > 1:
+            reason = keep.reason(worths[pixels], [worths[other] for other in inside if other != pixels])
+        else:
+            equals = [keep.original_first(photo) for photo in pictures[pixels] if photo is not keeper]
+            reason = keep.reason(keep.original_first(keeper), equals, equals=True)
+        groups.append(Group(keeper.image.hash.hex()[:16], keeper, tuple(members), reason, _related(inside, near, best)))
     return sorted(groups, key=lambda group: group.keeper.path)
 
 
