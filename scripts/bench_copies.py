@@ -148,6 +148,7 @@ def main() -> None:
                 names = {id_: made_name(store, id_) for id_ in store.catalog.live()}
                 close = {tuple(sorted((names[one.first], names[one.second]))) for one in store.catalog.evidence()}
             pairs, right, recalled, wrong = score(groups, made)
+            kept = Counter(made[Path(group.keeper.path).name][1] or "original" for group in groups)
             candidates = Counter(kind for copy, (original, kind) in made.items() if kind and tuple(sorted((copy, original))) in close)
             for kind in EDITS:
                 kinds[kind][f"{model}, candidates"] = candidates[kind] / copies[kind]
@@ -168,18 +169,19 @@ def main() -> None:
                     pairs - right,
                     right / max(pairs, 1),
                     *shares,
+                    kept["original"] / given.sources,
                     round(rate),
                     spent["verify"] / sum(spent.values()),
                     spent["parts"] / sum(spent.values()),
                 ]
             )
-            print(f"{model}: wrong pairs by kind {dict(wrong.most_common(8))}", file=sys.stderr)
+            print(f"{model}: wrong pairs by kind {dict(wrong.most_common(8))}, kept {dict(kept.most_common())}", file=sys.stderr)
         others = [beside("perceptual hash, 64 bits, 10 apart", pairs, made) for pairs in [hashed(folder, made)] if pairs]
         if given.fastdup:
             others.append(beside("fastdup, by default", of_fastdup(given.fastdup, folder, Path(name) / "fastdup"), made))
     head = ["model", "candidates", "copies among them", "pairs in groups", "wrong", "precision"]
     head += [f"{what} {part}" for what in ("candidate", "grouped") for part in ("everyday", "hard")]
-    print(table([*head, "pairs/s", "share of verify", "share of parts"], summary))
+    print(table([*head, "originals kept", "pairs/s", "share of verify", "share of parts"], summary))
     if others:
         print(table(["beside it", "pairs", "wrong", "precision", "everyday", "hard"], others))
     columns = list(next(iter(kinds.values())))

@@ -18,7 +18,20 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from indexes import Root, Store, StoreDamaged, StoreError, StoreLocked, StoreVersion, check, database, durable, repair, segments
+from indexes import (
+    Root,
+    Store,
+    StoreDamaged,
+    StoreError,
+    StoreLocked,
+    StoreMissing,
+    StoreVersion,
+    check,
+    database,
+    durable,
+    repair,
+    segments,
+)
 from tests import nightly
 from tests.conftest import batch_of
 
@@ -54,7 +67,7 @@ def assert_goes_on(folder: Path, held: Held) -> None:
     if (folder / "catalog.db").exists() and (folder / "catalog.db").stat().st_size:
         try:
             Store(folder).close()
-        except Exception as error:
+        except StoreMissing as error:
             assert "empty store" in str(error)
         else:
             assert check(folder, data=True) == []
@@ -106,6 +119,22 @@ def _killed_and_goes_on(folder: Path, seconds: float, held: Held) -> bool:
         assert_goes_on(folder, held)
     shutil.rmtree(folder, ignore_errors=True)
     return process.exitcode == -signal.SIGKILL
+
+
+def test_a_store_that_was_killed_in_its_first_page_is_empty(tmp_path: Path, whole: tuple[Path, Held]) -> None:
+    """Until the log is begun, SQLite's journal holds what was there before, and who may only read cannot put it back."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    with closing(sqlite3.connect(tmp_path / "catalog.db", isolation_level=None)) as begun:
+        begun.execute("PRAGMA cache_size = 1")  # so that pages are written before the commit, which never comes
+        begun.execute("BEGIN")
+        begun.execute("CREATE TABLE filled AS SELECT zeroblob(100000)")
+        for name in ("catalog.db", "catalog.db-journal"):
+            shutil.copy(tmp_path / name, folder)
+    for ask in (Store, check, repair):
+        with pytest.raises(StoreMissing, match="empty store.*ingest"):
+            ask(folder)
+    assert_goes_on(folder, whole[1])
 
 
 def test_a_full_disk_at_any_size(tmp_path: Path, whole: tuple[Path, Held]) -> None:
