@@ -96,23 +96,39 @@ def test_one_voice_among_many_does_not_make_a_copy_of_an_original() -> None:
 
 
 @pytest.mark.parametrize(
-    ("agree", "scores", "owner"),
-    [((0.9, 1.0), (0.9, 0.95), "/2"), ((1.0, 1.0), (0.9, 0.95), "/2"), ((1.0, 0.9), (0.9, 0.95), "/1"), ((0.9, 1.0), (0.95, 0.9), "/1")],
+    ("agree", "keypoints", "owner"),
+    [((0.9, 1.0), (40, 30), "/2"), ((1.0, 1.0), (30, 40), "/2"), ((1.0, 1.0), (30, 30), "/1"), ((1.0, 0.9), (30, 40), "/1")],
 )
 def test_a_small_copy_of_a_shot_is_not_grouped_with_the_shot_before(
-    agree: tuple[float, float], scores: tuple[float, float], owner: str
+    agree: tuple[float, float], keypoints: tuple[int, int], owner: str
 ) -> None:
     """It is too small to tell two shots of a burst apart by itself; but one of them is its own."""
     pictures = shown(*(photo(n, f"/{n}", width=200 - 50 * n) for n in (1, 2, 3)))
     copies = [
-        replace(edge, evidence=Evidence(DERIVED, 30, 30, its))
-        for edge, its in zip(edges((1, 3, scores[0]), (2, 3, scores[1]), relation=DERIVED), agree, strict=True)
+        replace(edge, evidence=Evidence(DERIVED, count, 30, its))
+        for edge, its, count in zip(edges((1, 3, 0.9), (2, 3, 0.8), relation=DERIVED), agree, keypoints, strict=True)
     ]
     assert shape(group(pictures, [*copies, *edges((1, 2, 0.99), relation=SCENE)])) == [(owner, ["/3"])]
     assert shape(group(pictures, copies)) == [("/1", ["/3"])]  # a collage of two pictures
     assert shape(group(pictures, [*copies[:1], *edges((1, 2, 0.99), relation=SCENE)])) == [("/1", ["/3"])]
     taken = [*copies, *edges((1, 2, 0.99), relation=SCENE), *edges((4, 2, 0.9))]  # the other shot went into a group without it
     assert shape(group(pictures | shown(photo(4, "/0", width=400)), taken)) == [("/0", ["/2"]), ("/1", ["/3"])]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("scale", "owner"), [(1.0, "/1"), (0.95, "/1"), (0.5, "/2")])
+def test_a_much_edited_copy_is_no_other_shot(scale: float, owner: str, turned: bool) -> None:
+    """It passes for the same scene; but a copy of both that is no smaller than they are would tell two shots apart."""
+    what = Changes(False, 0, 0.0, False, scale, (1.0, 1.0), "", False, "", True, (), "")
+    pictures = shown(*(photo(n, f"/{n}", width=500 - 50 * n) for n in (1, 2, 3, 4)))
+    close = edges((1, 2, 0.99), relation=SCENE)
+    for left, right, count in ((1, 3, 30), (2, 3, 40), (1, 4, 30), (2, 4, 30)):
+        its = 0.3 if right == 3 else scale
+        ends, changes = ((right, left), replace(what, scale=1 / its)) if turned else ((left, right), replace(what, scale=its))
+        (edge,) = edges((*ends, 0.9), relation=DERIVED)
+        close.append(replace(edge, evidence=Evidence(DERIVED, count, 30, 1.0, changes=changes)))
+    found = {member: keeper for keeper, members in shape(group(pictures, close)) for member in members}
+    assert found["/3"] == owner
 
 
 def test_a_photo_is_kept_before_its_lossless_resave() -> None:
@@ -153,7 +169,7 @@ def test_laws(links: list[tuple[int, int, float, str, float]], widths: list[int]
     agree = {(min(a, b), max(a, b)): its for a, b, _, _, its in links}
     pictures = shown(*(photo(n, f"/{n}-{k}", width=widths[n]) for n in range(12) for k in range(1 + n % 2)))
     close = [
-        replace(edge, evidence=Evidence(relation, 30, 30, agree[a, b]))
+        replace(edge, evidence=Evidence(relation, round(100 * score), 30, agree[a, b]))
         for (a, b), (score, relation) in scores.items()
         for edge in edges((a, b, score), relation=relation)
     ]

@@ -1,0 +1,93 @@
+"""Whether copies of frames of a film go with their own frame, where the next ones look nearly like it. Prints Markdown.
+
+    python scripts/bench_bursts.py FRAMES [--copied 40] [--seed 0]
+
+FRAMES holds frames of films, in the order of their names. All are taken into a library, and some of them in six ways more; the smaller a
+copy, the more it agrees with the frames before and after its own. Everything goes through the command's own stages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from indexes import Root, Store
+from pipeline import find_groups, ingest_roots, load
+from pipeline.embedder import DEFAULT
+from scripts.bench_embedder import files, table, upright
+
+
+def shrunk(width: int) -> Callable[[Image.Image], Image.Image]:
+    """An edit that makes a picture so many pixels wide."""
+    return lambda picture: picture.resize((width, round(width * picture.height / picture.width)), Image.Resampling.LANCZOS)
+
+
+def on_screen(width: int) -> Callable[[Image.Image], Image.Image]:
+    """An edit that shows a picture, so many pixels wide, on the screen of a telephone."""
+
+    def edit(picture: Image.Image) -> Image.Image:
+        screen = Image.new("RGB", (400, 800), (20, 20, 30))
+        screen.paste(shrunk(width)(picture), ((400 - width) // 2, 200))
+        return screen
+
+    return edit
+
+
+EDITS: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "jpeg 40": lambda picture: picture,
+    "turned": lambda picture: picture.transpose(Image.Transpose.ROTATE_90),
+    "half size": lambda picture: shrunk(picture.width // 2)(picture),
+    "160 wide": shrunk(160),
+    "on a screen, 360 wide": on_screen(360),
+    "on a screen, 240 wide": on_screen(240),
+}
+
+
+def main() -> None:
+    """Make the library, group it, print with whom the copies are."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("frames", type=Path, metavar="FRAMES")
+    parser.add_argument("--copied", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    frames = files(given.frames)
+    made: dict[str, tuple[str, str]] = {}  # for each name its frame, and the kind of copy, "" for none
+    with tempfile.TemporaryDirectory() as name:
+        library = Path(name) / "library"
+        library.mkdir()
+        for frame in frames:
+            shutil.copy(frame.path, library)
+            made[Path(frame.path).name] = (Path(frame.path).name, "")
+        for frame in random.Random(given.seed).sample(frames, min(len(frames), given.copied)):
+            for number, (kind, edit) in enumerate(EDITS.items()):
+                copy = f"{Path(frame.path).stem}-{number}.jpg"
+                edit(upright(frame)).save(library / copy, quality=40 if kind == "jpeg 40" else 85)
+                made[copy] = (Path(frame.path).name, kind)
+        with Store(Path(name) / "store", write=True) as store:
+            for _ in ingest_roots([Root(str(library))], store, load(DEFAULT)):
+                pass
+            groups = [[Path(photo.path).name for photo in one.photos] for one in find_groups(store)]
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for names in groups:
+        of = {made[copy][0] for copy in names}
+        for copy in names:
+            own = made[copy][0] in {made[other][0] for other in names if other != copy}
+            found[made[copy][1]]["own" if len(of) == 1 else "mixed" if own else "other"] += 1
+    print(
+        f"{len(frames)} frames, {given.copied} copied in {len(EDITS)} ways, seed {given.seed}; frames with another in their group: ", end=""
+    )
+    print(sum(sum(not made[copy][1] for copy in names) > 1 for names in groups), end="\n\n")
+    total = Counter(kind for _, kind in made.values())
+    rows = [[kind, *(found[kind][what] / total[kind] for what in ("own", "mixed", "other"))] for kind in EDITS]
+    print(table(["copies", "with their own frame alone", "with it and copies of others", "with others alone"], rows))
+
+
+if __name__ == "__main__":
+    main()
