@@ -19,7 +19,7 @@ RELATIONS = (IDENTICAL_BYTES, IDENTICAL_PIXELS, SAME, DERIVED, SCENE, SIMILAR)  
 COPIES = frozenset({IDENTICAL_BYTES, IDENTICAL_PIXELS, SAME, DERIVED})  # what is grouped unless more is asked for
 TOLD = COPIES | {SIMILAR}  # what is told of a file that is asked about
 # The least scale at which a copy tells two shots of a burst apart: of frames 1/15 s apart, 480 pixels wide, no copy passes for one of the
-# next frame, of half that size 63 % do. From .8 to .97 the groups of bench_bursts.py and bench_copies.py are the same.
+# next frame, of half that size 63 % do. At .8, .9 and .97 the groups of bench_bursts.py and bench_copies.py are the same.
 FULL = 0.9
 
 
@@ -104,8 +104,9 @@ def group(
     """Groups of `pictures` (photos by the hash of their pixels) that have one of `relations` to a keeper; ordered by keeper path.
 
     Pictures are taken in the order of the rules to `keep` by, each by the best of the photos that show it. One that is still free becomes a
-    keeper and takes its free neighbours, but for those that are rather copies of another shot of its scene. So every photo is in at most
-    one group, no other picture in it is better than the keeper, and the order of edges does not matter. What else is close to a photo of a
+    keeper and takes its free neighbours, but for those that are rather copies of another shot of its scene: these it takes in the end,
+    where that went into another's group without them. So every photo is in at most one group, no other picture in it is better than the
+    keeper, whatever is in no group has its copies in others', and the order of edges does not matter. What else is close to a photo of a
     group is related to it.
     """
     wanted, keep = frozenset(relations), keep or Keep()
@@ -114,22 +115,11 @@ def group(
         if edge.left in pictures and edge.right in pictures:
             near[edge.left].append((edge.right, edge))
             near[edge.right].append((edge.left, edge))
-    in_full = _in_full(edge for close in near.values() for _, edge in close)
     best = {pixels: min(photos, key=keep.original_first) for pixels, photos in pictures.items()}
-
     worths = {pixels: keep.worth(best[pixels], _said(pixels, near[pixels], wanted, best)) for pixels in pictures}
-    free, groups = set(pictures), list[Group]()
-    for choosy, pixels in product((True, False), sorted(pictures, key=worths.__getitem__)):
-        # The second time, what is rather a copy of a shot that went into another's group is not left alone.
-        if pixels not in free:
-            continue
-        shots = _shots(pixels, near, in_full) if choosy and SCENE not in wanted else set[bytes]()
-        taken = [
-            (other, edge)
-            for other, edge in near[pixels]
-            if other in free and worths[pixels] < worths[other] and edge.relation in wanted
-            if not _is_rather_of(shots, other, edge, near[other], worths)
-        ]
+
+    groups = list[Group]()
+    for pixels, taken in _taken(near, worths, wanted).items():
         keeper = best[pixels]
         members = _matches(keeper, pictures[pixels], None)
         for other, edge in taken:
@@ -137,27 +127,48 @@ def group(
         members = [match for match in members if match.relation in wanted]
         if not members:
             continue
-        inside = {pixels, *(other for other, _ in taken)}
-        free -= inside
         members.sort(key=closest_first)
-        if len(inside) > 1:
-            reason = keep.reason(worths[pixels], [worths[other] for other in inside if other != pixels])
+        if taken:
+            reason = keep.reason(worths[pixels], [worths[other] for other, _ in taken])
         else:
             equals = [keep.original_first(photo) for photo in pictures[pixels] if photo is not keeper]
             reason = keep.reason(keep.original_first(keeper), equals, equals=True)
+        inside = {pixels, *(other for other, _ in taken)}
         groups.append(Group(keeper.image.hash.hex()[:16], keeper, tuple(members), reason, _related(inside, near, best)))
     return sorted(groups, key=lambda group: group.keeper.path)
+
+
+def _taken(
+    near: Mapping[bytes, Sequence[tuple[bytes, Edge]]], worths: Mapping[bytes, Any], wanted: Collection[str]
+) -> dict[bytes, list[tuple[bytes, Edge]]]:
+    """Those that nobody takes, each with what it takes: first what is rather its own, then what it left to a shot that went elsewhere."""
+    in_full = _in_full(edge for close in near.values() for _, edge in close)
+    free = set(worths)
+    taken: dict[bytes, list[tuple[bytes, Edge]]] = {}
+    for choosy, pixels in product((True, False), sorted(worths, key=worths.__getitem__)):
+        if pixels not in free and pixels not in taken:
+            continue
+        mine = [
+            (other, edge) for other, edge in near[pixels] if other in free and worths[pixels] < worths[other] and edge.relation in wanted
+        ]
+        if choosy and SCENE not in wanted:
+            shots = _shots(pixels, near, in_full)
+            mine = [(other, edge) for other, edge in mine if not _is_rather_of(shots, other, edge, near[other], worths, wanted)]
+        if mine or not choosy:
+            taken.setdefault(pixels, []).extend(mine)
+            free -= {pixels, *(other for other, _ in mine)}
+    return taken
 
 
 def _in_full(edges: Iterable[Edge]) -> Mapping[bytes, set[bytes]]:
     """For each picture, its copies that show it no smaller than it is."""
     found: dict[bytes, set[bytes]] = defaultdict(set)
     for edge in edges:
-        if edge.relation in COPIES and edge.evidence and edge.evidence.changes:
-            if edge.evidence.changes.scale >= FULL:
-                found[edge.left].add(edge.right)
-            if edge.evidence.changes.scale <= 1 / FULL:
-                found[edge.right].add(edge.left)
+        changes = edge.evidence.changes if edge.evidence else None
+        if changes and changes.scale >= FULL:
+            found[edge.left].add(edge.right)
+        if changes and changes.scale <= 1 / FULL:
+            found[edge.right].add(edge.left)
     return found
 
 
@@ -167,15 +178,20 @@ def _shots(pixels: bytes, near: Mapping[bytes, Iterable[tuple[bytes, Edge]]], in
 
 
 def _is_rather_of(
-    shots: Collection[bytes], copy: bytes, edge: Edge, near: Iterable[tuple[bytes, Edge]], worths: Mapping[bytes, Any]
+    shots: Collection[bytes],
+    copy: bytes,
+    edge: Edge,
+    near: Iterable[tuple[bytes, Edge]],
+    worths: Mapping[bytes, Any],
+    wanted: Collection[str],
 ) -> bool:
     """Whether a `copy` of a keeper, by `edge`, is rather one of other `shots` of the keeper's scene. Of a burst, what is small agrees with
-    several shots; with its own in more tiles than with others, or in as many, and by more keypoints.
+    several shots; with its own in a larger share of tiles than with others, or in the same, and by more keypoints.
     """
     return bool(shots) and any(
         shot in shots
         and worths[shot] < worths[copy]
-        and its.relation in COPIES
+        and its.relation in wanted
         and its.evidence is not None
         and edge.evidence is not None
         and (its.evidence.agree, its.evidence.keypoints) > (edge.evidence.agree, edge.evidence.keypoints)

@@ -2,7 +2,7 @@
 
     python scripts/bench_bursts.py FRAMES [--copied 40] [--seed 0]
 
-FRAMES holds frames of films, in the order of their names. All are taken into a library, and some of them in six ways more; the smaller a
+FRAMES holds frames of films, in the order of their names. All are taken into a library, and some of them in seven ways more; the smaller a
 copy, the more it agrees with the frames before and after its own. Everything goes through the command's own stages.
 """
 
@@ -45,6 +45,7 @@ EDITS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "turned": lambda picture: picture.transpose(Image.Transpose.ROTATE_90),
     "half size": lambda picture: shrunk(picture.width // 2)(picture),
     "160 wide": shrunk(160),
+    "160 wide, enlarged": lambda picture: shrunk(160)(picture).resize(picture.size, Image.Resampling.LANCZOS),
     "on a screen, 360 wide": on_screen(360),
     "on a screen, 240 wide": on_screen(240),
 }
@@ -76,17 +77,16 @@ def main() -> None:
             groups = [[Path(photo.path).name for photo in one.photos] for one in find_groups(store)]
     found: dict[str, Counter[str]] = defaultdict(Counter)
     for names in groups:
-        of = {made[copy][0] for copy in names}
+        alone = len({made[copy][0] for copy in names}) == 1
         for copy in names:
-            own = made[copy][0] in {made[other][0] for other in names if other != copy}
-            found[made[copy][1]]["own" if len(of) == 1 else "mixed" if own else "other"] += 1
+            found[made[copy][1]]["other" if made[copy][0] not in names else "own" if alone else "mixed"] += 1
     print(
         f"{len(frames)} frames, {given.copied} copied in {len(EDITS)} ways, seed {given.seed}; frames with another in their group: ", end=""
     )
     print(sum(sum(not made[copy][1] for copy in names) > 1 for names in groups), end="\n\n")
     total = Counter(kind for _, kind in made.values())
     rows = [[kind, *(found[kind][what] / total[kind] for what in ("own", "mixed", "other"))] for kind in EDITS]
-    print(table(["copies", "with their own frame alone", "with it and copies of others", "with others alone"], rows))
+    print(table(["copies", "with their own frame alone", "with it and others", "without it"], rows))
 
 
 if __name__ == "__main__":
