@@ -117,8 +117,8 @@ class Database:
                 self._db.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_READONLY_ROLLBACK and not write:  # before the log there is SQLite's journal
-                undone = command(self.path.parent, "ingest", "FOLDER")
-                raise StoreError(f"{self.path} was left half made by a process that was killed; `{undone}` puts it in order") from error
+                ingest = command(self.path.parent, "ingest", "FOLDER")
+                raise StoreError(f"{self.path} was left half made by a process that was killed; `{ingest}` puts it in order") from error
             if _is_full(error):
                 raise NoSpace(f"no room beside {self.path} ({error}); free some space and run again, nothing is lost") from error
             raise StoreError(f"{self.path} cannot be used: {error}; check the folder's permissions") from error

@@ -20,13 +20,9 @@ from PIL import Image
 
 from indexes import Root, Store
 from pipeline import find_groups, ingest_roots, load
+from pipeline.copies import scaled
 from pipeline.embedder import DEFAULT
 from scripts.bench_embedder import files, table, upright
-
-
-def shrunk(width: int) -> Callable[[Image.Image], Image.Image]:
-    """An edit that makes a picture so many pixels wide."""
-    return lambda picture: picture.resize((width, round(width * picture.height / picture.width)), Image.Resampling.LANCZOS)
 
 
 def on_screen(width: int) -> Callable[[Image.Image], Image.Image]:
@@ -34,7 +30,7 @@ def on_screen(width: int) -> Callable[[Image.Image], Image.Image]:
 
     def edit(picture: Image.Image) -> Image.Image:
         screen = Image.new("RGB", (400, 800), (20, 20, 30))
-        screen.paste(shrunk(width)(picture), ((400 - width) // 2, 200))
+        screen.paste(scaled(picture, width / picture.width), ((400 - width) // 2, 200))
         return screen
 
     return edit
@@ -43,9 +39,9 @@ def on_screen(width: int) -> Callable[[Image.Image], Image.Image]:
 EDITS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "jpeg 40": lambda picture: picture,
     "turned": lambda picture: picture.transpose(Image.Transpose.ROTATE_90),
-    "half size": lambda picture: shrunk(picture.width // 2)(picture),
-    "160 wide": shrunk(160),
-    "160 wide, enlarged": lambda picture: shrunk(160)(picture).resize(picture.size, Image.Resampling.LANCZOS),
+    "half size": lambda picture: scaled(picture, 0.5),
+    "160 wide": lambda picture: scaled(picture, 160 / picture.width),
+    "160 wide, enlarged": lambda picture: scaled(picture, 160 / picture.width).resize(picture.size, Image.Resampling.LANCZOS),
     "on a screen, 360 wide": on_screen(360),
     "on a screen, 240 wide": on_screen(240),
 }
@@ -66,7 +62,8 @@ def main() -> None:
         for frame in frames:
             shutil.copy(frame.path, library)
             made[Path(frame.path).name] = (Path(frame.path).name, "")
-        for frame in random.Random(given.seed).sample(frames, min(len(frames), given.copied)):
+        copied = random.Random(given.seed).sample(frames, min(len(frames), given.copied))
+        for frame in copied:
             for number, (kind, edit) in enumerate(EDITS.items()):
                 copy = f"{Path(frame.path).stem}-{number}.jpg"
                 edit(upright(frame)).save(library / copy, quality=40 if kind == "jpeg 40" else 85)
@@ -80,10 +77,8 @@ def main() -> None:
         alone = len({made[copy][0] for copy in names}) == 1
         for copy in names:
             found[made[copy][1]]["other" if made[copy][0] not in names else "own" if alone else "mixed"] += 1
-    print(
-        f"{len(frames)} frames, {given.copied} copied in {len(EDITS)} ways, seed {given.seed}; frames with another in their group: ", end=""
-    )
-    print(sum(sum(not made[copy][1] for copy in names) > 1 for names in groups), end="\n\n")
+    together = sum(sum(not made[copy][1] for copy in names) > 1 for names in groups)
+    print(f"{len(frames)} frames, {len(copied)} copied in {len(EDITS)} ways, seed {given.seed}; groups with several frames: {together}\n")
     total = Counter(kind for _, kind in made.values())
     rows = [[kind, *(found[kind][what] / total[kind] for what in ("own", "mixed", "other"))] for kind in EDITS]
     print(table(["copies", "with their own frame alone", "with it and others", "without it"], rows))

@@ -135,6 +135,7 @@ def main() -> None:
         folder.mkdir()
         made = make_library(given.photos, given.others, given.sources, given.strangers, given.seed, folder)
         copies = Counter(kind for _, kind in made.values() if kind)
+        originals = {original for original, kind in made.values() if kind}
         print(f"{len(made)} files, {given.sources} photos copied in {len(EDITS)} ways, seed {given.seed}\n")
         for model in given.model:
             with Store(Path(name) / model.replace("/", "_"), write=True) as store:
@@ -148,7 +149,8 @@ def main() -> None:
                 names = {id_: made_name(store, id_) for id_ in store.catalog.live()}
                 close = {tuple(sorted((names[one.first], names[one.second]))) for one in store.catalog.evidence()}
             pairs, right, recalled, wrong = score(groups, made)
-            kept = Counter(made[Path(group.keeper.path).name][1] or "original" for group in groups)
+            keepers = [Path(group.keeper.path).name for group in groups]
+            kept = Counter(made[name][1] or ("original" if name in originals else "stranger") for name in keepers)
             candidates = Counter(kind for copy, (original, kind) in made.items() if kind and tuple(sorted((copy, original))) in close)
             for kind in EDITS:
                 kinds[kind][f"{model}, candidates"] = candidates[kind] / copies[kind]

@@ -134,9 +134,12 @@ def test_a_copy_is_left_only_to_a_shot_that_can_take_it() -> None:
         pictures: dict[bytes, list[Photo]], near: str = DERIVED, shots: str = SCENE, relations: Iterable[str] = COPIES
     ) -> list[tuple[str, list[str]]]:
         copies = [(1, 3, SAME, 0.9), (2, 3, near, 1.0), (3, 4, SAME, 1.0), (1, 2, shots, 0.1)]
-        close = [edge for left, right, relation, _ in copies for edge in edges((left, right, 0.9), relation=relation)]
-        evidence = [Evidence(relation, 30, 30, agree) for _, _, relation, agree in copies]
-        return shape(group(pictures, [replace(edge, evidence=its) for edge, its in zip(close, evidence, strict=True)], relations))
+        close = [
+            replace(edge, evidence=Evidence(relation, 30, 30, agree))
+            for left, right, relation, agree in copies
+            for edge in edges((left, right, 0.9), relation=relation)
+        ]
+        return shape(group(pictures, close, relations))
 
     assert found(pictures) == [("/2", ["/3"])]
     assert found(pictures, relations=[SAME]) == [("/1", ["/3"])]

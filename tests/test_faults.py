@@ -18,19 +18,7 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from indexes import (
-    Root,
-    Store,
-    StoreDamaged,
-    StoreError,
-    StoreLocked,
-    StoreVersion,
-    check,
-    database,
-    durable,
-    repair,
-    segments,
-)
+from indexes import Root, Store, StoreDamaged, StoreError, StoreLocked, StoreVersion, check, database, durable, repair, segments
 from tests import nightly
 from tests.conftest import batch_of
 
