@@ -7,10 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.ask import Answer, find_matches
-    from pipeline.cluster import Group, Match
-    from pipeline.comparison import Comparison, compare
-    from pipeline.embedder import Embedder, embed, load
+    from pipeline.decode.read import Failure
+    from pipeline.embed.embedder import Embedder, load
     from pipeline.errors import (
         BadDecoder,
         BadDestination,
@@ -27,16 +25,18 @@ if TYPE_CHECKING:
         Unanswered,
         UnknownModel,
     )
-    from pipeline.ingest import Progress, ingest_roots, resolve_roots
-    from pipeline.keep import Keep, Photo
-    from pipeline.migrate import migrate_store
-    from pipeline.query import find_groups
-    from pipeline.reading import Failure
-    from pipeline.writer import Coverage, IngestOptions
+    from pipeline.grouping.cluster import Group, Match
+    from pipeline.grouping.keep_rules import Keep, Photo
+    from pipeline.ingest.batch_writer import Coverage, IngestOptions
+    from pipeline.ingest.ingest import Progress, ingest_roots, resolve_roots
+    from pipeline.ingest.migrate import migrate_store
+    from pipeline.query.compare import Comparison, compare
+    from pipeline.query.groups import find_groups
+    from pipeline.query.matches import Answer, find_matches
 
 _HOMES = {
-    "cluster": ("Group", "Match"),
-    "embedder": ("Embedder", "embed", "load"),
+    "grouping.cluster": ("Group", "Match"),
+    "embed.embedder": ("Embedder", "load"),
     "errors": (
         "BadDecoder",
         "BadDestination",
@@ -53,14 +53,14 @@ _HOMES = {
         "Unanswered",
         "UnknownModel",
     ),
-    "ingest": ("Progress", "ingest_roots", "resolve_roots"),
-    "keep": ("Keep", "Photo"),
-    "migrate": ("migrate_store",),
-    "reading": ("Failure",),
-    "writer": ("Coverage", "IngestOptions"),
-    "query": ("find_groups",),
-    "ask": ("Answer", "find_matches"),
-    "comparison": ("Comparison", "compare"),
+    "ingest.ingest": ("Progress", "ingest_roots", "resolve_roots"),
+    "grouping.keep_rules": ("Keep", "Photo"),
+    "ingest.migrate": ("migrate_store",),
+    "decode.read": ("Failure",),
+    "ingest.batch_writer": ("Coverage", "IngestOptions"),
+    "query.groups": ("find_groups",),
+    "query.matches": ("Answer", "find_matches"),
+    "query.compare": ("Comparison", "compare"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -91,7 +91,6 @@ __all__ = [
     "Unanswered",
     "UnknownModel",
     "compare",
-    "embed",
     "find_groups",
     "find_matches",
     "ingest_roots",

@@ -20,8 +20,8 @@ from PIL import Image
 
 from indexes import Root, Store
 from pipeline import find_groups, ingest_roots, load
-from pipeline.copies import scaled
-from pipeline.embedder import DEFAULT
+from pipeline.calibrate.synthetic_copies import scaled
+from pipeline.embed.embedder import DEFAULT
 from scripts.bench_embedder import files, table, upright
 
 

@@ -27,9 +27,9 @@ from PIL import Image
 
 from indexes import Root, Store
 from pipeline import Group, IngestOptions, find_groups, ingest_roots, load
-from pipeline.copies import EVERYDAY, HARD
-from pipeline.embedder import DEFAULT
-from pipeline.evidence import DERIVED, SAME
+from pipeline.calibrate.synthetic_copies import EVERYDAY, HARD
+from pipeline.embed.embedder import DEFAULT
+from pipeline.verify.verdict import DERIVED, SAME
 from scripts.bench_embedder import RECODED, files, table, upright
 from scripts.bench_verify import stage
 

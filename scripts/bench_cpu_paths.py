@@ -26,11 +26,11 @@ import onnx
 from numpy.typing import NDArray
 
 from pipeline import load
-from pipeline.backends.onnx import runtime
-from pipeline.decode import Decoded
-from pipeline.decoders import Decoders
-from pipeline.embedder import DEFAULT
-from pipeline.view import View
+from pipeline.decode.decode import Decoded
+from pipeline.decode.pool import Decoders
+from pipeline.decode.preprocess import View
+from pipeline.embed.backends.onnx import runtime
+from pipeline.embed.embedder import DEFAULT
 from scripts.bench_ingest import sources
 
 if TYPE_CHECKING:

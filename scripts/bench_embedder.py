@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from indexes import Root
-from pipeline.backends.onnx import Onnx
-from pipeline.copies import EVERYDAY, HARD
-from pipeline.decode import Decoded, decode
-from pipeline.embedder import DEFAULT, Embedder, embed, load
+from pipeline.calibrate.synthetic_copies import EVERYDAY, HARD
+from pipeline.decode.decode import Decoded, decode
+from pipeline.decode.preprocess import View
+from pipeline.embed.backends.onnx import Onnx
+from pipeline.embed.embedder import DEFAULT, Embedder, embed, load
 from pipeline.scan import SourceFile, scan
-from pipeline.view import View
 
 Rows = NDArray[np.float32]
 CARDS = Path(__file__).resolve().parent.parent / "pipeline" / "backends"

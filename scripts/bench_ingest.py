@@ -27,9 +27,9 @@ from statistics import median
 from PIL import Image
 
 from indexes import Root
-from pipeline.decode import Decoded
-from pipeline.decoders import Decoders
-from pipeline.embedder import embed, load
+from pipeline.decode.decode import Decoded
+from pipeline.decode.pool import Decoders
+from pipeline.embed.embedder import embed, load
 from pipeline.scan import SourceFile, scan
 
 BATCH = 32

@@ -26,7 +26,7 @@ from PIL import Image as Pillow
 
 from indexes import Batch, File, Image, Stat, Store, check
 from pipeline import load
-from pipeline.decode import Decoded, decode
+from pipeline.decode.decode import Decoded, decode
 from pipeline.scan import SourceFile
 from scripts.bench_join import KINDS, peak_private, vectors
 

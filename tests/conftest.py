@@ -20,9 +20,9 @@ from PIL import Image, ImageDraw
 
 from indexes import Batch, File, Space, Stat, Store, schema
 from indexes import Image as StoredImage
-from pipeline.decode import Decoded, decode
+from pipeline.decode.decode import Decoded, decode
+from pipeline.decode.preprocess import View
 from pipeline.scan import SourceFile
-from pipeline.view import View
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # for the tests that import onnxruntime themselves
 
@@ -192,7 +192,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
     """Runs the command line in this process with a store of its own: (exit code, stdout, stderr)."""
     from click.testing import CliRunner
 
-    from pipeline.cli import main
+    from pipeline.cli.main import main
 
     monkeypatch.setenv("NEARDUP_STORE", str(tmp_path / "library"))
 

@@ -17,10 +17,10 @@ from PIL import Image
 
 from indexes import Choice, Root, Store
 from pipeline import IngestOptions, find_groups, find_matches, ingest_roots, load
-from pipeline import calibrate as measuring
-from pipeline.calibrate import EDITS, calibrate, fitting
-from pipeline.calibration import WANTED, Calibration, Pair, Share, calibration_text
-from pipeline.copies import EVERYDAY
+from pipeline.calibrate import calibrate as measuring
+from pipeline.calibrate.calibrate import EDITS, calibrate, fitting
+from pipeline.calibrate.measurement import WANTED, Calibration, Pair, Share, calibration_text
+from pipeline.calibrate.synthetic_copies import EVERYDAY
 from tests.conftest import photo, saved
 from tests.test_cli import Run
 from tests.test_parts import whole_and_part

@@ -20,13 +20,15 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from indexes import Batch, File, Judged, Root, Stat, Store, Thumb, Thumbs, evidence
 from indexes import Image as StoredImage
-from pipeline import IngestOptions, candidates, compare, find_groups, find_matches, ingest_roots, load, migrate_store, pictures
-from pipeline.candidates import Looked, verify_candidates
-from pipeline.copies import EVERYDAY
-from pipeline.decoders import Decoders
-from pipeline.detail import Detail, seen
-from pipeline.evidence import DERIVED, SAME, UNKNOWN, UNRELATED, VERSION, evidence_of
-from pipeline.sketch import features, thumb
+from pipeline import IngestOptions, compare, find_groups, find_matches, ingest_roots, load, migrate_store
+from pipeline import thumbnails as pictures
+from pipeline.calibrate.synthetic_copies import EVERYDAY
+from pipeline.decode.pool import Decoders
+from pipeline.ingest import verify_pairs as candidates
+from pipeline.ingest.verify_pairs import Looked, verify_candidates
+from pipeline.verify.features import features, thumb
+from pipeline.verify.upscaling import Detail, seen
+from pipeline.verify.verdict import DERIVED, SAME, UNKNOWN, UNRELATED, VERSION, evidence_of
 from tests import test_onnx
 from tests.conftest import SPACE, name_of, photo, saved, scene
 
@@ -114,7 +116,7 @@ def test_a_photo_that_is_away_is_verified_when_it_is_back(tmp_path: Path, monkey
     copy = saved(photos / "copy.jpg", photo(1), quality=80)
     with Store(tmp_path / "store", write=True) as store:
         with monkeypatch.context() as patched:
-            patched.setattr("pipeline.ingest.look", lambda *given: iter(()))
+            patched.setattr("pipeline.ingest.ingest.look", lambda *given: iter(()))
             ingested(store, photos)
         assert [(group.members, len(group.related)) for group in find_groups(store)] == []
         shown = copy.read_bytes(), copy.stat()
@@ -175,7 +177,7 @@ def test_a_stopped_verification_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
     library(photos)
     with Store(tmp_path / "store", write=True) as store:
         with monkeypatch.context() as patched:
-            patched.setattr("pipeline.ingest.look", lambda *given: iter(()))
+            patched.setattr("pipeline.ingest.ingest.look", lambda *given: iter(()))
             ingested(store, photos)
         monkeypatch.setattr(candidates, "BLOCK", 3)
         steps = look(store)
@@ -238,7 +240,7 @@ def test_what_was_found_of_a_picture_stands_when_one_of_its_files_is_deleted(
         (photos / gone).unlink()
         saved(photos / "new.jpg", scene(40), quality=90)  # so that all pairs are gone through
         monkeypatch.setattr(pictures, "read_images", lambda store, decoders, about, view: ((id_, "away") for id_ in about))
-        monkeypatch.setattr("pipeline.ask._look", lambda *given: None)
+        monkeypatch.setattr("pipeline.query.matches._look", lambda *given: None)
         *_, last = ingest_roots([Root(str(photos))], store, load(), IngestOptions(accept_missing=True))
         assert (last.coverage.verification or {})["found"] == {}
         new = store.catalog.known(str(photos / "new.jpg"))
@@ -351,7 +353,7 @@ def test_what_was_only_enlarged_is_known_when_its_drive_is_back(tmp_path: Path, 
         (before,) = find_groups(store)
         assert before.keeper.path.endswith("original.jpg")  # it is there
         with monkeypatch.context() as patched:
-            patched.setattr("pipeline.verifiers.Verifiers.verifying", lambda verifiers, pairs: lambda: [None for _ in pairs])
+            patched.setattr("pipeline.verify.pool.Verifiers.verifying", lambda verifiers, pairs: lambda: [None for _ in pairs])
             *_, last = ingest_roots([Root(str(photos / "disk")), Root(str(photos / "card"))], store, load())
         told = last.coverage.verification or {}
         assert (told["found"], told["unseen"], told["unsure"]) == ({}, {}, {"away": 1})
@@ -450,7 +452,7 @@ def test_no_file_is_read_that_tells_nothing(tmp_path: Path, monkeypatch: pytest.
         looked.append(size[0])
         return seen(rgb, size)
 
-    monkeypatch.setattr("pipeline.candidates.seen", noted)
+    monkeypatch.setattr("pipeline.ingest.verify_pairs.seen", noted)
     with Store(tmp_path / "store", write=True) as store:
         assert ingested(store, photos) == {SAME: 1}
     assert looked == [900] * read
@@ -502,7 +504,7 @@ def test_a_pair_that_ends_its_process_costs_itself_alone_night_after_night(tmp_p
         saved(photos / name, photo(1), **({"quality": 60 + len(name)} if name.endswith("jpg") else {}))
     with Store(tmp_path / "store", write=True) as store:
         with monkeypatch.context() as patched:
-            patched.setattr("pipeline.ingest.look", lambda *given: iter(()))
+            patched.setattr("pipeline.ingest.ingest.look", lambda *given: iter(()))
             ingested(store, photos)
         known = store.catalog.known(str(photos / "two.jpg"))
         assert known and known.image
@@ -511,7 +513,7 @@ def test_a_pair_that_ends_its_process_costs_itself_alone_night_after_night(tmp_p
             kept.put({image.hash: Thumb(b"no picture", features(np.asarray(photo(1))))})
         (looked,) = look(store)
         assert (dict(looked.found), dict(looked.unseen)) == ({SAME: 1}, {"poisoned its verifier": 2})
-        monkeypatch.setattr("pipeline.verifiers.Verifiers._alone", refused)  # nothing more is tried in this process
+        monkeypatch.setattr("pipeline.verify.pool.Verifiers._alone", refused)  # nothing more is tried in this process
         for _ in range(2):
             (looked,) = look(store)
             assert (dict(looked.found), dict(looked.unseen)) == ({}, {"poisoned its verifier": 2})
@@ -528,7 +530,7 @@ def test_after_a_run_that_was_killed_nothing_is_looked_at_in_the_process_itself(
     mark = tmp_path / "store" / "thumbs" / "verifying"
     with Store(tmp_path / "store", write=True) as store:
         with monkeypatch.context() as patched:
-            patched.setattr("pipeline.verifiers.Verifiers._alone", refused)
+            patched.setattr("pipeline.verify.pool.Verifiers._alone", refused)
             with pytest.raises(AssertionError):
                 ingested(store, photos)
             assert mark.exists()
@@ -549,7 +551,7 @@ def test_a_pair_that_ends_its_process_is_told_and_waits(tmp_path: Path, monkeypa
                     "features": lambda verifiers, some: [None for _ in some],
                     "verifying": lambda verifiers, some: lambda: [None for _ in some],
                 }
-                given.setattr(f"pipeline.verifiers.Verifiers.{patched}", nothing[patched])
+                given.setattr(f"pipeline.verify.pool.Verifiers.{patched}", nothing[patched])
                 *_, last = ingest_roots([Root(str(photos))], store, load())
             assert last.coverage.notes == [
                 "1 close pair was not verified, because of a photo (1 poisoned its verifier); the next ingest tries again"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from indexes import Store
-from pipeline.cli import main
+from pipeline.cli.main import main
 from tests import test_onnx
 from tests.conftest import DATA, made_older, needs_data, saved, scene
 
@@ -331,7 +331,7 @@ def test_a_photo_that_gives_another_vector_now_is_named(run: Run, photos: Path, 
 def test_a_photo_that_was_changed_behind_its_times_is_no_damage(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run("ingest", photos)
     saved(photos / "b.jpg", scene(61))
-    monkeypatch.setattr("pipeline.audit.untouched", lambda known: True)
+    monkeypatch.setattr("pipeline.ingest.audit.untouched", lambda known: True)
     code, out, err = run("check", "--sample", "9")
     assert (code, out) == (0, "4 photos embedded again, least cosine with the stored vector 1.00000\nthe store is sound\n")
     assert "4 of 9 photos were embedded again; the rest changed" in err
@@ -440,14 +440,14 @@ def groups_of(store: Path) -> Any:  # noqa: ANN401 - JSON
 
 
 STOPPABLE = (  # the command line with small commits, which says how many files each has, and waits after a few of them
-    "import sys\nfrom dataclasses import replace\nimport pipeline.ingest as ingest\nfrom indexes import Store\n"
+    "import sys\nfrom dataclasses import replace\nimport pipeline.ingest.ingest as ingest\nfrom indexes import Store\n"
     "ingest.IngestOptions.__init__.__defaults__ = (4, 8, *ingest.IngestOptions.__init__.__defaults__[2:])\n"
     "left = int(sys.argv.pop(1))\n"
     "add = Store.add\n"
     "def added(store, batch):\n    global left\n    add(store, batch)\n    left -= 1\n"
     "    print(len(batch.files), flush=True)\n    left or sys.stdin.read()\n"
     "Store.add = added\n"
-    "from pipeline.cli import main\nmain()\n"
+    "from pipeline.cli.main import main\nmain()\n"
 )
 
 
@@ -663,7 +663,7 @@ def test_every_document_has_its_version(run: Run, photos: Path) -> None:
 
 
 def test_photos_that_an_extra_would_read_are_skipped_with_a_hint(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.reading.EXTRAS", {"raw": False, "jxl": False})
+    monkeypatch.setattr("pipeline.decode.read.EXTRAS", {"raw": False, "jxl": False})
     folder = tmp_path / "photos"
     saved(folder / "sound.jpg", scene(1))
     for name, head in {"a.dng": b"II*\0", "b.dng": b"II*\0", "c.jxl": b"\0\0\0\x0cJXL \r\n\x87\n"}.items():

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis.strategies import dictionaries, floats, integers, lists, sampled_from, tuples
 
 from indexes import Image, Stat
-from pipeline.cluster import COPIES, IDENTICAL_BYTES, IDENTICAL_PIXELS, SIMILAR, Edge, Group, group, verified
-from pipeline.evidence import DERIVED, SAME, SCENE, Changes, Evidence
-from pipeline.keep import Keep, Photo, Said
+from pipeline.grouping.cluster import COPIES, IDENTICAL_BYTES, IDENTICAL_PIXELS, SIMILAR, Edge, Group, group, verified
+from pipeline.grouping.keep_rules import Keep, Photo, Said
+from pipeline.verify.verdict import DERIVED, SAME, SCENE, Changes, Evidence
 
 COUNT = 6  # pictures under the laws, so that many of them are close
 UNMOVED = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)

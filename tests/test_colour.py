@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from pipeline.colour import MAX_PROFILE
-from pipeline.decode import decode
-from pipeline.reading import Failure
+from pipeline.decode.color import MAX_PROFILE
+from pipeline.decode.decode import decode
+from pipeline.decode.read import Failure
 from tests.conftest import VIEW, apart, expected, jpeg, picture, saved, scene, source
 
 # Columns: red, green and blue at full, as XYZ under D50.

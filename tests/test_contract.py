@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from PIL import Image
 
-from pipeline.decode import Decoded, decode
-from pipeline.embedder import Embedder, embed, load
-from pipeline.reading import Failure
+from pipeline.decode.decode import Decoded, decode
+from pipeline.decode.read import Failure
+from pipeline.embed.embedder import Embedder, embed, load
 from pipeline.scan import NOTHING, SourceFile
 from tests import google_server, test_onnx, test_openclip
 from tests.conftest import saved, scene

@@ -14,13 +14,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
-from pipeline import exif as exif_module
-from pipeline import picture as picture_module
-from pipeline import reading
-from pipeline.decode import Decoded, decode
-from pipeline.fit import TURNS
-from pipeline.reading import HEAD, MAX_FILE, Failure, Recognised, Refused, is_photo
-from pipeline.view import View
+from pipeline.decode import exif as exif_module
+from pipeline.decode import image as picture_module
+from pipeline.decode import read as reading
+from pipeline.decode.decode import Decoded, decode
+from pipeline.decode.preprocess import View
+from pipeline.decode.read import HEAD, MAX_FILE, Failure, Recognised, Refused, is_photo
+from pipeline.decode.resize import TURNS
 from tests.conftest import VIEW, apart, expected, jpeg, picture, saved, scene, source
 
 
@@ -352,7 +352,7 @@ def test_memory_stays_bounded(tmp_path: Path) -> None:
         file.write(b"BM" + bytes(12) + b"\x28")
         file.truncate(MAX_FILE)
     code = (
-        "import sys; from pathlib import Path; from pipeline.decode import decode; from pipeline.view import View\n"
+        "import sys; from pathlib import Path; from pipeline.decode.decode import decode; from pipeline.decode.preprocess import View\n"
         "from pipeline.scan import SourceFile, Stat\n"
         "print(type(decode(SourceFile(sys.argv[1], Stat(0, 0, 0, 0, 0)), View(192))).__name__)\n"
         # not getrusage: it counts what the process that started this one held

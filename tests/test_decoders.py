@@ -23,12 +23,12 @@ import pytest
 from PIL import Image
 
 from indexes import Root, Stat, Store
-from pipeline.decode import Decoded, decode
-from pipeline.decoders import Decoders
+from pipeline.decode.decode import Decoded, decode
+from pipeline.decode.pool import Decoders
+from pipeline.decode.preprocess import View
+from pipeline.decode.read import REFUSALS, Failure, Recognised
 from pipeline.errors import BadDecoder
-from pipeline.reading import REFUSALS, Failure, Recognised
 from pipeline.scan import SourceFile
-from pipeline.view import View
 from tests.conftest import DATA, needs_data, saved, scene
 
 VIEW = View(64)
@@ -223,7 +223,7 @@ def test_every_reason_that_is_given_is_believed() -> None:
 
 def test_half_an_answer_is_not_waited_for_forever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heic: Path) -> None:
     buggy(tmp_path, monkeypatch, "signal.setitimer(signal.ITIMER_REAL, 0); os.write(int(sys.argv[1]), b'{'); time.sleep(600)")
-    monkeypatch.setattr("pipeline.decoders.GRACE", 0.5)
+    monkeypatch.setattr("pipeline.decode.pool.GRACE", 0.5)
     with Decoders(1, seconds=0.5) as decoders:
         failed = decoders.decode(source(heic), VIEW)
     assert isinstance(failed, Failure)
@@ -266,7 +266,7 @@ def test_an_extra_that_is_there_but_broken_says_nothing_of_a_file(tmp_path: Path
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / f"{module}.py").write_text("raise ImportError('half of it is there')")
     monkeypatch.syspath_prepend(tmp_path / "modules")
-    monkeypatch.setattr("pipeline.decoders.EXTRAS", {"raw": True, "jxl": True})
+    monkeypatch.setattr("pipeline.decode.pool.EXTRAS", {"raw": True, "jxl": True})
     with Decoders(1) as decoders, pytest.raises(BadDecoder, match="ImportError: half of it is there"):
         decoders.decode(source(path), VIEW)
 
@@ -293,7 +293,7 @@ def test_starting_waits_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """A process that is never ready is no obstacle until it is asked."""
     buggy(tmp_path, monkeypatch, "pass")
     (tmp_path / "modules" / "pillow_heif.py").write_text("import time\ntime.sleep(600)\n")
-    monkeypatch.setattr("pipeline.decoders.START", 0.1)
+    monkeypatch.setattr("pipeline.decode.pool.START", 0.1)
     with Decoders(2) as decoders:
         decoders.start(2)
         with pytest.raises(BadDecoder, match=r"not ready after 0\.1 seconds"):
@@ -323,7 +323,7 @@ def test_a_process_that_was_killed_is_replaced_and_its_file_tried_again(tmp_path
 
 def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
     code = (
-        "import time; from pipeline.decoders import Decoders\n"
+        "import time; from pipeline.decode.pool import Decoders\n"
         "decoders = Decoders(2)\n"
         "print(*[process.start()[0].pid for process in decoders._all], flush=True)\n"
         "time.sleep(600)\n"

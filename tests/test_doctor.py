@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline import doctor
-from pipeline.reading import EXTRAS
+from pipeline.decode.read import EXTRAS
+from pipeline.report import doctor
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.copies import EVERYDAY, HARD
+from pipeline.calibrate.synthetic_copies import EVERYDAY, HARD
 from tests.conftest import photo, saved
 
 Run = Callable[..., tuple[int, str, str]]

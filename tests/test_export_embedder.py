@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-import pipeline.backends
 from indexes import Stat
-from pipeline.backends.onnx import Onnx
-from pipeline.decode import Decoded, decode
-from pipeline.embedder import OWN, Embedder, embed, load
+from pipeline.decode.decode import Decoded, decode
+from pipeline.embed import backends
+from pipeline.embed.backends.onnx import Onnx
+from pipeline.embed.embedder import OWN, Embedder, embed, load
 from pipeline.scan import SourceFile
 from scripts import export_embedder
 from scripts.export_embedder import Embedding, Features, projection, with_half_weights
 from tests.conftest import jpeg, saved, scene
 
-CARDS = Path(pipeline.backends.__path__[0])
+CARDS = Path(backends.__path__[0])
 
 
 def initializers(path: Path) -> dict[str, NDArray[np.float32]]:

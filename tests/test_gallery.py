@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.copies import EVERYDAY
+from pipeline.calibrate.synthetic_copies import EVERYDAY
 from tests.conftest import photo, saved
 
 Run = Callable[..., tuple[int, str, str]]

@@ -29,13 +29,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from indexes import Stat
-from pipeline.backends import google_line
-from pipeline.backends.google import PROMPT
-from pipeline.decode import Decoded, decode
-from pipeline.embedder import Embedder, embed, load
+from pipeline.decode.decode import Decoded, decode
+from pipeline.decode.preprocess import View
+from pipeline.embed.backends import google_client as google_line
+from pipeline.embed.backends.google import PROMPT
+from pipeline.embed.embedder import Embedder, embed, load
 from pipeline.errors import MissingExtra, MissingKey, Unanswered, UnknownModel
 from pipeline.scan import SourceFile
-from pipeline.view import View
 from tests.conftest import saved, scene
 from tests.google_server import (
     KEY,
@@ -424,7 +424,7 @@ def test_a_missing_package_is_named_with_the_command_that_brings_it(google: Goog
 
 
 def test_loading_imports_nothing_of_google() -> None:
-    look = f"import sys; from pipeline.embedder import load; load({MODEL!r}).space; load({DESCRIBE!r}); print('google' in sys.modules)"
+    look = f"import sys; from pipeline import load; load({MODEL!r}).space; load({DESCRIBE!r}); print('google' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", look], cwd=Path(__file__).resolve().parent.parent, capture_output=True, text=True, timeout=60
     )
@@ -693,7 +693,7 @@ def test_a_store_is_not_bound_to_a_model_that_cannot_be_used(
 
 
 def test_a_store_is_not_bound_before_somebody_agreed(google: Google, run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.embedder.UNASKED", 0)
+    monkeypatch.setattr("pipeline.embed.embedder.UNASKED", 0)
     assert run("ingest", photos, "--model", MODEL)[0] == 7
     assert json.loads(run("status", "--json")[1])["model"] is None
     assert run("ingest")[0] == 0
@@ -730,7 +730,7 @@ def test_a_sample_shows_that_another_model_is_behind_the_name(library: Google, r
 
 
 def test_a_sample_costs_no_more_than_was_agreed(library: Google, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.embedder.UNASKED", 0)
+    monkeypatch.setattr("pipeline.embed.embedder.UNASKED", 0)
     code, _, err = run("check", "--sample", "9")
     assert code == 7
     assert f"6 photos take up to 1 paid requests to {MODEL}; say --yes" in err
@@ -770,7 +770,7 @@ def test_a_question_costs_no_more_than_was_agreed(
     assert "up to 2 paid requests for 7 files" in err
     assert sum(len(request.contents) for request in library.requests) == 7
     library.requests.clear()
-    monkeypatch.setattr("pipeline.embedder.UNASKED", 1)
+    monkeypatch.setattr("pipeline.embed.embedder.UNASKED", 1)
     code, _, err = run(command, *asked)
     assert code == 7
     assert "say --yes to make them, or ask about fewer files" in err

@@ -33,8 +33,8 @@ from pipeline import (
     load,
     resolve_roots,
 )
-from pipeline.embedder import embed
-from pipeline.view import View
+from pipeline.decode.preprocess import View
+from pipeline.embed.embedder import embed
 from tests.conftest import saved, scene
 
 
@@ -112,7 +112,7 @@ def test_photos_in_groups_out(library: Store, photos: Path) -> None:
 
 def test_a_second_run_reads_nothing(library: Store, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ingested(library, photos)
-    monkeypatch.setattr("pipeline.decode.read", lambda source: pytest.fail(f"{source.path} was read"))
+    monkeypatch.setattr("pipeline.decode.decode.read", lambda source: pytest.fail(f"{source.path} was read"))
     coverage = ingested(library)
     assert (coverage.unchanged, coverage.new, coverage.embedded) == (6, 0, 0)
 
@@ -637,7 +637,7 @@ def test_a_model_that_fails_loses_no_batch_before(library: Store, tmp_path: Path
 def test_nobody_pays_for_more_than_was_agreed(library: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(30):
         saved(tmp_path / "root" / f"{number:02}.png", scene(number, (64, 48)))
-    monkeypatch.setattr("pipeline.embedder.UNASKED", 29)
+    monkeypatch.setattr("pipeline.embed.embedder.UNASKED", 29)
     paid = Paid(1000)
     with pytest.raises(TooManyCalls, match="30 files take up to 30 paid requests"):
         ingested(library, tmp_path / "root", embedder=paid)
@@ -648,14 +648,14 @@ def test_nobody_pays_for_more_than_was_agreed(library: Store, tmp_path: Path, mo
     assert ingested(library, embedder=paid).unchanged == 20  # 10 are left, which nobody needs to be asked about
     assert set(paid.answered.values()) == {1}
     saved(tmp_path / "root" / "more.png", scene(100, (64, 48)))
-    monkeypatch.setattr("pipeline.embedder.UNASKED", 0)
+    monkeypatch.setattr("pipeline.embed.embedder.UNASKED", 0)
     assert ingested(library, embedder=paid, options=IngestOptions(yes=True)).embedded == 1
 
 
 def test_yes_lifts_no_limit_that_somebody_named(library: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(30):
         saved(tmp_path / "root" / f"{number:02}.png", scene(number, (64, 48)))
-    monkeypatch.setattr("pipeline.embedder.UNASKED", 10)
+    monkeypatch.setattr("pipeline.embed.embedder.UNASKED", 10)
     paid = Paid(1000)
     with pytest.raises(TooManyCalls, match="20 paid requests were made"):
         ingested(library, tmp_path / "root", embedder=paid, options=IngestOptions(batch=8, max_calls=20, yes=True))

@@ -8,7 +8,7 @@ from hypothesis.strategies import integers, lists, permutations, sampled_from
 
 from indexes import Image, Stat
 from pipeline.errors import BadRule
-from pipeline.keep import RULES, Keep, Photo, Said
+from pipeline.grouping.keep_rules import RULES, Keep, Photo, Said
 
 PLAIN = Photo("/photos/plain.jpg", Stat(1000, 50, 0, 1, 1), Image(b"1", b"1", 100, 100, "JPEG", 1000, False))
 NAMES = [*RULES, "folder:Albums"]

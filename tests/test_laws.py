@@ -19,7 +19,7 @@ from indexes import Batch, File, Image, SegmentRow, Stat, Store, StoreError, Way
 from indexes import plan as planning
 from indexes import store as store_module
 from pipeline import find_groups
-from pipeline.cluster import RELATIONS
+from pipeline.grouping.cluster import RELATIONS
 from tests.conftest import SPACE, batch_of, name_of, unit_rows
 from tests.nightly import contents
 

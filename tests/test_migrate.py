@@ -35,11 +35,11 @@ from pipeline import (
     ingest_roots,
     load,
     migrate_store,
-    pictures,
     resolve_roots,
 )
-from pipeline.embedder import Embedder
-from pipeline.ingest import Progress
+from pipeline import thumbnails as pictures
+from pipeline.embed.embedder import Embedder
+from pipeline.ingest.ingest import Progress
 from tests import test_onnx
 from tests.conftest import made_older, saved, scene, six_files
 from tests.test_ingest import Counting, Paid, ingested
@@ -200,12 +200,12 @@ def test_who_stops_it_is_told_which_model_answers_now(run: Run, photos: Path, sm
 
     run("ingest", photos)
     with monkeypatch.context() as here:
-        here.setattr("pipeline.migrate.find_pairs", lambda store, options, coverage: stopped(coverage))
+        here.setattr("pipeline.ingest.migrate.find_pairs", lambda store, options, coverage: stopped(coverage))
         code, _, err = run("migrate", "--model", small)
         assert code == 130
         assert "goes on from there, and the store answers as before\n" in err
     assert "neardup-1" in run("status")[1]
-    monkeypatch.setattr("pipeline.migrate.look", lambda store, embedder, decoders, options, coverage: stopped(coverage))
+    monkeypatch.setattr("pipeline.ingest.migrate.look", lambda store, embedder, decoders, options, coverage: stopped(coverage))
     code, _, err = run("migrate", "--model", small)
     assert code == 130
     assert f"goes on from there, and the store has the model {small} now\n" in err

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.embedder import embed, load
+from pipeline.embed.embedder import embed, load
 from pipeline.errors import BadModel, BadOutput, UnknownModel
 
 DIM, SIZE = 6, 8
@@ -232,7 +232,7 @@ def test_scripts_leave_it_to_the_backend_to_import_onnxruntime() -> None:
 def test_onnxruntime_sends_nothing_and_leaves_nothing_behind(tmp_path: Path) -> None:
     """Its telemetry keeps an identifier of the machine and a queue of events in the home folder, and is on unless told otherwise."""
     code = (
-        "import numpy as np; from pipeline.embedder import load\n"
+        "import numpy as np; from pipeline.embed.embedder import load\n"
         "embedder = load(); embedder.encode([np.zeros((embedder.view.size, embedder.view.size, 3), np.uint8)])\n"
     )
     quiet = ("ORT_DISABLE_TELEMETRY", "CI", "TF_BUILD", "GITHUB_ACTIONS", "ORT_RUNNING_UNIT_TESTS", "XDG_CACHE_HOME")

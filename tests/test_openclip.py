@@ -25,12 +25,12 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from indexes import Stat
-from pipeline.backends.openclip import OpenClip
-from pipeline.decode import Decoded, decode
-from pipeline.embedder import Embedder, embed, load
+from pipeline.decode.decode import Decoded, decode
+from pipeline.decode.preprocess import View
+from pipeline.embed.backends.openclip import OpenClip
+from pipeline.embed.embedder import Embedder, embed, load
 from pipeline.errors import BadModel, MissingExtra, UnknownModel
 from pipeline.scan import SourceFile
-from pipeline.view import View
 from tests.conftest import jpeg, listening, saved, scene
 
 TINY, COCA, LITE = "neardup-test-vit", "neardup-test-coca", "neardup-test-lite0"
@@ -472,7 +472,7 @@ LOOK = """
 import json, sys, time
 from pathlib import Path
 import open_clip
-from pipeline.embedder import load
+from pipeline.embed.embedder import load
 from pipeline.errors import PipelineError
 
 time.sleep = lambda seconds: None  # the hub's client waits longer after each failed attempt

@@ -16,13 +16,14 @@ from PIL import Image
 
 from indexes import Batch, File, Parts, Root, Stat, Store, Thumbs, cosines
 from indexes import Image as StoredImage
-from pipeline import IngestOptions, find_groups, find_matches, ingest_roots, load, pictures
-from pipeline.copies import HARD
-from pipeline.decode import Decoded
-from pipeline.decoders import Decoders
-from pipeline.evidence import DERIVED
-from pipeline.parts import WINDOWS, least, parts_of, propose, wanted
-from pipeline.view import View
+from pipeline import IngestOptions, find_groups, find_matches, ingest_roots, load
+from pipeline import thumbnails as pictures
+from pipeline.calibrate.synthetic_copies import HARD
+from pipeline.decode.decode import Decoded
+from pipeline.decode.pool import Decoders
+from pipeline.decode.preprocess import View
+from pipeline.embed.crops import WINDOWS, least, parts_of, propose, wanted
+from pipeline.verify.verdict import DERIVED
 from tests.conftest import SPACE, name_of, photo, saved, scene
 
 LARGE = (640, 480)

@@ -36,7 +36,7 @@ def test_a_package_has_no_other_names(module: ModuleType) -> None:
 
 def test_a_process_that_decodes_loads_no_database_and_one_that_asks_it_no_pictures() -> None:
     loaded = "import sys; import {}; print(sorted({{'sqlite3', 'faiss', 'PIL', 'PIL.Image'}} & set(sys.modules)))"
-    for module, names in (("pipeline.serving", ["PIL", "PIL.Image"]), ("pipeline.ingest", ["sqlite3"])):
+    for module, names in (("pipeline.decode.worker", ["PIL", "PIL.Image"]), ("pipeline.ingest.ingest", ["sqlite3"])):
         said = subprocess.run([sys.executable, "-c", loaded.format(module)], check=True, capture_output=True, text=True).stdout
         assert said.strip() == str(names)
 

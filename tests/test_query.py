@@ -18,12 +18,15 @@ from PIL import Image
 
 from indexes import Batch, File, Root, Stat, Store
 from indexes import Image as StoredImage
-from pipeline import ask, compare, find_groups, find_matches, ingest_roots, load, pictures, query
-from pipeline.cluster import IDENTICAL_BYTES, IDENTICAL_PIXELS, SIMILAR, Edge, Group
-from pipeline.decoders import Decoders
-from pipeline.evidence import DERIVED, SAME, UNKNOWN, UNRELATED
+from pipeline import compare, find_groups, find_matches, ingest_roots, load
+from pipeline import thumbnails as pictures
+from pipeline.decode.pool import Decoders
+from pipeline.grouping.cluster import IDENTICAL_BYTES, IDENTICAL_PIXELS, SIMILAR, Edge, Group
+from pipeline.query import groups as query
+from pipeline.query import matches as ask
+from pipeline.query.freshness import as_now, since_text
 from pipeline.scan import SourceFile, stat_of
-from pipeline.since import as_now, since_text
+from pipeline.verify.verdict import DERIVED, SAME, UNKNOWN, UNRELATED
 from tests.conftest import DATA, SPACE, name_of, needs_data, photo, saved, scene
 
 
@@ -76,7 +79,7 @@ def test_a_file_with_the_numbers_of_one_that_is_away_is_another(photos: Path, tm
         known = store.catalog.known(str(photos / "b.jpg"))
         assert known
         numbers = {"inode": known.stat.inode, "device": known.stat.device}
-        monkeypatch.setattr("pipeline.ask.stat_of", lambda status: replace(stat_of(status), **numbers))
+        monkeypatch.setattr("pipeline.query.matches.stat_of", lambda status: replace(stat_of(status), **numbers))
         store.missing([known.id])
         same, other = find_matches([str(copy), str(new)], store, load())
         assert [(match.relation, match.photo.missing) for match in same.matches] == [(IDENTICAL_BYTES, True)]
@@ -147,7 +150,7 @@ def _edges_of(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[Edge]:
         return []
 
     with monkeypatch.context() as patched:
-        patched.setattr("pipeline.query.group", noted)
+        patched.setattr("pipeline.query.groups.group", noted)
         find_groups(store)
     return given
 

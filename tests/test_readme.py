@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli import main
+from pipeline.cli.main import main
 from tests import google_server, test_onnx
 from tests.conftest import saved, scene
 
@@ -35,7 +35,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     test_onnx.written(folder / "MODELS", test_onnx.model())
     programs = folder / "bin"
     programs.mkdir()
-    neardup = f'#!/bin/sh\nexec {sys.executable} -m pipeline.cli "$@"\n'
+    neardup = f'#!/bin/sh\nexec {sys.executable} -m pipeline.cli.main "$@"\n'
     for name, script in {
         "neardup": neardup,
         "pip": "#!/bin/sh\necho pip $@ >> said\n",

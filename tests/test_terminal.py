@@ -46,7 +46,7 @@ def test_elsewhere_a_line_comes_now_and_then(run: Run, photos: Path, monkeypatch
     assert "images/s" not in run("ingest", photos)[2]  # it took less than a minute
     for number in range(3):
         saved(photos / f"new{number}.jpg", scene(60 + number))
-    monkeypatch.setattr("pipeline.terminal.LINE_EVERY", 0.0)
+    monkeypatch.setattr("pipeline.cli.progress.LINE_EVERY", 0.0)
     err = run("ingest")[2]
     assert re.search(r"^1 of 3 files read, \d+ images/s, 0 min left$", err, re.MULTILINE)
 

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline import child, verifiers
 from pipeline.errors import BadVerifier
-from pipeline.sketch import MOST, are_features, drawn, features, shown, sketch, thumb
-from pipeline.verifiers import Drawing, Verifiers
-from pipeline.verify import verify
+from pipeline.verify import pool as verifiers
+from pipeline.verify.features import MOST, are_features, drawn, features, shown, sketch, thumb
+from pipeline.verify.pool import Drawing, Verifiers
+from pipeline.verify.verify import verify
+from pipeline.workers import process as child
 from tests.conftest import photo
 
 

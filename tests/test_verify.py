@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
-from pipeline.align import alignments
-from pipeline.copies import EVERYDAY, HARD, recoded
-from pipeline.evidence import DERIVED, FIRST, SAME, SCENE, SECOND, UNKNOWN, UNRELATED, Changes, Evidence
-from pipeline.residual import residual
-from pipeline.sketch import Sketch, features, noise, sketch
-from pipeline.verify import verify
+from pipeline.calibrate.synthetic_copies import EVERYDAY, HARD, recoded
+from pipeline.verify.features import Sketch, features, noise, sketch
+from pipeline.verify.matching import alignments
+from pipeline.verify.residual import residual
+from pipeline.verify.verdict import DERIVED, FIRST, SAME, SCENE, SECOND, UNKNOWN, UNRELATED, Changes, Evidence
+from pipeline.verify.verify import verify
 from tests.conftest import photo, scene
 
 COPIED = {SAME, DERIVED}

@@ -12,14 +12,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline import exif as exif_module
-from pipeline import picture as picture_module
-from pipeline import reading
-from pipeline.decode import Decoded, decode
-from pipeline.decoders import Decoders
-from pipeline.fit import TURNS
-from pipeline.reading import Failure
-from pipeline.view import View
+from pipeline.decode import exif as exif_module
+from pipeline.decode import image as picture_module
+from pipeline.decode import read as reading
+from pipeline.decode.decode import Decoded, decode
+from pipeline.decode.pool import Decoders
+from pipeline.decode.preprocess import View
+from pipeline.decode.read import Failure
+from pipeline.decode.resize import TURNS
 from tests.conftest import VIEW, apart, expected, jpeg, picture, saved, scene, source
 
 pytest.importorskip("rawpy")
@@ -267,7 +267,7 @@ def test_a_jpeg_xl_in_parts_is_held_to_the_limit(tmp_path: Path, monkeypatch: py
 
 def test_a_jpeg_xl_that_is_not_what_its_header_says_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = jxl(tmp_path / "a.jxl", scene(2, (640, 480)))
-    monkeypatch.setattr("pipeline.wrapped._jxl_header", lambda data: (64, 48, False))
+    monkeypatch.setattr("pipeline.decode.container._jxl_header", lambda data: (64, 48, False))
     failed = decode(source(path), VIEW)
     assert isinstance(failed, Failure)
     assert (failed.reason, failed.detail) == ("damaged", "640 x 480 pixels, where its header says 64 x 48")
@@ -289,7 +289,7 @@ def test_a_decoder_of_jpeg_xl_that_panics_costs_its_file(tmp_path: Path, monkeyp
 
 def test_an_animated_jpeg_xl_is_noted(tmp_path: Path) -> None:
     """From the specification's bits, lowest first: 8 x 8 pixels by eighths, square; not all by default, upright, then what there is."""
-    from pipeline.wrapped import _jxl_header
+    from pipeline.decode.container import _jxl_header
 
     def header(size: int, preview: int, animation: int) -> bytes:
         bits, at = 0, 0

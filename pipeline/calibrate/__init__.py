@@ -1,0 +1,1 @@
+"""What this library would find: thresholds measured on synthetic copies of its own photos."""

@@ -1,0 +1,5 @@
+"""`python -m pipeline.cli` is `neardup`."""
+
+from pipeline.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""Pixels in, unit vectors out: the Embedder protocol, crops, and one backend a file."""

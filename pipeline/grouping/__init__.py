@@ -1,0 +1,1 @@
+"""Pairs in, groups out: star clustering around keepers, and the rules that choose a keeper."""

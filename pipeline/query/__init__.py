@@ -1,0 +1,1 @@
+"""STAGE 2: groups of the whole store, matches of one file, a few files compared."""

@@ -1,0 +1,1 @@
+"""Geometric verification of a candidate pair: features, matching, homography, tile agreement, edits, verdict."""
