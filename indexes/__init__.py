@@ -7,8 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from indexes.compact import Compaction
-    from indexes.damage import Finding, Repair
+    from indexes.caches.crops import Parts
+    from indexes.caches.thumbnails import Thumb, Thumbs
+    from indexes.catalog.pairs import Frontier, SegmentRow
+    from indexes.catalog.verdicts import CROWD, Judged
     from indexes.errors import (
         BadThreshold,
         BadVector,
@@ -20,20 +22,18 @@ if TYPE_CHECKING:
         StoreMissing,
         StoreVersion,
     )
-    from indexes.evidence import CROWD, Judged
-    from indexes.join import Recall
-    from indexes.parts import Parts
-    from indexes.plan import Plan, Way
+    from indexes.join.exact import Recall
+    from indexes.join.planner import Plan, Way
     from indexes.records import Choice, File, Image, Known, Root, Space, Stat
-    from indexes.segments import Scored, alike, cosines
     from indexes.store import Batch, Joining, Store, check, repair
-    from indexes.switch import Begun
-    from indexes.thumbs import Thumb, Thumbs
-    from indexes.vectors import Frontier, SegmentRow
+    from indexes.upkeep.compaction import Compaction
+    from indexes.upkeep.migration import Begun
+    from indexes.upkeep.repair import Finding, Repair
+    from indexes.vectors.segments import Scored, alike, cosines
 
 _HOMES = {
-    "compact": ("Compaction",),
-    "damage": ("Finding", "Repair"),
+    "upkeep.compaction": ("Compaction",),
+    "upkeep.repair": ("Finding", "Repair"),
     "errors": (
         "BadThreshold",
         "BadVector",
@@ -45,16 +45,16 @@ _HOMES = {
         "StoreMissing",
         "StoreVersion",
     ),
-    "evidence": ("CROWD", "Judged"),
-    "join": ("Recall",),
-    "plan": ("Plan", "Way"),
+    "catalog.verdicts": ("CROWD", "Judged"),
+    "join.exact": ("Recall",),
+    "join.planner": ("Plan", "Way"),
     "records": ("Choice", "File", "Image", "Known", "Root", "Space", "Stat"),
-    "segments": ("Scored", "alike", "cosines"),
+    "vectors.segments": ("Scored", "alike", "cosines"),
     "store": ("Batch", "Joining", "Store", "check", "repair"),
-    "switch": ("Begun",),
-    "parts": ("Parts",),
-    "thumbs": ("Thumb", "Thumbs"),
-    "vectors": ("Frontier", "SegmentRow"),
+    "upkeep.migration": ("Begun",),
+    "caches.crops": ("Parts",),
+    "caches.thumbnails": ("Thumb", "Thumbs"),
+    "catalog.pairs": ("Frontier", "SegmentRow"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

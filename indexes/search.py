@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes import plan as planning
-from indexes import segments
-from indexes.catalog import Catalog
+from indexes.catalog.catalog import Catalog
+from indexes.catalog.pairs import Frontier
 from indexes.errors import BadThreshold, StoreError
-from indexes.join import Shelf
+from indexes.join import planner as planning
+from indexes.join.exact import Shelf
 from indexes.records import Space
-from indexes.segments import Scored, Segment, Vectors, joined
-from indexes.vectors import Frontier
+from indexes.vectors import segments
+from indexes.vectors.segments import Scored, Segment, Vectors, joined
 
 
 class Search:

@@ -18,23 +18,27 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from indexes import compact, damage, durable, segments, switch
-from indexes import plan as planning
-from indexes.catalog import Catalog
-from indexes.compact import Compaction
-from indexes.damage import Finding, Repair
+from indexes.caches.crops import Parts
+from indexes.caches.thumbnails import Thumbs
+from indexes.catalog.catalog import Catalog
+from indexes.catalog.pairs import Frontier, Ids, SegmentRow
+from indexes.catalog.verdicts import Judged
+from indexes.durable import files as durable
 from indexes.errors import BadThreshold, BadVector, SpaceMismatch, StoreDamaged, StoreError, StoreVersion
-from indexes.evidence import Judged
-from indexes.join import Recall, Shelf
-from indexes.parts import Parts
-from indexes.place import command
-from indexes.plan import Plan, Way
+from indexes.join import planner as planning
+from indexes.join.exact import Recall, Shelf
+from indexes.join.planner import Plan, Way
+from indexes.paths import command
 from indexes.records import Choice, File, Image, Root, Space
 from indexes.search import Search
-from indexes.segments import Scored, Vectors, joined
-from indexes.switch import Begun
-from indexes.thumbs import Thumbs
-from indexes.vectors import Frontier, Ids, SegmentRow
+from indexes.upkeep import compaction as compact
+from indexes.upkeep import migration as switch
+from indexes.upkeep import repair as damage
+from indexes.upkeep.compaction import Compaction
+from indexes.upkeep.migration import Begun
+from indexes.upkeep.repair import Finding, Repair
+from indexes.vectors import segments
+from indexes.vectors.segments import Scored, Vectors, joined
 
 # What a store that was cut off while it was made, or that lost its catalog, may hold.
 OWN = {

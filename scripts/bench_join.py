@@ -25,9 +25,11 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes import buckets, join, segments
-from indexes.join import BLOCK, Prefix, Shelf
-from indexes.vectors import Frontier
+from indexes.catalog.pairs import Frontier
+from indexes.join import exact as join
+from indexes.join import ivf as buckets
+from indexes.join.exact import BLOCK, Prefix, Shelf
+from indexes.vectors import segments
 
 SHARE = 20  # of the blocks of a large exact join, one in so many is measured
 LARGE = 150_000

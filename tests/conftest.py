@@ -18,8 +18,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from indexes import Batch, File, Space, Stat, Store, schema
+from indexes import Batch, File, Space, Stat, Store
 from indexes import Image as StoredImage
+from indexes.catalog import schema
 from pipeline.decode.decode import Decoded, decode
 from pipeline.decode.preprocess import View
 from pipeline.scan import SourceFile

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from indexes import NoSpace, Store, Way, join
+from indexes import NoSpace, Store, Way
 from indexes import store as store_module
+from indexes.join import exact as join
 from tests.conftest import SPACE, batch_of, name_of, unit_rows
 
 NIGHTS, NEW = 20, 6

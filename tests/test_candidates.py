@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from indexes import Batch, File, Judged, Root, Stat, Store, Thumb, Thumbs, evidence
+from indexes import Batch, File, Judged, Root, Stat, Store, Thumb, Thumbs
 from indexes import Image as StoredImage
+from indexes.catalog import verdicts as evidence
 from pipeline import IngestOptions, compare, find_groups, find_matches, ingest_roots, load, migrate_store
 from pipeline import thumbnails as pictures
 from pipeline.calibrate.synthetic_copies import EVERYDAY

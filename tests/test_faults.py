@@ -18,7 +18,10 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from indexes import Root, Store, StoreDamaged, StoreError, StoreLocked, StoreVersion, check, database, durable, repair, segments
+from indexes import Root, Store, StoreDamaged, StoreError, StoreLocked, StoreVersion, check, repair
+from indexes.catalog import database
+from indexes.durable import files as durable
+from indexes.vectors import segments
 from tests import nightly
 from tests.conftest import batch_of
 

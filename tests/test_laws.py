@@ -15,9 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from indexes import Batch, File, Image, SegmentRow, Stat, Store, StoreError, Way, compact, join, repair, segments
-from indexes import plan as planning
+from indexes import Batch, File, Image, SegmentRow, Stat, Store, StoreError, Way, repair
 from indexes import store as store_module
+from indexes.join import exact as join
+from indexes.join import planner as planning
+from indexes.upkeep import compaction as compact
+from indexes.vectors import segments
 from pipeline import find_groups
 from pipeline.grouping.cluster import RELATIONS
 from tests.conftest import SPACE, batch_of, name_of, unit_rows

@@ -542,7 +542,7 @@ def ends_while_others_wait(library: Path, small: str, monkeypatch: pytest.Monkey
     with Store(library, write=True) as store, closing(migrate_store(store, load(small))) as migration:
         next(migration)
         clock = {name: getattr(time, name) for name in ("monotonic", "monotonic_ns")}
-        monkeypatch.setattr("indexes.durable.time", SimpleNamespace(sleep=lambda seconds: list(migration), **clock))
+        monkeypatch.setattr("indexes.durable.files.time", SimpleNamespace(sleep=lambda seconds: list(migration), **clock))
         yield
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from indexes import place
+from indexes import paths as place
 
 Run = Callable[..., tuple[int, str, str]]
 

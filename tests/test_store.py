@@ -30,12 +30,12 @@ from indexes import (
     StoreLocked,
     StoreMissing,
     StoreVersion,
-    durable,
-    join,
-    segments,
 )
 from indexes import Store as OpenStore
-from indexes.vectors import Frontier
+from indexes.catalog.pairs import Frontier
+from indexes.durable import files as durable
+from indexes.join import exact as join
+from indexes.vectors import segments
 from tests.conftest import SPACE, batch_of, name_of, unit_rows
 
 OTHER = Space("test", "other", "1" * 64, "none", 16, -1.0, 0.9)

@@ -172,7 +172,7 @@ def groups(
     less alike to the model; any down to the store's floor works.
     """
     from indexes import Store
-    from indexes.place import command
+    from indexes.paths import command
     from pipeline.errors import BadRoot
     from pipeline.grouping.cluster import COPIES
     from pipeline.grouping.keep_rules import Keep

@@ -29,7 +29,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click has it
         """Run a command; any error that is not ours is a bug, and shows its traceback."""
-        from indexes.durable import FULL
+        from indexes.durable.files import FULL
         from indexes.errors import NoSpace, StoreError
         from pipeline.errors import PipelineError
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from indexes import place
+from indexes import paths as place
 
 
 def store_option(command: Callable[..., None]) -> Callable[..., None]:

@@ -14,7 +14,7 @@ from types import FrameType
 import click
 
 from indexes import Way
-from indexes.place import command
+from indexes.paths import command
 from pipeline.decode.read import SKIPPED, Failure
 from pipeline.ingest.batch_writer import Coverage
 from pipeline.ingest.ingest import Progress

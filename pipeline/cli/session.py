@@ -54,7 +54,7 @@ def ingested(
 ) -> tuple[Coverage, list[str]]:
     """Ingest and show how it goes; returns the coverage and the real paths of the roots."""
     from indexes import Way
-    from indexes.place import command
+    from indexes.paths import command
     from pipeline.cli.progress import Stopped, watch
     from pipeline.decode.pool import usable_cores
     from pipeline.ingest.batch_writer import IngestOptions
@@ -156,7 +156,7 @@ def _file_of(model: str) -> Path | None:
 
 
 def _changed(store: Store, bound: Space, name: str, file: Path | None) -> str:
-    from indexes.place import command
+    from indexes.paths import command
     from pipeline.embed.embedder import load
 
     now = load(name).space
@@ -169,7 +169,7 @@ def _changed(store: Store, bound: Space, name: str, file: Path | None) -> str:
 def _embedder_after(store: Store, before: Space | None, model: str | None, threads: int | None) -> Embedder:
     """As embedder_of(), of a store that had the space `before` when it was opened; says so where another ended in between."""
     from indexes import SpaceMismatch
-    from indexes.place import command
+    from indexes.paths import command
 
     try:
         return embedder_of(store, model, threads, unless_empty=True)

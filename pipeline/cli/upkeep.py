@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from indexes.place import command
+from indexes.paths import command
 from pipeline.cli.console import DAMAGED, SKIPPED, show, show_json, tell
 from pipeline.cli.options import COUNT, FORMS, data_option, json_option, store_option, wait_option, work_options, yes_option
 from pipeline.cli.session import embedder_of, ingested, opened_to_write, own_model

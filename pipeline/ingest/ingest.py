@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from indexes import Parts, Plan, Root, Store
-from indexes.place import command
+from indexes.paths import command
 from pipeline.decode.pool import Decoders
 from pipeline.decode.read import RETRIED, Failure
 from pipeline.embed.embedder import Embedder

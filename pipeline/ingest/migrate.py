@@ -6,7 +6,7 @@ import os
 from collections.abc import Generator, Iterator, Mapping
 
 from indexes import Store
-from indexes.place import command
+from indexes.paths import command
 from pipeline.decode.pool import Decoders
 from pipeline.decode.read import Failure, Recognised
 from pipeline.embed.embedder import Embedder

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from indexes import Image, Store, Thumb, Thumbs
-from indexes.derived import FOLDER
+from indexes.caches.cache import FOLDER
 from pipeline.decode.decode import Decoded
 from pipeline.decode.pool import Decoders
 from pipeline.thumbnails import POISONED, Pictures, read_images

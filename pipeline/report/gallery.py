@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from urllib.parse import quote
 
 from indexes import Store, Thumbs
-from indexes.durable import sync_folder
+from indexes.durable.files import sync_folder
 from pipeline.decode.pool import Decoders
 from pipeline.errors import BadDestination
 from pipeline.grouping.cluster import Group, Match

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from indexes import Compaction, Finding, Repair, Store
-from indexes.place import command
+from indexes.paths import command
 from pipeline.ingest.audit import Audited
 from pipeline.ingest.batch_writer import Coverage
 from pipeline.query.groups import floor_of

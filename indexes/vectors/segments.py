@@ -18,10 +18,10 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from indexes import durable
+from indexes.catalog.pairs import Ids, SegmentRow
+from indexes.durable import files as durable
 from indexes.errors import BadVector, StoreDamaged, StoreError
-from indexes.place import heal
-from indexes.vectors import Ids, SegmentRow
+from indexes.paths import heal
 
 SUFFIX = ".faiss"
 # FAISS multiplies what is stored: a row may be off length 1 by LENGTH, and float16 rounds each number by up to 2^-11 of itself, so a

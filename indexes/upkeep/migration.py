@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from indexes import durable, segments
-from indexes.catalog import Catalog
+from indexes.catalog.catalog import Catalog
+from indexes.durable import files as durable
 from indexes.errors import StoreError
 from indexes.records import Space
+from indexes.vectors import segments
 
 NEXT = "next"  # the folder of the second store
 BLOCK = 10_000  # images that are looked at together

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from indexes import segments
-from indexes.join import BLOCK, TILE, Prefix, Recall, Shelf, Step, decided, proposed
-from indexes.segments import Scored, joined
-from indexes.vectors import Frontier, Ids
+from indexes.catalog.pairs import Frontier, Ids
+from indexes.join.exact import BLOCK, TILE, Prefix, Recall, Shelf, Step, decided, proposed
+from indexes.vectors import segments
+from indexes.vectors.segments import Scored, joined
 
 # Measured on 200,000 isotropic vectors at .75, for a recall of .9995 with 2,048 lists: one partition needs 132 visits, two need 17 each,
 # three 8, four 5; on CLIP-like ones at .90: 12, 8, 6, 4.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
-from indexes.derived import Derived
+from indexes.caches.cache import Derived
 
 TABLE = "CREATE TABLE thumbs (hash BLOB PRIMARY KEY, picture BLOB NOT NULL, features BLOB NOT NULL, sum BLOB NOT NULL) STRICT"
 

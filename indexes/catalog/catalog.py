@@ -10,11 +10,11 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+from indexes.catalog.schema import MIGRATIONS
+from indexes.catalog.verdicts import Judgements
 from indexes.errors import StoreDamaged, StoreError
-from indexes.evidence import Judgements
-from indexes.place import command
+from indexes.paths import command
 from indexes.records import Choice, Counts, File, Image, Known, Root, Run, Space, Stat
-from indexes.schema import MIGRATIONS
 
 
 class Catalog(Judgements):

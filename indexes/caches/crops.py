@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.derived import Derived
+from indexes.caches.cache import Derived
 from indexes.records import Space
 
 TABLES = (

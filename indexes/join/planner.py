@@ -11,9 +11,10 @@ from enum import StrEnum
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from indexes import buckets, join
-from indexes.join import BLOCK, TILE, Prefix, Shelf, Step
-from indexes.vectors import Frontier
+from indexes.catalog.pairs import Frontier
+from indexes.join import exact as join
+from indexes.join import ivf as buckets
+from indexes.join.exact import BLOCK, TILE, Prefix, Shelf, Step
 
 PATIENCE = 120.0  # seconds that an exact join may take before buckets are asked
 # Pairs kept for each vector, about: a library of one theme has most of its pairs above a low floor. So many in all are never too many: they

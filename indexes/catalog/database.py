@@ -19,9 +19,9 @@ from urllib.parse import quote
 
 from blake3 import blake3
 
-from indexes import durable
+from indexes.durable import files as durable
 from indexes.errors import NoSpace, StoreDamaged, StoreError, StoreMissing, StoreVersion
-from indexes.place import command, heal
+from indexes.paths import command, heal
 
 APPLICATION = 0x6E647570  # "ndup", so that `file` and we can tell our database from another
 CHUNK = 500  # host parameters in one statement; SQLite's own limit is far higher, its planner's patience is not

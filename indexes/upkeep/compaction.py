@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from indexes.segments import LARGEST
-from indexes.vectors import SegmentRow
+from indexes.catalog.pairs import SegmentRow
+from indexes.vectors.segments import LARGEST
 
 DEAD_WEIGHT = 4096  # dead vectors that a segment may carry: should their photos come back, they need no embedding
 FAN = 8  # segments of one tier that are merged; each tier holds segments eight times as large as the one below

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from indexes.catalog.pairs import Frontier, Ids
 from indexes.errors import StoreDamaged
-from indexes.segments import MARGIN, Scored, Segment, cosines, joined
-from indexes.vectors import Frontier, Ids
+from indexes.vectors.segments import MARGIN, Scored, Segment, cosines, joined
 
 BLOCK = 4096  # rows compared with one another at a time
 TILE = 512  # rows of a block in one product: with BLOCK, the fastest of nine shapes measured, and 8 MB of scores in each thread

@@ -17,15 +17,17 @@ from urllib.parse import quote
 import numpy as np
 from blake3 import blake3
 
-from indexes import durable, schema, segments
-from indexes.catalog import Catalog
-from indexes.database import condemned
+from indexes.catalog import schema
+from indexes.catalog.catalog import Catalog
+from indexes.catalog.database import condemned
+from indexes.catalog.pairs import SegmentRow
+from indexes.durable import files as durable
 from indexes.errors import StoreDamaged
-from indexes.join import Shelf
-from indexes.place import BACKUP, command
+from indexes.join.exact import Shelf
+from indexes.paths import BACKUP, command
 from indexes.records import Root
-from indexes.segments import Segment, cosines
-from indexes.vectors import SegmentRow
+from indexes.vectors import segments
+from indexes.vectors.segments import Segment, cosines
 
 BLOCK = 1 << 16  # vectors, or edges, that are looked at together
 CATALOG = ("catalog.db", "catalog.db-wal", "catalog.db-shm", "catalog.seal")

@@ -9,7 +9,7 @@ from dataclasses import astuple, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.vectors import HELD, Vectors
+from indexes.catalog.pairs import HELD, Vectors
 
 CROWD = 20  # pictures of a vector, the largest first, that are compared with all of another and of their own: of the rest, only with these
 

@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.database import Database
+from indexes.catalog.database import Database
 
 Ids = NDArray[np.int64]
 HELD = "EXISTS (SELECT 1 FROM files WHERE image = images.id)"  # an image that some file holds

@@ -1,0 +1,1 @@
+"""What can be computed again from photos: thumbnails with features, vectors of crops."""

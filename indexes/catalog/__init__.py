@@ -1,0 +1,1 @@
+"""The SQLite database of a store, its one commit point."""

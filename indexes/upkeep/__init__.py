@@ -1,0 +1,1 @@
+"""What keeps a store sound: check, repair, compaction, migration to another space."""
