@@ -134,3 +134,8 @@ def _passed_over(root: Root, entry: os.DirEntry[str]) -> str | None:
     if any(fnmatchcase(entry.name, pattern) or fnmatchcase(relative, pattern) for pattern in root.excludes):
         return "excluded"
     return None
+
+
+def is_below(path: str, folders: Sequence[str]) -> bool:
+    """Whether a path lies below one of some folders."""
+    return any(path.startswith(folder.rstrip("/") + "/") for folder in folders)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import io
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
 
 from indexes import Image, Store, Thumb, Thumbs
 from pipeline.decode.decode import Decoded
@@ -10,9 +15,8 @@ from pipeline.decode.pool import Decoders
 from pipeline.decode.preprocess import SIGHT, View
 from pipeline.decode.read import Failure
 from pipeline.scan import SourceFile
-from pipeline.verify.features import Sketch, are_features, drawn, thumb
 
-POISONED = "poisoned its verifier"  # what ended the process that verified it; a file that ends its decoder is "poisoned"
+QUALITY = 88  # of the JPEG that a thumb is: 448 pixels then take about 40 kB
 
 
 class Pictures:
@@ -37,22 +41,22 @@ class Pictures:
         kept |= made
         return {id_: (image, kept[image.hash]) for id_, image in about.items() if image.hash in kept}, failed
 
-    def sketched(
-        self, images: Iterable[int], look: Callable[[Sequence[bytes]], Sequence[bytes | None]]
-    ) -> tuple[dict[int, tuple[Image, Thumb]], dict[int, str]]:
-        """The same, all with features: where these are not kept, `look` gives those of pictures, None of one that it cannot look at."""
-        found, failed = self.of(images)
-        bare = {id_: one for id_, (_, one) in found.items() if not are_features(one.features)}
-        looked = zip(bare.items(), look([one.picture for one in bare.values()]), strict=True)
-        made = {id_: Thumb(one.picture, its) for (id_, one), its in looked if its is not None}
-        poisoned = dict.fromkeys(bare.keys() - made.keys(), POISONED)
-        self._thumbs.put({found[id_][0].hash: one for id_, one in made.items()})
-        return {id_: (image, made.get(id_, one)) for id_, (image, one) in found.items() if id_ not in poisoned}, failed | poisoned
+    def keep(self, made: Mapping[bytes, Thumb]) -> None:
+        """Keep thumbs, by the hash of their image, where they can be written."""
+        self._thumbs.put(made)
 
 
-def sketch_of(image: Image, thumb: Thumb) -> Sketch:
-    """What is to be known of an image to verify it, by its thumb with features."""
-    return drawn(thumb.picture, thumb.features, (image.width, image.height))
+def thumb(rgb: NDArray[np.uint8]) -> bytes:
+    """A picture at SIGHT as it is kept."""
+    buffer = io.BytesIO()
+    Pillow.fromarray(rgb).save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()
+
+
+def shown(picture: bytes) -> NDArray[np.uint8]:
+    """A thumb's pixels, rgb (height, width, 3)."""
+    with Pillow.open(io.BytesIO(picture), formats=("JPEG",)) as opened:
+        return np.asarray(opened.convert("RGB"))
 
 
 def read_images(store: Store, decoders: Decoders, about: Mapping[int, Image], view: View) -> Iterator[tuple[int, Decoded | str]]:

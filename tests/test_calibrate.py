@@ -19,8 +19,9 @@ from indexes import Choice, Root, Store
 from pipeline import IngestOptions, find_groups, find_matches, ingest_roots, load
 from pipeline.calibrate import calibrate as measuring
 from pipeline.calibrate.calibrate import EDITS, calibrate, fitting
-from pipeline.calibrate.measurement import WANTED, Calibration, Pair, Share, calibration_text
+from pipeline.calibrate.measurement import WANTED, Calibration, Pair, Share
 from pipeline.calibrate.synthetic_copies import EVERYDAY
+from pipeline.report.calibration import calibration_text
 from tests.conftest import photo, saved
 from tests.test_cli import Run
 from tests.test_parts import whole_and_part

@@ -27,7 +27,8 @@ from pipeline.calibrate.synthetic_copies import EVERYDAY
 from pipeline.decode.pool import Decoders
 from pipeline.ingest import verify_pairs as candidates
 from pipeline.ingest.verify_pairs import Looked, verify_candidates
-from pipeline.verify.features import features, thumb
+from pipeline.thumbnails import thumb
+from pipeline.verify.features import features
 from pipeline.verify.upscaling import Detail, seen
 from pipeline.verify.verdict import DERIVED, SAME, UNKNOWN, UNRELATED, VERSION, evidence_of
 from tests import test_onnx

@@ -214,8 +214,8 @@ def test_what_a_decoder_says_can_be_stored_and_shown(tmp_path: Path, monkeypatch
 
 
 def test_every_reason_that_is_given_is_believed() -> None:
-    for module in ("picture", "wrapped"):
-        text = (Path(__file__).parent.parent / "pipeline" / f"{module}.py").read_text()
+    for module in ("image", "container"):
+        text = (Path(__file__).parent.parent / "pipeline" / "decode" / f"{module}.py").read_text()
         given = set(re.findall(r'(?:Refused\(|return )"([a-z ]+)", ', text))
         assert given
         assert given <= REFUSALS

@@ -86,7 +86,7 @@ def test_gpus_are_those_that_torch_names(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_versions_need_no_import_of_a_model_s_library() -> None:
     code = (
-        "import sys; from pathlib import Path; from pipeline import doctor\n"
+        "import sys; from pathlib import Path; from pipeline.report import doctor\n"
         "doctor._gpus = list\n"
         "doctor.examine(Path('/nowhere'))\n"
         "print(sorted({'torch', 'open_clip', 'onnxruntime', 'rawpy', 'pillow_jxl'} & set(sys.modules)))\n"

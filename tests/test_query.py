@@ -26,6 +26,7 @@ from pipeline.query import groups as query
 from pipeline.query import matches as ask
 from pipeline.query.freshness import as_now, since_text
 from pipeline.scan import SourceFile, stat_of
+from pipeline.verify import inputs
 from pipeline.verify.verdict import DERIVED, SAME, UNKNOWN, UNRELATED
 from tests.conftest import DATA, SPACE, name_of, needs_data, photo, saved, scene
 
@@ -108,16 +109,16 @@ def test_however_many_are_near_few_are_held(photos: Path, tmp_path: Path, monkey
         saved(photos / f"near {number}.jpg", scene(1, (640, 480)).resize((400 - 10 * number, 300)), quality=80)
     new = str(saved(tmp_path / "new.jpg", scene(1, (640, 480)), quality=50))
     held: list[int] = []
-    real = pictures.Pictures.sketched
+    real = inputs.sketched
 
-    def noted(self: pictures.Pictures, images: Sequence[int], *rest: Any) -> object:
+    def noted(loader: pictures.Pictures, images: Sequence[int], *rest: Any) -> object:
         held.append(len(images))
-        return real(self, images, *rest)
+        return real(loader, images, *rest)
 
     with filled(tmp_path / "store", photos) as store:
         (before,) = find_matches([new], store, load())
         assert len(before.matches) == 9
-        monkeypatch.setattr(pictures.Pictures, "sketched", noted)
+        monkeypatch.setattr(inputs, "sketched", noted)
         monkeypatch.setattr(ask, "SKETCHED", 3)
         assert list(find_matches([new], store, load())) == [before]
     assert max(held) == 3

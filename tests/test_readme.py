@@ -35,7 +35,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     test_onnx.written(folder / "MODELS", test_onnx.model())
     programs = folder / "bin"
     programs.mkdir()
-    neardup = f'#!/bin/sh\nexec {sys.executable} -m pipeline.cli.main "$@"\n'
+    neardup = f'#!/bin/sh\nexec {sys.executable} -m pipeline.cli "$@"\n'
     for name, script in {
         "neardup": neardup,
         "pip": "#!/bin/sh\necho pip $@ >> said\n",

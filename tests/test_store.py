@@ -361,8 +361,8 @@ def test_a_newer_store_is_left_alone(store: OpenStore) -> None:
 def test_one_ingest_at_a_time(store: OpenStore) -> None:
     """The lock of a killed process is free; that of a living one names it."""
     code = (
-        "import sys; from pathlib import Path; from indexes import durable\n"
-        "with durable.lock(Path(sys.argv[1])): print(1, flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from indexes.durable import files\n"
+        "with files.lock(Path(sys.argv[1])): print(1, flush=True); sys.stdin.read()"
     )
     lock = store.folder / "ingest.lock"
     with subprocess.Popen([sys.executable, "-c", code, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
@@ -380,7 +380,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(store: OpenStore) -> None:
     """A process that may not write larger files meets the limit early, late, and inside FAISS's own writing."""
     code = (
         "import resource, signal, sys; from pathlib import Path; import numpy as np\n"
-        "from indexes import NoSpace, segments\n"
+        "from indexes import NoSpace\nfrom indexes.vectors import segments\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "folder = Path(sys.argv[1]); rows = np.tile(np.eye(16, dtype=np.float16), (200, 1))\n"
         "for size in [*range(0, 130000, 9000), 10**6]:\n"

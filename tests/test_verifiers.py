@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.errors import BadVerifier
+from pipeline.thumbnails import shown, thumb
 from pipeline.verify import pool as verifiers
-from pipeline.verify.features import MOST, are_features, drawn, features, shown, sketch, thumb
-from pipeline.verify.pool import Drawing, Verifiers
+from pipeline.verify.features import MOST, are_features, drawn, features, sketch
+from pipeline.verify.inputs import Drawing
+from pipeline.verify.pool import Verifiers
 from pipeline.verify.verify import verify
 from pipeline.workers import process as child
 from tests.conftest import photo

@@ -22,11 +22,11 @@ from pipeline.decode.preprocess import SIGHT, View
 from pipeline.embed.crops import embedded, least
 from pipeline.embed.embedder import Embedder, embed_all
 from pipeline.ingest.audit import sample, spread
-from pipeline.ingest.verify_pairs import drawing
 from pipeline.query.groups import floor_of, judged_pairs, pairs_inside
 from pipeline.scan import NOTHING, SourceFile
-from pipeline.thumbnails import Pictures, read_images
-from pipeline.verify.features import are_features, shown, thumb
+from pipeline.thumbnails import Pictures, read_images, shown, thumb
+from pipeline.verify.features import are_features
+from pipeline.verify.inputs import drawing, sketched
 from pipeline.verify.pool import Verifiers
 from pipeline.verify.verdict import DERIVED, SAME, evidence_of
 
@@ -99,7 +99,7 @@ def _looked(
     a picture within a picture; None where these are not looked for.
     """
     image, files = copied
-    own, vectors = pictures.sketched([image], verifiers.features)[0], store.vectors([image])
+    own, vectors = sketched(pictures, [image], verifiers.features)[0], store.vectors([image])
     sources = [SourceFile(str(path), NOTHING) for path in files.values()]
     views = [each.view for each in decoders.stream(sources, embedder.view) if isinstance(each, Decoded)]
     seen = [each for each in decoders.stream(sources, SIGHT) if isinstance(each, Decoded)]

@@ -43,8 +43,8 @@ def calibrate(
     from indexes import Choice, Store
     from pipeline.calibrate.calibrate import EDITS, fitting
     from pipeline.calibrate.calibrate import calibrate as measured
-    from pipeline.calibrate.measurement import calibration_json, calibration_text
     from pipeline.report.answers import counted
+    from pipeline.report.calibration import calibration_json, calibration_text
 
     with opened_to_write(store) if save else Store(store) as opened, own_model(opened, None):
         if threshold is not None:

@@ -18,8 +18,7 @@ from pipeline.decode.pool import Decoders
 from pipeline.decode.preprocess import View
 from pipeline.decode.resize import fit
 from pipeline.embed.embedder import Embedder, embed_all
-from pipeline.thumbnails import Pictures
-from pipeline.verify.features import shown
+from pipeline.thumbnails import Pictures, shown
 
 # Left and top of each part, as shares of a picture's sides; all are half as wide and half as high.
 WINDOWS = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5), (0.25, 0.25))

@@ -16,8 +16,8 @@ from pipeline.decode.read import RETRIED, Failure
 from pipeline.embed.embedder import Embedder
 from pipeline.errors import BadRoot
 from pipeline.ingest.batch_writer import Coverage, IngestOptions, Writer, affordable
-from pipeline.ingest.reconcile import Loss, find_loss, held_by, is_below
-from pipeline.scan import NOTHING, Passed, SourceFile, scan
+from pipeline.ingest.reconcile import Loss, find_loss, held_by
+from pipeline.scan import NOTHING, Passed, SourceFile, is_below, scan
 from pipeline.verify.verdict import VERSION
 
 # Of what could not be looked at, for one and for several.

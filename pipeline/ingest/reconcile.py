@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from indexes import Known, Root, Store
+from pipeline.scan import is_below
 
 SHARE = 0.2  # of a root's files: when more than this vanish at once, a drive is likelier to be away than they to be deleted
 FEW = 5  # this many may always vanish while others stay: a person tidied up
@@ -50,8 +51,3 @@ def held_by(store: Store, root: Root, remembered: Sequence[Root]) -> Iterator[Kn
     """Files below `root` that are not below another remembered root inside it."""
     inside = [other.path for other in remembered if is_below(other.path, [root.path])]
     return (known for known in store.catalog.known_under(root.path) if not is_below(known.path, inside))
-
-
-def is_below(path: str, folders: Sequence[str]) -> bool:
-    """Whether a path lies below one of some folders."""
-    return any(path.startswith(folder.rstrip("/") + "/") for folder in folders)

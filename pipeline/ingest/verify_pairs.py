@@ -11,12 +11,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from indexes import Image, Store, Thumb, Thumbs
+from indexes import Store, Thumbs
 from indexes.caches.cache import FOLDER
 from pipeline.decode.decode import Decoded
 from pipeline.decode.pool import Decoders
-from pipeline.thumbnails import POISONED, Pictures, read_images
-from pipeline.verify.pool import FEW, Drawing, Verifiers
+from pipeline.thumbnails import Pictures, read_images
+from pipeline.verify.inputs import POISONED, drawing, sketched
+from pipeline.verify.pool import FEW, Verifiers
 from pipeline.verify.upscaling import CLOSE, Detail, detailed, larger, seen
 from pipeline.verify.verdict import FIRST, SECOND, VERSION, Evidence, evidence_of, kept
 
@@ -85,7 +86,7 @@ def _begun(
     lack = [store.catalog.judged(*pair) for one, other in block for pair in ((one, other), (other, one)) if pair in unsure]
     done = {frozenset((one.first, one.second)) for one in lack}
     block = [pair for pair in block if frozenset(pair) not in done]
-    found, failed = pictures.sketched({image for pair in block for image in pair}, verifiers.features)
+    found, failed = sketched(pictures, {image for pair in block for image in pair}, verifiers.features)
     drawings = {id_: drawing(*one) for id_, one in found.items()}
     # By the order of contents, not of their coming, so that evidence does not depend on it.
     pairs = [
@@ -115,11 +116,6 @@ def _kept(begun: _Begun, store: Store, details: _Details, looked: Looked) -> Loo
     looked.unseen.update(begun.unseen + [POISONED] * (len(told) - len(verified)))
     looked.unsure.update(unsure for *_, unsure in new + again if unsure)
     return looked
-
-
-def drawing(image: Image, thumb: Thumb) -> Drawing:
-    """An image as it is verified, by its thumb."""
-    return Drawing(image.hash, thumb.picture, thumb.features, (image.width, image.height))
 
 
 class _Details:

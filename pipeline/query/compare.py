@@ -59,7 +59,8 @@ class Comparison:
 
 def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
     """The cosine of each pair of `files`, as a store would score them, and what their pixels say. No store is needed or written to."""
-    from pipeline.verify.features import shown, sketch, thumb
+    from pipeline.thumbnails import shown, thumb
+    from pipeline.verify.features import sketch
     from pipeline.verify.upscaling import CLOSE, detailed, larger, seen
     from pipeline.verify.verify import verify
 

@@ -14,7 +14,7 @@ import numpy as np
 from indexes import CROWD, Judged, Known, Space, Store, cosines
 from pipeline.grouping.cluster import COPIES, SIMILAR, Edge, Group, group, verified
 from pipeline.grouping.keep_rules import Keep, Photo, Said
-from pipeline.ingest.reconcile import is_below
+from pipeline.scan import is_below
 from pipeline.verify.verdict import UNKNOWN, UNRELATED, evidence_of
 
 

@@ -77,16 +77,17 @@ def find_matches(
             thumbs = held.enter_context(Thumbs(store.folder, write=False))
             return Pictures(store, thumbs, decoders), held.enter_context(ThreadPoolExecutor(usable_cores()))
 
-        def sketched(images: Iterable[int]) -> list[tuple[Image, Sketch]]:
+        def load_sketches(images: Iterable[int]) -> list[tuple[Image, Sketch]]:
             pictures, pool = opened()
-            from pipeline.thumbnails import sketch_of
-            from pipeline.verify.features import features, shown
+            from pipeline.thumbnails import shown
+            from pipeline.verify.features import features
+            from pipeline.verify.inputs import sketch_of, sketched
 
-            found, _ = pictures.sketched(images, lambda some: list(pool.map(lambda picture: features(shown(picture)), some)))
+            found, _ = sketched(pictures, images, lambda some: list(pool.map(lambda picture: features(shown(picture)), some)))
             return [(image, sketch_of(image, thumb)) for image, thumb in found.values()]
 
         while some := list(islice(remaining, BATCH)):
-            yield from _answers(some, store, embedder, decoders, sketched, (threshold, strictness), wanted)
+            yield from _answers(some, store, embedder, decoders, load_sketches, (threshold, strictness), wanted)
 
 
 @dataclass
@@ -198,7 +199,7 @@ def _look_close(asked: Sequence[_Asked], near: Mapping[int, Image], store: Store
 
 def _see(asked: Sequence[_Asked], decoders: Decoders) -> None:
     """Read files to look at their pixels; those that changed meanwhile are not seen."""
-    from pipeline.verify.features import shown, thumb
+    from pipeline.thumbnails import shown, thumb
 
     for one, view in _read([one for one in asked if one.sight is None], SIGHT, decoders):
         one.sight = shown(thumb(view))

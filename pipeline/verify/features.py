@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -11,9 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as Pillow
 
-QUALITY = 88  # of the JPEG that a thumb is: 448 pixels then take about 40 kB
+from pipeline.thumbnails import shown
+
 MOST = 400  # keypoints of a picture, the strongest
 DETECTED = 224  # pixels of the longer side that keypoints are looked for at: a third of the work of 448, and as many copies are found
 PLENTY = 100  # keypoints; where there are fewer, they are looked for at full size too, and are more exact
@@ -112,19 +111,6 @@ def sketch(rgb: NDArray[np.uint8], size: tuple[int, int]) -> Sketch:
 def drawn(picture: bytes, features: bytes, size: tuple[int, int]) -> Sketch:
     """Of a thumb and its features."""
     return Sketch(lambda: shown(picture), features, size)
-
-
-def thumb(rgb: NDArray[np.uint8]) -> bytes:
-    """A picture at SIGHT as it is kept."""
-    buffer = io.BytesIO()
-    Pillow.fromarray(rgb).save(buffer, "JPEG", quality=QUALITY)
-    return buffer.getvalue()
-
-
-def shown(picture: bytes) -> NDArray[np.uint8]:
-    """A thumb's pixels, rgb (height, width, 3)."""
-    with Pillow.open(io.BytesIO(picture), formats=("JPEG",)) as opened:
-        return np.asarray(opened.convert("RGB"))
 
 
 def grey(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -15,10 +15,11 @@ from multiprocessing.connection import Connection, Pipe
 from queue import LifoQueue
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pipeline.decode.pool import usable_cores
 from pipeline.errors import BadVerifier
+from pipeline.verify.inputs import Drawing
 from pipeline.verify.verdict import Evidence
 from pipeline.workers import process as child
 
@@ -28,15 +29,6 @@ if TYPE_CHECKING:
 CHUNK = 16  # pictures or pairs that a process is given at a time
 FEW = 24  # that are done sooner than a process has started
 HELD = 96  # sketches that a process holds: up to 80 MB
-
-
-class Drawing(NamedTuple):
-    """A picture to be verified: the hash of its image, its thumb, its features, and the width and height that it has in full."""
-
-    hash: bytes
-    picture: bytes
-    features: bytes
-    size: tuple[int, int]
 
 
 class Verifiers:
@@ -181,7 +173,8 @@ class _Work:
         self._sketches: OrderedDict[bytes, Sketch] = OrderedDict()
 
     def done(self, what: str, items: Sequence[Any]) -> list[Any]:
-        from pipeline.verify.features import features, shown
+        from pipeline.thumbnails import shown
+        from pipeline.verify.features import features
         from pipeline.verify.verify import verify
 
         if what == "features":
