@@ -3,12 +3,12 @@
 StoreError (1)
 ├── StoreMissing (10)      there is no store in the folder
 ├── StoreLocked (11)       another neardup is writing
-├── NoSpace (12)           the disk is full or a quota is reached
-├── StoreVersion (4)       made by another version of neardup, or no neardup store at all
+├── DiskFull (12)           the disk is full or a quota is reached
+├── StoreVersionMismatch (4)       made by another version of neardup, or no neardup store at all
 ├── StoreDamaged (4)       bytes on disk are not what was written
 ├── SpaceMismatch (2)      the store holds vectors of another model
-├── BadThreshold (2)       a threshold below the floor of the store, or above 1
-└── BadVector (1)          vectors that cosine cannot compare
+├── InvalidThreshold (2)       a threshold below the floor of the store, or above 1
+└── InvalidVector (1)          vectors that cosine cannot compare
 
 The number is the exit code of the command that met the error.
 """
@@ -32,13 +32,13 @@ class StoreLocked(StoreError):
     exit_code = 11
 
 
-class NoSpace(StoreError):
+class DiskFull(StoreError):
     """The disk is full or a quota is reached; nothing that was committed is touched."""
 
     exit_code = 12
 
 
-class StoreVersion(StoreError):
+class StoreVersionMismatch(StoreError):
     """The store's format is not one that this neardup reads."""
 
     exit_code = 4
@@ -56,11 +56,11 @@ class SpaceMismatch(StoreError):
     exit_code = 2
 
 
-class BadThreshold(StoreError):
+class InvalidThreshold(StoreError):
     """A threshold that the store has no answer for."""
 
     exit_code = 2
 
 
-class BadVector(StoreError):
+class InvalidVector(StoreError):
     """Rows that are not finite unit vectors of the store's dimension."""

@@ -28,17 +28,17 @@ class Space:
 
 
 @dataclass(frozen=True)
-class Choice:
+class SavedThresholds:
     """What answers of a store go by unless more is said: the least cosine of two pictures, and the least share of their tiles that agree
     in a copy.
     """
 
     threshold: float
-    strictness: float
+    min_agreement: float
 
 
 @dataclass(frozen=True, slots=True)
-class Stat:
+class FileStat:
     """What the filesystem says of a file; times in nanoseconds."""
 
     size: int
@@ -47,9 +47,9 @@ class Stat:
     inode: int
     device: int
 
-    def unchanged(self, before: Stat) -> bool:
+    def is_unchanged_since(self, earlier: FileStat) -> bool:
         """Whether the content can be taken as the same. The device number is left out: it may differ after each mount."""
-        return (self.size, self.mtime_ns, self.ctime_ns, self.inode) == (before.size, before.mtime_ns, before.ctime_ns, before.inode)
+        return (self.size, self.mtime_ns, self.ctime_ns, self.inode) == (earlier.size, earlier.mtime_ns, earlier.ctime_ns, earlier.inode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,43 +61,43 @@ class Image:
     """
 
     hash: bytes
-    pixels: bytes
+    pixel_hash: bytes
     width: int
     height: int
     format: str
     size: int
-    featureless: bool
-    notes: tuple[str, ...] = ()
+    is_featureless: bool
+    flags: tuple[str, ...] = ()
     metadata: tuple[str, ...] = ()
-    taken: int | None = None
+    taken_at: int | None = None
 
     @property
-    def damaged(self) -> bool:
+    def is_damaged(self) -> bool:
         """Whether a part of it is missing."""
-        return "damaged" in self.notes
+        return "damaged" in self.flags
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class NewFile:
     """A path, what it was when it was read, and either the hash of its image or the reason why there is none."""
 
     path: str
-    stat: Stat
-    image: bytes | None
+    stat: FileStat
+    image_hash: bytes | None
     reason: str | None = None
     detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class CatalogFile:
     """What the catalog holds of a path that was seen before."""
 
     id: int
     path: str
-    stat: Stat
-    image: int | None
+    stat: FileStat
+    image_id: int | None
     reason: str | None
-    missing: bool  # not there when it was last looked for, but perhaps only its drive is away
+    is_missing: bool  # not there when it was last looked for, but perhaps only its drive is away
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Root:
 
     path: str
     excludes: tuple[str, ...] = ()
-    hidden: bool = False
+    include_hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +119,8 @@ class Counts:
     missing: int
     images: int
     featureless: int
-    without_picture: dict[str, int]
-    noted: dict[str, int]
+    failed_by_reason: dict[str, int]
+    flagged: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)

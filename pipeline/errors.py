@@ -1,19 +1,19 @@
 """What can go wrong on the way from file to group, beside the store's own errors.
 
 PipelineError (1)
-├── BadRoot (2)            a folder that was asked for is not there
+├── RootNotFound (2)            a folder that was asked for is not there
 ├── UnknownModel (2)       a model's name that means nothing here
 ├── MissingExtra (1)       a model that needs packages which are not installed
 ├── MissingKey (1)         a service that needs a key which is not in the environment
-├── BadModel (1)           weights that are missing, unsafe, or not what they were
-├── BadDecoder (1)         processes that decode photos and do not start
-├── BadVerifier (1)        processes that verify pairs and do not start or end early
-├── BadRule (2)            a rule that no photo can be kept by
-├── BadDestination (2)     what was asked for cannot be written where it was asked for
-├── BadOutput (1)          a model that returned something cosine cannot compare
-├── Unanswered (6)         a service that did not answer, or refused
-├── TooManyCalls (7)       more paid requests than were allowed
-└── LeftBehind (8)         photos that another model would leave without a vector
+├── UnusableModel (1)           weights that are missing, unsafe, or not what they were
+├── DecoderStartFailed (1)         processes that decode photos and do not start
+├── VerifierCrashed (1)        processes that verify pairs and do not start or end early
+├── InvalidKeepRule (2)            a rule that no photo can be kept by
+├── OutputNotWritable (2)     what was asked for cannot be written where it was asked for
+├── InvalidEmbedding (1)          a model that returned something cosine cannot compare
+├── ServiceUnavailable (6)         a service that did not answer, or refused
+├── PaidCallLimit (7)       more paid requests than were allowed
+└── IncompleteMigration (8)         photos that another model would leave without a vector
 
 The number is the exit code of the command that met the error. Trouble with one photo is no error: it is a Failure, and the rest goes on.
 """
@@ -34,7 +34,7 @@ class PipelineError(Exception):
     exit_code = 1
 
 
-class BadRoot(PipelineError):
+class RootNotFound(PipelineError):
     """A folder that was asked for is not there."""
 
     exit_code = 2
@@ -54,35 +54,35 @@ class MissingKey(PipelineError):
     """A service that needs a key which is not in the environment."""
 
 
-class BadModel(PipelineError):
+class UnusableModel(PipelineError):
     """Weights that are missing, unsafe to read, or not what they were."""
 
 
-class BadDecoder(PipelineError):
+class DecoderStartFailed(PipelineError):
     """A process that decodes photos did not start, so nothing can be said of any photo."""
 
 
-class BadVerifier(PipelineError):
+class VerifierCrashed(PipelineError):
     """A process that verifies pairs did not start, or ended early."""
 
 
-class BadOutput(PipelineError):
+class InvalidEmbedding(PipelineError):
     """A model returned rows that cosine cannot compare."""
 
 
-class BadDestination(PipelineError):
+class OutputNotWritable(PipelineError):
     """What was asked for cannot be written where it was asked for."""
 
     exit_code = 2
 
 
-class BadRule(PipelineError):
+class InvalidKeepRule(PipelineError):
     """A rule that no photo can be kept by."""
 
     exit_code = 2
 
 
-class Unanswered(PipelineError):
+class ServiceUnavailable(PipelineError):
     """A service did not answer, or refused; `rows` are those that came, by their number in what was asked."""
 
     exit_code = 6
@@ -93,13 +93,13 @@ class Unanswered(PipelineError):
         self.rows = rows or {}
 
 
-class TooManyCalls(PipelineError):
+class PaidCallLimit(PipelineError):
     """A command would make more paid requests than were allowed."""
 
     exit_code = 7
 
 
-class LeftBehind(PipelineError):
+class IncompleteMigration(PipelineError):
     """Some photos could not be embedded by another model, and nobody agreed to go on without them."""
 
     exit_code = 8

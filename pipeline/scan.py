@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePath
 
-from indexes import Known, Root, Stat
+from indexes.records import CatalogFile, FileStat, Root
 
-TRASH = {"$RECYCLE.BIN", "RECYCLER", "System Volume Information", "lost+found", "@Recycle", "#recycle", "@eaDir", "Trash"}
+TRASH_FOLDER_NAMES = {"$RECYCLE.BIN", "RECYCLER", "System Volume Information", "lost+found", "@Recycle", "#recycle", "@eaDir", "Trash"}
 
 
-NOTHING = Stat(0, 0, 0, 0, 0)  # of what was not looked at
+UNKNOWN_STAT = FileStat(0, 0, 0, 0, 0)  # of what was not looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,20 +22,20 @@ class SourceFile:
     """A regular file on disk. `path` may hold what is no UTF-8, as os.fsdecode gives it."""
 
     path: str
-    stat: Stat
+    stat: FileStat
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
+class Skipped:
     """Something below a root that was not looked into, and why. `trouble` when a user would want it mended."""
 
     path: str
     reason: str
     detail: str = ""
-    trouble: bool = False
+    is_failure: bool = False
 
 
-def scan(roots: Sequence[Root]) -> Iterator[SourceFile | Passed]:
+def scan(roots: Sequence[Root]) -> Iterator[SourceFile | Skipped]:
     """Every file below `roots`, always in the same order: a folder's files, then its folders; what only symbolic links reach comes last.
 
     Each folder is walked once, however many roots, links or mounts lead to it, so loops end. Nothing is opened: a FIFO or a socket is
@@ -52,83 +52,83 @@ def scan(roots: Sequence[Root]) -> Iterator[SourceFile | Passed]:
         try:
             target = os.stat(path)  # noqa: PTH116 - str paths: a Path for each of a million files costs more than the walk
         except OSError:
-            yield Passed(path, "broken link")
+            yield Skipped(path, "broken link")
             continue
         if stat.S_ISDIR(target.st_mode):
             yield from _walk(root, path, tops, walked, links)
         elif stat.S_ISREG(target.st_mode):
-            yield SourceFile(path, stat_of(target))
+            yield SourceFile(path, to_file_stat(target))
         else:
-            yield Passed(path, "special file")
+            yield Skipped(path, "special file")
 
 
 def _walk(
-    root: Root, top: str, tops: set[str], walked: set[tuple[int, int]], links: list[tuple[Root, str]]
-) -> Iterator[SourceFile | Passed]:
-    folders = [top]
+    root: Root, start_folder: str, root_paths: set[str], visited_folders: set[tuple[int, int]], symlinks: list[tuple[Root, str]]
+) -> Iterator[SourceFile | Skipped]:
+    folders = [start_folder]
     while folders:
         folder = folders.pop()
         try:
             here = os.stat(folder)  # noqa: PTH116 - as above
-            if (here.st_dev, here.st_ino) in walked:
-                yield Passed(folder, "reached before")
+            if (here.st_dev, here.st_ino) in visited_folders:
+                yield Skipped(folder, "reached before")
                 continue
-            walked.add((here.st_dev, here.st_ino))
+            visited_folders.add((here.st_dev, here.st_ino))
             with os.scandir(folder) as listing:
-                entries = sorted(listing, key=_order)
+                entries = sorted(listing, key=_encode_name)
         except OSError as error:
-            yield Passed(folder, "unreadable folder", error.strerror or "", trouble=True)
+            yield Skipped(folder, "unreadable folder", error.strerror or "", is_failure=True)
             continue
         if {"catalog.db", "segments"} <= {entry.name for entry in entries}:
-            yield Passed(folder, "a store")
+            yield Skipped(folder, "a store")
             continue
         below = []
         for entry in entries:
-            if entry.path in tops:
+            if entry.path in root_paths:
                 continue
-            if reason := _passed_over(root, entry):
-                yield Passed(entry.path, reason)
+            if reason := _find_skip_reason(root, entry):
+                yield Skipped(entry.path, reason)
             elif entry.is_symlink():
-                links.append((root, entry.path))
+                symlinks.append((root, entry.path))
             elif entry.is_dir(follow_symlinks=False):
                 below.append(entry.path)
             else:
-                yield _source(entry)
+                yield _stat_entry(entry)
         folders.extend(reversed(below))
 
 
-def _order(entry: os.DirEntry[str]) -> bytes:
+def _encode_name(entry: os.DirEntry[str]) -> bytes:
     return os.fsencode(entry.name)
 
 
-def _source(entry: os.DirEntry[str]) -> SourceFile | Passed:
+def _stat_entry(entry: os.DirEntry[str]) -> SourceFile | Skipped:
     try:
         status = entry.stat(follow_symlinks=False)
     except OSError as error:
-        return Passed(entry.path, "unreadable", error.strerror or "", trouble=True)
+        return Skipped(entry.path, "unreadable", error.strerror or "", is_failure=True)
     if not stat.S_ISREG(status.st_mode):
-        return Passed(entry.path, "special file")
-    return SourceFile(entry.path, stat_of(status))
+        return Skipped(entry.path, "special file")
+    return SourceFile(entry.path, to_file_stat(status))
 
 
-def stat_of(status: os.stat_result) -> Stat:
+def to_file_stat(status: os.stat_result) -> FileStat:
     """What the store keeps of what the system says of a file."""
-    return Stat(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
+    return FileStat(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
 
 
-def untouched(known: Known) -> bool:
+def is_unchanged(file: CatalogFile) -> bool:
     """Whether a file is there and can be taken for what it was when it was read."""
     try:
-        status = os.stat(known.path)  # noqa: PTH116 - a path that may be no UTF-8
+        status = os.stat(file.path)  # noqa: PTH116 - a path that may be no UTF-8
     except OSError:
         return False
-    return stat_of(status).unchanged(known.stat)
+    return to_file_stat(status).is_unchanged_since(file.stat)
 
 
-def _passed_over(root: Root, entry: os.DirEntry[str]) -> str | None:
-    if entry.name in TRASH or entry.name.startswith(".Trash"):
+def _find_skip_reason(root: Root, entry: os.DirEntry[str]) -> str | None:
+    if entry.name in TRASH_FOLDER_NAMES or entry.name.startswith(".Trash"):
         return "trash"
-    if entry.name.startswith(".") and not root.hidden:
+    if entry.name.startswith(".") and not root.include_hidden:
         return "hidden"
     relative = str(PurePath(entry.path).relative_to(root.path)) if root.excludes and "/" in "".join(root.excludes) else entry.name
     if any(fnmatchcase(entry.name, pattern) or fnmatchcase(relative, pattern) for pattern in root.excludes):

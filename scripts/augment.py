@@ -19,12 +19,12 @@ WORDS = (
     "sunday at last nobody told me so this is how it ends wait for it best day ever who did that miss you all for sale call now tag a"
     " friend posted by reply share like follow 12 3.4k 98 % 2021 07:45 monday draft proof copy do not print unless asked new hot deal"
 ).split()
-TURNS = tuple(Image.Transpose)
+TRANSPOSE_OPERATIONS = tuple(Image.Transpose)
 BILINEAR = Image.Resampling.BILINEAR
-SMALLEST = 48  # pixels of a side below which nothing is made smaller
+MIN_SIDE_PX = 48  # pixels of a side below which nothing is made smaller
 
 
-def colour(rng: random.Random) -> tuple[int, int, int]:
+def pick_color(rng: random.Random) -> tuple[int, int, int]:
     """Black, white, grey, or any."""
     kind = rng.random()
     if kind < 0.5:
@@ -33,53 +33,53 @@ def colour(rng: random.Random) -> tuple[int, int, int]:
     return rng.randrange(256), rng.randrange(256), rng.randrange(256)
 
 
-def words(rng: random.Random, most: int = 6) -> str:
+def pick_words(rng: random.Random, max_count: int = 6) -> str:
     """Some words, in one of three ways to write."""
-    return rng.choice((str.upper, str.lower, str.title))(" ".join(rng.sample(WORDS, rng.randint(1, most))))
+    return rng.choice((str.upper, str.lower, str.title))(" ".join(rng.sample(WORDS, rng.randint(1, max_count))))
 
 
-def recoded(picture: Image.Image, rng: random.Random) -> Image.Image:
+def reencode(image: Image.Image, rng: random.Random) -> Image.Image:
     """After one trip through JPEG or WebP."""
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG" if rng.random() < 0.8 else "WEBP", quality=rng.randint(12, 90))
+    image.save(buffer, "JPEG" if rng.random() < 0.8 else "WEBP", quality=rng.randint(12, 90))
     return Image.open(buffer).convert("RGB")
 
 
-def rescaled(picture: Image.Image, rng: random.Random) -> Image.Image:
+def resample(image: Image.Image, rng: random.Random) -> Image.Image:
     """Made smaller, and as large as before again, by some filters."""
     share = rng.uniform(0.3, 0.9)
-    small = picture.resize(
-        (max(SMALLEST, int(picture.width * share)), max(SMALLEST, int(picture.height * share))), rng.choice((1, 2, 3, 4))
+    small = image.resize(
+        (max(MIN_SIDE_PX, int(image.width * share)), max(MIN_SIDE_PX, int(image.height * share))), rng.choice((1, 2, 3, 4))
     )
-    return small.resize(picture.size, rng.choice((0, 2, 3)))
+    return small.resize(image.size, rng.choice((0, 2, 3)))
 
 
-def cropped(picture: Image.Image, rng: random.Random, least: float) -> Image.Image:
+def crop_randomly(image: Image.Image, rng: random.Random, min_share: float) -> Image.Image:
     """A window of at least so much of each side."""
-    share = rng.uniform(least, 1.0)
+    share = rng.uniform(min_share, 1.0)
     lean = rng.uniform(0.85, 1.18)
     width, height = (
-        min(side, max(SMALLEST, round(side * part))) for side, part in zip(picture.size, (share * lean, share / lean), strict=True)
+        min(side, max(MIN_SIDE_PX, round(side * part))) for side, part in zip(image.size, (share * lean, share / lean), strict=True)
     )
-    left, top = rng.randint(0, picture.width - width), rng.randint(0, picture.height - height)
-    return picture.crop((left, top, left + width, top + height))
+    left, top = rng.randint(0, image.width - width), rng.randint(0, image.height - height)
+    return image.crop((left, top, left + width, top + height))
 
 
-def rotated(picture: Image.Image, rng: random.Random) -> Image.Image:
+def rotate(image: Image.Image, rng: random.Random) -> Image.Image:
     """By some degrees, with its corners on a ground, or cut off."""
     angle = rng.gauss(0, 14)
     if rng.random() < 0.6:
-        return picture.rotate(angle, BILINEAR, expand=True, fillcolor=colour(rng))
-    turned = picture.rotate(angle, BILINEAR)
+        return image.rotate(angle, BILINEAR, expand=True, fillcolor=pick_color(rng))
+    turned = image.rotate(angle, BILINEAR)
     keep = 1 - min(0.45, abs(math.sin(math.radians(angle))) * 0.9)
-    width, height = max(SMALLEST, int(picture.width * keep)), max(SMALLEST, int(picture.height * keep))
-    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    width, height = max(MIN_SIDE_PX, int(image.width * keep)), max(MIN_SIDE_PX, int(image.height * keep))
+    left, top = (image.width - width) // 2, (image.height - height) // 2
     return turned.crop((left, top, left + width, top + height))
 
 
-def leaning(picture: Image.Image, rng: random.Random) -> Image.Image:
+def warp_perspective(image: Image.Image, rng: random.Random) -> Image.Image:
     """Seen from aside: each corner moved, inward or outward onto a ground."""
-    width, height = picture.size
+    width, height = image.size
     reach = rng.uniform(0.03, 0.2)
     inward = rng.random() < 0.6
 
@@ -90,101 +90,104 @@ def leaning(picture: Image.Image, rng: random.Random) -> Image.Image:
 
     corners = [moved(0, 0), moved(0, height), moved(width, height), moved(width, 0)]
     flat = tuple(number for corner in corners for number in corner)
-    return picture.transform(picture.size, Image.Transform.QUAD, flat, BILINEAR, fillcolor=colour(rng))
+    return image.transform(image.size, Image.Transform.QUAD, flat, BILINEAR, fillcolor=pick_color(rng))
 
 
-def toned(picture: Image.Image, rng: random.Random) -> Image.Image:
+def adjust_tones(image: Image.Image, rng: random.Random) -> Image.Image:
     """Lighter, darker, flatter, harder, paler, more colourful, warmer, colder, and all of it."""
     for change, reach in ((ImageEnhance.Brightness, 0.5), (ImageEnhance.Contrast, 0.6), (ImageEnhance.Color, 0.9)):
         if rng.random() < 0.6:
-            picture = change(picture).enhance(math.exp(rng.uniform(-reach, reach)))
+            image = change(image).enhance(math.exp(rng.uniform(-reach, reach)))
     if rng.random() < 0.3:
         gamma = math.exp(rng.uniform(-0.6, 0.6))
         tints = [rng.uniform(0.75, 1.15) if rng.random() < 0.5 else 1.0 for _ in range(3)]
         table = [min(255, round(255 * (level / 255) ** gamma * tint)) for tint in tints for level in range(256)]
-        picture = picture.point(table)
-    return picture
+        image = image.point(table)
+    return image
 
 
-def filtered(picture: Image.Image, rng: random.Random) -> Image.Image:
+def apply_filter(image: Image.Image, rng: random.Random) -> Image.Image:
     """As apps' filters do: grey, sepia, equalised, posterised, a stretched histogram, solarised a little."""
     kind = rng.random()
     if kind < 0.55:
-        return ImageOps.grayscale(picture).convert("RGB")
+        return ImageOps.grayscale(image).convert("RGB")
     if kind < 0.66:
-        return ImageOps.colorize(ImageOps.grayscale(picture), (rng.randrange(60), rng.randrange(50), rng.randrange(60)), (255, 240, 210))
+        return ImageOps.colorize(ImageOps.grayscale(image), (rng.randrange(60), rng.randrange(50), rng.randrange(60)), (255, 240, 210))
     if kind < 0.82:
-        return ImageOps.equalize(picture)
+        return ImageOps.equalize(image)
     if kind < 0.92:
-        return ImageOps.posterize(picture, rng.randint(2, 4))
-    return ImageOps.autocontrast(picture, cutoff=rng.uniform(0, 8))
+        return ImageOps.posterize(image, rng.randint(2, 4))
+    return ImageOps.autocontrast(image, cutoff=rng.uniform(0, 8))
 
 
-def worn(picture: Image.Image, rng: random.Random) -> Image.Image:
+def degrade(image: Image.Image, rng: random.Random) -> Image.Image:
     """Blurred, sharpened, grainy, or in large pixels."""
     kind = rng.random()
     if kind < 0.35:
-        return picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 0.02 * min(picture.size))))
+        return image.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 0.02 * min(image.size))))
     if kind < 0.5:
-        return ImageEnhance.Sharpness(picture).enhance(rng.uniform(1.5, 5))
+        return ImageEnhance.Sharpness(image).enhance(rng.uniform(1.5, 5))
     if kind < 0.85:
-        grains = np.random.default_rng(rng.getrandbits(64)).normal(
-            0, rng.uniform(6, 45), (picture.height, picture.width, rng.choice((1, 3)))
-        )
-        return Image.fromarray((np.asarray(picture, np.float32) + grains).clip(0, 255).astype(np.uint8))
-    small = picture.resize((max(32, picture.width // rng.randint(2, 4)), max(32, picture.height // rng.randint(2, 4))), 4)
-    return small.resize(picture.size, 0)
+        grains = np.random.default_rng(rng.getrandbits(64)).normal(0, rng.uniform(6, 45), (image.height, image.width, rng.choice((1, 3))))
+        return Image.fromarray((np.asarray(image, np.float32) + grains).clip(0, 255).astype(np.uint8))
+    small = image.resize((max(32, image.width // rng.randint(2, 4)), max(32, image.height // rng.randint(2, 4))), 4)
+    return small.resize(image.size, 0)
 
 
-def written(picture: Image.Image, rng: random.Random) -> Image.Image:
+def add_caption(image: Image.Image, rng: random.Random) -> Image.Image:
     """With a line or two of words on it, sometimes on a bar."""
-    done = picture.copy()
+    done = image.copy()
     draw = ImageDraw.Draw(done)
-    size = max(8, int(picture.height * rng.uniform(0.05, 0.16)))
-    x, y = rng.uniform(0, 0.5) * picture.width, rng.choice((rng.uniform(0, 0.2), rng.uniform(0.65, 0.92))) * picture.height
+    size = max(8, int(image.height * rng.uniform(0.05, 0.16)))
+    x, y = rng.uniform(0, 0.5) * image.width, rng.choice((rng.uniform(0, 0.2), rng.uniform(0.65, 0.92))) * image.height
     for line in range(rng.randint(1, 2)):
         if rng.random() < 0.3:
-            draw.rectangle((0, y + line * size, picture.width, y + (line + 1.15) * size), fill=colour(rng))
+            draw.rectangle((0, y + line * size, image.width, y + (line + 1.15) * size), fill=pick_color(rng))
         draw.text(
-            (x, y + line * size), words(rng), fill=colour(rng), font_size=size, stroke_width=rng.choice((0, 0, 1)), stroke_fill="black"
+            (x, y + line * size),
+            pick_words(rng),
+            fill=pick_color(rng),
+            font_size=size,
+            stroke_width=rng.choice((0, 0, 1)),
+            stroke_fill="black",
         )
     return done
 
 
-def watermarked(picture: Image.Image, rng: random.Random) -> Image.Image:
+def add_watermark(image: Image.Image, rng: random.Random) -> Image.Image:
     """Under words that the picture shines through, in rows or once, straight or aslant."""
-    side = 2 * max(picture.size)
+    side = 2 * max(image.size)
     layer = Image.new("L", (side, side), 0)
     draw = ImageDraw.Draw(layer)
-    size, mark = max(9, int(picture.width * rng.uniform(0.06, 0.2))), words(rng, 2)
+    size, mark = max(9, int(image.width * rng.uniform(0.06, 0.2))), pick_words(rng, 2)
     if rng.random() < 0.7:
         for top in range(0, side, int(size * rng.uniform(2, 4))):
             draw.text((rng.randint(0, size), top), f"{mark}   {mark}   {mark}", fill=255, font_size=size)
     else:
         draw.text((side * 0.3, side * 0.45), mark, fill=255, font_size=2 * size)
     layer = layer.rotate(rng.choice((0, rng.uniform(-50, 50))), BILINEAR)
-    left, top = (side - picture.width) // 2, (side - picture.height) // 2
-    shown = layer.crop((left, top, left + picture.width, top + picture.height)).point([int(level * 0.4) for level in range(256)])
-    return Image.composite(Image.new("RGB", picture.size, colour(rng)), picture, shown)
+    left, top = (side - image.width) // 2, (side - image.height) // 2
+    shown = layer.crop((left, top, left + image.width, top + image.height)).point([int(level * 0.4) for level in range(256)])
+    return Image.composite(Image.new("RGB", image.size, pick_color(rng)), image, shown)
 
 
-def pasted(picture: Image.Image, rng: random.Random) -> Image.Image:
+def add_shapes(image: Image.Image, rng: random.Random) -> Image.Image:
     """With bars across it, or shapes and faces on it."""
-    done = picture.copy()
+    done = image.copy()
     draw = ImageDraw.Draw(done)
-    width, height = picture.size
+    width, height = image.size
     if rng.random() < 0.4:
         thick, at = rng.uniform(0.05, 0.3), rng.uniform(0, 0.8)
         draw.rectangle(
             (0, at * height, width, (at + thick) * height) if rng.random() < 0.7 else (at * width, 0, (at + thick) * width, height),
-            fill=colour(rng),
+            fill=pick_color(rng),
         )
         return done
     for _ in range(rng.randint(1, 7)):
-        radius = rng.uniform(0.04, 0.16) * min(picture.size)
+        radius = rng.uniform(0.04, 0.16) * min(image.size)
         x, y = rng.uniform(0, width), rng.uniform(0, height)
         box = (x - radius, y - radius, x + radius, y + radius)
-        skin, ink = rng.choice(((250, 205, 70), (255, 220, 120), colour(rng))), colour(rng)
+        skin, ink = rng.choice(((250, 205, 70), (255, 220, 120), pick_color(rng))), pick_color(rng)
         kind = rng.random()
         if kind < 0.55:
             draw.ellipse(box, fill=skin, outline=rng.choice((ink, None)))
@@ -212,36 +215,36 @@ class Frame:
     seed: int
 
 
-FRAMES = (("border", 3), ("screen", 7), ("meme", 3), ("page", 2), ("over", 8), ("collage", 8))
+FRAME_WEIGHTS = (("border", 3), ("screen", 7), ("meme", 3), ("page", 2), ("over", 8), ("collage", 8))
 
 
-def frame(rng: random.Random) -> Frame:
+def pick_frame(rng: random.Random) -> Frame:
     """Any frame."""
-    return Frame(rng.choices([kind for kind, _ in FRAMES], [weight for _, weight in FRAMES])[0], rng.getrandbits(32))
+    return Frame(rng.choices([kind for kind, _ in FRAME_WEIGHTS], [weight for _, weight in FRAME_WEIGHTS])[0], rng.getrandbits(32))
 
 
-def framed(picture: Image.Image, other: Image.Image, given: Frame) -> Image.Image:
+def apply_frame(image: Image.Image, other_image: Image.Image, frame: Frame) -> Image.Image:
     """The picture in a frame; `other` is a different picture, for what needs one."""
-    return PUT[given.kind](picture, other, random.Random(given.seed))
+    return FRAME_FUNCTIONS[frame.kind](image, other_image, random.Random(frame.seed))
 
 
-def _bordered(picture: Image.Image, other: Image.Image, rng: random.Random) -> Image.Image:
-    edges = [int(side * rng.uniform(0, 0.2)) for side in (picture.width, picture.height)] * 2
+def _add_border(image: Image.Image, other_image: Image.Image, rng: random.Random) -> Image.Image:
+    edges = [int(side * rng.uniform(0, 0.2)) for side in (image.width, image.height)] * 2
     if rng.random() < 0.4:
         edges = [edges[0]] * 4
     elif rng.random() < 0.4:
         edges[rng.randrange(2) :: 2] = [0, 0]
-    return ImageOps.expand(picture, tuple(edges), colour(rng))
+    return ImageOps.expand(image, tuple(edges), pick_color(rng))
 
 
-def _bars(draw: ImageDraw.ImageDraw, width: int, top: int, bottom: int, rng: random.Random, ink: tuple[int, int, int]) -> None:
+def _draw_app_bars(draw: ImageDraw.ImageDraw, width: int, top: int, bottom: int, rng: random.Random, ink: tuple[int, int, int]) -> None:
     """Rows of round signs, short lines and words, as apps have above and below a picture."""
     y = top
     while y < bottom - 8:
         size = rng.randint(7, 16)
         kind, x = rng.random(), rng.randint(2, 20)
         if kind < 0.45:
-            draw.text((x, y), words(rng), fill=ink, font_size=size)
+            draw.text((x, y), pick_words(rng), fill=ink, font_size=size)
         elif kind < 0.75:
             step = rng.randint(2 * size, 5 * size)
             for place in range(x, width - size, step):
@@ -251,33 +254,33 @@ def _bars(draw: ImageDraw.ImageDraw, width: int, top: int, bottom: int, rng: ran
         y += size + rng.randint(2, 14)
 
 
-def _screen(picture: Image.Image, other: Image.Image, rng: random.Random) -> Image.Image:
+def _put_on_screen(image: Image.Image, other_image: Image.Image, rng: random.Random) -> Image.Image:
     width, height = rng.choice(((200, 420), (220, 400), (240, 400), (300, 225), (360, 210)))
-    ground = rng.choice(((255, 255, 255), (15, 15, 18), (0, 0, 0), colour(rng)))
+    ground = rng.choice(((255, 255, 255), (15, 15, 18), (0, 0, 0), pick_color(rng)))
     screen = Image.new("RGB", (width, height), ground)
     ink = (240, 240, 240) if sum(ground) < 380 else (25, 25, 25)
-    inner = ImageOps.contain(picture, (int(width * rng.uniform(0.6, 1)), int(height * rng.uniform(0.45, 0.85))))
+    inner = ImageOps.contain(image, (int(width * rng.uniform(0.6, 1)), int(height * rng.uniform(0.45, 0.85))))
     top = rng.randint(0, height - inner.height)
     left = (width - inner.width) // 2 if rng.random() < 0.7 else rng.randint(0, width - inner.width)
     draw = ImageDraw.Draw(screen)
-    _bars(draw, width, 2, top, rng, ink)
-    _bars(draw, width, top + inner.height + 3, height, rng, ink)
+    _draw_app_bars(draw, width, 2, top, rng, ink)
+    _draw_app_bars(draw, width, top + inner.height + 3, height, rng, ink)
     screen.paste(inner, (left, top))
     return screen
 
 
-def _meme(picture: Image.Image, other: Image.Image, rng: random.Random) -> Image.Image:
+def _make_meme(image: Image.Image, other_image: Image.Image, rng: random.Random) -> Image.Image:
     above, below = (rng.choice((0, rng.uniform(0.12, 0.4))) for _ in range(2))
-    ground = rng.choice(((0, 0, 0), (255, 255, 255), colour(rng)))
-    done = Image.new("RGB", (picture.width, int(picture.height * (1 + above + below))), ground)
-    done.paste(picture, (0, int(picture.height * above)))
+    ground = rng.choice(((0, 0, 0), (255, 255, 255), pick_color(rng)))
+    done = Image.new("RGB", (image.width, int(image.height * (1 + above + below))), ground)
+    done.paste(image, (0, int(image.height * above)))
     draw = ImageDraw.Draw(done)
-    for top in (0, done.height - picture.height * max(below, 0.2)):
-        size = max(7, int(picture.height * rng.uniform(0.08, 0.16)))
+    for top in (0, done.height - image.height * max(below, 0.2)):
+        size = max(7, int(image.height * rng.uniform(0.08, 0.16)))
         ink = (255, 255, 255) if sum(ground) < 380 else (0, 0, 0)
         draw.text(
-            (rng.uniform(0, 0.2) * picture.width, top + size * 0.2),
-            words(rng, 4).upper(),
+            (rng.uniform(0, 0.2) * image.width, top + size * 0.2),
+            pick_words(rng, 4).upper(),
             fill=ink,
             font_size=size,
             stroke_width=1,
@@ -286,30 +289,31 @@ def _meme(picture: Image.Image, other: Image.Image, rng: random.Random) -> Image
     return done
 
 
-def _page(picture: Image.Image, other: Image.Image, rng: random.Random) -> Image.Image:
+def _put_on_page(image: Image.Image, other_image: Image.Image, rng: random.Random) -> Image.Image:
     page = Image.new("RGB", rng.choice(((240, 320), (320, 240))), (255, 255, rng.randint(235, 255)))
     draw = ImageDraw.Draw(page)
     for top in range(8, page.height, rng.randint(8, 14)):
         draw.line((12, top, page.width - rng.randint(12, 60), top), fill=(60, 60, 60), width=rng.randint(1, 3))
-    inner = ImageOps.contain(picture, (int(page.width * rng.uniform(0.55, 0.95)), int(page.height * rng.uniform(0.45, 0.8))))
+    inner = ImageOps.contain(image, (int(page.width * rng.uniform(0.55, 0.95)), int(page.height * rng.uniform(0.45, 0.8))))
     page.paste(inner, (rng.randint(0, page.width - inner.width), rng.randint(0, page.height - inner.height)))
     return page
 
 
-def _over(picture: Image.Image, other: Image.Image, rng: random.Random) -> Image.Image:
+def _put_over_image(image: Image.Image, other_image: Image.Image, rng: random.Random) -> Image.Image:
     share = rng.uniform(0.4, 0.9)
-    ground = other.resize(rng.choice(((240, 180), (240, 240), (180, 240))))
-    inner = ImageOps.contain(picture, (max(SMALLEST, int(ground.width * share)), max(SMALLEST, int(ground.height * share))))
+    ground = other_image.resize(rng.choice(((240, 180), (240, 240), (180, 240))))
+    inner = ImageOps.contain(image, (max(MIN_SIDE_PX, int(ground.width * share)), max(MIN_SIDE_PX, int(ground.height * share))))
     ground.paste(inner, (rng.randint(0, ground.width - inner.width), rng.randint(0, ground.height - inner.height)))
     return ground
 
 
-def _collage(picture: Image.Image, other: Image.Image, rng: random.Random) -> Image.Image:
+def _make_collage(image: Image.Image, other_image: Image.Image, rng: random.Random) -> Image.Image:
     across, down = rng.choice(((2, 1), (1, 2), (2, 2), (2, 2), (3, 1)))
     gap, tile = rng.choice((0, 2, 6)), (320 // across, 240 // down)
-    done = Image.new("RGB", (across * tile[0], down * tile[1]), colour(rng))
-    tiles = [picture] + [
-        other.transpose(rng.choice(TURNS)) if rng.random() < 0.6 else cropped(other, rng, 0.5) for _ in range(across * down - 1)
+    done = Image.new("RGB", (across * tile[0], down * tile[1]), pick_color(rng))
+    tiles = [image] + [
+        other_image.transpose(rng.choice(TRANSPOSE_OPERATIONS)) if rng.random() < 0.6 else crop_randomly(other_image, rng, 0.5)
+        for _ in range(across * down - 1)
     ]
     rng.shuffle(tiles)
     for number, shown in enumerate(tiles):
@@ -319,26 +323,26 @@ def _collage(picture: Image.Image, other: Image.Image, rng: random.Random) -> Im
     return done
 
 
-PUT: dict[str, Callable[[Image.Image, Image.Image, random.Random], Image.Image]] = {
-    "border": _bordered,
-    "screen": _screen,
-    "meme": _meme,
-    "page": _page,
-    "over": _over,
-    "collage": _collage,
+FRAME_FUNCTIONS: dict[str, Callable[[Image.Image, Image.Image, random.Random], Image.Image]] = {
+    "border": _add_border,
+    "screen": _put_on_screen,
+    "meme": _make_meme,
+    "page": _put_on_page,
+    "over": _put_over_image,
+    "collage": _make_collage,
 }
 
 
-def plain(picture: Image.Image, rng: random.Random) -> Image.Image:
+def apply_light_edits(image: Image.Image, rng: random.Random) -> Image.Image:
     """The picture as its owner may have it: hardly changed."""
     if rng.random() < 0.3:
-        picture = cropped(picture, rng, 0.92)
+        image = crop_randomly(image, rng, 0.92)
     if rng.random() < 0.2:
-        picture = toned(picture, rng)
-    return recoded(picture, rng) if rng.random() < 0.2 else picture
+        image = adjust_tones(image, rng)
+    return reencode(image, rng) if rng.random() < 0.2 else image
 
 
-def changed(picture: Image.Image, other: Image.Image, rng: random.Random, inside: Frame | None) -> Image.Image:
+def apply_edits(image: Image.Image, other_image: Image.Image, rng: random.Random, frame: Frame | None) -> Image.Image:
     """The picture after one to several edits, of which one may be to put it `inside` a frame."""
     many = rng.random() < 0.4  # half of all copies have one edit or two
 
@@ -346,20 +350,27 @@ def changed(picture: Image.Image, other: Image.Image, rng: random.Random, inside
         return rng.random() < chance * (1.5 if many else 0.8)
 
     if happens(0.45):
-        picture = cropped(picture, rng, 0.32 if rng.random() < 0.6 else 0.7)
+        image = crop_randomly(image, rng, 0.32 if rng.random() < 0.6 else 0.7)
     if happens(0.4):
-        picture = picture.transpose(rng.choice(TURNS))
+        image = image.transpose(rng.choice(TRANSPOSE_OPERATIONS))
     if happens(0.14):
-        picture = rotated(picture, rng)
+        image = rotate(image, rng)
     if happens(0.12):
-        picture = leaning(picture, rng)
-    for chance, edit in ((0.35, toned), (0.22, filtered), (0.2, worn), (0.12, written), (0.07, watermarked), (0.14, pasted)):
+        image = warp_perspective(image, rng)
+    for chance, edit in (
+        (0.35, adjust_tones),
+        (0.22, apply_filter),
+        (0.2, degrade),
+        (0.12, add_caption),
+        (0.07, add_watermark),
+        (0.14, add_shapes),
+    ):
         if happens(chance):
-            picture = edit(picture, rng)
-    if inside:
-        picture = framed(picture, other, inside)
+            image = edit(image, rng)
+    if frame:
+        image = apply_frame(image, other_image, frame)
         if happens(0.2):
-            picture = toned(picture, rng)
+            image = adjust_tones(image, rng)
     if happens(0.2):
-        picture = rescaled(picture, rng)
-    return recoded(picture, rng) if happens(0.45) else picture
+        image = resample(image, rng)
+    return reencode(image, rng) if happens(0.45) else image

@@ -25,33 +25,33 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from pipeline import load
+from pipeline import load_embedder
 from pipeline.decode.decode import Decoded
-from pipeline.decode.pool import Decoders
-from pipeline.decode.preprocess import View
-from pipeline.embed.backends.onnx import runtime
-from pipeline.embed.embedder import DEFAULT
-from scripts.bench_ingest import sources
+from pipeline.decode.pool import DecoderPool
+from pipeline.decode.preprocess import Preprocess
+from pipeline.embed.backends.onnx import import_onnxruntime
+from pipeline.embed.embedder import DEFAULT_MODEL
+from scripts.bench_ingest import list_files
 
 if TYPE_CHECKING:
     import onnxruntime
 
-MODEL = Path(__file__).resolve().parent.parent / "pipeline" / "backends" / f"{DEFAULT}.onnx"
-CORES = os.cpu_count() or 1
+MODEL_PATH = Path(__file__).resolve().parent.parent / "pipeline" / "embed" / "backends" / f"{DEFAULT_MODEL}.onnx"
+CORE_COUNT = os.cpu_count() or 1
 Rows = NDArray[np.float32]
-Run = Callable[[NDArray[np.uint8]], Rows]
+Encoder = Callable[[NDArray[np.uint8]], Rows]
 
 
-def views(folder: Path, view: View, most: int) -> NDArray[np.uint8]:
+def load_pixels(folder: Path, preprocess: Preprocess, max_count: int) -> NDArray[np.uint8]:
     """The first pictures of a folder, as the embedder gets them."""
-    with Decoders() as decoders:
-        found = decoders.stream(sources(folder)[:most], view, ahead=32)
-        return np.stack([result.view for result in found if isinstance(result, Decoded)])
+    with DecoderPool() as decoders:
+        found = decoders.stream(list_files(folder)[:max_count], preprocess, prefetch=32)
+        return np.stack([result.pixels for result in found if isinstance(result, Decoded)])
 
 
-def session(weights: Path, threads: int = 1, **options: str) -> onnxruntime.InferenceSession:
+def make_session(weights: Path, threads: int = 1, **options: str) -> onnxruntime.InferenceSession:
     """A session as the embedder makes it, but for what is given."""
-    onnxruntime = runtime()
+    onnxruntime = import_onnxruntime()
     made = onnxruntime.SessionOptions()
     made.log_severity_level = 4
     made.intra_op_num_threads = threads
@@ -61,43 +61,45 @@ def session(weights: Path, threads: int = 1, **options: str) -> onnxruntime.Infe
     return onnxruntime.InferenceSession(weights, made, providers=["CPUExecutionProvider"])
 
 
-def singly(one: Callable[[NDArray[np.uint8]], Rows]) -> Run:
+def make_single_image_encoder(encode: Callable[[NDArray[np.uint8]], Rows]) -> Encoder:
     """Pictures one at a time, on each core, by threads that are kept, as the embedder's are."""
-    pool = ThreadPoolExecutor(CORES)
+    pool = ThreadPoolExecutor(CORE_COUNT)
 
     def run(pictures: NDArray[np.uint8]) -> Rows:
-        return np.concatenate(list(pool.map(lambda at: one(pictures[at : at + 1]), range(len(pictures)))))
+        return np.concatenate(list(pool.map(lambda at: encode(pictures[at : at + 1]), range(len(pictures)))))
 
     return run
 
 
-def by_onnxruntime(weights: Path) -> Run:
+def make_onnxruntime_encoder(weights: Path) -> Encoder:
     """One picture at a time on each core."""
-    loaded = session(weights)
+    loaded = make_session(weights)
     name = loaded.get_inputs()[0].name
-    return singly(lambda pictures: np.asarray(loaded.run(None, {name: pictures})[0], np.float32))
+    return make_single_image_encoder(lambda pictures: np.asarray(loaded.run(None, {name: pictures})[0], np.float32))
 
 
-def in_batches(weights: Path, batch: int) -> Run:
+def make_batch_encoder(weights: Path, batch_size: int) -> Encoder:
     """Batches, each on all cores."""
-    loaded = session(weights, CORES)
+    loaded = make_session(weights, CORE_COUNT)
     name = loaded.get_inputs()[0].name
 
     def run(pictures: NDArray[np.uint8]) -> Rows:
-        parts = [loaded.run(None, {name: pictures[at : at + batch]})[0] for at in range(0, len(pictures), batch)]
+        parts = [loaded.run(None, {name: pictures[at : at + batch_size]})[0] for at in range(0, len(pictures), batch_size)]
         return np.concatenate(parts).astype(np.float32)
 
     return run
 
 
-def quantised(scratch: Path, calibration: NDArray[np.uint8], *, each_channel: bool, method: str) -> Path:
+def quantize_model(scratch: Path, calibration: NDArray[np.uint8], *, per_channel: bool, method: str) -> Path:
     """The model with 8-bit weights and activations, calibrated by the `method` that onnxruntime calls so."""
-    onnxruntime = runtime()
+    onnxruntime = import_onnxruntime()
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    plain, done = scratch / "plain.onnx", scratch / f"int8-{each_channel}-{method}.onnx"
+    plain, done = scratch / "plain.onnx", scratch / f"int8-{per_channel}-{method}.onnx"
     if not plain.exists():  # its 16-bit weights made 32-bit ones, and what is constant folded
-        session(MODEL, optimized_model_filepath=str(plain), graph_optimization_level=onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC)
+        make_session(
+            MODEL_PATH, optimized_model_filepath=str(plain), graph_optimization_level=onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        )
     name = onnx.load(plain).graph.input[0].name
 
     class Reader(CalibrationDataReader):  # type: ignore[misc] # its package has no types
@@ -114,24 +116,24 @@ def quantised(scratch: Path, calibration: NDArray[np.uint8], *, each_channel: bo
         quant_format=QuantFormat.QDQ,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        per_channel=each_channel,
+        per_channel=per_channel,
         reduce_range=True,  # 7 bits: without VNNI, sums of 8-bit products saturate
         calibrate_method=CalibrationMethod[method],
     )
     return done
 
 
-def by_openvino(hint: str, precision: str) -> Run:
+def make_openvino_encoder(hint: str, precision: str) -> Encoder:
     """OpenVINO, with its own streams; "dynamic" is bf16 where the CPU has that."""
     import openvino
 
-    wanted = {"PERFORMANCE_HINT": hint, "INFERENCE_NUM_THREADS": CORES}
+    wanted = {"PERFORMANCE_HINT": hint, "INFERENCE_NUM_THREADS": CORE_COUNT}
     if precision != "dynamic":
         wanted["INFERENCE_PRECISION_HINT"] = precision
-    compiled = openvino.Core().compile_model(str(MODEL), "CPU", wanted)
+    compiled = openvino.Core().compile_model(str(MODEL_PATH), "CPU", wanted)
 
     def run(pictures: NDArray[np.uint8]) -> Rows:
-        queue, rows = openvino.AsyncInferQueue(compiled, CORES), [np.empty(0, np.float32)] * len(pictures)
+        queue, rows = openvino.AsyncInferQueue(compiled, CORE_COUNT), [np.empty(0, np.float32)] * len(pictures)
         queue.set_callback(lambda request, at: rows.__setitem__(at, request.get_output_tensor(0).data[0].copy()))
         for at in range(len(pictures)):
             queue.start_async({0: pictures[at : at + 1]}, at)
@@ -141,7 +143,7 @@ def by_openvino(hint: str, precision: str) -> Run:
     return run
 
 
-def scores(rows: Rows) -> NDArray[np.float64]:
+def pair_scores(rows: Rows) -> NDArray[np.float64]:
     """The cosine of each pair, once."""
     unit = rows.astype(np.float64) / np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray((unit @ unit.T)[np.triu_indices(len(unit), 1)])
@@ -155,25 +157,25 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=300)
     parser.add_argument("--repeat", type=int, default=5)
     given = parser.parse_args()
-    ships = load()
-    whole = views(given.pictures, ships.view, given.most)
-    calibration = views(given.calibration, ships.view, 200)
+    ships = load_embedder()
+    whole = load_pixels(given.pictures, ships.preprocess, given.most)
+    calibration = load_pixels(given.calibration, ships.preprocess, 200)
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        ways: dict[str, tuple[Run, NDArray[np.uint8]]] = {
+        ways: dict[str, tuple[Encoder, NDArray[np.uint8]]] = {
             "onnxruntime, one at a time on each core: **what ships**": (lambda pictures: ships.encode(list(pictures)), whole),
-            "batches of 4 on all cores": (in_batches(MODEL, 4), whole),
-            "batches of 32 on all cores": (in_batches(MODEL, 32), whole),
+            "batches of 4 on all cores": (make_batch_encoder(MODEL_PATH, 4), whole),
+            "batches of 32 on all cores": (make_batch_encoder(MODEL_PATH, 32), whole),
         }
         for each_channel in (False, True):
-            weights = quantised(scratch, calibration, each_channel=each_channel, method="MinMax")
-            ways[f"int8, a scale for each {'channel' if each_channel else 'layer'}"] = by_onnxruntime(weights), whole
-        weights = quantised(scratch, calibration[:50], each_channel=True, method="Percentile")
-        ways["int8, a scale for each channel, extremes cut off"] = by_onnxruntime(weights), whole
+            weights = quantize_model(scratch, calibration, per_channel=each_channel, method="MinMax")
+            ways[f"int8, a scale for each {'channel' if each_channel else 'layer'}"] = make_onnxruntime_encoder(weights), whole
+        weights = quantize_model(scratch, calibration[:50], per_channel=True, method="Percentile")
+        ways["int8, a scale for each channel, extremes cut off"] = make_onnxruntime_encoder(weights), whole
         if find_spec("openvino"):
             for hint in ("THROUGHPUT", "LATENCY"):
                 for precision in ("dynamic", "f32"):
-                    ways[f"OpenVINO, {hint.lower()}, {precision}"] = by_openvino(hint, precision), whole
+                    ways[f"OpenVINO, {hint.lower()}, {precision}"] = make_openvino_encoder(hint, precision), whole
         else:
             print("openvino is not installed\n")
         taken: dict[str, list[float]] = {way: [] for way in ways}
@@ -185,11 +187,11 @@ def main() -> None:
                 if turn:
                     taken[way].append(len(pictures) / (time.perf_counter() - began))
     first, *_ = ways
-    base, right = median(taken[first]), scores(found[first])
-    print(f"{len(whole)} pictures, {CORES} cores, medians of {given.repeat}\n")
+    base, right = median(taken[first]), pair_scores(found[first])
+    print(f"{len(whole)} pictures, {CORE_COUNT} cores, medians of {given.repeat}\n")
     print("| way | images/s | of what ships | mean drift | 99 % below | greatest |\n| --- | ---: | ---: | ---: | ---: | ---: |")
     for way, rates in taken.items():
-        drift = np.abs(scores(found[way]) - right)
+        drift = np.abs(pair_scores(found[way]) - right)
         rate = median(rates)
         print(f"| {way} | {rate:.0f} | {rate / base:.2f} | {drift.mean():.1e} | {np.quantile(drift, 0.99):.1e} | {drift.max():.1e} |")
 

@@ -17,19 +17,19 @@ import time
 from pathlib import Path
 from statistics import median
 
-from scripts.bench_ingest import ingested, sources
+from scripts.bench_ingest import list_files, time_ingest
 
-FEATURES = (
+FASTDUP_SCRIPT = (
     "import sys, fastdup\nsys.exit(fastdup.run(sys.argv[1], work_dir=sys.argv[2], run_mode=1, num_threads=-1, verbose=False, license=''))"
 )
 
 
-def extracted(python: Path, folder: Path, work: Path) -> tuple[float, int]:
+def time_fastdup(python: Path, folder: Path, work_folder: Path) -> tuple[float, int]:
     """Seconds that fastdup takes for the features of a folder, and of how many pictures it has them."""
     began = time.perf_counter()
-    subprocess.run([python, "-c", FEATURES, folder, work], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run([python, "-c", FASTDUP_SCRIPT, folder, work_folder], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     taken = time.perf_counter() - began
-    names = work / "atrain_features.dat.csv"
+    names = work_folder / "atrain_features.dat.csv"
     return taken, max(0, len(names.read_text().splitlines()) - 1) if names.exists() else 0
 
 
@@ -40,12 +40,12 @@ def main() -> None:
     parser.add_argument("--python", type=Path, required=True)
     parser.add_argument("--repeat", type=int, default=3)
     given = parser.parse_args()
-    count = len(sources(given.folder))
+    count = len(list_files(given.folder))
     ours, theirs = [], []
     for turn in range(given.repeat + 1):
         with tempfile.TemporaryDirectory() as name:
-            one = ingested(given.folder, Path(name) / "store")[0]
-            other, features = extracted(given.python, given.folder, Path(name) / "fastdup")
+            one = time_ingest(given.folder, Path(name) / "store")[0]
+            other, features = time_fastdup(given.python, given.folder, Path(name) / "fastdup")
         if turn:
             ours.append(count / one)
             theirs.append(count / other)

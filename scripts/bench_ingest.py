@@ -28,32 +28,32 @@ from PIL import Image
 
 from indexes import Root
 from pipeline.decode.decode import Decoded
-from pipeline.decode.pool import Decoders
-from pipeline.embed.embedder import embed, load
+from pipeline.decode.pool import DecoderPool
+from pipeline.embed.embedder import embed, load_embedder
 from pipeline.scan import SourceFile, scan
 
-BATCH = 32
+BATCH_SIZE = 32
 
 
-def sources(folder: Path) -> list[SourceFile]:
+def list_files(folder: Path) -> list[SourceFile]:
     """The files of a folder."""
     return [found for found in scan([Root(str(folder))]) if isinstance(found, SourceFile)]
 
 
-def resident(pid: int) -> int:
+def measure_memory_bytes(pid: int) -> int:
     """Bytes of memory of a process and of all that it started, shared pages once."""
     total = 0
     try:
         found = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
         total += int(found[1]) * 1024 if found else 0
         for task in Path(f"/proc/{pid}/task").iterdir():
-            total += sum(resident(int(child)) for child in (task / "children").read_text().split())
+            total += sum(measure_memory_bytes(int(child)) for child in (task / "children").read_text().split())
     except OSError:  # it has ended
         pass
     return total
 
 
-def ingested(folder: Path, store: Path, looks: float = 0) -> tuple[float, int, str]:
+def time_ingest(folder: Path, store: Path, poll_seconds: float = 0) -> tuple[float, int, str]:
     """Seconds of `neardup ingest` as a whole process, its greatest memory in bytes, and its last line.
 
     Looking takes time of its own: memory is looked at every `looks` seconds, or not at all.
@@ -64,8 +64,8 @@ def ingested(folder: Path, store: Path, looks: float = 0) -> tuple[float, int, s
 
         def watch() -> None:
             nonlocal most
-            while looks and not over.wait(looks):
-                most = max(most, resident(running.pid))
+            while poll_seconds and not over.wait(poll_seconds):
+                most = max(most, measure_memory_bytes(running.pid))
 
         watching = threading.Thread(target=watch)
         watching.start()
@@ -77,25 +77,27 @@ def ingested(folder: Path, store: Path, looks: float = 0) -> tuple[float, int, s
     return taken, most, said.splitlines()[-1]
 
 
-def speed(folder: Path, repeat: int) -> None:
+def bench_speed(folder: Path, repeat: int) -> None:
     """A table of the parts and the whole."""
-    files, embedder = sources(folder), load()
+    files, embedder = list_files(folder), load_embedder()
     views = []
     alone: dict[str, list[float]] = {"decode": [], "embed": [], "ingest": []}
     for turn in range(repeat + 1):  # the first warms the file cache up, and is left out
-        with Decoders() as decoders:
-            for _ in decoders.stream(files[: 2 * BATCH], embedder.view, ahead=BATCH):
+        with DecoderPool() as decoders:
+            for _ in decoders.stream(files[: 2 * BATCH_SIZE], embedder.preprocess, prefetch=BATCH_SIZE):
                 pass  # the processes have started
             began = time.perf_counter()
-            views = [result.view for result in decoders.stream(files, embedder.view, ahead=BATCH) if isinstance(result, Decoded)]
+            views = [
+                result.pixels for result in decoders.stream(files, embedder.preprocess, prefetch=BATCH_SIZE) if isinstance(result, Decoded)
+            ]
             decode = time.perf_counter() - began
-        embed(embedder, views[:BATCH])
+        embed(embedder, views[:BATCH_SIZE])
         began = time.perf_counter()
-        for start in range(0, len(views), BATCH):
-            embed(embedder, views[start : start + BATCH])
+        for start in range(0, len(views), BATCH_SIZE):
+            embed(embedder, views[start : start + BATCH_SIZE])
         taken = time.perf_counter() - began
         with tempfile.TemporaryDirectory() as store:
-            whole, _, said = ingested(folder, Path(store) / "store")
+            whole, _, said = time_ingest(folder, Path(store) / "store")
         if turn:
             for part, seconds in (("decode", decode), ("embed", taken), ("ingest", whole)):
                 alone[part].append(len(views) / seconds)
@@ -108,7 +110,7 @@ def speed(folder: Path, repeat: int) -> None:
     print(f"{parts} {rates['ingest'] / limit:.2f} |", flush=True)
 
 
-def large(folder: Path, count: int) -> None:
+def make_large_images(folder: Path, count: int) -> None:
     """Fill a folder with JPEGs of 12 megapixels: crops of noise and shapes, of 2 to 4 MB."""
     folder.mkdir()
     for number in range(count):
@@ -120,32 +122,32 @@ def large(folder: Path, count: int) -> None:
         Image.merge("RGB", bands).save(folder / f"{number:04}.jpg", quality=90)
 
 
-def crops(folder: Path, into: Path, first: int, count: int) -> None:
+def make_crops(folder: Path, out_folder: Path, first: int, count: int) -> None:
     """Distinct crops of the pictures of a folder, as JPEGs."""
-    into.mkdir(exist_ok=True)
-    paths = [source.path for source in sources(folder)]
+    out_folder.mkdir(exist_ok=True)
+    paths = [source.path for source in list_files(folder)]
     for number in range(first, first + count):
         rng = random.Random(number)
         with Image.open(paths[number % len(paths)]) as opened:
             width, height = (max(1, int(side * rng.uniform(0.6, 0.95))) for side in opened.size)
             left, top = rng.randint(0, opened.width - width), rng.randint(0, opened.height - height)
-            opened.convert("RGB").crop((left, top, left + width, top + height)).save(into / f"{number:06}.jpg", quality=85)
+            opened.convert("RGB").crop((left, top, left + width, top + height)).save(out_folder / f"{number:06}.jpg", quality=85)
 
 
-def grow(folder: Path, counts: list[int]) -> None:
+def bench_growth(folder: Path, file_counts: list[int]) -> None:
     """A table of memory and of second ingests for libraries of some sizes."""
     print(f"{os.cpu_count()} cores\n")
     print("| files | first ingest | its memory | nothing changed | 1 % replaced |\n| ---: | ---: | ---: | ---: | ---: |")
-    for count in counts:
+    for count in file_counts:
         with tempfile.TemporaryDirectory() as name:
             library, store = Path(name) / "library", Path(name) / "store"
-            crops(folder, library, 0, count)
-            first, memory, _ = ingested(library, store, 1.0)
-            again = median(ingested(library, store)[0] for _ in range(3))
+            make_crops(folder, library, 0, count)
+            first, memory, _ = time_ingest(library, store, 1.0)
+            again = median(time_ingest(library, store)[0] for _ in range(3))
             for path in sorted(library.iterdir())[::100]:
                 path.unlink()
-            crops(folder, library, count, count // 100)
-            changed, _, said = ingested(library, store)
+            make_crops(folder, library, count, count // 100)
+            changed, _, said = time_ingest(library, store)
             rate = f"{first:.0f} s, {count / first:.0f} images/s"
             print(f"| {count:,} | {rate} | {memory / 1e6:.0f} MB | {again:.2f} s | {changed:.2f} s ({said}) |", flush=True)
 
@@ -160,13 +162,13 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     given = parser.parse_args()
     if given.what == "grow":
-        grow(given.folder, given.files)
+        bench_growth(given.folder, given.files)
     elif given.made:
         with tempfile.TemporaryDirectory() as name:
-            large(Path(name) / "made", given.made)
-            speed(Path(name) / "made", given.repeat)
+            make_large_images(Path(name) / "made", given.made)
+            bench_speed(Path(name) / "made", given.repeat)
     else:
-        speed(given.folder, given.repeat)
+        bench_speed(given.folder, given.repeat)
 
 
 if __name__ == "__main__":

@@ -25,25 +25,25 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.catalog.pairs import Frontier
+from indexes.catalog.pairs import JoinWatermark
 from indexes.join import exact as join
 from indexes.join import ivf as buckets
-from indexes.join.exact import BLOCK, Prefix, Shelf
+from indexes.join.exact import BLOCK_ROWS, CosineBound, VectorRows
 from indexes.vectors import segments
 
-SHARE = 20  # of the blocks of a large exact join, one in so many is measured
-LARGE = 150_000
+MEASURED_BLOCK_STEP = 20  # of the blocks of a large exact join, one in so many is measured
+MAX_FULLY_TIMED_ROWS = 150_000
 
-KINDS = {"isotropic": 0.75, "CLIP-like": 0.90}
+THRESHOLD_BY_KIND = {"isotropic": 0.75, "CLIP-like": 0.90}
 
 
-def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+def normalize(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """The rows, each of length 1."""
     made: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return made.astype(np.float32)
 
 
-def vectors(kind: str, rows: int, dim: int, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def make_vectors(kind: str, rows: int, dim: int, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Unit rows, one in fifty of which is a near-duplicate of another, at cosines of about .74 to 1, and which of which: (2, rows / 50).
 
     isotropic: all directions alike. CLIP-like: variances that fall as 1/i along the axes, and a common mean of the length of the rest.
@@ -51,71 +51,71 @@ def vectors(kind: str, rows: int, dim: int, seed: int = 0) -> tuple[NDArray[np.f
     rng = np.random.default_rng(seed)
     made = rng.standard_normal((rows, dim), dtype=np.float32)
     if kind == "CLIP-like":
-        mean = unit(rng.standard_normal((1, dim), dtype=np.float32))
-        made = unit(made * np.arange(1, dim + 1, dtype=np.float32) ** -0.5) + mean
-    made = unit(made)
+        mean = normalize(rng.standard_normal((1, dim), dtype=np.float32))
+        made = normalize(made * np.arange(1, dim + 1, dtype=np.float32) ** -0.5) + mean
+    made = normalize(made)
     copies = rng.permutation(rows)[: rows // 25].reshape(2, -1)
-    noise = unit(rng.standard_normal((copies.shape[1], dim), dtype=np.float32))
-    made[copies[1]] = unit(made[copies[0]] + rng.uniform(0, 0.9, (copies.shape[1], 1)).astype(np.float32) * noise)
+    noise = normalize(rng.standard_normal((copies.shape[1], dim), dtype=np.float32))
+    made[copies[1]] = normalize(made[copies[0]] + rng.uniform(0, 0.9, (copies.shape[1], 1)).astype(np.float32) * noise)
     return made, copies
 
 
-def peak_private() -> int:
+def measure_private_bytes() -> int:
     """Bytes of memory of this process that are no mapped files."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024
 
 
-def by_faiss(stored: NDArray[np.float16], least: float) -> set[tuple[int, int]]:
+def find_pairs_by_faiss(stored: NDArray[np.float16], min_score: float) -> set[tuple[int, int]]:
     """All pairs by IndexFlatIP.range_search, decided as the store decides them."""
     rows = stored.astype(np.float32)
     index = faiss.IndexFlatIP(rows.shape[1])
     index.add(rows)
     found: set[tuple[int, int]] = set()
     for start in range(0, len(rows), 4096):
-        ends, _, others = index.range_search(rows[start : start + 4096], float(np.float32(least - segments.MARGIN)))
+        ends, _, others = index.range_search(rows[start : start + 4096], float(np.float32(min_score - segments.STORED_PRODUCT_MARGIN)))
         left, right = (
             np.repeat(np.arange(len(ends) - 1, dtype=np.int64) + start, ends[1:].astype(np.int64) - ends[:-1].astype(np.int64)),
             others,
         )
         once = left < right
         left, right = left[once], right[once]
-        keep = segments.cosines(stored[left], stored[right]) >= least
+        keep = segments.cosines(stored[left], stored[right]) >= min_score
         found.update(zip(left[keep].tolist(), right[keep].tolist(), strict=True))
     return found
 
 
 @contextmanager
-def shelf_of(kind: str, rows: int, dim: int) -> Iterator[tuple[Shelf, NDArray[np.float16], NDArray[np.int64], int]]:
+def make_vector_rows(kind: str, rows: int, dim: int) -> Iterator[tuple[VectorRows, NDArray[np.float16], NDArray[np.int64], int]]:
     """A shelf of one segment with ids from 1, its vectors, which of them are planted pairs, and its bytes on disk."""
     with tempfile.TemporaryDirectory() as name:
-        made, copies = vectors(kind, rows, dim)
+        made, copies = make_vectors(kind, rows, dim)
         row = segments.write(Path(name), Path(name), [(np.arange(1, rows + 1), made.astype(np.float16))])
         del made
         segment = segments.Segment(Path(name), row, dim)
-        yield Shelf([segment]), segment.vectors, copies, row.size
+        yield VectorRows([segment]), segment.vectors, copies, row.size
 
 
-def compare(rows: int, dims: list[int], repeat: int) -> None:
+def compare_with_faiss(rows: int, dims: list[int], repeat: int) -> None:
     """Ours beside FAISS's."""
     print(f"{rows:,} rows, {os.cpu_count()} cores, medians of {repeat}\n")
     print("| vectors | dim | threshold | pairs | prefix | FAISS s | ours s | FAISS / ours | memory beside the vectors |")
     print("| --- | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: |")
     for dim in dims:
-        for kind, least in KINDS.items():
-            with shelf_of(kind, rows, dim) as (shelf, stored, _, _):
+        for kind, least in THRESHOLD_BY_KIND.items():
+            with make_vector_rows(kind, rows, dim) as (shelf, stored, _, _):
                 theirs, ours, memory = [], [], 0
                 for _ in range(repeat):
-                    began, before = time.perf_counter(), peak_private()
-                    prefix = join.choose_prefix(join.sample(shelf), least)
+                    began, before = time.perf_counter(), measure_private_bytes()
+                    prefix = join.choose_bound(join.sample_rows(shelf), least)
                     parts = []
-                    for step in join.pairs(shelf, Frontier(least), prefix):
-                        parts.append(step.found)
-                        memory = max(memory, peak_private() - before)
+                    for step in join.find_pairs(shelf, JoinWatermark(least), prefix):
+                        parts.append(step.new_pairs)
+                        memory = max(memory, measure_private_bytes() - before)
                     ours.append(time.perf_counter() - began)
                     found = {pair for part in parts for pair in zip((part.left - 1).tolist(), (part.right - 1).tolist(), strict=True)}
                     began = time.perf_counter()
-                    expected = by_faiss(stored, least)
+                    expected = find_pairs_by_faiss(stored, least)
                     theirs.append(time.perf_counter() - began)
                     assert found == expected, f"{len(found ^ expected)} pairs differ"
                 a, b = median(theirs), median(ours)
@@ -123,49 +123,51 @@ def compare(rows: int, dims: list[int], repeat: int) -> None:
                 print(f"{about} {a:.1f} | {b:.1f} | {a / b:.1f} | {memory / 1e6:.0f} MB |", flush=True)
 
 
-def exact_seconds(shelf: Shelf, least: float, prefix: Prefix) -> float:
+def measure_exact_seconds(vectors: VectorRows, min_score: float, bound: CosineBound) -> float:
     """The time of an exact join, or what one in SHARE of its rows of blocks say of it."""
-    blocks = -(-len(shelf.ids) // BLOCK)
-    step = SHARE if len(shelf.ids) > LARGE else 1
+    blocks = -(-len(vectors.ids) // BLOCK_ROWS)
+    step = MEASURED_BLOCK_STEP if len(vectors.ids) > MAX_FULLY_TIMED_ROWS else 1
     spent, pairs = 0.0, 0
     if step == 1:
         began = time.perf_counter()
-        for _ in join.pairs(shelf, Frontier(least), prefix):
+        for _ in join.find_pairs(vectors, JoinWatermark(min_score), bound):
             pass
         return time.perf_counter() - began
     for later in range(step // 2, blocks, step):
         began = time.perf_counter()
-        through = int(shelf.ids[later * BLOCK - 1])
-        for _ in islice(join.pairs(shelf, Frontier(least, through), prefix), later + 1):
+        through = int(vectors.ids[later * BLOCK_ROWS - 1])
+        for _ in islice(join.find_pairs(vectors, JoinWatermark(min_score, through), bound), later + 1):
             pass
         spent += time.perf_counter() - began
-        start, stop = later * BLOCK, min((later + 1) * BLOCK, len(shelf.ids))
+        start, stop = later * BLOCK_ROWS, min((later + 1) * BLOCK_ROWS, len(vectors.ids))
         pairs += join.count_pairs(stop, start)
-    return spent * join.count_pairs(len(shelf.ids)) / pairs
+    return spent * join.count_pairs(len(vectors.ids)) / pairs
 
 
-def grow(sizes: list[int], dim: int) -> None:
+def bench_growth(sizes: list[int], dim: int) -> None:
     """Both ways at several sizes."""
-    print(f"{dim} dimensions, {os.cpu_count()} cores; exact beyond {LARGE:,} rows: one in {SHARE} rows of its blocks measured\n")
+    print(
+        f"{dim} dimensions, {os.cpu_count()} cores; exact beyond {MAX_FULLY_TIMED_ROWS:,} rows: one in {MEASURED_BLOCK_STEP} rows of its blocks measured\n"
+    )
     print(
         "| vectors | rows | exact s | buckets s | pairs | planted, found | recall, sampled | at least (95 %) | lists, visited"
         " | memory beside | disk |"
     )
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for kind, least in KINDS.items():
+    for kind, least in THRESHOLD_BY_KIND.items():
         taken: dict[str, list[float]] = {"exact": [], "buckets": []}
         for rows in sizes:
-            with shelf_of(kind, rows, dim) as (shelf, stored, copies, size):
-                prefix = join.choose_prefix(join.sample(shelf), least)
-                exact = exact_seconds(shelf, least, prefix)
-                began, before, memory = time.perf_counter(), peak_private(), 0
+            with make_vector_rows(kind, rows, dim) as (shelf, stored, copies, size):
+                prefix = join.choose_bound(join.sample_rows(shelf), least)
+                exact = measure_exact_seconds(shelf, least, prefix)
+                began, before, memory = time.perf_counter(), measure_private_bytes(), 0
                 recall, parts = None, []
-                for step in buckets.pairs(shelf, Frontier(least), prefix):
-                    memory = max(memory, peak_private() - before)
-                    parts.append(step.found)
+                for step in buckets.find_pairs(shelf, JoinWatermark(least), prefix):
+                    memory = max(memory, measure_private_bytes() - before)
+                    parts.append(step.new_pairs)
                     recall = step.recall
                 by_buckets = time.perf_counter() - began
-                found = segments.joined(parts)
+                found = segments.concat_pairs(parts)
                 close = copies[:, segments.cosines(stored[copies[0]], stored[copies[1]]) >= least]
                 planted = np.sort(close, axis=0).T @ [rows, 1]
                 met = np.isin(planted, (found.left - 1) * rows + found.right - 1).sum()
@@ -175,7 +177,7 @@ def grow(sizes: list[int], dim: int) -> None:
                 print(
                     f"| {kind} {least} | {rows:,} | {exact:.1f} | {by_buckets:.1f} | {len(found.left):,} | {met:,} of {len(planted):,} |"
                     f" {recall.found:,} of {recall.sampled:,} |"
-                    f" {recall.at_least:.4f} | {recall.lists:,}, {recall.visited} | {memory / 1e6:.0f} MB |"
+                    f" {recall.lower_bound_95:.4f} | {recall.lists:,}, {recall.probes} | {memory / 1e6:.0f} MB |"
                     f" {size / (2 * dim * rows):.3f} x 2 d n |",
                     flush=True,
                 )
@@ -194,9 +196,9 @@ def main() -> None:
     parser.add_argument("--grow", type=int, nargs="+", default=[])
     given = parser.parse_args()
     if given.grow:
-        grow(given.grow, given.dim[-1])
+        bench_growth(given.grow, given.dim[-1])
     else:
-        compare(given.rows, given.dim, given.repeat)
+        compare_with_faiss(given.rows, given.dim, given.repeat)
 
 
 if __name__ == "__main__":

@@ -22,22 +22,22 @@ from contextlib import closing
 from pathlib import Path
 
 from indexes import Root, Store
-from pipeline import ingest_roots, load
-from pipeline.decode.pool import Decoders
+from pipeline import ingest_roots, load_embedder
+from pipeline.decode.pool import DecoderPool
 from pipeline.ingest.ingest import Progress
 from pipeline.ingest.verify_pairs import verify_candidates
-from scripts.bench_embedder import table
-from scripts.bench_ingest import resident, sources
+from scripts.bench_embedder import format_table
+from scripts.bench_ingest import list_files, measure_memory_bytes
 
 STAGES = ("read and embed", "join", "parts", "verify")
 
 
-def stage(now: Progress) -> str:
+def get_stage(progress: Progress) -> str:
     """The stage that ended with this report."""
-    return "verify" if now.verifying else "parts" if now.parts else "join" if now.plan else "read and embed"
+    return "verify" if progress.is_verifying else "parts" if progress.is_processing_crops else "join" if progress.plan else "read and embed"
 
 
-def measured(folder: Path, store: Store) -> tuple[dict[str, float], int, Progress]:
+def time_stages(folder: Path, store: Store) -> tuple[dict[str, float], int, Progress]:
     """Seconds of each stage of an ingest, the most memory in bytes, and its last report."""
     spent: dict[str, float] = defaultdict(float)
     most, over = 0, threading.Event()
@@ -45,31 +45,31 @@ def measured(folder: Path, store: Store) -> tuple[dict[str, float], int, Progres
     def watch() -> None:
         nonlocal most
         while not over.wait(0.5):
-            most = max(most, resident(os.getpid()))
+            most = max(most, measure_memory_bytes(os.getpid()))
 
     watching = threading.Thread(target=watch)
     watching.start()
     began = time.perf_counter()
-    for now in ingest_roots([Root(str(folder))], store, load()):
-        spent[stage(now)] += time.perf_counter() - began
+    for now in ingest_roots([Root(str(folder))], store, load_embedder()):
+        spent[get_stage(now)] += time.perf_counter() - began
         began = time.perf_counter()
     over.set()
     watching.join()
     return spent, most, now
 
 
-def again(store: Store, count: int, rng: random.Random) -> list[tuple[int, int]]:
+def sample_verified_pairs(store: Store, count: int, rng: random.Random) -> list[tuple[int, int]]:
     """Pairs that were verified: copies and scenes, and as many strangers."""
     kinds: dict[bool, list[tuple[int, int]]] = defaultdict(list)
-    for one in store.catalog.evidence():
+    for one in store.catalog.stream_verdicts():
         kinds[one.relation in ("unrelated", "not verifiable")].append((one.first, one.second))
     return sorted(pair for some in kinds.values() for pair in rng.sample(sorted(some), min(count // 2, len(some))))
 
 
-def rate(store: Store, pairs: list[tuple[int, int]]) -> float:
+def measure_rate(store: Store, pairs: list[tuple[int, int]]) -> float:
     """Pairs verified a second."""
     began = time.perf_counter()
-    with Decoders() as decoders:
+    with DecoderPool() as decoders:
         for _ in verify_candidates(store, pairs, decoders):
             pass
     return len(pairs) / (time.perf_counter() - began)
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--again", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    found = [source.path for folder in given.folders for source in sources(folder)]
+    found = [source.path for folder in given.folders for source in list_files(folder)]
     random.Random(given.seed).shuffle(found)
 
     costs, relations, rates = [], [], []
@@ -95,8 +95,9 @@ def main() -> None:
                 (library / f"{number:06}{Path(path).suffix}").write_bytes(Path(path).read_bytes())
             files = min(count, len(found))
             with Store(Path(name) / "store", write=True) as store:
-                spent, memory, last = measured(library, store)
-                told = Counter((last.coverage.verification or {"found": {}})["found"])
+                spent, memory, last = time_stages(library, store)
+                report = last.coverage.verification
+                told = report.relations if report else Counter[str]()
                 pairs, whole = told.total(), sum(spent.values())
                 costs.append(
                     [
@@ -110,16 +111,16 @@ def main() -> None:
                     + [f"{memory / 1e6:.0f} MB"]
                 )
                 relations.append([files, *(told[one] for one in ("same picture", "derived", "same scene", "unrelated", "not verifiable"))])
-                drawn = again(store, given.again, random.Random(given.seed))
-                strangers = sum(one.relation in ("unrelated", "not verifiable") for one in store.catalog.evidence())
-                kept = rate(store, drawn)
-                with closing(sqlite3.connect(store.folder / "thumbs" / "thumbs.db")) as thumbs, thumbs:
-                    thumbs.execute("UPDATE thumbs SET features = x''")
-                rates.append([files, len(drawn), min(strangers, given.again // 2), round(kept), round(rate(store, drawn))])
+                drawn = sample_verified_pairs(store, given.again, random.Random(given.seed))
+                strangers = sum(one.relation in ("unrelated", "not verifiable") for one in store.catalog.stream_verdicts())
+                kept = measure_rate(store, drawn)
+                with closing(sqlite3.connect(store.folder / "caches" / "thumbnails.db")) as thumbs, thumbs:
+                    thumbs.execute("UPDATE thumbnails SET features = x''")
+                rates.append([files, len(drawn), min(strangers, given.again // 2), round(kept), round(measure_rate(store, drawn))])
     print(f"{os.cpu_count()} cores, seed {given.seed}\n")
-    print(table(["files", *STAGES, "pairs", "pairs a file", "share of verify", "share of parts", "memory"], costs))
-    print(table(["files", "same picture", "derived", "same scene", "unrelated", "not verifiable"], relations))
-    print(table(["files", "pairs again", "strangers among them", "pairs/s, features kept", "pairs/s, without"], rates))
+    print(format_table(["files", *STAGES, "pairs", "pairs a file", "share of verify", "share of parts", "memory"], costs))
+    print(format_table(["files", "same picture", "derived", "same scene", "unrelated", "not verifiable"], relations))
+    print(format_table(["files", "pairs again", "strangers among them", "pairs/s, features kept", "pairs/s, without"], rates))
 
 
 if __name__ == "__main__":

@@ -14,14 +14,14 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from indexes import Root, Store
-from pipeline import Match, find_groups, ingest_roots, load
+from pipeline import Match, find_groups, ingest_roots, load_embedder
 from pipeline.calibrate import synthetic_copies as copies
 
-OUT = Path(__file__).resolve().parent.parent / "docs" / "result.png"
-CELL, MARGIN = (236, 178), 18
+RESULT_PATH = Path(__file__).resolve().parent.parent / "docs" / "result.png"
+CELL_SIZE_PX, MARGIN_PX = (236, 178), 18
 
 
-def landscape(seed: int, size: tuple[int, int] = (1200, 900)) -> Image.Image:
+def draw_landscape(seed: int, size: tuple[int, int] = (1200, 900)) -> Image.Image:
     """Hills, a sun, a lake and trees; another seed is another place."""
     rng = random.Random(seed)
     width, height = size
@@ -42,22 +42,22 @@ def landscape(seed: int, size: tuple[int, int] = (1200, 900)) -> Image.Image:
     return Image.blend(picture, grain, 0.06).filter(ImageFilter.GaussianBlur(0.8))
 
 
-def said(match: Match) -> str:
+def describe_match(match: Match) -> str:
     """What a photo is to the one that is kept."""
-    return ": ".join([match.relation, *(match.evidence.words() if match.evidence else [])[:1]])
+    return ": ".join([match.relation, *(match.verdict.describe() if match.verdict else [])[:1]])
 
 
 def main() -> None:
     """Make a folder of pictures, ask neardup, and draw what it says."""
     rng = random.Random(4)
-    place = landscape(1)
+    place = draw_landscape(1)
     shown = {
         "DSC_0412.jpg": place,
         "DSC_0412 (copy).jpg": None,
-        "whatsapp.jpg": copies.recoded(place.resize((640, 480)), "jpeg", 40),
-        "for-grandma.jpg": copies.cropped(place, 0.9, rng),
-        "signed.jpg": copies.captioned(place, rng),
-        "DSC_0413.jpg": landscape(11),
+        "whatsapp.jpg": copies.reencode(place.resize((640, 480)), "jpeg", 40),
+        "for-grandma.jpg": copies.crop_randomly(place, 0.9, rng),
+        "signed.jpg": copies.add_caption(place, rng),
+        "DSC_0413.jpg": draw_landscape(11),
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "photos"
@@ -68,25 +68,25 @@ def main() -> None:
             else:
                 picture.save(folder / file, quality=95 if file == "DSC_0412.jpg" else 85)
         with Store(Path(name) / "store", write=True) as store:
-            for _ in ingest_roots([Root(str(folder))], store, load()):
+            for _ in ingest_roots([Root(str(folder))], store, load_embedder()):
                 pass
             (group,) = find_groups(store)
-        files = [(group.keeper.path, "keep"), *((each.photo.path, said(each)) for each in group.members)]
+        files = [(group.keeper.path, "keep"), *((each.file.path, describe_match(each)) for each in group.members)]
         others = [(str(path), "not in a group") for path in sorted(folder.iterdir()) if str(path) not in dict(files)]
-        sheet = Image.new("RGB", (3 * (CELL[0] + MARGIN) + MARGIN, 2 * (CELL[1] + 56) + MARGIN), "white")
+        sheet = Image.new("RGB", (3 * (CELL_SIZE_PX[0] + MARGIN_PX) + MARGIN_PX, 2 * (CELL_SIZE_PX[1] + 56) + MARGIN_PX), "white")
         draw = ImageDraw.Draw(sheet)
         for number, (path, says) in enumerate([*files, *others]):
-            x, y = MARGIN + (number % 3) * (CELL[0] + MARGIN), MARGIN + (number // 3) * (CELL[1] + 56)
+            x, y = MARGIN_PX + (number % 3) * (CELL_SIZE_PX[0] + MARGIN_PX), MARGIN_PX + (number // 3) * (CELL_SIZE_PX[1] + 56)
             with Image.open(path) as picture:
-                thumbnail = ImageOps.contain(picture.convert("RGB"), CELL)
+                thumbnail = ImageOps.contain(picture.convert("RGB"), CELL_SIZE_PX)
             sheet.paste(thumbnail, (x, y))
             colour = {"keep": (0, 120, 60), "not in a group": (150, 150, 150)}.get(says, (40, 40, 40))
             if says == "keep":
                 draw.rectangle((x - 4, y - 4, x + thumbnail.width + 3, y + thumbnail.height + 3), outline=colour, width=4)
-            draw.text((x, y + CELL[1] + 2), Path(path).name, fill="black", font_size=15)
-            draw.text((x, y + CELL[1] + 20), says, fill=colour, font_size=15)
-    OUT.parent.mkdir(exist_ok=True)
-    sheet.quantize(128).save(OUT, optimize=True)
+            draw.text((x, y + CELL_SIZE_PX[1] + 2), Path(path).name, fill="black", font_size=15)
+            draw.text((x, y + CELL_SIZE_PX[1] + 20), says, fill=colour, font_size=15)
+    RESULT_PATH.parent.mkdir(exist_ok=True)
+    sheet.quantize(128).save(RESULT_PATH, optimize=True)
 
 
 if __name__ == "__main__":

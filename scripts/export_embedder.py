@@ -30,15 +30,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from indexes import Root
 from pipeline.decode.decode import Decoded, decode
-from pipeline.decode.preprocess import View
+from pipeline.decode.preprocess import Preprocess
 from pipeline.scan import SourceFile, scan
 
-SIZE, DIM, GEM, WHITEN = 192, 256, 3.0, 0.25
+SIZE_PX, DIM, GEM_EXPONENT, WHITENING_POWER = 192, 256, 3.0, 0.25
 FLOOR, THRESHOLD = 0.60, 0.85  # calibrated by scripts/bench_embedder.py
-HERE = Path(__file__).resolve().parent.parent / "pipeline" / "backends"
+MODEL_FOLDER = Path(__file__).resolve().parent.parent / "pipeline" / "embed" / "backends"
 
 
-class Features(torch.nn.Module):
+class FeatureExtractor(torch.nn.Module):
     """uint8 pictures (n, size, size, 3) -> pooled features (n, 1280) of length 1."""
 
     def __init__(self) -> None:
@@ -54,14 +54,14 @@ class Features(torch.nn.Module):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Generalised-mean pooling (Radenovic et al. 2018, eq. 3) of the last feature map."""
         grid = self.net.forward_features((pixels.permute(0, 3, 1, 2).float() - 127.0) / 128.0)
-        pooled = grid.clamp(min=1e-6).pow(GEM).mean((2, 3)).pow(1.0 / GEM)
+        pooled = grid.clamp(min=1e-6).pow(GEM_EXPONENT).mean((2, 3)).pow(1.0 / GEM_EXPONENT)
         return torch.nn.functional.normalize(pooled)
 
 
 class Embedding(torch.nn.Module):
     """Features, then the projection."""
 
-    def __init__(self, features: Features, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
+    def __init__(self, features: FeatureExtractor, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
         """`weight` is (dim, 1280), `bias` (dim)."""
         super().__init__()
         self.features = features
@@ -74,34 +74,34 @@ class Embedding(torch.nn.Module):
         return cast(torch.Tensor, self.projection(self.features(pixels)))
 
 
-def views(folder: Path, size: int) -> Iterator[NDArray[np.uint8]]:
+def load_pixels(folder: Path, size: int) -> Iterator[NDArray[np.uint8]]:
     """Every picture below `folder` as the pipeline shows it to the embedder."""
     for found in scan([Root(str(folder.resolve()))]):
-        if isinstance(found, SourceFile) and isinstance(decoded := decode(found, View(size)), Decoded):
-            yield decoded.view
+        if isinstance(found, SourceFile) and isinstance(decoded := decode(found, Preprocess(size)), Decoded):
+            yield decoded.pixels
 
 
-def encode(model: torch.nn.Module, pictures: Iterable[NDArray[np.uint8]], batch: int = 32) -> NDArray[np.float32]:
+def encode(model: torch.nn.Module, pixels: Iterable[NDArray[np.uint8]], batch_size: int = 32) -> NDArray[np.float32]:
     """The model's rows for all pictures."""
-    rows, pictures = [], iter(pictures)
+    rows, pixels = [], iter(pixels)
     with torch.inference_mode():
-        while some := list(islice(pictures, batch)):
+        while some := list(islice(pixels, batch_size)):
             rows.append(model(torch.from_numpy(np.stack(some))).numpy())
     return np.concatenate(rows)
 
 
-def projection(features: NDArray[np.float32], dim: int, whiten: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def fit_projection(features: NDArray[np.float32], dim: int, whitening_power: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """PCA to `dim` dimensions, each scaled by its variance to the power -`whiten`: (weight, bias)."""
     if len(features) <= dim:
         raise ValueError(f"{len(features)} pictures vary in fewer than {dim} dimensions; give more pictures, or a smaller dim")
     mean = features.mean(axis=0, dtype=np.float64)
     variance, axes = np.linalg.eigh(np.cov((features - mean).T))
     kept = np.argsort(-variance)[:dim]
-    weight = (axes[:, kept] * variance[kept] ** -whiten).T
+    weight = (axes[:, kept] * variance[kept] ** -whitening_power).T
     return weight.astype(np.float32), (-weight @ mean).astype(np.float32)
 
 
-def with_half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+def convert_weights_to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with its large tensors stored as 16-bit floats and widened when it is loaded, so that it computes in 32 bits."""
     casts = []
     for tensor in model.graph.initializer:
@@ -131,7 +131,7 @@ def export(model: torch.nn.Module, size: int, path: Path) -> None:
             opset_version=17,
             dynamo=False,
         )
-    onnx.save(with_half_weights(onnx.load(path)), path)
+    onnx.save(convert_weights_to_float16(onnx.load(path)), path)
 
 
 def write_card(path: Path, dim: int, size: int, floor: float, threshold: float) -> None:
@@ -141,7 +141,7 @@ def write_card(path: Path, dim: int, size: int, floor: float, threshold: float) 
         "file": path.name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "dim": dim,
-        "view": {"size": size, "fit": "squash", "resample": "bicubic"},
+        "preprocess": {"size": size, "fit": "squash", "resample": "bicubic"},
         "floor": floor,
         "threshold": threshold,
     }
@@ -153,15 +153,15 @@ def main() -> None:
     """Fit, export, write the card."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", type=Path)
-    parser.add_argument("--size", type=int, default=SIZE, help="pixels of a side (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=SIZE_PX, help="pixels of a side (default: %(default)s)")
     parser.add_argument("--dim", type=int, default=DIM, help="dimensions kept (default: %(default)s)")
-    parser.add_argument("--whiten", type=float, default=WHITEN, help="0 keeps all variances, .5 evens them (default: %(default)s)")
+    parser.add_argument("--whiten", type=float, default=WHITENING_POWER, help="0 keeps all variances, .5 evens them (default: %(default)s)")
     parser.add_argument("--name", default="neardup-0")
-    parser.add_argument("--out", type=Path, default=HERE, metavar="FOLDER", help="where to write (default: the package)")
+    parser.add_argument("--out", type=Path, default=MODEL_FOLDER, metavar="FOLDER", help="where to write (default: the package)")
     given = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
-    features = Features()
-    weight, bias = projection(encode(features, views(given.pictures, given.size)), given.dim, given.whiten)
+    features = FeatureExtractor()
+    weight, bias = fit_projection(encode(features, load_pixels(given.pictures, given.size)), given.dim, given.whiten)
     path = given.out / f"{given.name}.onnx"
     export(Embedding(features, weight, bias), given.size, path)
     write_card(path, given.dim, given.size, FLOOR, THRESHOLD)

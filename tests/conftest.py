@@ -18,23 +18,25 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from indexes import Batch, File, Space, Stat, Store
-from indexes import Image as StoredImage
+from indexes import Space, Store
 from indexes.catalog import schema
+from indexes.records import FileStat, NewFile
+from indexes.records import Image as StoredImage
+from indexes.store import Batch
 from pipeline.decode.decode import Decoded, decode
-from pipeline.decode.preprocess import View
+from pipeline.decode.preprocess import Preprocess
 from pipeline.scan import SourceFile
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # for the tests that import onnxruntime themselves
 
-DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the folder of real pictures is not here")
+DATA_FOLDER = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA_FOLDER.is_dir(), reason="the folder of real pictures is not here")
 
-VIEW = View(64)
+PREPROCESS = Preprocess(64)
 SPACE = Space("test", "test", "0" * 64, "none", 16, -1.0, 0.9)
 
 
-def scene(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
+def draw_scene(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
     """A picture of shapes on a graded ground; another seed is another scene."""
     rng = random.Random(seed)
     width, height = size
@@ -52,7 +54,7 @@ def scene(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
     return picture
 
 
-def photo(seed: int, size: tuple[int, int] = (480, 320)) -> Image.Image:
+def draw_textured_image(seed: int, size: tuple[int, int] = (480, 320)) -> Image.Image:
     """A picture with something to see at every size, as a photo has; another seed is another one."""
     rng, (width, height) = np.random.default_rng(seed), size
     shown = np.zeros((height, width, 3))
@@ -68,75 +70,77 @@ def photo(seed: int, size: tuple[int, int] = (480, 320)) -> Image.Image:
     return Image.fromarray(((shown - low) / (high - low) * 255).astype(np.uint8))
 
 
-def jpeg(picture: Image.Image, quality: int = 90, **options: Any) -> bytes:
+def encode_jpeg(image: Image.Image, quality: int = 90, **options: Any) -> bytes:
     """The picture's bytes as a JPEG."""
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=quality, **options)
+    image.save(buffer, "JPEG", quality=quality, **options)
     return buffer.getvalue()
 
 
-def saved(path: Path, picture: Image.Image, **options: Any) -> Path:
+def save_image(path: Path, image: Image.Image, **options: Any) -> Path:
     """`path`, after the picture was saved there, its folders made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path, **options)
+    image.save(path, **options)
     return path
 
 
-def source(path: Path) -> SourceFile:
+def make_source_file(path: Path) -> SourceFile:
     """A file as a scan would give it, but for its stat."""
-    return SourceFile(str(path), Stat(0, 0, 0, 0, 0))
+    return SourceFile(str(path), FileStat(0, 0, 0, 0, 0))
 
 
-def picture(path: Path, view: View = VIEW) -> Decoded:
+def decode_file(path: Path, preprocess: Preprocess = PREPROCESS) -> Decoded:
     """What a file shows; there must be something."""
-    decoded = decode(source(path), view)
+    decoded = decode(make_source_file(path), preprocess)
     assert isinstance(decoded, Decoded), decoded
     return decoded
 
 
-def apart(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+def measure_difference(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
     """Mean difference in grey levels."""
-    return float(np.abs(one.astype(np.float64) - other).mean())
+    return float(np.abs(first.astype(np.float64) - second).mean())
 
 
-def expected(shown: Image.Image, view: View = VIEW) -> NDArray[np.uint8]:
+def resize_with_pillow(image: Image.Image, preprocess: Preprocess = PREPROCESS) -> NDArray[np.uint8]:
     """The picture at a view, by Pillow alone."""
-    return np.asarray(shown.convert("RGB").resize((view.size, view.size), Image.Resampling.BICUBIC))
+    return np.asarray(image.convert("RGB").resize((preprocess.size, preprocess.size), Image.Resampling.BICUBIC))
 
 
-def unit_rows(seed: int, rows: int, dim: int = SPACE.dim) -> NDArray[np.float32]:
+def make_unit_rows(seed: int, count: int, dim: int = SPACE.dim) -> NDArray[np.float32]:
     """Rows of length 1 in a few tight clusters, some of them equal, as a library with copies has them."""
     rng = np.random.default_rng(seed)
-    centres = rng.standard_normal((max(1, rows // 4), dim))
-    made = centres[rng.integers(len(centres), size=rows)] + rng.choice([0.0, 0.02, 0.3], size=(rows, 1)) * rng.standard_normal((rows, dim))
+    centres = rng.standard_normal((max(1, count // 4), dim))
+    made = centres[rng.integers(len(centres), size=count)] + rng.choice([0.0, 0.02, 0.3], size=(count, 1)) * rng.standard_normal(
+        (count, dim)
+    )
     rows_of_length_1: NDArray[np.float32] = (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
     return rows_of_length_1
 
 
-def name_of(number: int) -> bytes:
+def make_hash(number: int) -> bytes:
     """The hash of test image `number`."""
     return number.to_bytes(32, "big")
 
 
-def batch_of(numbers: list[int], rows: NDArray[np.float32]) -> Batch:
+def make_batch(numbers: list[int], rows: NDArray[np.float32]) -> Batch:
     """A batch of images without pixels, number n with row rows[n], one file each."""
-    hashes = [name_of(number) for number in numbers]
-    stats = [Stat(1, number, number, number, 1) for number in numbers]
+    hashes = [make_hash(number) for number in numbers]
+    stats = [FileStat(1, number, number, number, 1) for number in numbers]
     return Batch(
-        images=[(StoredImage(name_of(n), name_of(n), 10, 10, "PNG", 1, False), rows[n]) for n in numbers],
-        files=[File(f"/p/{number}", stat, hash_) for number, stat, hash_ in zip(numbers, stats, hashes, strict=True)],
+        images=[(StoredImage(make_hash(n), make_hash(n), 10, 10, "PNG", 1, False), rows[n]) for n in numbers],
+        files=[NewFile(f"/p/{number}", stat, hash_) for number, stat, hash_ in zip(numbers, stats, hashes, strict=True)],
     )
 
 
-def made_older(library: Path) -> None:
+def downgrade_store(folder: Path) -> None:
     """Bring a store of one segment, in which each image has a vector of its own, to the first format that there was."""
-    with closing(sqlite3.connect(library / "catalog.db")) as newest, closing(sqlite3.connect(library / "older.db")) as older:
-        schema.MIGRATIONS[0](older)
+    with closing(sqlite3.connect(folder / "catalog.db")) as newest, closing(sqlite3.connect(folder / "older.db")) as older:
+        schema.SCHEMA_MIGRATIONS[0](older)
         newest.row_factory = sqlite3.Row
         for row in newest.execute("SELECT id, blake3, rows, size FROM segments"):
             older.execute("INSERT INTO segments VALUES (?, ?, ?, ?)", tuple(row))
         segment = older.execute("SELECT id FROM segments").fetchone()[0]
-        for row in newest.execute("SELECT id, hash, pixels, width, height, format, size, featureless FROM images"):
+        for row in newest.execute("SELECT id, hash, pixel_hash, width, height, format, size, featureless FROM images"):
             older.execute("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, segment))
         for table in ("space", "roots", "files", "failures", "runs"):
             for row in newest.execute(f"SELECT * FROM {table}"):
@@ -145,12 +149,12 @@ def made_older(library: Path) -> None:
         older.execute(f"PRAGMA application_id = {application}")
         older.execute("PRAGMA user_version = 1")
         older.commit()
-    (library / "catalog.seal").unlink()
-    (library / "older.db").replace(library / "catalog.db")
+    (folder / "catalog.seal").unlink()
+    (folder / "older.db").replace(folder / "catalog.db")
 
 
 @contextmanager
-def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+def serve_http(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     """Answer on a port of this machine meanwhile; the address."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -173,18 +177,18 @@ def store(tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """As six_files() makes it."""
-    return six_files(tmp_path / "photos")
+    return make_six_files(tmp_path / "photos")
 
 
-def six_files(folder: Path) -> Path:
+def make_six_files(folder: Path) -> Path:
     """A folder of six files: a scene, its re-encoded, smaller and byte-identical copies, and two other scenes."""
-    original = scene(1, (640, 480))
-    saved(folder / "a.png", original)
-    saved(folder / "a small.jpg", original.resize((400, 300)), quality=85)
-    saved(folder / "sub" / "a.jpg", original, quality=70)
+    original = draw_scene(1, (640, 480))
+    save_image(folder / "a.png", original)
+    save_image(folder / "a small.jpg", original.resize((400, 300)), quality=85)
+    save_image(folder / "sub" / "a.jpg", original, quality=70)
     (folder / "sub" / "a copy.png").write_bytes((folder / "a.png").read_bytes())
-    saved(folder / "b.jpg", scene(2, (640, 480)))
-    saved(folder / "c.webp", scene(3, (640, 480)))
+    save_image(folder / "b.jpg", draw_scene(2, (640, 480)))
+    save_image(folder / "c.webp", draw_scene(3, (640, 480)))
     return folder
 
 

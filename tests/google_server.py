@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests.conftest import listening
+from tests.conftest import serve_http
 
-KEY, TOKEN = "AIza-test-key-that-nobody-may-see", "ya29.test-token-that-nobody-may-see"
+API_KEY, ACCESS_TOKEN = "AIza-test-key-that-nobody-may-see", "ya29.test-token-that-nobody-may-see"
 AXES = np.random.default_rng(0).standard_normal((3 * 8 * 8 + 1, 3072))
 
 
@@ -55,21 +55,21 @@ class Request:
 
 
 @dataclass
-class Google:
+class FakeGoogle:
     """The server. `faults` are used up by the next requests, None being an answer without fault; then `chance` is asked for one."""
 
     faults: deque[Fault | None] = field(default_factory=deque)
-    chance: Callable[[], Fault | None] = lambda: None
+    choose_fault: Callable[[], Fault | None] = lambda: None
     requests: list[Request] = field(default_factory=list)
-    answered: Counter[bytes] = field(default_factory=Counter)  # JPEGs that an answer without fault was given for
-    most: int = 0  # requests at once
+    answered_jpegs: Counter[bytes] = field(default_factory=Counter)  # JPEGs that an answer without fault was given for
+    max_concurrent: int = 0  # requests at once
     url: str = ""
-    refused: set[bytes] = field(default_factory=set)  # JPEGs that will not be described
+    refused_jpegs: set[bytes] = field(default_factory=set)  # JPEGs that will not be described
     _now: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
-    def serving(self) -> Iterator[Google]:
+    def serve(self) -> Iterator[FakeGoogle]:
         """Answer on a port of this machine meanwhile."""
         google = self
 
@@ -77,30 +77,30 @@ class Google:
             def do_POST(self) -> None:
                 google._answer(self)
 
-        with listening(Bound) as self.url:
+        with serve_http(Bound) as self.url:
             yield self
 
     def _answer(self, handler: Handler) -> None:
         content = handler.rfile.read(int(handler.headers["Content-Length"]))
         if handler.path == "/token":
-            handler.send(json.dumps({"access_token": TOKEN, "expires_in": 3600, "token_type": "Bearer"}).encode())
+            handler.send(json.dumps({"access_token": ACCESS_TOKEN, "expires_in": 3600, "token_type": "Bearer"}).encode())
             return
         body = json.loads(content)
         request = Request(handler.path, {name.lower(): value for name, value in handler.headers.items()}, body)
         with self._lock:
             self.requests.append(request)
             self._now += 1
-            self.most = max(self.most, self._now)
-            fault = self.faults.popleft() if self.faults else self.chance()
+            self.max_concurrent = max(self.max_concurrent, self._now)
+            fault = self.faults.popleft() if self.faults else self.choose_fault()
         try:
-            if request.headers.get("x-goog-api-key") != KEY and request.headers.get("authorization") != f"Bearer {TOKEN}":
-                refused(401, "no key")(handler, {})
+            if request.headers.get("x-goog-api-key") != API_KEY and request.headers.get("authorization") != f"Bearer {ACCESS_TOKEN}":
+                make_refusal(401, "no key")(handler, {})
             elif fault:
                 fault(handler, self._good(request))
             else:
                 good = self._good(request)
                 with self._lock:  # before it is sent, so that whoever has the answer sees it counted
-                    self.answered.update(request.jpegs)
+                    self.answered_jpegs.update(request.jpegs)
                 handler.send(json.dumps(good).encode())
         except OSError:
             pass  # the other side hung up
@@ -111,14 +111,14 @@ class Google:
     def _good(self, request: Request) -> dict[str, Any]:
         if request.path.endswith(":generateContent"):
             return self._described(request)
-        rows = [{"values": vector(content, request.dim)} for content in request.contents]
+        rows = [{"values": embed_content(content, request.dim)} for content in request.contents]
         return {"embedding": rows[0]} if request.path.endswith(":embedContent") else {"embeddings": rows}
 
     def _described(self, request: Request) -> dict[str, Any]:
         (jpeg,) = request.jpegs
-        if jpeg in self.refused:
+        if jpeg in self.refused_jpegs:
             return {"promptFeedback": {"blockReason": "SAFETY"}}
-        words = " ".join(f"word{number}" for number in hashlib.sha256(pixels(jpeg).tobytes()).digest()[:12])
+        words = " ".join(f"word{number}" for number in hashlib.sha256(decode_pixels(jpeg).tobytes()).digest()[:12])
         return {"candidates": [{"content": {"role": "model", "parts": [{"text": f"{words}\n"}]}, "finishReason": "STOP"}]}
 
 
@@ -140,17 +140,19 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def pixels(jpeg: bytes) -> np.ndarray[Any, np.dtype[np.float64]]:
+def decode_pixels(jpeg: bytes) -> np.ndarray[Any, np.dtype[np.float64]]:
     """A JPEG brought down to 8 x 8 colours."""
     return np.asarray(Image.open(io.BytesIO(jpeg)).resize((8, 8)), np.float64).ravel() / 255
 
 
-def vector(content: dict[str, Any], dim: int) -> list[float]:
+def embed_content(content: dict[str, Any], dim: int) -> list[float]:
     """The vector of a content, a function of nothing else: the mean of its parts', as the service merges them."""
     rows = []
     for part in content["parts"]:
         if jpeg := _jpeg(part):
-            rows.append(np.einsum("i,ij->j", np.append(pixels(jpeg), 1), AXES[:, :dim]))  # @ starts threads that crowd out the client's
+            rows.append(
+                np.einsum("i,ij->j", np.append(decode_pixels(jpeg), 1), AXES[:, :dim])
+            )  # @ starts threads that crowd out the client's
         else:
             rows.append(np.random.default_rng(list(part["text"].encode())).standard_normal(dim))
     return [float(number) for number in np.mean(rows, axis=0)]
@@ -170,14 +172,14 @@ def _jpeg(part: dict[str, Any]) -> bytes | None:
 Fault = Callable[[Handler, dict[str, Any]], None]
 
 
-def refused(code: int, message: str = "no", wait: str | None = None, details: list[dict[str, str]] | None = None) -> Fault:
+def make_refusal(code: int, message: str = "no", retry_after: str | None = None, details: list[dict[str, str]] | None = None) -> Fault:
     """A refusal in the form of Google's, with a Retry-After of `wait`."""
     error = {"error": {"code": code, "message": message, "status": "REFUSED", "details": details or []}}
-    headers = {"Retry-After": wait} if wait else None
+    headers = {"Retry-After": retry_after} if retry_after else None
     return lambda handler, good: handler.send(json.dumps(error).encode(), code, headers)
 
 
-def changed(change: Callable[[dict[str, Any]], object]) -> Fault:
+def make_changed_answer(change: Callable[[dict[str, Any]], object]) -> Fault:
     """An answer that `change` was let loose on."""
 
     def fault(handler: Handler, good: dict[str, Any]) -> None:
@@ -187,27 +189,27 @@ def changed(change: Callable[[dict[str, Any]], object]) -> Fault:
     return fault
 
 
-def broken(handler: Handler, good: dict[str, Any]) -> None:
+def send_broken_json(handler: Handler, good: dict[str, Any]) -> None:
     """Half the JSON, as a whole answer."""
     content = json.dumps(good).encode()
     handler.send(content[: len(content) // 2])
 
 
-def cut(handler: Handler, good: dict[str, Any]) -> None:
+def cut_connection(handler: Handler, good: dict[str, Any]) -> None:
     """Half of the bytes that were promised, then the end of the connection."""
     content = json.dumps(good).encode()
     handler.send(content[: len(content) // 2], length=len(content))
     handler.close_connection = True
 
 
-def reset(handler: Handler, good: dict[str, Any]) -> None:
+def reset_connection(handler: Handler, good: dict[str, Any]) -> None:
     """The connection reset."""
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     handler.close_connection = True
     handler.connection.close()
 
 
-def dripping(handler: Handler, good: dict[str, Any]) -> None:
+def send_slowly(handler: Handler, good: dict[str, Any]) -> None:
     """The right answer, a byte at a time."""
     handler.send(b"", length=1000)
     for _ in range(1000):
@@ -215,11 +217,11 @@ def dripping(handler: Handler, good: dict[str, Any]) -> None:
         time.sleep(0.02)
 
 
-def held(until: threading.Event) -> Fault:
+def make_late_answer(event: threading.Event) -> Fault:
     """The right answer, a moment after `until`."""
 
     def fault(handler: Handler, good: dict[str, Any]) -> None:
-        until.wait(10)
+        event.wait(10)
         time.sleep(0.05)
         handler.send(json.dumps(good).encode())
 

@@ -15,14 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from indexes import Choice, Root, Store
-from pipeline import IngestOptions, find_groups, find_matches, ingest_roots, load
+from indexes import Root, Store
+from indexes.records import SavedThresholds
+from pipeline import IngestOptions, find_groups, find_matches, ingest_roots, load_embedder
 from pipeline.calibrate import calibrate as measuring
-from pipeline.calibrate.calibrate import EDITS, calibrate, fitting
-from pipeline.calibrate.measurement import WANTED, Calibration, Pair, Share
-from pipeline.calibrate.synthetic_copies import EVERYDAY
-from pipeline.report.calibration import calibration_text
-from tests.conftest import photo, saved
+from pipeline.calibrate.calibrate import EDITS, calibrate, sample_copyable_images
+from pipeline.calibrate.measurement import MIN_PRECISION, AcceptedPair, Calibration, Share
+from pipeline.calibrate.synthetic_copies import EVERYDAY_EDITS
+from pipeline.report.calibration import format_calibration
+from tests.conftest import draw_textured_image, save_image
 from tests.test_cli import Run
 from tests.test_parts import whole_and_part
 
@@ -36,11 +37,11 @@ def library(folder: Path) -> Path:
         exif = Image.Exif()
         if day:
             exif.get_ifd(0x8769)[0x9003] = f"2019:08:{day:02} 12:00:00"
-        saved(folder / name, picture, quality=quality, exif=exif)
+        save_image(folder / name, picture, quality=quality, exif=exif)
 
     for seed, day in ((1, 1), (2, 1), (3, 6), (4, 7)):
-        dated(f"{seed}.jpg", photo(seed), day, 92)
-    copy = EVERYDAY["crop 80 %"](photo(1), photo(9), random.Random(1))
+        dated(f"{seed}.jpg", draw_textured_image(seed), day, 92)
+    copy = EVERYDAY_EDITS["crop 80 %"](draw_textured_image(1), draw_textured_image(9), random.Random(1))
     for quality, (name, crop_day) in enumerate({"cropped": 1, "wrong clock": 20, "from a friend": None}.items(), 80):
         dated(f"1 {name}.jpg", copy, crop_day, quality)
     return folder
@@ -50,34 +51,36 @@ def library(folder: Path) -> Path:
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Calibration:
     folder = tmp_path_factory.mktemp("calibrated")
     with Store(folder / "store", write=True) as store:
-        list(ingest_roots([Root(str(library(folder / "photos")))], store, load()))
-        images = fitting(store, 3)
+        list(ingest_roots([Root(str(library(folder / "photos")))], store, load_embedder()))
+        images = sample_copyable_images(store, 3)
         assert len(images) == 3
-        return calibrate(store, load(), images)
+        return calibrate(store, load_embedder(), images)
 
 
 # Measuring
 
 
 def test_copies_of_photos_are_found(measured: Calibration) -> None:
-    assert (measured.photos, len(measured.kinds)) == (3, 3 * len(EDITS))
-    first = measured.at(measured.floor, 0.0)
-    assert first.everyday.all == 3 * len(EVERYDAY)
+    assert (measured.images, len(measured.kinds)) == (3, 3 * len(EDITS))
+    first = measured.evaluate(measured.floor, 0.0)
+    assert first.everyday.total == 3 * len(EVERYDAY_EDITS)
     assert first.everyday.value > 0.9
     assert first.hard.value > 0.5
-    assert measured.at(0.999, 0.0).everyday.value < 0.5
+    assert measured.evaluate(0.999, 0.0).everyday.value < 0.5
 
 
 def test_what_is_taken_for_copies_though_it_was_taken_days_apart_is_named(measured: Calibration) -> None:
-    names = [(Path(pair.first).name, Path(pair.second).name) for pair in measured.wrong]
+    names = [(Path(pair.first).name, Path(pair.second).name) for pair in measured.false_positives]
     assert sorted(map(sorted, names)) == [["1 cropped.jpg", "1 wrong clock.jpg"], ["1 wrong clock.jpg", "1.jpg"]]
-    assert measured.at(measured.floor, 0.0).found == 6  # each of four versions with each other
-    assert measured.pairs == 21
-    assert measured.far == sum(abs(one - other) >= 2 for one, other in combinations((1, 1, 1, 6, 7, 20), 2))  # 6 and 7 may be one shot
+    assert measured.evaluate(measured.floor, 0.0).accepted_pairs == 6  # each of four versions with each other
+    assert measured.total_pairs == 21
+    assert measured.date_separated_pairs == sum(
+        abs(one - other) >= 2 for one, other in combinations((1, 1, 1, 6, 7, 20), 2)
+    )  # 6 and 7 may be one shot
 
 
 def test_a_page_of_text_is_printed(measured: Calibration) -> None:
-    lines = list(calibration_text(measured, measured.best(), saved=False))
+    lines = list(format_calibration(measured, measured.choose_best(), is_saved=False))
     assert lines[0] == "3 photos, 120 copies made; 11 pairs of photos that were taken days apart"
     assert sum(line.endswith("<") for line in lines) == 1
     assert any("1 wrong clock.jpg" in line for line in lines)
@@ -87,28 +90,34 @@ def test_pictures_within_pictures_count_where_they_are_looked_for_and_at_the_flo
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def in_a_corner(picture: Image.Image, *rest: object) -> Image.Image:  # the cosine is .17
-        made = photo(9, (640, 480))
+        made = draw_textured_image(9, (640, 480))
         made.paste(picture.resize((220, 165), Image.Resampling.LANCZOS), (10, 10))
         return made
 
-    monkeypatch.setattr(measuring, "EDITS", {"grey": EVERYDAY["grey"], "in a corner": in_a_corner})
+    monkeypatch.setattr(measuring, "EDITS", {"grey": EVERYDAY_EDITS["grey"], "in a corner": in_a_corner})
     whole_and_part(tmp_path / "photos")
     with Store(tmp_path / "store", write=True) as store:
         found = []
         for parts in (False, True):
-            list(ingest_roots([Root(str(tmp_path / "photos"))], store, load(), IngestOptions(parts=parts)))
-            known = store.catalog.known(str(tmp_path / "photos" / "part.jpg"))
-            assert known and known.image
-            found.append(calibrate(store, load(), [known.image]))
+            list(ingest_roots([Root(str(tmp_path / "photos"))], store, load_embedder(), IngestOptions(with_crops=parts)))
+            known = store.catalog.get_file_by_path(str(tmp_path / "photos" / "part.jpg"))
+            assert known and known.image_id
+            found.append(calibrate(store, load_embedder(), [known.image_id]))
     without, inside = found
     floor = inside.floor
-    assert [(one.at(floor, 0.0).hard.some, one.at(floor, 0.0).everyday.some, one.at(floor, 0.0).found) for one in found] == [
+    assert [
+        (one.evaluate(floor, 0.0).hard.count, one.evaluate(floor, 0.0).everyday.count, one.evaluate(floor, 0.0).accepted_pairs)
+        for one in found
+    ] == [
         (0, 1, 0),
         (1, 1, 1),
     ]
-    above = inside.at(floor + 0.1, 0.0)
-    assert above == without.at(floor + 0.1, 0.0)
-    said = [[line for line in calibration_text(inside, one, saved=False) if "within" in line] for one in (inside.at(floor, 0.0), above)]
+    above = inside.evaluate(floor + 0.1, 0.0)
+    assert above == without.evaluate(floor + 0.1, 0.0)
+    said = [
+        [line for line in format_calibration(inside, one, is_saved=False) if "within" in line]
+        for one in (inside.evaluate(floor, 0.0), above)
+    ]
     assert [len(lines) for lines in said] == [0, 1]
 
 
@@ -127,7 +136,7 @@ def test_a_share_lies_within_its_bounds(some: int, more: int) -> None:
     share = Share(some, some + more)
     low, high = share.bounds
     assert 0 <= low <= high <= 1
-    assert share.all == 0 or low - 1e-12 <= share.value <= high + 1e-12
+    assert share.total == 0 or low - 1e-12 <= share.value <= high + 1e-12
     wider = Share(some * 10, (some + more) * 10).bounds
     assert wider[1] - wider[0] <= high - low
 
@@ -139,43 +148,43 @@ def made(
     copies: list[tuple[str, float, float]], found: list[tuple[float, float]], far: int, wrong: list[tuple[float, float]]
 ) -> Calibration:
     scores, agree = np.array([score for _, score, _ in copies]), np.array([share for _, _, share in copies])
-    pairs = tuple(Pair("/a", "/b", *one) for one in wrong)
+    pairs = tuple(AcceptedPair("/a", "/b", *one) for one in wrong)
     return Calibration(1, 0.35, tuple(kind for kind, _, _ in copies), scores, agree, np.array(found).reshape(-1, 2), 2 * far, far, pairs)
 
 
 @given(copies=st.lists(COPY, max_size=20), threshold=st.floats(0, 1), strictness=st.sampled_from([0.0, 0.5, 0.86]))
 def test_a_setting_counts_what_reaches_it(copies: list[tuple[str, float, float]], threshold: float, strictness: float) -> None:
-    setting = made(copies, [(0.5, 0.7), (0.9, 0.9)], 100, [(0.5, 0.7)]).at(threshold, strictness)
+    setting = made(copies, [(0.5, 0.7), (0.9, 0.9)], 100, [(0.5, 0.7)]).evaluate(threshold, strictness)
     reached = [kind for kind, score, agree in copies if score >= threshold and agree >= strictness and agree >= 0]
-    assert (setting.everyday.some, setting.hard.some) == (
-        sum(kind in EVERYDAY for kind in reached),
-        sum(kind not in EVERYDAY for kind in reached),
+    assert (setting.everyday.count, setting.hard.count) == (
+        sum(kind in EVERYDAY_EDITS for kind in reached),
+        sum(kind not in EVERYDAY_EDITS for kind in reached),
     )
-    assert setting.everyday.all + setting.hard.all == len(copies)
-    assert setting.found == (threshold <= 0.5 and strictness <= 0.7) + (threshold <= 0.9 and strictness <= 0.9)
-    assert setting.wrong.some == (threshold <= 0.5 and strictness <= 0.7)
+    assert setting.everyday.total + setting.hard.total == len(copies)
+    assert setting.accepted_pairs == (threshold <= 0.5 and strictness <= 0.7) + (threshold <= 0.9 and strictness <= 0.9)
+    assert setting.false_positives.count == (threshold <= 0.5 and strictness <= 0.7)
 
 
 def test_the_best_is_the_most_lenient_that_is_sure_to_be_precise() -> None:
     copies = [("grey", 0.9, 1.0), ("grey", 0.5, 0.9), ("blur", 0.4, 0.85)]
     sure = made(copies, [(0.9, 1.0)] * 10_000, 10**9, [])
-    assert (sure.best().threshold, sure.best().strictness, sure.best().everyday.some) == (0.35, 0.0, 2)
+    assert (sure.choose_best().threshold, sure.choose_best().min_agreement, sure.choose_best().everyday.count) == (0.35, 0.0, 2)
     # Twenty in a thousand million make 40 wrong ones of the 10,000 that are found.
     doubtful = made(copies, [(0.9, 1.0)] * 10_000, 10**9, [(0.42, 0.79)] * 20)
-    best = doubtful.best()
-    assert (best.threshold, best.strictness, best.everyday.some, best.hard.some) == (0.35, 0.8, 2, 1)
-    assert (best.at_least or 0) >= WANTED
-    assert best.wrong.some == 0
+    best = doubtful.choose_best()
+    assert (best.threshold, best.min_agreement, best.everyday.count, best.hard.count) == (0.35, 0.8, 2, 1)
+    assert (best.precision_lower_bound_95 or 0) >= MIN_PRECISION
+    assert best.false_positives.count == 0
     few, wrong = "too few pairs are known to be no copies", "less than 99.9% of what it finds is to be expected to be right"
     small = made(copies, [(0.9, 1.0)] * 10, 10, [])
     bad = made(copies, [(0.9, 1.0)] * 100, 10**6, [(0.9, 1.0)] * 40)
     undated = made(copies, [(0.9, 1.0)] * 100, 0, [])
     for found, says in ((sure, set()), (small, {few}), (bad, {wrong}), (undated, set())):
-        lines = "\n".join(calibration_text(found, found.best(), saved=False))
+        lines = "\n".join(format_calibration(found, found.choose_best(), is_saved=False))
         assert {line for line in (few, wrong) if line in lines} == says
     nothing = made([], [], 0, [])
-    assert nothing.best().expected is None
-    assert "nothing was measured" in "".join(calibration_text(nothing, nothing.best(), saved=False))
+    assert nothing.choose_best().expected_precision is None
+    assert "nothing was measured" in "".join(format_calibration(nothing, nothing.choose_best(), is_saved=False))
 
 
 # What is chosen is gone by
@@ -183,43 +192,43 @@ def test_the_best_is_the_most_lenient_that_is_sure_to_be_precise() -> None:
 
 def test_what_was_chosen_holds_until_something_else_is_said(tmp_path: Path) -> None:
     with Store(tmp_path / "store", write=True) as store:
-        list(ingest_roots([Root(str(library(tmp_path / "photos")))], store, load()))
+        list(ingest_roots([Root(str(library(tmp_path / "photos")))], store, load_embedder()))
         before = find_groups(store)
         assert [len(group.members) for group in before] == [3]
-        least = min(member.evidence.agree for member in before[0].members if member.evidence)
-        assert find_groups(store, strictness=1.0 if least < 1 else 0.0) != before or least == 1
-        store.choose(Choice(0.9999, 1.0))
+        least = min(member.verdict.agreeing_share for member in before[0].members if member.verdict)
+        assert find_groups(store, min_agreement=1.0 if least < 1 else 0.0) != before or least == 1
+        store.save_thresholds(SavedThresholds(0.9999, 1.0))
         assert find_groups(store) == []
-        assert find_groups(store, 0.35, strictness=0.0) == before
+        assert find_groups(store, 0.35, min_agreement=0.0) == before
         copy = str(tmp_path / "photos" / "1 cropped.jpg")
-        assert [len(answer.matches) for answer in find_matches([copy], store, load())] == [0]
-        assert [len(answer.matches) for answer in find_matches([copy], store, load(), 0.35, strictness=0.0)] == [3]
+        assert [len(answer.matches) for answer in find_matches([copy], store, load_embedder())] == [0]
+        assert [len(answer.matches) for answer in find_matches([copy], store, load_embedder(), 0.35, min_agreement=0.0)] == [3]
     with Store(tmp_path / "store") as again:
-        assert again.catalog.choice() == Choice(0.9999, 1.0)
+        assert again.catalog.get_saved_thresholds() == SavedThresholds(0.9999, 1.0)
 
 
 def test_the_command(run: Run, tmp_path: Path) -> None:
     assert run("calibrate")[0] == 10
     run("ingest", library(tmp_path / "photos"))
-    code, out, err = run("calibrate", "--sample", "1", "--threshold", "0.6", "--strictness", "0.9", "--save")
+    code, out, err = run("calibrate", "--sample", "1", "--threshold", "0.6", "--min-agreement", "0.9", "--save")
     assert code == 0
     assert "making 40 copies of 1 photo" in err
-    assert out.endswith("groups, dedupe and query go by a threshold of 0.6 and a strictness of 0.9 from now on\n")
+    assert out.endswith("groups, dedupe and query go by a threshold of 0.6 and an agreement of 0.9 from now on\n")
     told: dict[str, Any] = json.loads(run("status", "--json")[1])
-    assert told["choice"] == {"threshold": 0.6, "strictness": 0.9}
-    assert "goes by     a threshold of 0.6, a strictness of 0.9, as `calibrate --save` chose" in run("status")[1]
-    assert json.loads(run("groups", "--json")[1])["strictness"] == 0.9
+    assert told["saved_thresholds"] == {"threshold": 0.6, "min_agreement": 0.9}
+    assert "goes by     a threshold of 0.6, an agreement of 0.9, as `calibrate --save` chose" in run("status")[1]
+    assert json.loads(run("groups", "--json")[1])["min_agreement"] == 0.9
     told = json.loads(run("calibrate", "--sample", "1", "--json")[1])
     assert told["copies"] == 40
     assert told["saved"] is False
     assert told["chosen"] in told["settings"]
     assert run("calibrate", "--threshold", "0.1")[0] == 2
-    assert run("calibrate", "--strictness", "1.5")[0] == 2
-    assert run("groups", "--strictness", "nan")[0] == 2
+    assert run("calibrate", "--min-agreement", "1.5")[0] == 2
+    assert run("groups", "--min-agreement", "nan")[0] == 2
     assert run("calibrate", "--reset", "--save")[0] == 2
-    assert json.loads(run("status", "--json")[1])["choice"] == {"threshold": 0.6, "strictness": 0.9}
-    assert run("calibrate", "--reset") == (0, "a threshold of 0.6 and a strictness of 0.9 are forgotten\n", "")
-    assert json.loads(run("status", "--json")[1])["choice"] is None
+    assert json.loads(run("status", "--json")[1])["saved_thresholds"] == {"threshold": 0.6, "min_agreement": 0.9}
+    assert run("calibrate", "--reset") == (0, "a threshold of 0.6 and an agreement of 0.9 are forgotten\n", "")
+    assert json.loads(run("status", "--json")[1])["saved_thresholds"] is None
     assert run("calibrate", "--reset") == (0, "nothing was saved\n", "")
     assert json.loads(run("calibrate", "--reset", "--json")[1])["forgotten"] is None
 
@@ -227,14 +236,14 @@ def test_the_command(run: Run, tmp_path: Path) -> None:
 def test_a_choice_at_the_floor_makes_nothing_similar(tmp_path: Path) -> None:
     """What pixels cannot tell is similar from the space's threshold on, however low pairs are looked at."""
     for seed in range(6):
-        saved(tmp_path / "photos" / f"{seed}.jpg", photo(seed, (60, 40)).resize((24, 16)).resize((60, 40)))
+        save_image(tmp_path / "photos" / f"{seed}.jpg", draw_textured_image(seed, (60, 40)).resize((24, 16)).resize((60, 40)))
     with Store(tmp_path / "store", write=True) as store:
-        list(ingest_roots([Root(str(tmp_path / "photos"))], store, load()))
+        list(ingest_roots([Root(str(tmp_path / "photos"))], store, load_embedder()))
         files = [str(path) for path in sorted((tmp_path / "photos").iterdir())]
-        before = [len(answer.matches) for answer in find_matches(files, store, load())]
-        store.choose(Choice(0.35, 0.0))
-        assert [len(answer.matches) for answer in find_matches(files, store, load())] == before
-        assert sum(len(answer.matches) for answer in find_matches(files, store, load(), 0.35)) >= sum(before)
+        before = [len(answer.matches) for answer in find_matches(files, store, load_embedder())]
+        store.save_thresholds(SavedThresholds(0.35, 0.0))
+        assert [len(answer.matches) for answer in find_matches(files, store, load_embedder())] == before
+        assert sum(len(answer.matches) for answer in find_matches(files, store, load_embedder(), 0.35)) >= sum(before)
 
 
 def test_a_store_without_photos_has_nothing_to_choose(run: Run, tmp_path: Path) -> None:
@@ -243,22 +252,22 @@ def test_a_store_without_photos_has_nothing_to_choose(run: Run, tmp_path: Path) 
     assert run("calibrate", "--save")[0] == 0
     assert run("calibrate", "--threshold", "-0.5", "--save")[0] == 2
     assert run("status")[0] == 0
-    assert json.loads(run("status", "--json")[1])["choice"] is None
+    assert json.loads(run("status", "--json")[1])["saved_thresholds"] is None
 
 
 def test_nothing_is_chosen_where_nobody_knows_what_is_right(run: Run, tmp_path: Path) -> None:
     """No photo has a date, so no pair is known to be wrong. What a person names is saved all the same."""
     for seed in range(3):
-        saved(tmp_path / "photos" / f"{seed}.jpg", photo(seed))
+        save_image(tmp_path / "photos" / f"{seed}.jpg", draw_textured_image(seed))
     run("ingest", tmp_path / "photos")
     code, out, _ = run("calibrate", "--sample", "1", "--save")
     assert code == 0
     assert "not known, so nothing is chosen for you" in out
     assert "from now on" not in out
-    assert json.loads(run("status", "--json")[1])["choice"] is None
+    assert json.loads(run("status", "--json")[1])["saved_thresholds"] is None
     (words,) = re.findall(r"`neardup (calibrate --threshold .*)`", out)
     assert "from now on" in run(*words.split(), "--sample", "1")[1]
-    assert json.loads(run("status", "--json")[1])["choice"] is not None
+    assert json.loads(run("status", "--json")[1])["saved_thresholds"] is not None
 
 
 def test_files_with_the_same_pixels_are_one_picture(tmp_path: Path) -> None:
@@ -272,15 +281,15 @@ def test_files_with_the_same_pixels_are_one_picture(tmp_path: Path) -> None:
         assert opened.format == "JPEG"
         (folder / f"z {path.name}").write_bytes(data[:start] + data[end:])
     with Store(tmp_path / "store", write=True) as store:
-        list(ingest_roots([Root(str(folder))], store, load()))
-        found = calibrate(store, load(), [])
-    assert (found.pairs, found.far, len(found.wrong)) == (21, 11, 2)
-    assert found.at(found.floor, 0.0).found == 6
+        list(ingest_roots([Root(str(folder))], store, load_embedder()))
+        found = calibrate(store, load_embedder(), [])
+    assert (found.total_pairs, found.date_separated_pairs, len(found.false_positives)) == (21, 11, 2)
+    assert found.evaluate(found.floor, 0.0).accepted_pairs == 6
 
 
 def test_a_library_that_is_away_or_bare_is_told_of(run: Run, tmp_path: Path) -> None:
     for seed in (1, 2):
-        saved(tmp_path / "photos" / f"{seed}.jpg", photo(seed, (60, 50)))
+        save_image(tmp_path / "photos" / f"{seed}.jpg", draw_textured_image(seed, (60, 50)))
     run("ingest", tmp_path / "photos")
     code, out, _ = run("calibrate")
     assert code == 0

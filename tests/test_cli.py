@@ -15,7 +15,7 @@ import pytest
 from indexes import Store
 from pipeline.cli.main import main
 from tests import test_onnx
-from tests.conftest import DATA, made_older, needs_data, saved, scene
+from tests.conftest import DATA_FOLDER, downgrade_store, draw_scene, needs_data, save_image
 
 Run = Callable[..., tuple[int, str, str]]
 NEARDUP = [sys.executable, "-m", "pipeline.cli"]
@@ -95,7 +95,7 @@ def normalised(document: Any, folder: Path) -> Any:  # noqa: ANN401 - JSON
     """Without what differs between machines and versions of encoders: the folder, hashes, times, sizes in bytes."""
     if isinstance(document, dict):
         varying = {"id", "bytes", "bytes_on_disk", "started", "ended"}
-        varying |= {"keypoints", "tiles", "agree", "moved", "matrix", "covers"}  # of the evidence
+        varying |= {"inliers", "tiles", "agreeing_share", "displaced_share", "homography", "overlap"}  # of verdicts
         return {key: type(value).__name__ if key in varying else normalised(value, folder) for key, value in document.items()}
     if isinstance(document, list):
         return [normalised(value, folder) for value in document]
@@ -145,7 +145,7 @@ def test_query_and_compare_in_words(run: Run, photos: Path, tmp_path: Path) -> N
     assert lines[0].endswith("a.png: in the library, 3 matches")
     assert [re.match("  (identical bytes|same picture)", line) is not None for line in lines[1:]] == [True] * 3
     assert run("query", photos / "b.jpg")[1].endswith("in the library, no other copy\n")
-    stranger = saved(tmp_path / "stranger.png", scene(50))
+    stranger = save_image(tmp_path / "stranger.png", draw_scene(50))
     assert run("query", stranger)[1].endswith("not in the library, no match\n")
     assert run("query", stranger, "--exit-code")[0] == 0
     assert run("query", photos / "a.png", "--exit-code")[0] == 20
@@ -196,7 +196,7 @@ def test_bad_input_has_a_message_and_an_exit_code(run: Run, photos: Path, tmp_pa
         assert "files seen" not in err
         assert run(*words, "--threshold", "nan")[0] == 2
     assert run("compare", photos / "a.png", photos / "b.jpg", "--threshold", "nan")[0] == 2
-    assert run("ingest", "--wait-lock", "nan")[0] == 2
+    assert run("ingest", "--lock-timeout", "nan")[0] == 2
     assert run("groups", "--threshold", "7")[0] == 2
     code, out, err = run("groups", tmp_path / "typo")
     assert (code, out) == (2, "")
@@ -215,7 +215,7 @@ def test_another_model_or_version_is_refused(run: Run, photos: Path, tmp_path: P
     run("ingest", photos)
     with Store(tmp_path / "library", write=True) as store, store.catalog.transaction():
         store.catalog._db.execute("UPDATE space SET weights = 'other'")
-    code, _, err = run("query", saved(tmp_path / "new.png", scene(9)))
+    code, _, err = run("query", save_image(tmp_path / "new.png", draw_scene(9)))
     assert code == 2
     assert "--store" in err
     assert run("check", "--sample", "3")[0] == 2  # its vectors are no damaged ones of today's model
@@ -260,7 +260,7 @@ def test_a_damaged_store_is_repaired_from_the_photos(run: Run, photos: Path, tmp
         path.write_bytes(damaged)
         code, out, _ = run("check", "--json")
         assert code == 4
-        assert [finding["place"] for finding in json.loads(out)["findings"]] == [str(path)]
+        assert [finding["location"] for finding in json.loads(out)["findings"]] == [str(path)]
         code, out, err = run("repair")
         assert code == 4
         assert "nothing was changed" in err
@@ -317,12 +317,12 @@ def test_what_cannot_be_embedded_again_is_named(run: Run, photos: Path, tmp_path
 def test_a_photo_that_gives_another_vector_now_is_named(run: Run, photos: Path, tmp_path: Path) -> None:
     run("ingest", photos / "sub")
     with Store(tmp_path / "library", write=True) as store, store.catalog.transaction():
-        known = store.catalog.known(str(photos / "sub" / "a.jpg"))
-        other = store.catalog.known(str(photos / "sub" / "a copy.png"))
+        known = store.catalog.get_file_by_path(str(photos / "sub" / "a.jpg"))
+        other = store.catalog.get_file_by_path(str(photos / "sub" / "a copy.png"))
         assert known
         assert other
-        vectors = store.catalog.vectors_of([known.image or 0, other.image or 0])
-        store.catalog.write("UPDATE images SET vector = ? WHERE id = ?", vectors[other.image or 0], known.image)
+        vectors = store.catalog.find_vectors_of_images([known.image_id or 0, other.image_id or 0])
+        store.catalog.write("UPDATE images SET vector = ? WHERE id = ?", vectors[other.image_id or 0], known.image_id)
     code, out, _ = run("check", "--sample", "9")
     assert code == 4
     assert re.search(r"a\.jpg: embedded again, its cosine with the stored vector is 0\.9\d+\n", out)
@@ -330,8 +330,8 @@ def test_a_photo_that_gives_another_vector_now_is_named(run: Run, photos: Path, 
 
 def test_a_photo_that_was_changed_behind_its_times_is_no_damage(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run("ingest", photos)
-    saved(photos / "b.jpg", scene(61))
-    monkeypatch.setattr("pipeline.ingest.audit.untouched", lambda known: True)
+    save_image(photos / "b.jpg", draw_scene(61))
+    monkeypatch.setattr("pipeline.ingest.audit.is_unchanged", lambda known: True)
     code, out, err = run("check", "--sample", "9")
     assert (code, out) == (0, "4 photos embedded again, least cosine with the stored vector 1.00000\nthe store is sound\n")
     assert "4 of 9 photos were embedded again; the rest changed" in err
@@ -348,7 +348,13 @@ def test_compact_merges_and_drops(run: Run, photos: Path, tmp_path: Path) -> Non
     assert code == 0
     assert out.startswith("2 segments before, 1 now; 1 vector dropped, ")
     assert run("groups", "--json") == before
-    assert json.loads(run("compact", "--json")[1]) == {"schema_version": 2, "before": 1, "after": 1, "dropped": 0, "written": 0}
+    assert json.loads(run("compact", "--json")[1]) == {
+        "schema_version": 3,
+        "segments_before": 1,
+        "segments_after": 1,
+        "vectors_dropped": 0,
+        "bytes_written": 0,
+    }
     for command in (["compact"], ["check"], ["repair"], ["repair", "--yes"]):
         assert run(*command, "--store", tmp_path / "typo")[0] == 10
     assert not (tmp_path / "typo").exists()
@@ -373,7 +379,7 @@ def test_the_whole_machine_is_no_folder_of_photos(run: Run, tmp_path: Path) -> N
 
 
 def test_a_store_in_use(run: Run, photos: Path, tmp_path: Path) -> None:
-    with Store(tmp_path / "library", write=True) as other, other.exclusive():
+    with Store(tmp_path / "library", write=True) as other, other.lock_for_ingest():
         code, _, err = run("ingest", photos)
         assert code == 11
         assert str(os.getpid()) in err
@@ -381,7 +387,7 @@ def test_a_store_in_use(run: Run, photos: Path, tmp_path: Path) -> None:
 
 
 def test_a_card_that_is_gone_can_be_forgotten(run: Run, photos: Path, tmp_path: Path) -> None:
-    card = saved(tmp_path / "card" / "a.jpg", scene(1, (640, 480)), quality=60).parent
+    card = save_image(tmp_path / "card" / "a.jpg", draw_scene(1, (640, 480)), quality=60).parent
     run("ingest", photos)
     assert "card" in run("dedupe", card, "--against-all")[1]
     assert run("dedupe", card)[1] == "no near-duplicates\n"
@@ -398,7 +404,7 @@ def test_a_card_that_is_gone_can_be_forgotten(run: Run, photos: Path, tmp_path: 
 
 
 def test_hidden_files_and_excludes_are_remembered(run: Run, photos: Path) -> None:
-    saved(photos / ".hidden" / "1.jpg", scene(70))
+    save_image(photos / ".hidden" / "1.jpg", draw_scene(70))
     assert "6 new" in run("ingest", photos)[2]
     assert "1 new" in run("ingest", photos, "--hidden")[2]
     assert "7 unchanged" in run("ingest")[2]
@@ -420,7 +426,7 @@ def test_failures_are_told_and_listed(run: Run, photos: Path) -> None:
     assert all(": truncated (" in line for line in listed)
     status = json.loads(run("status", "--failures", "--json")[1])
     assert len(status["failures"]) == 12
-    assert status["coverage"]["without_picture"] == {"truncated": 12}
+    assert status["coverage"]["failed_by_reason"] == {"truncated": 12}
     assert "12 truncated" in run("status")[1]
 
 
@@ -456,7 +462,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A folder of 40 photos, each of 20 scenes at two sizes, and the store of an ingest that nothing stopped."""
     folder = tmp_path_factory.mktemp("undisturbed")
     for each in range(40):
-        saved(folder / "root" / f"{each:02}.jpg", scene(each // 2, (300 + 100 * (each % 2), 300)), quality=80)
+        save_image(folder / "root" / f"{each:02}.jpg", draw_scene(each // 2, (300 + 100 * (each % 2), 300)), quality=80)
     assert finished(folder / "whole", "ingest", folder / "root")[0] == 0
     return folder / "root", folder / "whole"
 
@@ -479,7 +485,7 @@ def test_a_stopped_ingest_goes_on(tmp_path: Path, undisturbed: tuple[Path, Path]
     assert "Traceback" not in err
     assert ("goes on from there" in err) == (number != signal.SIGKILL)
     with Store(stopped) as store:
-        kept = store.catalog.counts().files
+        kept = store.catalog.get_counts().files
     assert committed <= kept < 40
     code, _, err = finished(stopped, "ingest", root)
     assert code == 0
@@ -490,7 +496,7 @@ def test_a_stopped_ingest_goes_on(tmp_path: Path, undisturbed: tuple[Path, Path]
 
 @needs_data
 def test_hostile_files_end_with_a_table_of_reasons(tmp_path: Path) -> None:
-    code, out, err = finished(tmp_path / "store", "ingest", DATA / "hostile", "--json")
+    code, out, err = finished(tmp_path / "store", "ingest", DATA_FOLDER / "hostile", "--json")
     assert code == 3, err
     coverage = json.loads(out)
     assert coverage["seen"] == 1248
@@ -501,19 +507,19 @@ def test_hostile_files_end_with_a_table_of_reasons(tmp_path: Path) -> None:
 
 def test_damaged_and_animated_photos_are_named_wherever_they_are_counted(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
-    sound = saved(folder / "sound.jpg", scene(1, (640, 480)), quality=90)
+    sound = save_image(folder / "sound.jpg", draw_scene(1, (640, 480)), quality=90)
     (folder / "cut.jpg").write_bytes(sound.read_bytes()[: round(sound.stat().st_size * 0.9)])
-    saved(folder / "moving.gif", scene(2), save_all=True, append_images=[scene(3)])
+    save_image(folder / "moving.gif", draw_scene(2), save_all=True, append_images=[draw_scene(3)])
     code, _, err = run("ingest", folder)
     assert code == 0
     assert "3 pictures embedded, 1 animated, 1 damaged" in err
     assert "of these    1 animated, 1 damaged" in run("status")[1]
     answer = json.loads(run("groups", "--json")[1])
-    assert answer["coverage"]["noted"] == {"animated": 1, "damaged": 1}
+    assert answer["coverage"]["flagged"] == {"animated": 1, "damaged": 1}
     (found,) = answer["groups"]
     assert found["keeper"]["path"] == str(sound)
-    assert "notes" not in found["keeper"]
-    assert found["members"][0]["notes"] == ["damaged"]
+    assert "flags" not in found["keeper"]
+    assert found["members"][0]["flags"] == ["damaged"]
     assert found["members"][0]["relation"] in ("same picture", "derived")
     assert re.search(", damaged   (same picture|derived) 0", run("groups")[1])
 
@@ -522,7 +528,7 @@ def test_an_older_store_is_brought_up_to_date_by_the_nightly_call(run: Run, phot
     run("ingest", photos)
     answer = run("groups")
     library = tmp_path / "library"
-    made_older(library)
+    downgrade_store(library)
     for command in (["groups"], ["check"]):
         assert "brings it up to date" in run(*command)[2]
     code, _, err = run("ingest")
@@ -535,7 +541,7 @@ def test_an_older_store_is_brought_up_to_date_by_the_nightly_call(run: Run, phot
 def test_an_older_store_is_brought_up_to_date_by_what_writes_to_it(run: Run, photos: Path, tmp_path: Path) -> None:
     run("ingest", photos)
     answer = run("groups")
-    made_older(tmp_path / "library")
+    downgrade_store(tmp_path / "library")
     assert run("compact")[0] == 0
     assert "close to these, but not grouped: 2 similar" in run("groups")[1]  # nobody has looked at the pairs in that format
     run("ingest")
@@ -595,7 +601,7 @@ def test_a_store_whose_path_is_no_utf_8(run: Run, photos: Path, tmp_path: Path) 
         code, out, err = run(*command, "--store", odd)
         assert code == 0, out + err
     assert run("groups", "--store", odd) == answer
-    assert run("query", saved(tmp_path / "new.jpg", scene(1)), "--store", odd, "--exit-code")[0] == 20
+    assert run("query", save_image(tmp_path / "new.jpg", draw_scene(1)), "--store", odd, "--exit-code")[0] == 20
     assert "s\\udcfe" in run("status", "--store", odd)[1]
     assert os.fsencode(json.loads(run("status", "--store", odd, "--json")[1])["store"]) == os.fsencode(odd)
     (odd / "catalog.db").write_bytes(b"damaged")
@@ -611,7 +617,7 @@ def test_a_model_whose_path_is_no_utf_8(run: Run, photos: Path, tmp_path: Path) 
 
 
 def test_status_explains_an_ingest_that_ended_with_3(run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    card = saved(tmp_path / "card" / "x.jpg", scene(40)).parent
+    card = save_image(tmp_path / "card" / "x.jpg", draw_scene(40)).parent
     assert run("ingest", photos, card)[0] == 0
     assert run("status")[1].splitlines()[-1].startswith("last ingest complete, ")
     assert ";" not in run("status")[1].splitlines()[-1]
@@ -659,13 +665,13 @@ def test_every_document_has_its_version(run: Run, photos: Path) -> None:
     printed = [name for name, command in main.commands.items() if "as_json" in {option.name for option in command.params}]
     assert set(printed) == set(main.commands) - {"repair"}
     for name in printed:
-        assert json.loads(run(*words(name))[1])["schema_version"] == 2, name
+        assert json.loads(run(*words(name))[1])["schema_version"] == 3, name
 
 
 def test_photos_that_an_extra_would_read_are_skipped_with_a_hint(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.decode.read.EXTRAS", {"raw": False, "jxl": False})
+    monkeypatch.setattr("pipeline.decode.read.EXTRA_INSTALLED", {"raw": False, "jxl": False})
     folder = tmp_path / "photos"
-    saved(folder / "sound.jpg", scene(1))
+    save_image(folder / "sound.jpg", draw_scene(1))
     for name, head in {"a.dng": b"II*\0", "b.dng": b"II*\0", "c.jxl": b"\0\0\0\x0cJXL \r\n\x87\n"}.items():
         (folder / name).write_bytes(head + bytes(100))
     code, _, err = run("ingest", folder)
@@ -681,6 +687,6 @@ def test_one_of_a_kind_is_no_plural(run: Run, photos: Path) -> None:
 
 
 def test_notes_are_counted_in_words(run: Run, tmp_path: Path) -> None:
-    saved(tmp_path / "photos" / "pages.tiff", scene(2), save_all=True, append_images=[scene(3)])
+    save_image(tmp_path / "photos" / "pages.tiff", draw_scene(2), save_all=True, append_images=[draw_scene(3)])
     assert "1 picture embedded, 1 with pages\n" in run("ingest", tmp_path / "photos")[2]
     assert "of these    1 with pages\n" in run("status")[1]

@@ -11,10 +11,19 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from pipeline.decode.color import MAX_PROFILE
+from pipeline.decode.color import MAX_PROFILE_BYTES
 from pipeline.decode.decode import decode
 from pipeline.decode.read import Failure
-from tests.conftest import VIEW, apart, expected, jpeg, picture, saved, scene, source
+from tests.conftest import (
+    PREPROCESS,
+    decode_file,
+    draw_scene,
+    encode_jpeg,
+    make_source_file,
+    measure_difference,
+    resize_with_pillow,
+    save_image,
+)
 
 # Columns: red, green and blue at full, as XYZ under D50.
 ADOBE = np.array([[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]])
@@ -80,34 +89,38 @@ def by_numpy(levels: NDArray[np.uint8], primaries: NDArray[np.float64], gamma: f
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tiff", "webp", "avif"])
 def test_wide_gamut_is_shown_as_srgb(tmp_path: Path, suffix: str) -> None:
-    shown = scene(1)
-    path = saved(tmp_path / f"a.{suffix}", shown, quality=95, icc_profile=rgb_profile(ADOBE))
+    shown = draw_scene(1)
+    path = save_image(tmp_path / f"a.{suffix}", shown, quality=95, icc_profile=rgb_profile(ADOBE))
     wide = Image.fromarray(by_numpy(np.asarray(shown), ADOBE))
-    assert apart(picture(path).view, expected(wide)) < 4 < apart(expected(shown), expected(wide)) - 4
+    assert (
+        measure_difference(decode_file(path).pixels, resize_with_pillow(wide))
+        < 4
+        < measure_difference(resize_with_pillow(shown), resize_with_pillow(wide)) - 4
+    )
 
 
 @pytest.mark.parametrize("size", [(320, 240), (1600, 1200)])  # as it is, and drafted
 def test_a_copy_that_was_saved_as_srgb_looks_the_same(tmp_path: Path, size: tuple[int, int]) -> None:
-    shown = scene(2, size)
-    wide = saved(tmp_path / "wide.jpg", shown, quality=95, subsampling=0, icc_profile=rgb_profile(ADOBE))
-    copy = saved(tmp_path / "copy.jpg", Image.fromarray(by_numpy(np.asarray(shown), ADOBE)), quality=95, subsampling=0)
-    assert apart(picture(wide).view, picture(copy).view) < 2
-    assert picture(wide).image.pixels != picture(copy).image.pixels
+    shown = draw_scene(2, size)
+    wide = save_image(tmp_path / "wide.jpg", shown, quality=95, subsampling=0, icc_profile=rgb_profile(ADOBE))
+    copy = save_image(tmp_path / "copy.jpg", Image.fromarray(by_numpy(np.asarray(shown), ADOBE)), quality=95, subsampling=0)
+    assert measure_difference(decode_file(wide).pixels, decode_file(copy).pixels) < 2
+    assert decode_file(wide).image.pixel_hash != decode_file(copy).image.pixel_hash
 
 
 def test_transparency_stays_on_white_whatever_the_profile(tmp_path: Path) -> None:
-    shown = scene(3, (64, 64)).convert("RGBA")
+    shown = draw_scene(3, (64, 64)).convert("RGBA")
     shown.putalpha(Image.new("L", shown.size, 0))
-    assert (picture(saved(tmp_path / "a.png", shown, icc_profile=rgb_profile(ADOBE))).view >= 254).all()
+    assert (decode_file(save_image(tmp_path / "a.png", shown, icc_profile=rgb_profile(ADOBE))).pixels >= 254).all()
 
 
 def test_grey_is_shown_by_its_profile(tmp_path: Path) -> None:
-    grey = scene(4, (64, 64)).convert("L")
+    grey = draw_scene(4, (64, 64)).convert("L")
     linear = icc(b"GRAY", b"mntr", {b"kTRC": curve(1.0), b"wtpt": xyz(SRGB.sum(axis=1))})
     as_rgb = by_numpy(np.asarray(grey.convert("RGB")), SRGB, 1.0)
-    assert apart(picture(saved(tmp_path / "a.png", grey, icc_profile=linear)).view, as_rgb) < 1
+    assert measure_difference(decode_file(save_image(tmp_path / "a.png", grey, icc_profile=linear)).pixels, as_rgb) < 1
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
-    assert apart(picture(saved(tmp_path / "deep.tiff", deep, icc_profile=linear)).view, as_rgb) < 1
+    assert measure_difference(decode_file(save_image(tmp_path / "deep.tiff", deep, icc_profile=linear)).pixels, as_rgb) < 1
 
 
 def test_inks_are_shown_by_their_profile(tmp_path: Path) -> None:
@@ -116,12 +129,12 @@ def test_inks_are_shown_by_their_profile(tmp_path: Path) -> None:
     inks[32:, :, 3] = 128
     shown = Image.frombytes("CMYK", (64, 64), inks.tobytes())
     for suffix in ("tiff", "jpg"):
-        view = picture(saved(tmp_path / f"a.{suffix}", shown, icc_profile=cmyk_profile())).view
-        assert apart(view[4:28, 4:28], np.full((24, 24, 3), 255, np.uint8)) < 2
-        assert apart(view[4:28, 36:60], np.full((24, 24, 3), 162, np.uint8)) < 3  # L of 66.7
-        assert apart(view[36:60, 4:28], np.full((24, 24, 3), 118, np.uint8)) < 3  # L of 49.8
-    plain = picture(saved(tmp_path / "plain.tiff", shown)).view
-    assert apart(plain[4:28, 36:60], np.full((24, 24, 3), (0, 255, 255), np.uint8)) < 1
+        view = decode_file(save_image(tmp_path / f"a.{suffix}", shown, icc_profile=cmyk_profile())).pixels
+        assert measure_difference(view[4:28, 4:28], np.full((24, 24, 3), 255, np.uint8)) < 2
+        assert measure_difference(view[4:28, 36:60], np.full((24, 24, 3), 162, np.uint8)) < 3  # L of 66.7
+        assert measure_difference(view[36:60, 4:28], np.full((24, 24, 3), 118, np.uint8)) < 3  # L of 49.8
+    plain = decode_file(save_image(tmp_path / "plain.tiff", shown)).pixels
+    assert measure_difference(plain[4:28, 36:60], np.full((24, 24, 3), (0, 255, 255), np.uint8)) < 1
 
 
 @pytest.mark.parametrize(
@@ -133,39 +146,41 @@ def test_inks_are_shown_by_their_profile(tmp_path: Path) -> None:
         pytest.param(cmyk_profile(), id="of inks"),
         pytest.param(icc(b"GRAY", b"mntr", {b"kTRC": curve(1.0), b"wtpt": xyz(SRGB.sum(axis=1))}), id="of grey"),
         pytest.param(icc(b"RGB ", b"link", {}), id="that joins others"),
-        pytest.param(rgb_profile(ADOBE) + bytes(MAX_PROFILE), id="huge"),
+        pytest.param(rgb_profile(ADOBE) + bytes(MAX_PROFILE_BYTES), id="huge"),
     ],
 )
 def test_a_profile_that_cannot_be_used_is_left_aside(tmp_path: Path, profile: bytes) -> None:
-    shown = scene(5, (64, 64))
-    profiled = picture(saved(tmp_path / "a.png", shown, icc_profile=profile))
-    plain = picture(saved(tmp_path / "b.png", shown))
-    assert np.array_equal(profiled.view, plain.view)
-    assert profiled.image.pixels != plain.image.pixels
+    shown = draw_scene(5, (64, 64))
+    profiled = decode_file(save_image(tmp_path / "a.png", shown, icc_profile=profile))
+    plain = decode_file(save_image(tmp_path / "b.png", shown))
+    assert np.array_equal(profiled.pixels, plain.pixels)
+    assert profiled.image.pixel_hash != plain.image.pixel_hash
 
 
 def test_srgb_changes_no_pixel_whatever_its_name(tmp_path: Path) -> None:
-    shown = scene(6)
-    plain = picture(saved(tmp_path / "plain.png", shown)).view
-    assert np.array_equal(picture(saved(tmp_path / "srgb.png", shown, icc_profile=PROFILE)).view, plain)
+    shown = draw_scene(6)
+    plain = decode_file(save_image(tmp_path / "plain.png", shown)).pixels
+    assert np.array_equal(decode_file(save_image(tmp_path / "srgb.png", shown, icc_profile=PROFILE)).pixels, plain)
     renamed = PROFILE.replace("sRGB".encode("utf-16-be"), "gbRs".encode("utf-16-be"))
     assert renamed != PROFILE
-    assert np.array_equal(picture(saved(tmp_path / "renamed.png", shown, icc_profile=renamed)).view, plain)
+    assert np.array_equal(decode_file(save_image(tmp_path / "renamed.png", shown, icc_profile=renamed)).pixels, plain)
     wide = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     assert np.array_equal(
-        picture(saved(tmp_path / "lab.jpg", Image.open(saved(tmp_path / "b.png", shown)), quality=95, icc_profile=wide)).view,
-        picture(saved(tmp_path / "c.jpg", shown, quality=95)).view,
+        decode_file(
+            save_image(tmp_path / "lab.jpg", Image.open(save_image(tmp_path / "b.png", shown)), quality=95, icc_profile=wide)
+        ).pixels,
+        decode_file(save_image(tmp_path / "c.jpg", shown, quality=95)).pixels,
     )
 
 
 def test_featureless_is_judged_by_what_is_shown(tmp_path: Path) -> None:
     """A gamma of 9 leaves the eye nothing of what is dark."""
-    faint = Image.blend(Image.new("RGB", (64, 64), (40, 40, 40)), scene(7, (64, 64)), 0.1)
+    faint = Image.blend(Image.new("RGB", (64, 64), (40, 40, 40)), draw_scene(7, (64, 64)), 0.1)
     path = tmp_path / "a.jpg"
-    path.write_bytes(jpeg(faint, quality=100, icc_profile=rgb_profile(SRGB, 9.0)))
-    assert picture(path).image.featureless
-    path.write_bytes(jpeg(faint, quality=100))
-    assert not picture(path).image.featureless
+    path.write_bytes(encode_jpeg(faint, quality=100, icc_profile=rgb_profile(SRGB, 9.0)))
+    assert decode_file(path).image.is_featureless
+    path.write_bytes(encode_jpeg(faint, quality=100))
+    assert not decode_file(path).image.is_featureless
 
 
 def tiff(samples: NDArray[Any], photometric: int, order: Literal["<", ">"] = "<", planar: int = 1, extra: int | None = None) -> bytes:
@@ -191,8 +206,8 @@ def tiff(samples: NDArray[Any], photometric: int, order: Literal["<", ">"] = "<"
     return head + b"".join(strips) + directory + bytes(4) + far
 
 
-SCENE = np.asarray(scene(1))
-GREY = np.asarray(scene(1).convert("L"))
+SCENE = np.asarray(draw_scene(1))
+GREY = np.asarray(draw_scene(1).convert("L"))
 ALPHA = np.asarray(Image.linear_gradient("L").resize((320, 240)))[..., None]
 ON_WHITE = (SCENE * (ALPHA / 255.0) + (255.0 - ALPHA)).round().astype(np.uint8)
 
@@ -229,15 +244,15 @@ def test_a_tiff_shows_what_its_samples_say(
 ) -> None:
     path = tmp_path / "a.tiff"
     path.write_bytes(tiff(samples, photometric, order, planar, extra))
-    assert apart(picture(path).view, expected(Image.fromarray(shown))) < 1
+    assert measure_difference(decode_file(path).pixels, resize_with_pillow(Image.fromarray(shown))) < 1
 
 
 def test_deep_grey_that_means_something_else_is_never_the_same_pixels(tmp_path: Path) -> None:
     (tmp_path / "black.tiff").write_bytes(tiff(deep(GREY), 1))
     (tmp_path / "white.tiff").write_bytes(tiff(deep(GREY), 0))
-    black, white = picture(tmp_path / "black.tiff"), picture(tmp_path / "white.tiff")
-    assert apart(white.view, 255 - black.view) < 1
-    assert white.image.pixels != black.image.pixels
+    black, white = decode_file(tmp_path / "black.tiff"), decode_file(tmp_path / "white.tiff")
+    assert measure_difference(white.pixels, 255 - black.pixels) < 1
+    assert white.image.pixel_hash != black.image.pixel_hash
 
 
 @pytest.mark.parametrize(
@@ -251,7 +266,7 @@ def test_deep_grey_that_means_something_else_is_never_the_same_pixels(tmp_path: 
 def test_samples_that_cannot_be_read_are_named(tmp_path: Path, samples: NDArray[Any], detail: str) -> None:
     path = tmp_path / "a.tiff"
     path.write_bytes(tiff(samples, 2 if "3 a" in detail else 1))
-    failed = decode(source(path), VIEW)
+    failed = decode(make_source_file(path), PREPROCESS)
     assert isinstance(failed, Failure)
     assert (failed.reason, failed.detail) == ("not supported", detail)
 
@@ -259,17 +274,27 @@ def test_samples_that_cannot_be_read_are_named(tmp_path: Path, samples: NDArray[
 @pytest.mark.parametrize("suffix", ["png", "gif", "tiff", "bmp"])
 @pytest.mark.parametrize("colours", [2, 16, 256])
 def test_palettes_show_their_colours(tmp_path: Path, suffix: str, colours: int) -> None:
-    shown = scene(2).quantize(colours)
-    assert apart(picture(saved(tmp_path / f"a.{suffix}", shown)).view, expected(shown.convert("RGB"))) < 0.5
-    assert picture(tmp_path / f"a.{suffix}").image.pixels == picture(saved(tmp_path / "rgb.png", shown.convert("RGB"))).image.pixels
+    shown = draw_scene(2).quantize(colours)
+    assert (
+        measure_difference(decode_file(save_image(tmp_path / f"a.{suffix}", shown)).pixels, resize_with_pillow(shown.convert("RGB"))) < 0.5
+    )
+    assert (
+        decode_file(tmp_path / f"a.{suffix}").image.pixel_hash
+        == decode_file(save_image(tmp_path / "rgb.png", shown.convert("RGB"))).image.pixel_hash
+    )
 
 
 def test_grey_with_alpha_and_a_transparent_colour_are_laid_on_white(tmp_path: Path) -> None:
     grey = Image.fromarray(np.dstack([GREY, ALPHA]))
     on_white = (GREY * (ALPHA[..., 0] / 255.0) + (255.0 - ALPHA[..., 0])).round().astype(np.uint8)
     for suffix in ("png", "tiff"):
-        assert apart(picture(saved(tmp_path / f"a.{suffix}", grey)).view, expected(Image.fromarray(on_white))) < 1
+        assert (
+            measure_difference(
+                decode_file(save_image(tmp_path / f"a.{suffix}", grey)).pixels, resize_with_pillow(Image.fromarray(on_white))
+            )
+            < 1
+        )
     keyed = Image.fromarray(np.where(GREY[..., None] < 100, np.array([1, 2, 3], np.uint8), SCENE))
-    shown = np.asarray(picture(saved(tmp_path / "keyed.png", keyed, transparency=(1, 2, 3))).view)
+    shown = np.asarray(decode_file(save_image(tmp_path / "keyed.png", keyed, transparency=(1, 2, 3))).pixels)
     laid = np.where(GREY[..., None] < 100, np.uint8(255), SCENE)
-    assert apart(shown, expected(Image.fromarray(laid))) < 3  # colour under full transparency does not bleed
+    assert measure_difference(shown, resize_with_pillow(Image.fromarray(laid))) < 3  # colour under full transparency does not bleed

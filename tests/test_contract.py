@@ -12,20 +12,20 @@ from PIL import Image
 
 from pipeline.decode.decode import Decoded, decode
 from pipeline.decode.read import Failure
-from pipeline.embed.embedder import Embedder, embed, load
-from pipeline.scan import NOTHING, SourceFile
+from pipeline.embed.embedder import Embedder, embed, load_embedder
+from pipeline.scan import UNKNOWN_STAT, SourceFile
 from tests import google_server, test_onnx, test_openclip
-from tests.conftest import saved, scene
+from tests.conftest import draw_scene, save_image
 
 architectures = test_openclip.architectures
 PICTURES = {
-    "scene": scene(1),
-    "tall": scene(2, (60, 200)),
-    "grey": scene(3).convert("L"),
+    "scene": draw_scene(1),
+    "tall": draw_scene(2, (60, 200)),
+    "grey": draw_scene(3).convert("L"),
     "one pixel": Image.new("RGB", (1, 1), (200, 30, 90)),
     "black": Image.new("RGB", (40, 30)),
-    "wide": scene(4, (300, 40)),
-    "transparent": scene(5).convert("LA"),
+    "wide": draw_scene(4, (300, 40)),
+    "transparent": draw_scene(5).convert("LA"),
 }
 
 
@@ -34,20 +34,20 @@ def embedder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("model")
     match request.param:
         case "neardup-1" | "neardup-0":
-            yield load(request.param)
+            yield load_embedder(request.param)
         case "onnx uint8":
-            yield load(f"onnx:{test_onnx.written(folder, test_onnx.model())}")
+            yield load_embedder(f"onnx:{test_onnx.written(folder, test_onnx.model())}")
         case "onnx float":
             weights = test_onnx.model("NCHW", TensorProto.FLOAT)
-            yield load(f"onnx:{test_onnx.written(folder, weights, layout='NCHW', mean=test_onnx.MEAN, std=test_onnx.STD)}")
+            yield load_embedder(f"onnx:{test_onnx.written(folder, weights, layout='NCHW', mean=test_onnx.MEAN, std=test_onnx.STD)}")
         case "open_clip":
             weights_file = test_openclip.written(folder / "tiny.safetensors", test_openclip.clip())
-            yield load(f"open_clip:{test_openclip.TINY}@{weights_file}")
+            yield load_embedder(f"open_clip:{test_openclip.TINY}@{weights_file}")
         case _:
-            with google_server.Google().serving() as google, pytest.MonkeyPatch.context() as patch:
-                patch.setenv("GEMINI_API_KEY", google_server.KEY)
+            with google_server.FakeGoogle().serve() as google, pytest.MonkeyPatch.context() as patch:
+                patch.setenv("GEMINI_API_KEY", google_server.API_KEY)
                 patch.setenv("GOOGLE_GEMINI_BASE_URL", google.url)
-                yield load(
+                yield load_embedder(
                     "google:gemini-embedding-2" if request.param == "google" else "google-describe:gemini-2.5-flash+gemini-embedding-001"
                 )
 
@@ -56,9 +56,9 @@ def embedder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def views(embedder: Embedder, tmp_path_factory: pytest.TempPathFactory) -> list[NDArray[np.uint8]]:
     folder, made = tmp_path_factory.mktemp("pictures"), []
     for name, picture in PICTURES.items():
-        decoded = decode(SourceFile(str(saved(folder / f"{name}.png", picture)), NOTHING), embedder.view)
+        decoded = decode(SourceFile(str(save_image(folder / f"{name}.png", picture)), UNKNOWN_STAT), embedder.preprocess)
         assert isinstance(decoded, Decoded), decoded if isinstance(decoded, Failure) else name
-        made.append(decoded.view)
+        made.append(decoded.pixels)
     return made
 
 
@@ -82,13 +82,13 @@ def test_a_batch_of_one_equals_a_batch_of_many_and_the_same_twice(embedder: Embe
 
 
 def test_its_name_loads_it_again_in_the_same_space(embedder: Embedder, views: list[NDArray[np.uint8]]) -> None:
-    again = load(embedder.name)
-    assert (again.name, again.space, again.view) == (embedder.name, embedder.space, embedder.view)
+    again = load_embedder(embedder.name)
+    assert (again.name, again.space, again.preprocess) == (embedder.name, embedder.space, embedder.preprocess)
     np.testing.assert_allclose(again.encode(views), embedder.encode(views), rtol=1e-5, atol=1e-5)
 
 
 def test_it_says_what_it_costs_and_takes(embedder: Embedder) -> None:
-    assert embedder.batch >= 1
-    assert embedder.calls(0) == 0
-    assert 0 <= embedder.calls(1) <= embedder.calls(100)
+    assert embedder.batch_size >= 1
+    assert embedder.count_paid_calls(0) == 0
+    assert 0 <= embedder.count_paid_calls(1) <= embedder.count_paid_calls(100)
     assert -1 <= embedder.space.floor <= embedder.space.threshold <= 1

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.decode.read import EXTRAS
+from pipeline.decode.read import EXTRA_INSTALLED
 from pipeline.report import doctor
 
 Run = Callable[..., tuple[int, str, str]]
@@ -18,8 +18,8 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda package: None if package == "torch" else real(package))
+    real = doctor._get_version
+    monkeypatch.setattr(doctor, "_get_version", lambda package: None if package == "torch" else real(package))
 
 
 def test_what_is_installed_and_can_be_read(run: Run, without_torch: None, tmp_path: Path) -> None:
@@ -33,14 +33,14 @@ def test_what_is_installed_and_can_be_read(run: Run, without_torch: None, tmp_pa
     assert 1 <= about["usable_cores"] <= about["cores"]
     assert about["threads"] == about["cores"]
     assert about["versions"]["google-genai"]
-    assert list(about["formats"]) == [*doctor.OWN, "raw photos", "JPEG XL"]
+    assert list(about["formats"]) == [*doctor.BUILT_IN_FORMATS, "raw photos", "JPEG XL"]
     assert about["gpus"] == []
     assert about["store"] == {"path": str(tmp_path / "library"), "exists": False}
 
 
 def test_a_missing_format_names_its_extra(run: Run, without_torch: None, monkeypatch: pytest.MonkeyPatch, photos: Path) -> None:
-    monkeypatch.setitem(EXTRAS, "raw", False)
-    monkeypatch.setitem(EXTRAS, "jxl", True)
+    monkeypatch.setitem(EXTRA_INSTALLED, "raw", False)
+    monkeypatch.setitem(EXTRA_INSTALLED, "jxl", True)
     run("ingest", photos)
     code, out, _ = run("doctor")
     lines = {line[:18].strip(): line[19:] for line in out.splitlines()}
@@ -69,26 +69,26 @@ def test_a_broken_decoder_is_no_obstacle_to_the_doctor(run: Run, without_torch: 
     ],
 )
 def test_cpu_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, found: list[str]) -> None:
-    monkeypatch.setattr(doctor, "CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(doctor, "CPU_INFO_PATH", tmp_path / "cpuinfo")
     if text:
         (tmp_path / "cpuinfo").write_text(text)
-    assert doctor._cpu_features() == found
+    assert doctor._read_cpu_features() == found
 
 
 def test_gpus_are_those_that_torch_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_version", lambda package: "2.9")
+    monkeypatch.setattr(doctor, "_get_version", lambda package: "2.9")
     cuda = SimpleNamespace(is_available=lambda: True, device_count=lambda: 2, get_device_name=lambda number: f"card {number}")
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
-    assert doctor._gpus() == ["card 0", "card 1"]
+    assert doctor._list_gpus() == ["card 0", "card 1"]
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace())
-    assert doctor._gpus()[0].startswith("unknown")
+    assert doctor._list_gpus()[0].startswith("unknown")
 
 
 def test_versions_need_no_import_of_a_model_s_library() -> None:
     code = (
         "import sys; from pathlib import Path; from pipeline.report import doctor\n"
-        "doctor._gpus = list\n"
-        "doctor.examine(Path('/nowhere'))\n"
+        "doctor._list_gpus = list\n"
+        "doctor.inspect_installation(Path('/nowhere'))\n"
         "print(sorted({'torch', 'open_clip', 'onnxruntime', 'rawpy', 'pillow_jxl'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -97,7 +97,7 @@ def test_versions_need_no_import_of_a_model_s_library() -> None:
 
 def test_formats_come_in_the_order_of_the_readme() -> None:
     readme = (Path(__file__).parent.parent / "README.md").read_text()
-    assert f"{', '.join(doctor.OWN[:-1])} and {doctor.OWN[-1]}, whatever the name" in readme
+    assert f"{', '.join(doctor.BUILT_IN_FORMATS[:-1])} and {doctor.BUILT_IN_FORMATS[-1]}, whatever the name" in readme
 
 
 def test_access_to_google_is_told_and_never_shown(run: Run, without_torch: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

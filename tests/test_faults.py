@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from indexes import Root, Store, StoreDamaged, StoreError, StoreLocked, StoreVersion, check, repair
+from indexes import Root, Store, StoreDamaged, StoreError, StoreLocked, StoreVersionMismatch, check, repair
 from indexes.catalog import database
 from indexes.durable import files as durable
 from indexes.vectors import segments
 from tests import nightly
-from tests.conftest import batch_of
+from tests.conftest import make_batch
 
 Held = tuple[set[bytes], dict[frozenset[bytes], float]]  # what nightly.contents() tells
 
@@ -44,10 +44,10 @@ def ran(work: Callable[..., None], *given: Any) -> int:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Held]:
     """A store that nothing disturbed, closed, and what it holds."""
     folder = tmp_path_factory.mktemp("whole") / "store"
-    assert ran(nightly.nights, folder) == 0
+    assert ran(nightly.run_nights, folder) == 0
     with Store(folder) as store:
-        held = nightly.contents(store)
-    assert len(held[0]) == nightly.NIGHTS * nightly.NEW - len(nightly.GONE)
+        held = nightly.read_contents(store)
+    assert len(held[0]) == nightly.NIGHT_COUNT * nightly.IMAGES_PER_NIGHT - len(nightly.REMOVED_NUMBERS)
     assert len(held[1]) > 50
     return folder, held
 
@@ -60,14 +60,14 @@ def assert_goes_on(folder: Path, held: Held) -> None:
         except StoreError as error:
             assert "empty store" in str(error) or "half made" in str(error)
         else:
-            assert check(folder, data=True) == []
-    assert ran(nightly.nights, folder) == 0
-    assert check(folder, data=True) == []
+            assert check(folder, read_all=True) == []
+    assert ran(nightly.run_nights, folder) == 0
+    assert check(folder, read_all=True) == []
     with Store(folder) as store:
-        assert nightly.contents(store) == held
+        assert nightly.read_contents(store) == held
     assert not list((folder / "tmp").iterdir())
     with Store(folder) as store:
-        named = {f"{row.blake3}{segments.SUFFIX}" for row in store.catalog.segments()}
+        named = {f"{row.blake3}{segments.SUFFIX}" for row in store.catalog.list_segments()}
     assert {file.name for file in (folder / "segments").iterdir()} == named
 
 
@@ -75,14 +75,14 @@ def assert_goes_on(folder: Path, held: Held) -> None:
 @pytest.mark.parametrize("failpoint", [name for name in durable.FAILPOINTS if not name.startswith(("repair", "switch"))])
 def test_kill_at_every_failpoint(tmp_path: Path, whole: tuple[Path, Held], failpoint: str, time_: int) -> None:
     folder = tmp_path / "store"
-    assert ran(nightly.killed_at, folder, f"{failpoint}:{time_}") == -signal.SIGKILL
+    assert ran(nightly.run_until_failpoint, folder, f"{failpoint}:{time_}") == -signal.SIGKILL
     assert_goes_on(folder, whole[1])
 
 
 @pytest.mark.parametrize("steps", [1, 3, 5])
 def test_a_join_by_buckets_that_was_killed_is_done_again(tmp_path: Path, whole: tuple[Path, Held], steps: int) -> None:
     folder = tmp_path / "store"
-    assert ran(nightly.killed_in_buckets, folder, f"join found:{steps}") == -signal.SIGKILL
+    assert ran(nightly.join_by_ivf_until_failpoint, folder, f"join found:{steps}") == -signal.SIGKILL
     assert_goes_on(folder, whole[1])
 
 
@@ -90,7 +90,7 @@ def test_kill_at_random_moments(tmp_path: Path, whole: tuple[Path, Held]) -> Non
     lengths = []
     for number in range(3):
         began = time.monotonic()
-        assert ran(nightly.nights, tmp_path / f"undisturbed {number}") == 0
+        assert ran(nightly.run_nights, tmp_path / f"undisturbed {number}") == 0
         lengths.append(time.monotonic() - began)
     moments = [random.Random(number).uniform(0.0, min(lengths)) for number in range(100)]
     with ProcessPoolExecutor(2, forks) as two_at_a_time:
@@ -100,7 +100,7 @@ def test_kill_at_random_moments(tmp_path: Path, whole: tuple[Path, Held]) -> Non
 
 def _killed_and_goes_on(folder: Path, seconds: float, held: Held) -> bool:
     """Kill a run after so long and let another go on; whether the first was killed before its end."""
-    process = forks.Process(target=nightly.nights, args=(folder,))
+    process = forks.Process(target=nightly.run_nights, args=(folder,))
     process.start()
     process.join(seconds)
     process.kill()
@@ -135,11 +135,11 @@ def test_a_full_disk_at_any_size(tmp_path: Path, whole: tuple[Path, Held]) -> No
 
 def _full_and_goes_on(folder: Path, most: int, held: Held) -> bool:
     """Run on a disk where files grow to `most` bytes and let another go on with more; whether the first met the end of it."""
-    code = ran(nightly.on_a_small_disk, folder, most)
-    assert code in (0, nightly.FULL_DISK)
+    code = ran(nightly.run_on_small_disk, folder, most)
+    assert code in (0, nightly.DISK_FULL_EXIT_CODE)
     assert_goes_on(folder, held)
     shutil.rmtree(folder)
-    return code == nightly.FULL_DISK
+    return code == nightly.DISK_FULL_EXIT_CODE
 
 
 @pytest.mark.parametrize("kind", ["catalog.db", "catalog.seal", "segment"])
@@ -150,32 +150,32 @@ def test_damage_in_any_place_is_found(tmp_path: Path, whole: tuple[Path, Held], 
     path = segment if kind == "segment" else folder / kind
     for damaged in _damaged(path, 1000):
         found = check(folder)
-        assert [finding.place for finding in found] == [os.fspath(path)], damaged
+        assert [finding.location for finding in found] == [os.fspath(path)], damaged
         if kind != "catalog.seal":
-            with pytest.raises((StoreDamaged, StoreVersion)), Store(folder) as store:
-                store.within(nightly.ROWS[:1], 0.5)
-    assert check(folder, data=True) == []
+            with pytest.raises((StoreDamaged, StoreVersionMismatch)), Store(folder) as store:
+                store.find_within(nightly.ROWS[:1], 0.5)
+    assert check(folder, read_all=True) == []
 
 
 def test_damage_in_any_place_of_the_log_is_found(tmp_path: Path) -> None:
     """A killed process leaves the last commits in SQLite's log, which SQLite takes for shorter when it is damaged."""
     folder = tmp_path / "store"
-    assert ran(nightly.killed_at, folder, "commit sealed:40") == -signal.SIGKILL
+    assert ran(nightly.run_until_failpoint, folder, "commit sealed:40") == -signal.SIGKILL
     log = folder / "catalog.db-wal"
     (folder / "catalog.db-shm").unlink()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "access", lambda *_: True)
         for damaged in _damaged(log, 1000):
             found = check(folder)
-            assert [finding.place for finding in found] == [os.fspath(folder / "catalog.db")], damaged
-            assert str(log) in found[0].what, damaged
+            assert [finding.location for finding in found] == [os.fspath(folder / "catalog.db")], damaged
+            assert str(log) in found[0].problem, damaged
             (folder / "catalog.db-shm").unlink(missing_ok=True)
     content = log.read_bytes()
     log.unlink()
     with pytest.raises(StoreDamaged, match="lost its last commits"):
         Store(folder)
     log.write_bytes(content)
-    assert check(folder, data=True) == []
+    assert check(folder, read_all=True) == []
 
 
 def test_decay_that_no_time_stamp_shows_is_found_by_reading(
@@ -184,11 +184,11 @@ def test_decay_that_no_time_stamp_shows_is_found_by_reading(
     folder = tmp_path / "store"
     shutil.copytree(whole[0], folder)
     (segment,) = (folder / "segments").iterdir()
-    monkeypatch.setattr(database.Seal, "of", lambda *_: True)
-    monkeypatch.setattr(segments, "is_noted", lambda *_: True)
+    monkeypatch.setattr(database.Seal, "matches_stat", lambda *_: True)
+    monkeypatch.setattr(segments, "is_untouched", lambda *_: True)
     for path in (folder / "catalog.db", segment):
         for damaged in _damaged(path, 100):
-            assert [finding.place for finding in check(folder, data=True)] == [os.fspath(path)], damaged
+            assert [finding.location for finding in check(folder, read_all=True)] == [os.fspath(path)], damaged
 
 
 def _damaged(path: Path, places: int) -> Iterator[tuple[str, int]]:
@@ -215,10 +215,10 @@ def test_twenty_writers_take_turns(tmp_path: Path) -> None:
     for process in racing:
         process.join()
     assert [process.exitcode for process in racing] == [0] * 20
-    assert check(folder, data=True) == []
-    with Store(folder, write=True) as store, store.exclusive():
-        assert store.catalog.counts().files == 100
-        with Store(folder, write=True) as other, pytest.raises(StoreLocked, match=str(os.getpid())), other.exclusive():
+    assert check(folder, read_all=True) == []
+    with Store(folder, write=True) as store, store.lock_for_ingest():
+        assert store.catalog.get_counts().files == 100
+        with Store(folder, write=True) as other, pytest.raises(StoreLocked, match=str(os.getpid())), other.lock_for_ingest():
             pass
 
 
@@ -226,7 +226,7 @@ def test_readers_beside_a_writer_that_compacts(tmp_path: Path) -> None:
     folder = tmp_path / "store"
     nightly.add_alone(folder, 0)
     writer = forks.Process(target=nightly.write_for_ever, args=(folder,))
-    readers = [forks.Process(target=nightly.read, args=(folder, 300)) for _ in range(4)]
+    readers = [forks.Process(target=nightly.read_and_check, args=(folder, 300)) for _ in range(4)]
     for process in (writer, *readers):
         process.start()
     for process in readers:
@@ -235,7 +235,7 @@ def test_readers_beside_a_writer_that_compacts(tmp_path: Path) -> None:
     writer.kill()
     writer.join()
     assert [process.exitcode for process in readers] == [0] * 4
-    assert check(folder, data=True) == []
+    assert check(folder, read_all=True) == []
 
 
 @pytest.mark.parametrize("failpoint", [None, "repair saved", "repair committed"])
@@ -248,34 +248,34 @@ def test_repair_sets_a_damaged_segment_aside(tmp_path: Path, whole: tuple[Path, 
     segment.write_bytes(bad)
     if failpoint:
         assert ran(_repair_killed, folder, failpoint) == -signal.SIGKILL
-    found, done = repair(folder, data=True)
+    found, done = repair(folder, read_all=True)
     if failpoint == "repair committed":
-        assert [finding.place for finding in found] == ["pictures"]
+        assert [finding.location for finding in found] == ["pictures"]
         assert (folder / "quarantine" / segment.name).read_bytes() == bad
     else:
         assert done is not None
         assert done.backup.exists()
         assert done.quarantine
         assert (done.quarantine / segment.name).read_bytes() == bad
-        assert done.lost == nightly.NIGHTS * nightly.NEW - len(nightly.GONE)
-    assert [finding.what.split()[0] for finding in check(folder, data=True)] == ["96"]  # pictures that wait
-    with Store(folder, write=True) as store, store.exclusive():
-        hashes, pairs = nightly.contents(store)
+        assert done.images_to_reembed == nightly.NIGHT_COUNT * nightly.IMAGES_PER_NIGHT - len(nightly.REMOVED_NUMBERS)
+    assert [finding.problem.split()[0] for finding in check(folder, read_all=True)] == ["96"]  # pictures that wait
+    with Store(folder, write=True) as store, store.lock_for_ingest():
+        hashes, pairs = nightly.read_contents(store)
         assert (hashes, pairs) == (whole[1][0], {})  # no photo is forgotten, no pair invented
-        numbers = [number for number in range(nightly.NIGHTS * nightly.NEW) if number not in nightly.GONE]
-        assert not store.has(list(hashes))  # all are to be embedded again
-        store.add(batch_of(numbers, nightly.ROWS))
+        numbers = [number for number in range(nightly.NIGHT_COUNT * nightly.IMAGES_PER_NIGHT) if number not in nightly.REMOVED_NUMBERS]
+        assert not store.find_complete_hashes(list(hashes))  # all are to be embedded again
+        store.add(make_batch(numbers, nightly.ROWS))
         for _ in store.join():
             pass
-    assert ran(nightly.nights, folder) == 0
+    assert ran(nightly.run_nights, folder) == 0
     with Store(folder) as store:
-        assert nightly.contents(store) == whole[1]
-    assert check(folder, data=True) == []
+        assert nightly.read_contents(store) == whole[1]
+    assert check(folder, read_all=True) == []
 
 
 def _repair_killed(folder: Path, failpoint: str) -> None:
     os.environ["NEARDUP_FAILPOINT"] = failpoint
-    repair(folder, data=True)
+    repair(folder, read_all=True)
 
 
 @pytest.mark.parametrize("place", [0, 5000, None])  # where nothing can be asked any more, where much can, and a catalog that is gone
@@ -286,7 +286,7 @@ def test_repair_of_a_damaged_catalog_keeps_everything_and_starts_anew(
     folder = tmp_path / "store"
     shutil.copytree(whole[0], folder)
     with Store(folder, write=True) as store:
-        store.remember([Root("/photos", ("*.gif",), True)])
+        store.add_roots([Root("/photos", ("*.gif",), True)])
     catalog = folder / "catalog.db"
     bad = bytearray(catalog.read_bytes())
     if place is None:
@@ -301,7 +301,7 @@ def test_repair_of_a_damaged_catalog_keeps_everything_and_starts_anew(
         with pytest.raises(StoreDamaged):
             Store(folder)
     found, done = repair(folder)
-    assert [finding.place for finding in found] == [os.fspath(catalog)]
+    assert [finding.location for finding in found] == [os.fspath(catalog)]
     assert done
     assert done.quarantine
     kept = [file.read_bytes() for file in (folder / "quarantine").rglob("*") if file.is_file()]
@@ -309,12 +309,12 @@ def test_repair_of_a_damaged_catalog_keeps_everything_and_starts_anew(
     assert place is None or bad in kept
     if failpoint != "repair replaced" or place == 0:
         assert done.model == "test"
-    assert check(folder, data=True) == []
+    assert check(folder, read_all=True) == []
     with Store(folder) as store:
-        assert store.catalog.roots() == [Root("/photos", ("*.gif",), True)]
-    assert ran(nightly.nights, folder) == 0
+        assert store.catalog.list_roots() == [Root("/photos", ("*.gif",), True)]
+    assert ran(nightly.run_nights, folder) == 0
     with Store(folder) as store:
-        assert nightly.contents(store) == whole[1]
+        assert nightly.read_contents(store) == whole[1]
 
 
 def test_what_may_not_be_read_is_not_damaged(tmp_path: Path, whole: tuple[Path, Held], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,17 +351,17 @@ def test_repair_makes_a_catalog_that_was_edited_by_hand_consistent_again(tmp_pat
     with closing(sqlite3.connect(folder / "catalog.db")) as edited:
         edited.execute("UPDATE images SET vector = 9999 WHERE id = (SELECT image FROM files WHERE path = CAST('/p/0' AS BLOB))")
         edited.execute("UPDATE files SET image = 9999 WHERE path = CAST('/p/1' AS BLOB)")
-        edited.execute("INSERT INTO vectors (id, code) VALUES (8888, 1)")
+        edited.execute("INSERT INTO vectors (id, digest) VALUES (8888, 1)")
         edited.execute("INSERT INTO edges VALUES (1, 7777, 0.9)")
         edited.commit()
-    assert {finding.place for finding in check(folder)} == {os.fspath(folder / "catalog.seal"), "images", "files", "vectors", "edges"}
+    assert {finding.location for finding in check(folder)} == {os.fspath(folder / "catalog.seal"), "images", "files", "vectors", "edges"}
     _, done = repair(folder)
     assert done is not None
-    assert done.lost == 1
-    assert [finding.place for finding in check(folder, data=True)] == ["pictures"]
-    with Store(folder, write=True) as store, store.exclusive():
-        store.add(batch_of([0, 1], nightly.ROWS))
+    assert done.images_to_reembed == 1
+    assert [finding.location for finding in check(folder, read_all=True)] == ["pictures"]
+    with Store(folder, write=True) as store, store.lock_for_ingest():
+        store.add(make_batch([0, 1], nightly.ROWS))
         for _ in store.join():
             pass
-        assert nightly.contents(store) == whole[1]
-    assert check(folder, data=True) == []
+        assert nightly.read_contents(store) == whole[1]
+    assert check(folder, read_all=True) == []

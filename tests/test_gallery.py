@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.calibrate.synthetic_copies import EVERYDAY
-from tests.conftest import photo, saved
+from pipeline.calibrate.synthetic_copies import EVERYDAY_EDITS
+from tests.conftest import draw_textured_image, save_image
 
 Run = Callable[..., tuple[int, str, str]]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -54,10 +54,10 @@ class Page(HTMLParser):
 def library(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     for seed, kinds in ((1, ["crop 80 %", "darker"]), (2, ["mirror"])):
-        saved(folder / f"{seed}.png", photo(seed))
+        save_image(folder / f"{seed}.png", draw_textured_image(seed))
         for kind in kinds:
-            copy = EVERYDAY[kind](photo(seed), photo(9), random.Random(1))
-            saved(folder / "more" / f"{seed} <i>{kind} & 'so' #?.jpg", copy, quality=90)
+            copy = EVERYDAY_EDITS[kind](draw_textured_image(seed), draw_textured_image(9), random.Random(1))
+            save_image(folder / "more" / f"{seed} <i>{kind} & 'so' #?.jpg", copy, quality=90)
     return folder
 
 
@@ -88,7 +88,7 @@ def test_a_page_shows_each_group_with_what_differs(run: Run, library: Path, tmp_
 def test_what_is_to_be_read_with_an_answer_is_on_the_page_too(run: Run, library: Path, tmp_path: Path) -> None:
     run("ingest", library)
     (library / "1.png").unlink()
-    saved(library / "2.png", photo(7))
+    save_image(library / "2.png", draw_textured_image(7))
     code, out, err = run("groups", "--html", tmp_path / "page.html", "--relations", "same")
     assert code == 0
     said = "f the photos named here 1 not there any more since the last ingest, marked so; ingest again before you go by this"
@@ -143,7 +143,7 @@ def test_a_page_that_cannot_be_written(run: Run, library: Path, tmp_path: Path) 
 def test_a_folder_that_is_no_pages_is_never_replaced(run: Run, library: Path, tmp_path: Path) -> None:
     """It may be a user's own, of the same name."""
     run("ingest", library)
-    mine = saved(tmp_path / "page-pictures" / "holiday.jpg", photo(5))
+    mine = save_image(tmp_path / "page-pictures" / "holiday.jpg", draw_textured_image(5))
     before = mine.read_bytes()
     code, _, err = run("groups", "--html", tmp_path / "page.html")
     assert code == 2
@@ -172,7 +172,7 @@ def test_a_photo_is_never_replaced_by_a_page(run: Run, library: Path, tmp_path: 
 
 
 def test_no_groups_make_a_page_too(run: Run, tmp_path: Path) -> None:
-    saved(tmp_path / "photos" / "one.png", photo(1))
+    save_image(tmp_path / "photos" / "one.png", draw_textured_image(1))
     run("ingest", tmp_path / "photos")
     assert run("groups", "--html", tmp_path / "page.html")[0] == 0
     assert "No near-duplicates" in (tmp_path / "page.html").read_text()

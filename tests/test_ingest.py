@@ -18,39 +18,41 @@ from hypothesis.strategies import integers, lists, sampled_from
 from numpy.typing import NDArray
 from PIL import Image
 
-from indexes import Batch, NoSpace, Root, Space, SpaceMismatch, Stat, Store, StoreLocked
+from indexes import DiskFull, Root, Space, SpaceMismatch, Store, StoreLocked
+from indexes.records import FileStat
+from indexes.store import Batch
 from pipeline import (
-    BadModel,
-    BadOutput,
-    BadRoot,
     Coverage,
     Group,
     IngestOptions,
-    TooManyCalls,
-    Unanswered,
+    InvalidEmbedding,
+    PaidCallLimit,
+    RootNotFound,
+    ServiceUnavailable,
+    UnusableModel,
     find_groups,
     ingest_roots,
-    load,
+    load_embedder,
     resolve_roots,
 )
-from pipeline.decode.preprocess import View
+from pipeline.decode.preprocess import Preprocess
 from pipeline.embed.embedder import embed
-from tests.conftest import saved, scene
+from tests.conftest import draw_scene, save_image
 
 
 class Counting:
     """The default embedder, or another, counting what it embeds."""
 
     def __init__(self, model: str | None = None) -> None:
-        self._real = load(model) if model else load()
-        self.name, self.space, self.view = self._real.name, self._real.space, self._real.view
-        self.embedded, self.batch = 0, 32
+        self._real = load_embedder(model) if model else load_embedder()
+        self.name, self.space, self.preprocess = self._real.name, self._real.space, self._real.preprocess
+        self.embedded, self.batch_size = 0, 32
 
-    def encode(self, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        self.embedded += len(views)
-        return self._real.encode(views)
+    def encode(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        self.embedded += len(inputs)
+        return self._real.encode(inputs)
 
-    def calls(self, pictures: int) -> int:
+    def count_paid_calls(self, image_count: int) -> int:
         return 0
 
 
@@ -61,22 +63,22 @@ class Paid(Counting):
         super().__init__(model)
         self.patience, self.answered = patience, Counter[bytes]()
 
-    def calls(self, pictures: int) -> int:
-        return pictures
+    def count_paid_calls(self, image_count: int) -> int:
+        return image_count
 
-    def encode(self, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        answered = views[: self.patience]
+    def encode(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        answered = inputs[: self.patience]
         self.patience -= len(answered)
         self.answered.update(view.tobytes() for view in answered)
         rows = super().encode(answered) if answered else np.empty((0, self.space.dim), np.float32)
-        if len(answered) < len(views):
-            raise Unanswered("it does not answer", dict(enumerate(rows)))
+        if len(answered) < len(inputs):
+            raise ServiceUnavailable("it does not answer", dict(enumerate(rows)))
         return rows
 
 
 def ingested(store: Store, *roots: Path | Root, embedder: Counting | None = None, options: IngestOptions | None = None) -> Coverage:
-    wanted = [root if isinstance(root, Root) else Root(str(root)) for root in roots] or store.catalog.roots()
-    *_, last = ingest_roots(wanted, store, embedder or load(), options)
+    wanted = [root if isinstance(root, Root) else Root(str(root)) for root in roots] or store.catalog.list_roots()
+    *_, last = ingest_roots(wanted, store, embedder or load_embedder(), options)
     coverage = last.coverage
     without = Counter(coverage.skipped) + Counter(coverage.failed)
     scanned = {"hidden", "trash", "excluded", "reached before", "broken link", "special file", "a store", "unreadable folder"}
@@ -97,12 +99,12 @@ def grouped(store: Store, root: Path, threshold: float = 0.85) -> list[tuple[str
     def name(path: str) -> str:
         return os.path.relpath(path, root)
 
-    return [(name(one.keeper.path), [name(member.photo.path) for member in one.members]) for one in find_groups(store, threshold)]
+    return [(name(one.keeper.path), [name(member.file.path) for member in one.members]) for one in find_groups(store, threshold)]
 
 
 def test_photos_in_groups_out(library: Store, photos: Path) -> None:
     embedder = Counting()
-    coverage = ingested(library, photos, embedder=embedder, options=IngestOptions(parts=False))
+    coverage = ingested(library, photos, embedder=embedder, options=IngestOptions(with_crops=False))
     assert (coverage.seen, coverage.new, coverage.embedded) == (6, 6, 5)  # two files are one content
     assert embedder.embedded == 5
     assert grouped(library, photos) == [("a.png", ["sub/a copy.png", "sub/a.jpg", "a small.jpg"])] or grouped(library, photos) == [
@@ -119,7 +121,7 @@ def test_a_second_run_reads_nothing(library: Store, photos: Path, monkeypatch: p
 
 def test_one_new_photo_costs_one_embedding(library: Store, photos: Path) -> None:
     ingested(library, photos)
-    saved(photos / "new.jpg", scene(9))
+    save_image(photos / "new.jpg", draw_scene(9))
     embedder = Counting()
     coverage = ingested(library, embedder=embedder)
     assert (coverage.new, coverage.unchanged, embedder.embedded) == (1, 6, 1)
@@ -139,7 +141,7 @@ def test_renames_cost_no_embedding_and_are_counted_as_moves(library: Store, phot
 
 def test_a_whole_root_may_be_renamed_inside(library: Store, tmp_path: Path) -> None:
     for number in range(20):
-        saved(tmp_path / "root" / "old" / f"{number}.jpg", scene(number))
+        save_image(tmp_path / "root" / "old" / f"{number}.jpg", draw_scene(number))
     ingested(library, tmp_path / "root")
     (tmp_path / "root" / "old").rename(tmp_path / "root" / "new")
     coverage = ingested(library)
@@ -150,21 +152,21 @@ def test_a_whole_root_may_be_renamed_inside(library: Store, tmp_path: Path) -> N
 def test_a_photo_is_never_grouped_with_its_own_old_path(library: Store, tmp_path: Path, stop: int) -> None:
     """Not while a rename is half known, either."""
     for number in range(20):
-        saved(tmp_path / "root" / "old" / f"{number}.jpg", scene(number))
+        save_image(tmp_path / "root" / "old" / f"{number}.jpg", draw_scene(number))
     ingested(library, tmp_path / "root")
     (tmp_path / "root" / "old").rename(tmp_path / "root" / "new")
-    with closing(ingest_roots(library.catalog.roots(), library, load(), IngestOptions(batch=2, commit_images=1))) as run:
+    with closing(ingest_roots(library.catalog.list_roots(), library, load_embedder(), IngestOptions(batch_size=2, commit_images=1))) as run:
         next(progress for progress in run if progress.done == stop)
     assert find_groups(library, 1.0) == []
     coverage = ingested(library)
     assert (coverage.missing, coverage.gone, coverage.embedded) == (0, 0, 0)
-    assert all("/new/" in known.path for known in library.catalog.files_of(library.catalog.live()))
+    assert all("/new/" in known.path for known in library.catalog.find_files_of_images(library.catalog.list_images_in_use()))
 
 
 def test_all_photos_moved_from_one_root_to_another(library: Store, tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     for number in range(8):
-        saved(tmp_path / "in" / f"{number}.jpg", scene(number))
+        save_image(tmp_path / "in" / f"{number}.jpg", draw_scene(number))
     ingested(library, tmp_path / "in", tmp_path / "pictures")
     for number in range(8):
         shutil.move(tmp_path / "in" / f"{number}.jpg", tmp_path / "pictures")
@@ -174,15 +176,15 @@ def test_all_photos_moved_from_one_root_to_another(library: Store, tmp_path: Pat
 
 
 def test_a_missing_photo_is_marked_and_never_kept(library: Store, tmp_path: Path) -> None:
-    saved(tmp_path / "usb" / "a.jpg", scene(1, (640, 480)), quality=95)
-    saved(tmp_path / "disk" / "a longer name.jpg", scene(1, (640, 480)).resize((320, 240)))
+    save_image(tmp_path / "usb" / "a.jpg", draw_scene(1, (640, 480)), quality=95)
+    save_image(tmp_path / "disk" / "a longer name.jpg", draw_scene(1, (640, 480)).resize((320, 240)))
     ingested(library, tmp_path / "usb", tmp_path / "disk")
     assert find_groups(library)[0].keeper.path.endswith("usb/a.jpg")
     (tmp_path / "usb").rename(tmp_path / "away")
     ingested(library)
     (found,) = find_groups(library)
-    assert not found.keeper.missing
-    assert [(member.photo.path, member.photo.missing) for member in found.members] == [(str(tmp_path / "usb" / "a.jpg"), True)]
+    assert not found.keeper.is_missing
+    assert [(member.file.path, member.file.is_missing) for member in found.members] == [(str(tmp_path / "usb" / "a.jpg"), True)]
     (tmp_path / "away").rename(tmp_path / "usb")
     assert ingested(library).unchanged == 2
     assert find_groups(library)[0].keeper.path.endswith("usb/a.jpg")
@@ -190,7 +192,7 @@ def test_a_missing_photo_is_marked_and_never_kept(library: Store, tmp_path: Path
 
 def test_changed_content_is_read_again(library: Store, photos: Path) -> None:
     ingested(library, photos)
-    saved(photos / "b.jpg", scene(1, (640, 480)))
+    save_image(photos / "b.jpg", draw_scene(1, (640, 480)))
     coverage = ingested(library)
     assert (coverage.changed, coverage.embedded) == (1, 1)
     assert "b.jpg" in {path for _, members in grouped(library, photos) for path in members}
@@ -210,13 +212,13 @@ def test_vanished_files_leave_the_answers(library: Store, photos: Path) -> None:
 
 def test_an_unmounted_root_is_no_deletion(library: Store, photos: Path, tmp_path: Path) -> None:
     for number in range(20):
-        saved(tmp_path / "disk" / f"{number}.jpg", scene(number + 50))
+        save_image(tmp_path / "disk" / f"{number}.jpg", draw_scene(number + 50))
     ingested(library, photos, tmp_path / "disk")
     before = grouped(library, photos)
     shutil.move(photos, tmp_path / "away")  # the folder is gone
     coverage = ingested(library)
     assert coverage.absent_roots == [str(photos)]
-    assert coverage.troubled
+    assert coverage.has_problems
     assert grouped(library, photos) == before
     photos.mkdir()  # an empty mount point
     coverage = ingested(library)
@@ -226,7 +228,7 @@ def test_an_unmounted_root_is_no_deletion(library: Store, photos: Path, tmp_path
         (tmp_path / "disk" / f"{number}.jpg").unlink()
     coverage = ingested(library)
     assert (coverage.missing, coverage.gone) == (14, 0)
-    assert "--accept-missing" in coverage.notes[0]
+    assert "--accept-missing" in coverage.warnings[0]
     coverage = ingested(library, options=IngestOptions(accept_missing=True))
     assert (coverage.missing, coverage.gone) == (0, 14)
     assert grouped(library, photos) == []
@@ -239,9 +241,9 @@ def test_an_unmounted_root_is_no_deletion(library: Store, photos: Path, tmp_path
 def test_a_nested_root_that_is_away(library: Store, tmp_path: Path) -> None:
     """Its files are few among those of the root around it, and are judged by its own."""
     for number in range(30):
-        saved(tmp_path / "a" / f"{number}.jpg", scene(number, (64, 48)))
+        save_image(tmp_path / "a" / f"{number}.jpg", draw_scene(number, (64, 48)))
     for number in range(3):
-        saved(tmp_path / "a" / "mnt" / f"{number}.jpg", scene(100 + number, (64, 48)))
+        save_image(tmp_path / "a" / "mnt" / f"{number}.jpg", draw_scene(100 + number, (64, 48)))
     ingested(library, tmp_path / "a", tmp_path / "a" / "mnt")
     shutil.move(tmp_path / "a" / "mnt", tmp_path / "away")
     for _ in range(2):
@@ -252,7 +254,7 @@ def test_a_nested_root_that_is_away(library: Store, tmp_path: Path) -> None:
 
 def test_a_backup_that_is_away_is_no_move(library: Store, tmp_path: Path) -> None:
     for number in range(20):
-        saved(tmp_path / "mnt" / "a" / f"{number}.jpg", scene(number, (64, 48)))
+        save_image(tmp_path / "mnt" / "a" / f"{number}.jpg", draw_scene(number, (64, 48)))
     shutil.copytree(tmp_path / "mnt" / "a", tmp_path / "mnt" / "b")
     ingested(library, tmp_path / "mnt")
     assert len(find_groups(library, 1.0)) == 20
@@ -265,7 +267,7 @@ def test_a_backup_that_is_away_is_no_move(library: Store, tmp_path: Path) -> Non
 def test_links_onto_a_drive_that_is_away(library: Store, tmp_path: Path) -> None:
     (tmp_path / "links").mkdir()
     for number in range(10):
-        target = saved(tmp_path / "drive" / f"{number}.jpg", scene(number, (64, 48)))
+        target = save_image(tmp_path / "drive" / f"{number}.jpg", draw_scene(number, (64, 48)))
         (tmp_path / "links" / f"{number}.jpg").symlink_to(target)
     ingested(library, tmp_path / "links")
     (tmp_path / "drive").rename(tmp_path / "away")
@@ -310,28 +312,28 @@ def test_a_root_that_may_not_be_looked_at_does_not_stop_the_others(library: Stor
 
 def test_a_root_that_is_gone_can_be_forgotten(library: Store, photos: Path, tmp_path: Path) -> None:
     card = tmp_path / "card"
-    saved(card / "1.jpg", scene(40))
+    save_image(card / "1.jpg", draw_scene(40))
     ingested(library, photos, card)
     shutil.rmtree(card)
     assert ingested(library, options=IngestOptions(accept_missing=True)).absent_roots == [str(card)]
-    coverage = ingested(library, card, options=IngestOptions(forget=frozenset([str(card)])))
+    coverage = ingested(library, card, options=IngestOptions(roots_to_remove=frozenset([str(card)])))
     assert (coverage.gone, coverage.absent_roots) == (1, [])
-    assert library.catalog.roots() == [Root(str(photos))]
-    assert not ingested(library).troubled
+    assert library.catalog.list_roots() == [Root(str(photos))]
+    assert not ingested(library).has_problems
 
 
 def test_excluding_takes_out_of_the_answers_and_is_remembered(library: Store, photos: Path) -> None:
     ingested(library, photos)
     coverage = ingested(library, *resolve_roots(library, [str(photos)], ["sub"]).found)
     assert coverage.left_out == 2
-    assert library.catalog.known(str(photos / "sub" / "a.jpg")) is None
-    assert library.catalog.roots() == [Root(str(photos), ("sub",))]
+    assert library.catalog.get_file_by_path(str(photos / "sub" / "a.jpg")) is None
+    assert library.catalog.list_roots() == [Root(str(photos), ("sub",))]
     assert resolve_roots(library, []).found == [Root(str(photos), ("sub",))]
     assert resolve_roots(library, [str(photos)], [""]).found == [Root(str(photos))]
 
 
 def test_a_root_inside_another_keeps_its_own_rules(library: Store, photos: Path) -> None:
-    inner = saved(photos / ".private" / "1.jpg", scene(30)).parent
+    inner = save_image(photos / ".private" / "1.jpg", draw_scene(30)).parent
     ingested(library, photos)
     ingested(library, inner)
     assert [root.path for root in resolve_roots(library, [str(photos)]).found] == [str(inner), str(photos)]
@@ -342,7 +344,7 @@ def test_a_root_inside_another_keeps_its_own_rules(library: Store, photos: Path)
 
 def test_hard_links_and_linked_folders_are_no_duplicates(library: Store, tmp_path: Path) -> None:
     root = tmp_path / "root"
-    saved(root / "a" / "1.jpg", scene(1))
+    save_image(root / "a" / "1.jpg", draw_scene(1))
     os.link(root / "a" / "1.jpg", root / "2.jpg")
     (root / "b").symlink_to(root / "a")
     (tmp_path / "other").symlink_to(root / "a")
@@ -370,8 +372,8 @@ def test_bad_files_cost_themselves_and_are_remembered(library: Store, photos: Pa
         coverage = ingested(library, photos)
         assert coverage.failed == {"truncated": 2, "empty file": 1}
         assert coverage.skipped == {"not a photo": 1}
-        assert coverage.troubled
-    saved(photos / "broken.jpg", scene(77))
+        assert coverage.has_problems
+    save_image(photos / "broken.jpg", draw_scene(77))
     coverage = ingested(library)
     assert coverage.changed == 1
     assert coverage.failed == {"truncated": 1, "empty file": 1}
@@ -395,8 +397,8 @@ def test_an_unreadable_file_is_tried_again(library: Store, photos: Path, monkeyp
 
 def test_featureless_pictures_make_no_edges_but_exact_copies_are_found(library: Store, tmp_path: Path) -> None:
     for number, grey in enumerate((255, 254, 250)):
-        saved(tmp_path / "root" / f"{number}.png", Image.new("RGB", (200, 100), (grey, grey, grey)))
-    saved(tmp_path / "root" / "3.bmp", Image.new("RGB", (200, 100), (255, 255, 255)))
+        save_image(tmp_path / "root" / f"{number}.png", Image.new("RGB", (200, 100), (grey, grey, grey)))
+    save_image(tmp_path / "root" / "3.bmp", Image.new("RGB", (200, 100), (255, 255, 255)))
     coverage = ingested(library, tmp_path / "root")
     assert coverage.embedded == 0
     (found,) = grouped(library, tmp_path / "root", 0.6)
@@ -407,7 +409,7 @@ def test_odd_names_survive(library: Store, tmp_path: Path) -> None:
     root = tmp_path / "root"
     names = [os.fsdecode(b"caf\xe9.png"), "two\nlines.png", " leading.png"]
     for name in names:
-        saved(root / name, scene(1), format="PNG")
+        save_image(root / name, draw_scene(1), format="PNG")
     ingested(library, root)
     (found,) = grouped(library, root)
     assert sorted([found[0], *found[1]]) == sorted(names)
@@ -422,39 +424,39 @@ def test_another_model_is_refused(library: Store, photos: Path) -> None:
             super().__init__()
             self.space = Space("onnx", "other", "1" * 64, self.space.preprocess, self.space.dim, 0.5, 0.9)
 
-    saved(photos / "new.jpg", scene(9))
+    save_image(photos / "new.jpg", draw_scene(9))
     with pytest.raises(SpaceMismatch, match="another folder"):
         ingested(library, embedder=Other())
-    assert library.catalog.last_run() is not None
+    assert library.catalog.get_last_run() is not None
     assert ingested(library).embedded == 1
 
 
 def test_a_model_that_returns_nonsense_stops_before_anything_is_stored(library: Store, photos: Path) -> None:
     class Broken(Counting):
-        def encode(self, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-            return np.full((len(views), self.space.dim), np.nan, np.float32)
+        def encode(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+            return np.full((len(inputs), self.space.dim), np.nan, np.float32)
 
-    with pytest.raises(BadOutput):
+    with pytest.raises(InvalidEmbedding):
         ingested(library, photos, embedder=Broken())
-    assert library.catalog.live() == []
+    assert library.catalog.list_images_in_use() == []
 
 
 def test_a_model_that_returns_too_many_rows_is_refused() -> None:
     class Wrong(Counting):
-        def encode(self, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-            return np.ones((len(views) + 1, self.space.dim), np.float32)
+        def encode(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+            return np.ones((len(inputs) + 1, self.space.dim), np.float32)
 
-    with pytest.raises(BadOutput, match="expected"):
+    with pytest.raises(InvalidEmbedding, match="expected"):
         embed(Wrong(), [np.zeros((192, 192, 3), np.uint8)])
 
 
 def test_two_ingests_of_one_store(library: Store, photos: Path) -> None:
-    with Store(library.folder, write=True) as other, other.exclusive(), pytest.raises(StoreLocked):
+    with Store(library.folder, write=True) as other, other.lock_for_ingest(), pytest.raises(StoreLocked):
         ingested(library, photos)
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with Store(library.folder, write=True) as other, other.exclusive():
+        with Store(library.folder, write=True) as other, other.lock_for_ingest():
             held.set()
             done.wait()
 
@@ -462,27 +464,27 @@ def test_two_ingests_of_one_store(library: Store, photos: Path) -> None:
     holder.start()
     held.wait()
     threading.Timer(0.2, done.set).start()
-    assert ingested(library, photos, options=IngestOptions(wait_lock=30)).new == 6
+    assert ingested(library, photos, options=IngestOptions(lock_timeout_seconds=30)).new == 6
     holder.join()
 
 
 def test_roots_that_are_no_folders(library: Store, photos: Path) -> None:
-    with pytest.raises(BadRoot, match="no folder"):
+    with pytest.raises(RootNotFound, match="no folder"):
         resolve_roots(library, [str(photos / "nothing")])
-    with pytest.raises(BadRoot, match="no folder"):
+    with pytest.raises(RootNotFound, match="no folder"):
         resolve_roots(library, [""])
-    with pytest.raises(BadRoot, match="name one"):
+    with pytest.raises(RootNotFound, match="name one"):
         resolve_roots(library, [])
     roots = resolve_roots(library, [str(photos), str(photos / "nothing"), str(photos / "." / "sub" / "..")])
     assert roots.found == [Root(str(photos))]
-    assert roots.absent == [str(photos / "nothing")]
+    assert roots.absent_paths == [str(photos / "nothing")]
 
 
 def test_relative_roots_are_remembered_whole(library: Store, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(photos.parent)
     ingested(library, Root("photos"))
-    assert library.catalog.roots() == [Root(str(photos))]
-    assert len(find_groups(library, under=["photos"])) == 1
+    assert library.catalog.list_roots() == [Root(str(photos))]
+    assert len(find_groups(library, folders=["photos"])) == 1
 
 
 def test_what_a_killed_ingest_left_is_swept(library: Store, photos: Path) -> None:
@@ -503,7 +505,7 @@ def test_an_empty_folder_is_fine(library: Store, tmp_path: Path) -> None:
     assert find_groups(library) == []
 
 
-SMALL = IngestOptions(batch=3, commit_images=4)
+SMALL = IngestOptions(batch_size=3, commit_images=4)
 
 
 @pytest.fixture(scope="module")
@@ -512,7 +514,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tu
     folder = tmp_path_factory.mktemp("undisturbed")
     root = folder / "root"
     for number in range(12):
-        saved(root / f"{number}.jpg", scene(number // 2, (160 + 40 * (number % 2), 120)), quality=70 + number)
+        save_image(root / f"{number}.jpg", draw_scene(number // 2, (160 + 40 * (number % 2), 120)), quality=70 + number)
     (root / "copy.jpg").write_bytes((root / "3.jpg").read_bytes())
     with Store(folder / "whole", write=True) as whole:
         ingested(whole, root, options=SMALL)
@@ -528,7 +530,7 @@ def test_stopping_anywhere_and_going_on_equals_one_run(
     root, whole = undisturbed
     with Store(tmp_path_factory.mktemp("stopped"), write=True) as stopped:
         for stop in stops:
-            with closing(ingest_roots([Root(str(root))], stopped, load(), SMALL)) as run:
+            with closing(ingest_roots([Root(str(root))], stopped, load_embedder(), SMALL)) as run:
                 for progress in run:
                     if progress.done >= stop and progress.total:
                         break
@@ -541,7 +543,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Group
     """Three folders a, b and c, each with a copy of each of three scenes, and the groups of one ingest of all."""
     folder = tmp_path_factory.mktemp("orders")
     for number in range(9):
-        saved(folder / "abc"[number % 3] / f"{number}.jpg", scene(number // 3, (160 + 8 * number, 120)), quality=80)
+        save_image(folder / "abc"[number % 3] / f"{number}.jpg", draw_scene(number // 3, (160 + 8 * number, 120)), quality=80)
     with Store(folder / "whole", write=True) as whole:
         ingested(whole, *(folder / name for name in "abc"))
         assert len(find_groups(whole)) == 3
@@ -562,13 +564,13 @@ def test_the_order_of_ingests_does_not_matter(
 
 
 def test_views_of_another_size_are_of_another_space() -> None:
-    assert str(View(64)) != str(View(65))
-    assert str(View(64)) != str(View(64, "shortest"))
+    assert str(Preprocess(64)) != str(Preprocess(65))
+    assert str(Preprocess(64)) != str(Preprocess(64, "shortest"))
 
 
 def test_a_few_may_vanish_and_more_may_not(library: Store, tmp_path: Path) -> None:
     for number in range(16):
-        saved(tmp_path / "root" / f"{number}.jpg", scene(number, (64, 48)))
+        save_image(tmp_path / "root" / f"{number}.jpg", draw_scene(number, (64, 48)))
     ingested(library, tmp_path / "root")
     for number in range(5):
         (tmp_path / "root" / f"{number}.jpg").unlink()
@@ -580,8 +582,8 @@ def test_a_few_may_vanish_and_more_may_not(library: Store, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("field", "same"), [("size", False), ("mtime_ns", False), ("ctime_ns", False), ("inode", False), ("device", True)])
 def test_what_makes_a_file_be_read_again(field: str, same: bool) -> None:
-    before = Stat(1, 2, 3, 4, 5)
-    assert replace(before, **{field: 9}).unchanged(before) is same
+    before = FileStat(1, 2, 3, 4, 5)
+    assert replace(before, **{field: 9}).is_unchanged_since(before) is same
 
 
 def test_a_new_device_number_is_noted_without_reading(library: Store, photos: Path) -> None:
@@ -590,7 +592,7 @@ def test_a_new_device_number_is_noted_without_reading(library: Store, photos: Pa
         library.catalog._db.execute("UPDATE files SET device = 12345")
     coverage = ingested(library)
     assert (coverage.unchanged, coverage.changed) == (6, 0)
-    known = library.catalog.known(str(photos / "b.jpg"))
+    known = library.catalog.get_file_by_path(str(photos / "b.jpg"))
     assert known is not None
     assert known.stat.device == (photos / "b.jpg").stat().st_dev
 
@@ -598,124 +600,124 @@ def test_a_new_device_number_is_noted_without_reading(library: Store, photos: Pa
 @pytest.mark.parametrize(("batch", "patience"), [*((8, patience) for patience in (0, 1, 7, 8, 13, 29)), (9, 27), (9, 28), (9, 29)])
 def test_what_a_service_answered_is_never_paid_for_again(library: Store, tmp_path: Path, batch: int, patience: int) -> None:
     for number in range(30):
-        saved(tmp_path / "root" / f"{number:02}.png", scene(number, (64, 48)))
-    saved(tmp_path / "root" / "copy.bmp", scene(29, (64, 48)))  # shares the pixels of one that may not be answered
-    saved(tmp_path / "root" / "blank.png", Image.new("RGB", (64, 48)))
-    options, first, second = IngestOptions(batch=batch), Paid(patience), Paid(1000)
-    with pytest.raises(Unanswered, match="does not answer"):
+        save_image(tmp_path / "root" / f"{number:02}.png", draw_scene(number, (64, 48)))
+    save_image(tmp_path / "root" / "copy.bmp", draw_scene(29, (64, 48)))  # shares the pixels of one that may not be answered
+    save_image(tmp_path / "root" / "blank.png", Image.new("RGB", (64, 48)))
+    options, first, second = IngestOptions(batch_size=batch), Paid(patience), Paid(1000)
+    with pytest.raises(ServiceUnavailable, match="does not answer"):
         ingested(library, tmp_path / "root", embedder=first, options=options)
-    last = library.catalog.last_run()
+    last = library.catalog.get_last_run()
     assert last is not None
     assert last.outcome == "interrupted"
-    assert len(library.catalog.live()) >= patience
+    assert len(library.catalog.list_images_in_use()) >= patience
     coverage = ingested(library, embedder=second, options=options)
     assert sum(first.answered.values()) == patience
     assert set((first.answered + second.answered).values()) == {1}
     assert len(first.answered + second.answered) == 30
     assert (coverage.embedded, coverage.new) == (30 - patience, coverage.seen - coverage.unchanged)
-    assert len(library.catalog.live()) == 32
+    assert len(library.catalog.list_images_in_use()) == 32
 
 
 @pytest.mark.parametrize("files", [30, 32])
 def test_a_model_that_fails_loses_no_batch_before(library: Store, tmp_path: Path, files: int) -> None:
     """Neither in a whole last batch nor in a part of one, and not what is embedded but not committed yet."""
     for number in range(files):
-        saved(tmp_path / "root" / f"{number:02}.png", scene(number, (64, 48)))
+        save_image(tmp_path / "root" / f"{number:02}.png", draw_scene(number, (64, 48)))
 
     class Fails(Counting):
-        def encode(self, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        def encode(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
             if self.embedded == 24:
-                raise BadModel("it cannot be run")
-            return super().encode(views)
+                raise UnusableModel("it cannot be run")
+            return super().encode(inputs)
 
-    with pytest.raises(BadModel):
-        ingested(library, tmp_path / "root", embedder=Fails(), options=IngestOptions(batch=8))
-    assert len(library.catalog.live()) == 24
-    assert ingested(library, options=IngestOptions(batch=8)).embedded == files - 24
+    with pytest.raises(UnusableModel):
+        ingested(library, tmp_path / "root", embedder=Fails(), options=IngestOptions(batch_size=8))
+    assert len(library.catalog.list_images_in_use()) == 24
+    assert ingested(library, options=IngestOptions(batch_size=8)).embedded == files - 24
 
 
 def test_nobody_pays_for_more_than_was_agreed(library: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(30):
-        saved(tmp_path / "root" / f"{number:02}.png", scene(number, (64, 48)))
-    monkeypatch.setattr("pipeline.embed.embedder.UNASKED", 29)
+        save_image(tmp_path / "root" / f"{number:02}.png", draw_scene(number, (64, 48)))
+    monkeypatch.setattr("pipeline.embed.embedder.MAX_UNCONFIRMED_CALLS", 29)
     paid = Paid(1000)
-    with pytest.raises(TooManyCalls, match="30 files take up to 30 paid requests"):
+    with pytest.raises(PaidCallLimit, match="30 files take up to 30 paid requests"):
         ingested(library, tmp_path / "root", embedder=paid)
     assert not paid.answered
-    with pytest.raises(TooManyCalls, match="20 paid requests were made"):
-        ingested(library, embedder=paid, options=IngestOptions(batch=8, max_calls=20))
+    with pytest.raises(PaidCallLimit, match="20 paid requests were made"):
+        ingested(library, embedder=paid, options=IngestOptions(batch_size=8, max_paid_calls=20))
     assert len(paid.answered) == 20
     assert ingested(library, embedder=paid).unchanged == 20  # 10 are left, which nobody needs to be asked about
     assert set(paid.answered.values()) == {1}
-    saved(tmp_path / "root" / "more.png", scene(100, (64, 48)))
-    monkeypatch.setattr("pipeline.embed.embedder.UNASKED", 0)
-    assert ingested(library, embedder=paid, options=IngestOptions(yes=True)).embedded == 1
+    save_image(tmp_path / "root" / "more.png", draw_scene(100, (64, 48)))
+    monkeypatch.setattr("pipeline.embed.embedder.MAX_UNCONFIRMED_CALLS", 0)
+    assert ingested(library, embedder=paid, options=IngestOptions(accept_paid_calls=True)).embedded == 1
 
 
 def test_yes_lifts_no_limit_that_somebody_named(library: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(30):
-        saved(tmp_path / "root" / f"{number:02}.png", scene(number, (64, 48)))
-    monkeypatch.setattr("pipeline.embed.embedder.UNASKED", 10)
+        save_image(tmp_path / "root" / f"{number:02}.png", draw_scene(number, (64, 48)))
+    monkeypatch.setattr("pipeline.embed.embedder.MAX_UNCONFIRMED_CALLS", 10)
     paid = Paid(1000)
-    with pytest.raises(TooManyCalls, match="20 paid requests were made"):
-        ingested(library, tmp_path / "root", embedder=paid, options=IngestOptions(batch=8, max_calls=20, yes=True))
+    with pytest.raises(PaidCallLimit, match="20 paid requests were made"):
+        ingested(library, tmp_path / "root", embedder=paid, options=IngestOptions(batch_size=8, max_paid_calls=20, accept_paid_calls=True))
     assert len(paid.answered) == 20
-    assert ingested(library, embedder=paid, options=IngestOptions(batch=8, max_calls=10, yes=True)).embedded == 10
+    assert ingested(library, embedder=paid, options=IngestOptions(batch_size=8, max_paid_calls=10, accept_paid_calls=True)).embedded == 10
 
 
 class Grouped(Paid):
     """Takes two requests for each six pictures."""
 
-    def calls(self, pictures: int) -> int:
-        return 2 * math.ceil(pictures / 6)
+    def count_paid_calls(self, image_count: int) -> int:
+        return 2 * math.ceil(image_count / 6)
 
 
 def test_a_limit_below_the_price_of_a_batch_goes_on_at_each_run(library: Store, tmp_path: Path) -> None:
     for number in range(14):
-        saved(tmp_path / "root" / f"{number:02}.png", scene(number, (64, 48)))
-    saved(tmp_path / "root" / "a copy.bmp", scene(0, (64, 48)))  # comes after those with numbers
-    saved(tmp_path / "root" / "a copy of one that waits.bmp", scene(13, (64, 48)))
-    saved(tmp_path / "root" / "blank.png", Image.new("RGB", (64, 48)))
+        save_image(tmp_path / "root" / f"{number:02}.png", draw_scene(number, (64, 48)))
+    save_image(tmp_path / "root" / "a copy.bmp", draw_scene(0, (64, 48)))  # comes after those with numbers
+    save_image(tmp_path / "root" / "a copy of one that waits.bmp", draw_scene(13, (64, 48)))
+    save_image(tmp_path / "root" / "blank.png", Image.new("RGB", (64, 48)))
     paid, held = Grouped(1000), []
     for _ in range(2):
-        with pytest.raises(TooManyCalls, match="2 paid requests were made"):
-            ingested(library, tmp_path / "root", embedder=paid, options=IngestOptions(batch=20, max_calls=3))
-        held.append(len(library.catalog.live()))
+        with pytest.raises(PaidCallLimit, match="2 paid requests were made"):
+            ingested(library, tmp_path / "root", embedder=paid, options=IngestOptions(batch_size=20, max_paid_calls=3))
+        held.append(len(library.catalog.list_images_in_use()))
     assert held == [6 + 2, 12 + 2]
-    assert ingested(library, embedder=paid, options=IngestOptions(batch=20, max_calls=3)).embedded == 2
-    assert len(library.catalog.live()) == 17
+    assert ingested(library, embedder=paid, options=IngestOptions(batch_size=20, max_paid_calls=3)).embedded == 2
+    assert len(library.catalog.list_images_in_use()) == 17
     assert set(paid.answered.values()) == {1}
     assert len(paid.answered) == 14
 
 
 def test_a_limit_below_the_price_of_one_picture_says_so(library: Store, photos: Path) -> None:
     paid = Grouped(1000)
-    with pytest.raises(TooManyCalls, match="one picture takes up to 2 paid requests to neardup-1, and --max-calls allows 1"):
-        ingested(library, photos, embedder=paid, options=IngestOptions(max_calls=1))
+    with pytest.raises(PaidCallLimit, match="one picture takes up to 2 paid requests to neardup-1, and --max-calls allows 1"):
+        ingested(library, photos, embedder=paid, options=IngestOptions(max_paid_calls=1))
     assert not paid.answered
 
 
 def test_nothing_is_counted_that_was_not_committed(library: Store, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (photos / "broken.jpg").write_bytes((photos / "b.jpg").read_bytes()[:2000])
-    saved(photos / "moving.gif", scene(5), save_all=True, append_images=[scene(6)])
+    save_image(photos / "moving.gif", draw_scene(5), save_all=True, append_images=[draw_scene(6)])
 
     def full(batch: Batch) -> None:
-        raise NoSpace("no room")
+        raise DiskFull("no room")
 
     with monkeypatch.context() as patch:
         patch.setattr(library, "add", full)
-        with pytest.raises(NoSpace):
+        with pytest.raises(DiskFull):
             ingested(library, photos)
-    last = library.catalog.last_run()
+    last = library.catalog.get_last_run()
     assert last is not None
     assert last.coverage == Coverage(seen=8).as_dict()
-    assert ingested(library).noted == {"animated": 1}
+    assert ingested(library).flagged == {"animated": 1}
 
 
 def test_a_crash_loses_no_paid_answer(library: Store, tmp_path: Path) -> None:
     for number in range(30):
-        saved(tmp_path / "root" / f"{number:02}.png", scene(number, (64, 48)))
-    with closing(ingest_roots([Root(str(tmp_path / "root"))], library, Paid(1000), IngestOptions(batch=8))) as run:
+        save_image(tmp_path / "root" / f"{number:02}.png", draw_scene(number, (64, 48)))
+    with closing(ingest_roots([Root(str(tmp_path / "root"))], library, Paid(1000), IngestOptions(batch_size=8))) as run:
         next(progress for progress in run if progress.done == 9)
         with Store(library.folder) as beside:  # what another process would find if this one were killed now
-            assert len(beside.catalog.live()) == 8
+            assert len(beside.catalog.list_images_in_use()) == 8

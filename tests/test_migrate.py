@@ -23,17 +23,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from indexes import Begun, Choice, SpaceMismatch, Store, check
+from indexes import SpaceMismatch, Store, check
+from indexes.records import SavedThresholds
+from indexes.upkeep.migration import PendingMigration
 from pipeline import (
     Coverage,
+    IncompleteMigration,
     IngestOptions,
-    LeftBehind,
-    TooManyCalls,
-    Unanswered,
+    PaidCallLimit,
+    ServiceUnavailable,
     find_groups,
     find_matches,
     ingest_roots,
-    load,
+    load_embedder,
     migrate_store,
     resolve_roots,
 )
@@ -41,7 +43,7 @@ from pipeline import thumbnails as pictures
 from pipeline.embed.embedder import Embedder
 from pipeline.ingest.ingest import Progress
 from tests import test_onnx
-from tests.conftest import made_older, saved, scene, six_files
+from tests.conftest import downgrade_store, draw_scene, make_six_files, save_image
 from tests.test_ingest import Counting, Paid, ingested
 
 Run = Callable[..., tuple[int, str, str]]
@@ -62,8 +64,8 @@ def library(tmp_path: Path, photos: Path) -> Path:
 def filled(folder: Path, photos: Path) -> Path:
     """A store of photos of many kinds, with vectors of neardup-1, of which one photo is gone."""
     for number in range(12):
-        saved(photos / "more" / f"{number}.jpg", scene(number + 10))
-    saved(photos / "blank.png", scene(1).resize((1, 1)).resize((50, 50)))
+        save_image(photos / "more" / f"{number}.jpg", draw_scene(number + 10))
+    save_image(photos / "blank.png", draw_scene(1).resize((1, 1)).resize((50, 50)))
     (photos / "broken.jpg").write_bytes((photos / "b.jpg").read_bytes()[:2000])
     with Store(folder, write=True) as store:
         ingested(store, photos)
@@ -76,7 +78,7 @@ def filled(folder: Path, photos: Path) -> Path:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Contents, Contents]:
     """A store as `library`, of photos that no test changes; what it holds, and what it is to hold with the small model."""
     folder = tmp_path_factory.mktemp("shared")
-    photos, model = six_files(folder / "photos"), test_onnx.written(folder / "models", test_onnx.model())
+    photos, model = make_six_files(folder / "photos"), test_onnx.written(folder / "models", test_onnx.model())
     library = filled(folder / "library", photos)
     return library, held(library), fresh(folder / "fresh", photos, f"onnx:{model}")
 
@@ -89,7 +91,7 @@ def copied(shared: tuple[Path, Contents, Contents], tmp_path: Path) -> Path:
 
 def fresh(folder: Path, roots: Path, model: str) -> Contents:
     with Store(folder, write=True) as store:
-        for _ in ingest_roots(resolve_roots(store, [str(roots)]).found, store, load(model)):
+        for _ in ingest_roots(resolve_roots(store, [str(roots)]).found, store, load_embedder(model)):
             pass
         return contents(store)
 
@@ -97,10 +99,10 @@ def fresh(folder: Path, roots: Path, model: str) -> Contents:
 def contents(store: Store) -> Contents:
     """The model, the groups, and the pairs with their scores, by content."""
     with store.catalog.snapshot():
-        hashes = {id_: image.hash for id_, image in store.catalog.images(store.catalog.live())}
-        space, pairs = store.space, store.pairs(-1.0 if store.space is None else store.space.floor)
+        hashes = {id_: image.hash for id_, image in store.catalog.get_images(store.catalog.list_images_in_use())}
+        space, pairs = store.space, store.find_pairs(-1.0 if store.space is None else store.space.floor)
         images: dict[int, list[int]] = {}
-        for image, vector in store.catalog.images_of([*pairs.left.tolist(), *pairs.right.tolist()]):
+        for image, vector in store.catalog.find_images_of_vectors([*pairs.left.tolist(), *pairs.right.tolist()]):
             images.setdefault(vector, []).append(image)
         named = [
             (frozenset(hashes[image] for end in (left, right) for image in images[end]), round(score, 9))
@@ -118,11 +120,11 @@ def held(folder: Path) -> Contents:
 def kept(folder: Path) -> list[Any]:
     """What a migration leaves as it is."""
     with Store(folder) as store:
-        tables = [store.catalog.rows(f"SELECT * FROM {table}") for table in ("files", "failures", "roots")]
+        tables = [store.catalog.fetch_rows(f"SELECT * FROM {table}") for table in ("files", "failures", "roots")]
         return [
             *tables,
-            store.catalog.rows("SELECT * FROM runs WHERE outcome != 'migrated'"),
-            store.catalog.rows("SELECT id, hash, width, height, format, size FROM images WHERE id IN (SELECT image FROM files)"),
+            store.catalog.fetch_rows("SELECT * FROM runs WHERE outcome != 'migrated'"),
+            store.catalog.fetch_rows("SELECT id, hash, width, height, format, size FROM images WHERE id IN (SELECT image FROM files)"),
         ]
 
 
@@ -135,11 +137,11 @@ def migrated(store: Store, embedder: Embedder, **given: Any) -> int:
 
 
 def assert_clean(folder: Path) -> None:
-    assert check(folder, data=True) == []
+    assert check(folder, read_all=True) == []
     assert not (folder / "next").exists()
     assert not list((folder / "tmp").iterdir())
     with Store(folder) as store:
-        assert {row.blake3 for row in store.catalog.segments()} == {file.stem for file in (folder / "segments").iterdir()}
+        assert {row.blake3 for row in store.catalog.list_segments()} == {file.stem for file in (folder / "segments").iterdir()}
 
 
 def test_it_is_as_if_the_store_had_always_had_the_model(library: Path, photos: Path, tmp_path: Path, small: str) -> None:
@@ -147,18 +149,18 @@ def test_it_is_as_if_the_store_had_always_had_the_model(library: Path, photos: P
     expected = fresh(tmp_path / "fresh", photos, small)
     assert expected[1] != held(library)[1]
     with Store(library, write=True) as store:
-        assert migrated(store, load(small)) == 16
+        assert migrated(store, load_embedder(small)) == 16
         assert contents(store) == expected
         assert store.model == small
     assert_clean(library)
     assert kept(library) == before
     assert json.loads((library / "store.json").read_bytes().splitlines()[0])["model"] == small
-    saved(photos / "new.jpg", scene(99))
+    save_image(photos / "new.jpg", draw_scene(99))
     with Store(library, write=True) as store:
         coverage = ingested(store, embedder=Counting(small))
         assert (coverage.new, coverage.embedded) == (1, 1)
         assert contents(store) == fresh(tmp_path / "fresh", photos, small)
-        assert migrated(store, load()) == 17  # and back
+        assert migrated(store, load_embedder()) == 17  # and back
         assert contents(store) == fresh(tmp_path / "back", photos, "neardup-1")
     assert_clean(library)
 
@@ -168,12 +170,12 @@ def test_an_ingest_after_it_embeds_nothing_and_queries_are_answered(run: Run, ph
     code, out, err = run("migrate", "--model", small, "--json")
     assert (code, json.loads(out)) == (
         0,
-        {"schema_version": 2, "model": small, "migrated": True, "images": 5, "embedded": 5, "waiting": 0, "dropped": None},
+        {"schema_version": 3, "model": small, "migrated": True, "images": 5, "embedded": 5, "waiting": 0, "dropped": None},
     )
     assert "0 pictures embedded" in run("ingest")[2]
     assert small in run("status")[1]
     assert run("query", photos / "a small.jpg")[1].startswith(f"{photos / 'a small.jpg'}: in the library, ")
-    outside = saved(tmp_path / "outside.jpg", scene(1, (500, 375)))
+    outside = save_image(tmp_path / "outside.jpg", draw_scene(1, (500, 375)))
     assert "a.png" in run("query", outside)[1]
     code, _, err = run("migrate", "--model", small)
     assert code == 0
@@ -186,11 +188,11 @@ def test_an_ingest_after_it_embeds_nothing_and_queries_are_answered(run: Run, ph
 
 def test_what_was_chosen_for_the_other_model_is_forgotten_and_told(run: Run, copied: Path, small: str) -> None:
     with Store(copied, write=True) as store:
-        store.choose(Choice(0.6, 0.9))
+        store.save_thresholds(SavedThresholds(0.6, 0.9))
     code, _, err = run("migrate", "--model", small)
     assert code == 0
     assert f"were for the other model and are forgotten; `neardup calibrate --save --store {copied}` finds new ones\n" in err
-    assert json.loads(run("status", "--json")[1])["choice"] is None
+    assert json.loads(run("status", "--json")[1])["saved_thresholds"] is None
 
 
 def test_who_stops_it_is_told_which_model_answers_now(run: Run, photos: Path, small: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +207,7 @@ def test_who_stops_it_is_told_which_model_answers_now(run: Run, photos: Path, sm
         assert code == 130
         assert "goes on from there, and the store answers as before\n" in err
     assert "neardup-1" in run("status")[1]
-    monkeypatch.setattr("pipeline.ingest.migrate.look", lambda store, embedder, decoders, options, coverage: stopped(coverage))
+    monkeypatch.setattr("pipeline.ingest.migrate.verify_new_pairs", lambda store, embedder, decoders, options, coverage: stopped(coverage))
     code, _, err = run("migrate", "--model", small)
     assert code == 130
     assert f"goes on from there, and the store has the model {small} now\n" in err
@@ -230,7 +232,7 @@ def test_a_store_of_an_older_format_and_preprocessing_needs_no_ingest_before(pho
     before, expected = kept(library), held(library)
     with Store(library, write=True) as store, store.catalog.transaction():
         store.catalog.write("UPDATE space SET preprocess = 'decode-1'")
-    made_older(library)
+    downgrade_store(library)
     code, _, err = run("migrate", "--model", "neardup-1")
     assert code == 0, err
     assert "5 pictures embedded in this run" in err
@@ -257,9 +259,9 @@ def test_a_store_without_any_photo_left(library: Path, photos: Path, small: str)
     photos.mkdir()
     with Store(library, write=True) as store:
         ingested(store, options=IngestOptions(accept_missing=True))
-        assert migrated(store, load(small)) == 0
+        assert migrated(store, load_embedder(small)) == 0
         assert store.model == small
-        assert store.catalog.segments() == []
+        assert store.catalog.list_segments() == []
     assert_clean(library)
 
 
@@ -269,45 +271,48 @@ def test_stopped_anywhere_it_goes_on_and_an_ingest_may_come_between(
 ) -> None:
     before = held(library)
     with Store(library, write=True) as store:
-        with closing(migrate_store(store, load(small), IngestOptions(batch=2, commit_images=1))) as run:
+        with closing(migrate_store(store, load_embedder(small), IngestOptions(batch_size=2, commit_images=1))) as run:
             next(progress for progress in run if progress.done == stop)
         assert contents(store) == before
-        assert check(library, data=True) == []
-        saved(photos / "between.jpg", scene(77))
+        assert check(library, read_all=True) == []
+        save_image(photos / "between.jpg", draw_scene(77))
         (photos / "more" / "4.jpg").unlink()
         assert ingested(store).embedded == 1
         assert (library / "next").is_dir()
         counting = Counting(small)
-        assert migrated(store, counting, options=IngestOptions(parts=False)) == counting.embedded <= 16 - stop // 2 * 2 + 2
+        assert migrated(store, counting, options=IngestOptions(with_crops=False)) == counting.embedded <= 16 - stop // 2 * 2 + 2
         assert contents(store) == fresh(tmp_path / "fresh", photos, small)
     assert_clean(library)
 
 
 def test_a_photo_that_was_moved_meanwhile_keeps_its_new_vector(tmp_path: Path, small: str) -> None:
     """The second store knows it by its old path, at which another photo was found since."""
-    root, options = tmp_path / "root", IngestOptions(batch=1, commit_images=1)  # a segment for each, enough to be merged
+    root, options = tmp_path / "root", IngestOptions(batch_size=1, commit_images=1)  # a segment for each, enough to be merged
     for number in range(10):
-        saved(root / f"{number:02}.png", scene(number, (64, 48)))
+        save_image(root / f"{number:02}.png", draw_scene(number, (64, 48)))
     with Store(tmp_path / "library", write=True) as store:
         ingested(store, root)
-        with closing(migrate_store(store, load(small), options)) as begun:
+        with closing(migrate_store(store, load_embedder(small), options)) as begun:
             next(progress for progress in begun if progress.done == 4)
         (root / "00.png").rename(root / "zz.png")
-        saved(root / "00.png", scene(99, (64, 48)))
+        save_image(root / "00.png", draw_scene(99, (64, 48)))
         ingested(store)
-        migrated(store, load(small), options=options)
-        assert len(store.catalog.segments()) < 8
-        assert store.catalog.unembedded() == set()
+        migrated(store, load_embedder(small), options=options)
+        assert len(store.catalog.list_segments()) < 8
+        assert store.catalog.find_unembedded_images() == set()
         assert contents(store) == fresh(tmp_path / "fresh", root, small)
     assert_clean(tmp_path / "library")
 
 
 def test_one_that_was_begun_for_another_model(copied: Path, small: str, run: Run, tmp_path: Path) -> None:
     other = f"onnx:{test_onnx.written(tmp_path / 'other', test_onnx.model('NCHW'), layout='NCHW')}"
-    with Store(copied, write=True) as store, closing(migrate_store(store, load(small), IngestOptions(batch=1, commit_images=1))) as begun:
+    with (
+        Store(copied, write=True) as store,
+        closing(migrate_store(store, load_embedder(small), IngestOptions(batch_size=1, commit_images=1))) as begun,
+    ):
         next(progress for progress in begun if progress.done == 5)
     with Store(copied, write=True) as store, pytest.raises(SpaceMismatch, match="--restart"):
-        migrated(store, load(other))
+        migrated(store, load_embedder(other))
     code, _, err = run("migrate", "--model", other)
     assert code == 2
     assert f"go on with `neardup migrate --model {small} --store {copied}`" in err
@@ -323,7 +328,7 @@ def test_one_that_was_begun_for_another_model(copied: Path, small: str, run: Run
     assert "nothing to do" not in err
     assert not (copied / "next").exists()
     assert "nothing to do" in run("migrate", "--model", "neardup-1", "--restart")[2]
-    with Store(copied, write=True) as store, closing(migrate_store(store, load(small))) as begun:
+    with Store(copied, write=True) as store, closing(migrate_store(store, load_embedder(small))) as begun:
         next(progress for progress in begun if progress.done == 5)
     assert run("migrate", "--model", other, "--restart")[0] == 0
     assert_clean(copied)
@@ -331,8 +336,8 @@ def test_one_that_was_begun_for_another_model(copied: Path, small: str, run: Run
 
 def test_one_that_was_begun_for_another_model_and_embedded_nothing(copied: Path, small: str, run: Run, tmp_path: Path) -> None:
     other = f"onnx:{test_onnx.written(tmp_path / 'other', test_onnx.model('NCHW'), layout='NCHW')}"
-    with Store(copied, write=True) as store, pytest.raises(Unanswered):
-        migrated(store, Paid(0, other), options=IngestOptions(batch=1))
+    with Store(copied, write=True) as store, pytest.raises(ServiceUnavailable):
+        migrated(store, Paid(0, other), options=IngestOptions(batch_size=1))
     assert json.loads(run("status", "--json")[1])["migration"]["model"] == other
     assert run("migrate", "--model", small)[0] == 0
     assert_clean(copied)
@@ -341,13 +346,16 @@ def test_one_that_was_begun_for_another_model_and_embedded_nothing(copied: Path,
 def test_status_tells_of_a_migration_that_has_not_ended(library: Path, photos: Path, small: str, run: Run) -> None:
     assert json.loads(run("status", "--json")[1])["migration"] is None
     assert "migration" not in run("status")[1]
-    with Store(library, write=True) as store, closing(migrate_store(store, load(small), IngestOptions(batch=1, commit_images=1))) as begun:
+    with (
+        Store(library, write=True) as store,
+        closing(migrate_store(store, load_embedder(small), IngestOptions(batch_size=1, commit_images=1))) as begun,
+    ):
         next(progress for progress in begun if progress.done == 9)
     found = json.loads(run("status", "--json")[1])
     done = found["migration"]["done"]
     go_on, drop = (f"neardup migrate --model {words} --store {library}" for words in (small, "neardup-1 --restart"))
     assert found["model"] == "neardup-1"
-    assert found["migration"] == {"model": small, "done": done, "images": 17, "go_on": go_on, "drop": drop}
+    assert found["migration"] == {"model": small, "done": done, "images": 17, "resume": go_on, "abort": drop}
     assert 8 <= done <= 9
     line = f"migration   to {small} is running or did not finish, {done} of 17 pictures are done; `{go_on}` goes on, `{drop}` drops it"
     assert line in run("status")[1].splitlines()
@@ -355,7 +363,7 @@ def test_status_tells_of_a_migration_that_has_not_ended(library: Path, photos: P
     (photos / "b.jpg").unlink()  # both are done by now
     with Store(library, write=True) as store:
         ingested(store)
-        assert store.migration() == Begun(small, done - 2, 15)
+        assert store.get_pending_migration() == PendingMigration(small, done - 2, 15)
     assert run(*drop.split()[1:])[0] == 0
     assert json.loads(run("status", "--json")[1])["migration"] is None
     assert run(*go_on.split()[1:])[0] == 0
@@ -364,19 +372,19 @@ def test_status_tells_of_a_migration_that_has_not_ended(library: Path, photos: P
 
 def test_the_commands_that_status_prints_can_be_pasted(copied: Path, tmp_path: Path, run: Run) -> None:
     model = f"onnx:{test_onnx.written(tmp_path / 'my models', test_onnx.model())}"
-    with Store(copied, write=True) as store, closing(migrate_store(store, load(model))) as begun:
+    with Store(copied, write=True) as store, closing(migrate_store(store, load_embedder(model))) as begun:
         next(begun)
-    go_on = json.loads(run("status", "--json")[1])["migration"]["go_on"]
+    go_on = json.loads(run("status", "--json")[1])["migration"]["resume"]
     assert shlex.split(go_on)[1:] == ["migrate", "--model", model, "--store", str(copied)]
 
 
 def test_photos_that_are_away_are_waited_for_or_left_out(library: Path, photos: Path, tmp_path: Path, small: str, run: Run) -> None:
     before = held(library)
     shutil.move(photos / "more", tmp_path / "away")
-    saved(photos / "c.webp", scene(60))  # not what the store knows
+    save_image(photos / "c.webp", draw_scene(60))  # not what the store knows
     shutil.move(photos / "blank.png", tmp_path / "blank.png")
-    with Store(library, write=True) as store, pytest.raises(LeftBehind, match="13 of 17 pictures"):
-        migrated(store, load(small))
+    with Store(library, write=True) as store, pytest.raises(IncompleteMigration, match="13 of 17 pictures"):
+        migrated(store, load_embedder(small))
     assert held(library) == before
     code, _, err = run("migrate", "--model", small)
     assert code == 8
@@ -387,22 +395,22 @@ def test_photos_that_are_away_are_waited_for_or_left_out(library: Path, photos: 
     assert "in this run; 13 are not compared until an ingest finds photos of them\n" in err
     assert "13 pictures have no vector and are not compared" in run("groups")[2]
     assert json.loads(run("migrate", "--model", small, "--json")[1])["waiting"] == 13
-    assert [finding.what.split()[0] for finding in check(library, data=True)] == ["13"]
+    assert [finding.problem.split()[0] for finding in check(library, read_all=True)] == ["13"]
     with Store(library) as store:
-        assert store.catalog.counts().images == 17
+        assert store.catalog.get_counts().images == 17
     shutil.move(tmp_path / "away", photos / "more")
     shutil.move(tmp_path / "blank.png", photos / "blank.png")
     with Store(library, write=True) as store:
         assert ingested(store, embedder=Counting(small)).embedded == 12
-        assert store.catalog.unembedded() == set()
+        assert store.catalog.find_unembedded_images() == set()
         assert contents(store) == fresh(tmp_path / "fresh", photos, small)
     assert_clean(library)
 
 
 def test_another_copy_stands_for_one_that_was_changed(library: Path, photos: Path, small: str) -> None:
-    saved(photos / "a.png", scene(62))
+    save_image(photos / "a.png", draw_scene(62))
     with Store(library, write=True) as store:
-        assert migrated(store, load(small)) == 16
+        assert migrated(store, load_embedder(small)) == 16
 
 
 def test_times_that_changed_cost_nothing(library: Path, photos: Path, small: str) -> None:
@@ -410,29 +418,29 @@ def test_times_that_changed_cost_nothing(library: Path, photos: Path, small: str
         photo.chmod(0o600)
         os.utime(photo, ns=(1, 1))
     with Store(library, write=True) as store:
-        assert migrated(store, load(small)) == 16
+        assert migrated(store, load_embedder(small)) == 16
 
 
 def test_a_file_that_was_changed_does_not_count(library: Path, photos: Path, small: str) -> None:
-    saved(photos / "b.jpg", scene(61))
-    saved(photos / "a.png", scene(62))
+    save_image(photos / "b.jpg", draw_scene(61))
+    save_image(photos / "a.png", draw_scene(62))
     with Store(library, write=True) as store:
-        with pytest.raises(LeftBehind, match="1 of 17 pictures"):
-            migrated(store, load(small))
-        migrated(store, load(small), leave_out=True)
-        assert len(store.catalog.unembedded()) == 1
+        with pytest.raises(IncompleteMigration, match="1 of 17 pictures"):
+            migrated(store, load_embedder(small))
+        migrated(store, load_embedder(small), leave_out=True)
+        assert len(store.catalog.find_unembedded_images()) == 1
 
 
 def test_a_model_that_is_paid_for_is_asked_once_for_each_picture(copied: Path, small: str) -> None:
     with Store(copied, write=True) as store:
         paid = Paid(7, small)
-        with pytest.raises(Unanswered):
-            migrated(store, paid, options=IngestOptions(batch=4))
+        with pytest.raises(ServiceUnavailable):
+            migrated(store, paid, options=IngestOptions(batch_size=4))
         paid.patience = 100
-        with pytest.raises(TooManyCalls):
-            migrated(store, paid, options=IngestOptions(batch=4, max_calls=3))
+        with pytest.raises(PaidCallLimit):
+            migrated(store, paid, options=IngestOptions(batch_size=4, max_paid_calls=3))
         assert paid.answered.total() == 10
-        migrated(store, paid, options=IngestOptions(batch=4))
+        migrated(store, paid, options=IngestOptions(batch_size=4))
         assert set(paid.answered.values()) == {1}
         assert paid.answered.total() == 16
 
@@ -441,11 +449,11 @@ def test_a_model_that_is_paid_for_is_asked_once_for_each_picture(copied: Path, s
 def test_no_answer_is_lost_when_the_last_batch_fails(copied: Path, small: str, patience: int) -> None:
     with Store(copied, write=True) as store:
         paid = Paid(patience, small)
-        with pytest.raises(Unanswered):
-            migrated(store, paid, options=IngestOptions(batch=5))
+        with pytest.raises(ServiceUnavailable):
+            migrated(store, paid, options=IngestOptions(batch_size=5))
         assert paid.answered.total() == patience
         paid.patience = 100
-        assert migrated(store, paid, options=IngestOptions(batch=5)) == 16 - patience
+        assert migrated(store, paid, options=IngestOptions(batch_size=5)) == 16 - patience
         assert set(paid.answered.values()) == {1}
 
 
@@ -468,10 +476,10 @@ def run_alone(library: Path, model: str, **environment: str) -> subprocess.Popen
 
 
 def assert_old_or_new(library: Path, old: Contents, new: Contents, model: str) -> None:
-    assert check(library, data=True) == []
+    assert check(library, read_all=True) == []
     assert held(library) in (old, new)
     with Store(library, write=True) as store:
-        migrated(store, load(model))
+        migrated(store, load_embedder(model))
         assert contents(store) == new
         store.prepare()
     assert_clean(library)
@@ -501,7 +509,7 @@ def test_an_ingest_sweeps_what_a_killed_switch_left(copied: Path, small: str) ->
     assert run_alone(copied, small, NEARDUP_FAILPOINT="switch committed").wait() == -signal.SIGKILL
     assert (copied / "next").is_dir()
     with Store(copied) as store:
-        assert store.migration() is None  # it has ended
+        assert store.get_pending_migration() is None  # it has ended
     with Store(copied, write=True) as store:
         assert ingested(store, embedder=Counting(small)).embedded == 0
     assert_clean(copied)
@@ -532,14 +540,14 @@ def test_without_hard_links_segments_are_copied(copied: Path, small: str, monkey
 
     monkeypatch.setattr(Path, "hardlink_to", refused)
     with Store(copied, write=True) as store:
-        assert migrated(store, load(small)) == 16
+        assert migrated(store, load_embedder(small)) == 16
     assert_clean(copied)
 
 
 @pytest.fixture
 def ends_while_others_wait(library: Path, small: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A migration to `small` that has begun, and that ends when somebody has found the store locked and would sleep a little."""
-    with Store(library, write=True) as store, closing(migrate_store(store, load(small))) as migration:
+    with Store(library, write=True) as store, closing(migrate_store(store, load_embedder(small))) as migration:
         next(migration)
         clock = {name: getattr(time, name) for name in ("monotonic", "monotonic_ns")}
         monkeypatch.setattr("indexes.durable.files.time", SimpleNamespace(sleep=lambda seconds: list(migration), **clock))
@@ -549,8 +557,8 @@ def ends_while_others_wait(library: Path, small: str, monkeypatch: pytest.Monkey
 def test_an_ingest_that_waited_goes_on_with_the_new_model(
     library: Path, photos: Path, small: str, run: Run, tmp_path: Path, ends_while_others_wait: None
 ) -> None:
-    saved(photos / "new.jpg", scene(99))
-    code, _, err = run("ingest", "--wait-lock", "60", "--verbose")
+    save_image(photos / "new.jpg", draw_scene(99))
+    code, _, err = run("ingest", "--lock-timeout", "60", "--verbose")
     assert code == 3, err  # for the broken photo
     assert f"{small}: " in err
     assert "1 new" in err
@@ -561,8 +569,8 @@ def test_an_ingest_that_waited_goes_on_with_the_new_model(
 def test_an_ingest_that_waited_does_not_go_on_with_another_model_than_was_named(
     library: Path, photos: Path, small: str, run: Run, ends_while_others_wait: None
 ) -> None:
-    saved(photos / "new.jpg", scene(99))
-    code, _, err = run("ingest", "--wait-lock", "60", "--model", "neardup-1")
+    save_image(photos / "new.jpg", draw_scene(99))
+    code, _, err = run("ingest", "--lock-timeout", "60", "--model", "neardup-1")
     assert code == 2
     assert f"was brought to the model {small} while this waited for it, and --model says neardup-1; leave --model out" in err
     code, _, err = run("ingest", "--model", "neardup-1")
@@ -572,12 +580,12 @@ def test_an_ingest_that_waited_does_not_go_on_with_another_model_than_was_named(
 
 def test_a_query_never_compares_vectors_of_two_models(library: Path, photos: Path, tmp_path: Path, small: str) -> None:
     class Slow(Counting):
-        def encode(self, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        def encode(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
             with Store(library, write=True) as writer:
-                migrated(writer, load(small))
-            return super().encode(views)
+                migrated(writer, load_embedder(small))
+            return super().encode(inputs)
 
-    outside = saved(tmp_path / "outside.jpg", scene(1, (500, 375)))
+    outside = save_image(tmp_path / "outside.jpg", draw_scene(1, (500, 375)))
     with Store(library) as store, pytest.raises(SpaceMismatch):
         list(find_matches([str(outside), str(photos / "a.png")], store, Slow()))
 
@@ -601,11 +609,11 @@ def test_status_tells_of_the_pairs_that_there_are_now(library: Path, photos: Pat
     now = json.loads(run("status", "--json")[1])
     with Store(library) as store:
         assert store.space is not None
-        floor, pairs = store.space.floor, len(store.pairs(store.space.floor).left)
+        floor, pairs = store.space.floor, len(store.find_pairs(store.space.floor).left)
     assert (now["join"]["floor"], now["join"]["pairs"], now["pairs"]) == (floor, pairs, pairs)
     assert now["join"] != before["join"]
     assert now["last_run"] == before["last_run"]
-    saved(photos / "new.jpg", scene(1, (300, 225)))
+    save_image(photos / "new.jpg", draw_scene(1, (300, 225)))
     run("ingest")
     later = json.loads(run("status", "--json")[1])
     assert 0 < later["join"]["pairs"] == later["pairs"] - pairs
@@ -635,7 +643,7 @@ def test_where_nothing_can_be_embedded_leaving_out_is_no_way(library: Path, phot
 def test_a_file_that_is_not_the_store_s_model_any_more_is_named(run: Run, photos: Path, tmp_path: Path) -> None:
     file = test_onnx.written(tmp_path / "models", test_onnx.model())
     run("ingest", photos, "--model", f"onnx:{file}")
-    sound, outside = file.read_bytes(), saved(photos / "new.jpg", scene(98))
+    sound, outside = file.read_bytes(), save_image(photos / "new.jpg", draw_scene(98))
     file.write_bytes(test_onnx.model(outputs=("rows", "more")))
     for words in (["ingest"], ["query", outside], ["check", "--sample", "2"]):
         code, _, err = run(*words)
@@ -645,7 +653,7 @@ def test_a_file_that_is_not_the_store_s_model_any_more_is_named(run: Run, photos
         assert f"put it back, or `neardup migrate --model onnx:{file} --store {tmp_path / 'library'}`" in err
     file.write_bytes(sound)
     card = json.loads(file.with_suffix(".json").read_text())
-    file.with_suffix(".json").write_text(json.dumps(card | {"view": {"size": 9}}))
+    file.with_suffix(".json").write_text(json.dumps(card | {"preprocess": {"size": 9}}))
     code, _, err = run("ingest")
     assert code == 2
     assert "is no longer what" in err
@@ -658,7 +666,7 @@ def test_a_model_whose_folder_was_moved_is_found_again_where_it_is_said_to_be(ru
     run("ingest", photos, "--model", f"onnx:{test_onnx.written(tmp_path / 'models', test_onnx.model())}")
     (tmp_path / "models").rename(tmp_path / "moved")
     (tmp_path / "models").mkdir()
-    outside = saved(tmp_path / "outside.jpg", scene(98))
+    outside = save_image(tmp_path / "outside.jpg", draw_scene(98))
     for words in (["ingest"], ["query", outside], ["compare", outside, photos / "a.png"]):
         code, _, err = run(*words)
         assert code == 1

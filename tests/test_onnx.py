@@ -15,12 +15,12 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.embed.embedder import embed, load
-from pipeline.errors import BadModel, BadOutput, UnknownModel
+from pipeline.embed.embedder import embed, load_embedder
+from pipeline.errors import InvalidEmbedding, UnknownModel, UnusableModel
 
 DIM, SIZE = 6, 8
 WEIGHTS = np.random.default_rng(1).standard_normal((3, DIM)).astype(np.float32)
-CARD: dict[str, Any] = {"name": "small", "file": "small.onnx", "dim": DIM, "view": {"size": SIZE}, "floor": 0.5, "threshold": 0.9}
+CARD: dict[str, Any] = {"name": "small", "file": "small.onnx", "dim": DIM, "preprocess": {"size": SIZE}, "floor": 0.5, "threshold": 0.9}
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
 
 
@@ -70,7 +70,7 @@ def colours(count: int) -> list[NDArray[np.uint8]]:
 )
 def test_rows_are_those_of_the_network(tmp_path: Path, layout: str, kind: int, scaled: bool) -> None:
     given = {"mean": MEAN, "std": STD} if scaled else {}
-    embedder = load(f"onnx:{written(tmp_path, model(layout, kind), layout=layout, **given)}")
+    embedder = load_embedder(f"onnx:{written(tmp_path, model(layout, kind), layout=layout, **given)}")
     shown = colours(5)
     mean = np.stack([view.mean(axis=(0, 1)) for view in shown])
     if kind != TensorProto.UINT8:
@@ -86,32 +86,41 @@ def test_rows_are_those_of_the_network(tmp_path: Path, layout: str, kind: int, s
 def test_a_store_knows_the_model_by_its_content_not_by_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = written(tmp_path / "here", model()), written(tmp_path / "there", model(), floor=0.6)
     monkeypatch.chdir(tmp_path)
-    one, other = load("onnx:here/small.onnx"), load(f"onnx:{there.with_suffix('.json')}")
+    one, other = load_embedder("onnx:here/small.onnx"), load_embedder(f"onnx:{there.with_suffix('.json')}")
     assert one.space == other.space
     assert one.space.weights == hashlib.sha256(here.read_bytes()).hexdigest()
     assert one.name == f"onnx:{here}"
-    assert load(one.name).space == one.space
+    assert load_embedder(one.name).space == one.space
     longest: dict[str, Any] = {"size": SIZE, "fit": "longest"}
-    changes: list[dict[str, Any]] = [{"view": longest}, {"view": longest | {"fill": 255}}, {"name": "other"}, {"output": "rows"}]
-    spaces = {one.space, *(load(f"onnx:{written(tmp_path / 'changed', model(), **change)}").space for change in changes)}
+    changes: list[dict[str, Any]] = [
+        {"preprocess": longest},
+        {"preprocess": longest | {"fill": 255}},
+        {"name": "other"},
+        {"output": "rows"},
+    ]
+    spaces = {one.space, *(load_embedder(f"onnx:{written(tmp_path / 'changed', model(), **change)}").space for change in changes)}
     assert len(spaces) == 1 + len(changes)
-    assert load(f"onnx:{written(tmp_path / 'changed', model(), view=longest | {'fill': 0})}").space in spaces
-    assert load(f"onnx:{written(tmp_path / 'changed', model(), view={'size': SIZE, 'fill': 255})}").space == one.space  # shows none
-    scaled = load(f"onnx:{written(tmp_path / 'scaled', model(kind=TensorProto.FLOAT), mean=MEAN, std=STD)}").space
-    assert scaled.preprocess != load(f"onnx:{written(tmp_path / 'scaled', model(kind=TensorProto.FLOAT))}").space.preprocess
+    assert load_embedder(f"onnx:{written(tmp_path / 'changed', model(), preprocess=longest | {'fill': 0})}").space in spaces
+    assert (
+        load_embedder(f"onnx:{written(tmp_path / 'changed', model(), preprocess={'size': SIZE, 'fill': 255})}").space == one.space
+    )  # shows none
+    scaled = load_embedder(f"onnx:{written(tmp_path / 'scaled', model(kind=TensorProto.FLOAT), mean=MEAN, std=STD)}").space
+    assert scaled.preprocess != load_embedder(f"onnx:{written(tmp_path / 'scaled', model(kind=TensorProto.FLOAT))}").space.preprocess
 
 
 def test_the_card_says_which_output(tmp_path: Path) -> None:
     path = written(tmp_path, model(outputs=("rows", "twice")))
-    first = load(f"onnx:{path}").encode(colours(2))
-    np.testing.assert_array_equal(load(f"onnx:{written(tmp_path, path.read_bytes(), output='twice')}").encode(colours(2)), 2 * first)
+    first = load_embedder(f"onnx:{path}").encode(colours(2))
+    np.testing.assert_array_equal(
+        load_embedder(f"onnx:{written(tmp_path, path.read_bytes(), output='twice')}").encode(colours(2)), 2 * first
+    )
 
 
 def test_the_right_file_is_pinned(tmp_path: Path) -> None:
     sound = hashlib.sha256(model()).hexdigest()
-    assert load(f"onnx:{written(tmp_path, model(), sha256=sound)}").encode(colours(1)).shape == (1, DIM)
-    other = load(f"onnx:{written(tmp_path, model('NCHW'), sha256=sound)}")
-    with pytest.raises(BadModel, match="is not the file that its card names"):
+    assert load_embedder(f"onnx:{written(tmp_path, model(), sha256=sound)}").encode(colours(1)).shape == (1, DIM)
+    other = load_embedder(f"onnx:{written(tmp_path, model('NCHW'), sha256=sound)}")
+    with pytest.raises(UnusableModel, match="is not the file that its card names"):
         other.encode(colours(1))
 
 
@@ -126,10 +135,10 @@ def test_the_right_file_is_pinned(tmp_path: Path) -> None:
         ({"dim": 0}, "no number from 1"),
         ({"dim": True}, "no number from 1"),
         ({"dim": "256"}, "no number from 1"),
-        ({"view": {"size": 8, "fit": "within"}}, "fit is one of"),
-        ({"view": {"size": 8, "crop": 1}}, "no view"),
-        ({"view": {"size": 1 << 20}}, "no number from 1"),
-        ({"view": 8}, "no view"),
+        ({"preprocess": {"size": 8, "fit": "within"}}, "fit is one of"),
+        ({"preprocess": {"size": 8, "crop": 1}}, "no preprocessing"),
+        ({"preprocess": {"size": 1 << 20}}, "no number from 1"),
+        ({"preprocess": 8}, "no preprocessing"),
         ({"layout": "HWC"}, "NHWC or NCHW"),
         ({"mean": MEAN}, "come together"),
         ({"mean": MEAN, "std": [0, 1, 1]}, "above 0"),
@@ -143,27 +152,27 @@ def test_the_right_file_is_pinned(tmp_path: Path) -> None:
 )
 def test_a_card_that_is_wrong_says_where(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     path = written(tmp_path, model(), **change)
-    with pytest.raises(BadModel, match=said) as raised:
-        load(f"onnx:{path}")
+    with pytest.raises(UnusableModel, match=said) as raised:
+        load_embedder(f"onnx:{path}")
     assert "small.json" in str(raised.value)
 
 
 def test_what_is_no_card_or_no_model_says_so(tmp_path: Path) -> None:
-    with pytest.raises(BadModel, match="see README"):
-        load(f"onnx:{tmp_path / 'nothing.onnx'}")
+    with pytest.raises(UnusableModel, match="see README"):
+        load_embedder(f"onnx:{tmp_path / 'nothing.onnx'}")
     (tmp_path / "list.json").write_text("[1]")
     (tmp_path / "text.json").write_bytes(b"\xff\xfe")
     for name in ("list", "text"):
-        with pytest.raises(BadModel):
-            load(f"onnx:{tmp_path / name}.json")
+        with pytest.raises(UnusableModel):
+            load_embedder(f"onnx:{tmp_path / name}.json")
     for weights in (b"", b"no model", model()[:200]):
-        with pytest.raises(BadModel, match="is refused"):
-            load(f"onnx:{written(tmp_path, weights)}").encode(colours(1))
+        with pytest.raises(UnusableModel, match="is refused"):
+            load_embedder(f"onnx:{written(tmp_path, weights)}").encode(colours(1))
     written(tmp_path, b"").unlink()
-    with pytest.raises(BadModel, match="put the model beside its card"):
-        load(f"onnx:{tmp_path / 'small.onnx'}").encode(colours(1))
+    with pytest.raises(UnusableModel, match="put the model beside its card"):
+        load_embedder(f"onnx:{tmp_path / 'small.onnx'}").encode(colours(1))
     with pytest.raises(UnknownModel):
-        load("onnx:")
+        load_embedder("onnx:")
 
 
 @pytest.mark.parametrize(
@@ -173,19 +182,19 @@ def test_what_is_no_card_or_no_model_says_so(tmp_path: Path) -> None:
         (model(), {"output": "vectors"}, "has the inputs"),
         (model(kind=TensorProto.INT32), {}, "only uint8 and floats"),
         (model(), {"mean": MEAN, "std": STD}, "may name no mean"),
-        (model(), {"view": {"size": 9}}, "cannot be run"),
+        (model(), {"preprocess": {"size": 9}}, "cannot be run"),
         (model(), {"layout": "NCHW"}, "cannot be run"),
     ],
 )
 def test_a_card_that_does_not_fit_its_model_is_refused(tmp_path: Path, weights: bytes, change: dict[str, Any], said: str) -> None:
-    embedder = load(f"onnx:{written(tmp_path, weights, **change)}")
-    with pytest.raises(BadModel, match=said):
-        embedder.encode([np.zeros((embedder.view.size, embedder.view.size, 3), np.uint8)])
+    embedder = load_embedder(f"onnx:{written(tmp_path, weights, **change)}")
+    with pytest.raises(UnusableModel, match=said):
+        embedder.encode([np.zeros((embedder.preprocess.size, embedder.preprocess.size, 3), np.uint8)])
 
 
 def test_another_dimension_than_the_card_says_is_no_output(tmp_path: Path) -> None:
-    with pytest.raises(BadOutput, match="expected"):
-        embed(load(f"onnx:{written(tmp_path, model(), dim=DIM + 1)}"), colours(2))
+    with pytest.raises(InvalidEmbedding, match="expected"):
+        embed(load_embedder(f"onnx:{written(tmp_path, model(), dim=DIM + 1)}"), colours(2))
 
 
 def test_rows_of_unequal_length_are_no_output(tmp_path: Path) -> None:
@@ -200,8 +209,8 @@ def test_rows_of_unequal_length_are_no_output(tmp_path: Path) -> None:
     )
     dark, light = np.zeros((SIZE, SIZE, 3), np.uint8), np.ones((SIZE, SIZE, 3), np.uint8)
     dark[0, 0, 0] = 1
-    with pytest.raises(BadOutput, match="rows of 4 and 768 numbers, expected 6"):
-        embed(load(f"onnx:{written(tmp_path, made.SerializeToString())}"), [dark, light])
+    with pytest.raises(InvalidEmbedding, match="rows of 4 and 768 numbers, expected 6"):
+        embed(load_embedder(f"onnx:{written(tmp_path, made.SerializeToString())}"), [dark, light])
 
 
 @pytest.mark.parametrize("where", ["beside.bin", "../outside.bin", "absolute"])
@@ -210,10 +219,10 @@ def test_weights_in_other_files_are_refused(tmp_path: Path, where: str, monkeypa
     place = tmp_path / "outside.bin" if where == "absolute" else tmp_path / "folder" / where
     (tmp_path / "folder").mkdir()
     place.write_bytes(WEIGHTS.tobytes())
-    embedder = load(f"onnx:{written(tmp_path / 'folder', model(outside=os.fspath(place) if where == 'absolute' else where))}")
+    embedder = load_embedder(f"onnx:{written(tmp_path / 'folder', model(outside=os.fspath(place) if where == 'absolute' else where))}")
     monkeypatch.chdir(tmp_path / "folder")
     with pytest.raises(
-        BadModel, match="is refused: its weights lie in beside.bin beside the model" if where == "beside.bin" else "is refused"
+        UnusableModel, match="is refused: its weights lie in beside.bin beside the model" if where == "beside.bin" else "is refused"
     ):
         embedder.encode(colours(1))
 
@@ -232,8 +241,8 @@ def test_scripts_leave_it_to_the_backend_to_import_onnxruntime() -> None:
 def test_onnxruntime_sends_nothing_and_leaves_nothing_behind(tmp_path: Path) -> None:
     """Its telemetry keeps an identifier of the machine and a queue of events in the home folder, and is on unless told otherwise."""
     code = (
-        "import numpy as np; from pipeline.embed.embedder import load\n"
-        "embedder = load(); embedder.encode([np.zeros((embedder.view.size, embedder.view.size, 3), np.uint8)])\n"
+        "import numpy as np; from pipeline.embed.embedder import load_embedder\n"
+        "embedder = load_embedder(); size = embedder.preprocess.size; embedder.encode([np.zeros((size, size, 3), np.uint8)])\n"
     )
     quiet = ("ORT_DISABLE_TELEMETRY", "CI", "TF_BUILD", "GITHUB_ACTIONS", "ORT_RUNNING_UNIT_TESTS", "XDG_CACHE_HOME")
     environment = {name: value for name, value in os.environ.items() if name not in quiet}

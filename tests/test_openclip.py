@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
 
-from indexes import Stat
+from indexes.records import FileStat
 from pipeline.decode.decode import Decoded, decode
-from pipeline.decode.preprocess import View
-from pipeline.embed.backends.openclip import OpenClip
-from pipeline.embed.embedder import Embedder, embed, load
-from pipeline.errors import BadModel, MissingExtra, UnknownModel
+from pipeline.decode.preprocess import Preprocess
+from pipeline.embed.backends.openclip import OpenClipEmbedder
+from pipeline.embed.embedder import Embedder, embed, load_embedder
+from pipeline.errors import MissingExtra, UnknownModel, UnusableModel
 from pipeline.scan import SourceFile
-from tests.conftest import jpeg, listening, saved, scene
+from tests.conftest import draw_scene, encode_jpeg, save_image, serve_http
 
 TINY, COCA, LITE = "neardup-test-vit", "neardup-test-coca", "neardup-test-lite0"
 SIZE, DIM = 64, 32
@@ -53,7 +53,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
 }
 GPU = torch.cuda.is_available()
-PICTURES = [scene(1, (320, 240)), scene(2, (101, 187)), scene(3, (64, 64)), scene(4, (31, 50)), scene(5, (300, 97)).convert("L")]
+PICTURES = [
+    draw_scene(1, (320, 240)),
+    draw_scene(2, (101, 187)),
+    draw_scene(3, (64, 64)),
+    draw_scene(4, (31, 50)),
+    draw_scene(5, (300, 97)).convert("L"),
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -95,17 +101,17 @@ def weights(architectures: None, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return written(tmp_path_factory.mktemp("weights") / "tiny.safetensors", clip())
 
 
-def seen(path: Path, view: View) -> NDArray[np.uint8]:
+def seen(path: Path, view: Preprocess) -> NDArray[np.uint8]:
     """A file's pixels as the pipeline gives them to an embedder."""
-    decoded = decode(SourceFile(str(path), Stat(0, 0, 0, 0, 0)), view)
+    decoded = decode(SourceFile(str(path), FileStat(0, 0, 0, 0, 0)), view)
     assert isinstance(decoded, Decoded), decoded
-    return decoded.view
+    return decoded.pixels
 
 
 def rows_of(embedder: Embedder, folder: Path, pictures: list[Image.Image]) -> NDArray[np.float32]:
     """The embedder's raw rows of pictures that went through PNG files."""
-    files = [saved(folder / f"{number}.png", picture) for number, picture in enumerate(pictures)]
-    return embedder.encode([seen(file, embedder.view) for file in files])
+    files = [save_image(folder / f"{number}.png", picture) for number, picture in enumerate(pictures)]
+    return embedder.encode([seen(file, embedder.preprocess) for file in files])
 
 
 def expected(model: torch.nn.Module, transform: Callable[[Image.Image], torch.Tensor]) -> NDArray[np.float32]:
@@ -141,12 +147,12 @@ def test_pixels_equal_open_clips_transform(
     """Bit for bit, where no side shrinks to a sixth: there Pillow's reducing_gap saves time for a difference that nobody sees."""
     noise = np.random.default_rng(width * 1000 + height).integers(0, 256, (height, width, 3), dtype=np.uint8)
     picture = Image.fromarray(noise)
-    path = saved(tmp_path_factory.getbasetemp() / "noise.png", picture, compress_level=0)
+    path = save_image(tmp_path_factory.getbasetemp() / "noise.png", picture, compress_level=0)
     transform = open_clip.image_transform(
         SIZE, is_train=False, mean=(0, 0, 0), std=(1, 1, 1), resize_mode=fit, interpolation=resample, fill_color=fill
     )
     theirs = (transform(picture).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-    np.testing.assert_array_equal(seen(path, View(SIZE, fit, resample, fill)), theirs)
+    np.testing.assert_array_equal(seen(path, Preprocess(SIZE, fit, resample, fill)), theirs)
 
 
 # Rows
@@ -155,42 +161,42 @@ def test_pixels_equal_open_clips_transform(
 @pytest.mark.parametrize("file", ["tiny.safetensors", "tiny.pt"])
 def test_rows_equal_open_clips_encode_image(tmp_path: Path, file: str) -> None:
     model, _, transform = open_clip.create_model_and_transforms(TINY)
-    embedder = load(f"open_clip:{TINY}@{written(tmp_path / file, model)}")
-    assert embedder.view == View(SIZE, "shortest", "bicubic")
+    embedder = load_embedder(f"open_clip:{TINY}@{written(tmp_path / file, model)}")
+    assert embedder.preprocess == Preprocess(SIZE, "shortest", "bicubic")
     rows = rows_of(embedder, tmp_path, PICTURES)
     assert rows.dtype == np.float32
     np.testing.assert_allclose(rows, expected(model.eval(), transform), atol=1e-5)
     assert np.abs(rows[0] - rows[1]).max() > 1e-2  # not one row for all
-    np.testing.assert_allclose(np.linalg.norm(embed(embedder, [seen(tmp_path / "0.png", embedder.view)]), axis=1), 1.0, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(embed(embedder, [seen(tmp_path / "0.png", embedder.preprocess)]), axis=1), 1.0, atol=1e-6)
 
 
 def test_a_training_checkpoint_gives_the_rows_of_its_model(tmp_path: Path, weights: Path) -> None:
     state = {f"module.{name}": tensor for name, tensor in clip().state_dict().items()}
     torch.save({"epoch": 3, "name": "a run", "state_dict": state}, tmp_path / "epoch_3.pt")
-    checkpoint, plain = load(f"open_clip:{TINY}@{tmp_path / 'epoch_3.pt'}"), load(f"open_clip:{TINY}@{weights}")
+    checkpoint, plain = load_embedder(f"open_clip:{TINY}@{tmp_path / 'epoch_3.pt'}"), load_embedder(f"open_clip:{TINY}@{weights}")
     np.testing.assert_array_equal(rows_of(checkpoint, tmp_path, PICTURES), rows_of(plain, tmp_path, PICTURES))
 
 
 @pytest.mark.parametrize(
     ("wanted", "view"),
     [
-        ({"resize_mode": "squash", "interpolation": "bilinear"}, View(SIZE, "squash", "bilinear")),
-        ({"resize_mode": "longest", "fill_color": 127}, View(SIZE, "longest", "bicubic", 127)),
-        ({"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "interpolation": "random"}, View(SIZE, "shortest", "bicubic")),
-        ({"size": 2 * SIZE, "fill_color": None}, View(SIZE, "shortest", "bicubic")),  # as in open_clip, the tower's own size counts
+        ({"resize_mode": "squash", "interpolation": "bilinear"}, Preprocess(SIZE, "squash", "bilinear")),
+        ({"resize_mode": "longest", "fill_color": 127}, Preprocess(SIZE, "longest", "bicubic", 127)),
+        ({"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "interpolation": "random"}, Preprocess(SIZE, "shortest", "bicubic")),
+        ({"size": 2 * SIZE, "fill_color": None}, Preprocess(SIZE, "shortest", "bicubic")),  # as in open_clip, the tower's own size counts
     ],
 )
 def test_a_config_beside_the_weights_is_obeyed_as_open_clip_does(
-    tmp_path: Path, weights: Path, wanted: dict[str, object], view: View
+    tmp_path: Path, weights: Path, wanted: dict[str, object], view: Preprocess
 ) -> None:
     path = written(tmp_path / "open_clip_model.safetensors", clip())
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIGS[TINY], "preprocess_cfg": wanted}))
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{tmp_path}")
-    embedder = load(f"open_clip:{TINY}@{path}")
-    assert embedder.view == view
+    embedder = load_embedder(f"open_clip:{TINY}@{path}")
+    assert embedder.preprocess == view
     np.testing.assert_allclose(rows_of(embedder, tmp_path, PICTURES), expected(model.eval(), transform), atol=1e-5)
     if wanted.keys() - {"size", "fill_color"}:
-        assert embedder.space != load(f"open_clip:{TINY}@{weights}").space
+        assert embedder.space != load_embedder(f"open_clip:{TINY}@{weights}").space
 
 
 def test_weights_alone_are_prepared_as_all_published_weights_of_the_architecture_agree(
@@ -198,15 +204,15 @@ def test_weights_alone_are_prepared_as_all_published_weights_of_the_architecture
 ) -> None:
     squash, longest = {"resize_mode": "squash", "interpolation": "bilinear"}, {"resize_mode": "longest", "interpolation": "bilinear"}
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, TINY, {"one": squash, "two": squash})
-    assert load(f"open_clip:{TINY}@{weights}").view == View(SIZE, "squash", "bilinear")
+    assert load_embedder(f"open_clip:{TINY}@{weights}").preprocess == Preprocess(SIZE, "squash", "bilinear")
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, TINY, {"one": squash, "two": longest})
-    assert load(f"open_clip:{TINY}@{weights}").view == View(SIZE, "shortest", "bicubic")
+    assert load_embedder(f"open_clip:{TINY}@{weights}").preprocess == Preprocess(SIZE, "shortest", "bicubic")
 
 
 def test_a_tags_activation_is_used_and_told_apart(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, TINY, {"quick": {"file": str(weights), "quick_gelu": True}})
     model, _, transform = open_clip.create_model_and_transforms(TINY, str(weights), force_quick_gelu=True)
-    tagged, plain = load(f"open_clip:{TINY}/quick"), load(f"open_clip:{TINY}@{weights}")
+    tagged, plain = load_embedder(f"open_clip:{TINY}/quick"), load_embedder(f"open_clip:{TINY}@{weights}")
     rows = rows_of(tagged, tmp_path, PICTURES)
     np.testing.assert_allclose(rows, expected(model.eval(), transform), atol=1e-5)
     assert np.abs(rows - rows_of(plain, tmp_path, PICTURES)).max() > 1e-3
@@ -216,15 +222,15 @@ def test_a_tags_activation_is_used_and_told_apart(tmp_path: Path, weights: Path,
 
 def test_rows_of_a_coca_model_equal_its_encode_image(tmp_path: Path) -> None:
     model, _, transform = open_clip.create_model_and_transforms(COCA)
-    embedder = load(f"open_clip:{COCA}@{written(tmp_path / 'coca.safetensors', model)}")
+    embedder = load_embedder(f"open_clip:{COCA}@{written(tmp_path / 'coca.safetensors', model)}")
     np.testing.assert_allclose(rows_of(embedder, tmp_path, PICTURES), expected(model.eval(), transform), atol=1e-5)
 
 
 def test_a_row_depends_on_its_picture_alone(tmp_path: Path, weights: Path) -> None:
-    embedder, again = load(f"open_clip:{TINY}@{weights}"), load(f"open_clip:{TINY}@{weights}")
+    embedder, again = load_embedder(f"open_clip:{TINY}@{weights}"), load_embedder(f"open_clip:{TINY}@{weights}")
     rows = rows_of(embedder, tmp_path, PICTURES)
     np.testing.assert_array_equal(rows_of(again, tmp_path, PICTURES), rows)
-    views = np.stack([seen(tmp_path / f"{number}.png", embedder.view) for number in range(len(PICTURES))])
+    views = np.stack([seen(tmp_path / f"{number}.png", embedder.preprocess) for number in range(len(PICTURES))])
     np.testing.assert_allclose(np.concatenate([embedder.encode([view]) for view in views]), rows, atol=1e-5)
     np.testing.assert_allclose(embedder.encode(list(views[::-1]))[::-1], rows, atol=1e-5)
 
@@ -239,15 +245,15 @@ def test_efficientnet_puts_a_scene_nearer_to_its_jpeg_than_to_another_scene(tmp_
     grey = {"mean": [127 / 255] * 3, "std": [128 / 255] * 3, "resize_mode": "squash"}
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"preprocess_cfg": grey}))
 
-    embedder = load(f"open_clip:{LITE}@{path}")
+    embedder = load_embedder(f"open_clip:{LITE}@{path}")
     assert embedder.space.dim == 1280
     originals, copies = [], []
     for number in range(4):
-        picture = scene(number, (640, 480))
-        originals.append(saved(tmp_path / f"{number}.png", picture))
+        picture = draw_scene(number, (640, 480))
+        originals.append(save_image(tmp_path / f"{number}.png", picture))
         copies.append(tmp_path / f"{number}.jpg")
-        copies[-1].write_bytes(jpeg(picture.resize((320, 240)), quality=60))
-    rows = embed(embedder, [seen(file, embedder.view) for file in originals + copies])
+        copies[-1].write_bytes(encode_jpeg(picture.resize((320, 240)), quality=60))
+    rows = embed(embedder, [seen(file, embedder.preprocess) for file in originals + copies])
     scores = rows[:4] @ rows[4:].T
     strangers = np.where(np.eye(4, dtype=bool), -1, scores)
     assert (scores.diagonal() > strangers.max(axis=0) + 0.05).all()
@@ -258,13 +264,13 @@ def test_efficientnet_puts_a_scene_nearer_to_its_jpeg_than_to_another_scene(tmp_
 
 
 def test_a_space_is_its_weights_wherever_they_lie(tmp_path: Path, weights: Path) -> None:
-    here = load(f"open_clip:{TINY}@{weights}").space
+    here = load_embedder(f"open_clip:{TINY}@{weights}").space
     assert (here.backend, here.model, here.dim) == ("open_clip", TINY, DIM)
     elsewhere = tmp_path / "elsewhere" / "renamed.safetensors"
     elsewhere.parent.mkdir()
     elsewhere.write_bytes(weights.read_bytes())
-    assert load(f"open_clip:{TINY}@{elsewhere}").space == here
-    assert load(f"open_clip:{TINY}@{written(tmp_path / 'other.safetensors', clip(seed=1))}").space != here
+    assert load_embedder(f"open_clip:{TINY}@{elsewhere}").space == here
+    assert load_embedder(f"open_clip:{TINY}@{written(tmp_path / 'other.safetensors', clip(seed=1))}").space != here
 
 
 def test_spaces_differ_by_the_ground_that_pictures_are_laid_on(tmp_path: Path) -> None:
@@ -272,7 +278,7 @@ def test_spaces_differ_by_the_ground_that_pictures_are_laid_on(tmp_path: Path) -
     for fill in (0, 127):
         path = written(tmp_path / str(fill) / "tiny.safetensors", clip())
         path.with_name("open_clip_config.json").write_text(json.dumps({"preprocess_cfg": {"resize_mode": "longest", "fill_color": fill}}))
-        spaces.append(load(f"open_clip:{TINY}@{path}").space)
+        spaces.append(load_embedder(f"open_clip:{TINY}@{path}").space)
     assert spaces[0].weights == spaces[1].weights
     assert spaces[0] != spaces[1]
     assert " bicubic fill 127 mean " in spaces[1].preprocess  # as it stands in stores that exist
@@ -280,10 +286,10 @@ def test_spaces_differ_by_the_ground_that_pictures_are_laid_on(tmp_path: Path) -
 
 def test_a_local_files_name_is_the_same_from_every_folder(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(weights.parent)
-    embedder = load(f"open_clip:{TINY}@{weights.name}")
+    embedder = load_embedder(f"open_clip:{TINY}@{weights.name}")
     monkeypatch.chdir(tmp_path)
     assert embedder.name == f"open_clip:{TINY}@{weights}"
-    assert load(embedder.name).space == embedder.space
+    assert load_embedder(embedder.name).space == embedder.space
 
 
 # Refusals
@@ -294,23 +300,23 @@ def test_a_local_files_name_is_the_same_from_every_folder(weights: Path, tmp_pat
 )
 def test_a_name_of_no_known_form_is_refused_at_once(name: str) -> None:
     with pytest.raises(UnknownModel, match="open_clip:ARCH/PRETRAINED.*open_clip:ARCH@WEIGHTS_FILE"):
-        load(name)
+        load_embedder(name)
 
 
 @pytest.mark.parametrize("arch", ["ViT-B-33", "hf-hub:owner", "local-dir:"])
 def test_an_unknown_architecture_is_refused(arch: str) -> None:
     with pytest.raises(UnknownModel, match="open_clip knows no architecture"):
-        _ = load(f"open_clip:{arch}/laion2b").space
+        _ = load_embedder(f"open_clip:{arch}/laion2b").space
 
 
 def test_an_unknown_tag_is_refused_with_those_that_exist() -> None:
     with pytest.raises(UnknownModel, match=r"no weights 'nope' for ViT-B-32; it has: openai, laion"):
-        _ = load("open_clip:ViT-B-32/nope").space
+        _ = load_embedder("open_clip:ViT-B-32/nope").space
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadModel, match=r"gone\.pt is not there"):
-        _ = load(f"open_clip:{TINY}@{tmp_path / 'gone.pt'}").space
+    with pytest.raises(UnusableModel, match=r"gone\.pt is not there"):
+        _ = load_embedder(f"open_clip:{TINY}@{tmp_path / 'gone.pt'}").space
 
 
 class Payload:
@@ -335,17 +341,17 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path: Path, suf
     ran.rmdir()
     path = path.rename(path.with_suffix(suffix))
     with pytest.raises(
-        BadModel, match=r"more than tensors: .*GLOBAL posix\.mkdir" if suffix == ".pt" else "no sound safetensors"
+        UnusableModel, match=r"more than tensors: .*GLOBAL posix\.mkdir" if suffix == ".pt" else "no sound safetensors"
     ) as refused:
-        _ = load(f"open_clip:{TINY}@{path}").space
+        _ = load_embedder(f"open_clip:{TINY}@{path}").space
     assert not ran.exists()
     assert "weights_only" not in str(refused.value)  # no advice to trust it
 
 
 def test_a_checkpoint_with_the_options_of_its_run_is_refused_by_their_type(tmp_path: Path) -> None:
     torch.save({"state_dict": clip().state_dict(), "args": Namespace(lr=0.1)}, tmp_path / "run.pt")
-    with pytest.raises(BadModel, match="more than tensors: .*GLOBAL argparse.Namespace was not an allowed global") as refused:
-        _ = load(f"open_clip:{TINY}@{tmp_path / 'run.pt'}").space
+    with pytest.raises(UnusableModel, match="more than tensors: .*GLOBAL argparse.Namespace was not an allowed global") as refused:
+        _ = load_embedder(f"open_clip:{TINY}@{tmp_path / 'run.pt'}").space
     assert "safe_globals" not in str(refused.value)
 
 
@@ -355,8 +361,8 @@ def test_truncated_weights_are_refused(tmp_path: Path, file: str, kept: float) -
     path = written(tmp_path / file, clip())
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content)) if kept < 1 else int(kept)])
-    with pytest.raises(BadModel, match=rf"{file} is (no sound safetensors file|refused, it is damaged)"):
-        _ = load(f"open_clip:{TINY}@{path}").space
+    with pytest.raises(UnusableModel, match=rf"{file} is (no sound safetensors file|refused, it is damaged)"):
+        _ = load_embedder(f"open_clip:{TINY}@{path}").space
 
 
 @settings(deadline=None, max_examples=60)
@@ -370,20 +376,20 @@ def test_damaged_pickles_are_refused(tmp_path_factory: pytest.TempPathFactory, s
     content[rng.integers(len(content), size=5)] = rng.integers(256, size=5)
     path = tmp_path_factory.getbasetemp() / "damaged.pt"
     path.write_bytes(content[: rng.integers(len(content) + 1)].tobytes())
-    with pytest.raises(BadModel):  # where the damage is not met, the one tensor does not make a tower
-        _ = load(f"open_clip:{TINY}@{path}").space
+    with pytest.raises(UnusableModel):  # where the damage is not met, the one tensor does not make a tower
+        _ = load_embedder(f"open_clip:{TINY}@{path}").space
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {1: torch.zeros(2)}, torch.zeros(2)])
 def test_what_holds_no_weights_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "other.pt")
-    with pytest.raises(BadModel, match="holds no model's weights"):
-        _ = load(f"open_clip:{TINY}@{tmp_path / 'other.pt'}").space
+    with pytest.raises(UnusableModel, match="holds no model's weights"):
+        _ = load_embedder(f"open_clip:{TINY}@{tmp_path / 'other.pt'}").space
 
 
 def test_weights_of_another_architecture_are_refused(weights: Path) -> None:
-    with pytest.raises(BadModel, match=f"does not fit {COCA}: .*attn_pool"):
-        _ = load(f"open_clip:{COCA}@{weights}").space
+    with pytest.raises(UnusableModel, match=f"does not fit {COCA}: .*attn_pool"):
+        _ = load_embedder(f"open_clip:{COCA}@{weights}").space
 
 
 @pytest.mark.parametrize(
@@ -402,14 +408,14 @@ def test_weights_of_another_architecture_are_refused(weights: Path) -> None:
 def test_a_config_that_means_nothing_is_refused_before_any_picture_is_read(tmp_path: Path, config: str) -> None:
     path = written(tmp_path / "tiny.safetensors", clip())
     (tmp_path / "open_clip_config.json").write_text(config)
-    with pytest.raises(BadModel, match=str(tmp_path)):
-        _ = load(f"open_clip:{TINY}@{path}").view
+    with pytest.raises(UnusableModel, match=str(tmp_path)):
+        _ = load_embedder(f"open_clip:{TINY}@{path}").preprocess
 
 
 @pytest.mark.parametrize("module", ["open_clip", "torch"])
 def test_a_missing_package_is_named_with_the_command_that_brings_it(weights: Path, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    embedder = load(f"open_clip:{TINY}@{weights}")  # costs nothing yet
+    embedder = load_embedder(f"open_clip:{TINY}@{weights}")  # costs nothing yet
     assert embedder.name == f"open_clip:{TINY}@{weights}"
     with pytest.raises(MissingExtra, match=rf"\({module}\); run `pip install 'neardup\[clip\]'`"):
         _ = embedder.space
@@ -463,7 +469,7 @@ class Hub:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        with listening(Handler) as self.url:
+        with serve_http(Handler) as self.url:
             yield self
 
 
@@ -472,7 +478,7 @@ LOOK = """
 import json, sys, time
 from pathlib import Path
 import open_clip
-from pipeline.embed.embedder import load
+from pipeline.embed.embedder import load_embedder
 from pipeline.errors import PipelineError
 
 time.sleep = lambda seconds: None  # the hub's client waits longer after each failed attempt
@@ -483,8 +489,8 @@ open_clip.pretrained._PRETRAINED[arch] = {"main": {"hf_hub": "tests/tiny/", "res
 answers = []
 for model in sys.argv[2:]:
     try:
-        embedder = load(model)
-        answers.append([embedder.name, embedder.space.weights, str(embedder.view)])
+        embedder = load_embedder(model)
+        answers.append([embedder.name, embedder.space.weights, str(embedder.preprocess)])
     except PipelineError as error:
         answers.append([type(error).__name__, str(error), ""])
 print(json.dumps(answers))
@@ -514,8 +520,8 @@ def look(hub: Hub, cache: Path, *models: str) -> list[list[str]]:
 def test_downloaded_weights_stay_at_the_commit_they_came_from(tmp_path: Path) -> None:
     old, new = "1a" * 20, "2b" * 20
     commits = {commit: written(tmp_path / f"{commit}.safetensors", clip(seed=seed)).read_bytes() for seed, commit in enumerate((old, new))}
-    local = {commit: load(f"open_clip:{TINY}@{tmp_path / f'{commit}.safetensors'}").space.weights for commit in commits}
-    tag, view = f"open_clip:{TINY}/main", str(View(SIZE, "squash", "bilinear"))
+    local = {commit: load_embedder(f"open_clip:{TINY}@{tmp_path / f'{commit}.safetensors'}").space.weights for commit in commits}
+    tag, view = f"open_clip:{TINY}/main", str(Preprocess(SIZE, "squash", "bilinear"))
     with Hub(commits, main=old).serving() as hub:
         by_tag, by_commit = look(hub, tmp_path / "cache", tag, f"{tag}@{new}")
         assert by_tag == [f"{tag}@{old}", local[old], view]
@@ -525,15 +531,15 @@ def test_downloaded_weights_stay_at_the_commit_they_came_from(tmp_path: Path) ->
     # The server is gone: what the cache holds is used, what it does not hold is refused.
     kept, lost = look(hub, tmp_path / "cache", f"{tag}@{old}", f"open_clip:{TINY}/lost")
     assert kept == [f"{tag}@{old}", local[old], view]
-    assert lost[0] == "BadModel"
+    assert lost[0] == "UnusableModel"
     assert f"the weights of {TINY}/lost cannot be downloaded" in lost[1]
     assert f"use open_clip:{TINY}@FILE" in lost[1]
 
 
 def test_where_memory_is_too_small_batches_are_halved(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    embedder = OpenClip(f"{TINY}@{weights}")
+    embedder = OpenClipEmbedder(f"{TINY}@{weights}")
     rows = rows_of(embedder, tmp_path, PICTURES)
-    real, asked = embedder._encoded, list[int]()
+    real, asked = embedder._encode_batch, list[int]()
 
     def small(views: NDArray[np.uint8]) -> NDArray[np.float32]:
         asked.append(len(views))
@@ -541,28 +547,28 @@ def test_where_memory_is_too_small_batches_are_halved(tmp_path: Path, weights: P
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return real(views)
 
-    monkeypatch.setattr(embedder, "_encoded", small)
+    monkeypatch.setattr(embedder, "_encode_batch", small)
     holds = 2
-    views = [seen(tmp_path / f"{number}.png", embedder.view) for number in range(len(PICTURES))]
+    views = [seen(tmp_path / f"{number}.png", embedder.preprocess) for number in range(len(PICTURES))]
     np.testing.assert_allclose(embedder.encode(views), rows, atol=1e-5)
-    assert embedder.batch == 2
+    assert embedder.batch_size == 2
     asked.clear()
     embedder.encode(views)
     assert asked == [2, 2, 1]  # it is not tried again
     holds = 0
-    with pytest.raises(BadModel, match="no memory for one picture"):
+    with pytest.raises(UnusableModel, match="no memory for one picture"):
         embedder.encode(views)
 
 
 @pytest.mark.skipif(not GPU, reason="there is no GPU here")
 def test_scores_on_a_gpu_are_those_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "lite.safetensors", clip(LITE))
-    rows = embed(OpenClip(f"{LITE}@{path}"), [seen_for(LITE, path, tmp_path, number) for number in range(len(PICTURES))])
+    rows = embed(OpenClipEmbedder(f"{LITE}@{path}"), [seen_for(LITE, path, tmp_path, number) for number in range(len(PICTURES))])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    there = embed(OpenClip(f"{LITE}@{path}"), [seen_for(LITE, path, tmp_path, number) for number in range(len(PICTURES))])
+    there = embed(OpenClipEmbedder(f"{LITE}@{path}"), [seen_for(LITE, path, tmp_path, number) for number in range(len(PICTURES))])
     np.testing.assert_allclose(there @ there.T, rows @ rows.T, atol=1e-3)
 
 
 def seen_for(arch: str, path: Path, folder: Path, number: int) -> NDArray[np.uint8]:
     """The pixels of one of PICTURES as a model wants them."""
-    return seen(saved(folder / f"{number}.png", PICTURES[number]), OpenClip(f"{arch}@{path}").view)
+    return seen(save_image(folder / f"{number}.png", PICTURES[number]), OpenClipEmbedder(f"{arch}@{path}").preprocess)

@@ -18,13 +18,13 @@ Run = Callable[..., tuple[int, str, str]]
 def test_the_default_store_needs_no_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.setenv("NEARDUP_STORE", str(tmp_path / "elsewhere"))
-    assert place.command(place.default(), "ingest", "FOLDER") == "neardup ingest FOLDER"
-    assert place.command(tmp_path / "elsewhere", "ingest") == f"neardup ingest --store {tmp_path / 'elsewhere'}"
+    assert place.format_command(place.get_default_store_folder(), "ingest", "FOLDER") == "neardup ingest FOLDER"
+    assert place.format_command(tmp_path / "elsewhere", "ingest") == f"neardup ingest --store {tmp_path / 'elsewhere'}"
     monkeypatch.chdir(tmp_path)
-    assert place.command(Path("neardup") / "default", "ingest") == "neardup ingest"
-    assert place.command(Path("x"), "ingest") == f"neardup ingest --store {tmp_path / 'x'}"
+    assert place.format_command(Path("neardup") / "default", "ingest") == "neardup ingest"
+    assert place.format_command(Path("x"), "ingest") == f"neardup ingest --store {tmp_path / 'x'}"
     monkeypatch.delenv("XDG_DATA_HOME")
-    assert place.default() == Path.home() / ".local" / "share" / "neardup" / "default"
+    assert place.get_default_store_folder() == Path.home() / ".local" / "share" / "neardup" / "default"
 
 
 def test_who_has_no_home_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,12 +33,12 @@ def test_who_has_no_home_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
     monkeypatch.setattr(Path, "home", homeless)
-    assert place.command(Path("/x"), "ingest") == "neardup ingest --store /x"
+    assert place.format_command(Path("/x"), "ingest") == "neardup ingest --store /x"
 
 
 @pytest.mark.parametrize("name", ["plain", "a b", "it's", "$HOME `x`", "new\nline", "caf\xe9", os.fsdecode(b"s\xfe'\\")])
 def test_a_shell_gives_back_what_was_meant(name: str) -> None:
-    written = place.command(Path("/stores") / name, "status")
+    written = place.format_command(Path("/stores") / name, "status")
     assert written.isprintable()
     said = subprocess.run(["bash", "-c", f"neardup() {{ printf '%s\\0' \"$@\"; }}; {written}"], capture_output=True, check=True).stdout
     assert [os.fsdecode(word) for word in said.split(b"\0")[:-1]] == ["status", "--store", f"/stores/{name}"]

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.cli.main import main
 from tests import google_server, test_onnx
-from tests.conftest import saved, scene
+from tests.conftest import draw_scene, save_image
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -26,11 +26,11 @@ GOOGLE = [command for command in COMMANDS if "google-store" in command]
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the commands name, and programs in the place of those that would install or test neardup again."""
     folder = tmp_path_factory.mktemp("desk")
-    saved(folder / "PHOTOS" / "DSC_0412.jpg", scene(1, (1200, 900)))
-    saved(folder / "PHOTOS" / "signed.jpg", scene(1, (1200, 900)), quality=60)
-    saved(folder / "PHOTOS" / "other.png", scene(2))
-    saved(folder / "CARD" / "new.jpg", scene(3))
-    saved(folder / "holiday.jpg", scene(1, (600, 450)))
+    save_image(folder / "PHOTOS" / "DSC_0412.jpg", draw_scene(1, (1200, 900)))
+    save_image(folder / "PHOTOS" / "signed.jpg", draw_scene(1, (1200, 900)), quality=60)
+    save_image(folder / "PHOTOS" / "other.png", draw_scene(2))
+    save_image(folder / "CARD" / "new.jpg", draw_scene(3))
+    save_image(folder / "holiday.jpg", draw_scene(1, (600, 450)))
     shutil.copy(ROOT / "pyproject.toml", folder)
     test_onnx.written(folder / "MODELS", test_onnx.model())
     programs = folder / "bin"
@@ -86,11 +86,11 @@ def test_open_clip_commands_reach_open_clip(desk: Path) -> None:
 
 def test_google_commands_reach_google(desk: Path) -> None:
     assert len(GOOGLE) == 2
-    with google_server.Google().serving() as google:
+    with google_server.FakeGoogle().serve() as google:
         for command in GOOGLE:
-            done = run(desk, f"GEMINI_API_KEY={google_server.KEY} GOOGLE_GEMINI_BASE_URL={google.url} {command}")
+            done = run(desk, f"GEMINI_API_KEY={google_server.API_KEY} GOOGLE_GEMINI_BASE_URL={google.url} {command}")
             assert done.returncode == 0, done.stderr
-            assert google_server.KEY not in done.stderr + done.stdout
+            assert google_server.API_KEY not in done.stderr + done.stdout
     assert "DSC_0412.jpg" in done.stdout
 
 

@@ -5,14 +5,14 @@ import socket
 from pathlib import Path
 
 from indexes import Root
-from pipeline.scan import Passed, SourceFile, scan
+from pipeline.scan import Skipped, SourceFile, scan
 
 
 def listing(*roots: Root) -> tuple[list[str], dict[str, str]]:
     """(paths in order, reason of each path that was passed)."""
     found = list(scan(roots))
     files = [each.path for each in found if isinstance(each, SourceFile)]
-    return files, {each.path: each.reason for each in found if isinstance(each, Passed)}
+    return files, {each.path: each.reason for each in found if isinstance(each, Skipped)}
 
 
 def touch(path: Path) -> Path:
@@ -66,7 +66,7 @@ def test_hidden_trash_and_excluded_are_passed_but_a_root_never_is(tmp_path: Path
     for name in ("1.jpg", ".2.jpg", ".thumbs/3.jpg", "$RECYCLE.BIN/4.jpg", ".Trash-1000/5.jpg", "raw/6.gif", "raw/deep/7.jpg", "8.gif"):
         touch(root / name)
     assert listing(Root(str(root)))[0] == [str(root / name) for name in ("1.jpg", "8.gif", "raw/6.gif", "raw/deep/7.jpg")]
-    files, passed = listing(Root(str(root), ("*.gif", "raw/deep"), hidden=True))
+    files, passed = listing(Root(str(root), ("*.gif", "raw/deep"), include_hidden=True))
     assert files == [str(root / name) for name in (".2.jpg", "1.jpg", ".thumbs/3.jpg")]
     assert sorted(passed.values()) == ["excluded", "excluded", "excluded", "trash", "trash"]
 
@@ -75,7 +75,7 @@ def test_unreadable_folders_are_trouble_and_the_rest_goes_on(tmp_path: Path) -> 
     touch(tmp_path / "a" / "1.jpg")
     gone = Root(str(tmp_path / "gone"))
     found = list(scan([gone, Root(str(tmp_path / "a"))]))
-    assert [each.trouble for each in found if isinstance(each, Passed)] == [True]
+    assert [each.is_failure for each in found if isinstance(each, Skipped)] == [True]
     assert len([each for each in found if isinstance(each, SourceFile)]) == 1
 
 

@@ -16,27 +16,15 @@ from hypothesis import given, settings
 from hypothesis.strategies import floats, integers, lists, permutations
 from numpy.typing import NDArray
 
-from indexes import (
-    BadVector,
-    Batch,
-    File,
-    Root,
-    SegmentRow,
-    Space,
-    SpaceMismatch,
-    Stat,
-    StoreDamaged,
-    StoreError,
-    StoreLocked,
-    StoreMissing,
-    StoreVersion,
-)
+from indexes import InvalidVector, Root, Space, SpaceMismatch, StoreDamaged, StoreError, StoreLocked, StoreMissing, StoreVersionMismatch
 from indexes import Store as OpenStore
-from indexes.catalog.pairs import Frontier
+from indexes.catalog.pairs import JoinWatermark, SegmentRow
 from indexes.durable import files as durable
 from indexes.join import exact as join
+from indexes.records import FileStat, NewFile
+from indexes.store import Batch
 from indexes.vectors import segments
-from tests.conftest import SPACE, batch_of, name_of, unit_rows
+from tests.conftest import SPACE, make_batch, make_hash, make_unit_rows
 
 OTHER = Space("test", "other", "1" * 64, "none", 16, -1.0, 0.9)
 
@@ -47,23 +35,23 @@ def brute_force(rows: NDArray[np.float32], least: float) -> set[frozenset[bytes]
     stored /= np.linalg.norm(stored, axis=1, keepdims=True)
     scores = np.round(stored @ stored.T, 12)
     left, right = np.nonzero(np.triu(scores >= least, 1))
-    return {frozenset((name_of(int(a)), name_of(int(b)))) for a, b in zip(left, right, strict=True)}
+    return {frozenset((make_hash(int(a)), make_hash(int(b)))) for a, b in zip(left, right, strict=True)}
 
 
 def hashes_of(store: OpenStore) -> dict[int, bytes]:
     """The content behind each image that a file holds, under the image's id."""
-    return {id_: image.hash for id_, image in store.catalog.images(store.catalog.live())}
+    return {id_: image.hash for id_, image in store.catalog.get_images(store.catalog.list_images_in_use())}
 
 
 def all_pairs(store: OpenStore, least: float) -> dict[frozenset[bytes], float]:
     """Every pair of images at or above a threshold, with those that share a vector, as pairs of contents."""
     hashes = hashes_of(store)
     images: dict[int, list[bytes]] = {}
-    for image, vector in store.catalog.vectors_of(list(hashes)).items():
+    for image, vector in store.catalog.find_vectors_of_images(list(hashes)).items():
         if vector is not None:
             images.setdefault(vector, []).append(hashes[image])
     found = {frozenset(pair): 1.0 for shared in images.values() for pair in combinations(shared, 2)}
-    pairs = store.pairs(least)
+    pairs = store.find_pairs(least)
     for left, right, score in zip(pairs.left.tolist(), pairs.right.tolist(), pairs.score.tolist(), strict=True):
         found |= {frozenset((one, other)): score for one in images[left] for other in images[right]}
     return found
@@ -72,28 +60,28 @@ def all_pairs(store: OpenStore, least: float) -> dict[frozenset[bytes], float]:
 @settings(deadline=None, max_examples=40)
 @given(seed=integers(0, 2**32 - 1), count=integers(1, 60), least=floats(-1, 1), cuts=lists(integers(0, 60), max_size=4))
 def test_pairs_and_within_equal_brute_force(seed: int, count: int, least: float, cuts: list[int]) -> None:
-    rows = unit_rows(seed, count)
+    rows = make_unit_rows(seed, count)
     ends = sorted({min(cut, count) for cut in cuts} | {0, count})
     with tempfile.TemporaryDirectory() as folder, OpenStore(Path(folder), write=True) as store:
         store.bind(SPACE, "test")
         for start, end in zip(ends, ends[1:], strict=False):
-            store.add(batch_of(list(range(start, end)), rows))
+            store.add(make_batch(list(range(start, end)), rows))
         hashes = hashes_of(store)
         assert set(all_pairs(store, least)) == brute_force(rows, least)
-        found = store.within(rows, least)
+        found = store.find_within(rows, least)
         hits = {(int(row), hashes[int(id_)]) for row, id_ in zip(found.left, found.right, strict=True)}
         scores = rows.astype(np.float64) @ rows.astype(np.float16).astype(np.float64).T
-        sure = {(a, name_of(b)) for a, b in np.argwhere(scores >= least + 1e-3).tolist()}
-        possible = {(a, name_of(b)) for a, b in np.argwhere(scores >= least - 1e-3).tolist()}
+        sure = {(a, make_hash(b)) for a, b in np.argwhere(scores >= least + 1e-3).tolist()}
+        possible = {(a, make_hash(b)) for a, b in np.argwhere(scores >= least - 1e-3).tolist()}
         assert sure <= hits <= possible
 
 
 def test_a_vector_finds_itself_at_one(store: OpenStore) -> None:
-    rows = unit_rows(7, 50)
-    store.add(batch_of(list(range(50)), rows))
+    rows = make_unit_rows(7, 50)
+    store.add(make_batch(list(range(50)), rows))
     ids = sorted(hashes_of(store))
-    stored = np.stack([store.vectors(ids)[id_] for id_ in ids])
-    found = store.within(stored, 1.0)
+    stored = np.stack([store.get_vectors(ids)[id_] for id_ in ids])
+    found = store.find_within(stored, 1.0)
     assert set(zip(found.left.tolist(), found.right.tolist(), strict=True)) >= set(enumerate(ids))
     assert (found.score == 1.0).all()
 
@@ -101,47 +89,47 @@ def test_a_vector_finds_itself_at_one(store: OpenStore) -> None:
 @settings(deadline=None, max_examples=25)
 @given(seed=integers(0, 2**32 - 1), order=permutations(list(range(24))), size=integers(1, 24))
 def test_adding_in_any_order_equals_one_batch(seed: int, order: list[int], size: int) -> None:
-    rows = unit_rows(seed, 24)
+    rows = make_unit_rows(seed, 24)
     answers = []
     for parts in ([list(range(24))], [order[start : start + size] for start in range(0, 24, size)]):
         with tempfile.TemporaryDirectory() as folder, OpenStore(Path(folder), write=True) as store:
             store.bind(SPACE, "test")
             for numbers in parts:
-                store.add(batch_of(numbers, rows))
+                store.add(make_batch(numbers, rows))
             answers.append(all_pairs(store, 0.5))
     assert answers[0] == answers[1]  # to the last bit
 
 
 def test_blocks_tiles_and_prefixes_of_any_size_give_the_same_pairs(store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = unit_rows(3, 90)
+    rows = make_unit_rows(3, 90)
     for start in range(0, 90, 20):
-        store.add(batch_of(list(range(start, min(start + 20, 90))), rows))
+        store.add(make_batch(list(range(start, min(start + 20, 90))), rows))
     whole = all_pairs(store, 0.8)
     assert set(whole) == brute_force(rows, 0.8)
     assert whole
     anything, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((16, 16)))
-    prefixes = [join.Prefix(None), *(join.Prefix(np.ascontiguousarray(anything[:, :k], np.float32)) for k in (1, 5, 15))]
-    shelf = join.Shelf(store._mapped())
-    expected = store.pairs(0.8)
+    prefixes = [join.CosineBound(None), *(join.CosineBound(np.ascontiguousarray(anything[:, :k], np.float32)) for k in (1, 5, 15))]
+    shelf = join.VectorRows(store._map_segments())
+    expected = store.find_pairs(0.8)
     wanted = dict(zip(zip(expected.left.tolist(), expected.right.tolist(), strict=True), expected.score.tolist(), strict=True))
     for block, tile, kept in ((1, 1, 0), (7, 3, 1 << 20), (45, 45, 0), (90, 8, 1 << 20), (100, 200, 0)):
-        monkeypatch.setattr(join, "BLOCK", block)
-        monkeypatch.setattr(join, "TILE", tile)
-        monkeypatch.setattr(join, "KEPT", kept)
+        monkeypatch.setattr(join, "BLOCK_ROWS", block)
+        monkeypatch.setattr(join, "TILE_ROWS", tile)
+        monkeypatch.setattr(join, "MAX_CACHED_PROJECTION_BYTES", kept)
         for prefix in prefixes:
             for threads in (1, 3):
-                steps = list(join.pairs(shelf, Frontier(0.8), prefix, threads=threads))
+                steps = list(join.find_pairs(shelf, JoinWatermark(0.8), prefix, threads=threads))
                 assert edges_of(steps) == wanted
                 assert steps[-1].done == steps[-1].total == len(shelf.ids) * (len(shelf.ids) - 1) // 2
-                assert steps[-1].frontier == Frontier(0.8, through=int(shelf.ids[-1]))
+                assert steps[-1].watermark == JoinWatermark(0.8, done=int(shelf.ids[-1]))
         for stop in range(0, len(steps), max(1, len(steps) // 9)):  # killed anywhere, it goes on from there
-            rest = list(join.pairs(shelf, steps[stop].frontier, join.Prefix(None)))
+            rest = list(join.find_pairs(shelf, steps[stop].watermark, join.CosineBound(None)))
             assert edges_of([*steps[: stop + 1], *rest]) == wanted
 
 
-def edges_of(steps: list[join.Step]) -> dict[tuple[int, int], float]:
+def edges_of(steps: list[join.JoinStep]) -> dict[tuple[int, int], float]:
     """All that was found; a pair that is found twice is a mistake."""
-    whole = segments.joined([step.found for step in steps])
+    whole = segments.concat_pairs([step.new_pairs for step in steps])
     found = list(zip(whole.left.tolist(), whole.right.tolist(), whole.score.tolist(), strict=True))
     assert len({edge[:2] for edge in found}) == len(found)
     return {(left, right): score for left, right, score in found}
@@ -150,9 +138,9 @@ def edges_of(steps: list[join.Step]) -> dict[tuple[int, int], float]:
 @settings(deadline=None, max_examples=60)
 @given(seed=integers(0, 2**32 - 1), kept=integers(1, 15))
 def test_a_prefix_never_falls_below_the_cosine(seed: int, kept: int) -> None:
-    rows = unit_rows(seed, 40).astype(np.float16)
+    rows = make_unit_rows(seed, 40).astype(np.float16)
     axes, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((16, 16)))
-    short = join.Prefix(np.ascontiguousarray(axes[:, :kept], np.float32)).of(rows)
+    short = join.CosineBound(np.ascontiguousarray(axes[:, :kept], np.float32)).project(rows)
     exact = rows.astype(np.float64) / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
     assert (short @ short.T >= exact @ exact.T - join.PRODUCT_MARGIN).all()
 
@@ -162,34 +150,34 @@ def test_the_prefix_is_chosen_by_what_it_lets_through() -> None:
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     taken = []
     for least in (0.5, 0.7, 0.9):
-        axes = join.choose_prefix(rows.astype(np.float16), least).axes
+        axes = join.choose_bound(rows.astype(np.float16), least).axes
         assert axes is not None
         assert np.allclose(axes.T @ axes, np.eye(axes.shape[1]), atol=1e-5)
         taken.append(axes.shape[1])
     assert taken == sorted(taken, reverse=True)  # the higher the threshold, the fewer numbers show that a pair is below it
     assert taken[0] > taken[-1]
-    assert join.choose_prefix(unit_rows(1, 500).astype(np.float16), 0.9).axes is None  # 16 numbers have no shorter form that pays
+    assert join.choose_bound(make_unit_rows(1, 500).astype(np.float16), 0.9).axes is None  # 16 numbers have no shorter form that pays
 
 
 def test_removed_files_leave_the_answers_and_come_back_without_a_vector(store: OpenStore) -> None:
-    rows = unit_rows(5, 20)
-    store.add(batch_of(list(range(20)), rows))
+    rows = make_unit_rows(5, 20)
+    store.add(make_batch(list(range(20)), rows))
     before = all_pairs(store, 0.9)
-    gone = store.catalog.known("/p/3")
+    gone = store.catalog.get_file_by_path("/p/3")
     assert gone is not None
-    store.remove([gone.id])
+    store.remove_files([gone.id])
     after = all_pairs(store, 0.9)
-    assert set(after) == {pair for pair in before if name_of(3) not in pair}
-    assert name_of(3) not in {hashes_of(store)[int(id_)] for id_ in store.within(rows[3:4], 0.9).right}
-    back = batch_of([3], rows)
+    assert set(after) == {pair for pair in before if make_hash(3) not in pair}
+    assert make_hash(3) not in {hashes_of(store)[int(id_)] for id_ in store.find_within(rows[3:4], 0.9).right}
+    back = make_batch([3], rows)
     back.images = []
     store.add(back)
     assert all_pairs(store, 0.9) == before
 
 
 def test_a_batch_is_all_or_nothing(store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = unit_rows(1, 10)
-    store.add(batch_of([0, 1, 2], rows))
+    rows = make_unit_rows(1, 10)
+    store.add(make_batch([0, 1, 2], rows))
 
     def cut_off(*_: object) -> None:
         raise KeyboardInterrupt
@@ -197,53 +185,53 @@ def test_a_batch_is_all_or_nothing(store: OpenStore, monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as patch:
         patch.setattr(store.catalog, "put_files", cut_off)
         with pytest.raises(KeyboardInterrupt):
-            store.add(batch_of([3, 4, 5], rows))
-    assert set(hashes_of(store).values()) == {name_of(number) for number in range(3)}
-    assert store.catalog.known("/p/4") is None
-    store.add(batch_of([3, 4, 5], rows))
+            store.add(make_batch([3, 4, 5], rows))
+    assert set(hashes_of(store).values()) == {make_hash(number) for number in range(3)}
+    assert store.catalog.get_file_by_path("/p/4") is None
+    store.add(make_batch([3, 4, 5], rows))
     assert set(all_pairs(store, -1)) == brute_force(rows[:6], -1)
 
 
 def test_a_reader_sees_whole_batches_and_is_not_blocked(store: OpenStore) -> None:
-    rows = unit_rows(1, 10)
-    store.add(batch_of([0, 1, 2], rows))
+    rows = make_unit_rows(1, 10)
+    store.add(make_batch([0, 1, 2], rows))
     with OpenStore(store.folder) as reader, store.catalog.transaction():
-        assert len(reader.catalog.live()) == 3
+        assert len(reader.catalog.list_images_in_use()) == 3
     with OpenStore(store.folder) as reader:
         with reader.catalog.snapshot():
-            assert len(reader.catalog.live()) == 3
-            store.add(batch_of([3, 4], rows))
-            assert len(reader.catalog.live()) == 3
-        assert len(reader.catalog.live()) == 5
+            assert len(reader.catalog.list_images_in_use()) == 3
+            store.add(make_batch([3, 4], rows))
+            assert len(reader.catalog.list_images_in_use()) == 3
+        assert len(reader.catalog.list_images_in_use()) == 5
 
 
 def test_plain_faiss_reads_a_segment(store: OpenStore) -> None:
     import faiss
 
-    rows = unit_rows(1, 10)
-    store.add(batch_of(list(range(10)), rows))
+    rows = make_unit_rows(1, 10)
+    store.add(make_batch(list(range(10)), rows))
     (file,) = (store.folder / "segments").iterdir()
     index = faiss.read_index(str(file))
     scores, ids = index.search(rows, 1)
     hashes = hashes_of(store)
     best = (rows.astype(np.float64) @ rows.T.astype(np.float64)).max(axis=1)
     assert np.allclose(scores[:, 0], best, atol=1e-3)
-    assert {hashes[int(id_)] for id_ in ids[:, 0]} <= {name_of(number) for number in range(10)}
+    assert {hashes[int(id_)] for id_ in ids[:, 0]} <= {make_hash(number) for number in range(10)}
 
 
 def test_vectors_that_cosine_cannot_compare_are_refused(store: OpenStore) -> None:
-    rows = unit_rows(1, 4)
+    rows = make_unit_rows(1, 4)
     for bad in (rows * 2, rows * np.float32(np.nan), rows * 0, rows * np.float32(1.01)):
-        with pytest.raises(BadVector):
-            store.add(batch_of([0, 1, 2, 3], bad))
-    with pytest.raises(BadVector, match="16 dimensions"):
-        store.add(batch_of([0], unit_rows(1, 1, dim=8)))
-    assert not store.catalog.live()
+        with pytest.raises(InvalidVector):
+            store.add(make_batch([0, 1, 2, 3], bad))
+    with pytest.raises(InvalidVector, match="16 dimensions"):
+        store.add(make_batch([0], make_unit_rows(1, 1, dim=8)))
+    assert not store.catalog.list_images_in_use()
     assert not list((store.folder / "tmp").iterdir())
 
 
 def test_a_store_is_bound_to_its_space(store: OpenStore) -> None:
-    store.add(batch_of([0], unit_rows(1, 1)))
+    store.add(make_batch([0], make_unit_rows(1, 1)))
     store.bind(SPACE, "test")
     with pytest.raises(SpaceMismatch, match="another folder"):
         store.bind(OTHER, "other")
@@ -254,13 +242,13 @@ def test_a_store_is_bound_to_its_space(store: OpenStore) -> None:
 
 
 def test_a_store_without_images_can_be_bound_to_another_space(store: OpenStore) -> None:
-    store.add(Batch(files=[File("/broken", Stat(1, 2, 3, 4, 5), None, "truncated")]))
+    store.add(Batch(files=[NewFile("/broken", FileStat(1, 2, 3, 4, 5), None, "truncated")]))
     with pytest.raises(SpaceMismatch):
-        store.require(OTHER)
-    store.require(OTHER, unless_empty=True)
+        store.require_space(OTHER)
+    store.require_space(OTHER, unless_empty=True)
     store.bind(OTHER, "other")
     assert (store.space, store.model) == (OTHER, "other")
-    store.add(Batch(images=[(replace(batch_of([0], unit_rows(1, 1)).images[0][0], featureless=True), None)]))
+    store.add(Batch(images=[(replace(make_batch([0], make_unit_rows(1, 1)).images[0][0], is_featureless=True), None)]))
     with pytest.raises(SpaceMismatch):  # what has no features was found to have none at the size of this space
         store.bind(SPACE, "test")
 
@@ -269,12 +257,12 @@ def test_two_who_bind_a_store_never_mix_their_vectors(store: OpenStore) -> None:
     with OpenStore(store.folder, write=True) as another:
         another.bind(OTHER, "other")
         with pytest.raises(SpaceMismatch):
-            store.add(batch_of([0], unit_rows(1, 1)))
+            store.add(make_batch([0], make_unit_rows(1, 1)))
         assert store.catalog.is_empty()
-        another.add(batch_of([0], unit_rows(1, 1)))
+        another.add(make_batch([0], make_unit_rows(1, 1)))
         with pytest.raises(SpaceMismatch):
             store.bind(SPACE, "test")
-        assert (store.space, len(store.catalog.segments())) == (OTHER, 1)
+        assert (store.space, len(store.catalog.list_segments())) == (OTHER, 1)
 
 
 def test_thresholds_below_the_floor_are_refused(tmp_path: Path) -> None:
@@ -282,26 +270,26 @@ def test_thresholds_below_the_floor_are_refused(tmp_path: Path) -> None:
         store.bind(Space("test", "test", "0" * 64, "none", 16, 0.6, 0.9), "test")
         for least in (0.59, 1.01):
             with pytest.raises(StoreError, match="0.6"):
-                store.pairs(least)
-        assert len(store.pairs(0.6).score) == 0
+                store.find_pairs(least)
+        assert len(store.find_pairs(0.6).score) == 0
 
 
 def test_every_changed_byte_of_a_segment_is_noticed(store: OpenStore) -> None:
-    store.add(batch_of(list(range(10)), unit_rows(1, 10)))
+    store.add(make_batch(list(range(10)), make_unit_rows(1, 10)))
     (file,) = (store.folder / "segments").iterdir()
     sound = file.read_bytes()
     rng = np.random.default_rng(0)
     for at in rng.integers(len(sound), size=60).tolist():
         file.write_bytes(sound[:at] + bytes([sound[at] ^ (1 << int(rng.integers(8)))]) + sound[at + 1 :])
         with OpenStore(store.folder) as reader, pytest.raises(StoreDamaged, match=file.name):
-            reader.pairs(0.5)
+            reader.find_pairs(0.5)
     for length in (0, 1, len(sound) // 2, len(sound) - 1):
         file.write_bytes(sound[:length])
         with OpenStore(store.folder) as reader, pytest.raises(StoreDamaged, match=file.name):
-            reader.pairs(0.5)
+            reader.find_pairs(0.5)
     file.unlink()
     with OpenStore(store.folder) as reader, pytest.raises(StoreDamaged, match=file.name):
-        reader.pairs(0.5)
+        reader.find_pairs(0.5)
 
 
 def test_what_is_no_store_is_told_from_a_store(tmp_path: Path) -> None:
@@ -310,14 +298,14 @@ def test_what_is_no_store_is_told_from_a_store(tmp_path: Path) -> None:
     assert not (tmp_path / "nothing").exists()
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "catalog.db").write_text("this is no database, but it is long enough to be read as the header of one" * 20)
-    with pytest.raises(StoreVersion, match="no neardup store"):
+    with pytest.raises(StoreVersionMismatch, match="no neardup store"):
         OpenStore(tmp_path / "text")
     (tmp_path / "foreign").mkdir()
     with sqlite3.connect(tmp_path / "foreign" / "catalog.db") as foreign:
         foreign.execute("CREATE TABLE notes (text TEXT)")
     foreign.close()
     for write in (False, True):
-        with pytest.raises(StoreVersion, match="another program"):
+        with pytest.raises(StoreVersionMismatch, match="another program"):
             OpenStore(tmp_path / "foreign", write=write)
 
 
@@ -329,7 +317,7 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_damaged_catalog_is_named(store: OpenStore) -> None:
-    store.add(batch_of(list(range(300)), unit_rows(1, 300)))
+    store.add(make_batch(list(range(300)), make_unit_rows(1, 300)))
     store.close()
     catalog = store.folder / "catalog.db"
     sound = catalog.read_bytes()
@@ -341,10 +329,10 @@ def test_a_damaged_catalog_is_named(store: OpenStore) -> None:
         catalog.write_bytes(damaged.tobytes())
         try:
             with OpenStore(store.folder) as reader, reader.catalog.snapshot():
-                reader.catalog.live()
-                reader.catalog.counts()
-                reader.pairs(0.99)
-        except (StoreDamaged, StoreVersion, StoreMissing):
+                reader.catalog.list_images_in_use()
+                reader.catalog.get_counts()
+                reader.find_pairs(0.99)
+        except (StoreDamaged, StoreVersionMismatch, StoreMissing):
             met += 1
     assert met > 10
     catalog.write_bytes(sound)
@@ -354,7 +342,7 @@ def test_a_newer_store_is_left_alone(store: OpenStore) -> None:
     with store.catalog.transaction():
         store.catalog._db.execute("PRAGMA user_version = 99")
     for write in (False, True):
-        with pytest.raises(StoreVersion, match="upgrade neardup"):
+        with pytest.raises(StoreVersionMismatch, match="upgrade neardup"):
             OpenStore(store.folder, write=write)
 
 
@@ -368,11 +356,11 @@ def test_one_ingest_at_a_time(store: OpenStore) -> None:
     with subprocess.Popen([sys.executable, "-c", code, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        with pytest.raises(StoreLocked, match=str(other.pid)), store.exclusive():
+        with pytest.raises(StoreLocked, match=str(other.pid)), store.lock_for_ingest():
             pass
         other.kill()
         other.wait()
-        with store.exclusive():
+        with store.lock_for_ingest():
             pass
 
 
@@ -380,13 +368,13 @@ def test_a_full_disk_is_named_and_leaves_nothing(store: OpenStore) -> None:
     """A process that may not write larger files meets the limit early, late, and inside FAISS's own writing."""
     code = (
         "import resource, signal, sys; from pathlib import Path; import numpy as np\n"
-        "from indexes import NoSpace\nfrom indexes.vectors import segments\n"
+        "from indexes import DiskFull\nfrom indexes.vectors import segments\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "folder = Path(sys.argv[1]); rows = np.tile(np.eye(16, dtype=np.float16), (200, 1))\n"
         "for size in [*range(0, 130000, 9000), 10**6]:\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))\n"
         "    try: print(size, segments.write(folder / 'segments', folder / 'tmp', [(np.arange(1, 3201), rows)]).size)\n"
-        "    except NoSpace: print(size, 'full')\n"
+        "    except DiskFull: print(size, 'full')\n"
     )
     done = subprocess.run([sys.executable, "-c", code, store.folder], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -400,8 +388,8 @@ def test_a_full_disk_is_named_and_leaves_nothing(store: OpenStore) -> None:
 
 def test_roots_keep_names_that_are_no_utf8(store: OpenStore) -> None:
     odd = os.fsdecode(b"/photos/caf\xe9\n")
-    store.remember([Root(odd, ("*.gif",), True)])
-    assert store.catalog.roots() == [Root(odd, ("*.gif",), True)]
+    store.add_roots([Root(odd, ("*.gif",), True)])
+    assert store.catalog.list_roots() == [Root(odd, ("*.gif",), True)]
 
 
 def test_a_durable_file_is_whole_or_absent(tmp_path: Path) -> None:
@@ -422,7 +410,7 @@ def test_a_durable_file_is_whole_or_absent(tmp_path: Path) -> None:
 
 
 def test_cosines_do_not_depend_on_batching() -> None:
-    rows = unit_rows(2, 101, dim=256)
+    rows = make_unit_rows(2, 101, dim=256)
     left, right = rows[:100], rows[1:]
     whole = segments.cosines(left, right)
     assert whole.tolist() == [float(segments.cosines(left[n : n + 1], right[n : n + 1])[0]) for n in range(100)]
@@ -450,7 +438,7 @@ def test_commits_are_synced_and_files_before_names(store: OpenStore, monkeypatch
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(Path, "replace", renamed)
     monkeypatch.setattr(store.catalog, "put_segment", committed)
-    store.add(batch_of([0, 1], unit_rows(1, 2)))
+    store.add(make_batch([0, 1], make_unit_rows(1, 2)))
     seal = ["file", "rename", "folder"]
     assert happened == ["file", "rename", "folder", "row", *seal]
     assert store.catalog._db.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
@@ -458,21 +446,21 @@ def test_commits_are_synced_and_files_before_names(store: OpenStore, monkeypatch
 
 
 def test_a_reader_that_stays_open_sees_new_segments(store: OpenStore) -> None:
-    rows = unit_rows(1, 8)
-    store.add(batch_of([0, 1, 2, 3], rows))
+    rows = make_unit_rows(1, 8)
+    store.add(make_batch([0, 1, 2, 3], rows))
     with OpenStore(store.folder) as reader:
-        assert len(reader.pairs(-1).score) == 6
-        store.add(batch_of([4, 5, 6, 7], rows))
-        assert len(reader.pairs(-1).score) == 28
+        assert len(reader.find_pairs(-1).score) == 6
+        store.add(make_batch([4, 5, 6, 7], rows))
+        assert len(reader.find_pairs(-1).score) == 28
 
 
 def test_broken_promises_are_refused(store: OpenStore) -> None:
-    batch = batch_of([0, 1], unit_rows(1, 2))
+    batch = make_batch([0, 1], make_unit_rows(1, 2))
     batch.images.pop()
     with pytest.raises(StoreError, match="neither a known image nor a reason"):
         store.add(batch)
     for rows in (np.full((1, 16), np.nan), np.ones((1, 16))):
-        with pytest.raises(BadVector, match="length 1"):
-            store.within(rows, 0.5)
+        with pytest.raises(InvalidVector, match="length 1"):
+            store.find_within(rows, 0.5)
     with pytest.raises(StoreError, match="writable"), durable.lock(store.folder / "nowhere" / "lock"):
         pass

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import saved, scene
+from tests.conftest import draw_scene, save_image
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -45,15 +45,15 @@ def test_a_terminal_shows_a_bar(tmp_path: Path, photos: Path) -> None:
 def test_elsewhere_a_line_comes_now_and_then(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "images/s" not in run("ingest", photos)[2]  # it took less than a minute
     for number in range(3):
-        saved(photos / f"new{number}.jpg", scene(60 + number))
-    monkeypatch.setattr("pipeline.cli.progress.LINE_EVERY", 0.0)
+        save_image(photos / f"new{number}.jpg", draw_scene(60 + number))
+    monkeypatch.setattr("pipeline.cli.progress.PROGRESS_LINE_SECONDS", 0.0)
     err = run("ingest")[2]
     assert re.search(r"^1 of 3 files read, \d+ images/s, 0 min left$", err, re.MULTILINE)
 
 
 def test_decoders_do_not_write_to_the_terminal(tmp_path: Path, photos: Path) -> None:
     """libtiff tells descriptor 2 what it thinks of odd files, whatever Python does with warnings."""
-    data = bytearray(saved(photos / "odd.tiff", scene(1), compression="tiff_lzw").read_bytes())
+    data = bytearray(save_image(photos / "odd.tiff", draw_scene(1), compression="tiff_lzw").read_bytes())
     data[100:400] = bytes(300)
     (photos / "odd.tiff").write_bytes(data)
     environment = os.environ | {"NEARDUP_STORE": str(tmp_path / "store")}

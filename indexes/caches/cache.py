@@ -7,24 +7,24 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
-FOLDER = "thumbs"
-CHUNK = 500
+CACHE_FOLDER = "caches"
+MAX_SQL_PARAMETERS = 500
 
 
-class Derived:
+class CacheDatabase:
     """One such database of a store, used by one thread at a time. Where it cannot be read, nothing is there; where it cannot be written,
     nothing is kept.
     """
 
     def __init__(self, folder: Path, name: str, tables: Sequence[str], *, write: bool) -> None:
-        """Open `folder`/thumbs/`name`; with `write`, make it, with these tables, where it is missing or is something else."""
-        self._path, self._tables, self._writable = folder / FOLDER / name, tables, write
-        self._db = self._opened()
+        """Open `folder`/caches/`name`; with `write`, create it with `tables` if it is missing or holds other tables."""
+        self._path, self._tables, self._can_write = folder / CACHE_FOLDER / name, tables, write
+        self._db = self._open()
 
     def __enter__(self) -> Self:
         """As it is."""
@@ -34,56 +34,59 @@ class Derived:
         """Close it."""
         self.close()
 
-    def _opened(self) -> sqlite3.Connection | None:
-        if self._writable:
+    def _open(self) -> sqlite3.Connection | None:
+        if self._can_write:
             with suppress(OSError):
                 self._path.parent.mkdir(mode=0o700, exist_ok=True)
         for _ in range(2):
             db = None
             try:
-                mode = "rwc" if self._writable else "ro"
+                mode = "rwc" if self._can_write else "ro"
                 db = sqlite3.connect(f"file:{quote(os.fsencode(self._path))}?mode={mode}", uri=True, isolation_level=None, timeout=10.0)
-                if self._writable:
+                if self._can_write:
                     db.execute("PRAGMA journal_mode = WAL")
                     db.execute("PRAGMA synchronous = OFF")  # what a power cut costs is made again
-                found = dict(db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
-                wanted = {sql.split()[2]: sql for sql in self._tables}
-                if not found and self._writable:
+                found = _read_columns(db)
+                if not found and self._can_write:
                     for sql in self._tables:
                         db.execute(sql)
-                elif found != wanted:
+                elif found != self._expected_columns():
                     raise sqlite3.DatabaseError(f"it has the tables of another version: {sorted(found)}")
                 return db
             except sqlite3.Error as error:
                 if db:
                     db.close()
-                if not self._writable or not _is_spoiled(error):
+                if not self._can_write or not _is_corrupt(error):
                     return None
-                self._drop()
+                self._delete_files()
         return None
 
-    def _drop(self) -> None:
-        for end in ("", "-wal", "-shm"):
-            with suppress(OSError):
-                self._path.with_name(self._path.name + end).unlink(missing_ok=True)
+    def _expected_columns(self) -> dict[str, list[tuple[Any, ...]]]:
+        with closing(sqlite3.connect(":memory:")) as db:
+            for sql in self._tables:
+                db.execute(sql)
+            return _read_columns(db)
+
+    def _delete_files(self) -> None:
+        delete_database(self._path)
 
     def close(self) -> None:
         """Let go of the file."""
         if self._db:
             self._db.close()
 
-    def _rows(self, sql: str, *values: Any) -> Iterator[Any]:
+    def _stream_rows(self, sql: str, *values: Any) -> Iterator[Any]:
         """Rows of a question; none where it cannot be asked, or from where on it cannot be answered."""
         if self._db:
             with suppress(sqlite3.Error):
                 yield from self._db.execute(sql, values)
 
-    def _rows_for(self, sql: str, values: Iterable[Any]) -> Iterator[Any]:
+    def _stream_rows_in(self, sql: str, values: Iterable[Any]) -> Iterator[Any]:
         """Rows of a question with `({})`, where any of many values may stand."""
         wanted = list(values)
-        for start in range(0, len(wanted), CHUNK):
-            some = wanted[start : start + CHUNK]
-            yield from self._rows(sql.format(",".join("?" * len(some))), *some)
+        for start in range(0, len(wanted), MAX_SQL_PARAMETERS):
+            some = wanted[start : start + MAX_SQL_PARAMETERS]
+            yield from self._stream_rows(sql.format(",".join("?" * len(some))), *some)
 
     def _write(self, *steps: tuple[str, Iterable[Sequence[Any]]]) -> None:
         """All of these together, or nothing."""
@@ -97,10 +100,10 @@ class Derived:
         except sqlite3.Error as error:
             with suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
-            if _is_spoiled(error):
+            if _is_corrupt(error):
                 self._db.close()
-                self._drop()
-                self._db = self._opened()
+                self._delete_files()
+                self._db = self._open()
 
     def _keep_only(self, table: str, hashes: Iterable[bytes]) -> None:
         """Drop the rows of all hashes but these."""
@@ -113,7 +116,20 @@ class Derived:
                 self._db.execute("DROP TABLE temp.kept")
 
 
-def _is_spoiled(error: sqlite3.Error) -> bool:
+def _read_columns(db: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
+    """The columns of each table, as SQLite describes them."""
+    tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    return {name: list(db.execute("SELECT * FROM pragma_table_info(?)", (name,))) for name in tables}
+
+
+def delete_database(path: Path) -> None:
+    """Delete a SQLite database with its log, where they exist."""
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(OSError):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _is_corrupt(error: sqlite3.Error) -> bool:
     """Whether a database is damaged, or another: not where it is only busy, or cannot be reached now."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)  # an error of our own has none
     return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

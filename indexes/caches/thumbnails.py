@@ -8,39 +8,39 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
-from indexes.caches.cache import Derived
+from indexes.caches.cache import CacheDatabase
 
-TABLE = "CREATE TABLE thumbs (hash BLOB PRIMARY KEY, picture BLOB NOT NULL, features BLOB NOT NULL, sum BLOB NOT NULL) STRICT"
+TABLE = "CREATE TABLE thumbnails (hash BLOB PRIMARY KEY, jpeg BLOB NOT NULL, features BLOB NOT NULL, checksum BLOB NOT NULL) STRICT"
 
 
-class Thumb(NamedTuple):
+class Thumbnail(NamedTuple):
     """A small picture, and its features, empty where nobody has looked for them yet."""
 
-    picture: bytes
+    jpeg: bytes
     features: bytes
 
 
-class Thumbs(Derived):
+class ThumbnailCache(CacheDatabase):
     """The small pictures of one store, by the hash of their image."""
 
     def __init__(self, folder: Path, *, write: bool) -> None:
         """Those of the store in `folder`."""
-        super().__init__(folder, "thumbs.db", [TABLE], write=write)
+        super().__init__(folder, "thumbnails.db", [TABLE], write=write)
 
-    def get(self, hashes: Iterable[bytes]) -> dict[bytes, Thumb]:
+    def get(self, hashes: Iterable[bytes]) -> dict[bytes, Thumbnail]:
         """Those that are there of some images, and are as they were put."""
-        rows = self._rows_for("SELECT * FROM thumbs WHERE hash IN ({})", hashes)
-        return {hash_: Thumb(picture, its) for hash_, picture, its, told in rows if told == _sum(picture, its)}
+        rows = self._stream_rows_in("SELECT * FROM thumbnails WHERE hash IN ({})", hashes)
+        return {hash_: Thumbnail(picture, its) for hash_, picture, its, told in rows if told == _compute_checksum(picture, its)}
 
-    def put(self, thumbs: Mapping[bytes, Thumb]) -> None:
+    def put(self, thumbnails: Mapping[bytes, Thumbnail]) -> None:
         """Keep some, where there is room."""
-        rows = ((hash_, *one, _sum(*one)) for hash_, one in thumbs.items())
-        self._write(("INSERT OR REPLACE INTO thumbs VALUES (?, ?, ?, ?)", rows))
+        rows = ((hash_, *one, _compute_checksum(*one)) for hash_, one in thumbnails.items())
+        self._write(("INSERT OR REPLACE INTO thumbnails VALUES (?, ?, ?, ?)", rows))
 
     def keep_only(self, hashes: Iterable[bytes]) -> None:
         """Drop those of all images but these."""
-        self._keep_only("thumbs", hashes)
+        self._keep_only("thumbnails", hashes)
 
 
-def _sum(picture: bytes, features: bytes) -> bytes:
-    return blake3(picture + features).digest(8)
+def _compute_checksum(jpeg: bytes, features: bytes) -> bytes:
+    return blake3(jpeg + features).digest(8)

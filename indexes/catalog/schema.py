@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
+from typing import Any
 
 
-def _first_schema(db: sqlite3.Connection) -> None:
+def _create_first_tables(db: sqlite3.Connection) -> None:
     db.execute(
         "CREATE TABLE space (one INTEGER PRIMARY KEY CHECK (one = 1), backend TEXT NOT NULL, model TEXT NOT NULL, weights TEXT NOT NULL,"
         " preprocess TEXT NOT NULL, dim INTEGER NOT NULL, floor REAL NOT NULL, threshold REAL NOT NULL, source TEXT NOT NULL) STRICT"
@@ -37,7 +39,7 @@ def _first_schema(db: sqlite3.Connection) -> None:
     )
 
 
-def _vectors_and_edges(db: sqlite3.Connection) -> None:
+def _add_vectors_and_edges(db: sqlite3.Connection) -> None:
     db.execute("CREATE TABLE generation (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL) STRICT")
     db.execute("INSERT INTO generation VALUES (1, 0)")
     # Photos with the same pixels, and pictures that the model cannot tell apart, share one vector.
@@ -68,11 +70,11 @@ def _vectors_and_edges(db: sqlite3.Connection) -> None:
     )
 
 
-def _notes(db: sqlite3.Connection) -> None:
+def _add_notes(db: sqlite3.Connection) -> None:
     db.execute("ALTER TABLE images ADD COLUMN notes TEXT NOT NULL DEFAULT ''")  # words with spaces between
 
 
-def _evidence(db: sqlite3.Connection) -> None:
+def _add_evidence(db: sqlite3.Connection) -> None:
     db.execute(
         "CREATE TABLE evidence (first INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,"
         " second INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE, version INTEGER NOT NULL, relation TEXT NOT NULL,"
@@ -81,24 +83,109 @@ def _evidence(db: sqlite3.Connection) -> None:
     db.execute("CREATE INDEX evidence_by_second ON evidence (second)")
 
 
-def _metadata(db: sqlite3.Connection) -> None:
+def _add_metadata(db: sqlite3.Connection) -> None:
     db.execute("ALTER TABLE images ADD COLUMN metadata TEXT NOT NULL DEFAULT ''")  # words with spaces between
     db.execute("ALTER TABLE images ADD COLUMN taken INTEGER")  # seconds since 1970, by the camera's clock
 
 
-def _choice(db: sqlite3.Connection) -> None:
+def _add_choice(db: sqlite3.Connection) -> None:
     # What answers go by unless more is said: the least cosine, and the least share of tiles that agree.
     db.execute("CREATE TABLE choice (one INTEGER PRIMARY KEY CHECK (one = 1), threshold REAL NOT NULL, strictness REAL NOT NULL) STRICT")
 
 
-def expected() -> set[tuple[str, str, str]]:
+def _plain_names(db: sqlite3.Connection) -> None:
+    """Rename tables, columns and JSON keys to the words of docs/glossary.md. No value changes."""
+    for table, old, new in (
+        ("images", "pixels", "pixel_hash"),
+        ("images", "notes", "flags"),
+        ("images", "taken", "taken_at"),
+        ("vectors", "code", "digest"),
+        ("roots", "hidden", "include_hidden"),
+        ("space", "source", "model_name"),
+        ("choice", "strictness", "min_agreement"),
+        ("frontier", "through", "done"),
+        ("frontier", "until", "block_end"),
+        ("frontier", "earlier", "block_done"),
+        ("evidence", "told", "record"),
+    ):
+        db.execute(f"ALTER TABLE {table} RENAME COLUMN {old} TO {new}")
+    for index in ("images_by_pixels", "vectors_by_code", "evidence_by_second"):
+        db.execute(f"DROP INDEX {index}")
+    for old, new in (("choice", "saved_thresholds"), ("frontier", "join_watermark"), ("evidence", "verdicts")):
+        db.execute(f"ALTER TABLE {old} RENAME TO {new}")
+    db.execute("CREATE INDEX images_by_pixel_hash ON images (pixel_hash)")
+    db.execute("CREATE INDEX vectors_by_digest ON vectors (digest)")
+    db.execute("CREATE INDEX verdicts_by_second ON verdicts (second)")
+    # A verdict was provisional when its version was negative.
+    db.execute("ALTER TABLE verdicts ADD COLUMN provisional INTEGER NOT NULL DEFAULT 0")
+    db.execute("UPDATE verdicts SET provisional = 1, version = -version WHERE version < 0")
+    db.create_function("rename_verdict_keys", 1, _rename_verdict_keys, deterministic=True)
+    db.execute("UPDATE verdicts SET record = rename_verdict_keys(record)")
+    db.create_function("rename_coverage_keys", 1, _rename_coverage_keys, deterministic=True)
+    db.execute("UPDATE runs SET coverage = rename_coverage_keys(coverage)")
+
+
+_VERDICT_KEYS = {
+    "keypoints": "inliers",
+    "agree": "agreeing_share",
+    "moved": "displaced_share",
+    "matrix": "homography",
+    "changes": "edits",
+}
+_EDIT_KEYS = {
+    "turned": "quarter_turn_deg",
+    "rotated": "rotation_deg",
+    "stretched": "anisotropic",
+    "covers": "overlap",
+    "inside": "embedded_side",
+    "plain": "plain_background",
+    "grey": "grayscale_side",
+    "toned": "recolored",
+    "spoiled": "changed_regions",
+    "derived": "derived_side",
+    "enlarged": "upscaled_side",
+}
+_SIDE_KEYS = ("embedded_side", "grayscale_side", "derived_side", "upscaled_side")
+_COVERAGE_KEYS = {"noted": "flagged", "notes": "warnings", "unseen": "unreadable_paths", "parts": "crops"}
+_VERIFICATION_KEYS = {"found": "relations", "unseen": "unverified", "unsure": "provisional"}
+_JOIN_KEYS = {"way": "method", "why": "reason"}
+
+
+def _rename_keys(record: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    return {names.get(key, key): value for key, value in record.items()}
+
+
+def _rename_verdict_keys(text: str) -> str:
+    record = _rename_keys(json.loads(text), _VERDICT_KEYS)
+    if record.get("edits"):
+        edits = _rename_keys(record["edits"], _EDIT_KEYS)
+        record["edits"] = edits | {key: edits.get(key) or None for key in _SIDE_KEYS}
+    return json.dumps(record, separators=(",", ":"))
+
+
+def _rename_coverage_keys(text: str) -> str:
+    coverage = _rename_keys(json.loads(text), _COVERAGE_KEYS)
+    if coverage.get("verification"):
+        coverage["verification"] = _rename_keys(coverage["verification"], _VERIFICATION_KEYS)
+    if coverage.get("crops"):
+        coverage["crops"] = _rename_keys(coverage["crops"], {"lacking": "missing"})
+    if coverage.get("join"):
+        join = _rename_keys(coverage["join"], _JOIN_KEYS)
+        join["method"] = {"buckets": "ivf"}.get(join["method"], join["method"])
+        if join.get("recall"):
+            join["recall"] = _rename_keys(join["recall"], {"at_least": "lower_bound_95"})
+        coverage["join"] = join
+    return json.dumps(coverage)
+
+
+def build_expected_schema() -> set[tuple[str, str, str]]:
     """(kind, name, definition) of all that a store of today's format has."""
     with closing(sqlite3.connect(":memory:")) as db:
-        for migration in MIGRATIONS:
+        for migration in SCHEMA_MIGRATIONS:
             migration(db)
-        return set(db.execute(LISTED))
+        return set(db.execute(SCHEMA_QUERY))
 
 
-LISTED = "SELECT type, name, ifnull(sql, '') FROM sqlite_master"
+SCHEMA_QUERY = "SELECT type, name, ifnull(sql, '') FROM sqlite_master"
 # Run in order; user_version counts those done. Append only.
-MIGRATIONS = (_first_schema, _vectors_and_edges, _notes, _evidence, _metadata, _choice)
+SCHEMA_MIGRATIONS = (_create_first_tables, _add_vectors_and_edges, _add_notes, _add_evidence, _add_metadata, _add_choice, _plain_names)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.catalog.pairs import HELD, Vectors
+from indexes.catalog.pairs import IMAGE_IN_USE, PairTables
 
-CROWD = 20  # pictures of a vector, the largest first, that are compared with all of another and of their own: of the rest, only with these
+MAX_IMAGES_PER_VECTOR = (
+    20  # pictures of a vector, the largest first, that are compared with all of another and of their own: of the rest, only with these
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class StoredVerdict:
     """What two images, by id, are to each other: a relation, why, as JSON about `first` and `second`, and by which version of the judge;
     minus that version where another look is due, because a photo was away.
     """
@@ -23,68 +26,79 @@ class Judged:
     first: int
     second: int
     version: int
+    is_provisional: bool
     relation: str
-    told: str
+    record: str
 
 
-JUDGED, PIXELS = "first, second, version, relation, told", "one.pixels, other.pixels"
+VERDICT_COLUMNS = "first, second, version, provisional, relation, record"
+PIXEL_HASH_COLUMNS = "one.pixel_hash, other.pixel_hash"
 # With the pictures that these are of.
-PICTURES = "FROM evidence JOIN images AS one ON one.id = first JOIN images AS other ON other.id = second"
-OLDEST = "abs(version), version"  # first: what is of one judge, and due to another look, before what is not
+FROM_VERDICTS_AND_IMAGES = "FROM verdicts JOIN images AS one ON one.id = first JOIN images AS other ON other.id = second"
+OLDEST_VERSION_FIRST = "version, provisional DESC"  # first: what is of one judge, and due to another look, before what is not
 
 
-class Judgements(Vectors):
+class VerdictTables(PairTables):
     """What is asked of what was judged, and what is written of it."""
 
-    def put_evidence(self, judged: Iterable[Judged]) -> None:
+    def put_verdicts(self, verdicts: Iterable[StoredVerdict]) -> None:
         """Write what was found, in the place of what was found of the same two images before."""
-        for one in judged:
-            self.write("DELETE FROM evidence WHERE first = ? AND second = ?", one.second, one.first)
-            self.write("INSERT OR REPLACE INTO evidence (first, second, version, relation, told) VALUES (?, ?, ?, ?, ?)", *astuple(one))
+        for one in verdicts:
+            self.write("DELETE FROM verdicts WHERE first = ? AND second = ?", one.second, one.first)
+            self.write(f"INSERT OR REPLACE INTO verdicts ({VERDICT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", *astuple(one))
 
-    def evidence(self) -> Iterator[Judged]:
+    def stream_verdicts(self) -> Iterator[StoredVerdict]:
         """All that was found, in no order."""
-        return (Judged(*row) for row in self.stream(f"SELECT {JUDGED} FROM evidence"))
+        return (_to_stored_verdict(row) for row in self.stream_rows(f"SELECT {VERDICT_COLUMNS} FROM verdicts"))
 
-    def evidence_of_pictures(self) -> Iterator[tuple[bytes, bytes, Judged]]:
+    def stream_verdicts_with_pixel_hashes(self) -> Iterator[tuple[bytes, bytes, StoredVerdict]]:
         """All that was found, with the pixels of the first and of the second, whether a file holds these images or others with the same
         pixels. What a newer judge found comes later.
         """
-        for (version,) in self.rows(f"SELECT DISTINCT version FROM evidence ORDER BY {OLDEST}"):
-            for one, other, *judged in self.stream(f"SELECT {PIXELS}, {JUDGED} {PICTURES} WHERE version = ?", version):
-                yield one, other, Judged(*judged)
+        for version, provisional in self.fetch_rows(f"SELECT DISTINCT version, provisional FROM verdicts ORDER BY {OLDEST_VERSION_FIRST}"):
+            for one, other, *judged in self.stream_rows(
+                f"SELECT {PIXEL_HASH_COLUMNS}, {VERDICT_COLUMNS} {FROM_VERDICTS_AND_IMAGES} WHERE version = ? AND provisional = ?",
+                version,
+                provisional,
+            ):
+                yield one, other, _to_stored_verdict(judged)
 
-    def related(self, without: Sequence[str]) -> NDArray[np.int64]:
+    def find_related_vectors(self, excluded_relations: Sequence[str]) -> NDArray[np.int64]:
         """Pairs of the vectors of pictures whose relation is none of these, (n, 2), the smaller id first; each once, in no order."""
         vectors = "min(one.vector, other.vector), max(one.vector, other.vector)"
-        words = ",".join("?" * len(without))
-        return self._pairs(f"SELECT DISTINCT {vectors} {PICTURES} WHERE one.vector != other.vector AND relation NOT IN ({words})", *without)
+        words = ",".join("?" * len(excluded_relations))
+        return self._fetch_pairs(
+            f"SELECT DISTINCT {vectors} {FROM_VERDICTS_AND_IMAGES} WHERE one.vector != other.vector AND relation NOT IN ({words})",
+            *excluded_relations,
+        )
 
-    def relations(self) -> dict[str, int]:
+    def count_verdicts_by_relation(self) -> dict[str, int]:
         """How many pairs have each relation."""
-        return dict(self.rows("SELECT relation, count(*) FROM evidence GROUP BY relation ORDER BY relation"))
+        return dict(self.fetch_rows("SELECT relation, count(*) FROM verdicts GROUP BY relation ORDER BY relation"))
 
-    def is_judged(self) -> bool:
+    def has_verdicts(self) -> bool:
         """Whether any pair was looked at, where there is one."""
-        ((judged,),) = self.rows("SELECT EXISTS (SELECT 1 FROM evidence) OR NOT EXISTS (SELECT 1 FROM edges)")
+        ((judged,),) = self.fetch_rows("SELECT EXISTS (SELECT 1 FROM verdicts) OR NOT EXISTS (SELECT 1 FROM edges)")
         return bool(judged)
 
-    def evidence_about(self, pixels: bytes) -> list[tuple[bytes, bytes, Judged]]:
+    def find_verdicts_of_image(self, pixel_hash: bytes) -> list[tuple[bytes, bytes, StoredVerdict]]:
         """As evidence_of_pictures(), of those with these pixels."""
-        own = "(SELECT id FROM images WHERE pixels = ?)"
-        sql = f"SELECT {PIXELS}, {JUDGED} {PICTURES} WHERE first IN {own} OR second IN {own} ORDER BY {OLDEST}"
-        return [(one, other, Judged(*judged)) for one, other, *judged in self.rows(sql, pixels, pixels)]
+        own = "(SELECT id FROM images WHERE pixel_hash = ?)"
+        sql = f"SELECT {PIXEL_HASH_COLUMNS}, {VERDICT_COLUMNS} {FROM_VERDICTS_AND_IMAGES} WHERE first IN {own} OR second IN {own} ORDER BY {OLDEST_VERSION_FIRST}"
+        return [(one, other, _to_stored_verdict(judged)) for one, other, *judged in self.fetch_rows(sql, pixel_hash, pixel_hash)]
 
-    def judged(self, first: int, second: int) -> Judged:
+    def get_verdict(self, first: int, second: int) -> StoredVerdict:
         """What was found of two images that were looked at, by id."""
-        ((*judged,),) = self.rows(f"SELECT {JUDGED} FROM evidence WHERE first = ? AND second = ?", first, second)
-        return Judged(*judged)
+        ((*judged,),) = self.fetch_rows(f"SELECT {VERDICT_COLUMNS} FROM verdicts WHERE first = ? AND second = ?", first, second)
+        return _to_stored_verdict(judged)
 
-    def judged_by(self, version: int) -> set[tuple[int, int]]:
-        """The pairs of images, by id, of which this version has the last word."""
-        return set(self.stream("SELECT first, second FROM evidence WHERE version = ?", version))
+    def find_provisional_pairs(self, version: int) -> set[tuple[int, int]]:
+        """The pairs of images, by id, whose verdict of this version is provisional."""
+        return set(self.stream_rows("SELECT first, second FROM verdicts WHERE version = ? AND provisional", version))
 
-    def unjudged(self, least: float, version: int, also: NDArray[np.int64] | None = None) -> list[tuple[int, int]]:
+    def find_unverified_pairs(
+        self, min_score: float, version: int, extra_vector_pairs: NDArray[np.int64] | None = None
+    ) -> list[tuple[int, int]]:
         """Pairs of images, by id, that no judge of this version, or of a newer, has looked at: of vectors whose score is at or above
         `least`, or that are among `also`, (n, 2), the smaller id first; and those that an older judge has looked at.
 
@@ -94,60 +108,68 @@ class Judgements(Vectors):
         """
         with self.snapshot():
             # Of images that share all pixels, and with them a vector, the first that some file holds stands for all; the largest first.
-            shown = self._pairs(
-                f"SELECT vector, min(id) FROM images WHERE vector IS NOT NULL AND {HELD}"
-                " GROUP BY vector, pixels ORDER BY vector, max(width * height) DESC, max(images.size) DESC, min(id)"
+            shown = self._fetch_pairs(
+                f"SELECT vector, min(id) FROM images WHERE vector IS NOT NULL AND {IMAGE_IN_USE}"
+                " GROUP BY vector, pixel_hash ORDER BY vector, max(width * height) DESC, max(images.size) DESC, min(id)"
             )
-            first = f"SELECT pixels, min(id) AS first FROM images WHERE vector IS NOT NULL AND {HELD} GROUP BY pixels"
-            twins = self._pairs(f"SELECT id, first FROM images JOIN ({first}) USING (pixels) WHERE id != first ORDER BY id")
-            edges = self._pairs("SELECT left, right FROM edges WHERE score >= ?", least)
-            if also is not None:
-                edges = np.unique(np.concatenate([edges, also]), axis=0)
-            looked = "SELECT first, second FROM evidence WHERE version"
-            judged, before = (_as_shown(self._pairs(f"{looked} {which} ?", version), twins) for which in (">=", "<"))
+            first = f"SELECT pixel_hash, min(id) AS first FROM images WHERE vector IS NOT NULL AND {IMAGE_IN_USE} GROUP BY pixel_hash"
+            twins = self._fetch_pairs(f"SELECT id, first FROM images JOIN ({first}) USING (pixel_hash) WHERE id != first ORDER BY id")
+            edges = self._fetch_pairs("SELECT left, right FROM edges WHERE score >= ?", min_score)
+            if extra_vector_pairs is not None:
+                edges = np.unique(np.concatenate([edges, extra_vector_pairs]), axis=0)
+            verified = "SELECT first, second FROM verdicts WHERE"
+            judged, before = (
+                _replace_by_representatives(self._fetch_pairs(f"{verified} {which}", version), twins)
+                for which in ("version >= ? AND NOT provisional", "(version < ? OR provisional)")
+            )
         vector, image = shown.T
         shared = np.unique(vector[1:][vector[1:] == vector[:-1]])
         start, end = (
             np.searchsorted(vector, np.concatenate([edges, np.stack([shared] * 2, axis=1)]), side=side) for side in ("left", "right")
         )
-        few = np.minimum(start + CROWD, end)
+        few = np.minimum(start + MAX_IMAGES_PER_VECTOR, end)
         every = [(start[:, 0], few[:, 0], start[:, 1], end[:, 1]), (few[:, 0], end[:, 0], start[:, 1], few[:, 1])]
-        places = np.concatenate([_crossed(*bounds) for bounds in every])
+        places = np.concatenate([_cross_ranges(*bounds) for bounds in every])
         places = places[places[:, 0] < places[:, 1]]  # those of one vector meet twice, and themselves
         before = before[np.isin(before, image).all(axis=1)]
         pairs = np.unique(np.concatenate([np.sort(image[places], axis=1), before])[:, ::-1], axis=0)[:, ::-1]
         new = ~np.isin(pairs[:, 0] << 32 | pairs[:, 1], judged[:, 0] << 32 | judged[:, 1])
         return [(one, other) for one, other in pairs[new].tolist()]
 
-    def _pairs(self, sql: str, *values: float | str) -> NDArray[np.int64]:
+    def _fetch_pairs(self, sql: str, *values: float | str) -> NDArray[np.int64]:
         """Rows of two numbers, (n, 2)."""
         kind = np.dtype([("one", np.int64), ("other", np.int64)])
-        rows = np.fromiter(self.stream(sql, *values), kind)
+        rows = np.fromiter(self.stream_rows(sql, *values), kind)
         return np.stack([rows["one"], rows["other"]], axis=1)
 
-    def is_verified(self, version: int, *, parts: bool) -> bool:
+    def is_fully_verified(self, version: int, *, with_crops: bool) -> bool:
         """Whether the run before had looked at every pair, by this version of the judge; with `parts`, also at pictures within others."""
-        for outcome, coverage in self.rows("SELECT outcome, coverage FROM runs WHERE outcome != 'running' ORDER BY id DESC LIMIT 1"):
+        for outcome, coverage in self.fetch_rows("SELECT outcome, coverage FROM runs WHERE outcome != 'running' ORDER BY id DESC LIMIT 1"):
             seen = json.loads(coverage) if outcome == "complete" else {}
-            told, compared = seen.get("verification"), seen.get("parts")
-            verified = told and told["version"] == version and not told["unseen"] and not told.get("unsure")
-            return bool(verified and (not parts or (compared and not compared["lacking"])))
+            told, compared = seen.get("verification"), seen.get("crops")
+            verified = told and told["version"] == version and not told["unverified"] and not told.get("provisional")
+            return bool(verified and (not with_crops or (compared and not compared["missing"])))
         return False
 
 
-def _as_shown(pairs: NDArray[np.int64], twins: NDArray[np.int64]) -> NDArray[np.int64]:
+def _replace_by_representatives(pairs: NDArray[np.int64], representatives: NDArray[np.int64]) -> NDArray[np.int64]:
     """Pairs of images, (n, 2), the smaller id first, each as what stands for it: `twins` has some, in order, with what that is."""
-    if len(twins):
-        at = np.searchsorted(twins[:, 0], pairs).clip(max=len(twins) - 1)
-        pairs = np.where(twins[at, 0] == pairs, twins[at, 1], pairs)
+    if len(representatives):
+        at = np.searchsorted(representatives[:, 0], pairs).clip(max=len(representatives) - 1)
+        pairs = np.where(representatives[at, 0] == pairs, representatives[at, 1], pairs)
     return np.sort(pairs, axis=1)
 
 
-def _crossed(
-    start: NDArray[np.int64], end: NDArray[np.int64], other_start: NDArray[np.int64], other_end: NDArray[np.int64]
+def _cross_ranges(
+    left_start: NDArray[np.int64], left_end: NDArray[np.int64], right_start: NDArray[np.int64], right_end: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """For each row, every place from a start up to its end with every one from the other start up to the other end, (n, 2)."""
-    width = other_end - other_start
-    each = np.repeat(np.arange(len(start)), (end - start) * width)
+    width = right_end - right_start
+    each = np.repeat(np.arange(len(left_start)), (left_end - left_start) * width)
     place = np.arange(len(each)) - np.searchsorted(each, each)
-    return np.stack([start[each] + place // width[each], other_start[each] + place % width[each]], axis=1)
+    return np.stack([left_start[each] + place // width[each], right_start[each] + place % width[each]], axis=1)
+
+
+def _to_stored_verdict(row: Sequence[Any]) -> StoredVerdict:
+    first, second, version, provisional, relation, record = row
+    return StoredVerdict(first, second, version, bool(provisional), relation, record)

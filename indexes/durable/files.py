@@ -16,9 +16,9 @@ from typing import BinaryIO
 
 from blake3 import blake3
 
-from indexes.errors import NoSpace, StoreError, StoreLocked
+from indexes.errors import DiskFull, StoreError, StoreLocked
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 FAILPOINTS = (
     "file begun",  # the temporary file exists
@@ -42,16 +42,16 @@ FAILPOINTS = (
     "repair condemned",  # the seal says that the catalog is damaged, whatever it is
     "repair replaced",  # there is a new catalog; the segments are still in place
 )
-_reached: Counter[str] = Counter()
+_hit_counts: Counter[str] = Counter()
 
 
-def reach(failpoint: str) -> None:
+def failpoint(name: str) -> None:
     """Say that this moment is reached. NEARDUP_FAILPOINT="commit begun:3" ends the process here the third time, as kill -9 would."""
-    assert failpoint in FAILPOINTS, failpoint
+    assert name in FAILPOINTS, name
     asked, _, number = os.environ.get("NEARDUP_FAILPOINT", "").partition(":")
-    if asked == failpoint:
-        _reached[failpoint] += 1
-        if _reached[failpoint] == int(number or 1):
+    if asked == name:
+        _hit_counts[name] += 1
+        if _hit_counts[name] == int(number or 1):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -61,19 +61,19 @@ class HashingFile:
     def __init__(self, file: BinaryIO) -> None:
         """Pass everything on to `file`."""
         self._file = file
-        self._hash = blake3()
+        self._hasher = blake3()
         self.size = 0
 
     def write(self, data: bytes) -> int:
         """Write all of `data`; returns its length."""
         self._file.write(data)
-        self._hash.update(data)
+        self._hasher.update(data)
         self.size += len(data)
         return len(data)
 
     def hexdigest(self) -> str:
         """The blake3 of all bytes so far, in hex."""
-        return self._hash.hexdigest()
+        return self._hasher.hexdigest()
 
 
 def write(folder: Path, suffix: str, fill: Callable[[HashingFile], None], scratch: Path) -> tuple[str, int]:
@@ -83,37 +83,37 @@ def write(folder: Path, suffix: str, fill: Callable[[HashingFile], None], scratc
     Returns the hash in hex, which is the name without `suffix`, and the size in bytes.
     Raises NoSpace on a full disk; the temporary file is removed on any failure.
     """
-    return _put(lambda name: folder / f"{name}{suffix}", fill, scratch)
+    return _write_atomically(lambda name: folder / f"{name}{suffix}", fill, scratch)
 
 
 def replace(path: Path, content: bytes, scratch: Path) -> None:
     """Put `content` at `path`, in the place of what was there: at every moment the old or the new is there, whole. Raises NoSpace."""
-    _put(lambda _: path, lambda file: file.write(content), scratch)
+    _write_atomically(lambda _: path, lambda file: file.write(content), scratch)
 
 
-def _put(target: Callable[[str], Path], fill: Callable[[HashingFile], object], scratch: Path) -> tuple[str, int]:
+def _write_atomically(path_for_hash: Callable[[str], Path], fill: Callable[[HashingFile], object], scratch: Path) -> tuple[str, int]:
     temporary = scratch / f"{os.getpid()}-{time.monotonic_ns()}"
     try:
         with temporary.open("xb") as file:
-            reach("file begun")
+            failpoint("file begun")
             hashing = HashingFile(file)
             fill(hashing)
-            reach("file filled")
+            failpoint("file filled")
             file.flush()
             os.fsync(file.fileno())
-        reach("file synced")
+        failpoint("file synced")
         name = hashing.hexdigest()
-        path = target(name)
+        path = path_for_hash(name)
         temporary.replace(path)
-        reach("file named")
+        failpoint("file named")
     except OSError as error:
-        if error.errno in FULL:
-            raise NoSpace(f"no room to write in {scratch}: {error.strerror}; free some space and run again, nothing is lost") from error
+        if error.errno in DISK_FULL_ERRNOS:
+            raise DiskFull(f"no room to write in {scratch}: {error.strerror}; free some space and run again, nothing is lost") from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
-    reach("file durable")
+    failpoint("file durable")
     return name, hashing.size
 
 
@@ -128,7 +128,7 @@ def link(file: Path, folder: Path, scratch: Path) -> None:
         pass
     except OSError:
         with file.open("rb") as content:
-            _put(lambda _: folder / file.name, lambda copy: shutil.copyfileobj(content, copy), scratch)
+            _write_atomically(lambda _: folder / file.name, lambda copy: shutil.copyfileobj(content, copy), scratch)
     sync_folder(folder)
 
 
@@ -148,7 +148,7 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def lock(path: Path, wait: float = 0.0) -> Iterator[None]:
+def lock(path: Path, timeout_seconds: float = 0.0) -> Iterator[None]:
     """Hold the exclusive lock `path` for the block; the kernel frees it when the process ends, however it ends.
 
     Tries for `wait` seconds. Raises StoreLocked, naming the process that holds it, when it stays taken.
@@ -159,7 +159,7 @@ def lock(path: Path, wait: float = 0.0) -> Iterator[None]:
     except OSError as error:
         raise StoreError(f"{path} cannot be opened: {error.strerror}; make the store's folder writable, or name another --store") from error
     try:
-        until = time.monotonic() + wait
+        until = time.monotonic() + timeout_seconds
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -179,7 +179,7 @@ def lock(path: Path, wait: float = 0.0) -> Iterator[None]:
         os.close(descriptor)
 
 
-class Presence:
+class ReaderLock:
     """A shared lock held by everyone who has a store open, so that files which some of them may still need are not removed."""
 
     def __init__(self, path: Path | None) -> None:
@@ -194,7 +194,7 @@ class Presence:
                 return
 
     @contextmanager
-    def alone(self) -> Iterator[bool]:
+    def try_exclusive(self) -> Iterator[bool]:
         """Whether nobody else is present; while the block runs, nobody else comes."""
         if self._descriptor is None:
             yield False
@@ -210,7 +210,7 @@ class Presence:
         finally:
             fcntl.flock(self._descriptor, fcntl.LOCK_SH)
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Be present no more."""
         if self._descriptor is not None:
             os.close(self._descriptor)

@@ -11,91 +11,91 @@ from enum import StrEnum
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from indexes.catalog.pairs import Frontier
+from indexes.catalog.pairs import JoinWatermark
 from indexes.join import exact as join
 from indexes.join import ivf as buckets
-from indexes.join.exact import BLOCK, TILE, Prefix, Shelf, Step
+from indexes.join.exact import BLOCK_ROWS, TILE_ROWS, CosineBound, JoinStep, VectorRows
 
-PATIENCE = 120.0  # seconds that an exact join may take before buckets are asked
+MAX_EXACT_SECONDS = 120.0  # seconds that an exact join may take before buckets are asked
 # Pairs kept for each vector, about: a library of one theme has most of its pairs above a low floor. So many in all are never too many: they
 # are looked at within a quarter of an hour.
-EDGES, FEW = 20, 100_000
+MAX_EDGES_PER_VECTOR, MIN_EDGE_BUDGET = 20, 100_000
 FLOOR_STEP = 0.05
 
 
-class Way(StrEnum):
+class JoinMethod(StrEnum):
     """How pairs are looked for."""
 
     EXACT = "exact"
-    BUCKETS = "buckets"
+    IVF = "ivf"
 
 
 @dataclass(frozen=True)
-class Plan:
+class JoinPlan:
     """How pairs will be looked for from `frontier` on, why, and the estimated time of an exact join."""
 
-    way: Way
-    why: str
-    seconds: float
-    frontier: Frontier
-    prefix: Prefix
+    method: JoinMethod
+    reason: str
+    exact_seconds: float
+    watermark: JoinWatermark
+    bound: CosineBound
 
-    def steps(self, shelf: Shelf) -> Iterator[Step]:
+    def execute(self, vectors: VectorRows) -> Iterator[JoinStep]:
         """Do it."""
-        find = join.pairs if self.way is Way.EXACT else buckets.pairs
-        return find(shelf, self.frontier, self.prefix)
+        find = join.find_pairs if self.method is JoinMethod.EXACT else buckets.find_pairs
+        return find(vectors, self.watermark, self.bound)
 
 
-def plan(shelf: Shelf, frontier: Frontier, way: Way | None = None) -> Plan:
+def plan_join(vectors: VectorRows, watermark: JoinWatermark, method: JoinMethod | None = None) -> JoinPlan:
     """The way to the pairs that are not within `frontier` yet: exact while that takes up to about PATIENCE, unless `way` is given."""
-    prefix = join.choose_prefix(join.sample(shelf), frontier.floor)
-    new = join.count_pairs(len(shelf.ids), shelf.up_to(frontier.through))
-    seconds = new * _pair_seconds(shelf, prefix, frontier.floor)
-    about = f"{new:,} {'pair' if new == 1 else 'pairs'} of vectors, about {duration(seconds)} if compared exactly"
-    if way is None:
-        way = Way.EXACT if seconds <= PATIENCE else Way.BUCKETS
-        limit = f"the limit is {duration(PATIENCE)}"
-        about += f"; {limit}" if way is Way.BUCKETS else ""
+    prefix = join.choose_bound(join.sample_rows(vectors), watermark.floor)
+    new = join.count_pairs(len(vectors.ids), vectors.count_up_to(watermark.done))
+    seconds = new * _measure_pair_seconds(vectors, prefix, watermark.floor)
+    about = f"{new:,} {'pair' if new == 1 else 'pairs'} of vectors, about {format_duration(seconds)} if compared exactly"
+    if method is None:
+        method = JoinMethod.EXACT if seconds <= MAX_EXACT_SECONDS else JoinMethod.IVF
+        limit = f"the limit is {format_duration(MAX_EXACT_SECONDS)}"
+        about += f"; {limit}" if method is JoinMethod.IVF else ""
     else:
         about += "; as asked"
-    return Plan(way, about, seconds, frontier, prefix)
+    return JoinPlan(method, about, seconds, watermark, prefix)
 
 
-def fitted(shelf: Shelf, frontier: Frontier, lowest: float, highest: float) -> Frontier:
+def choose_floor(vectors: VectorRows, watermark: JoinWatermark, min_floor: float, max_floor: float) -> JoinWatermark:
     """The frontier with its floor raised, from `lowest` up to `highest`, while a sample says that more pairs would be kept than EDGES for
     each vector, and than FEW in all. Where no more than a quarter of that are above a lower floor than its own now, all begins anew from
     there: far less, or a sample would let it rise and fall by chance.
     """
-    steps = max(0, int(np.ceil((highest - lowest) / FLOOR_STEP - 1e-9)))
-    floors = [min(highest, round(lowest + FLOOR_STEP * step, 6)) for step in range(steps + 1)]
-    most, count = max(EDGES * len(shelf.ids), FEW), join.count_pairs(len(shelf.ids), 0)
-    kept = [share * count for share in join.share_of_pairs(join.sample(shelf), floors)]
+    steps = max(0, int(np.ceil((max_floor - min_floor) / FLOOR_STEP - 1e-9)))
+    floors = [min(max_floor, round(min_floor + FLOOR_STEP * step, 6)) for step in range(steps + 1)]
+    most, count = max(MAX_EDGES_PER_VECTOR * len(vectors.ids), MIN_EDGE_BUDGET), join.count_pairs(len(vectors.ids), 0)
+    kept = [share * count for share in join.estimate_pair_shares(join.sample_rows(vectors), floors)]
     below = next((floor for floor, pairs in zip(floors, kept, strict=True) if pairs <= most / 4), floors[-1])
-    if below < frontier.floor:
-        return Frontier(below)
+    if below < watermark.floor:
+        return JoinWatermark(below)
     fits = next((floor for floor, pairs in zip(floors, kept, strict=True) if pairs <= most), floors[-1])
-    return replace(frontier, floor=max(fits, frontier.floor))
+    return replace(watermark, floor=max(fits, watermark.floor))
 
 
-def _pair_seconds(shelf: Shelf, prefix: Prefix, least: float) -> float:
+def _measure_pair_seconds(vectors: VectorRows, bound: CosineBound, min_score: float) -> float:
     """What a pair costs on this machine, by the median of three tiles, with the deciding of what they propose."""
-    rows = join.spread(len(shelf.ids), BLOCK)
-    facing = prefix.of(shelf.take(rows))
-    some = facing[join.spread(len(rows), TILE)]
+    rows = join.pick_evenly(len(vectors.ids), BLOCK_ROWS)
+    facing = bound.project(vectors.gather(rows))
+    some = facing[join.pick_evenly(len(rows), TILE_ROWS)]
     space = np.empty(len(some) * len(facing), np.float32)
     taken = []
     with threadpool_limits(1, user_api="blas"):
         for _ in range(3):
             began = time.perf_counter()
-            left, right = join.proposed(some, facing, space, least)
-            part = slice(0, join.DECIDED)
-            for _ in join.decided(shelf, rows[left[part]], rows[right[part]], least):
+            left, right = join.pairs_above_bound(some, facing, space, min_score)
+            part = slice(0, join.CANDIDATE_BLOCK_PAIRS)
+            for _ in join.exact_scores(vectors, rows[left[part]], rows[right[part]], min_score):
                 pass
             taken.append(time.perf_counter() - began)
     return sorted(taken)[1] / (len(some) * len(facing)) / (os.cpu_count() or 1)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """For people: 3 s, 12 min, 5 h."""
     for unit, length in (("h", 3600), ("min", 60)):
         if seconds >= 1.5 * length:

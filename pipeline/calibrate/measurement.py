@@ -10,33 +10,33 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.calibrate.synthetic_copies import EVERYDAY
+from pipeline.calibrate.synthetic_copies import EVERYDAY_EDITS
 
-STEP, STEPS = 0.1, 4  # thresholds that are looked at, from the floor on
-STRICTNESS = (0.0, 0.8, 0.9, 0.95)
-WANTED = 0.999  # the precision that is to be expected at least
-Z = 1.96  # of a normal distribution, for 95 %
+THRESHOLD_STEP, THRESHOLD_COUNT = 0.1, 4  # thresholds that are looked at, from the floor on
+MIN_AGREEMENTS = (0.0, 0.8, 0.9, 0.95)
+MIN_PRECISION = 0.999  # the precision that is to be expected at least
+Z_95 = 1.96  # of a normal distribution, for 95 %
 
 
 @dataclass(frozen=True)
 class Share:
     """`some` of `all`, and between what it lies with 95 % confidence: Wilson's score interval (1927), sound for none and for all too."""
 
-    some: int
-    all: int
+    count: int
+    total: int
 
     @property
     def value(self) -> float:
         """The share itself; 0 of none."""
-        return self.some / self.all if self.all else 0.0
+        return self.count / self.total if self.total else 0.0
 
     @cached_property
     def bounds(self) -> tuple[float, float]:
         """Least and most."""
-        if not self.all:
+        if not self.total:
             return 0.0, 1.0
-        spread = Z * sqrt(self.value * (1 - self.value) / self.all + (Z / (2 * self.all)) ** 2)
-        middle, scale = self.value + Z**2 / (2 * self.all), 1 + Z**2 / self.all
+        spread = Z_95 * sqrt(self.value * (1 - self.value) / self.total + (Z_95 / (2 * self.total)) ** 2)
+        middle, scale = self.value + Z_95**2 / (2 * self.total), 1 + Z_95**2 / self.total
         return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
 
 
@@ -47,36 +47,40 @@ class Setting:
     """
 
     threshold: float
-    strictness: float
+    min_agreement: float
     everyday: Share
     hard: Share
-    found: int
-    wrong: Share
-    pairs: int
+    accepted_pairs: int
+    false_positives: Share
+    total_pairs: int
 
-    def precision(self, rate: float) -> float | None:
+    def estimate_precision(self, false_positive_rate: float) -> float | None:
         """The share of what is found that is right, where so many pairs of strangers pass; None where none is known."""
-        return max(0.0, 1 - rate * self.pairs / self.found) if self.found and self.wrong.all else None
+        return (
+            max(0.0, 1 - false_positive_rate * self.total_pairs / self.accepted_pairs)
+            if self.accepted_pairs and self.false_positives.total
+            else None
+        )
 
     @property
-    def expected(self) -> float | None:
+    def expected_precision(self) -> float | None:
         """The precision to be expected."""
-        return self.precision(self.wrong.value)
+        return self.estimate_precision(self.false_positives.value)
 
     @property
-    def at_least(self) -> float | None:
+    def precision_lower_bound_95(self) -> float | None:
         """What it is at least, with 95 % confidence."""
-        return self.precision(self.wrong.bounds[1])
+        return self.estimate_precision(self.false_positives.bounds[1])
 
 
 @dataclass(frozen=True)
-class Pair:
+class AcceptedPair:
     """Two photos that were taken days apart, by their EXIF, and pass for copies: wrong, unless the date of one was changed."""
 
     first: str
     second: str
     score: float
-    agree: float
+    agreeing_share: float
 
 
 @dataclass(frozen=True)
@@ -87,33 +91,35 @@ class Calibration:
     (`far`), and which of these were accepted.
     """
 
-    photos: int
+    images: int
     floor: float
     kinds: tuple[str, ...]
     scores: NDArray[np.float64]
-    agree: NDArray[np.float64]
-    found: NDArray[np.float64]  # (n, 2): cosine, share
-    pairs: int
-    far: int
-    wrong: tuple[Pair, ...]
+    agreeing_shares: NDArray[np.float64]
+    accepted: NDArray[np.float64]  # (n, 2): cosine, share
+    total_pairs: int
+    date_separated_pairs: int
+    false_positives: tuple[AcceptedPair, ...]
 
-    def at(self, threshold: float, strictness: float) -> Setting:
+    def evaluate(self, threshold: float, min_agreement: float) -> Setting:
         """What one setting gives."""
-        passed = (self.scores >= threshold) & (self.agree >= strictness)
-        everyday = np.array([kind in EVERYDAY for kind in self.kinds], dtype=bool)
+        passed = (self.scores >= threshold) & (self.agreeing_shares >= min_agreement)
+        everyday = np.array([kind in EVERYDAY_EDITS for kind in self.kinds], dtype=bool)
         easy, hard = (Share(int(passed[part].sum()), int(part.sum())) for part in (everyday, ~everyday))
-        found = int(((self.found[:, 0] >= threshold) & (self.found[:, 1] >= strictness)).sum())
-        wrong = sum(pair.score >= threshold and pair.agree >= strictness for pair in self.wrong)
-        return Setting(threshold, strictness, easy, hard, found, Share(wrong, self.far), self.pairs)
+        found = int(((self.accepted[:, 0] >= threshold) & (self.accepted[:, 1] >= min_agreement)).sum())
+        wrong = sum(pair.score >= threshold and pair.agreeing_share >= min_agreement for pair in self.false_positives)
+        return Setting(threshold, min_agreement, easy, hard, found, Share(wrong, self.date_separated_pairs), self.total_pairs)
 
-    def settings(self) -> list[Setting]:
+    def evaluate_grid(self) -> list[Setting]:
         """A range of settings, the most lenient first."""
-        thresholds = [round(self.floor + STEP * step, 4) for step in range(STEPS) if self.floor + STEP * step < 1]
-        return [self.at(*both) for both in product(thresholds, STRICTNESS)]
+        thresholds = [
+            round(self.floor + THRESHOLD_STEP * step, 4) for step in range(THRESHOLD_COUNT) if self.floor + THRESHOLD_STEP * step < 1
+        ]
+        return [self.evaluate(*both) for both in product(thresholds, MIN_AGREEMENTS)]
 
-    def best(self) -> Setting:
+    def choose_best(self) -> Setting:
         """That which finds most with the precision that is aimed at; where none is so sure, the most precise."""
-        every = self.settings()
-        sure = [one for one in every if (one.at_least or 0.0) >= WANTED]
-        most = (lambda one: one.everyday.some + one.hard.some) if sure else (lambda one: one.at_least or 0.0)
+        every = self.evaluate_grid()
+        sure = [one for one in every if (one.precision_lower_bound_95 or 0.0) >= MIN_PRECISION]
+        most = (lambda one: one.everyday.count + one.hard.count) if sure else (lambda one: one.precision_lower_bound_95 or 0.0)
         return max(sure or every, key=most)

@@ -10,37 +10,39 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.console import FOUND, SKIPPED, show, show_json, tell
+from pipeline.cli.console import EXIT_FOUND, EXIT_SKIPPED, print_json, print_lines, print_message
 from pipeline.cli.options import (
-    PATH,
+    PATH_TYPE,
+    allow_cost_option,
     exit_option,
     ingest_options,
     json_option,
     keep_option,
+    min_agreement_option,
     model_option,
-    named,
-    pay_option,
     relations_option,
+    split_rules,
     store_option,
-    strictness_option,
     threshold_option,
 )
-from pipeline.cli.session import agree_to_ask, embedder_of, ingested, opened_to_write, own_model
+from pipeline.cli.session import check_paid_calls, choose_embedder, explain_model_errors, open_for_writing, run_ingest
 
 if TYPE_CHECKING:
-    from indexes import Space, Store
+    from indexes.records import Space
+    from indexes.store import Store
     from pipeline.grouping.cluster import Group
     from pipeline.ingest.batch_writer import Coverage
     from pipeline.query.compare import Comparison
+    from pipeline.verify.relation import Relation
 
 
 @click.command()
-@click.argument("roots", nargs=-1, metavar="[ROOT]...", type=PATH)
+@click.argument("roots", nargs=-1, metavar="[ROOT]...", type=PATH_TYPE)
 @ingest_options
 @store_option
 @model_option
 @json_option
-def ingest(roots: Sequence[str], store: Path, model: str | None, as_json: bool, **given: Any) -> None:
+def ingest(roots: Sequence[str], store: Path, model: str | None, as_json: bool, **options: Any) -> None:
     """Bring the store up to date with folders of photos.
 
     \b
@@ -52,40 +54,40 @@ def ingest(roots: Sequence[str], store: Path, model: str | None, as_json: bool, 
     there. Exit code 3: done, but some photos could not be read or a folder is away.
     """
     from pipeline.report.answers import SCHEMA_VERSION
-    from pipeline.report.status import coverage_text
+    from pipeline.report.status import format_coverage
 
-    with opened_to_write(store, roots) as opened:
-        coverage, _ = ingested(opened, roots, model, **given)
+    with open_for_writing(store, roots) as opened:
+        coverage, _ = run_ingest(opened, roots, model, **options)
     if as_json:
-        show_json({"schema_version": SCHEMA_VERSION, **coverage.as_dict()})
+        print_json({"schema_version": SCHEMA_VERSION, **coverage.as_dict()})
     else:
-        tell(coverage_text(coverage))
-    if coverage.troubled:
-        sys.exit(SKIPPED)
+        print_message(format_coverage(coverage))
+    if coverage.has_problems:
+        sys.exit(EXIT_SKIPPED)
 
 
 @click.command()
-@click.argument("files", nargs=-1, metavar="[FILE]...", type=PATH)
+@click.argument("files", nargs=-1, metavar="[FILE]...", type=PATH_TYPE)
 @click.option("-0", "--null", "null", is_flag=True, help="Paths on standard input end with NUL, as from find -print0.")
 @store_option
 @model_option
 @threshold_option
-@strictness_option
+@min_agreement_option
 @relations_option
 @json_option
 @exit_option
-@pay_option
+@allow_cost_option
 def query(
     files: Sequence[str],
     null: bool,
     store: Path,
     model: str | None,
     threshold: float | None,
-    strictness: float | None,
-    relations: frozenset[str] | None,
+    min_agreement: float | None,
+    relations: frozenset[Relation] | None,
     as_json: bool,
     exit_code: bool,
-    yes: bool,
+    allow_cost: bool,
 ) -> None:
     """Ask whether photos are in the library already.
 
@@ -96,53 +98,53 @@ def query(
 
     FILE may lie inside the library or outside; nothing is added. Without FILE, or with -, paths are read from standard input.
     """
-    from indexes import Store
-    from pipeline.grouping.cluster import TOLD
-    from pipeline.query.freshness import answer_now, since_text
+    from indexes.store import Store
+    from pipeline.query.freshness import format_stale_warning, refresh_answer
     from pipeline.query.matches import find_matches
-    from pipeline.report.answers import answer_text, answers_json, failure_text
-    from pipeline.report.status import warnings_text
+    from pipeline.report.answers import format_answer, format_failure, serialize_answers
+    from pipeline.report.status import format_warnings
+    from pipeline.verify.relation import QUERY_RELATIONS
 
     with Store(store) as opened:
-        for warning in warnings_text(opened):
-            tell(f"neardup: {warning}")
+        for warning in format_warnings(opened):
+            print_message(f"neardup: {warning}")
         answers = []
-        with own_model(opened, model):
-            paths, embedder = list(_paths(files, null)), embedder_of(opened, model)
-            agree_to_ask(embedder, len(paths), yes)
-            for found in find_matches(paths, opened, embedder, threshold, relations or TOLD, strictness):
-                answer = answer_now(found)
+        with explain_model_errors(opened, model):
+            paths, embedder = list(_read_paths(files, null)), choose_embedder(opened, model)
+            check_paid_calls(embedder, len(paths), allow_cost)
+            for found in find_matches(paths, opened, embedder, threshold, relations or QUERY_RELATIONS, min_agreement):
+                answer = refresh_answer(found)
                 answers.append(answer)
                 if answer.failure:
-                    tell(f"neardup: {failure_text(answer.file, answer.failure.reason, answer.failure.detail)}")
+                    print_message(f"neardup: {format_failure(answer.file, answer.failure.reason, answer.failure.detail)}")
                 if not as_json:
-                    show(answer_text(answer))
-                if since := since_text(match.photo for match in answer.matches):
-                    tell(f"neardup: {since}")
+                    print_lines(format_answer(answer))
+                if since := format_stale_warning(match.file for match in answer.matches):
+                    print_message(f"neardup: {since}")
     if as_json:
-        show_json(answers_json(answers))
+        print_json(serialize_answers(answers))
     if exit_code and any(answer.matches for answer in answers):
-        sys.exit(FOUND)
+        sys.exit(EXIT_FOUND)
     if any(answer.failure for answer in answers):
-        sys.exit(SKIPPED)
+        sys.exit(EXIT_SKIPPED)
 
 
-def _paths(files: Sequence[str], null: bool) -> Iterator[str]:
+def _read_paths(files: Sequence[str], is_null_separated: bool) -> Iterator[str]:
     if not files and sys.stdin.isatty():
         raise click.UsageError("name a FILE, or send paths to standard input")
     for file in files or ("-",):
         if file == "-":
-            ending = b"\0" if null else b"\n"
+            ending = b"\0" if is_null_separated else b"\n"
             yield from (os.fsdecode(path) for path in sys.stdin.buffer.read().split(ending) if path)
         else:
             yield file
 
 
 @click.command()
-@click.argument("under", nargs=-1, metavar="[FOLDER]...", type=PATH)
+@click.argument("under", nargs=-1, metavar="[FOLDER]...", type=PATH_TYPE)
 @store_option
 @threshold_option
-@strictness_option
+@min_agreement_option
 @relations_option
 @keep_option
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.html", help="Write a page to look at, too.")
@@ -152,8 +154,8 @@ def groups(
     under: Sequence[str],
     store: Path,
     threshold: float | None,
-    strictness: float | None,
-    relations: frozenset[str] | None,
+    min_agreement: float | None,
+    relations: frozenset[Relation] | None,
     rules: Sequence[str],
     html: Path | None,
     as_json: bool,
@@ -171,38 +173,38 @@ def groups(
     No photo is read, so drives may be away. Each member was verified against its keeper. A threshold leaves out pairs whose pictures are
     less alike to the model; any down to the store's floor works.
     """
-    from indexes import Store
-    from indexes.paths import command
-    from pipeline.errors import BadRoot
-    from pipeline.grouping.cluster import COPIES
-    from pipeline.grouping.keep_rules import Keep
+    from indexes.paths import format_command
+    from indexes.store import Store
+    from pipeline.errors import RootNotFound
+    from pipeline.grouping.keep_rules import KeepRules
+    from pipeline.verify.relation import COPY_RELATIONS
 
-    keep = Keep(named(rules))
+    keep = KeepRules(split_rules(rules))
     if html:
-        from pipeline.report.gallery import require_place, write_gallery
+        from pipeline.report.gallery import require_writable_page, write_gallery
 
-        require_place(html)  # before anything is printed, which somebody would have to wait for again
+        require_writable_page(html)  # before anything is printed, which somebody would have to wait for again
     with Store(store) as opened:
         for folder in under:
-            if not opened.catalog.counts([os.path.realpath(folder)]).files:
-                status = command(store, "status")
-                raise BadRoot(f"the store has no photo below {ascii(folder)}; ingest it first, or see `{status}` for its roots")
-        asked = {"threshold": threshold, "strictness": strictness, "relations": relations or COPIES, "keep": keep}
+            if not opened.catalog.get_counts([os.path.realpath(folder)]).files:
+                status = format_command(store, "status")
+                raise RootNotFound(f"the store has no photo below {ascii(folder)}; ingest it first, or see `{status}` for its roots")
+        asked = {"threshold": threshold, "min_agreement": min_agreement, "relations": relations or COPY_RELATIONS, "keep_rules": keep}
         found, warnings = _print_groups(opened, [os.path.realpath(folder) for folder in under], None, as_json, **asked)
         if html:
             write_gallery(found, opened, html, warnings)
     if exit_code and found:
-        sys.exit(FOUND)
+        sys.exit(EXIT_FOUND)
 
 
 @click.command()
-@click.argument("roots", nargs=-1, required=True, metavar="ROOT...", type=PATH)
+@click.argument("roots", nargs=-1, required=True, metavar="ROOT...", type=PATH_TYPE)
 @click.option("--against-all", is_flag=True, help="Compare with the whole store, not only among the photos below ROOT.")
 @ingest_options
 @store_option
 @model_option
 @threshold_option
-@strictness_option
+@min_agreement_option
 @relations_option
 @keep_option
 @json_option
@@ -213,12 +215,12 @@ def dedupe(
     store: Path,
     model: str | None,
     threshold: float | None,
-    strictness: float | None,
-    relations: frozenset[str] | None,
+    min_agreement: float | None,
+    relations: frozenset[Relation] | None,
     rules: Sequence[str],
     as_json: bool,
     exit_code: bool,
-    **given: Any,
+    **options: Any,
 ) -> None:
     """Ingest folders, then print the groups of near-duplicates in them.
 
@@ -229,60 +231,60 @@ def dedupe(
 
     Nothing is moved or deleted. The first run embeds every photo; the next one only what is new.
     """
-    from pipeline.grouping.cluster import COPIES
-    from pipeline.grouping.keep_rules import Keep
-    from pipeline.report.status import coverage_text
+    from pipeline.grouping.keep_rules import KeepRules
+    from pipeline.report.status import format_coverage
+    from pipeline.verify.relation import COPY_RELATIONS
 
-    keep = Keep(named(rules))  # before hours of work
-    with opened_to_write(store, roots) as opened:
+    keep = KeepRules(split_rules(rules))  # before hours of work
+    with open_for_writing(store, roots) as opened:
         if threshold is not None:
-            opened.check_score(threshold)
-        coverage, real = ingested(opened, roots, model, **given)
-        tell(coverage_text(coverage))
-        asked = {"threshold": threshold, "strictness": strictness, "relations": relations or COPIES, "keep": keep}
+            opened.check_threshold(threshold)
+        coverage, real = run_ingest(opened, roots, model, **options)
+        print_message(format_coverage(coverage))
+        asked = {"threshold": threshold, "min_agreement": min_agreement, "relations": relations or COPY_RELATIONS, "keep_rules": keep}
         found, _ = _print_groups(opened, real, coverage, as_json, against_all=against_all, **asked)
     if exit_code and found:
-        sys.exit(FOUND)
-    if coverage.troubled:
-        sys.exit(SKIPPED)
+        sys.exit(EXIT_FOUND)
+    if coverage.has_problems:
+        sys.exit(EXIT_SKIPPED)
 
 
 def _print_groups(
-    store: Store, under: Sequence[str], coverage: Coverage | None, as_json: bool, **asked: Any
+    store: Store, folders: Sequence[str], coverage: Coverage | None, as_json: bool, **options: Any
 ) -> tuple[list[Group], list[str]]:
     """The groups, and what is to be read with them; `asked`: as find_groups() has it."""
-    from pipeline.query.freshness import as_now, since_text
-    from pipeline.query.groups import find_groups, limits
-    from pipeline.report.answers import coverage_json, groups_json, groups_text
-    from pipeline.report.status import warnings_text
+    from pipeline.query.freshness import format_stale_warning, refresh_status
+    from pipeline.query.groups import find_groups, resolve_thresholds
+    from pipeline.report.answers import format_groups, serialize_coverage, serialize_groups
+    from pipeline.report.status import format_warnings
 
     with store.catalog.snapshot():  # a migration may end meanwhile
-        space, found = store.space, find_groups(store, under=under, look=as_now, **asked)
-        within = limits(store, space, asked["threshold"], asked["strictness"]) if space else None
-        warnings = list(warnings_text(store))
-    photos = [photo for group in found for photo in group.photos]
-    warnings += [since] if (since := since_text(photos)) else []
+        space, found = store.space, find_groups(store, folders=folders, refresh_status=refresh_status, **options)
+        within = resolve_thresholds(store, space, options["threshold"], options["min_agreement"]) if space else None
+        warnings = list(format_warnings(store))
+    photos = [photo for group in found for photo in group.files]
+    warnings += [since] if (since := format_stale_warning(photos)) else []
     for warning in warnings:
-        tell(f"neardup: {warning}")
-    for rule in asked["keep"].idle(photo.path for photo in photos) if found else ():
-        tell(f"neardup: no photo of these groups is in a folder of {ascii(rule)}, so that rule kept none")
+        print_message(f"neardup: {warning}")
+    for rule in options["keep_rules"].find_unused(photo.path for photo in photos) if found else ():
+        print_message(f"neardup: no photo of these groups is in a folder of {ascii(rule)}, so that rule kept none")
     if as_json:
-        show_json(groups_json(found, space, within, coverage_json(store, under, coverage)))
+        print_json(serialize_groups(found, space, within, serialize_coverage(store, folders, coverage)))
     else:
-        show(groups_text(found))
+        print_lines(format_groups(found))
     return found, warnings
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, metavar="A B [C]...", type=PATH)
+@click.argument("files", nargs=-1, required=True, metavar="A B [C]...", type=PATH_TYPE)
 @store_option
 @model_option
 @threshold_option
 @json_option
 @exit_option
-@pay_option
+@allow_cost_option
 def compare(
-    files: Sequence[str], store: Path, model: str | None, threshold: float | None, as_json: bool, exit_code: bool, yes: bool
+    files: Sequence[str], store: Path, model: str | None, threshold: float | None, as_json: bool, exit_code: bool, allow_cost: bool
 ) -> None:
     """Print what each pair of photos is to each other, and their cosine.
 
@@ -293,50 +295,51 @@ def compare(
 
     Works without a store; where there is one, its model is used.
     """
-    from pipeline.grouping.cluster import TOLD
-    from pipeline.report.answers import comparison_json, comparison_text
+    from pipeline.report.answers import format_comparison, serialize_comparison
+    from pipeline.verify.relation import QUERY_RELATIONS
 
     if len(files) < 2:
         raise click.UsageError("name two photos or more")
-    comparison, space = _compared(files, store, model, yes)
+    comparison, space = _compare_files(files, store, model, allow_cost)
     least = space.threshold if threshold is None else threshold
     if as_json:
-        show_json(comparison_json(comparison, space, least))
+        print_json(serialize_comparison(comparison, space, least))
     else:
-        show(comparison_text(comparison, least))
-    if exit_code and any(comparison.relation(one, other, least) in TOLD for one, other in comparison.pairs()):
-        sys.exit(FOUND)
-    if comparison.failures():
-        sys.exit(SKIPPED)
+        print_lines(format_comparison(comparison, least))
+    if exit_code and any(comparison.get_relation(one, other, least) in QUERY_RELATIONS for one, other in comparison.iter_pairs()):
+        sys.exit(EXIT_FOUND)
+    if comparison.list_failures():
+        sys.exit(EXIT_SKIPPED)
 
 
-def _compared(files: Sequence[str], store: Path, model: str | None, yes: bool) -> tuple[Comparison, Space]:
+def _compare_files(files: Sequence[str], store: Path, model: str | None, allow_cost: bool) -> tuple[Comparison, Space]:
     """Files against each other, by the store's own model where there is a store; what failed is told."""
-    from indexes import Store, StoreMissing
+    from indexes.errors import StoreMissing
+    from indexes.store import Store
     from pipeline.query.compare import compare
-    from pipeline.report.answers import failure_text
+    from pipeline.report.answers import format_failure
 
     try:
-        with Store(store) as opened, own_model(opened, model):
-            embedder = embedder_of(None, opened.model if model is None else model)
+        with Store(store) as opened, explain_model_errors(opened, model):
+            embedder = choose_embedder(None, opened.model if model is None else model)
     except StoreMissing:
-        embedder = embedder_of(None, model)
-    agree_to_ask(embedder, len(files), yes)
+        embedder = choose_embedder(None, model)
+    check_paid_calls(embedder, len(files), allow_cost)
     comparison = compare(files, embedder)
-    for file, failure in comparison.failures():
-        tell(f"neardup: {failure_text(file, failure.reason, failure.detail)}")
+    for file, failure in comparison.list_failures():
+        print_message(f"neardup: {format_failure(file, failure.reason, failure.detail)}")
     return comparison, embedder.space
 
 
 @click.command()
-@click.argument("first", metavar="A", type=PATH)
-@click.argument("second", metavar="B", type=PATH)
+@click.argument("first", metavar="A", type=PATH_TYPE)
+@click.argument("second", metavar="B", type=PATH_TYPE)
 @click.option("--image", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.png", help="Draw what was seen.")
 @store_option
 @model_option
 @json_option
-@pay_option
-def explain(first: str, second: str, image: Path | None, store: Path, model: str | None, as_json: bool, yes: bool) -> None:
+@allow_cost_option
+def explain(first: str, second: str, image: Path | None, store: Path, model: str | None, as_json: bool, allow_cost: bool) -> None:
     """Say why two photos are what they are to each other.
 
     \b
@@ -347,25 +350,25 @@ def explain(first: str, second: str, image: Path | None, store: Path, model: str
     """
     from PIL import Image
 
-    from pipeline.errors import BadDestination
-    from pipeline.report.answers import comparison_json, explained_text
-    from pipeline.report.comparison_image import explained
+    from pipeline.errors import OutputNotWritable
+    from pipeline.report.answers import format_explanation, serialize_comparison
+    from pipeline.report.comparison_image import draw_comparison
 
     if image and os.path.lexists(image):
-        raise BadDestination(f"{image} is there already and is left as it is; name a new file")
+        raise OutputNotWritable(f"{image} is there already and is left as it is; name a new file")
     if image:
         written = Image.registered_extensions().get(image.suffix.lower()) in Image.SAVE
         if not (written and os.access(image.parent, os.W_OK | os.X_OK)):
-            raise BadDestination(f"{image} cannot be written; name a .png or .jpg in a folder that is there and may be written to")
-    comparison, space = _compared([first, second], store, model, yes)
+            raise OutputNotWritable(f"{image} cannot be written; name a .png or .jpg in a folder that is there and may be written to")
+    comparison, space = _compare_files([first, second], store, model, allow_cost)
     if as_json:
-        show_json(comparison_json(comparison, space, space.threshold))
+        print_json(serialize_comparison(comparison, space, space.threshold))
     else:
-        show(explained_text(comparison, space.threshold))
-    if image and (drawn := explained(comparison)):
+        print_lines(format_explanation(comparison, space.threshold))
+    if image and (drawn := draw_comparison(comparison)):
         try:
             drawn.save(image)
         except (OSError, ValueError) as error:
-            raise BadDestination(f"{image} cannot be written ({error}); name a .png or .jpg in a folder that is there") from error
-    if comparison.failures():
-        sys.exit(SKIPPED)
+            raise OutputNotWritable(f"{image} cannot be written ({error}); name a .png or .jpg in a folder that is there") from error
+    if comparison.list_failures():
+        sys.exit(EXIT_SKIPPED)

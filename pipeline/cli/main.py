@@ -10,16 +10,16 @@ from typing import Any
 import click
 
 from pipeline.cli import library, tuning, upkeep
-from pipeline.cli.console import tell
+from pipeline.cli.console import print_message
 
 
-class Commands(click.Group):
+class CommandGroup(click.Group):
     """Lists commands in the order of use and turns our errors into messages with exit codes."""
 
-    def make_context(self, *given: Any, **named: Any) -> click.Context:
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """As click does it; an early Ctrl-C ends with the code of any other."""
         try:
-            return super().make_context(*given, **named)
+            return super().make_context(*args, **kwargs)
         except KeyboardInterrupt:
             sys.exit(130)
 
@@ -29,25 +29,25 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click has it
         """Run a command; any error that is not ours is a bug, and shows its traceback."""
-        from indexes.durable.files import FULL
-        from indexes.errors import NoSpace, StoreError
+        from indexes.durable.files import DISK_FULL_ERRNOS
+        from indexes.errors import DiskFull, StoreError
         from pipeline.errors import PipelineError
 
         try:
             return super().invoke(ctx)
         except (PipelineError, StoreError) as error:
-            tell(f"neardup: {error}")
+            print_message(f"neardup: {error}")
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             ctx.exit(130)
         except OSError as error:
-            if error.errno not in FULL:
+            if error.errno not in DISK_FULL_ERRNOS:
                 raise
-            tell(f"neardup: the answer could not be written: {error.strerror}; free some space, and ask again")
-            ctx.exit(NoSpace.exit_code)
+            print_message(f"neardup: the answer could not be written: {error.strerror}; free some space, and ask again")
+            ctx.exit(DiskFull.exit_code)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="neardup", prog_name="neardup")
 def main() -> None:
     """Find near-duplicate photos in large libraries.

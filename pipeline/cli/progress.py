@@ -13,87 +13,87 @@ from types import FrameType
 
 import click
 
-from indexes import Way
-from indexes.paths import command
-from pipeline.decode.read import SKIPPED, Failure
+from indexes.join.planner import JoinMethod
+from indexes.paths import format_command
+from pipeline.decode.read import SKIP_REASONS, Failure
 from pipeline.ingest.batch_writer import Coverage
 from pipeline.ingest.ingest import Progress
-from pipeline.report.answers import counted, failure_text
+from pipeline.report.answers import format_failure, pluralize
 
-SHOWN_FAILURES = 10
-WORTH_TELLING = 2.0  # seconds that a join will take
-LINE_EVERY = 60.0  # seconds between lines of progress where no terminal shows a bar
+MAX_LISTED_FAILURES = 10
+MIN_ANNOUNCED_JOIN_SECONDS = 2.0  # seconds that a join will take
+PROGRESS_LINE_SECONDS = 60.0  # seconds between lines of progress where no terminal shows a bar
 
 
-class Stopped(BaseException):
+class StoppedBySignal(BaseException):
     """An ingest was stopped by a signal, after it committed what it had embedded."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, signal_number: int) -> None:
         """By signal `number`."""
-        super().__init__(number)
-        self.exit_code = 128 + number
+        super().__init__(signal_number)
+        self.exit_code = 128 + signal_number
 
 
-def watch(progress: Generator[Progress], store: Path) -> Coverage:
+def run_with_progress(updates: Generator[Progress], store: Path) -> Coverage:
     """Run an ingest of `store` to its end and show it: a bar on a terminal, else a line a minute; failures as they come, up to a few.
 
     The first Ctrl-C or SIGTERM commits what is embedded and raises Stopped; the second ends the process at once, which loses only that.
     """
     asked: list[int] = []
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        asked.append(number)
-        tell("\nstopping; once more to stop at once")
+    def stop(signal_number: int, frame: FrameType | None) -> None:
+        signal.signal(signal_number, signal.SIG_DFL)
+        asked.append(signal_number)
+        print_message("\nstopping; once more to stop at once")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     failures, coverage, planned = 0, Coverage(), False
     try:
         # Closed here, and not wherever a traceback lets go of it: the store must still be open.
-        with closing(progress), _display() as show:
-            for now in progress:
+        with closing(updates), _open_display() as show:
+            for now in updates:
                 coverage = now.coverage
-                if now.failure and now.failure.reason not in SKIPPED:
+                if now.failure and now.failure.reason not in SKIP_REASONS:
                     failures += 1
-                    _tell_failure(failures, now.failure, store)
-                if now.calls:
-                    tell(f"up to {counted(now.calls, 'paid request')} for {counted(now.total or 0, 'file')}")
+                    _print_failure(failures, now.failure, store)
+                if now.paid_calls:
+                    print_message(f"up to {pluralize(now.paid_calls, 'paid request')} for {pluralize(now.total or 0, 'file')}")
                 if now.plan and not planned:
                     planned = True
-                    if now.plan.seconds >= WORTH_TELLING or now.plan.way is Way.BUCKETS:
-                        tell(f"joining {'exactly' if now.plan.way is Way.EXACT else 'by buckets'}: {now.plan.why}")
+                    if now.plan.exact_seconds >= MIN_ANNOUNCED_JOIN_SECONDS or now.plan.method is JoinMethod.IVF:
+                        print_message(f"joining {'exactly' if now.plan.method is JoinMethod.EXACT else 'by buckets'}: {now.plan.reason}")
                 show(now)
                 if asked:
-                    raise Stopped(asked[0])
+                    raise StoppedBySignal(asked[0])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     return coverage
 
 
-def tell(line: str) -> None:
+def print_message(line: str) -> None:
     """A line for the person, not for the program that reads the answer."""
     click.echo(line, err=True)
 
 
-def _tell_failure(number: int, failure: Failure, store: Path) -> None:
-    if number <= SHOWN_FAILURES:
-        tell(f"neardup: {failure_text(failure.source.path, failure.reason, failure.detail)}")
-    elif number == SHOWN_FAILURES + 1:
-        tell(f"neardup: further failures are not listed here; see `{command(store, 'status', '--failures')}`")
+def _print_failure(failure_count: int, failure: Failure, store: Path) -> None:
+    if failure_count <= MAX_LISTED_FAILURES:
+        print_message(f"neardup: {format_failure(failure.source.path, failure.reason, failure.detail)}")
+    elif failure_count == MAX_LISTED_FAILURES + 1:
+        print_message(f"neardup: further failures are not listed here; see `{format_command(store, 'status', '--failures')}`")
 
 
 @contextmanager
-def _display() -> Iterator[Callable[[Progress], None]]:
+def _open_display() -> Iterator[Callable[[Progress], None]]:
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        with _bar() as show:
+        with _open_bar() as show:
             yield show
     else:
-        yield _lines()
+        yield _make_line_printer()
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[Progress], None]]:
+def _open_bar() -> Iterator[Callable[[Progress], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -107,45 +107,47 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
     with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("listing", total=None)
 
-        def show(now: Progress) -> None:
+        def show(progress: Progress) -> None:
             stage = (
                 "verifying"
-                if now.verifying
+                if progress.is_verifying
                 else "looking inside"
-                if now.parts
+                if progress.is_processing_crops
                 else "joining"
-                if now.plan
+                if progress.plan
                 else "listing"
-                if now.total is None
+                if progress.total is None
                 else "reading"
             )
-            bar.update(task, description=stage, completed=now.done, total=now.total)
+            bar.update(task, description=stage, completed=progress.done, total=progress.total)
 
         yield show
 
 
-def _lines() -> Callable[[Progress], None]:
+def _make_line_printer() -> Callable[[Progress], None]:
     began = since = time.monotonic()
 
-    def show(now: Progress) -> None:
+    def show(progress: Progress) -> None:
         nonlocal began, since
         moment = time.monotonic()
-        if not now.total or not now.done:
+        if not progress.total or not progress.done:
             began = moment
-        if moment - since < LINE_EVERY:
+        if moment - since < PROGRESS_LINE_SECONDS:
             return
         since = moment
-        if now.verifying:
-            tell(f"{now.done:,} of {now.total or 0:,} pairs verified")
-        elif now.parts:
-            tell(f"{now.done:,} of {now.total:,} pictures looked into" if now.total else "parts of pictures are compared")
-        elif now.plan:
-            tell(f"{100 * now.done // max(now.total or 1, 1)} % of the join done")
-        elif now.total is None:
-            tell(f"{now.done:,} files listed")
+        if progress.is_verifying:
+            print_message(f"{progress.done:,} of {progress.total or 0:,} pairs verified")
+        elif progress.is_processing_crops:
+            print_message(
+                f"{progress.done:,} of {progress.total:,} pictures looked into" if progress.total else "parts of pictures are compared"
+            )
+        elif progress.plan:
+            print_message(f"{100 * progress.done // max(progress.total or 1, 1)} % of the join done")
+        elif progress.total is None:
+            print_message(f"{progress.done:,} files listed")
         else:
-            speed = max(now.done / max(moment - began, 1e-9), 1e-9)
-            left = (now.total - now.done) / speed / 60
-            tell(f"{now.done:,} of {now.total:,} files read, {speed:.0f} images/s, {left:.0f} min left")
+            speed = max(progress.done / max(moment - began, 1e-9), 1e-9)
+            left = (progress.total - progress.done) / speed / 60
+            print_message(f"{progress.done:,} of {progress.total:,} files read, {speed:.0f} images/s, {left:.0f} min left")
 
     return show

@@ -9,174 +9,176 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cli.console import tell
+from pipeline.cli.console import print_message
 
 if TYPE_CHECKING:
-    from indexes import Space, Store
+    from indexes.records import Space
+    from indexes.store import Store
     from pipeline.embed.embedder import Embedder
     from pipeline.ingest.batch_writer import Coverage
 
 
-def opened_to_write(store: Path, paths: Sequence[str] = ()) -> Store:
+def open_for_writing(store: Path, paths: Sequence[str] = ()) -> Store:
     """The store, brought to today's format, or made where there is a folder to fill it from: a mistyped name leaves nothing behind."""
-    from indexes import Store, StoreMissing, StoreVersion
-    from pipeline.errors import BadRoot
+    from indexes.errors import StoreMissing, StoreVersionMismatch
+    from indexes.store import Store
+    from pipeline.errors import RootNotFound
 
     if not any(os.path.isdir(path) for path in paths):  # noqa: PTH112 - never raises, whatever a dead mount answers
         try:
             Store(store).close()
-        except StoreVersion:
+        except StoreVersionMismatch:
             pass  # an older one is brought up to date below, and any other refused
         except StoreMissing:
             if paths:
-                raise BadRoot(f"{', '.join(map(ascii, paths))} is no folder") from None
+                raise RootNotFound(f"{', '.join(map(ascii, paths))} is no folder") from None
             raise
     return Store(store, write=True)
 
 
-def ingested(
+def run_ingest(
     store: Store,
     paths: Sequence[str],
     model: str | None,
     excludes: Sequence[str],
     hidden: bool | None,
     accept_missing: bool,
-    wait_lock: float,
+    lock_timeout: float,
     join: str | None = None,
-    parts: bool = True,
+    crops: bool = True,
     decoders: int | None = None,
     readers: int = 1,
     threads: int | None = None,
     batch: int | None = None,
     verbose: bool = False,
     max_calls: int | None = None,
-    yes: bool = False,
+    allow_cost: bool = False,
 ) -> tuple[Coverage, list[str]]:
     """Ingest and show how it goes; returns the coverage and the real paths of the roots."""
-    from indexes import Way
-    from indexes.paths import command
-    from pipeline.cli.progress import Stopped, watch
-    from pipeline.decode.pool import usable_cores
+    from indexes.join.planner import JoinMethod
+    from indexes.paths import format_command
+    from pipeline.cli.progress import StoppedBySignal, run_with_progress
+    from pipeline.decode.pool import count_usable_cores
     from pipeline.ingest.batch_writer import IngestOptions
     from pipeline.ingest.ingest import ingest_locked, resolve_roots
-    from pipeline.report.answers import counted
-    from pipeline.report.status import unread_text
+    from pipeline.report.answers import pluralize
+    from pipeline.report.status import format_extra_hints
 
     named = {os.path.realpath(path) for path in paths}
     options = IngestOptions(
-        batch=batch,
+        batch_size=batch,
         decoders=decoders,
         readers=readers,
         accept_missing=accept_missing,
-        forget=frozenset(named) if accept_missing else frozenset[str](),
-        join=Way(join) if join else None,
-        parts=parts,
-        max_calls=max_calls,
-        yes=yes,
+        roots_to_remove=frozenset(named) if accept_missing else frozenset[str](),
+        join_method=JoinMethod(join) if join else None,
+        with_crops=crops,
+        max_paid_calls=max_calls,
+        accept_paid_calls=allow_cost,
     )
     before = store.space
     # From here on nobody else changes the store's folders and its model.
-    with store.exclusive(wait_lock), own_model(store, model):
+    with store.lock_for_ingest(lock_timeout), explain_model_errors(store, model):
         roots = resolve_roots(store, paths, excludes or None, hidden)
-        embedder = _embedder_after(store, before, model, threads)
+        embedder = _choose_embedder_after_wait(store, before, model, threads)
         if model is not None and store.space == embedder.space:
             store.bind(embedder.space, embedder.name)  # from today on its file is found there, even if nothing is new
         if verbose:
-            cores = usable_cores()
-            read = f"{counted(readers, 'file')} {'is' if readers == 1 else 'are'} read at a time"
-            work = f"{counted(decoders or cores, 'process decodes', 'processes decode')}, {read}"
-            tell(f"{embedder.name}: {counted(threads or cores, 'thread')}, batches of {batch or embedder.batch}; {work}")
+            cores = count_usable_cores()
+            read = f"{pluralize(readers, 'file')} {'is' if readers == 1 else 'are'} read at a time"
+            work = f"{pluralize(decoders or cores, 'process decodes', 'processes decode')}, {read}"
+            print_message(f"{embedder.name}: {pluralize(threads or cores, 'thread')}, batches of {batch or embedder.batch_size}; {work}")
         try:
-            coverage = watch(ingest_locked(roots.found, store, embedder, options), store.folder)
-        except Stopped as stopped:
-            tell("stopped; what was committed is kept, the same command goes on from there")
+            coverage = run_with_progress(ingest_locked(roots.found, store, embedder, options), store.folder)
+        except StoppedBySignal as stopped:
+            print_message("stopped; what was committed is kept, the same command goes on from there")
             sys.exit(stopped.exit_code)
-    coverage.absent_roots.extend(roots.absent)
+    coverage.absent_roots.extend(roots.absent_paths)
     for path in coverage.absent_roots:
-        forget = command(store.folder, "ingest", path, "--accept-missing")
+        forget = format_command(store.folder, "ingest", path, "--accept-missing")
         known = f"what is known of it stays in the answers, marked; if it is gone for good: `{forget}`"
-        tell(f"neardup: {ascii(path)} is no folder{' now; ' + known if path not in roots.absent else ''}")
-    for note in (*coverage.notes, *unread_text(coverage)):
-        tell(f"neardup: {note}")
+        print_message(f"neardup: {ascii(path)} is no folder{' now; ' + known if path not in roots.absent_paths else ''}")
+    for note in (*coverage.warnings, *format_extra_hints(coverage)):
+        print_message(f"neardup: {note}")
     return coverage, [root.path for root in roots.found if root.path in named]
 
 
-def agree_to_ask(embedder: Embedder, files: int, yes: bool, times: int = 1) -> None:
+def check_paid_calls(embedder: Embedder, file_count: int, allow_cost: bool, repeats: int = 1) -> None:
     """Say how many paid requests so many questions about so many files take at most. Raises TooManyCalls when nobody agreed to that."""
-    from pipeline.embed.embedder import is_agreed
-    from pipeline.errors import TooManyCalls
-    from pipeline.report.answers import counted
+    from pipeline.embed.embedder import can_make_paid_calls
+    from pipeline.errors import PaidCallLimit
+    from pipeline.report.answers import pluralize
 
-    if calls := embedder.calls(files) * times:
-        about = f"up to {counted(calls, 'paid request')} for {counted(files * times, 'file')}"
-        if not is_agreed(calls, None, yes):
-            raise TooManyCalls(f"{about} to {embedder.name}; say --yes to make them, or ask about fewer files")
-        tell(about)
+    if calls := embedder.count_paid_calls(file_count) * repeats:
+        about = f"up to {pluralize(calls, 'paid request')} for {pluralize(file_count * repeats, 'file')}"
+        if not can_make_paid_calls(calls, None, allow_cost):
+            raise PaidCallLimit(f"{about} to {embedder.name}; add --allow-cost to make them, or ask about fewer files")
+        print_message(about)
 
 
-def embedder_of(store: Store | None, model: str | None, threads: int | None = None, unless_empty: bool = False) -> Embedder:
+def choose_embedder(store: Store | None, model: str | None, threads: int | None = None, unless_empty: bool = False) -> Embedder:
     """The model that was asked for, else the store's own; a store is never left for another model unasked."""
-    from pipeline.embed.embedder import DEFAULT, load
+    from pipeline.embed.embedder import DEFAULT_MODEL, load_embedder
 
     bound = store.model if store else None
-    embedder = load(model if model is not None else bound or DEFAULT, threads)
+    embedder = load_embedder(model if model is not None else bound or DEFAULT_MODEL, threads)
     if store and bound and model is not None and model != bound:
-        store.require(embedder.space, unless_empty=unless_empty)
+        store.require_space(embedder.space, unless_empty=unless_empty)
     return embedder
 
 
 @contextmanager
-def own_model(store: Store, model: str | None) -> Iterator[None]:
+def explain_model_errors(store: Store, model: str | None) -> Iterator[None]:
     """While a store is used with its own model, because `model` is none, say what became of that, where it cannot be used any more."""
-    from indexes import SpaceMismatch
-    from pipeline.errors import BadModel
+    from indexes.errors import SpaceMismatch
+    from pipeline.errors import UnusableModel
 
     bound, name = store.space, store.model
     try:
         yield
-    except (SpaceMismatch, BadModel) as error:
+    except (SpaceMismatch, UnusableModel) as error:
         if model is not None or bound is None or name is None or store.space != bound:
             raise
-        file = _file_of(name)
+        file = _parse_model_file(name)
         if isinstance(error, SpaceMismatch):
-            raise SpaceMismatch(_changed(store, bound, name, file)) from error
+            raise SpaceMismatch(_format_model_change(store, bound, name, file)) from error
         if file is None or file.exists():
             raise
         found = name.removesuffix(str(file)) + str(Path("NEW") / file.name)
-        raise BadModel(
+        raise UnusableModel(
             f"{error}. If its folder was moved: --model {found} is accepted where the weights are the same, and `ingest` remembers it"
         ) from error
 
 
-def _file_of(model: str) -> Path | None:
+def _parse_model_file(model: str) -> Path | None:
     """The file that a model's name names."""
     backend, _, rest = model.partition(":")
     path = rest if backend == "onnx" else rest.partition("@")[2] if backend == "open_clip" else ""
     return Path(path) if path else None
 
 
-def _changed(store: Store, bound: Space, name: str, file: Path | None) -> str:
-    from indexes.paths import command
-    from pipeline.embed.embedder import load
+def _format_model_change(store: Store, bound_space: Space, name: str, file: Path | None) -> str:
+    from indexes.paths import format_command
+    from pipeline.embed.embedder import load_embedder
 
-    now = load(name).space
-    migrate = f"`{command(store.folder, 'migrate', '--model', name)}` embeds the photos again with what it is now"
-    if file and now.weights != bound.weights:
-        return f"{file} is no longer the file that {store.folder} was made with (sha256 {bound.weights[:12]}...); put it back, or {migrate}"
-    return f"{name} is no longer what {store.folder} was made with: that was {bound}, and it is {now}; put it back, or {migrate}"
+    now = load_embedder(name).space
+    migrate = f"`{format_command(store.folder, 'migrate', '--model', name)}` embeds the photos again with what it is now"
+    if file and now.weights != bound_space.weights:
+        return f"{file} is no longer the file that {store.folder} was made with (sha256 {bound_space.weights[:12]}...); put it back, or {migrate}"
+    return f"{name} is no longer what {store.folder} was made with: that was {bound_space}, and it is {now}; put it back, or {migrate}"
 
 
-def _embedder_after(store: Store, before: Space | None, model: str | None, threads: int | None) -> Embedder:
+def _choose_embedder_after_wait(store: Store, previous_space: Space | None, model: str | None, threads: int | None) -> Embedder:
     """As embedder_of(), of a store that had the space `before` when it was opened; says so where another ended in between."""
-    from indexes import SpaceMismatch
-    from indexes.paths import command
+    from indexes.errors import SpaceMismatch
+    from indexes.paths import format_command
 
     try:
-        return embedder_of(store, model, threads, unless_empty=True)
+        return choose_embedder(store, model, threads, unless_empty=True)
     except SpaceMismatch as error:
-        if store.space == before:
+        if store.space == previous_space:
             raise
-        migrate = command(store.folder, "migrate", "--model", model or "")
+        migrate = format_command(store.folder, "migrate", "--model", model or "")
         raise SpaceMismatch(
             f"{store.folder} was brought to the model {store.model} while this waited for it, and --model says {model}; leave --model out"
             f" to go on with {store.model}, or bring the store to the other with `{migrate}`"

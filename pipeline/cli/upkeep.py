@@ -8,10 +8,19 @@ from pathlib import Path
 
 import click
 
-from indexes.paths import command
-from pipeline.cli.console import DAMAGED, SKIPPED, show, show_json, tell
-from pipeline.cli.options import COUNT, FORMS, data_option, json_option, store_option, wait_option, work_options, yes_option
-from pipeline.cli.session import embedder_of, ingested, opened_to_write, own_model
+from indexes.paths import format_command
+from pipeline.cli.console import EXIT_DAMAGED, EXIT_SKIPPED, print_json, print_lines, print_message
+from pipeline.cli.options import (
+    MODEL_NAME_FORMS,
+    POSITIVE_INT,
+    allow_cost_up_to_limit_option,
+    data_option,
+    json_option,
+    store_option,
+    wait_option,
+    work_options,
+)
+from pipeline.cli.session import choose_embedder, explain_model_errors, open_for_writing, run_ingest
 
 
 @click.command()
@@ -25,25 +34,25 @@ def status(failures: bool, store: Path, as_json: bool) -> None:
     neardup status
     neardup status --failures                     which files could not be read, and why
     """
-    from indexes import Store
-    from pipeline.report.answers import failure_text
-    from pipeline.report.status import status_json, status_text
+    from indexes.store import Store
+    from pipeline.report.answers import format_failure
+    from pipeline.report.status import format_status, serialize_status
 
     with Store(store) as opened:
         opened.verify()
-        about = status_json(opened)
-        failed = list(opened.catalog.failures()) if failures else []
-        last = opened.catalog.last_run()
+        about = serialize_status(opened)
+        failed = list(opened.catalog.list_failures()) if failures else []
+        last = opened.catalog.get_last_run()
     # What could not be seen is no file that the catalog knows.
-    unseen = [(one["path"], one["reason"], one["detail"]) for one in last.coverage.get("unseen", [])] if last and failures else []
+    unseen = [(one["path"], one["reason"], one["detail"]) for one in last.coverage.get("unreadable_paths", [])] if last and failures else []
     failed = sorted([*failed, *unseen], key=lambda failure: os.fsencode(failure[0]))
     if as_json:
         listed = [{"path": path, "reason": reason, "detail": detail} for path, reason, detail in failed]
-        show_json(about | ({"failures": listed} if failures else {}))
+        print_json(about | ({"failures": listed} if failures else {}))
     elif failures:
-        show(failure_text(path, reason, detail) for path, reason, detail in failed)
+        print_lines(format_failure(path, reason, detail) for path, reason, detail in failed)
     else:
-        show(status_text(about))
+        print_lines(format_status(about))
 
 
 @click.command()
@@ -60,28 +69,28 @@ def models(as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from pipeline.embed.embedder import models as all_known
+    from pipeline.embed.embedder import list_models as all_known
     from pipeline.report.answers import SCHEMA_VERSION
 
     known = all_known()
     if as_json:
-        show_json({"schema_version": SCHEMA_VERSION, "models": [asdict(model) for model in known.found]})
+        print_json({"schema_version": SCHEMA_VERSION, "models": [asdict(model) for model in known.available]})
     else:
-        width = max(len(model.name) for model in known.found)
-        show([f"{'model':{width}}    dim  side"])
-        show(f"{model.name:{width}}  {model.dim:5}  {model.size:4}" for model in known.found)
-    for missing in known.missing:
-        tell(f"neardup: {missing}")
+        width = max(len(model.name) for model in known.available)
+        print_lines([f"{'model':{width}}    dim  side"])
+        print_lines(f"{model.name:{width}}  {model.dim:5}  {model.input_size:4}" for model in known.available)
+    for missing in known.missing_extras:
+        print_message(f"neardup: {missing}")
 
 
 @click.command()
 @data_option
 @click.option("--sample", type=click.IntRange(min=0), default=0, metavar="N", help="Embed N photos again and compare their vectors.")
-@click.option("--max-calls", type=COUNT, metavar="N", help="Refuse a sample that may take more paid requests.")
-@yes_option
+@click.option("--max-calls", type=POSITIVE_INT, metavar="N", help="Refuse a sample that may take more paid requests.")
+@allow_cost_up_to_limit_option
 @store_option
 @json_option
-def check(data: bool, sample: int, max_calls: int | None, yes: bool, store: Path, as_json: bool) -> None:
+def check(data: bool, sample: int, max_calls: int | None, allow_cost: bool, store: Path, as_json: bool) -> None:
     """Look whether a store is what was written.
 
     \b
@@ -91,29 +100,33 @@ def check(data: bool, sample: int, max_calls: int | None, yes: bool, store: Path
 
     Nothing is changed. Exit code 4 when something is wrong; each line names a file or a part of the catalog.
     """
-    from indexes import Store
-    from indexes import check as findings
+    from indexes.store import Store
+    from indexes.store import check as findings
     from pipeline.ingest import audit
-    from pipeline.report.answers import counted
-    from pipeline.report.status import check_json, check_text
+    from pipeline.report.answers import pluralize
+    from pipeline.report.status import format_check, serialize_check
 
-    found = findings(store, data=data)
+    found = findings(store, read_all=data)
     again = []
     if sample and not found:
-        with Store(store) as opened, own_model(opened, None):
-            embedder, images = embedder_of(opened, None), audit.sample(opened, sample)
-            if calls := audit.agreed(embedder, len(images), max_calls, yes):
-                tell(f"up to {counted(calls, 'paid request')} for {counted(len(images), 'photo')}")
+        with Store(store) as opened, explain_model_errors(opened, None):
+            embedder, images = choose_embedder(opened, None), audit.sample_images(opened, sample)
+            if calls := audit.check_sample_paid_calls(embedder, len(images), max_calls, allow_cost):
+                print_message(f"up to {pluralize(calls, 'paid request')} for {pluralize(len(images), 'photo')}")
             again = list(audit.reembed(opened, embedder, images))
     if as_json:
-        show_json(check_json(found, again))
+        print_json(serialize_check(found, again))
     else:
-        show(check_text(found, again))
+        print_lines(format_check(found, again))
     if sample and len(again) < sample:
-        why = "the rest changed, is away, or is not there at all" if not found else f"mend the store first: `{command(store, 'repair')}`"
-        tell(f"neardup: {len(again)} of {sample} photos were embedded again; {why}")
-    if found or not all(audited.same for audited in again):
-        sys.exit(DAMAGED)
+        why = (
+            "the rest changed, is away, or is not there at all"
+            if not found
+            else f"mend the store first: `{format_command(store, 'repair')}`"
+        )
+        print_message(f"neardup: {len(again)} of {sample} photos were embedded again; {why}")
+    if found or not all(audited.is_unchanged for audited in again):
+        sys.exit(EXIT_DAMAGED)
 
 
 @click.command()
@@ -130,43 +143,47 @@ def repair(data: bool, yes: bool, store: Path) -> None:
     The catalog is saved first. Damaged segments go to the store's quarantine folder, their photos are embedded again; a damaged catalog
     goes there with all segments, and everything is embedded again. No photo is touched, nothing is deleted.
     """
-    from indexes import Store
-    from indexes import check as findings
-    from indexes import repair as set_aside
-    from pipeline.report.answers import SHOWN
-    from pipeline.report.status import check_text, coverage_text, intended_text, repair_text
+    from indexes.store import Store
+    from indexes.store import check as findings
+    from indexes.store import repair as set_aside
+    from pipeline.report.answers import MAX_LISTED_ITEMS
+    from pipeline.report.status import format_check, format_coverage, format_repair, format_repair_plan
 
     if not yes:
-        found = findings(store, data=data)
-        show(check_text(found, []))
+        found = findings(store, read_all=data)
+        print_lines(format_check(found, []))
         if found:
-            intended = intended_text(found, os.fspath(store / "catalog.db"))
-            tell(f"neardup: nothing was changed; `{command(store, 'repair', '--yes')}` {intended}")
-            sys.exit(DAMAGED)
+            intended = format_repair_plan(found, os.fspath(store / "catalog.db"))
+            print_message(f"neardup: nothing was changed; `{format_command(store, 'repair', '--yes')}` {intended}")
+            sys.exit(EXIT_DAMAGED)
         return
-    found, done = set_aside(store, data=data)
-    show(check_text(found, []))
+    found, done = set_aside(store, read_all=data)
+    print_lines(format_check(found, []))
     if not found:
         return
     if done:
-        show(repair_text(done))
+        print_lines(format_repair(done))
     with Store(store, write=True) as opened:
-        if not opened.catalog.roots():
-            tell(f"neardup: which folders it held could not be read any more; name them again: `{command(store, 'ingest', 'FOLDER')}`")
-            sys.exit(SKIPPED)
-        coverage, _ = ingested(opened, (), done.model if done else None, (), None, accept_missing=False, wait_lock=0.0)
-        left = list(opened.catalog.files_of(opened.catalog.unembedded()))
-        for known in left[:SHOWN]:
-            tell(f"neardup: {ascii(known.path)} could not be embedded again; it comes back when `{command(store, 'ingest')}` finds it")
-        if len(left) > SHOWN:
-            tell(f"neardup: {len(left) - SHOWN:,} others could not either")
-    tell(coverage_text(coverage))
-    if coverage.troubled:
-        sys.exit(SKIPPED)
+        if not opened.catalog.list_roots():
+            print_message(
+                f"neardup: which folders it held could not be read any more; name them again: `{format_command(store, 'ingest', 'FOLDER')}`"
+            )
+            sys.exit(EXIT_SKIPPED)
+        coverage, _ = run_ingest(opened, (), done.model if done else None, (), None, accept_missing=False, lock_timeout=0.0)
+        left = list(opened.catalog.find_files_of_images(opened.catalog.find_unembedded_images()))
+        for known in left[:MAX_LISTED_ITEMS]:
+            print_message(
+                f"neardup: {ascii(known.path)} could not be embedded again; it comes back when `{format_command(store, 'ingest')}` finds it"
+            )
+        if len(left) > MAX_LISTED_ITEMS:
+            print_message(f"neardup: {len(left) - MAX_LISTED_ITEMS:,} others could not either")
+    print_message(format_coverage(coverage))
+    if coverage.has_problems:
+        sys.exit(EXIT_SKIPPED)
 
 
 @click.command()
-@click.option("--model", required=True, metavar="NAME", help=f"The new model: {FORMS}.")
+@click.option("--model", required=True, metavar="NAME", help=f"The new model: {MODEL_NAME_FORMS}.")
 @click.option("--leave-out", is_flag=True, help="Go on without photos that are away or cannot be read; an ingest embeds them when it can.")
 @click.option("--restart", is_flag=True, help="Drop what was embedded for a new model before.")
 @work_options
@@ -179,13 +196,13 @@ def migrate(
     restart: bool,
     store: Path,
     as_json: bool,
-    wait_lock: float,
+    lock_timeout: float,
     decoders: int | None,
     readers: int,
     threads: int | None,
     batch: int | None,
     max_calls: int | None,
-    yes: bool,
+    allow_cost: bool,
 ) -> None:
     """Embed all photos again with another model.
 
@@ -200,73 +217,86 @@ def migrate(
     """
     from dataclasses import asdict
 
-    from pipeline.cli.progress import Stopped, watch
+    from pipeline.cli.progress import StoppedBySignal, run_with_progress
     from pipeline.ingest.batch_writer import IngestOptions
     from pipeline.ingest.migrate import migrate_store
-    from pipeline.report.answers import SCHEMA_VERSION, counted
-    from pipeline.report.status import migration_text, waiting_text
+    from pipeline.report.answers import SCHEMA_VERSION, pluralize
+    from pipeline.report.status import format_migration, format_pending_migration
 
-    with opened_to_write(store) as opened:
-        before, chosen = opened.space, opened.catalog.choice()
+    with open_for_writing(store) as opened:
+        before, chosen = opened.space, opened.catalog.get_saved_thresholds()
         if before is None:
-            ingest = command(store, "ingest", "FOLDER", "--model", model)
+            ingest = format_command(store, "ingest", "FOLDER", "--model", model)
             raise click.UsageError(f"{store} has no photos yet, so there is nothing to migrate: `{ingest}`")
-        embedder, begun = embedder_of(None, model, threads), opened.migration()
-        options = IngestOptions(batch, decoders=decoders, readers=readers, wait_lock=wait_lock, max_calls=max_calls, yes=yes)
+        embedder, begun = choose_embedder(None, model, threads), opened.get_pending_migration()
+        options = IngestOptions(
+            batch,
+            decoders=decoders,
+            readers=readers,
+            lock_timeout_seconds=lock_timeout,
+            max_paid_calls=max_calls,
+            accept_paid_calls=allow_cost,
+        )
         try:
-            coverage = watch(migrate_store(opened, embedder, options, leave_out=leave_out, restart=restart), store)
-        except Stopped as stopped:
+            coverage = run_with_progress(migrate_store(opened, embedder, options, leave_out=leave_out, restart=restart), store)
+        except StoppedBySignal as stopped:
             answers = "answers as before" if opened.space == before else f"has the model {embedder.name} now"
-            tell(f"stopped; what was committed is kept, the same command goes on from there, and the store {answers}")
+            print_message(f"stopped; what was committed is kept, the same command goes on from there, and the store {answers}")
             sys.exit(stopped.exit_code)
-        images, waiting, still = opened.catalog.counts().images, len(opened.catalog.unembedded()), waiting_text(opened)
+        images, waiting, still = (
+            opened.catalog.get_counts().images,
+            len(opened.catalog.find_unembedded_images()),
+            format_pending_migration(opened),
+        )
     dropped = begun if restart else None
-    for note in coverage.notes:
-        tell(f"neardup: {note}")
+    for note in coverage.warnings:
+        print_message(f"neardup: {note}")
     if as_json:
         done = {"model": embedder.name, "migrated": before != embedder.space, "images": images, "embedded": coverage.embedded}
-        show_json({"schema_version": SCHEMA_VERSION, **done, "waiting": waiting, "dropped": asdict(dropped) if dropped else None})
-        sys.exit(SKIPPED if waiting else 0)
+        print_json({"schema_version": SCHEMA_VERSION, **done, "waiting": waiting, "dropped": asdict(dropped) if dropped else None})
+        sys.exit(EXIT_SKIPPED if waiting else 0)
     if dropped:
-        tell(f"the migration to {dropped.model} ({counted(dropped.done, 'picture')}) was dropped")
+        print_message(f"the migration to {dropped.model} ({pluralize(dropped.done, 'picture')}) was dropped")
     if still:
-        tell(f"{store} has the model {embedder.name}; {still}")
+        print_message(f"{store} has the model {embedder.name}; {still}")
     elif before == embedder.space:
-        tell(f"{store} has the model {embedder.name} already{'' if dropped else '; nothing to do'}")
+        print_message(f"{store} has the model {embedder.name} already{'' if dropped else '; nothing to do'}")
     else:
-        tell(migration_text(embedder.name, images, coverage.embedded, waiting))
+        print_message(format_migration(embedder.name, images, coverage.embedded, waiting))
         if chosen:
-            again = command(store, "calibrate", "--save")
-            tell(f"the threshold and strictness that were saved were for the other model and are forgotten; `{again}` finds new ones")
+            again = format_command(store, "calibrate", "--save")
+            print_message(
+                f"the threshold and agreement that were saved were for the other model and are forgotten; `{again}` finds new ones"
+            )
     if waiting:
-        sys.exit(SKIPPED)
+        sys.exit(EXIT_SKIPPED)
 
 
 @click.command()
 @wait_option
 @store_option
 @json_option
-def compact(wait_lock: float, store: Path, as_json: bool) -> None:
+def compact(lock_timeout: float, store: Path, as_json: bool) -> None:
     """Merge all segments and drop the vectors of photos that are gone.
 
     \b
     neardup compact
-    neardup compact --wait-lock 600               after an ingest that is running
+    neardup compact --lock-timeout 600               after an ingest that is running
 
     An ingest does what is needed by itself; this goes further. Answers stay the same, and other commands may run meanwhile.
     """
     from dataclasses import asdict
 
     from pipeline.report.answers import SCHEMA_VERSION
-    from pipeline.report.status import compaction_text
+    from pipeline.report.status import format_compaction
 
-    with opened_to_write(store) as opened, opened.exclusive(wait_lock):
+    with open_for_writing(store) as opened, opened.lock_for_ingest(lock_timeout):
         opened.prepare()
         done = opened.compact(full=True)
     if as_json:
-        show_json({"schema_version": SCHEMA_VERSION, **asdict(done)})
+        print_json({"schema_version": SCHEMA_VERSION, **asdict(done)})
     else:
-        show([compaction_text(done)])
+        print_lines([format_compaction(done)])
 
 
 @click.command()
@@ -280,10 +310,10 @@ def doctor(store: Path, as_json: bool) -> None:
 
     Works without a store. Add it to a report of a bug.
     """
-    from pipeline.report.doctor import doctor_text, examine
+    from pipeline.report.doctor import format_doctor_report, inspect_installation
 
-    about = examine(store)
+    about = inspect_installation(store)
     if as_json:
-        show_json(about)
+        print_json(about)
     else:
-        show(doctor_text(about))
+        print_lines(format_doctor_report(about))

@@ -11,16 +11,18 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from indexes import Image
-from pipeline.decode.preprocess import Picture, View
-from pipeline.decode.read import HEAD, Failure, Recognised, Refused, is_raw, is_raw_photo, read
+from indexes.records import Image
+from pipeline.decode.preprocess import DecodedImage, Preprocess
+from pipeline.decode.read import SIGNATURE_BYTES, AlreadyStored, Failure, Rejected, has_raw_signature, has_raw_suffix, read
 from pipeline.scan import SourceFile
 
-HEAVY_FILE = 1 << 25  # bytes; files that are larger are held one at a time, so that memory is bounded by one of them
+MAX_PARALLEL_FILE_BYTES = 1 << 25  # bytes; files that are larger are held one at a time, so that memory is bounded by one of them
 
-_heavy = threading.Lock()
+_large_file_lock = threading.Lock()
 
-AnyView = View | Callable[[], View]  # or what gives it, where that may cost loading a model: asked when a picture is wanted
+PreprocessOrLoader = (
+    Preprocess | Callable[[], Preprocess]
+)  # or what gives it, where that may cost loading a model: asked when a picture is wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,37 +31,37 @@ class Decoded:
 
     source: SourceFile
     image: Image
-    view: NDArray[np.uint8]
+    pixels: NDArray[np.uint8]
 
 
-def _here(data: bytes, digest: bytes, view: View, raw: bool) -> Picture:
-    from pipeline.decode.image import picture  # with all decoders, which who has it run elsewhere does not need
+def _decode_in_process(data: bytes, digest: bytes, preprocess: Preprocess, is_raw: bool) -> DecodedImage:
+    from pipeline.decode.image import decode_image  # with all decoders, which who has it run elsewhere does not need
 
-    return picture(data, digest, view, raw)
+    return decode_image(data, digest, preprocess, is_raw)
 
 
 def decode(
     source: SourceFile,
-    view: AnyView,
-    wanted: Callable[[bytes], bool] = lambda hash: True,
-    reading: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - has no state
-    shown: Callable[[bytes, bytes, View, bool], Picture] = _here,
-) -> Decoded | Recognised | Failure:
+    preprocess: PreprocessOrLoader,
+    is_wanted: Callable[[bytes], bool] = lambda hash: True,
+    read_slot: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - has no state
+    decoder: Callable[[bytes, bytes, Preprocess, bool], DecodedImage] = _decode_in_process,
+) -> Decoded | AlreadyStored | Failure:
     """Read a file once, within `reading`, and give its picture; stops after hashing, as Recognised, when `wanted` says no to the hash.
 
     `shown` is picture(), or a way to have it run elsewhere. Never raises for what a file holds.
     """
-    with _heavy if source.stat.size > HEAVY_FILE else nullcontext():
+    with _large_file_lock if source.stat.size > MAX_PARALLEL_FILE_BYTES else nullcontext():
         try:
-            with reading:
+            with read_slot:
                 data = read(source)
                 digest = blake3(data).digest()
-        except Refused as refused:
+        except Rejected as refused:
             return Failure(source, refused.reason, refused.detail)
-        if not wanted(digest):
-            return Recognised(source, digest)
-        raw = is_raw(source.path) and is_raw_photo(data[:HEAD])  # a JPEG with such a name is a JPEG
+        if not is_wanted(digest):
+            return AlreadyStored(source, digest)
+        raw = has_raw_suffix(source.path) and has_raw_signature(data[:SIGNATURE_BYTES])  # a JPEG with such a name is a JPEG
         try:
-            return Decoded(source, *shown(data, digest, view() if callable(view) else view, raw))
-        except Refused as refused:
+            return Decoded(source, *decoder(data, digest, preprocess() if callable(preprocess) else preprocess, raw))
+        except Rejected as refused:
             return Failure(source, refused.reason, refused.detail, digest)

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes import Image
+from indexes.records import Image
 
-VERSION = "decode-2"  # part of every space: a change here, in fit.py, picture.py or colour.py that moves pixels needs a new number
+PREPROCESS_VERSION = (
+    "decode-2"  # part of every space: a change here, in fit.py, picture.py or colour.py that moves pixels needs a new number
+)
 
-Picture = tuple[Image, NDArray[np.uint8]]  # what the store keeps of a picture, and its pixels for the embedder
+DecodedImage = tuple[Image, NDArray[np.uint8]]  # what the store keeps of a picture, and its pixels for the embedder
 
 
 @dataclass(frozen=True)
-class View:
+class Preprocess:
     """How a picture becomes an embedder's input: `size` x `size` pixels, by `fit`, resampled by `resample`.
 
     squash: both sides to `size`. shortest: the short side to `size`, then the middle cut out. longest: the long side to `size`, on
@@ -32,7 +34,7 @@ class View:
     def __str__(self) -> str:
         """The view as it stands in a space's preprocessing version."""
         ground = f" fill {self.fill}" if self.fit == "longest" else ""  # the others show none
-        return f"{VERSION} {self.fit}-{self.size} {self.resample}{ground}"
+        return f"{PREPROCESS_VERSION} {self.fit}-{self.size} {self.resample}{ground}"
 
 
-SIGHT = View(448, "within", coarse=True)  # how pictures are looked at to be verified
+VERIFY_INPUT = Preprocess(448, "within", coarse=True)  # how pictures are looked at to be verified

@@ -9,18 +9,15 @@ from itertools import product
 from math import inf
 from typing import Any
 
-from indexes import Image
-from pipeline.grouping.keep_rules import Keep, Photo, Said
-from pipeline.verify.edits import STRETCHED, growths
-from pipeline.verify.verdict import ALL, DERIVED, FIRST, SAME, SCENE, SECOND, UNKNOWN, UNRELATED, Evidence
+from indexes.records import Image
+from pipeline.grouping.keep_rules import CopyHints, KeepRules, LibraryFile
+from pipeline.verify.edits import MAX_ISOTROPIC_RATIO, principal_scales
+from pipeline.verify.relation import COPY_RELATIONS, REPORTED_RELATIONS, Relation, Side
+from pipeline.verify.verdict import MIN_FULL_OVERLAP, Verdict
 
-IDENTICAL_BYTES, IDENTICAL_PIXELS, SIMILAR = "identical bytes", "identical pixels", "similar"
-RELATIONS = (IDENTICAL_BYTES, IDENTICAL_PIXELS, SAME, DERIVED, SCENE, SIMILAR)  # closest first
-COPIES = frozenset({IDENTICAL_BYTES, IDENTICAL_PIXELS, SAME, DERIVED})  # what is grouped unless more is asked for
-TOLD = COPIES | {SIMILAR}  # what is told of a file that is asked about
 # The least scale at which a copy tells two shots of a burst apart: of frames 1/15 s apart, 480 pixels wide, no copy passes for one of the
 # next frame, of half that size 63 % do. At .8, .9 and .97 the groups of bench_bursts.py and bench_copies.py are the same.
-FULL = 0.9
+MIN_FULL_SIZE_SCALE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +29,9 @@ class Edge:
 
     left: bytes
     right: bytes
-    relation: str
+    relation: Relation
     score: float
-    evidence: Evidence | None = None
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +40,19 @@ class Match:
     where there is any, has that other as the first.
     """
 
-    photo: Photo
-    relation: str
+    file: LibraryFile
+    relation: Relation
     score: float
-    evidence: Evidence | None = None
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Related:
+class RelatedFile:
     """A photo that is close to one of a group, what it is to that one, and their cosine; but it is no match of the keeper."""
 
-    photo: Photo
-    to: Photo
-    relation: str
+    file: LibraryFile
+    member: LibraryFile
+    relation: Relation
     score: float
 
 
@@ -66,40 +63,43 @@ class Group:
     """
 
     id: str
-    keeper: Photo
+    keeper: LibraryFile
     members: tuple[Match, ...]
     reason: str
-    related: tuple[Related, ...] = ()
+    related: tuple[RelatedFile, ...] = ()
 
     @property
-    def photos(self) -> tuple[Photo, ...]:
+    def files(self) -> tuple[LibraryFile, ...]:
         """The keeper, then the members."""
-        return (self.keeper, *(member.photo for member in self.members))
+        return (self.keeper, *(member.file for member in self.members))
 
 
-def closest_first(match: Match) -> tuple[int, float, str]:
+def match_rank_key(match: Match) -> tuple[int, float, str]:
     """Sorts matches: by relation, then by score, then by path."""
-    return (RELATIONS.index(match.relation), -match.score, match.photo.path)
+    return (REPORTED_RELATIONS.index(match.relation), -match.score, match.file.path)
 
 
-def exact(image: Image, keeper: Image) -> str | None:
+def exact_relation(image: Image, keeper: Image) -> Relation | None:
     """What two images are to each other, as far as hashes tell; None where they tell nothing."""
     if image.hash == keeper.hash:
-        return IDENTICAL_BYTES
-    return IDENTICAL_PIXELS if image.pixels == keeper.pixels else None
+        return Relation.IDENTICAL_BYTES
+    return Relation.IDENTICAL_PIXELS if image.pixel_hash == keeper.pixel_hash else None
 
 
-def verified(evidence: Evidence | None, score: float, least: float, strictness: float = 0.0) -> str:
+def relation_of(verdict: Verdict | None, score: float, similar_threshold: float, min_agreement: float = 0.0) -> Relation:
     """What two pictures are that are not the same by their hashes: as their evidence says, but SIMILAR instead of a copy where fewer than
     the share `strictness` of their tiles agree; SIMILAR where there is none, or it could not tell, and their cosine is at or above `least`.
     """
-    if evidence is not None and evidence.relation != UNKNOWN:
-        return SIMILAR if evidence.relation in COPIES and evidence.agree < strictness else evidence.relation
-    return SIMILAR if score >= least else UNRELATED
+    if verdict is not None and verdict.relation != Relation.NOT_VERIFIABLE:
+        return Relation.SIMILAR if verdict.relation in COPY_RELATIONS and verdict.agreeing_share < min_agreement else verdict.relation
+    return Relation.SIMILAR if score >= similar_threshold else Relation.UNRELATED
 
 
-def group(
-    pictures: Mapping[bytes, Sequence[Photo]], edges: Iterable[Edge], relations: Iterable[str] = COPIES, keep: Keep | None = None
+def form_groups(
+    files_by_pixel_hash: Mapping[bytes, Sequence[LibraryFile]],
+    edges: Iterable[Edge],
+    relations: Iterable[Relation] = COPY_RELATIONS,
+    keep_rules: KeepRules | None = None,
 ) -> list[Group]:
     """Groups of `pictures` (photos by the hash of their pixels) that have one of `relations` to a keeper; ordered by keeper path.
 
@@ -109,152 +109,166 @@ def group(
     keeper, whatever is in no group has its copies in others', and the order of edges does not matter. What else is close to a photo of a
     group is related to it.
     """
-    wanted, keep = frozenset(relations), keep or Keep()
+    wanted, keep_rules = frozenset(relations), keep_rules or KeepRules()
     near: dict[bytes, list[tuple[bytes, Edge]]] = defaultdict(list)
     for edge in edges:
-        if edge.left in pictures and edge.right in pictures:
+        if edge.left in files_by_pixel_hash and edge.right in files_by_pixel_hash:
             near[edge.left].append((edge.right, edge))
             near[edge.right].append((edge.left, edge))
-    best = {pixels: min(photos, key=keep.original_first) for pixels, photos in pictures.items()}
-    worths = {pixels: keep.worth(best[pixels], _said(pixels, near[pixels], wanted, best)) for pixels in pictures}
+    best = {pixels: min(photos, key=keep_rules.rank_key_equal_pixels) for pixels, photos in files_by_pixel_hash.items()}
+    worths = {pixels: keep_rules.rank_key(best[pixels], _copy_hints(pixels, near[pixels], wanted, best)) for pixels in files_by_pixel_hash}
 
     groups = list[Group]()
-    for pixels, taken in _taken(near, worths, wanted).items():
+    for pixels, taken in _assign_to_keepers(near, worths, wanted).items():
         keeper = best[pixels]
-        members = _matches(keeper, pictures[pixels], None)
+        members = _build_matches(keeper, files_by_pixel_hash[pixels], None)
         for other, edge in taken:
-            members += _matches(keeper, pictures[other], edge)
+            members += _build_matches(keeper, files_by_pixel_hash[other], edge)
         members = [match for match in members if match.relation in wanted]
         if not members:
             continue
-        members.sort(key=closest_first)
+        members.sort(key=match_rank_key)
         if taken:
-            reason = keep.reason(worths[pixels], [worths[other] for other, _ in taken])
+            reason = keep_rules.explain_choice(worths[pixels], [worths[other] for other, _ in taken])
         else:
-            equals = [keep.original_first(photo) for photo in pictures[pixels] if photo is not keeper]
-            reason = keep.reason(keep.original_first(keeper), equals, equals=True)
+            equals = [keep_rules.rank_key_equal_pixels(photo) for photo in files_by_pixel_hash[pixels] if photo is not keeper]
+            reason = keep_rules.explain_choice(keep_rules.rank_key_equal_pixels(keeper), equals, equal_pixels=True)
         inside = {pixels, *(other for other, _ in taken)}
-        groups.append(Group(keeper.image.hash.hex()[:16], keeper, tuple(members), reason, _related(inside, near, best)))
+        groups.append(Group(keeper.image.hash.hex()[:16], keeper, tuple(members), reason, _find_related_files(inside, near, best)))
     return sorted(groups, key=lambda group: group.keeper.path)
 
 
-def _taken(
-    near: Mapping[bytes, Sequence[tuple[bytes, Edge]]], worths: Mapping[bytes, Any], wanted: Collection[str]
+def _assign_to_keepers(
+    neighbors: Mapping[bytes, Sequence[tuple[bytes, Edge]]], rank_keys: Mapping[bytes, Any], relations: Collection[Relation]
 ) -> dict[bytes, list[tuple[bytes, Edge]]]:
     """Those that nobody takes, each with what it takes: first what is rather its own, then what it left to a shot that went elsewhere."""
-    in_full = _in_full(edge for close in near.values() for _, edge in close)
-    free = set(worths)
+    in_full = _find_full_size_copies(edge for close in neighbors.values() for _, edge in close)
+    free = set(rank_keys)
     taken: dict[bytes, list[tuple[bytes, Edge]]] = {}
-    for choosy, pixels in product((True, False), sorted(worths, key=worths.__getitem__)):
+    for choosy, pixels in product((True, False), sorted(rank_keys, key=rank_keys.__getitem__)):
         if pixels not in free and pixels not in taken:
             continue
         mine = [
-            (other, edge) for other, edge in near[pixels] if other in free and worths[pixels] < worths[other] and edge.relation in wanted
+            (other, edge)
+            for other, edge in neighbors[pixels]
+            if other in free and rank_keys[pixels] < rank_keys[other] and edge.relation in relations
         ]
-        if choosy and SCENE not in wanted:
-            shots = _shots(pixels, near, in_full)
-            mine = [(other, edge) for other, edge in mine if not _is_rather_of(shots, other, edge, near[other], worths, wanted)]
+        if choosy and Relation.SAME_SCENE not in relations:
+            shots = _find_other_shots(pixels, neighbors, in_full)
+            mine = [
+                (other, edge)
+                for other, edge in mine
+                if not _fits_other_shot_better(shots, other, edge, neighbors[other], rank_keys, relations)
+            ]
         if mine or not choosy:
             taken.setdefault(pixels, []).extend(mine)
             free -= {pixels, *(other for other, _ in mine)}
     return taken
 
 
-def _in_full(edges: Iterable[Edge]) -> Mapping[bytes, set[bytes]]:
+def _find_full_size_copies(edges: Iterable[Edge]) -> Mapping[bytes, set[bytes]]:
     """For each picture, its copies that show it no smaller than it is."""
     found: dict[bytes, set[bytes]] = defaultdict(set)
     for edge in edges:
-        changes = edge.evidence.changes if edge.evidence else None
-        if changes and changes.scale >= FULL:
+        changes = edge.verdict.edits if edge.verdict else None
+        if changes and changes.scale >= MIN_FULL_SIZE_SCALE:
             found[edge.left].add(edge.right)
-        if changes and changes.scale <= 1 / FULL:
+        if changes and changes.scale <= 1 / MIN_FULL_SIZE_SCALE:
             found[edge.right].add(edge.left)
     return found
 
 
-def _shots(pixels: bytes, near: Mapping[bytes, Iterable[tuple[bytes, Edge]]], in_full: Mapping[bytes, set[bytes]]) -> set[bytes]:
+def _find_other_shots(
+    pixel_hash: bytes, neighbors: Mapping[bytes, Iterable[tuple[bytes, Edge]]], full_size_copies: Mapping[bytes, set[bytes]]
+) -> set[bytes]:
     """Other shots of a picture's scene. What has a copy in common with it that is no smaller than either is none, but much edited."""
-    return {other for other, edge in near[pixels] if edge.relation == SCENE and in_full[pixels].isdisjoint(in_full[other])}
+    return {
+        other
+        for other, edge in neighbors[pixel_hash]
+        if edge.relation == Relation.SAME_SCENE and full_size_copies[pixel_hash].isdisjoint(full_size_copies[other])
+    }
 
 
-def _is_rather_of(
+def _fits_other_shot_better(
     shots: Collection[bytes],
     copy: bytes,
     edge: Edge,
-    near: Iterable[tuple[bytes, Edge]],
-    worths: Mapping[bytes, Any],
-    wanted: Collection[str],
+    neighbors: Iterable[tuple[bytes, Edge]],
+    rank_keys: Mapping[bytes, Any],
+    relations: Collection[Relation],
 ) -> bool:
     """Whether a `copy` of a keeper, by `edge`, is rather one of other `shots` of the keeper's scene. Of a burst, what is small agrees with
     several shots; with its own in a larger share of tiles than with others, or in the same, and by more keypoints.
     """
     return bool(shots) and any(
         shot in shots
-        and worths[shot] < worths[copy]
-        and its.relation in wanted
-        and its.evidence is not None
-        and edge.evidence is not None
-        and (its.evidence.agree, its.evidence.keypoints) > (edge.evidence.agree, edge.evidence.keypoints)
-        for shot, its in near
+        and rank_keys[shot] < rank_keys[copy]
+        and its.relation in relations
+        and its.verdict is not None
+        and edge.verdict is not None
+        and (its.verdict.agreeing_share, its.verdict.inliers) > (edge.verdict.agreeing_share, edge.verdict.inliers)
+        for shot, its in neighbors
     )
 
 
-def _said(pixels: bytes, close: Iterable[tuple[bytes, Edge]], wanted: Collection[str], best: Mapping[bytes, Photo]) -> Said:
+def _copy_hints(
+    pixel_hash: bytes, neighbors: Iterable[tuple[bytes, Edge]], relations: Collection[Relation], best_files: Mapping[bytes, LibraryFile]
+) -> CopyHints:
     """What its copies say of a picture. It was made of another where more of them say so than say that they were made of it: one of them
     that is taken in by its margin, or by a picture within it, says little.
     """
     made_of = made_from = enlarged = margin = 0
     counted = inf
-    for _, edge in close:
-        evidence = edge.evidence
-        changes = evidence.changes if evidence and edge.relation in wanted else None
+    for _, edge in neighbors:
+        evidence = edge.verdict
+        changes = evidence.edits if evidence and edge.relation in relations else None
         if evidence and changes:
-            mine = FIRST if pixels == edge.left else SECOND
-            made_of += changes.derived == mine
-            made_from += changes.derived not in ("", mine)
-            enlarged += changes.enlarged == mine
-            margin += changes.plain and not changes.inside and changes.covers[mine == SECOND] < ALL
-            if changes.stretched and min(changes.covers) >= ALL:
-                counted = min(counted, _unstretched(evidence, mine, best[edge.left].image, best[edge.right].image))
-    return Said(made_of > made_from, enlarged > 0, margin > 0, counted)
+            mine = Side.FIRST if pixel_hash == edge.left else Side.SECOND
+            made_of += changes.derived_side == mine
+            made_from += changes.derived_side not in (None, mine)
+            enlarged += changes.upscaled_side == mine
+            margin += changes.plain_background and not changes.embedded_side and changes.overlap[mine == Side.SECOND] < MIN_FULL_OVERLAP
+            if changes.anisotropic and min(changes.overlap) >= MIN_FULL_OVERLAP:
+                counted = min(counted, _count_unstretched_pixels(evidence, mine, best_files[edge.left].image, best_files[edge.right].image))
+    return CopyHints(made_of > made_from, enlarged > 0, margin > 0, counted)
 
 
-def _unstretched(evidence: Evidence, mine: str, first: Image, second: Image) -> float:
+def _count_unstretched_pixels(verdict: Verdict, side: str, first: Image, second: Image) -> float:
     """How many pixels count of the one of a stretched pair that has more: as many as the other has, unless it is larger along all
     directions. Which of the two was stretched, nobody can tell.
     """
-    most, least = growths(evidence.transform, ((first.width, first.height), (second.width, second.height)))
-    larger, other = (least, first) if mine == SECOND else (1.0 / most, second)
-    return other.width * other.height * (larger**2 if larger > STRETCHED else 1.0)
+    most, least = principal_scales(verdict.homography_matrix, ((first.width, first.height), (second.width, second.height)))
+    larger, other = (least, first) if side == Side.SECOND else (1.0 / most, second)
+    return other.width * other.height * (larger**2 if larger > MAX_ISOTROPIC_RATIO else 1.0)
 
 
-def _related(
-    inside: Collection[bytes], near: Mapping[bytes, Sequence[tuple[bytes, Edge]]], best: Mapping[bytes, Photo]
-) -> tuple[Related, ...]:
+def _find_related_files(
+    pixel_hashes: Collection[bytes], neighbors: Mapping[bytes, Sequence[tuple[bytes, Edge]]], best_files: Mapping[bytes, LibraryFile]
+) -> tuple[RelatedFile, ...]:
     """What is close to those inside a group, once, as it is to the one that it is closest to."""
-    found: dict[bytes, tuple[tuple[int, float, str], Related]] = {}
-    for one in inside:
-        for other, edge in near[one]:
-            if other not in inside:
-                order = (RELATIONS.index(edge.relation), -edge.score, best[one].path)
+    found: dict[bytes, tuple[tuple[int, float, str], RelatedFile]] = {}
+    for one in pixel_hashes:
+        for other, edge in neighbors[one]:
+            if other not in pixel_hashes:
+                order = (REPORTED_RELATIONS.index(edge.relation), -edge.score, best_files[one].path)
                 if other not in found or order < found[other][0]:
-                    found[other] = order, Related(best[other], best[one], edge.relation, edge.score)
-    return tuple(related for _, related in sorted(found.values(), key=lambda one: (one[0], one[1].photo.path)))
+                    found[other] = order, RelatedFile(best_files[other], best_files[one], edge.relation, edge.score)
+    return tuple(related for _, related in sorted(found.values(), key=lambda one: (one[0], one[1].file.path)))
 
 
-def _matches(keeper: Photo, photos: Iterable[Photo], edge: Edge | None) -> list[Match]:
+def _build_matches(keeper: LibraryFile, files: Iterable[LibraryFile], edge: Edge | None) -> list[Match]:
     """`photos` beside the keeper: exact copies where there is no edge."""
     return [
-        Match(photo, edge.relation, edge.score, _about(edge, keeper))
+        Match(photo, edge.relation, edge.score, _orient_verdict(edge, keeper))
         if edge
-        else Match(photo, exact(photo.image, keeper.image) or SIMILAR, 1.0)
-        for photo in photos
+        else Match(photo, exact_relation(photo.image, keeper.image) or Relation.SIMILAR, 1.0)
+        for photo in files
         if photo is not keeper
     ]
 
 
-def _about(edge: Edge, first: Photo) -> Evidence | None:
+def _orient_verdict(edge: Edge, first_file: LibraryFile) -> Verdict | None:
     """The evidence of an edge, told from one of its ends."""
-    if edge.evidence is None or first.image.pixels == edge.left:
-        return edge.evidence
-    return edge.evidence.turned_round()
+    if edge.verdict is None or first_file.image.pixel_hash == edge.left:
+        return edge.verdict
+    return edge.verdict.swap_sides()

@@ -5,25 +5,38 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Collection, Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from indexes import Parts, Plan, Root, Store
-from indexes.paths import command
-from pipeline.decode.pool import Decoders
-from pipeline.decode.read import RETRIED, Failure
+from indexes.caches.crops import CropCache
+from indexes.join.planner import JoinPlan
+from indexes.paths import format_command
+from indexes.records import Root
+from indexes.store import Store
+from pipeline.decode.pool import DecoderPool
+from pipeline.decode.read import RETRY_REASONS, Failure
 from pipeline.embed.embedder import Embedder
-from pipeline.errors import BadRoot
-from pipeline.ingest.batch_writer import Coverage, IngestOptions, Writer, affordable
-from pipeline.ingest.reconcile import Loss, find_loss, held_by
-from pipeline.scan import NOTHING, Passed, SourceFile, is_below, scan
-from pipeline.verify.verdict import VERSION
+from pipeline.errors import RootNotFound
+from pipeline.ingest.batch_writer import (
+    BatchWriter,
+    Coverage,
+    CropReport,
+    IngestOptions,
+    JoinReport,
+    RecallReport,
+    UnreadablePath,
+    VerificationReport,
+    check_paid_calls,
+)
+from pipeline.ingest.reconcile import RootDiff, diff_root, files_under
+from pipeline.scan import UNKNOWN_STAT, Skipped, SourceFile, is_below, scan
+from pipeline.verify.verdict import VERDICT_VERSION
 
 # Of what could not be looked at, for one and for several.
-SAID = {
-    "unseen": ("close pair was not verified, because of a photo", "close pairs were not verified, because of a photo"),
-    "unsure": (
+PAIR_WARNINGS = {
+    "unverified": ("close pair was not verified, because of a photo", "close pairs were not verified, because of a photo"),
+    "provisional": (
         "copy may be no more than enlarged: its larger photo cannot be read",
         "copies may be no more than enlarged: the larger photos cannot be read",
     ),
@@ -40,47 +53,49 @@ class Progress:
     total: int | None
     coverage: Coverage
     failure: Failure | None = None
-    plan: Plan | None = None
-    verifying: bool = False  # then of pairs that are looked at
-    parts: bool = False  # or of pictures whose parts are embedded
-    calls: int = 0  # said once, before the first: how many paid requests it will take at most
+    plan: JoinPlan | None = None
+    is_verifying: bool = False  # then of pairs that are looked at
+    is_processing_crops: bool = False  # or of pictures whose parts are embedded
+    paid_calls: int = 0  # said once, before the first: how many paid requests it will take at most
 
 
 @dataclass(frozen=True)
-class Roots:
+class ResolvedRoots:
     """The roots of a run, and the paths that were asked for but are no folders."""
 
     found: list[Root]
-    absent: list[str]
+    absent_paths: list[str]
 
 
-def resolve_roots(store: Store, paths: Sequence[str], excludes: Sequence[str] | None = None, hidden: bool | None = None) -> Roots:
+def resolve_roots(store: Store, paths: Sequence[str], excludes: Sequence[str] | None = None, hidden: bool | None = None) -> ResolvedRoots:
     """The roots to ingest: those at `paths` and what is remembered below them; with no `paths`, all that are remembered.
 
     A root that is known keeps its excludes and its view of hidden files unless new ones are given; an empty pattern clears them. Raises
     BadRoot when nothing is left to do.
     """
-    known = {root.path: root for root in store.catalog.roots()}
+    known = {root.path: root for root in store.catalog.list_roots()}
     wanted, absent = list(known) if not paths else [], []
     for path in paths:
         real = os.path.realpath(path)
         if real == "/":
-            raise BadRoot("/ is the whole machine; name the folders that hold photos")
+            raise RootNotFound("/ is the whole machine; name the folders that hold photos")
         if path and (real in known or os.path.isdir(real)):  # noqa: PTH112 - never raises, whatever a dead mount answers
             wanted.append(real)
         else:
             absent.append(path)
     if not wanted:
         listed = ", ".join(map(ascii, absent))
-        raise BadRoot(
-            f"{listed} is no folder" if absent else f"no folder is remembered yet; name one: `{command(store.folder, 'ingest', 'FOLDER')}`"
+        raise RootNotFound(
+            f"{listed} is no folder"
+            if absent
+            else f"no folder is remembered yet; name one: `{format_command(store.folder, 'ingest', 'FOLDER')}`"
         )
     roots = {path: root for path, root in known.items() if is_below(path, wanted)}
     for path in wanted:
         before = known.get(path, Root(path))
         patterns = before.excludes if excludes is None else tuple(pattern for pattern in excludes if pattern)
-        roots[path] = Root(path, patterns, before.hidden if hidden is None else hidden)
-    return Roots(list(roots.values()), absent)
+        roots[path] = Root(path, patterns, before.include_hidden if hidden is None else hidden)
+    return ResolvedRoots(list(roots.values()), absent)
 
 
 def ingest_roots(roots: Sequence[Root], store: Store, embedder: Embedder, options: IngestOptions | None = None) -> Generator[Progress]:
@@ -92,15 +107,15 @@ def ingest_roots(roots: Sequence[Root], store: Store, embedder: Embedder, option
     another space than the store's, which a migration may have changed while this waited.
     """
     options = options or IngestOptions()
-    with store.exclusive(options.wait_lock):
+    with store.lock_for_ingest(options.lock_timeout_seconds):
         yield from ingest_locked(roots, store, embedder, options)
 
 
 def ingest_locked(roots: Sequence[Root], store: Store, embedder: Embedder, options: IngestOptions) -> Generator[Progress]:
     """As ingest_roots, for one who has `store.exclusive` already, so that nobody changes the store's model after it was looked up."""
-    roots = [Root(os.path.realpath(root.path), root.excludes, root.hidden) for root in roots]
+    roots = [Root(os.path.realpath(root.path), root.excludes, root.include_hidden) for root in roots]
     store.prepare()
-    store.remember(roots)
+    store.add_roots(roots)
     coverage = Coverage()
     run = store.begin_run()
     outcome = "interrupted"
@@ -112,108 +127,108 @@ def ingest_locked(roots: Sequence[Root], store: Store, embedder: Embedder, optio
 
 
 @dataclass
-class _Seen:
+class _ScanResult:
     """What a scan met: files to read, ids of known files, paths of those that changed and of those that
     are as they were but whose vector was lost.
     """
 
-    todo: list[SourceFile] = field(default_factory=list)
-    known: set[int] = field(default_factory=set)
-    changed: set[str] = field(default_factory=set)
-    lost: set[str] = field(default_factory=set)
+    to_read: list[SourceFile] = field(default_factory=list)
+    known_file_ids: set[int] = field(default_factory=set)
+    changed_paths: set[str] = field(default_factory=set)
+    unembedded_paths: set[str] = field(default_factory=set)
 
 
 def _ingest(roots: Sequence[Root], store: Store, embedder: Embedder, options: IngestOptions, coverage: Coverage) -> Iterator[Progress]:
     present = [root for root in roots if os.path.isdir(root.path)]  # noqa: PTH112 - never raises, whatever a dead mount answers
-    seen = _Seen()
-    with Decoders(options.decoders, options.readers) as decoders:
+    seen = _ScanResult()
+    with DecoderPool(options.decoders, options.readers) as decoders:
         yield from _scan(present, store, seen, coverage, decoders)
-        remembered = store.catalog.roots()
-        unreadable = [one["path"] for one in coverage.unseen]
-        losses = [find_loss(store, root, remembered, seen.known, unreadable) for root in present]
-        writer = Writer(store, embedder, options, coverage, seen.changed, seen.lost, losses)
-        if seen.todo:
-            calls = affordable(embedder, len(seen.todo), options)
+        remembered = store.catalog.list_roots()
+        unreadable = [one.path for one in coverage.unreadable_paths]
+        losses = [diff_root(store, root, remembered, seen.known_file_ids, unreadable) for root in present]
+        writer = BatchWriter(store, embedder, options, coverage, seen.changed_paths, seen.unembedded_paths, losses)
+        if seen.to_read:
+            calls = check_paid_calls(embedder, len(seen.to_read), options)
             store.bind(embedder.space, embedder.name)
-            yield Progress(0, len(seen.todo), coverage, calls=calls)
+            yield Progress(0, len(seen.to_read), coverage, paid_calls=calls)
             with writer:
                 # Two batches ahead: decoding goes on while one is embedded, and while the model is loaded for the first.
-                for done, result in enumerate(decoders.stream(seen.todo, embedder.view, writer.wanted, 2 * writer.batch), 1):
-                    writer.take(result)
-                    yield Progress(done, len(seen.todo), coverage, result if isinstance(result, Failure) else None)
+                for done, result in enumerate(decoders.stream(seen.to_read, embedder.preprocess, writer.claim, 2 * writer.batch_size), 1):
+                    writer.add(result)
+                    yield Progress(done, len(seen.to_read), coverage, result if isinstance(result, Failure) else None)
 
         for loss in losses:
-            _settle(store, loss, writer.moved, options, coverage)
+            _apply_diff(store, loss, writer.moved_file_ids, options, coverage)
         for root in roots:
             if root not in present:
-                _settle_absent(store, root, remembered, options, coverage)
+                _apply_absent_root(store, root, remembered, options, coverage)
         yield from find_pairs(store, options, coverage)
-        yield from look(store, embedder, decoders, options, coverage)
+        yield from verify_new_pairs(store, embedder, decoders, options, coverage)
         compaction = store.compact()
-        if compaction.written or compaction.dropped:
-            coverage.compaction = asdict(compaction)
-        yield Progress(len(seen.todo), len(seen.todo), coverage)
+        if compaction.bytes_written or compaction.vectors_dropped:
+            coverage.compaction = compaction
+        yield Progress(len(seen.to_read), len(seen.to_read), coverage)
 
 
 def find_pairs(store: Store, options: IngestOptions, coverage: Coverage) -> Iterator[Progress]:
     """Find the pairs that new pictures make; notes in the coverage how."""
-    for now in store.join(options.join):
-        recall = {**asdict(now.recall), "at_least": round(now.recall.at_least, 5)} if now.recall else None
-        coverage.join = {
-            "way": now.plan.way.value,
-            "why": now.plan.why,
-            "floor": now.plan.frontier.floor,
-            "pairs": now.pairs,
-            "recall": recall,
-        }
+    for now in store.join(options.join_method):
+        recall = None
+        if now.recall:
+            recall = RecallReport(now.recall.sampled, now.recall.found, round(now.recall.lower_bound_95, 5))
+        plan = now.plan
+        coverage.join = JoinReport(plan.method.value, plan.reason, plan.watermark.floor, now.pair_count, recall)
         yield Progress(now.done, now.total, coverage, plan=now.plan)
 
 
-def look(store: Store, embedder: Embedder, decoders: Decoders, options: IngestOptions, coverage: Coverage) -> Iterator[Progress]:
+def verify_new_pairs(
+    store: Store, embedder: Embedder, decoders: DecoderPool, options: IngestOptions, coverage: Coverage
+) -> Iterator[Progress]:
     """Verify the pairs that nobody has looked at, those of pictures within pictures last; notes in the coverage what they are."""
-    frontier = store.catalog.frontier()
+    frontier = store.catalog.get_join_watermark()
     if frontier is None:
         return
-    coverage.verification = {"version": VERSION, "pairs": 0, "found": {}, "unseen": {}, "unsure": {}}
-    inside = options.parts and embedder.calls(1) == 0
+    coverage.verification = VerificationReport(VERDICT_VERSION)
+    inside = options.with_crops and embedder.count_paid_calls(1) == 0
     # Where no file came since the last run had looked at all, nothing is read to know it.
     came = coverage.join is not None or coverage.new or coverage.changed or coverage.moved
-    if not came and store.catalog.is_verified(VERSION, parts=inside):
-        coverage.parts = {"compared": 0, "lacking": 0} if inside else None
+    if not came and store.catalog.is_fully_verified(VERDICT_VERSION, with_crops=inside):
+        coverage.crops = CropReport() if inside else None
         return
-    pairs = store.catalog.unjudged(frontier.floor, VERSION)
+    pairs = store.catalog.find_unverified_pairs(frontier.floor, VERDICT_VERSION)
     yield from _verify(store, pairs, decoders, options, coverage)
     if inside:
-        yield from _look_inside(store, embedder, frontier.floor, pairs, decoders, options, coverage)
-    for name, said in SAID.items():
-        if number := sum(coverage.verification[name].values()):
-            why = ", ".join(f"{count:,} {reason}" for reason, count in coverage.verification[name].items())
-            coverage.notes.append(f"{number:,} {said[number > 1]} ({why}); the next ingest tries again")
+        yield from _verify_crops(store, embedder, frontier.floor, pairs, decoders, options, coverage)
+    for name, said in PAIR_WARNINGS.items():
+        counts: Counter[str] = getattr(coverage.verification, name)
+        if number := counts.total():
+            why = ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()))
+            coverage.warnings.append(f"{number:,} {said[number > 1]} ({why}); the next ingest tries again")
 
 
 def _verify(
-    store: Store, pairs: Sequence[tuple[int, int]], decoders: Decoders, options: IngestOptions, coverage: Coverage
+    store: Store, pairs: Sequence[tuple[int, int]], decoders: DecoderPool, options: IngestOptions, coverage: Coverage
 ) -> Iterator[Progress]:
     told = coverage.verification
     if not pairs or told is None:
         return
     from pipeline.ingest.verify_pairs import verify_candidates  # loads OpenCV
 
-    before = {name: Counter(told[name]) for name in ("found", *SAID)}
-    done = told["pairs"]
+    before = replace(told)
     for now in verify_candidates(store, pairs, decoders, options.decoders):
-        told["pairs"] = done + now.done
-        for name in ("found", *SAID):
-            told[name] = dict(sorted((before[name] + getattr(now, name)).items()))
-        yield Progress(now.done, now.total, coverage, verifying=True)
+        told.pairs = before.pairs + now.done
+        told.relations = before.relations + now.relations
+        told.unverified = before.unverified + now.unverified
+        told.provisional = before.provisional + now.provisional
+        yield Progress(now.done, now.total, coverage, is_verifying=True)
 
 
-def _look_inside(
+def _verify_crops(
     store: Store,
     embedder: Embedder,
     floor: float,
-    tried: Sequence[tuple[int, int]],
-    decoders: Decoders,
+    tried_pairs: Sequence[tuple[int, int]],
+    decoders: DecoderPool,
     options: IngestOptions,
     coverage: Coverage,
 ) -> Iterator[Progress]:
@@ -221,96 +236,100 @@ def _look_inside(
     from pipeline.embed import crops as inside
 
     space = store.space
-    if space is None or store.catalog.counts().images > inside.MOST:
-        coverage.parts = {"compared": 0, "lacking": 0}
-        coverage.notes.append(
-            f"pictures within pictures are looked for among {inside.MOST:,} pictures at most; these were only compared whole"
+    if space is None or store.catalog.get_counts().images > inside.MAX_IMAGES_FOR_CROPS:
+        coverage.crops = CropReport()
+        coverage.warnings.append(
+            f"pictures within pictures are looked for among {inside.MAX_IMAGES_FOR_CROPS:,} pictures at most; these were only compared whole"
         )
         return
-    with Parts(store.folder, space, write=True) as parts:
-        lacking = inside.lacking(store, parts, embedder) if embedder.space == space else []
-        for done in inside.embed_parts(store, parts, embedder, lacking, decoders) if lacking else ():
-            yield Progress(done, len(lacking), coverage, parts=True)
+    with CropCache(store.folder, space, write=True) as parts:
+        lacking = inside.images_without_crops(store, parts, embedder) if embedder.space == space else []
+        for done in inside.fill_crop_cache(store, parts, embedder, lacking, decoders) if lacking else ():
+            yield Progress(done, len(lacking), coverage, is_processing_crops=True)
         pairs = [np.empty((0, 2), np.int64)]
-        if not store.catalog.has_run(parts.run):  # the catalog began anew, or was brought back
-            parts.note({}, "")
-        images = inside.wanted(store, parts)
+        if not store.catalog.has_run(parts.run_key):  # the catalog began anew, or was brought back
+            parts.replace_compared_images({}, "")
+        images = inside.load_comparable_images(store, parts)
         for found in inside.propose(store, parts, images):
             pairs.append(found)
-            yield Progress(0, None, coverage, parts=True)
-        seen, proposed = set(tried), np.concatenate(pairs)
-        new = [pair for pair in store.catalog.unjudged(floor, VERSION, proposed) if pair not in seen]
+            yield Progress(0, None, coverage, is_processing_crops=True)
+        seen, proposed = set(tried_pairs), np.concatenate(pairs)
+        new = [pair for pair in store.catalog.find_unverified_pairs(floor, VERDICT_VERSION, proposed) if pair not in seen]
         yield from _verify(store, new, decoders, options, coverage)
         # A pair that could not be looked at is proposed again the next time: nothing else would.
         waits = set[tuple[int, int]]()
-        if coverage.verification and coverage.verification["unseen"]:
-            waits = set(store.catalog.unjudged(floor, VERSION, proposed)) - set(store.catalog.unjudged(floor, VERSION))
+        if coverage.verification and coverage.verification.unverified:
+            waits = set(store.catalog.find_unverified_pairs(floor, VERDICT_VERSION, proposed)) - set(
+                store.catalog.find_unverified_pairs(floor, VERDICT_VERSION)
+            )
         waiting = {image for pair in waits for image in pair}
-        again = {image.hash for _, image in store.catalog.images(waiting)}
-        parts.note({hash_: about for hash_, about in images.items() if hash_ not in again}, store.catalog.newest_run())
-        left = [id_ for id_, image in store.catalog.images(lacking) if not images.get(image.hash, (0, False))[1]]
-        coverage.parts = {"compared": sum(has_parts for _, has_parts in images.values()), "lacking": len(left)}
+        again = {image.hash for _, image in store.catalog.get_images(waiting)}
+        parts.replace_compared_images(
+            {hash_: about for hash_, about in images.items() if hash_ not in again}, store.catalog.get_newest_run_key()
+        )
+        left = [id_ for id_, image in store.catalog.get_images(lacking) if not images.get(image.hash, (0, False))[1]]
+        coverage.crops = CropReport(sum(has_parts for _, has_parts in images.values()), len(left))
 
 
-def _scan(roots: Sequence[Root], store: Store, seen: _Seen, coverage: Coverage, decoders: Decoders) -> Iterator[Progress]:
+def _scan(roots: Sequence[Root], store: Store, scan_result: _ScanResult, coverage: Coverage, decoders: DecoderPool) -> Iterator[Progress]:
     found_again: dict[int, int] = {}
-    lost = store.catalog.unembedded()
+    lost = store.catalog.find_unembedded_images()
     for found in scan(roots):
-        if isinstance(found, Passed):
-            (coverage.failed if found.trouble else coverage.skipped)[found.reason] += 1
-            if found.trouble:
-                coverage.unseen.append({"path": found.path, "reason": found.reason, "detail": found.detail})
-                failure = Failure(SourceFile(found.path, NOTHING), found.reason, found.detail)
+        if isinstance(found, Skipped):
+            (coverage.failed if found.is_failure else coverage.skipped)[found.reason] += 1
+            if found.is_failure:
+                coverage.unreadable_paths.append(UnreadablePath(found.path, found.reason, found.detail))
+                failure = Failure(SourceFile(found.path, UNKNOWN_STAT), found.reason, found.detail)
                 yield Progress(coverage.seen, None, coverage, failure)
             continue
         coverage.seen += 1
-        known = store.catalog.known(found.path)
+        known = store.catalog.get_file_by_path(found.path)
         if known:
-            seen.known.add(known.id)
-        if known and found.stat.unchanged(known.stat) and known.reason not in RETRIED and known.image not in lost:
+            scan_result.known_file_ids.add(known.id)
+        if known and found.stat.is_unchanged_since(known.stat) and known.reason not in RETRY_REASONS and known.image_id not in lost:
             if known.reason is None:
                 coverage.unchanged += 1
             else:
                 coverage.count(known.reason)
-            if known.missing or found.stat.device != known.stat.device:
+            if known.is_missing or found.stat.device != known.stat.device:
                 found_again[known.id] = found.stat.device
         else:
-            seen.todo.append(found)
-            decoders.start(len(seen.todo))  # they are ready when the scan is done
-            if known and known.image in lost and found.stat.unchanged(known.stat):
-                seen.lost.add(found.path)
+            scan_result.to_read.append(found)
+            decoders.start(len(scan_result.to_read))  # they are ready when the scan is done
+            if known and known.image_id in lost and found.stat.is_unchanged_since(known.stat):
+                scan_result.unembedded_paths.add(found.path)
             elif known:
-                seen.changed.add(found.path)
+                scan_result.changed_paths.add(found.path)
         if coverage.seen % 500 == 0:
             yield Progress(coverage.seen, None, coverage)
     if found_again:
-        store.found(found_again)
+        store.mark_present(found_again)
 
 
-def _settle(store: Store, loss: Loss, moved: Collection[int], options: IngestOptions, coverage: Coverage) -> None:
+def _apply_diff(store: Store, diff: RootDiff, moved_file_ids: Collection[int], options: IngestOptions, coverage: Coverage) -> None:
     """Take files out of the answers that are not below a root any more, unless it looks as if their drive is away."""
-    away = {known.id for known in (() if options.accept_missing else loss.away(moved))}
+    away = {known.id for known in (() if options.accept_missing else diff.find_missing(moved_file_ids))}
     if away:
-        store.missing(away)
+        store.mark_missing(away)
         coverage.missing += len(away)
-        coverage.notes.append(
-            f"{len(away)} of {loss.held} files below {ascii(loss.root.path)} are missing; is a drive away?"
+        coverage.warnings.append(
+            f"{len(away)} of {diff.file_count} files below {ascii(diff.root.path)} are missing; is a drive away?"
             " They stay in the answers, marked. If they are deleted, run again with --accept-missing"
         )
-    gone = [known.id for known in loss.vanished if known.id not in away and known.id not in moved]
+    gone = [known.id for known in diff.vanished if known.id not in away and known.id not in moved_file_ids]
     coverage.gone += len(gone)
-    coverage.left_out += len(loss.left_out)
-    store.remove(gone + loss.left_out)
+    coverage.left_out += len(diff.left_out)
+    store.remove_files(gone + diff.left_out)
 
 
-def _settle_absent(store: Store, root: Root, remembered: Sequence[Root], options: IngestOptions, coverage: Coverage) -> None:
+def _apply_absent_root(store: Store, root: Root, known_roots: Sequence[Root], options: IngestOptions, coverage: Coverage) -> None:
     """Mark the files of a root that is away, or forget it with them when that was asked for by its name."""
-    held = [known.id for known in held_by(store, root, remembered)]
-    if root.path in options.forget:
-        store.remove(held)
-        store.forget(root.path)
+    held = [known.id for known in files_under(store, root, known_roots)]
+    if root.path in options.roots_to_remove:
+        store.remove_files(held)
+        store.remove_root(root.path)
         coverage.gone += len(held)
     else:
-        store.missing(held)
+        store.mark_missing(held)
         coverage.missing += len(held)
         coverage.absent_roots.append(root.path)

@@ -11,55 +11,59 @@ from typing import Any
 
 import numpy as np
 
-from indexes import CROWD, Judged, Known, Space, Store, cosines
-from pipeline.grouping.cluster import COPIES, SIMILAR, Edge, Group, group, verified
-from pipeline.grouping.keep_rules import Keep, Photo, Said
+from indexes.catalog.verdicts import MAX_IMAGES_PER_VECTOR, StoredVerdict
+from indexes.records import CatalogFile, Space
+from indexes.store import Store
+from indexes.vectors.segments import cosines
+from pipeline.grouping.cluster import Edge, Group, form_groups, relation_of
+from pipeline.grouping.keep_rules import CopyHints, KeepRules, LibraryFile
 from pipeline.scan import is_below
-from pipeline.verify.verdict import UNKNOWN, UNRELATED, evidence_of
+from pipeline.verify.relation import COPY_RELATIONS, Relation
+from pipeline.verify.verdict import decode_verdict
 
 
 @dataclass(frozen=True)
-class Limits:
+class Thresholds:
     """From which cosine on pairs are looked at, and from which on what nobody could verify is SIMILAR; and the share of tiles that must
     agree in a copy; >= all.
     """
 
-    lowest: float
-    least: float
-    strictness: float
-    inside: bool = False  # copies count whose whole pictures are less alike than that, too: pictures within pictures
+    search: float
+    similar: float
+    min_agreement: float
+    with_crops: bool = False  # copies count whose whole pictures are less alike than that, too: pictures within pictures
 
 
-def floor_of(store: Store, space: Space) -> float:
+def get_effective_floor(store: Store, space: Space) -> float:
     """The cosine down to which the store knows all pairs: the space's floor, or a higher one where there would be too many."""
-    frontier = store.catalog.frontier()
+    frontier = store.catalog.get_join_watermark()
     return max(space.floor, frontier.floor) if frontier else space.floor
 
 
-def limits(store: Store, space: Space, threshold: float | None = None, strictness: float | None = None) -> Limits:
+def resolve_thresholds(store: Store, space: Space, threshold: float | None = None, min_agreement: float | None = None) -> Thresholds:
     """As given; else as was chosen for the store, down to where it knows all pairs at most; SIMILAR from the space's own threshold on, or
     from a given one.
     """
-    choice = store.catalog.choice()
-    if strictness is None:
-        strictness = choice.strictness if choice else 0.0
+    choice = store.catalog.get_saved_thresholds()
+    if min_agreement is None:
+        min_agreement = choice.min_agreement if choice else 0.0
     if threshold is not None:
-        return Limits(threshold, threshold, strictness)
-    floor = floor_of(store, space)
+        return Thresholds(threshold, threshold, min_agreement)
+    floor = get_effective_floor(store, space)
     lowest = max(floor, choice.threshold if choice else floor)
-    return Limits(lowest, max(lowest, space.threshold), strictness, inside=lowest <= floor)
+    return Thresholds(lowest, max(lowest, space.threshold), min_agreement, with_crops=lowest <= floor)
 
 
 def find_groups(
     store: Store,
     threshold: float | None = None,
-    under: Sequence[str] = (),
+    folders: Sequence[str] = (),
     *,
     against_all: bool = False,
-    relations: Iterable[str] = COPIES,
-    keep: Keep | None = None,
-    strictness: float | None = None,
-    look: Callable[[Photo], Photo] = lambda photo: photo,
+    relations: Iterable[Relation] = COPY_RELATIONS,
+    keep_rules: KeepRules | None = None,
+    min_agreement: float | None = None,
+    refresh_status: Callable[[LibraryFile], LibraryFile] = lambda photo: photo,
 ) -> list[Group]:
     """Groups of near-duplicates among the files of the store, below the folders `under` when any are given. No photo is read; `look` may
     say what became of each.
@@ -70,42 +74,42 @@ def find_groups(
     Photos with the same pixels count as one picture; pictures without features are grouped with exact copies alone. `keep` says which
     photo of a group is kept.
     """
-    under = [os.path.realpath(folder) for folder in under]
-    scope = () if against_all else under
+    folders = [os.path.realpath(folder) for folder in folders]
+    scope = () if against_all else folders
     with store.catalog.snapshot():
         space = store.space
         if space is None:
             return []
-        within = limits(store, space, threshold, strictness)
-        found = store.pairs(within.lowest)
-        images: dict[int, int | None] = dict(store.catalog.images_with_copies())
-        images |= dict(store.catalog.images_of(set(found.left.tolist()) | set(found.right.tolist())))
-        scores = found.by_pair()
-        if within.inside:
-            apart = pairs_inside(store, scores)
-            images |= dict(store.catalog.images_of({vector for pair in apart for vector in pair}))
+        within = resolve_thresholds(store, space, threshold, min_agreement)
+        found = store.find_pairs(within.search)
+        images: dict[int, int | None] = dict(store.catalog.find_images_with_copies())
+        images |= dict(store.catalog.find_images_of_vectors(set(found.left.tolist()) | set(found.right.tolist())))
+        scores = found.to_dict()
+        if within.with_crops:
+            apart = score_crop_pairs(store, scores)
+            images |= dict(store.catalog.find_images_of_vectors({vector for pair in apart for vector in pair}))
             scores |= apart
-        photos = {id_: list(map(look, some)) for id_, some in photos_of(store, list(images), scope).items()}
-        pictures: dict[bytes, list[Photo]] = defaultdict(list)
+        photos = {id_: list(map(refresh_status, some)) for id_, some in load_files(store, list(images), scope).items()}
+        pictures: dict[bytes, list[LibraryFile]] = defaultdict(list)
         for some in photos.values():
-            pictures[some[0].image.pixels].extend(some)
-        pixels = {id_: some[0].image.pixels for id_, some in photos.items()}
-        keep = keep or Keep()
-        edges = _edges(store, scores, images, pixels, pictures, keep, within)
-    groups = group(pictures, edges, relations, keep)
-    if not (against_all and under):
+            pictures[some[0].image.pixel_hash].extend(some)
+        pixels = {id_: some[0].image.pixel_hash for id_, some in photos.items()}
+        keep_rules = keep_rules or KeepRules()
+        edges = _build_edges(store, scores, images, pixels, pictures, keep_rules, within)
+    groups = form_groups(pictures, edges, relations, keep_rules)
+    if not (against_all and folders):
         return groups
-    return [one for one in groups if any(is_below(photo.path, under) for photo in one.photos)]
+    return [one for one in groups if any(is_below(photo.path, folders) for photo in one.files)]
 
 
-def _edges(
+def _build_edges(
     store: Store,
     scores: Mapping[tuple[int, int], float],
-    vector_of: Mapping[int, int | None],
-    pixels: Mapping[int, bytes],
-    pictures: Mapping[bytes, Sequence[Photo]],
-    keep: Keep,
-    within: Limits,
+    vector_by_image: Mapping[int, int | None],
+    pixel_hashes: Mapping[int, bytes],
+    files_by_pixel_hash: Mapping[bytes, Sequence[LibraryFile]],
+    keep_rules: KeepRules,
+    thresholds: Thresholds,
 ) -> list[Edge]:
     """What the pictures of pairs of vectors, by the cosine of each, and those that share one, are to each other: as it was verified, or
     SIMILAR.
@@ -114,71 +118,75 @@ def _edges(
     asked about; `pictures`: their photos, by these.
     """
 
-    def worth(its: bytes) -> tuple[Any, ...]:
-        return min(keep.worth(photo, Said()) for photo in pictures[its])
+    def best_rank_key(pixel_hash: bytes) -> tuple[Any, ...]:
+        return min(keep_rules.rank_key(photo, CopyHints()) for photo in files_by_pixel_hash[pixel_hash])
 
     vector_by: dict[bytes, int] = {}
     sharing: dict[int, dict[bytes, None]] = defaultdict(dict)  # the pictures of each vector
-    for id_, its in pixels.items():
-        if (vector := vector_of[id_] or 0) > 0:
+    for id_, its in pixel_hashes.items():
+        if (vector := vector_by_image[id_] or 0) > 0:
             vector_by[its] = vector
             sharing[vector][its] = None
     # Of many that the model cannot tell apart, any may be the keeper, but it is one of the best.
-    few = {vector: sorted(some, key=worth)[:CROWD] if len(some) > CROWD else list(some) for vector, some in sharing.items()}
+    few = {
+        vector: sorted(some, key=best_rank_key)[:MAX_IMAGES_PER_VECTOR] if len(some) > MAX_IMAGES_PER_VECTOR else list(some)
+        for vector, some in sharing.items()
+    }
 
     edges: dict[tuple[bytes, bytes], Edge] = {}
-    for left, right, cosine, judged in judged_pairs(store, scores, vector_by):
-        evidence = evidence_of(judged) if judged.relation != UNRELATED else None  # most are, and each costs
-        relation = verified(evidence, cosine, within.least, within.strictness) if evidence else UNRELATED
+    for left, right, cosine, judged in iter_scored_verdicts(store, scores, vector_by):
+        evidence = decode_verdict(judged) if judged.relation != Relation.UNRELATED else None  # most are, and each costs
+        relation = relation_of(evidence, cosine, thresholds.similar, thresholds.min_agreement) if evidence else Relation.UNRELATED
         edges[min(left, right), max(left, right)] = Edge(left, right, relation, cosine, evidence)
-    pairs = [(pair, cosine) for pair, cosine in scores.items() if cosine >= within.least]
+    pairs = [(pair, cosine) for pair, cosine in scores.items() if cosine >= thresholds.similar]
     pairs += [((vector, vector), 1.0) for vector, some in sharing.items() if len(some) > 1]
     for (one, other), cosine in pairs:
         if one in sharing and other in sharing:
             for left, right in chain(product(few[one], sharing[other]), product(sharing[one], few[other])):
                 key = min(left, right), max(left, right)
                 if left != right and key not in edges:
-                    edges[key] = Edge(*key, SIMILAR, cosine)
-    return [edge for edge in edges.values() if edge.relation != UNRELATED]
+                    edges[key] = Edge(*key, Relation.SIMILAR, cosine)
+    return [edge for edge in edges.values() if edge.relation != Relation.UNRELATED]
 
 
-def judged_pairs(
-    store: Store, scores: Mapping[tuple[int, int], float], vector_by: Mapping[bytes, int]
-) -> Iterator[tuple[bytes, bytes, float, Judged]]:
+def iter_scored_verdicts(
+    store: Store, scores: Mapping[tuple[int, int], float], vector_by_pixel_hash: Mapping[bytes, int]
+) -> Iterator[tuple[bytes, bytes, float, StoredVerdict]]:
     """What was found of pictures that have a vector in `vector_by`, by their pixels, with their cosine, where `scores` has it; what a newer
     judge found of the same two comes later.
     """
-    for left, right, judged in store.catalog.evidence_of_pictures():
-        one, other = vector_by.get(left), vector_by.get(right)
+    for left, right, judged in store.catalog.stream_verdicts_with_pixel_hashes():
+        one, other = vector_by_pixel_hash.get(left), vector_by_pixel_hash.get(right)
         if left != right and one is not None and other is not None:
             cosine = 1.0 if one == other else scores.get((min(one, other), max(one, other)))
             if cosine is not None:
                 yield left, right, cosine, judged
 
 
-def pairs_inside(store: Store, scores: Mapping[tuple[int, int], float]) -> dict[tuple[int, int], float]:
+def score_crop_pairs(store: Store, scores: Mapping[tuple[int, int], float]) -> dict[tuple[int, int], float]:
     """The cosines of the vectors of related pictures that are not among `scores`: those of pictures within pictures."""
-    related = map(tuple, store.catalog.related((UNRELATED, UNKNOWN)).tolist())
+    related = map(tuple, store.catalog.find_related_vectors((Relation.UNRELATED, Relation.NOT_VERIFIABLE)).tolist())
     pairs = sorted(pair for pair in related if pair not in scores)
-    image_of = {vector: image for image, vector in store.catalog.images_of({vector for pair in pairs for vector in pair})}
+    image_of = {vector: image for image, vector in store.catalog.find_images_of_vectors({vector for pair in pairs for vector in pair})}
     pairs = [(one, other) for one, other in pairs if one in image_of and other in image_of]
     if not pairs:
         return {}
-    rows = store.vectors(list(image_of.values()))
+    rows = store.get_vectors(list(image_of.values()))
     left, right = (np.stack([rows[image_of[pair[side]]] for pair in pairs]).astype(np.float16) for side in (0, 1))
     return dict(zip(pairs, cosines(left, right).tolist(), strict=True))
 
 
-def photos_of(store: Store, images: Sequence[int], under: Sequence[str] = ()) -> dict[int, list[Photo]]:
+def load_files(store: Store, image_ids: Sequence[int], folders: Sequence[str] = ()) -> dict[int, list[LibraryFile]]:
     """The files of `images`; one that is reached by several paths (hard links, links to folders) only once, by its shortest."""
-    about = dict(store.catalog.images(images))
-    found: dict[int, dict[tuple[int, int], Known]] = defaultdict(dict)
-    for known in store.catalog.files_of(images):
-        if known.image is not None and (not under or is_below(known.path, under)):
+    about = dict(store.catalog.get_images(image_ids))
+    found: dict[int, dict[tuple[int, int], CatalogFile]] = defaultdict(dict)
+    for known in store.catalog.find_files_of_images(image_ids):
+        if known.image_id is not None and (not folders or is_below(known.path, folders)):
             inode = (known.stat.device, known.stat.inode)
-            before = found[known.image].get(inode)
-            if before is None or (before.missing, len(before.path), before.path) > (known.missing, len(known.path), known.path):
-                found[known.image][inode] = known
+            before = found[known.image_id].get(inode)
+            if before is None or (before.is_missing, len(before.path), before.path) > (known.is_missing, len(known.path), known.path):
+                found[known.image_id][inode] = known
     return {
-        image: [Photo(known.path, known.stat, about[image], known.missing) for known in files.values()] for image, files in found.items()
+        image: [LibraryFile(known.path, known.stat, about[image], known.is_missing) for known in files.values()]
+        for image, files in found.items()
     }

@@ -16,26 +16,31 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes import Image, Parts, Space, Store, Thumbs, cosines
+from indexes.caches.crops import CropCache
+from indexes.caches.thumbnails import ThumbnailCache
+from indexes.records import Image, Space
+from indexes.store import Store
+from indexes.vectors.segments import cosines
 from pipeline.decode.decode import Decoded
-from pipeline.decode.pool import Decoders, usable_cores
-from pipeline.decode.preprocess import SIGHT, View
-from pipeline.decode.read import Failure, Recognised
+from pipeline.decode.pool import DecoderPool, count_usable_cores
+from pipeline.decode.preprocess import VERIFY_INPUT, Preprocess
+from pipeline.decode.read import AlreadyStored, Failure
 from pipeline.embed.embedder import Embedder, embed
-from pipeline.grouping.cluster import TOLD, Match, closest_first, exact, verified
-from pipeline.grouping.keep_rules import Photo
-from pipeline.query.groups import Limits, limits, photos_of
-from pipeline.scan import NOTHING, SourceFile, stat_of
-from pipeline.verify.verdict import FIRST, SECOND, UNKNOWN, UNRELATED, Evidence, evidence_of
+from pipeline.grouping.cluster import Match, exact_relation, match_rank_key, relation_of
+from pipeline.grouping.keep_rules import LibraryFile
+from pipeline.query.groups import Thresholds, load_files, resolve_thresholds
+from pipeline.scan import UNKNOWN_STAT, SourceFile, to_file_stat
+from pipeline.verify.relation import QUERY_RELATIONS, Relation, Side
+from pipeline.verify.verdict import Verdict, decode_verdict
 
 if TYPE_CHECKING:
-    from pipeline.thumbnails import Pictures
-    from pipeline.verify.features import Sketch
+    from pipeline.thumbnails import Thumbnails
+    from pipeline.verify.features import ImageFeatures
 
-BATCH = 32  # files that are embedded and searched together
-SKETCHED = 100  # pictures whose sketches are held: up to 80 MB
+FILES_PER_BATCH = 32  # files that are embedded and searched together
+MAX_IMAGES_IN_MEMORY = 100  # pictures whose sketches are held: up to 80 MB
 
-_Sketched = Callable[[Iterable[int]], "list[tuple[Image, Sketch]]"]  # gives those of stored images
+_FeatureLoader = Callable[[Iterable[int]], "list[tuple[Image, ImageFeatures]]"]  # gives those of stored images
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +51,8 @@ class Answer:
 
     file: str
     matches: tuple[Match, ...] = ()
-    inside: bool = False
-    notes: tuple[str, ...] = ()
+    in_library: bool = False
+    flags: tuple[str, ...] = ()
     failure: Failure | None = None
 
 
@@ -56,8 +61,8 @@ def find_matches(
     store: Store,
     embedder: Embedder,
     threshold: float | None = None,
-    relations: Iterable[str] = TOLD,
-    strictness: float | None = None,
+    relations: Iterable[Relation] = QUERY_RELATIONS,
+    min_agreement: float | None = None,
 ) -> Iterator[Answer]:
     """For each file, inside the library or outside, what the store has of it: by relation, then by score; never itself.
 
@@ -68,260 +73,288 @@ def find_matches(
         yield from (Answer(file) for file in files)
         return
     remaining, wanted = iter(files), frozenset(relations)
-    with Decoders() as decoders, ExitStack() as held:
+    with DecoderPool() as decoders, ExitStack() as held:
 
         @cache
-        def opened() -> tuple[Pictures, ThreadPoolExecutor]:
-            from pipeline.thumbnails import Pictures  # loads OpenCV: only when something is to be verified
+        def open_thumbnails() -> tuple[Thumbnails, ThreadPoolExecutor]:
+            from pipeline.thumbnails import Thumbnails  # loads OpenCV: only when something is to be verified
 
-            thumbs = held.enter_context(Thumbs(store.folder, write=False))
-            return Pictures(store, thumbs, decoders), held.enter_context(ThreadPoolExecutor(usable_cores()))
+            thumbs = held.enter_context(ThumbnailCache(store.folder, write=False))
+            return Thumbnails(store, thumbs, decoders), held.enter_context(ThreadPoolExecutor(count_usable_cores()))
 
-        def load_sketches(images: Iterable[int]) -> list[tuple[Image, Sketch]]:
-            pictures, pool = opened()
-            from pipeline.thumbnails import shown
-            from pipeline.verify.features import features
-            from pipeline.verify.inputs import sketch_of, sketched
+        def load_stored_features(image_ids: Iterable[int]) -> list[tuple[Image, ImageFeatures]]:
+            pictures, pool = open_thumbnails()
+            from pipeline.thumbnails import decode_thumbnail
+            from pipeline.verify.features import extract_features
+            from pipeline.verify.inputs import features_from_stored_image, load_features
 
-            found, _ = sketched(pictures, images, lambda some: list(pool.map(lambda picture: features(shown(picture)), some)))
-            return [(image, sketch_of(image, thumb)) for image, thumb in found.values()]
+            found, _ = load_features(
+                pictures, image_ids, lambda some: list(pool.map(lambda picture: extract_features(decode_thumbnail(picture)), some))
+            )
+            return [(image, features_from_stored_image(image, thumb)) for image, thumb in found.values()]
 
-        while some := list(islice(remaining, BATCH)):
-            yield from _answers(some, store, embedder, decoders, load_sketches, (threshold, strictness), wanted)
+        while some := list(islice(remaining, FILES_PER_BATCH)):
+            yield from _answer_batch(some, store, embedder, decoders, load_stored_features, (threshold, min_agreement), wanted)
 
 
 @dataclass
-class _Asked:
+class _Query:
     """A file that is being asked about: its image, the id of that image if it is stored, its pixels or vector, and what it is near to."""
 
     source: SourceFile
     image: Image
-    stored: int | None = None
-    view: NDArray[np.uint8] | None = None
+    image_id: int | None = None
+    model_input: NDArray[np.uint8] | None = None
     vector: NDArray[np.float32] | None = None
-    near: dict[int, float] = field(default_factory=dict)  # stored images with their scores
-    sight: NDArray[np.uint8] | None = None  # its pixels as a thumb has them, once they were asked for
-    parts: NDArray[np.float32] | None = None  # vectors of its parts, where it is large
-    evidence: dict[bytes, Evidence] = field(default_factory=dict)  # about it and the pictures, by pixels, that were verified with it
+    neighbors: dict[int, float] = field(default_factory=dict)  # stored images with their scores
+    thumbnail_pixels: NDArray[np.uint8] | None = None  # its pixels as a thumb has them, once they were asked for
+    crop_vectors: NDArray[np.float32] | None = None  # vectors of its parts, where it is large
+    verdicts: dict[bytes, Verdict] = field(default_factory=dict)  # about it and the pictures, by pixels, that were verified with it
 
 
-def _answers(
+def _answer_batch(
     files: Sequence[str],
     store: Store,
     embedder: Embedder,
-    decoders: Decoders,
-    sketched: _Sketched,
-    given: tuple[float | None, float | None],
-    relations: Collection[str],
+    decoders: DecoderPool,
+    load_stored_features: _FeatureLoader,
+    requested_thresholds: tuple[float | None, float | None],
+    relations: Collection[Relation],
 ) -> Iterator[Answer]:
-    found = _identify(files, store, embedder, decoders)
-    asked = [one for one in found if isinstance(one, _Asked)]
-    fresh = [one for one in asked if one.stored is None and not one.image.featureless]
+    found = _identify_files(files, store, embedder, decoders)
+    asked = [one for one in found if isinstance(one, _Query)]
+    fresh = [one for one in asked if one.image_id is None and not one.image.is_featureless]
     if fresh:
-        store.require(embedder.space)
-        for one, row in zip(fresh, embed(embedder, [one.view for one in fresh if one.view is not None]), strict=True):
+        store.require_space(embedder.space)
+        for one, row in zip(fresh, embed(embedder, [one.model_input for one in fresh if one.model_input is not None]), strict=True):
             one.vector = row
-    if fresh and limits(store, embedder.space, *given).inside:
-        _see_parts(fresh, store, embedder, decoders)
+    if fresh and resolve_thresholds(store, embedder.space, *requested_thresholds).with_crops:
+        _embed_query_crops(fresh, store, embedder, decoders)
     with store.catalog.snapshot():
         space = store.space
         if fresh:
-            store.require(embedder.space)  # a migration may have ended meanwhile
-        vectors = store.vectors([one.stored for one in asked if one.stored is not None])
+            store.require_space(embedder.space)  # a migration may have ended meanwhile
+        vectors = store.get_vectors([one.image_id for one in asked if one.image_id is not None])
         for one in asked:
-            if one.stored is not None:
-                one.vector = vectors.get(one.stored)
-                one.evidence = _known(store, one.image.pixels)
-        within = limits(store, space, *given) if space else Limits(1.0, 1.0, 0.0)
+            if one.image_id is not None:
+                one.vector = vectors.get(one.image_id)
+                one.verdicts = _load_verdicts(store, one.image.pixel_hash)
+        within = resolve_thresholds(store, space, *requested_thresholds) if space else Thresholds(1.0, 1.0, 0.0)
         comparable = [one for one in asked if one.vector is not None]
         if comparable:
-            hits = store.within(np.stack([one.vector for one in comparable if one.vector is not None]), within.lowest)
+            hits = store.find_within(np.stack([one.vector for one in comparable if one.vector is not None]), within.search)
             for number, image, score in zip(hits.left.tolist(), hits.right.tolist(), hits.score.tolist(), strict=True):
-                comparable[number].near[image] = score
-        if within.inside and space:
-            _add_inside(store, space, comparable)
+                comparable[number].neighbors[image] = score
+        if within.with_crops and space:
+            _add_crop_neighbors(store, space, comparable)
         for one in asked:
-            one.near.update(dict.fromkeys(store.catalog.images_with_pixels(one.image.pixels), 1.0))
-        photos = photos_of(store, list({image for one in asked for image in one.near}))
-    _look(fresh, photos, store, decoders, sketched)
+            one.neighbors.update(dict.fromkeys(store.catalog.find_images_by_pixel_hash(one.image.pixel_hash), 1.0))
+        photos = load_files(store, list({image for one in asked for image in one.neighbors}))
+    _verify_new_files(fresh, photos, store, decoders, load_stored_features)
     for file, each in zip(files, found, strict=True):
         if isinstance(each, Failure):
             yield Answer(file, failure=each)
         else:
-            yield _answer(file, each, photos, within, relations)
+            yield _build_answer(file, each, photos, within, relations)
 
 
-def _known(store: Store, pixels: bytes) -> dict[bytes, Evidence]:
+def _load_verdicts(store: Store, pixel_hash: bytes) -> dict[bytes, Verdict]:
     """What was found of a picture and others, by their pixels, with itself as the first."""
-    found = dict[bytes, Evidence]()
-    for first, second, judged in store.catalog.evidence_about(pixels):
-        evidence = evidence_of(judged)
-        found[second if first == pixels else first] = evidence if first == pixels else evidence.turned_round()
+    found = dict[bytes, Verdict]()
+    for first, second, judged in store.catalog.find_verdicts_of_image(pixel_hash):
+        evidence = decode_verdict(judged)
+        found[second if first == pixel_hash else first] = evidence if first == pixel_hash else evidence.swap_sides()
     return found
 
 
-def _look(fresh: Sequence[_Asked], photos: Mapping[int, Sequence[Photo]], store: Store, decoders: Decoders, sketched: _Sketched) -> None:
+def _verify_new_files(
+    new_queries: Sequence[_Query],
+    files_by_image: Mapping[int, Sequence[LibraryFile]],
+    store: Store,
+    decoders: DecoderPool,
+    load_stored_features: _FeatureLoader,
+) -> None:
     """Verify files that are new with the pictures that they are close to."""
-    close = [[id_ for id_ in one.near if id_ in photos and not exact(photos[id_][0].image, one.image)] for one in fresh]
-    wanted = [one for one, near in zip(fresh, close, strict=True) if near]
+    close = [
+        [id_ for id_ in one.neighbors if id_ in files_by_image and not exact_relation(files_by_image[id_][0].image, one.image)]
+        for one in new_queries
+    ]
+    wanted = [one for one, near in zip(new_queries, close, strict=True) if near]
     if not wanted:
         return
-    from pipeline.verify.features import sketch
+    from pipeline.verify.features import features_from_pixels
     from pipeline.verify.verify import verify
 
-    _see(wanted, decoders)
+    _load_thumbnail_pixels(wanted, decoders)
     for one, near in zip(wanted, (near for near in close if near), strict=True):
-        if one.sight is not None:
-            mine = sketch(one.sight, (one.image.width, one.image.height))
-            for start in range(0, len(near), SKETCHED):
-                one.evidence |= {image.pixels: verify(mine, other) for image, other in sketched(near[start : start + SKETCHED])}
-    _look_close(wanted, {id_: photos[id_][0].image for near in close for id_ in near}, store, decoders)
+        if one.thumbnail_pixels is not None:
+            mine = features_from_pixels(one.thumbnail_pixels, (one.image.width, one.image.height))
+            for start in range(0, len(near), MAX_IMAGES_IN_MEMORY):
+                one.verdicts |= {
+                    image.pixel_hash: verify(mine, other)
+                    for image, other in load_stored_features(near[start : start + MAX_IMAGES_IN_MEMORY])
+                }
+    _check_upscaling(wanted, {id_: files_by_image[id_][0].image for near in close for id_ in near}, store, decoders)
 
 
-def _look_close(asked: Sequence[_Asked], near: Mapping[int, Image], store: Store, decoders: Decoders) -> None:
+def _check_upscaling(queries: Sequence[_Query], neighbor_images: Mapping[int, Image], store: Store, decoders: DecoderPool) -> None:
     """See whether files, or the stored images `near` to them that they are copies of, were only enlarged."""
     from pipeline.thumbnails import read_images
-    from pipeline.verify.upscaling import CLOSE, detailed, larger, seen
+    from pipeline.verify.upscaling import CENTER_FULL_RES, larger_side, radial_spectrum, with_upscaling
 
-    for one, view in _read([one for one in asked if FIRST in map(larger, one.evidence.values())], CLOSE, decoders):
-        detail = seen(view, (one.image.width, one.image.height))
-        one.evidence = {pixels: detailed(evidence, FIRST, detail) for pixels, evidence in one.evidence.items()}
-    larger_than = {pixels for one in asked for pixels, evidence in one.evidence.items() if larger(evidence) == SECOND}
-    stored = {image.pixels: id_ for id_, image in near.items() if image.pixels in larger_than}
-    for id_, result in read_images(store, decoders, {id_: near[id_] for id_ in stored.values()}, CLOSE):
+    for one, view in _decode_unchanged_files(
+        [one for one in queries if Side.FIRST in map(larger_side, one.verdicts.values())], CENTER_FULL_RES, decoders
+    ):
+        detail = radial_spectrum(view, (one.image.width, one.image.height))
+        one.verdicts = {pixels: with_upscaling(evidence, Side.FIRST, detail) for pixels, evidence in one.verdicts.items()}
+    larger_than = {pixels for one in queries for pixels, evidence in one.verdicts.items() if larger_side(evidence) == Side.SECOND}
+    stored = {image.pixel_hash: id_ for id_, image in neighbor_images.items() if image.pixel_hash in larger_than}
+    for id_, result in read_images(store, decoders, {id_: neighbor_images[id_] for id_ in stored.values()}, CENTER_FULL_RES):
         if isinstance(result, Decoded):
-            image = near[id_]
-            detail = seen(result.view, (image.width, image.height))
-            for one in asked:
-                if image.pixels in one.evidence:
-                    one.evidence[image.pixels] = detailed(one.evidence[image.pixels], SECOND, detail)
+            image = neighbor_images[id_]
+            detail = radial_spectrum(result.pixels, (image.width, image.height))
+            for one in queries:
+                if image.pixel_hash in one.verdicts:
+                    one.verdicts[image.pixel_hash] = with_upscaling(one.verdicts[image.pixel_hash], Side.SECOND, detail)
 
 
-def _see(asked: Sequence[_Asked], decoders: Decoders) -> None:
+def _load_thumbnail_pixels(queries: Sequence[_Query], decoders: DecoderPool) -> None:
     """Read files to look at their pixels; those that changed meanwhile are not seen."""
-    from pipeline.thumbnails import shown, thumb
+    from pipeline.thumbnails import decode_thumbnail, encode_thumbnail
 
-    for one, view in _read([one for one in asked if one.sight is None], SIGHT, decoders):
-        one.sight = shown(thumb(view))
+    for one, view in _decode_unchanged_files([one for one in queries if one.thumbnail_pixels is None], VERIFY_INPUT, decoders):
+        one.thumbnail_pixels = decode_thumbnail(encode_thumbnail(view))
 
 
-def _read(asked: Sequence[_Asked], view: View, decoders: Decoders) -> Iterator[tuple[_Asked, NDArray[np.uint8]]]:
+def _decode_unchanged_files(
+    queries: Sequence[_Query], preprocess: Preprocess, decoders: DecoderPool
+) -> Iterator[tuple[_Query, NDArray[np.uint8]]]:
     """Files as a view shows them, but for those that changed since they were identified."""
-    with closing(decoders.stream([one.source for one in asked], view)) as stream:
-        for one, decoded in zip(asked, stream, strict=True):
+    with closing(decoders.stream([one.source for one in queries], preprocess)) as stream:
+        for one, decoded in zip(queries, stream, strict=True):
             if isinstance(decoded, Decoded) and decoded.image.hash == one.image.hash:
-                yield one, decoded.view
+                yield one, decoded.pixels
 
 
-def _see_parts(fresh: Sequence[_Asked], store: Store, embedder: Embedder, decoders: Decoders) -> None:
+def _embed_query_crops(new_queries: Sequence[_Query], store: Store, embedder: Embedder, decoders: DecoderPool) -> None:
     """Embed the parts of files that are new, where the store has some of its pictures to compare them with."""
-    with Parts(store.folder, embedder.space, write=False) as parts:
-        if not parts.are_compared:
+    with CropCache(store.folder, embedder.space, write=False) as parts:
+        if not parts.has_compared_images:
             return
-    from pipeline.embed.crops import embedded
+    from pipeline.embed.crops import embed_crops
 
-    _see(fresh, decoders)
-    seen = [one for one in fresh if one.sight is not None]
-    told = embedded([(one.image, one.sight) for one in seen if one.sight is not None], embedder)
+    _load_thumbnail_pixels(new_queries, decoders)
+    seen = [one for one in new_queries if one.thumbnail_pixels is not None]
+    told = embed_crops([(one.image, one.thumbnail_pixels) for one in seen if one.thumbnail_pixels is not None], embedder)
     for one, rows in zip(seen, told, strict=True):
-        one.parts = rows
+        one.crop_vectors = rows
 
 
-def _add_inside(store: Store, space: Space, asked: Sequence[_Asked]) -> None:
+def _add_crop_neighbors(store: Store, space: Space, queries: Sequence[_Query]) -> None:
     """Add to what files are near to what lies within them, and what they lie within: of stored ones, what was found of them."""
-    fresh = [one for one in asked if one.stored is None]
-    far: list[tuple[_Asked, set[int]]] = []
-    for one in asked:
-        if one.stored is not None:
-            others = [pixels for pixels, evidence in one.evidence.items() if evidence.relation not in (UNRELATED, UNKNOWN)]
-            far.append((one, {image for pixels in others for image in store.catalog.images_with_pixels(pixels)}))
-    with Parts(store.folder, space, write=False) as parts:
-        if fresh and parts.are_compared:
-            from pipeline.embed.crops import near
+    fresh = [one for one in queries if one.image_id is None]
+    far: list[tuple[_Query, set[int]]] = []
+    for one in queries:
+        if one.image_id is not None:
+            others = [
+                pixels
+                for pixels, evidence in one.verdicts.items()
+                if evidence.relation not in (Relation.UNRELATED, Relation.NOT_VERIFIABLE)
+            ]
+            far.append((one, {image for pixels in others for image in store.catalog.find_images_by_pixel_hash(pixels)}))
+    with CropCache(store.folder, space, write=False) as parts:
+        if fresh and parts.has_compared_images:
+            from pipeline.embed.crops import match_crops
 
-            far += zip(fresh, near(store, parts, [(one.vector, one.parts) for one in fresh if one.vector is not None]), strict=True)
+            far += zip(
+                fresh, match_crops(store, parts, [(one.vector, one.crop_vectors) for one in fresh if one.vector is not None]), strict=True
+            )
     for one, images in far:
-        rows = store.vectors(sorted(images - one.near.keys()))
+        rows = store.get_vectors(sorted(images - one.neighbors.keys()))
         if rows and one.vector is not None:
             stacked = np.stack(list(rows.values())).astype(np.float16)
             scores = cosines(np.broadcast_to(one.vector.astype(np.float16), stacked.shape), stacked)
-            one.near.update(zip(rows, scores.tolist(), strict=True))
+            one.neighbors.update(zip(rows, scores.tolist(), strict=True))
 
 
-def _identify(files: Sequence[str], store: Store, embedder: Embedder, decoders: Decoders) -> list[_Asked | Failure]:
+def _identify_files(files: Sequence[str], store: Store, embedder: Embedder, decoders: DecoderPool) -> list[_Query | Failure]:
     """The stored image that each file holds, by its path if it is unchanged, else by its bytes; or its picture, when the bytes are new."""
     lock = Lock()  # one connection to the catalog, and one model, for all threads that read
 
     def is_new(hash_: bytes) -> bool:
         with lock:
-            return not store.catalog.image_ids([hash_])
+            return not store.catalog.get_image_ids([hash_])
 
-    def view() -> View:  # may cost loading the model: only asked for pictures that are new, and while no snapshot is open
+    def get_preprocess() -> Preprocess:  # may cost loading the model: only asked for pictures that are new, and while no snapshot is open
         with lock:
-            return embedder.view
+            return embedder.preprocess
 
-    found: list[_Asked | Failure | None] = []
+    found: list[_Query | Failure | None] = []
     unread: dict[int, SourceFile] = {}
     with store.catalog.snapshot():
         for number, file in enumerate(files):
-            source = listed(file)
-            known = store.catalog.known(source.path) if isinstance(source, SourceFile) else None
+            source = resolve_source(file)
+            known = store.catalog.get_file_by_path(source.path) if isinstance(source, SourceFile) else None
             if isinstance(source, Failure):
                 found.append(source)
-            elif known and known.image is not None and source.stat.unchanged(known.stat):
-                found.append(_stored(source, store, known.image))
+            elif known and known.image_id is not None and source.stat.is_unchanged_since(known.stat):
+                found.append(_load_stored_query(source, store, known.image_id))
             else:
                 found.append(None)
                 unread[number] = source
-    with closing(decoders.stream(unread.values(), view, is_new)) as stream:
+    with closing(decoders.stream(unread.values(), get_preprocess, is_new)) as stream:
         read = dict(zip(unread, stream, strict=True))
-    known_hashes = [one.hash for one in read.values() if isinstance(one, Recognised)]
+    known_hashes = [one.hash for one in read.values() if isinstance(one, AlreadyStored)]
     with store.catalog.snapshot():
-        images = store.catalog.image_ids(known_hashes)
+        images = store.catalog.get_image_ids(known_hashes)
         for number, one in read.items():
-            if isinstance(one, Recognised) and one.hash in images:
-                found[number] = _stored(one.source, store, images[one.hash])
+            if isinstance(one, AlreadyStored) and one.hash in images:
+                found[number] = _load_stored_query(one.source, store, images[one.hash])
     for number, one in read.items():
         if found[number] is None:
-            if isinstance(one, Recognised):  # an ingest has let go of it since
-                one = decoders.decode(one.source, view)
-                assert not isinstance(one, Recognised)  # it was not told of any known content
-            found[number] = one if isinstance(one, Failure) else _Asked(one.source, one.image, view=one.view)
+            if isinstance(one, AlreadyStored):  # an ingest has let go of it since
+                one = decoders.decode(one.source, get_preprocess)
+                assert not isinstance(one, AlreadyStored)  # it was not told of any known content
+            found[number] = one if isinstance(one, Failure) else _Query(one.source, one.image, model_input=one.pixels)
     return [one for one in found if one is not None]
 
 
-def listed(file: str) -> SourceFile | Failure:
+def resolve_source(file: str) -> SourceFile | Failure:
     """A file as it is on disk."""
     path = file
     try:
         path = os.path.realpath(file)
         status = os.stat(path)  # noqa: PTH116 - a path that may be no UTF-8, as it was given
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        return Failure(SourceFile(path, NOTHING), "unreadable", getattr(error, "strerror", None) or str(error))
-    source = SourceFile(path, stat_of(status))
+        return Failure(SourceFile(path, UNKNOWN_STAT), "unreadable", getattr(error, "strerror", None) or str(error))
+    source = SourceFile(path, to_file_stat(status))
     return source if stat.S_ISREG(status.st_mode) else Failure(source, "not a photo", "no regular file")
 
 
-def _stored(source: SourceFile, store: Store, image: int) -> _Asked:
-    return _Asked(source, dict(store.catalog.images([image]))[image], image)
+def _load_stored_query(source: SourceFile, store: Store, image_id: int) -> _Query:
+    return _Query(source, dict(store.catalog.get_images([image_id]))[image_id], image_id)
 
 
-def _answer(file: str, asked: _Asked, photos: Mapping[int, Sequence[Photo]], within: Limits, relations: Collection[str]) -> Answer:
+def _build_answer(
+    path: str, query: _Query, files_by_image: Mapping[int, Sequence[LibraryFile]], thresholds: Thresholds, relations: Collection[Relation]
+) -> Answer:
     inside, matches = False, []
-    for id_, score in asked.near.items():
-        for photo in photos.get(id_, ()):
-            if _same_file(photo, asked):
+    for id_, score in query.neighbors.items():
+        for photo in files_by_image.get(id_, ()):
+            if _is_same_file(photo, query):
                 inside = True
                 continue
-            evidence = asked.evidence.get(photo.image.pixels)
-            relation = exact(photo.image, asked.image) or verified(evidence, score, within.least, within.strictness)
+            evidence = query.verdicts.get(photo.image.pixel_hash)
+            relation = exact_relation(photo.image, query.image) or relation_of(
+                evidence, score, thresholds.similar, thresholds.min_agreement
+            )
             if relation in relations:
                 matches.append(Match(photo, relation, score, evidence))
-    matches.sort(key=closest_first)
-    return Answer(file, tuple(matches), inside, asked.image.notes)
+    matches.sort(key=match_rank_key)
+    return Answer(path, tuple(matches), inside, query.image.flags)
 
 
-def _same_file(photo: Photo, asked: _Asked) -> bool:
-    linked = (photo.stat.inode, photo.stat.device) == (asked.source.stat.inode, asked.source.stat.device)
+def _is_same_file(file: LibraryFile, query: _Query) -> bool:
+    linked = (file.stat.inode, file.stat.device) == (query.source.stat.inode, query.source.stat.device)
     # Both numbers are given again to other files, once a file is deleted or a drive is away.
-    return photo.path == asked.source.path or (linked and not photo.missing and photo.image.hash == asked.image.hash)
+    return file.path == query.source.path or (linked and not file.is_missing and file.image.hash == query.image.hash)

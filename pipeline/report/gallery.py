@@ -11,20 +11,21 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from urllib.parse import quote
 
-from indexes import Store, Thumbs
+from indexes.caches.thumbnails import ThumbnailCache
 from indexes.durable.files import sync_folder
-from pipeline.decode.pool import Decoders
-from pipeline.errors import BadDestination
+from indexes.store import Store
+from pipeline.decode.pool import DecoderPool
+from pipeline.errors import OutputNotWritable
 from pipeline.grouping.cluster import Group, Match
-from pipeline.grouping.keep_rules import Photo
-from pipeline.report.answers import counted, match_text, printable, related_text, size
-from pipeline.thumbnails import Pictures
+from pipeline.grouping.keep_rules import LibraryFile
+from pipeline.report.answers import escape_unprintable, format_bytes, format_match, format_related, pluralize
+from pipeline.thumbnails import Thumbnails
 
-BLOCK = 200  # pictures that are read together
-GENERATOR = '<meta name="generator" content="neardup groups">'  # by which a page is known as one of ours
-MARK = ".neardup-page"  # a file by which its folder is
-PICTURE = re.compile(r"[0-9a-f]{32}\.jpg")  # the name of a small picture
-STYLE = """
+IMAGES_PER_BATCH = 200  # pictures that are read together
+GENERATOR_TAG = '<meta name="generator" content="neardup groups">'  # by which a page is known as one of ours
+MARKER_FILE_NAME = ".neardup-page"  # a file by which its folder is
+THUMBNAIL_NAME_PATTERN = re.compile(r"[0-9a-f]{32}\.jpg")  # the name of a small picture
+PAGE_STYLE = """
 :root{color-scheme:light dark;--ground:#f6f6f4;--card:#fff;--ink:#1d1d1f;--soft:#6b6b70;--keep:#1c7c45;--line:#ddd}
 @media (prefers-color-scheme:dark){:root{--ground:#161618;--card:#212124;--ink:#ececee;--soft:#9a9aa0;--keep:#4cc281;--line:#38383c}}
 *{box-sizing:border-box}
@@ -46,7 +47,7 @@ b{display:block;margin:.5rem 0 0}
 .keep b{color:var(--keep)}
 small{display:block;color:var(--soft)}
 """
-HEAD = """<!doctype html>
+PAGE_HEAD_TEMPLATE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
@@ -58,46 +59,46 @@ HEAD = """<!doctype html>
 """
 
 
-def write_gallery(groups: Sequence[Group], store: Store, page: Path, notes: Sequence[str] = ()) -> None:
+def write_gallery(groups: Sequence[Group], store: Store, page: Path, warnings: Sequence[str] = ()) -> None:
     """Write the page, and a folder of small pictures beside it, named like it, which it shows as one scrolls; above all, `notes` that a
     person should read with it. What was there is replaced.
 
     Nothing but these is written, and no photo is changed. Raises BadDestination, also as require_place() does.
     """
-    pictures = _pictures_of(page)
-    ordered = sorted(groups, key=lambda group: (-gain(group), group.keeper.path))
+    pictures = _get_thumbnail_folder(page)
+    ordered = sorted(groups, key=lambda group: (-sum_reclaimable_bytes(group), group.keeper.path))
     try:
-        require_place(page)
+        require_writable_page(page)
         with tempfile.TemporaryDirectory(prefix=f".{page.stem[:100]}-", dir=page.parent) as folder:
             part = Path(folder)
             (part / "pictures").mkdir()
-            (part / "pictures" / MARK).touch()
-            shown = _write_pictures(ordered, store, part / "pictures")
-            text = "".join(_page(ordered, shown, pictures.name, notes))
+            (part / "pictures" / MARKER_FILE_NAME).touch()
+            shown = _write_thumbnails(ordered, store, part / "pictures")
+            text = "".join(_render_page(ordered, shown, pictures.name, warnings))
             (part / "page").write_text(text, encoding="utf-8", errors="backslashreplace")
-            _require_own(pictures, page)  # somebody may have put something there meanwhile
+            _require_own_folder(pictures, page)  # somebody may have put something there meanwhile
             if pictures.exists():
                 pictures.rename(part / "before")
             (part / "pictures").rename(pictures)
             (part / "page").replace(page)
         sync_folder(page.parent)
     except OSError as error:
-        raise BadDestination(f"{page} cannot be written ({error.strerror or error}); name a file in a folder that is there") from error
+        raise OutputNotWritable(f"{page} cannot be written ({error.strerror or error}); name a file in a folder that is there") from error
 
 
-def require_place(page: Path) -> None:
+def require_writable_page(page: Path) -> None:
     """Raises BadDestination where a page, or the folder beside it, is there and was not made here, or cannot be written."""
     if not os.access(page.parent, os.W_OK | os.X_OK):
-        raise BadDestination(f"{page} cannot be written; name a file in a folder that is there and may be written to")
+        raise OutputNotWritable(f"{page} cannot be written; name a file in a folder that is there and may be written to")
     try:
         if os.path.lexists(page) and not _is_page(page):
-            raise BadDestination(f"{page} is there already, and no such page; name another file")
-        _require_own(_pictures_of(page), page)
+            raise OutputNotWritable(f"{page} is there already, and no such page; name another file")
+        _require_own_folder(_get_thumbnail_folder(page), page)
     except OSError as error:
-        raise BadDestination(f"{page} cannot be written ({error.strerror or error}); name another file") from error
+        raise OutputNotWritable(f"{page} cannot be written ({error.strerror or error}); name another file") from error
 
 
-def _pictures_of(page: Path) -> Path:
+def _get_thumbnail_folder(page: Path) -> Path:
     return page.with_name(f"{page.stem}-pictures")
 
 
@@ -106,83 +107,86 @@ def _is_page(page: Path) -> bool:
     if page.is_symlink() or not page.is_file():
         return False
     with page.open("rb") as opened:
-        return GENERATOR.encode() in opened.read(1000)
+        return GENERATOR_TAG.encode() in opened.read(1000)
 
 
-def _require_own(pictures: Path, page: Path) -> None:
+def _require_own_folder(folder: Path, page: Path) -> None:
     """Raises BadDestination where a folder is there and holds anything but small pictures of a page, and the mark of one."""
-    own = not os.path.lexists(pictures)
-    if not own and not pictures.is_symlink() and pictures.is_dir() and (pictures / MARK).is_file():
-        with os.scandir(pictures) as entries:
-            own = all((entry.name == MARK or PICTURE.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False) for entry in entries)
+    own = not os.path.lexists(folder)
+    if not own and not folder.is_symlink() and folder.is_dir() and (folder / MARKER_FILE_NAME).is_file():
+        with os.scandir(folder) as entries:
+            own = all(
+                (entry.name == MARKER_FILE_NAME or THUMBNAIL_NAME_PATTERN.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False)
+                for entry in entries
+            )
     if not own:
-        raise BadDestination(f"{pictures} holds other things than the small pictures of such a page; name another file than {page.name}")
+        raise OutputNotWritable(f"{folder} holds other things than the small pictures of such a page; name another file than {page.name}")
 
 
-def gain(group: Group) -> int:
+def sum_reclaimable_bytes(group: Group) -> int:
     """Bytes of the members of a group that are there."""
-    return sum(member.photo.image.size for member in group.members if member.photo.is_there)
+    return sum(member.file.image.size for member in group.members if member.file.is_present)
 
 
-def _write_pictures(groups: Sequence[Group], store: Store, folder: Path) -> set[bytes]:
+def _write_thumbnails(groups: Sequence[Group], store: Store, folder: Path) -> set[bytes]:
     """A small picture of each image, named by its hash; those that could not be read are left out."""
-    wanted = dict.fromkeys(photo.image.hash for group in groups for photo in group.photos)
-    ids, written = store.catalog.image_ids(list(wanted)), set[bytes]()
+    wanted = dict.fromkeys(photo.image.hash for group in groups for photo in group.files)
+    ids, written = store.catalog.get_image_ids(list(wanted)), set[bytes]()
     hashes = [hash_ for hash_ in wanted if hash_ in ids]
-    with Decoders() as decoders, Thumbs(store.folder, write=False) as thumbs:
-        pictures = Pictures(store, thumbs, decoders)
-        for start in range(0, len(hashes), BLOCK):
-            for image, thumb in pictures.of({ids[hash_] for hash_ in hashes[start : start + BLOCK]})[0].values():
-                (folder / f"{image.hash.hex()[:32]}.jpg").write_bytes(thumb.picture)
+    with DecoderPool() as decoders, ThumbnailCache(store.folder, write=False) as thumbs:
+        pictures = Thumbnails(store, thumbs, decoders)
+        for start in range(0, len(hashes), IMAGES_PER_BATCH):
+            for image, thumb in pictures.load({ids[hash_] for hash_ in hashes[start : start + IMAGES_PER_BATCH]})[0].values():
+                (folder / f"{image.hash.hex()[:32]}.jpg").write_bytes(thumb.jpeg)
                 written.add(image.hash)
     return written
 
 
-def _page(groups: Sequence[Group], shown: set[bytes], folder: str, notes: Sequence[str]) -> Iterator[str]:
+def _render_page(groups: Sequence[Group], written_hashes: set[bytes], folder: str, warnings: Sequence[str]) -> Iterator[str]:
     members = sum(len(group.members) for group in groups)
-    title = f"{counted(len(groups), 'group')} of near-duplicates" if groups else "No near-duplicates"
-    about = f"{counted(members, 'photo')} beside those to keep (in green), {size(sum(map(gain, groups)))}. Nothing was moved or deleted."
-    yield HEAD.format(generator=GENERATOR, title=title, style=STYLE, about=about)
-    for note in [*notes, *([related] if (related := related_text(groups)) else [])]:
-        yield f"<p>{_text(note[:1].upper() + note[1:])}.</p>\n"
+    title = f"{pluralize(len(groups), 'group')} of near-duplicates" if groups else "No near-duplicates"
+    about = f"{pluralize(members, 'photo')} beside those to keep (in green), {format_bytes(sum(map(sum_reclaimable_bytes, groups)))}. Nothing was moved or deleted."
+    yield PAGE_HEAD_TEMPLATE.format(generator=GENERATOR_TAG, title=title, style=PAGE_STYLE, about=about)
+    for note in [*warnings, *([related] if (related := format_related(groups)) else [])]:
+        yield f"<p>{_escape_html(note[:1].upper() + note[1:])}.</p>\n"
     for group in groups:
-        yield f"<section><h2>{size(gain(group))} to free <span>{_text(os.path.dirname(group.keeper.path))}</span></h2><ul>\n"  # noqa: PTH120
-        yield _item(group.keeper, f"keep: {group.reason}", _date(group.keeper), shown, folder, "keep")
+        yield f"<section><h2>{format_bytes(sum_reclaimable_bytes(group))} to free <span>{_escape_html(os.path.dirname(group.keeper.path))}</span></h2><ul>\n"  # noqa: PTH120
+        yield _render_item(group.keeper, f"keep: {group.reason}", _format_date(group.keeper), written_hashes, folder, "keep")
         for member in group.members:
-            yield _item(member.photo, match_text(member), _differences(member, group.keeper), shown, folder, "")
+            yield _render_item(member.file, format_match(member), _describe_differences(member, group.keeper), written_hashes, folder, "")
         yield "</ul></section>\n"
 
 
-def _item(photo: Photo, what: str, about: str, shown: set[bytes], folder: str, kind: str) -> str:
-    name = PurePath(photo.path).name
-    image = photo.image
+def _render_item(file: LibraryFile, label: str, details: str, written_hashes: set[bytes], folder: str, css_class: str) -> str:
+    name = PurePath(file.path).name
+    image = file.image
     picture = (
-        f'<img loading="lazy" decoding="async" src="{quote(os.fsencode(folder))}/{image.hash.hex()[:32]}.jpg" alt="{_text(name)}">'
-        if image.hash in shown
+        f'<img loading="lazy" decoding="async" src="{quote(os.fsencode(folder))}/{image.hash.hex()[:32]}.jpg" alt="{_escape_html(name)}">'
+        if image.hash in written_hashes
         else "<small>not at hand</small>"
     )
-    marks = "".join(f", {mark}" for mark in photo.marks)
-    link = f'<a href="file://{quote(os.fsencode(photo.path))}" title="{_text(photo.path)}">'
-    facts = f"{image.width} x {image.height}, {size(image.size)}, {_text(image.format)}{marks}"
+    marks = "".join(f", {mark}" for mark in file.labels)
+    link = f'<a href="file://{quote(os.fsencode(file.path))}" title="{_escape_html(file.path)}">'
+    facts = f"{image.width} x {image.height}, {format_bytes(image.size)}, {_escape_html(image.format)}{marks}"
     return (
-        f'<li class="{kind}">{link}<div class="frame">{picture}</div><b>{_text(what)}</b>{_text(name)}</a>'
-        f"<small>{facts}</small><small>{_text(about)}</small></li>\n"
+        f'<li class="{css_class}">{link}<div class="frame">{picture}</div><b>{_escape_html(label)}</b>{_escape_html(name)}</a>'
+        f"<small>{facts}</small><small>{_escape_html(details)}</small></li>\n"
     )
 
 
-def _differences(member: Match, keeper: Photo) -> str:
+def _describe_differences(member: Match, keeper: LibraryFile) -> str:
     """What else is different from the keeper: the folder, the date."""
-    photo = member.photo
+    photo = member.file
     folder = os.path.dirname(photo.path)  # noqa: PTH120 - as it was given
     home = os.path.dirname(keeper.path)  # noqa: PTH120
     said = [f"in {os.path.relpath(folder, home)}" if folder != home else ""]
-    said.append(_date(photo) if _date(photo) != _date(keeper) else "")
+    said.append(_format_date(photo) if _format_date(photo) != _format_date(keeper) else "")
     return ", ".join(words for words in said if words)
 
 
-def _date(photo: Photo) -> str:
-    return f"{datetime.fromtimestamp(photo.moment / 1e9, UTC):%Y-%m-%d}"
+def _format_date(file: LibraryFile) -> str:
+    return f"{datetime.fromtimestamp(file.timestamp_ns / 1e9, UTC):%Y-%m-%d}"
 
 
-def _text(words: str) -> str:
-    return html.escape(printable(words))
+def _escape_html(text: str) -> str:
+    return html.escape(escape_unprintable(text))

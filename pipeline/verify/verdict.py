@@ -8,24 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from indexes import Judged
-from pipeline.verify.homography import SQUARE, Matrix, inverse, moved
+from indexes.catalog.verdicts import StoredVerdict
+from pipeline.verify.homography import UNIT_CORNERS, Homography, apply_homography, invert_homography
+from pipeline.verify.relation import Relation, Side
 
 # Of what evidence means: a change in verify.py, detail.py or in what they import that moves a relation, or which was made of which, needs a
 # new number.
-VERSION = 9
+VERDICT_VERSION = 9
 
-SAME, DERIVED, SCENE, UNRELATED, UNKNOWN = "same picture", "derived", "same scene", "unrelated", "not verifiable"
-FIRST, SECOND = "first", "second"
-OTHER = {FIRST: SECOND, SECOND: FIRST, "": ""}
-FEWEST = 8  # tiles that two pictures must share, or little is said of them
-ALL = 0.97  # the share of a picture that counts as all of it
+MIN_VALID_TILES = 8  # tiles that two pictures must share, or little is said of them
+MIN_FULL_OVERLAP = 0.97  # the share of a picture that counts as all of it
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, as shares of a picture's sides
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class Edits:
     """What the second picture is beside the first, both upright. FIRST, SECOND or "" say which one something is true of.
 
     `mirrored`, then `turned` by 0, 90, 180 or 270 degrees clockwise, then `rotated` by a few more; `stretched`: wider, narrower or seen
@@ -37,62 +35,76 @@ class Changes:
     """
 
     mirrored: bool
-    turned: int
-    rotated: float
-    stretched: bool
+    quarter_turn_deg: int
+    rotation_deg: float
+    anisotropic: bool
     scale: float
-    covers: tuple[float, float]
-    inside: str
-    plain: bool
-    grey: str
-    toned: bool
-    spoiled: tuple[Box, ...]
-    derived: str
-    enlarged: str = ""
+    overlap: tuple[float, float]
+    embedded_side: Side | None
+    plain_background: bool
+    grayscale_side: Side | None
+    recolored: bool
+    changed_regions: tuple[Box, ...]
+    derived_side: Side | None
+    upscaled_side: Side | None = None
 
     @property
-    def is_whole(self) -> bool:
+    def is_same_picture(self) -> bool:
         """Whether each shows all of the other, upright and with nothing on it: the same picture, if in other tones or another size."""
-        return min(self.covers) >= ALL and not (self.mirrored or self.turned or self.rotated or self.stretched or self.spoiled)
+        return min(self.overlap) >= MIN_FULL_OVERLAP and not (
+            self.mirrored or self.quarter_turn_deg or self.rotation_deg or self.anisotropic or self.changed_regions
+        )
 
-    def turned_round(self, spoiled: tuple[Box, ...]) -> Changes:
+    def swap_sides(self, changed_regions: tuple[Box, ...]) -> Edits:
         """The same with the second picture as the first; `spoiled` are its boxes."""
         back = 1 if self.mirrored else -1  # what was mirrored turns the other way
         return replace(
             self,
-            turned=back * self.turned % 360,
-            rotated=back * self.rotated + 0.0,  # no minus zero
+            quarter_turn_deg=back * self.quarter_turn_deg % 360,
+            rotation_deg=back * self.rotation_deg + 0.0,  # no minus zero
             scale=round(1 / self.scale, 4),
-            covers=(self.covers[1], self.covers[0]),
-            inside=OTHER[self.inside],
-            grey=OTHER[self.grey],
-            derived=OTHER[self.derived],
-            enlarged=OTHER[self.enlarged],
-            spoiled=spoiled,
+            overlap=(self.overlap[1], self.overlap[0]),
+            embedded_side=_other_side(self.embedded_side),
+            grayscale_side=_other_side(self.grayscale_side),
+            derived_side=_other_side(self.derived_side),
+            upscaled_side=_other_side(self.upscaled_side),
+            changed_regions=changed_regions,
         )
 
-    def words(self) -> list[str]:
+    def describe(self) -> list[str]:
         """What the second picture is beside the first, in a few words each."""
-        cut = "cut out of it" if self.inside == SECOND else f"cropped to {100 * self.covers[0]:.0f} %"
-        part = {FIRST: "partly inside another picture", SECOND: "partly cut out of it", "": "another part"}[self.inside]
-        more = "on a plain ground" if self.plain else "inside another picture" if self.inside == FIRST else "shows more around it"
+        cut = "cut out of it" if self.embedded_side == Side.SECOND else f"cropped to {100 * self.overlap[0]:.0f} %"
+        part = {Side.FIRST: "partly inside another picture", Side.SECOND: "partly cut out of it", None: "another part"}[self.embedded_side]
+        more = (
+            "on a plain ground"
+            if self.plain_background
+            else "inside another picture"
+            if self.embedded_side == Side.FIRST
+            else "shows more around it"
+        )
         said = [
             "mirrored" if self.mirrored else "",
-            f"turned by {self.turned}°" if self.turned else "",
-            f"rotated by {abs(self.rotated):g}°" if self.rotated else "",
-            "stretched" if self.stretched else "",
-            "enlarged" if self.enlarged == SECOND else "not enlarged" if self.enlarged == FIRST else "",
-            cut if self.covers[1] >= ALL > self.covers[0] else "",
-            more if self.covers[0] >= ALL > self.covers[1] else "",
-            part if max(self.covers) < ALL else "",
-            "in grey" if self.grey == SECOND else "in colour" if self.grey == FIRST else "in other tones" if self.toned else "",
-            f"other in {len(self.spoiled)} place{'s' * (len(self.spoiled) > 1)}" if self.spoiled else "",
+            f"turned by {self.quarter_turn_deg}°" if self.quarter_turn_deg else "",
+            f"rotated by {abs(self.rotation_deg):g}°" if self.rotation_deg else "",
+            "stretched" if self.anisotropic else "",
+            "enlarged" if self.upscaled_side == Side.SECOND else "not enlarged" if self.upscaled_side == Side.FIRST else "",
+            cut if self.overlap[1] >= MIN_FULL_OVERLAP > self.overlap[0] else "",
+            more if self.overlap[0] >= MIN_FULL_OVERLAP > self.overlap[1] else "",
+            part if max(self.overlap) < MIN_FULL_OVERLAP else "",
+            "in grey"
+            if self.grayscale_side == Side.SECOND
+            else "in colour"
+            if self.grayscale_side == Side.FIRST
+            else "in other tones"
+            if self.recolored
+            else "",
+            f"other in {len(self.changed_regions)} place{'s' * (len(self.changed_regions) > 1)}" if self.changed_regions else "",
         ]
         return [words for words in said if words]
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class Verdict:
     """What two pictures are to each other, and why. Places are shares of a picture's sides, from its upper left corner.
 
     So many `keypoints` agree that `matrix`, nine numbers by rows, takes places (x, y, 1) of the first picture to those of the second; it is
@@ -100,70 +112,81 @@ class Evidence:
     each may move a little. `changes`: what a copy is beside the other, None for what is none.
     """
 
-    relation: str
-    keypoints: int = 0
+    relation: Relation
+    inliers: int = 0
     tiles: int = 0
-    agree: float = 0.0
-    moved: float = 0.0
-    matrix: tuple[float, ...] = ()
-    changes: Changes | None = None
+    agreeing_share: float = 0.0
+    displaced_share: float = 0.0
+    homography: tuple[float, ...] = ()
+    edits: Edits | None = None
 
     @property
-    def transform(self) -> Matrix:
+    def homography_matrix(self) -> Homography:
         """The matrix (3, 3); there must be one."""
-        return np.array(self.matrix).reshape(3, 3)
+        return np.array(self.homography).reshape(3, 3)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
 
-    def words(self) -> list[str]:
+    def describe(self) -> list[str]:
         """What a copy is beside the other, in a few words each; none of what is no copy."""
-        return self.changes.words() if self.changes else []
+        return self.edits.describe() if self.edits else []
 
-    def turned_round(self) -> Evidence:
+    def swap_sides(self) -> Verdict:
         """The same with the second picture as the first."""
-        if not self.matrix:
+        if not self.homography:
             return self
-        back, what = inverse(self.transform), self.changes
+        back, what = invert_homography(self.homography_matrix), self.edits
         if what:
-            what = what.turned_round(tuple(onto(back, box) for box in what.spoiled))
-        return replace(self, matrix=numbers(back), changes=what)
+            what = what.swap_sides(tuple(project_box_back(back, box) for box in what.changed_regions))
+        return replace(self, homography=flatten_homography(back), edits=what)
 
 
-def kept(first: int, second: int, evidence: Evidence, *, whole: bool = True) -> Judged:
-    """Evidence about two images, by id, as it is kept: of those that are nothing to each other, most are never asked about again. What is
-    not `whole` stands until the larger of the two can be looked at.
+def _other_side(side: Side | None) -> Side | None:
+    return side.other if side else None
+
+
+def encode_verdict(first: int, second: int, verdict: Verdict, *, is_provisional: bool = False) -> StoredVerdict:
+    """Encode a verdict on two images, by id, for the catalog.
+
+    Verdicts that say nothing positive are stored without homography and edits, because most are never read again. A provisional verdict
+    stands until the larger of the two files can be read.
     """
-    told = evidence.as_dict()
-    relation = told.pop("relation")
-    if relation in (UNRELATED, UNKNOWN):
-        del told["matrix"], told["changes"]
-    return Judged(first, second, VERSION if whole else -VERSION, relation, json.dumps(told, separators=(",", ":")))
+    record = verdict.as_dict()
+    del record["relation"]
+    if verdict.relation in (Relation.UNRELATED, Relation.NOT_VERIFIABLE):
+        del record["homography"], record["edits"]
+    text = json.dumps(record, separators=(",", ":"))
+    return StoredVerdict(first, second, VERDICT_VERSION, is_provisional, verdict.relation.value, text)
 
 
-def evidence_of(judged: Judged) -> Evidence:
-    """What was kept, as it was found."""
-    told = json.loads(judged.told)
-    what = told.get("changes")
-    if what is not None:
-        boxes = tuple(tuple(box) for box in what["spoiled"])
-        told["changes"] = Changes(**{**what, "covers": tuple(what["covers"]), "spoiled": boxes})
-    return Evidence(**{**told, "relation": judged.relation, "matrix": tuple(told.get("matrix", ()))})
+def decode_verdict(stored: StoredVerdict) -> Verdict:
+    """Decode a stored verdict."""
+    record = json.loads(stored.record)
+    edits = record.get("edits")
+    if edits is not None:
+        for name in ("embedded_side", "grayscale_side", "derived_side", "upscaled_side"):
+            edits[name] = Side(edits[name]) if edits[name] else None
+        edits["overlap"] = tuple(edits["overlap"])
+        edits["changed_regions"] = tuple(tuple(box) for box in edits["changed_regions"])
+        record["edits"] = Edits(**edits)
+    record["homography"] = tuple(record.get("homography", ()))
+    return Verdict(relation=Relation(stored.relation), **record)
 
 
-def numbers(matrix: Matrix) -> tuple[float, ...]:
+def flatten_homography(homography: Homography) -> tuple[float, ...]:
     """A matrix as it is kept, by rows."""
-    return tuple(np.round(matrix, 6).ravel().tolist())
+    return tuple(np.round(homography, 6).ravel().tolist())
 
 
-def onto(matrix: Matrix, box: Box) -> Box:
+def project_box_back(homography: Homography, box: Box) -> Box:
     """The box on the first picture around a box of the second."""
     left, top, right, bottom = box
-    corners = moved(inverse(matrix), SQUARE * [right - left, bottom - top] + [left, top]).clip(0.0, 1.0)
-    return rounded(*corners.min(axis=0), *corners.max(axis=0))
+    corners = apply_homography(invert_homography(homography), UNIT_CORNERS * [right - left, bottom - top] + [left, top]).clip(0.0, 1.0)
+    return round_box(*corners.min(axis=0), *corners.max(axis=0))
 
 
-def rounded(left: float, top: float, right: float, bottom: float) -> Box:
+def round_box(left: float, top: float, right: float, bottom: float) -> Box:
     """A box as it is kept."""
     return round(float(left), 4), round(float(top), 4), round(float(right), 4), round(float(bottom), 4)

@@ -9,34 +9,34 @@ import sys
 from collections.abc import Sequence
 
 
-def begun(module: str, words: Sequence[object], files: Sequence[int], errors: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+def spawn(module: str, args: Sequence[object], fds: Sequence[int], stderr_fd: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     """A process that calls `serve` of a module with these words; it has the same descriptors `files`, and may write to `errors`.
 
     Raises OSError where it cannot be started.
     """
     # sys.path first: nothing may be imported from the folder that a command happens to run in.
-    last = len(words) + 1
+    last = len(args) + 1
     begin = f"import sys; sys.path[:] = sys.argv[{last}:]; from {module} import serve; serve(*sys.argv[1:{last}])"
     return subprocess.Popen(
-        [sys.executable, "-c", begin, *map(str, words), *sys.path],
-        pass_fds=files,
+        [sys.executable, "-c", begin, *map(str, args), *sys.path],
+        pass_fds=fds,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=errors,
+        stderr=stderr_fd,
         start_new_session=True,  # Ctrl-C is for the process that started it
         env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
     )
 
 
-def ended(process: subprocess.Popen[bytes], patience: float) -> int:
+def terminate(process: subprocess.Popen[bytes], timeout_seconds: float) -> int:
     """What a process ended with, which ends when its link does; by force after so many seconds."""
     try:
-        return process.wait(patience)
+        return process.wait(timeout_seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()
 
 
-def how(code: int) -> str:
+def describe_exit(code: int) -> str:
     """What a process ended with, in words."""
     return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 
-READY = b"ready\n"  # what a process says, once, before it is asked anything
+READY_LINE = b"ready\n"  # what a process says, once, before it is asked anything
 
 
 def create() -> int:
@@ -17,18 +17,18 @@ def create() -> int:
         return os.dup(file.fileno())
 
 
-def put(memory: int, data: bytes | memoryview) -> None:
+def put(memory_fd: int, data: bytes | memoryview) -> None:
     """Make `data` all that the file holds."""
-    os.ftruncate(memory, len(data))
+    os.ftruncate(memory_fd, len(data))
     at, left = 0, memoryview(data)
     while left:
-        done = os.pwrite(memory, left, at)
+        done = os.pwrite(memory_fd, left, at)
         at, left = at + done, left[done:]
 
 
-def get(memory: int, size: int) -> bytes:
+def get(memory_fd: int, size: int) -> bytes:
     """The first `size` bytes of the file. Raises ValueError where it has fewer."""
-    data = os.pread(memory, size, 0)
+    data = os.pread(memory_fd, size, 0)
     if len(data) != size:
         raise ValueError("less than was said")
     return data

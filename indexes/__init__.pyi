@@ -1,0 +1,14 @@
+from .errors import DiskFull as DiskFull
+from .errors import InvalidThreshold as InvalidThreshold
+from .errors import InvalidVector as InvalidVector
+from .errors import SpaceMismatch as SpaceMismatch
+from .errors import StoreDamaged as StoreDamaged
+from .errors import StoreError as StoreError
+from .errors import StoreLocked as StoreLocked
+from .errors import StoreMissing as StoreMissing
+from .errors import StoreVersionMismatch as StoreVersionMismatch
+from .records import Root as Root
+from .records import Space as Space
+from .store import Store as Store
+from .store import check as check
+from .store import repair as repair

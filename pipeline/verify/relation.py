@@ -1,0 +1,45 @@
+"""The relations that two images can have, and the sides of a pair. Imports nothing, so the command line can name them cheaply."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Relation(StrEnum):
+    """What two images are to each other, closest first. The values are stored, and printed as they are."""
+
+    IDENTICAL_BYTES = "identical bytes"
+    IDENTICAL_PIXELS = "identical pixels"
+    SAME_PICTURE = "same picture"
+    DERIVED = "derived"
+    SAME_SCENE = "same scene"
+    SIMILAR = "similar"
+    NOT_VERIFIABLE = "not verifiable"
+    UNRELATED = "unrelated"
+
+
+class Side(StrEnum):
+    """One of the two images of a pair."""
+
+    FIRST = "first"
+    SECOND = "second"
+
+    @property
+    def other(self) -> Side:
+        """The other image of the pair."""
+        return Side.SECOND if self is Side.FIRST else Side.FIRST
+
+
+# Relations that a group or an answer can show, closest first.
+REPORTED_RELATIONS = (
+    Relation.IDENTICAL_BYTES,
+    Relation.IDENTICAL_PIXELS,
+    Relation.SAME_PICTURE,
+    Relation.DERIVED,
+    Relation.SAME_SCENE,
+    Relation.SIMILAR,
+)
+# Relations that are grouped unless more are asked for.
+COPY_RELATIONS = frozenset({Relation.IDENTICAL_BYTES, Relation.IDENTICAL_PIXELS, Relation.SAME_PICTURE, Relation.DERIVED})
+# Relations that an answer to a query shows unless more are asked for.
+QUERY_RELATIONS = COPY_RELATIONS | {Relation.SIMILAR}
