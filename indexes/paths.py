@@ -12,7 +12,11 @@ RESTORE_BACKUP_HINT = "restore the store from a backup, or see "
 
 def get_default_store_folder() -> Path:
     """The folder of the store that is used when none is named."""
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "neardup" / "default"
+    return (
+        Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+        / "neardup"
+        / "default"
+    )
 
 
 def format_command(folder: Path, *args: str) -> str:
@@ -36,5 +40,8 @@ def _quote(word: str) -> str:
     """The word as a shell takes it; in bash's own way where it has what a terminal does not show."""
     if word.isprintable():
         return shlex.quote(word)
-    shown = (chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}" for byte in os.fsencode(word))
+    shown = (
+        chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}"
+        for byte in os.fsencode(word)
+    )
     return f"$'{''.join(shown)}'"

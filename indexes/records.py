@@ -24,7 +24,9 @@ class Space:
 
     def __str__(self) -> str:
         """The space in a few words, for messages."""
-        return f"{self.model} ({self.dim} dimensions, weights {self.weights[:12]}, {self.preprocess})"
+        return (
+            f"{self.model} ({self.dim} dimensions, weights {self.weights[:12]}, {self.preprocess})"
+        )
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,12 @@ class FileStat:
 
     def is_unchanged_since(self, earlier: FileStat) -> bool:
         """Whether the content can be taken as the same. The device number is left out: it may differ after each mount."""
-        return (self.size, self.mtime_ns, self.ctime_ns, self.inode) == (earlier.size, earlier.mtime_ns, earlier.ctime_ns, earlier.inode)
+        return (self.size, self.mtime_ns, self.ctime_ns, self.inode) == (
+            earlier.size,
+            earlier.mtime_ns,
+            earlier.ctime_ns,
+            earlier.inode,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,15 +40,25 @@ class Search:
             space, rows = self.space, self.catalog.list_segments()
         if space:
             folder, held = self.folder / "segments", self._mapped_segments
-            self._mapped_segments = {row.blake3: held.get(row.blake3) or Segment(folder, row, space.dim) for row in rows}
+            self._mapped_segments = {
+                row.blake3: held.get(row.blake3) or Segment(folder, row, space.dim) for row in rows
+            }
         return list(self._mapped_segments.values())
 
     def get_vectors(self, image_ids: Sequence[int]) -> dict[int, Vector]:
         """The stored vectors (float32) of those of `images` that have one."""
         with self.catalog.snapshot():
-            vector_of = {image: vector for image, vector in self.catalog.find_vectors_of_images(image_ids).items() if vector is not None}
+            vector_of = {
+                image: vector
+                for image, vector in self.catalog.find_vectors_of_images(image_ids).items()
+                if vector is not None
+            }
             shelf = VectorRows(self._map_segments())
-        rows = shelf.gather(shelf.find_rows(list(vector_of.values()))).astype(np.float32) if vector_of else ()
+        rows = (
+            shelf.gather(shelf.find_rows(list(vector_of.values()))).astype(np.float32)
+            if vector_of
+            else ()
+        )
         return dict(zip(vector_of, rows, strict=True))
 
     def find_within(self, queries: NDArray[np.floating[Any]], min_score: float) -> ScoredPairs:
@@ -59,7 +69,9 @@ class Search:
         with self.catalog.snapshot():
             return self._expand_to_images(self.find_vectors_within(queries, min_score))
 
-    def find_vectors_within(self, queries: NDArray[np.floating[Any]], min_score: float, min_vector_id: int = 0) -> ScoredPairs:
+    def find_vectors_within(
+        self, queries: NDArray[np.floating[Any]], min_score: float, min_vector_id: int = 0
+    ) -> ScoredPairs:
         """As `within`, but right is the id of a vector, of those from `since` on, whether a file needs it or not; in no order."""
         parts = []
         with self.catalog.snapshot():
@@ -69,7 +81,11 @@ class Search:
                 if segment.ids[-1] >= min_vector_id:
                     found = segments.find_within(asked, segment, min_score)
                     new = segment.ids[found.right] >= min_vector_id
-                    parts.append(ScoredPairs(found.left[new], segment.ids[found.right][new], found.score[new]))
+                    parts.append(
+                        ScoredPairs(
+                            found.left[new], segment.ids[found.right][new], found.score[new]
+                        )
+                    )
         return concat_pairs(parts)
 
     def find_nearest(self, queries: NDArray[np.floating[Any]], count: int) -> ScoredPairs:
@@ -86,7 +102,9 @@ class Search:
         mapped, vectors = self._map_segments(), count
         while True:
             parts = []
-            unasked = np.full(len(queries), -np.inf)  # the best score that a vector which was not looked at may have
+            unasked = np.full(
+                len(queries), -np.inf
+            )  # the best score that a vector which was not looked at may have
             for segment in mapped:
                 found = segments.find_nearest(queries, segment, vectors)
                 parts.append(ScoredPairs(found.left, segment.ids[found.right], found.score))
@@ -106,7 +124,11 @@ class Search:
     def _convert_queries(self, queries: NDArray[np.floating[Any]]) -> NDArray[np.float16]:
         """Queries as they would be stored, so that an answer is the same before and after."""
         space = self.space
-        return segments.to_stored_vectors(queries, space.dim) if space else np.empty((0, 0), np.float16)
+        return (
+            segments.to_stored_vectors(queries, space.dim)
+            if space
+            else np.empty((0, 0), np.float16)
+        )
 
     def _expand_to_images(self, hits: ScoredPairs) -> ScoredPairs:
         """Pairs of a query and a vector as pairs of the query and each image that has the vector."""
@@ -114,10 +136,15 @@ class Search:
         image, vector = np.array(images, np.int64).reshape(-1, 2).T
         order = np.argsort(vector, kind="stable")
         image, vector = image[order], vector[order]
-        first, last = np.searchsorted(vector, hits.right), np.searchsorted(vector, hits.right, side="right")
+        first, last = (
+            np.searchsorted(vector, hits.right),
+            np.searchsorted(vector, hits.right, side="right"),
+        )
         times = last - first
         at = np.repeat(first - np.cumsum(times) + times, times) + np.arange(times.sum())
-        return _sort_best_first(ScoredPairs(np.repeat(hits.left, times), image[at], np.repeat(hits.score, times)))
+        return _sort_best_first(
+            ScoredPairs(np.repeat(hits.left, times), image[at], np.repeat(hits.score, times))
+        )
 
     def find_pairs(self, min_score: float) -> ScoredPairs:
         """Every unordered pair of vectors in use with score >= min_score, once, as vector ids, left < right, in order. Nothing is capped.
@@ -137,10 +164,14 @@ class Search:
                 frontier = JoinWatermark(min_score)
             if rows and rows[-1].last_id > frontier.done:
                 shelf = VectorRows(self._map_segments())
-                parts += [step.new_pairs for step in planning.plan_join(shelf, frontier).execute(shelf)]
+                parts += [
+                    step.new_pairs for step in planning.plan_join(shelf, frontier).execute(shelf)
+                ]
             found = concat_pairs(parts)
             ends = np.unique(np.concatenate([found.left, found.right]))
-            used = np.unique([vector for _, vector in self.catalog.find_images_of_vectors(ends.tolist())])
+            used = np.unique(
+                [vector for _, vector in self.catalog.find_images_of_vectors(ends.tolist())]
+            )
         keep = np.isin(found.left, used) & np.isin(found.right, used)
         found = ScoredPairs(found.left[keep], found.right[keep], found.score[keep])
         order = np.lexsort((found.right, found.left))
@@ -154,7 +185,9 @@ class Search:
         """Check that the store knows all pairs at or above a score. Raises BadThreshold."""
         space = self.space
         if space is not None and not space.floor <= threshold <= 1.0:
-            raise InvalidThreshold(f"threshold {threshold} is out of range; this store answers from {space.floor} (its floor) to 1")
+            raise InvalidThreshold(
+                f"threshold {threshold} is out of range; this store answers from {space.floor} (its floor) to 1"
+            )
 
 
 def _sort_best_first(hits: ScoredPairs) -> ScoredPairs:

@@ -24,7 +24,14 @@ from indexes.catalog.catalog import Catalog
 from indexes.catalog.pairs import Ids, JoinWatermark, SegmentRow
 from indexes.catalog.verdicts import StoredVerdict
 from indexes.durable import files as durable
-from indexes.errors import InvalidThreshold, InvalidVector, SpaceMismatch, StoreDamaged, StoreError, StoreVersionMismatch
+from indexes.errors import (
+    InvalidThreshold,
+    InvalidVector,
+    SpaceMismatch,
+    StoreDamaged,
+    StoreError,
+    StoreVersionMismatch,
+)
 from indexes.join import planner as planning
 from indexes.join.exact import Recall, VectorRows
 from indexes.join.planner import JoinMethod, JoinPlan
@@ -44,9 +51,18 @@ from indexes.vectors.segments import ScoredPairs, Vector, concat_pairs
 # What a store that was cut off while it was made, or that lost its catalog, may hold.
 STORE_ENTRY_NAMES = {
     *("segments", "tmp", "caches", "thumbs", "backup", "quarantine", switch.NEXT_STORE_NAME),
-    *("ingest.lock", "write.lock", "readers.lock", damage.RECOVERY_FILE_NAME, *damage.CATALOG_FILE_NAMES),
+    *(
+        "ingest.lock",
+        "write.lock",
+        "readers.lock",
+        damage.RECOVERY_FILE_NAME,
+        *damage.CATALOG_FILE_NAMES,
+    ),
 }
-MAX_UNCOMMITTED_SECONDS, MAX_UNCOMMITTED_PAIRS = 5.0, 1 << 20  # of a join: what a kill loses at most
+MAX_UNCOMMITTED_SECONDS, MAX_UNCOMMITTED_PAIRS = (
+    5.0,
+    1 << 20,
+)  # of a join: what a kill loses at most
 
 
 @dataclass
@@ -95,9 +111,13 @@ class Store(Search):
                 for name in ("segments", "tmp"):
                     (folder / name).mkdir(mode=0o700, exist_ok=True)
             except OSError as error:
-                raise StoreError(f"{folder} cannot be made: {error.strerror}; name a folder you can write to with --store") from error
+                raise StoreError(
+                    f"{folder} cannot be made: {error.strerror}; name a folder you can write to with --store"
+                ) from error
         # Whoever is present may still need a segment that was merged. Where there is no store, no lock is left.
-        self._reader_lock = durable.ReaderLock(folder / "readers.lock" if write or (folder / "catalog.db").exists() else None)
+        self._reader_lock = durable.ReaderLock(
+            folder / "readers.lock" if write or (folder / "catalog.db").exists() else None
+        )
         try:
             super().__init__(folder, Catalog(folder, write=write))
             self._bound_space: Space | None = None  # of what is added here, once bind() has said so
@@ -109,7 +129,12 @@ class Store(Search):
         """The store itself."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Close it."""
         self.close()
 
@@ -138,7 +163,10 @@ class Store(Search):
 
         Until it has one, the next may bind it to another space, which add() then tells the first.
         """
-        if self.catalog.get_space_and_model() != (space, model):  # new, or the same weights reached by another name or path
+        if self.catalog.get_space_and_model() != (
+            space,
+            model,
+        ):  # new, or the same weights reached by another name or path
             with self.catalog.transaction():
                 self.require_space(space, unless_empty=True)
                 bound = self.space
@@ -147,7 +175,9 @@ class Store(Search):
         self._bound_space = space
 
     def _write_recovery_record(self) -> None:
-        damage.write_recovery_record(self.folder, damage.RecoveryRecord(self.catalog.list_roots(), self.model))
+        damage.write_recovery_record(
+            self.folder, damage.RecoveryRecord(self.catalog.list_roots(), self.model)
+        )
 
     def require_space(self, space: Space, *, unless_empty: bool = False) -> None:
         """Check that vectors of `space` may be compared with those that the store holds. Raises SpaceMismatch.
@@ -184,7 +214,9 @@ class Store(Search):
         """
         space = self._bound_space or self.space
         if space is None:
-            raise SpaceMismatch(f"{self.folder} is not bound to a model yet; bind() it before adding")
+            raise SpaceMismatch(
+                f"{self.folder} is not bound to a model yet; bind() it before adding"
+            )
         known = self.catalog.get_image_ids([image.hash for image, _ in batch.images])
         whole = self.catalog.find_complete_hashes(known)
         new = {image.hash: (image, row) for image, row in batch.images if image.hash not in whole}
@@ -197,7 +229,9 @@ class Store(Search):
             self.require_space(space)
             if row:
                 self.catalog.put_segment(row)
-                self.catalog.put_vectors({id_: _compute_digest(code) for id_, code in fresh.items()})
+                self.catalog.put_vectors(
+                    {id_: _compute_digest(code) for id_, code in fresh.items()}
+                )
             ids = count(self.catalog.get_next_image_id())
             for (hash_, (image, _)), vector in zip(new.items(), vectors, strict=True):
                 if hash_ not in known:
@@ -213,27 +247,46 @@ class Store(Search):
         """The vector of each image, by id, and those that are new, with their ids."""
         given = [row for _, row in images if row is not None]
         if any(row.shape != (dim,) for row in given):
-            raise InvalidVector(f"vectors of {sorted({row.shape for row in given})}, the store holds {dim} dimensions")
+            raise InvalidVector(
+                f"vectors of {sorted({row.shape for row in given})}, the store holds {dim} dimensions"
+            )
         stored = iter(segments.to_stored_vectors(np.stack(given), dim) if given else ())
-        rows: list[NDArray[np.float16] | None] = [None if row is None else next(stored) for _, row in images]
-        by_pixels = self.catalog.find_vectors_by_pixel_hash([image.pixel_hash for image, _ in images])
-        by_code = self.catalog.find_vectors_by_digest({_compute_digest(row) for row in rows if row is not None})
+        rows: list[NDArray[np.float16] | None] = [
+            None if row is None else next(stored) for _, row in images
+        ]
+        by_pixels = self.catalog.find_vectors_by_pixel_hash(
+            [image.pixel_hash for image, _ in images]
+        )
+        by_code = self.catalog.find_vectors_by_digest(
+            {_compute_digest(row) for row in rows if row is not None}
+        )
         shelf = VectorRows(self._map_segments()) if by_code else None
-        ids, fresh, equal = count(self.catalog.get_next_vector_id()), dict[int, NDArray[np.float16]](), dict[bytes, int]()
+        ids, fresh, equal = (
+            count(self.catalog.get_next_vector_id()),
+            dict[int, NDArray[np.float16]](),
+            dict[bytes, int](),
+        )
         placed: list[int | None] = []
         for (image, _), row in zip(images, rows, strict=True):
             id_ = None if image.is_featureless else by_pixels.get(image.pixel_hash)
             if id_ is None and row is not None:
                 id_ = equal.get(row.tobytes())
                 alike = by_code.get(_compute_digest(row))
-                if id_ is None and shelf and alike and (shelf.gather(shelf.find_rows([alike])) == row).all():
+                if (
+                    id_ is None
+                    and shelf
+                    and alike
+                    and (shelf.gather(shelf.find_rows([alike])) == row).all()
+                ):
                     id_ = alike
                 if id_ is None:
                     id_ = next(ids)
                     fresh[id_] = row
                 equal[row.tobytes()] = by_pixels[image.pixel_hash] = id_
             if id_ is None and not image.is_featureless:
-                raise InvalidVector(f"image {image.hash.hex()} has features but no vector; embed it first")
+                raise InvalidVector(
+                    f"image {image.hash.hex()} has features but no vector; embed it first"
+                )
             placed.append(id_)
         return placed, fresh
 
@@ -262,12 +315,16 @@ class Store(Search):
 
         Raises StoreDamaged, naming the file.
         """
-        if not self.catalog.was_closed_cleanly:  # the last writer was cut off: what it left is sealed when this one ends
+        if (
+            not self.catalog.was_closed_cleanly
+        ):  # the last writer was cut off: what it left is sealed when this one ends
             self.catalog.verify()
         self._map_segments()
         folder = self.folder / "segments"
         rows = self.catalog.list_segments()
-        if moved := [row for row in rows if not segments.is_untouched(row, folder)]:  # the store was copied, or came from a backup
+        if moved := [
+            row for row in rows if not segments.is_untouched(row, folder)
+        ]:  # the store was copied, or came from a backup
             with self.catalog.transaction():
                 for row in moved:
                     self.catalog.put_segment(segments.with_file_stat(row, folder))
@@ -281,11 +338,17 @@ class Store(Search):
             self._write_recovery_record()
             switch.remove_next_store(self.folder)
         named = {f"{row.blake3}{segments.SUFFIX}" for row in self.catalog.list_segments()}
-        left = [file for file in (self.folder / "segments").iterdir() if file.suffix == segments.SUFFIX and file.name not in named]
+        left = [
+            file
+            for file in (self.folder / "segments").iterdir()
+            if file.suffix == segments.SUFFIX and file.name not in named
+        ]
         with self._reader_lock.try_exclusive() as alone:
             for file in left if alone else ():
                 file.unlink(missing_ok=True)
-        with durable.lock(self.folder / "write.lock", 60.0):  # others write there with this lock held
+        with durable.lock(
+            self.folder / "write.lock", 60.0
+        ):  # others write there with this lock held
             for file in (self.folder / "tmp").iterdir():
                 if file.is_dir():
                     shutil.rmtree(file)
@@ -307,13 +370,17 @@ class Store(Search):
                     made.bind(space, model)
                 except SpaceMismatch as error:
                     on = format_command(self.folder, "migrate", "--model", made.model or model)
-                    raise SpaceMismatch(f"{self.folder} is on its way to {made.model}; go on with `{on}`, or {again}") from error
+                    raise SpaceMismatch(
+                        f"{self.folder} is on its way to {made.model}; go on with `{on}`, or {again}"
+                    ) from error
                 made.prepare()
             except BaseException:
                 made.close()
                 raise
         except (StoreDamaged, StoreVersionMismatch) as error:
-            raise type(error)(f"what was embedded for {model} cannot be used ({error}); {again}") from error
+            raise type(error)(
+                f"what was embedded for {model} cannot be used ({error}); {again}"
+            ) from error
         return made
 
     def get_pending_migration(self) -> PendingMigration | None:
@@ -347,7 +414,9 @@ class Store(Search):
         dead = {row.blake3: self._find_tombstones(row) for row in rows}
         counts = {name: len(ids) for name, ids in dead.items()}
         dropped = written = 0
-        for run in compact.plan_merges(rows, counts, self.catalog.get_next_vector_id() - 1, space.dim, full=full):
+        for run in compact.plan_merges(
+            rows, counts, self.catalog.get_next_vector_id() - 1, space.dim, full=full
+        ):
             made = self._merge_segments(run, dead)
             with self.catalog.transaction():
                 self.catalog.remove_segments([row.blake3 for row in run])
@@ -360,7 +429,10 @@ class Store(Search):
         self._map_segments()
         self._sweep()
         if dropped:
-            with ThumbnailCache(self.folder, write=True) as thumbs, CropCache(self.folder, space, write=True) as parts:
+            with (
+                ThumbnailCache(self.folder, write=True) as thumbs,
+                CropCache(self.folder, space, write=True) as parts,
+            ):
                 thumbs.keep_only(self.catalog.stream_hashes_in_use())
                 parts.keep_only(self.catalog.stream_hashes_in_use())
         durable.failpoint("compaction swept")
@@ -373,8 +445,13 @@ class Store(Search):
             assume_unique=True,
         )
 
-    def _merge_segments(self, rows: Sequence[SegmentRow], tombstones: Mapping[str, Ids]) -> SegmentRow | None:
-        mapped = {row.blake3: segment for row, segment in zip(self.catalog.list_segments(), self._map_segments(), strict=True)}
+    def _merge_segments(
+        self, rows: Sequence[SegmentRow], tombstones: Mapping[str, Ids]
+    ) -> SegmentRow | None:
+        mapped = {
+            row.blake3: segment
+            for row, segment in zip(self.catalog.list_segments(), self._map_segments(), strict=True)
+        }
 
         def read_live_rows() -> Iterator[tuple[Ids, NDArray[np.float16]]]:
             for row in rows:
@@ -385,8 +462,12 @@ class Store(Search):
 
         if sum(row.vector_count - len(tombstones[row.blake3]) for row in rows) == 0:
             return None
-        rewrites = max(row.rewrites for row in rows if len(tombstones[row.blake3]) < row.vector_count) + 1
-        return segments.write(self.folder / "segments", self.folder / "tmp", read_live_rows(), rewrites)
+        rewrites = (
+            max(row.rewrites for row in rows if len(tombstones[row.blake3]) < row.vector_count) + 1
+        )
+        return segments.write(
+            self.folder / "segments", self.folder / "tmp", read_live_rows(), rewrites
+        )
 
     def save_verdicts(self, verdicts: Iterable[StoredVerdict]) -> None:
         """Keep what pairs of images were found to be to each other."""
@@ -400,14 +481,18 @@ class Store(Search):
         with self.catalog.transaction():
             if thresholds:
                 if self.space is None:
-                    raise InvalidThreshold("the store has no photo yet, so no threshold means anything to it; ingest a folder first")
+                    raise InvalidThreshold(
+                        "the store has no photo yet, so no threshold means anything to it; ingest a folder first"
+                    )
                 self.check_threshold(thresholds.threshold)
             self.catalog.put_saved_thresholds(thresholds)
 
     def begin_run(self) -> int:
         """Note that an ingest began; returns its number."""
         with self.catalog.transaction():
-            return self.catalog.begin_run(_format_now("microseconds"))  # which tells it from any run of another catalog
+            return self.catalog.begin_run(
+                _format_now("microseconds")
+            )  # which tells it from any run of another catalog
 
     def end_run(self, run_id: int, outcome: str, coverage: dict[str, Any]) -> None:
         """Note how an ingest ended, "complete" or "interrupted", and what it saw."""
@@ -432,7 +517,9 @@ class Store(Search):
         if space is None or not rows or rows[-1].last_id <= frontier.done:
             return
         shelf = VectorRows(self._map_segments())
-        frontier = planning.choose_floor(shelf, frontier, space.floor, max(space.threshold, frontier.floor))
+        frontier = planning.choose_floor(
+            shelf, frontier, space.floor, max(space.threshold, frontier.floor)
+        )
         plan = planning.plan_join(shelf, frontier, method)
         waiting: list[ScoredPairs] = []
         pairs, committed = 0, time.monotonic()

@@ -11,7 +11,16 @@ from pathlib import PurePath
 
 from indexes.records import CatalogFile, FileStat, Root
 
-TRASH_FOLDER_NAMES = {"$RECYCLE.BIN", "RECYCLER", "System Volume Information", "lost+found", "@Recycle", "#recycle", "@eaDir", "Trash"}
+TRASH_FOLDER_NAMES = {
+    "$RECYCLE.BIN",
+    "RECYCLER",
+    "System Volume Information",
+    "lost+found",
+    "@Recycle",
+    "#recycle",
+    "@eaDir",
+    "Trash",
+}
 
 
 UNKNOWN_STAT = FileStat(0, 0, 0, 0, 0)  # of what was not looked at
@@ -63,7 +72,11 @@ def scan(roots: Sequence[Root]) -> Iterator[SourceFile | Skipped]:
 
 
 def _walk(
-    root: Root, start_folder: str, root_paths: set[str], visited_folders: set[tuple[int, int]], symlinks: list[tuple[Root, str]]
+    root: Root,
+    start_folder: str,
+    root_paths: set[str],
+    visited_folders: set[tuple[int, int]],
+    symlinks: list[tuple[Root, str]],
 ) -> Iterator[SourceFile | Skipped]:
     folders = [start_folder]
     while folders:
@@ -113,7 +126,9 @@ def _stat_entry(entry: os.DirEntry[str]) -> SourceFile | Skipped:
 
 def to_file_stat(status: os.stat_result) -> FileStat:
     """What the store keeps of what the system says of a file."""
-    return FileStat(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
+    return FileStat(
+        status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
+    )
 
 
 def is_unchanged(file: CatalogFile) -> bool:
@@ -130,8 +145,15 @@ def _find_skip_reason(root: Root, entry: os.DirEntry[str]) -> str | None:
         return "trash"
     if entry.name.startswith(".") and not root.include_hidden:
         return "hidden"
-    relative = str(PurePath(entry.path).relative_to(root.path)) if root.excludes and "/" in "".join(root.excludes) else entry.name
-    if any(fnmatchcase(entry.name, pattern) or fnmatchcase(relative, pattern) for pattern in root.excludes):
+    relative = (
+        str(PurePath(entry.path).relative_to(root.path))
+        if root.excludes and "/" in "".join(root.excludes)
+        else entry.name
+    )
+    if any(
+        fnmatchcase(entry.name, pattern) or fnmatchcase(relative, pattern)
+        for pattern in root.excludes
+    ):
         return "excluded"
     return None
 

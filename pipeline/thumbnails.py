@@ -28,7 +28,9 @@ class Thumbnails:
         """Nothing is read yet."""
         self._store, self._cache, self._decoders = store, cache, decoders
 
-    def load(self, image_ids: Iterable[int]) -> tuple[dict[int, tuple[Image, Thumbnail]], dict[int, str]]:
+    def load(
+        self, image_ids: Iterable[int]
+    ) -> tuple[dict[int, tuple[Image, Thumbnail]], dict[int, str]]:
         """Those of some images, with features where these are kept; and for images that have none and whose files cannot be read, why."""
         about = dict(self._store.catalog.get_images(image_ids))
         kept = self._cache.get(image.hash for image in about.values())
@@ -41,7 +43,9 @@ class Thumbnails:
                 failed[id_] = result
         self._cache.put(made)
         kept |= made
-        return {id_: (image, kept[image.hash]) for id_, image in about.items() if image.hash in kept}, failed
+        return {
+            id_: (image, kept[image.hash]) for id_, image in about.items() if image.hash in kept
+        }, failed
 
     def save(self, thumbnails: Mapping[bytes, Thumbnail]) -> None:
         """Keep thumbs, by the hash of their image, where they can be written."""
@@ -73,7 +77,10 @@ def read_images(
             there.setdefault(known.image_id, []).append(SourceFile(known.path, known.stat))
     yield from ((id_, "away") for id_ in images if id_ not in there)
     while there:
-        first, there = {id_: sources[0] for id_, sources in there.items()}, {id_: sources[1:] for id_, sources in there.items()}
+        first, there = (
+            {id_: sources[0] for id_, sources in there.items()},
+            {id_: sources[1:] for id_, sources in there.items()},
+        )
         for id_, result in zip(first, decoders.stream(first.values(), preprocess), strict=True):
             if isinstance(result, Decoded) and result.image.hash == images[id_].hash:
                 there[id_] = []

@@ -35,7 +35,9 @@ def pick_color(rng: random.Random) -> tuple[int, int, int]:
 
 def pick_words(rng: random.Random, max_count: int = 6) -> str:
     """Some words, in one of three ways to write."""
-    return rng.choice((str.upper, str.lower, str.title))(" ".join(rng.sample(WORDS, rng.randint(1, max_count))))
+    return rng.choice((str.upper, str.lower, str.title))(
+        " ".join(rng.sample(WORDS, rng.randint(1, max_count)))
+    )
 
 
 def reencode(image: Image.Image, rng: random.Random) -> Image.Image:
@@ -49,7 +51,8 @@ def resample(image: Image.Image, rng: random.Random) -> Image.Image:
     """Made smaller, and as large as before again, by some filters."""
     share = rng.uniform(0.3, 0.9)
     small = image.resize(
-        (max(MIN_SIDE_PX, int(image.width * share)), max(MIN_SIDE_PX, int(image.height * share))), rng.choice((1, 2, 3, 4))
+        (max(MIN_SIDE_PX, int(image.width * share)), max(MIN_SIDE_PX, int(image.height * share))),
+        rng.choice((1, 2, 3, 4)),
     )
     return small.resize(image.size, rng.choice((0, 2, 3)))
 
@@ -59,7 +62,8 @@ def crop_randomly(image: Image.Image, rng: random.Random, min_share: float) -> I
     share = rng.uniform(min_share, 1.0)
     lean = rng.uniform(0.85, 1.18)
     width, height = (
-        min(side, max(MIN_SIDE_PX, round(side * part))) for side, part in zip(image.size, (share * lean, share / lean), strict=True)
+        min(side, max(MIN_SIDE_PX, round(side * part)))
+        for side, part in zip(image.size, (share * lean, share / lean), strict=True)
     )
     left, top = rng.randint(0, image.width - width), rng.randint(0, image.height - height)
     return image.crop((left, top, left + width, top + height))
@@ -72,7 +76,10 @@ def rotate(image: Image.Image, rng: random.Random) -> Image.Image:
         return image.rotate(angle, BILINEAR, expand=True, fillcolor=pick_color(rng))
     turned = image.rotate(angle, BILINEAR)
     keep = 1 - min(0.45, abs(math.sin(math.radians(angle))) * 0.9)
-    width, height = max(MIN_SIDE_PX, int(image.width * keep)), max(MIN_SIDE_PX, int(image.height * keep))
+    width, height = (
+        max(MIN_SIDE_PX, int(image.width * keep)),
+        max(MIN_SIDE_PX, int(image.height * keep)),
+    )
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return turned.crop((left, top, left + width, top + height))
 
@@ -90,18 +97,28 @@ def warp_perspective(image: Image.Image, rng: random.Random) -> Image.Image:
 
     corners = [moved(0, 0), moved(0, height), moved(width, height), moved(width, 0)]
     flat = tuple(number for corner in corners for number in corner)
-    return image.transform(image.size, Image.Transform.QUAD, flat, BILINEAR, fillcolor=pick_color(rng))
+    return image.transform(
+        image.size, Image.Transform.QUAD, flat, BILINEAR, fillcolor=pick_color(rng)
+    )
 
 
 def adjust_tones(image: Image.Image, rng: random.Random) -> Image.Image:
     """Lighter, darker, flatter, harder, paler, more colourful, warmer, colder, and all of it."""
-    for change, reach in ((ImageEnhance.Brightness, 0.5), (ImageEnhance.Contrast, 0.6), (ImageEnhance.Color, 0.9)):
+    for change, reach in (
+        (ImageEnhance.Brightness, 0.5),
+        (ImageEnhance.Contrast, 0.6),
+        (ImageEnhance.Color, 0.9),
+    ):
         if rng.random() < 0.6:
             image = change(image).enhance(math.exp(rng.uniform(-reach, reach)))
     if rng.random() < 0.3:
         gamma = math.exp(rng.uniform(-0.6, 0.6))
         tints = [rng.uniform(0.75, 1.15) if rng.random() < 0.5 else 1.0 for _ in range(3)]
-        table = [min(255, round(255 * (level / 255) ** gamma * tint)) for tint in tints for level in range(256)]
+        table = [
+            min(255, round(255 * (level / 255) ** gamma * tint))
+            for tint in tints
+            for level in range(256)
+        ]
         image = image.point(table)
     return image
 
@@ -112,7 +129,11 @@ def apply_filter(image: Image.Image, rng: random.Random) -> Image.Image:
     if kind < 0.55:
         return ImageOps.grayscale(image).convert("RGB")
     if kind < 0.66:
-        return ImageOps.colorize(ImageOps.grayscale(image), (rng.randrange(60), rng.randrange(50), rng.randrange(60)), (255, 240, 210))
+        return ImageOps.colorize(
+            ImageOps.grayscale(image),
+            (rng.randrange(60), rng.randrange(50), rng.randrange(60)),
+            (255, 240, 210),
+        )
     if kind < 0.82:
         return ImageOps.equalize(image)
     if kind < 0.92:
@@ -128,9 +149,15 @@ def degrade(image: Image.Image, rng: random.Random) -> Image.Image:
     if kind < 0.5:
         return ImageEnhance.Sharpness(image).enhance(rng.uniform(1.5, 5))
     if kind < 0.85:
-        grains = np.random.default_rng(rng.getrandbits(64)).normal(0, rng.uniform(6, 45), (image.height, image.width, rng.choice((1, 3))))
-        return Image.fromarray((np.asarray(image, np.float32) + grains).clip(0, 255).astype(np.uint8))
-    small = image.resize((max(32, image.width // rng.randint(2, 4)), max(32, image.height // rng.randint(2, 4))), 4)
+        grains = np.random.default_rng(rng.getrandbits(64)).normal(
+            0, rng.uniform(6, 45), (image.height, image.width, rng.choice((1, 3)))
+        )
+        return Image.fromarray(
+            (np.asarray(image, np.float32) + grains).clip(0, 255).astype(np.uint8)
+        )
+    small = image.resize(
+        (max(32, image.width // rng.randint(2, 4)), max(32, image.height // rng.randint(2, 4))), 4
+    )
     return small.resize(image.size, 0)
 
 
@@ -139,10 +166,15 @@ def add_caption(image: Image.Image, rng: random.Random) -> Image.Image:
     done = image.copy()
     draw = ImageDraw.Draw(done)
     size = max(8, int(image.height * rng.uniform(0.05, 0.16)))
-    x, y = rng.uniform(0, 0.5) * image.width, rng.choice((rng.uniform(0, 0.2), rng.uniform(0.65, 0.92))) * image.height
+    x, y = (
+        rng.uniform(0, 0.5) * image.width,
+        rng.choice((rng.uniform(0, 0.2), rng.uniform(0.65, 0.92))) * image.height,
+    )
     for line in range(rng.randint(1, 2)):
         if rng.random() < 0.3:
-            draw.rectangle((0, y + line * size, image.width, y + (line + 1.15) * size), fill=pick_color(rng))
+            draw.rectangle(
+                (0, y + line * size, image.width, y + (line + 1.15) * size), fill=pick_color(rng)
+            )
         draw.text(
             (x, y + line * size),
             pick_words(rng),
@@ -162,12 +194,16 @@ def add_watermark(image: Image.Image, rng: random.Random) -> Image.Image:
     size, mark = max(9, int(image.width * rng.uniform(0.06, 0.2))), pick_words(rng, 2)
     if rng.random() < 0.7:
         for top in range(0, side, int(size * rng.uniform(2, 4))):
-            draw.text((rng.randint(0, size), top), f"{mark}   {mark}   {mark}", fill=255, font_size=size)
+            draw.text(
+                (rng.randint(0, size), top), f"{mark}   {mark}   {mark}", fill=255, font_size=size
+            )
     else:
         draw.text((side * 0.3, side * 0.45), mark, fill=255, font_size=2 * size)
     layer = layer.rotate(rng.choice((0, rng.uniform(-50, 50))), BILINEAR)
     left, top = (side - image.width) // 2, (side - image.height) // 2
-    shown = layer.crop((left, top, left + image.width, top + image.height)).point([int(level * 0.4) for level in range(256)])
+    shown = layer.crop((left, top, left + image.width, top + image.height)).point(
+        [int(level * 0.4) for level in range(256)]
+    )
     return Image.composite(Image.new("RGB", image.size, pick_color(rng)), image, shown)
 
 
@@ -179,7 +215,9 @@ def add_shapes(image: Image.Image, rng: random.Random) -> Image.Image:
     if rng.random() < 0.4:
         thick, at = rng.uniform(0.05, 0.3), rng.uniform(0, 0.8)
         draw.rectangle(
-            (0, at * height, width, (at + thick) * height) if rng.random() < 0.7 else (at * width, 0, (at + thick) * width, height),
+            (0, at * height, width, (at + thick) * height)
+            if rng.random() < 0.7
+            else (at * width, 0, (at + thick) * width, height),
             fill=pick_color(rng),
         )
         return done
@@ -192,7 +230,15 @@ def add_shapes(image: Image.Image, rng: random.Random) -> Image.Image:
         if kind < 0.55:
             draw.ellipse(box, fill=skin, outline=rng.choice((ink, None)))
             for eye in (-0.35, 0.35):
-                draw.ellipse((x + eye * radius - 2, y - radius / 3 - 2, x + eye * radius + 2, y - radius / 3 + 2), fill=ink)
+                draw.ellipse(
+                    (
+                        x + eye * radius - 2,
+                        y - radius / 3 - 2,
+                        x + eye * radius + 2,
+                        y - radius / 3 + 2,
+                    ),
+                    fill=ink,
+                )
             draw.arc(
                 (x - radius / 2, y - radius / 3, x + radius / 2, y + radius / 2),
                 rng.randint(0, 40),
@@ -215,12 +261,24 @@ class Frame:
     seed: int
 
 
-FRAME_WEIGHTS = (("border", 3), ("screen", 7), ("meme", 3), ("page", 2), ("over", 8), ("collage", 8))
+FRAME_WEIGHTS = (
+    ("border", 3),
+    ("screen", 7),
+    ("meme", 3),
+    ("page", 2),
+    ("over", 8),
+    ("collage", 8),
+)
 
 
 def pick_frame(rng: random.Random) -> Frame:
     """Any frame."""
-    return Frame(rng.choices([kind for kind, _ in FRAME_WEIGHTS], [weight for _, weight in FRAME_WEIGHTS])[0], rng.getrandbits(32))
+    return Frame(
+        rng.choices([kind for kind, _ in FRAME_WEIGHTS], [weight for _, weight in FRAME_WEIGHTS])[
+            0
+        ],
+        rng.getrandbits(32),
+    )
 
 
 def apply_frame(image: Image.Image, other_image: Image.Image, frame: Frame) -> Image.Image:
@@ -237,7 +295,14 @@ def _add_border(image: Image.Image, other_image: Image.Image, rng: random.Random
     return ImageOps.expand(image, tuple(edges), pick_color(rng))
 
 
-def _draw_app_bars(draw: ImageDraw.ImageDraw, width: int, top: int, bottom: int, rng: random.Random, ink: tuple[int, int, int]) -> None:
+def _draw_app_bars(
+    draw: ImageDraw.ImageDraw,
+    width: int,
+    top: int,
+    bottom: int,
+    rng: random.Random,
+    ink: tuple[int, int, int],
+) -> None:
     """Rows of round signs, short lines and words, as apps have above and below a picture."""
     y = top
     while y < bottom - 8:
@@ -248,7 +313,9 @@ def _draw_app_bars(draw: ImageDraw.ImageDraw, width: int, top: int, bottom: int,
         elif kind < 0.75:
             step = rng.randint(2 * size, 5 * size)
             for place in range(x, width - size, step):
-                draw.ellipse((place, y, place + size, y + size), fill=rng.choice((None, ink)), outline=ink)
+                draw.ellipse(
+                    (place, y, place + size, y + size), fill=rng.choice((None, ink)), outline=ink
+                )
         elif kind < 0.9:
             draw.line((x, y + size // 2, width - x, y + size // 2), fill=ink)
         y += size + rng.randint(2, 14)
@@ -259,7 +326,9 @@ def _put_on_screen(image: Image.Image, other_image: Image.Image, rng: random.Ran
     ground = rng.choice(((255, 255, 255), (15, 15, 18), (0, 0, 0), pick_color(rng)))
     screen = Image.new("RGB", (width, height), ground)
     ink = (240, 240, 240) if sum(ground) < 380 else (25, 25, 25)
-    inner = ImageOps.contain(image, (int(width * rng.uniform(0.6, 1)), int(height * rng.uniform(0.45, 0.85))))
+    inner = ImageOps.contain(
+        image, (int(width * rng.uniform(0.6, 1)), int(height * rng.uniform(0.45, 0.85)))
+    )
     top = rng.randint(0, height - inner.height)
     left = (width - inner.width) // 2 if rng.random() < 0.7 else rng.randint(0, width - inner.width)
     draw = ImageDraw.Draw(screen)
@@ -293,17 +362,35 @@ def _put_on_page(image: Image.Image, other_image: Image.Image, rng: random.Rando
     page = Image.new("RGB", rng.choice(((240, 320), (320, 240))), (255, 255, rng.randint(235, 255)))
     draw = ImageDraw.Draw(page)
     for top in range(8, page.height, rng.randint(8, 14)):
-        draw.line((12, top, page.width - rng.randint(12, 60), top), fill=(60, 60, 60), width=rng.randint(1, 3))
-    inner = ImageOps.contain(image, (int(page.width * rng.uniform(0.55, 0.95)), int(page.height * rng.uniform(0.45, 0.8))))
-    page.paste(inner, (rng.randint(0, page.width - inner.width), rng.randint(0, page.height - inner.height)))
+        draw.line(
+            (12, top, page.width - rng.randint(12, 60), top),
+            fill=(60, 60, 60),
+            width=rng.randint(1, 3),
+        )
+    inner = ImageOps.contain(
+        image,
+        (int(page.width * rng.uniform(0.55, 0.95)), int(page.height * rng.uniform(0.45, 0.8))),
+    )
+    page.paste(
+        inner,
+        (rng.randint(0, page.width - inner.width), rng.randint(0, page.height - inner.height)),
+    )
     return page
 
 
-def _put_over_image(image: Image.Image, other_image: Image.Image, rng: random.Random) -> Image.Image:
+def _put_over_image(
+    image: Image.Image, other_image: Image.Image, rng: random.Random
+) -> Image.Image:
     share = rng.uniform(0.4, 0.9)
     ground = other_image.resize(rng.choice(((240, 180), (240, 240), (180, 240))))
-    inner = ImageOps.contain(image, (max(MIN_SIDE_PX, int(ground.width * share)), max(MIN_SIDE_PX, int(ground.height * share))))
-    ground.paste(inner, (rng.randint(0, ground.width - inner.width), rng.randint(0, ground.height - inner.height)))
+    inner = ImageOps.contain(
+        image,
+        (max(MIN_SIDE_PX, int(ground.width * share)), max(MIN_SIDE_PX, int(ground.height * share))),
+    )
+    ground.paste(
+        inner,
+        (rng.randint(0, ground.width - inner.width), rng.randint(0, ground.height - inner.height)),
+    )
     return ground
 
 
@@ -312,14 +399,19 @@ def _make_collage(image: Image.Image, other_image: Image.Image, rng: random.Rand
     gap, tile = rng.choice((0, 2, 6)), (320 // across, 240 // down)
     done = Image.new("RGB", (across * tile[0], down * tile[1]), pick_color(rng))
     tiles = [image] + [
-        other_image.transpose(rng.choice(TRANSPOSE_OPERATIONS)) if rng.random() < 0.6 else crop_randomly(other_image, rng, 0.5)
+        other_image.transpose(rng.choice(TRANSPOSE_OPERATIONS))
+        if rng.random() < 0.6
+        else crop_randomly(other_image, rng, 0.5)
         for _ in range(across * down - 1)
     ]
     rng.shuffle(tiles)
     for number, shown in enumerate(tiles):
         size = (tile[0] - gap, tile[1] - gap)
         fitted = ImageOps.fit(shown, size) if rng.random() < 0.5 else shown.resize(size)
-        done.paste(fitted, (gap // 2 + tile[0] * (number % across), gap // 2 + tile[1] * (number // across)))
+        done.paste(
+            fitted,
+            (gap // 2 + tile[0] * (number % across), gap // 2 + tile[1] * (number // across)),
+        )
     return done
 
 
@@ -342,7 +434,9 @@ def apply_light_edits(image: Image.Image, rng: random.Random) -> Image.Image:
     return reencode(image, rng) if rng.random() < 0.2 else image
 
 
-def apply_edits(image: Image.Image, other_image: Image.Image, rng: random.Random, frame: Frame | None) -> Image.Image:
+def apply_edits(
+    image: Image.Image, other_image: Image.Image, rng: random.Random, frame: Frame | None
+) -> Image.Image:
     """The picture after one to several edits, of which one may be to put it `inside` a frame."""
     many = rng.random() < 0.4  # half of all copies have one edit or two
 

@@ -41,7 +41,9 @@ EDITS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "turned": lambda picture: picture.transpose(Image.Transpose.ROTATE_90),
     "half size": lambda picture: rescale(picture, 0.5),
     "160 wide": lambda picture: rescale(picture, 160 / picture.width),
-    "160 wide, enlarged": lambda picture: rescale(picture, 160 / picture.width).resize(picture.size, Image.Resampling.LANCZOS),
+    "160 wide, enlarged": lambda picture: rescale(picture, 160 / picture.width).resize(
+        picture.size, Image.Resampling.LANCZOS
+    ),
     "on a screen, 360 wide": make_screen_edit(360),
     "on a screen, 240 wide": make_screen_edit(240),
 }
@@ -49,13 +51,17 @@ EDITS: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 def main() -> None:
     """Make the library, group it, print with whom the copies are."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("frames", type=Path, metavar="FRAMES")
     parser.add_argument("--copied", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     frames = list_files(given.frames)
-    made: dict[str, tuple[str, str]] = {}  # for each name its frame, and the kind of copy, "" for none
+    made: dict[
+        str, tuple[str, str]
+    ] = {}  # for each name its frame, and the kind of copy, "" for none
     with tempfile.TemporaryDirectory() as name:
         library = Path(name) / "library"
         library.mkdir()
@@ -66,7 +72,9 @@ def main() -> None:
         for frame in copied:
             for number, (kind, edit) in enumerate(EDITS.items()):
                 copy = f"{Path(frame.path).stem}-{number}.jpg"
-                edit(open_upright(frame)).save(library / copy, quality=40 if kind == "jpeg 40" else 85)
+                edit(open_upright(frame)).save(
+                    library / copy, quality=40 if kind == "jpeg 40" else 85
+                )
                 made[copy] = (Path(frame.path).name, kind)
         with Store(Path(name) / "store", write=True) as store:
             for _ in ingest_roots([Root(str(library))], store, load_embedder(DEFAULT_MODEL)):
@@ -76,12 +84,23 @@ def main() -> None:
     for names in groups:
         alone = len({made[copy][0] for copy in names}) == 1
         for copy in names:
-            found[made[copy][1]]["other" if made[copy][0] not in names else "own" if alone else "mixed"] += 1
+            found[made[copy][1]][
+                "other" if made[copy][0] not in names else "own" if alone else "mixed"
+            ] += 1
     together = sum(sum(not made[copy][1] for copy in names) > 1 for names in groups)
-    print(f"{len(frames)} frames, {len(copied)} copied in {len(EDITS)} ways, seed {given.seed}; groups with several frames: {together}\n")
+    print(
+        f"{len(frames)} frames, {len(copied)} copied in {len(EDITS)} ways, seed {given.seed}; groups with several frames: {together}\n"
+    )
     total = Counter(kind for _, kind in made.values())
-    rows = [[kind, *(found[kind][what] / total[kind] for what in ("own", "mixed", "other"))] for kind in EDITS]
-    print(format_table(["copies", "with their own frame alone", "with it and others", "without it"], rows))
+    rows = [
+        [kind, *(found[kind][what] / total[kind] for what in ("own", "mixed", "other"))]
+        for kind in EDITS
+    ]
+    print(
+        format_table(
+            ["copies", "with their own frame alone", "with it and others", "without it"], rows
+        )
+    )
 
 
 if __name__ == "__main__":

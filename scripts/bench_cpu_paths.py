@@ -36,7 +36,13 @@ from scripts.bench_ingest import list_files
 if TYPE_CHECKING:
     import onnxruntime
 
-MODEL_PATH = Path(__file__).resolve().parent.parent / "pipeline" / "embed" / "backends" / f"{DEFAULT_MODEL}.onnx"
+MODEL_PATH = (
+    Path(__file__).resolve().parent.parent
+    / "pipeline"
+    / "embed"
+    / "backends"
+    / f"{DEFAULT_MODEL}.onnx"
+)
 CORE_COUNT = os.cpu_count() or 1
 Rows = NDArray[np.float32]
 Encoder = Callable[[NDArray[np.uint8]], Rows]
@@ -66,7 +72,9 @@ def make_single_image_encoder(encode: Callable[[NDArray[np.uint8]], Rows]) -> En
     pool = ThreadPoolExecutor(CORE_COUNT)
 
     def run(pictures: NDArray[np.uint8]) -> Rows:
-        return np.concatenate(list(pool.map(lambda at: encode(pictures[at : at + 1]), range(len(pictures)))))
+        return np.concatenate(
+            list(pool.map(lambda at: encode(pictures[at : at + 1]), range(len(pictures))))
+        )
 
     return run
 
@@ -75,7 +83,9 @@ def make_onnxruntime_encoder(weights: Path) -> Encoder:
     """One picture at a time on each core."""
     loaded = make_session(weights)
     name = loaded.get_inputs()[0].name
-    return make_single_image_encoder(lambda pictures: np.asarray(loaded.run(None, {name: pictures})[0], np.float32))
+    return make_single_image_encoder(
+        lambda pictures: np.asarray(loaded.run(None, {name: pictures})[0], np.float32)
+    )
 
 
 def make_batch_encoder(weights: Path, batch_size: int) -> Encoder:
@@ -84,27 +94,42 @@ def make_batch_encoder(weights: Path, batch_size: int) -> Encoder:
     name = loaded.get_inputs()[0].name
 
     def run(pictures: NDArray[np.uint8]) -> Rows:
-        parts = [loaded.run(None, {name: pictures[at : at + batch_size]})[0] for at in range(0, len(pictures), batch_size)]
+        parts = [
+            loaded.run(None, {name: pictures[at : at + batch_size]})[0]
+            for at in range(0, len(pictures), batch_size)
+        ]
         return np.concatenate(parts).astype(np.float32)
 
     return run
 
 
-def quantize_model(scratch: Path, calibration: NDArray[np.uint8], *, per_channel: bool, method: str) -> Path:
+def quantize_model(
+    scratch: Path, calibration: NDArray[np.uint8], *, per_channel: bool, method: str
+) -> Path:
     """The model with 8-bit weights and activations, calibrated by the `method` that onnxruntime calls so."""
     onnxruntime = import_onnxruntime()
-    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
 
     plain, done = scratch / "plain.onnx", scratch / f"int8-{per_channel}-{method}.onnx"
     if not plain.exists():  # its 16-bit weights made 32-bit ones, and what is constant folded
         make_session(
-            MODEL_PATH, optimized_model_filepath=str(plain), graph_optimization_level=onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+            MODEL_PATH,
+            optimized_model_filepath=str(plain),
+            graph_optimization_level=onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
         )
     name = onnx.load(plain).graph.input[0].name
 
     class Reader(CalibrationDataReader):  # type: ignore[misc] # its package has no types
         def __init__(self) -> None:
-            self._left: Iterator[dict[str, Any]] = iter({name: calibration[at : at + 1]} for at in range(len(calibration)))
+            self._left: Iterator[dict[str, Any]] = iter(
+                {name: calibration[at : at + 1]} for at in range(len(calibration))
+            )
 
         def get_next(self) -> dict[str, Any] | None:
             return next(self._left, None)
@@ -133,8 +158,13 @@ def make_openvino_encoder(hint: str, precision: str) -> Encoder:
     compiled = openvino.Core().compile_model(str(MODEL_PATH), "CPU", wanted)
 
     def run(pictures: NDArray[np.uint8]) -> Rows:
-        queue, rows = openvino.AsyncInferQueue(compiled, CORE_COUNT), [np.empty(0, np.float32)] * len(pictures)
-        queue.set_callback(lambda request, at: rows.__setitem__(at, request.get_output_tensor(0).data[0].copy()))
+        queue, rows = (
+            openvino.AsyncInferQueue(compiled, CORE_COUNT),
+            [np.empty(0, np.float32)] * len(pictures),
+        )
+        queue.set_callback(
+            lambda request, at: rows.__setitem__(at, request.get_output_tensor(0).data[0].copy())
+        )
         for at in range(len(pictures)):
             queue.start_async({0: pictures[at : at + 1]}, at)
         queue.wait_all()
@@ -151,7 +181,9 @@ def pair_scores(rows: Rows) -> NDArray[np.float64]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("pictures", type=Path)
     parser.add_argument("calibration", type=Path)
     parser.add_argument("--most", type=int, default=300)
@@ -163,19 +195,33 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         ways: dict[str, tuple[Encoder, NDArray[np.uint8]]] = {
-            "onnxruntime, one at a time on each core: **what ships**": (lambda pictures: ships.encode(list(pictures)), whole),
+            "onnxruntime, one at a time on each core: **what ships**": (
+                lambda pictures: ships.encode(list(pictures)),
+                whole,
+            ),
             "batches of 4 on all cores": (make_batch_encoder(MODEL_PATH, 4), whole),
             "batches of 32 on all cores": (make_batch_encoder(MODEL_PATH, 32), whole),
         }
         for each_channel in (False, True):
-            weights = quantize_model(scratch, calibration, per_channel=each_channel, method="MinMax")
-            ways[f"int8, a scale for each {'channel' if each_channel else 'layer'}"] = make_onnxruntime_encoder(weights), whole
+            weights = quantize_model(
+                scratch, calibration, per_channel=each_channel, method="MinMax"
+            )
+            ways[f"int8, a scale for each {'channel' if each_channel else 'layer'}"] = (
+                make_onnxruntime_encoder(weights),
+                whole,
+            )
         weights = quantize_model(scratch, calibration[:50], per_channel=True, method="Percentile")
-        ways["int8, a scale for each channel, extremes cut off"] = make_onnxruntime_encoder(weights), whole
+        ways["int8, a scale for each channel, extremes cut off"] = (
+            make_onnxruntime_encoder(weights),
+            whole,
+        )
         if find_spec("openvino"):
             for hint in ("THROUGHPUT", "LATENCY"):
                 for precision in ("dynamic", "f32"):
-                    ways[f"OpenVINO, {hint.lower()}, {precision}"] = make_openvino_encoder(hint, precision), whole
+                    ways[f"OpenVINO, {hint.lower()}, {precision}"] = (
+                        make_openvino_encoder(hint, precision),
+                        whole,
+                    )
         else:
             print("openvino is not installed\n")
         taken: dict[str, list[float]] = {way: [] for way in ways}
@@ -189,11 +235,15 @@ def main() -> None:
     first, *_ = ways
     base, right = median(taken[first]), pair_scores(found[first])
     print(f"{len(whole)} pictures, {CORE_COUNT} cores, medians of {given.repeat}\n")
-    print("| way | images/s | of what ships | mean drift | 99 % below | greatest |\n| --- | ---: | ---: | ---: | ---: | ---: |")
+    print(
+        "| way | images/s | of what ships | mean drift | 99 % below | greatest |\n| --- | ---: | ---: | ---: | ---: | ---: |"
+    )
     for way, rates in taken.items():
         drift = np.abs(pair_scores(found[way]) - right)
         rate = median(rates)
-        print(f"| {way} | {rate:.0f} | {rate / base:.2f} | {drift.mean():.1e} | {np.quantile(drift, 0.99):.1e} | {drift.max():.1e} |")
+        print(
+            f"| {way} | {rate:.0f} | {rate / base:.2f} | {drift.mean():.1e} | {np.quantile(drift, 0.99):.1e} | {drift.max():.1e} |"
+        )
 
 
 if __name__ == "__main__":

@@ -19,15 +19,18 @@ from statistics import median
 
 from scripts.bench_ingest import list_files, time_ingest
 
-FASTDUP_SCRIPT = (
-    "import sys, fastdup\nsys.exit(fastdup.run(sys.argv[1], work_dir=sys.argv[2], run_mode=1, num_threads=-1, verbose=False, license=''))"
-)
+FASTDUP_SCRIPT = "import sys, fastdup\nsys.exit(fastdup.run(sys.argv[1], work_dir=sys.argv[2], run_mode=1, num_threads=-1, verbose=False, license=''))"
 
 
 def time_fastdup(python: Path, folder: Path, work_folder: Path) -> tuple[float, int]:
     """Seconds that fastdup takes for the features of a folder, and of how many pictures it has them."""
     began = time.perf_counter()
-    subprocess.run([python, "-c", FASTDUP_SCRIPT, folder, work_folder], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        [python, "-c", FASTDUP_SCRIPT, folder, work_folder],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     taken = time.perf_counter() - began
     names = work_folder / "atrain_features.dat.csv"
     return taken, max(0, len(names.read_text().splitlines()) - 1) if names.exists() else 0
@@ -35,7 +38,9 @@ def time_fastdup(python: Path, folder: Path, work_folder: Path) -> tuple[float, 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--python", type=Path, required=True)
     parser.add_argument("--repeat", type=int, default=3)
@@ -49,9 +54,13 @@ def main() -> None:
         if turn:
             ours.append(count / one)
             theirs.append(count / other)
-    print(f"{count} files, of which fastdup has features of {features}; medians of {given.repeat}\n")
+    print(
+        f"{count} files, of which fastdup has features of {features}; medians of {given.repeat}\n"
+    )
     print("| neardup ingest | fastdup, features | ratio |\n| ---: | ---: | ---: |")
-    print(f"| {median(ours):.1f} images/s | {median(theirs):.1f} images/s | {median(ours) / median(theirs):.2f} |")
+    print(
+        f"| {median(ours):.1f} images/s | {median(theirs):.1f} images/s | {median(ours) / median(theirs):.2f} |"
+    )
 
 
 if __name__ == "__main__":

@@ -44,10 +44,15 @@ def measure_memory_bytes(pid: int) -> int:
     """Bytes of memory of a process and of all that it started, shared pages once."""
     total = 0
     try:
-        found = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+        found = re.search(
+            r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE
+        )
         total += int(found[1]) * 1024 if found else 0
         for task in Path(f"/proc/{pid}/task").iterdir():
-            total += sum(measure_memory_bytes(int(child)) for child in (task / "children").read_text().split())
+            total += sum(
+                measure_memory_bytes(int(child))
+                for child in (task / "children").read_text().split()
+            )
     except OSError:  # it has ended
         pass
     return total
@@ -84,11 +89,15 @@ def bench_speed(folder: Path, repeat: int) -> None:
     alone: dict[str, list[float]] = {"decode": [], "embed": [], "ingest": []}
     for turn in range(repeat + 1):  # the first warms the file cache up, and is left out
         with DecoderPool() as decoders:
-            for _ in decoders.stream(files[: 2 * BATCH_SIZE], embedder.preprocess, prefetch=BATCH_SIZE):
+            for _ in decoders.stream(
+                files[: 2 * BATCH_SIZE], embedder.preprocess, prefetch=BATCH_SIZE
+            ):
                 pass  # the processes have started
             began = time.perf_counter()
             views = [
-                result.pixels for result in decoders.stream(files, embedder.preprocess, prefetch=BATCH_SIZE) if isinstance(result, Decoded)
+                result.pixels
+                for result in decoders.stream(files, embedder.preprocess, prefetch=BATCH_SIZE)
+                if isinstance(result, Decoded)
             ]
             decode = time.perf_counter() - began
         embed(embedder, views[:BATCH_SIZE])
@@ -116,9 +125,15 @@ def make_large_images(folder: Path, count: int) -> None:
     for number in range(count):
         rng = random.Random(number)
         size = (rng.randrange(500, 900), rng.randrange(400, 700))
-        field = Image.effect_mandelbrot(size, (-2 + rng.random(), -1.2, 1, 1.2), 60).resize((4000, 3000), Image.Resampling.BICUBIC)
+        field = Image.effect_mandelbrot(size, (-2 + rng.random(), -1.2, 1, 1.2), 60).resize(
+            (4000, 3000), Image.Resampling.BICUBIC
+        )
         grain = Image.effect_noise((1000, 750), 60).resize((4000, 3000))
-        bands = [field, Image.blend(field, grain, 0.2 + 0.4 * rng.random()), Image.blend(grain, field, rng.random())]
+        bands = [
+            field,
+            Image.blend(field, grain, 0.2 + 0.4 * rng.random()),
+            Image.blend(grain, field, rng.random()),
+        ]
         Image.merge("RGB", bands).save(folder / f"{number:04}.jpg", quality=90)
 
 
@@ -131,13 +146,17 @@ def make_crops(folder: Path, out_folder: Path, first: int, count: int) -> None:
         with Image.open(paths[number % len(paths)]) as opened:
             width, height = (max(1, int(side * rng.uniform(0.6, 0.95))) for side in opened.size)
             left, top = rng.randint(0, opened.width - width), rng.randint(0, opened.height - height)
-            opened.convert("RGB").crop((left, top, left + width, top + height)).save(out_folder / f"{number:06}.jpg", quality=85)
+            opened.convert("RGB").crop((left, top, left + width, top + height)).save(
+                out_folder / f"{number:06}.jpg", quality=85
+            )
 
 
 def bench_growth(folder: Path, file_counts: list[int]) -> None:
     """A table of memory and of second ingests for libraries of some sizes."""
     print(f"{os.cpu_count()} cores\n")
-    print("| files | first ingest | its memory | nothing changed | 1 % replaced |\n| ---: | ---: | ---: | ---: | ---: |")
+    print(
+        "| files | first ingest | its memory | nothing changed | 1 % replaced |\n| ---: | ---: | ---: | ---: | ---: |"
+    )
     for count in file_counts:
         with tempfile.TemporaryDirectory() as name:
             library, store = Path(name) / "library", Path(name) / "store"
@@ -149,12 +168,17 @@ def bench_growth(folder: Path, file_counts: list[int]) -> None:
             make_crops(folder, library, count, count // 100)
             changed, _, said = time_ingest(library, store)
             rate = f"{first:.0f} s, {count / first:.0f} images/s"
-            print(f"| {count:,} | {rate} | {memory / 1e6:.0f} MB | {again:.2f} s | {changed:.2f} s ({said}) |", flush=True)
+            print(
+                f"| {count:,} | {rate} | {memory / 1e6:.0f} MB | {again:.2f} s | {changed:.2f} s ({said}) |",
+                flush=True,
+            )
 
 
 def main() -> None:
     """Run what was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["speed", "grow"])
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--made", type=int, help="make so many JPEGs of 12 megapixels instead")

@@ -43,7 +43,9 @@ def normalize(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return made.astype(np.float32)
 
 
-def make_vectors(kind: str, rows: int, dim: int, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def make_vectors(
+    kind: str, rows: int, dim: int, seed: int = 0
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Unit rows, one in fifty of which is a near-duplicate of another, at cosines of about .74 to 1, and which of which: (2, rows / 50).
 
     isotropic: all directions alike. CLIP-like: variances that fall as 1/i along the axes, and a common mean of the length of the rest.
@@ -56,7 +58,9 @@ def make_vectors(kind: str, rows: int, dim: int, seed: int = 0) -> tuple[NDArray
     made = normalize(made)
     copies = rng.permutation(rows)[: rows // 25].reshape(2, -1)
     noise = normalize(rng.standard_normal((copies.shape[1], dim), dtype=np.float32))
-    made[copies[1]] = normalize(made[copies[0]] + rng.uniform(0, 0.9, (copies.shape[1], 1)).astype(np.float32) * noise)
+    made[copies[1]] = normalize(
+        made[copies[0]] + rng.uniform(0, 0.9, (copies.shape[1], 1)).astype(np.float32) * noise
+    )
     return made, copies
 
 
@@ -73,9 +77,15 @@ def find_pairs_by_faiss(stored: NDArray[np.float16], min_score: float) -> set[tu
     index.add(rows)
     found: set[tuple[int, int]] = set()
     for start in range(0, len(rows), 4096):
-        ends, _, others = index.range_search(rows[start : start + 4096], float(np.float32(min_score - segments.STORED_PRODUCT_MARGIN)))
+        ends, _, others = index.range_search(
+            rows[start : start + 4096],
+            float(np.float32(min_score - segments.STORED_PRODUCT_MARGIN)),
+        )
         left, right = (
-            np.repeat(np.arange(len(ends) - 1, dtype=np.int64) + start, ends[1:].astype(np.int64) - ends[:-1].astype(np.int64)),
+            np.repeat(
+                np.arange(len(ends) - 1, dtype=np.int64) + start,
+                ends[1:].astype(np.int64) - ends[:-1].astype(np.int64),
+            ),
             others,
         )
         once = left < right
@@ -86,11 +96,15 @@ def find_pairs_by_faiss(stored: NDArray[np.float16], min_score: float) -> set[tu
 
 
 @contextmanager
-def make_vector_rows(kind: str, rows: int, dim: int) -> Iterator[tuple[VectorRows, NDArray[np.float16], NDArray[np.int64], int]]:
+def make_vector_rows(
+    kind: str, rows: int, dim: int
+) -> Iterator[tuple[VectorRows, NDArray[np.float16], NDArray[np.int64], int]]:
     """A shelf of one segment with ids from 1, its vectors, which of them are planted pairs, and its bytes on disk."""
     with tempfile.TemporaryDirectory() as name:
         made, copies = make_vectors(kind, rows, dim)
-        row = segments.write(Path(name), Path(name), [(np.arange(1, rows + 1), made.astype(np.float16))])
+        row = segments.write(
+            Path(name), Path(name), [(np.arange(1, rows + 1), made.astype(np.float16))]
+        )
         del made
         segment = segments.Segment(Path(name), row, dim)
         yield VectorRows([segment]), segment.vectors, copies, row.size
@@ -99,7 +113,9 @@ def make_vector_rows(kind: str, rows: int, dim: int) -> Iterator[tuple[VectorRow
 def compare_with_faiss(rows: int, dims: list[int], repeat: int) -> None:
     """Ours beside FAISS's."""
     print(f"{rows:,} rows, {os.cpu_count()} cores, medians of {repeat}\n")
-    print("| vectors | dim | threshold | pairs | prefix | FAISS s | ours s | FAISS / ours | memory beside the vectors |")
+    print(
+        "| vectors | dim | threshold | pairs | prefix | FAISS s | ours s | FAISS / ours | memory beside the vectors |"
+    )
     print("| --- | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: |")
     for dim in dims:
         for kind, least in THRESHOLD_BY_KIND.items():
@@ -113,14 +129,22 @@ def compare_with_faiss(rows: int, dims: list[int], repeat: int) -> None:
                         parts.append(step.new_pairs)
                         memory = max(memory, measure_private_bytes() - before)
                     ours.append(time.perf_counter() - began)
-                    found = {pair for part in parts for pair in zip((part.left - 1).tolist(), (part.right - 1).tolist(), strict=True)}
+                    found = {
+                        pair
+                        for part in parts
+                        for pair in zip(
+                            (part.left - 1).tolist(), (part.right - 1).tolist(), strict=True
+                        )
+                    }
                     began = time.perf_counter()
                     expected = find_pairs_by_faiss(stored, least)
                     theirs.append(time.perf_counter() - began)
                     assert found == expected, f"{len(found ^ expected)} pairs differ"
                 a, b = median(theirs), median(ours)
                 about = f"| {kind} | {dim} | {least} | {len(found):,} | {prefix.name} |"
-                print(f"{about} {a:.1f} | {b:.1f} | {a / b:.1f} | {memory / 1e6:.0f} MB |", flush=True)
+                print(
+                    f"{about} {a:.1f} | {b:.1f} | {a / b:.1f} | {memory / 1e6:.0f} MB |", flush=True
+                )
 
 
 def measure_exact_seconds(vectors: VectorRows, min_score: float, bound: CosineBound) -> float:
@@ -136,7 +160,9 @@ def measure_exact_seconds(vectors: VectorRows, min_score: float, bound: CosineBo
     for later in range(step // 2, blocks, step):
         began = time.perf_counter()
         through = int(vectors.ids[later * BLOCK_ROWS - 1])
-        for _ in islice(join.find_pairs(vectors, JoinWatermark(min_score, through), bound), later + 1):
+        for _ in islice(
+            join.find_pairs(vectors, JoinWatermark(min_score, through), bound), later + 1
+        ):
             pass
         spent += time.perf_counter() - began
         start, stop = later * BLOCK_ROWS, min((later + 1) * BLOCK_ROWS, len(vectors.ids))
@@ -182,14 +208,22 @@ def bench_growth(sizes: list[int], dim: int) -> None:
                     flush=True,
                 )
         for way, seconds in taken.items():
-            whole, last = (np.polyfit(np.log(sizes[start:]), np.log(seconds[start:]), 1)[0] for start in (0, -3))
-            print(f"\n{kind}, {way}: rows ** {whole:.2f}, over the last three sizes {last:.2f}", flush=True)
+            whole, last = (
+                np.polyfit(np.log(sizes[start:]), np.log(seconds[start:]), 1)[0]
+                for start in (0, -3)
+            )
+            print(
+                f"\n{kind}, {way}: rows ** {whole:.2f}, over the last three sizes {last:.2f}",
+                flush=True,
+            )
         print()
 
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--dim", type=int, nargs="+", default=[512, 256])
     parser.add_argument("--repeat", type=int, default=3)

@@ -49,9 +49,13 @@ def make_batch(first: int, rows: NDArray[np.float32]) -> Batch:
     made = Batch()
     for number, row in enumerate(rows, first):
         hash_ = rng.bytes(32)
-        made.images.append((Image(hash_, rng.bytes(32), 4000, 3000, "JPEG", 3_000_000 + number, False), row))
+        made.images.append(
+            (Image(hash_, rng.bytes(32), 4000, 3000, "JPEG", 3_000_000 + number, False), row)
+        )
         path = f"/photos/{number // 1000:04}/IMG_{number:07}.jpg"
-        made.files.append(NewFile(path, FileStat(3_000_000 + number, number, number, number, 1), hash_))
+        made.files.append(
+            NewFile(path, FileStat(3_000_000 + number, number, number, number, 1), hash_)
+        )
     return made
 
 
@@ -94,7 +98,11 @@ def time_command(folder: Path, *arguments: str, repeat: int = 5) -> float:
 def bench(rows: int, scratch: Path) -> None:
     """Print a table for one size."""
     embedder = load_embedder()
-    space = replace(embedder.space, floor=THRESHOLD_BY_KIND[VECTOR_KIND], threshold=THRESHOLD_BY_KIND[VECTOR_KIND])
+    space = replace(
+        embedder.space,
+        floor=THRESHOLD_BY_KIND[VECTOR_KIND],
+        threshold=THRESHOLD_BY_KIND[VECTOR_KIND],
+    )
     folder = scratch / "store"
     made, _ = make_vectors(VECTOR_KIND, rows + NIGHT_COUNT * IMAGES_PER_NIGHT, space.dim)
     photo = scratch / "photo.jpg"
@@ -106,28 +114,47 @@ def bench(rows: int, scratch: Path) -> None:
         for start in range(0, rows, 50_000):
             store.add(make_batch(start, made[start : min(start + 50_000, rows)]))
         status = photo.stat()
-        source = SourceFile(str(photo), FileStat(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev))
+        source = SourceFile(
+            str(photo),
+            FileStat(
+                status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
+            ),
+        )
         decoded = decode(source, embedder.preprocess)
         assert isinstance(decoded, Decoded)
         own = made[:1]  # any unit vector will do
-        store.add(Batch([(decoded.image, own[0])], [NewFile(source.path, source.stat, decoded.image.hash)]))
-        print(f"\n{rows:,} images, {space.dim} dimensions, {VECTOR_KIND}\n\n| what | measured |\n| --- | ---: |")
+        store.add(
+            Batch(
+                [(decoded.image, own[0])], [NewFile(source.path, source.stat, decoded.image.hash)]
+            )
+        )
+        print(
+            f"\n{rows:,} images, {space.dim} dimensions, {VECTOR_KIND}\n\n| what | measured |\n| --- | ---: |"
+        )
         print(f"| filled | {time.perf_counter() - began:.0f} s |")
         began, before, most = time.perf_counter(), measure_private_bytes(), 0
         for step in store.join():  # noqa: B007 - the last one is asked below
             most = max(most, measure_private_bytes() - before)
         seconds = time.perf_counter() - began
         recall = (
-            f"; recall {step.recall.found:,} of {step.recall.sampled:,}, at least {step.recall.lower_bound_95:.4f}" if step.recall else ""
+            f"; recall {step.recall.found:,} of {step.recall.sampled:,}, at least {step.recall.lower_bound_95:.4f}"
+            if step.recall
+            else ""
         )
-        print(f"| whole join | {step.plan.method}, {seconds:.0f} s, {step.pair_count:,} pairs{recall} ({step.plan.reason}) |")
+        print(
+            f"| whole join | {step.plan.method}, {seconds:.0f} s, {step.pair_count:,} pairs{recall} ({step.plan.reason}) |"
+        )
         print(f"| its memory beside the vectors | {most / 1e6:.0f} MB |")
         compaction = store.compact(full=True)
-        print(f"| compaction | {compaction.segments_before} segments to {compaction.segments_after} |")
+        print(
+            f"| compaction | {compaction.segments_before} segments to {compaction.segments_after} |"
+        )
         catalog = (folder / "catalog.db").stat().st_size
         store.end_run(run, "complete", {})
         share = count_segment_bytes(store) / (2 * space.dim * rows)
-        print(f"| segments on disk | {share:.3f} x 2 d n; the catalog {catalog / rows:.0f} bytes an image |")
+        print(
+            f"| segments on disk | {share:.3f} x 2 d n; the catalog {catalog / rows:.0f} bytes an image |"
+        )
 
     before = measure_private_bytes()
     began = time.perf_counter()
@@ -143,7 +170,10 @@ def bench(rows: int, scratch: Path) -> None:
             between = time.perf_counter()
             store.find_nearest(np.stack(list(query.values())), 10)
             last = time.perf_counter() - between
-            print(f"| within, nearest 10, of {count} | {1000 * (between - began):.0f} ms, {1000 * last:.0f} ms |", flush=True)
+            print(
+                f"| within, nearest 10, of {count} | {1000 * (between - began):.0f} ms, {1000 * last:.0f} ms |",
+                flush=True,
+            )
     ours, bare, bytes_segments, bytes_all = [], [], [], []
     with Store(folder, write=True) as store, store.lock_for_ingest():
         for night in range(NIGHT_COUNT):
@@ -160,22 +190,31 @@ def bench(rows: int, scratch: Path) -> None:
             bytes_all.append(count_written_bytes() - everything)
             bare.append(time_product(IMAGES_PER_NIGHT, rows + night * IMAGES_PER_NIGHT, space.dim))
     a, b = median(ours), median(bare)
-    print(f"| a night of {IMAGES_PER_NIGHT:,}: search, bare product, ratio | {step.plan.method}, {a:.1f} s, {b:.1f} s, {a / b:.2f} |")
+    print(
+        f"| a night of {IMAGES_PER_NIGHT:,}: search, bare product, ratio | {step.plan.method}, {a:.1f} s, {b:.1f} s, {a / b:.2f} |"
+    )
     size = IMAGES_PER_NIGHT * 2 * space.dim
     about = f"{median(bytes_segments) / size:.3f} x the new vectors in segments, {median(bytes_all) / 1e6:.1f} MB with catalog and log"
     print(f"| its bytes written | {about} (the bound is {(1.2 * size + 2e6) / 1e6:.1f} MB) |")
-    print(f"| `neardup query` of a known photo, whole process | {time_command(folder, 'query', str(photo)):.2f} s |")
+    print(
+        f"| `neardup query` of a known photo, whole process | {time_command(folder, 'query', str(photo)):.2f} s |"
+    )
     print(f"| `neardup groups`, whole process | {time_command(folder, 'groups', repeat=3):.2f} s |")
     print(f"| `neardup status`, whole process | {time_command(folder, 'status', repeat=3):.2f} s |")
     for data in (False, True):
         began = time.perf_counter()
         assert check(folder, read_all=data) == []
-        print(f"| check{' --data' if data else ''} | {time.perf_counter() - began:.1f} s |", flush=True)
+        print(
+            f"| check{' --data' if data else ''} | {time.perf_counter() - began:.1f} s |",
+            flush=True,
+        )
 
 
 def main() -> None:
     """Print a table for each size."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000])
     for rows in parser.parse_args().rows:
         with tempfile.TemporaryDirectory() as name:

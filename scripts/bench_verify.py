@@ -34,7 +34,15 @@ STAGES = ("read and embed", "join", "parts", "verify")
 
 def get_stage(progress: Progress) -> str:
     """The stage that ended with this report."""
-    return "verify" if progress.is_verifying else "parts" if progress.is_processing_crops else "join" if progress.plan else "read and embed"
+    return (
+        "verify"
+        if progress.is_verifying
+        else "parts"
+        if progress.is_processing_crops
+        else "join"
+        if progress.plan
+        else "read and embed"
+    )
 
 
 def time_stages(folder: Path, store: Store) -> tuple[dict[str, float], int, Progress]:
@@ -63,7 +71,11 @@ def sample_verified_pairs(store: Store, count: int, rng: random.Random) -> list[
     kinds: dict[bool, list[tuple[int, int]]] = defaultdict(list)
     for one in store.catalog.stream_verdicts():
         kinds[one.relation in ("unrelated", "not verifiable")].append((one.first, one.second))
-    return sorted(pair for some in kinds.values() for pair in rng.sample(sorted(some), min(count // 2, len(some))))
+    return sorted(
+        pair
+        for some in kinds.values()
+        for pair in rng.sample(sorted(some), min(count // 2, len(some)))
+    )
 
 
 def measure_rate(store: Store, pairs: list[tuple[int, int]]) -> float:
@@ -77,7 +89,9 @@ def measure_rate(store: Store, pairs: list[tuple[int, int]]) -> float:
 
 def main() -> None:
     """Ingest, measure, print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
     parser.add_argument("--files", type=int, nargs="+", default=[2000, 8000, 15_000])
     parser.add_argument("--again", type=int, default=2000)
@@ -110,17 +124,74 @@ def main() -> None:
                     ]
                     + [f"{memory / 1e6:.0f} MB"]
                 )
-                relations.append([files, *(told[one] for one in ("same picture", "derived", "same scene", "unrelated", "not verifiable"))])
+                relations.append(
+                    [
+                        files,
+                        *(
+                            told[one]
+                            for one in (
+                                "same picture",
+                                "derived",
+                                "same scene",
+                                "unrelated",
+                                "not verifiable",
+                            )
+                        ),
+                    ]
+                )
                 drawn = sample_verified_pairs(store, given.again, random.Random(given.seed))
-                strangers = sum(one.relation in ("unrelated", "not verifiable") for one in store.catalog.stream_verdicts())
+                strangers = sum(
+                    one.relation in ("unrelated", "not verifiable")
+                    for one in store.catalog.stream_verdicts()
+                )
                 kept = measure_rate(store, drawn)
-                with closing(sqlite3.connect(store.folder / "caches" / "thumbnails.db")) as thumbs, thumbs:
+                with (
+                    closing(sqlite3.connect(store.folder / "caches" / "thumbnails.db")) as thumbs,
+                    thumbs,
+                ):
                     thumbs.execute("UPDATE thumbnails SET features = x''")
-                rates.append([files, len(drawn), min(strangers, given.again // 2), round(kept), round(measure_rate(store, drawn))])
+                rates.append(
+                    [
+                        files,
+                        len(drawn),
+                        min(strangers, given.again // 2),
+                        round(kept),
+                        round(measure_rate(store, drawn)),
+                    ]
+                )
     print(f"{os.cpu_count()} cores, seed {given.seed}\n")
-    print(format_table(["files", *STAGES, "pairs", "pairs a file", "share of verify", "share of parts", "memory"], costs))
-    print(format_table(["files", "same picture", "derived", "same scene", "unrelated", "not verifiable"], relations))
-    print(format_table(["files", "pairs again", "strangers among them", "pairs/s, features kept", "pairs/s, without"], rates))
+    print(
+        format_table(
+            [
+                "files",
+                *STAGES,
+                "pairs",
+                "pairs a file",
+                "share of verify",
+                "share of parts",
+                "memory",
+            ],
+            costs,
+        )
+    )
+    print(
+        format_table(
+            ["files", "same picture", "derived", "same scene", "unrelated", "not verifiable"],
+            relations,
+        )
+    )
+    print(
+        format_table(
+            [
+                "files",
+                "pairs again",
+                "strangers among them",
+                "pairs/s, features kept",
+                "pairs/s, without",
+            ],
+            rates,
+        )
+    )
 
 
 if __name__ == "__main__":

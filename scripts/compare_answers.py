@@ -23,7 +23,16 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def run_dedupe(checkout: Path, folder: Path, store: Path) -> list[dict[str, Any]]:
     """Run `neardup dedupe` of the code in `checkout` on `folder`; returns its groups."""
-    command = [sys.executable, "-m", "pipeline.cli", "dedupe", str(folder), "--store", str(store), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline.cli",
+        "dedupe",
+        str(folder),
+        "--store",
+        str(store),
+        "--json",
+    ]
     done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 3):  # 3: some files could not be read
         raise SystemExit(f"{' '.join(command)} in {checkout} failed:\n{done.stderr}")
@@ -43,11 +52,23 @@ def flatten(value: Any) -> Any:  # noqa: ANN401 - any JSON
 def describe_group(group: dict[str, Any]) -> dict[str, Any]:
     """Describe a group by what must not change: keeper, reason, members with relation, score and verdict, related files."""
     members = {
-        member["path"]: [member["relation"], member["score"], flatten(member.get("verdict", member.get("evidence")))]
+        member["path"]: [
+            member["relation"],
+            member["score"],
+            flatten(member.get("verdict", member.get("evidence"))),
+        ]
         for member in group["members"]
     }
-    related = {one["path"]: [one.get("member", one.get("to")), one["relation"], one["score"]] for one in group["related"]}
-    return {"keeper": group["keeper"]["path"], "reason": group["keeper"]["reason"], "members": members, "related": related}
+    related = {
+        one["path"]: [one.get("member", one.get("to")), one["relation"], one["score"]]
+        for one in group["related"]
+    }
+    return {
+        "keeper": group["keeper"]["path"],
+        "reason": group["keeper"]["reason"],
+        "members": members,
+        "related": related,
+    }
 
 
 def find_differences(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> Iterator[str]:
@@ -65,7 +86,9 @@ def find_differences(before: list[dict[str, Any]], after: list[dict[str, Any]]) 
 
 def main() -> None:
     """Compare on each folder that is given."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("revision", help="the git revision to compare with")
     parser.add_argument("folders", nargs="+", type=Path)
     options = parser.parse_args()
@@ -73,14 +96,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         checkout = Path(scratch) / "checkout"
         git = ["git", "-C", str(ROOT), "worktree"]
-        subprocess.run([*git, "add", "--quiet", "--detach", str(checkout), options.revision], check=True)
+        subprocess.run(
+            [*git, "add", "--quiet", "--detach", str(checkout), options.revision], check=True
+        )
         try:
             for number, folder in enumerate(options.folders):
                 before = run_dedupe(checkout, folder.resolve(), Path(scratch) / f"before-{number}")
                 after = run_dedupe(ROOT, folder.resolve(), Path(scratch) / f"after-{number}")
                 differences = list(find_differences(before, after))
                 members = sum(len(group["members"]) for group in after)
-                print(f"{folder}: {len(before)} groups before, {len(after)} after, {members} members; {len(differences)} differences")
+                print(
+                    f"{folder}: {len(before)} groups before, {len(after)} after, {members} members; {len(differences)} differences"
+                )
                 for line in differences:
                     print(f"  {line}")
                 differs = differs or bool(differences)

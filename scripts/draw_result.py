@@ -26,18 +26,38 @@ def draw_landscape(seed: int, size: tuple[int, int] = (1200, 900)) -> Image.Imag
     rng = random.Random(seed)
     width, height = size
     sky = Image.linear_gradient("L").resize(size)
-    tones = [tuple(rng.randrange(low, high) for low, high in ((40, 120), (90, 170), (170, 240))), (250, rng.randrange(190, 230), 170)]
+    tones = [
+        tuple(rng.randrange(low, high) for low, high in ((40, 120), (90, 170), (170, 240))),
+        (250, rng.randrange(190, 230), 170),
+    ]
     picture = ImageOps.colorize(sky, tones[0], tones[1])
     draw = ImageDraw.Draw(picture)
-    x, y, radius = rng.uniform(0.15, 0.85) * width, rng.uniform(0.15, 0.35) * height, rng.uniform(0.05, 0.09) * width
+    x, y, radius = (
+        rng.uniform(0.15, 0.85) * width,
+        rng.uniform(0.15, 0.35) * height,
+        rng.uniform(0.05, 0.09) * width,
+    )
     draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(255, 246, 214))
     for layer in range(4):
         base = height * (0.45 + 0.13 * layer)
-        points = [(0, height), *((step * width / 8, base + rng.uniform(-0.11, 0.05) * height) for step in range(9)), (width, height)]
-        draw.polygon(points, fill=(60 - 8 * layer, 110 - 16 * layer + rng.randrange(30), 90 - 18 * layer))
+        points = [
+            (0, height),
+            *((step * width / 8, base + rng.uniform(-0.11, 0.05) * height) for step in range(9)),
+            (width, height),
+        ]
+        draw.polygon(
+            points, fill=(60 - 8 * layer, 110 - 16 * layer + rng.randrange(30), 90 - 18 * layer)
+        )
     for _ in range(rng.randrange(10, 24)):
-        x, y, tall = rng.uniform(0, width), rng.uniform(0.75, 0.97) * height, rng.uniform(0.08, 0.2) * height
-        draw.polygon([(x, y - tall), (x - tall / 3, y), (x + tall / 3, y)], fill=(16, 50 + rng.randrange(30), 36))
+        x, y, tall = (
+            rng.uniform(0, width),
+            rng.uniform(0.75, 0.97) * height,
+            rng.uniform(0.08, 0.2) * height,
+        )
+        draw.polygon(
+            [(x, y - tall), (x - tall / 3, y), (x + tall / 3, y)],
+            fill=(16, 50 + rng.randrange(30), 36),
+        )
     grain = Image.effect_noise(size, 22).convert("RGB")
     return Image.blend(picture, grain, 0.06).filter(ImageFilter.GaussianBlur(0.8))
 
@@ -71,18 +91,38 @@ def main() -> None:
             for _ in ingest_roots([Root(str(folder))], store, load_embedder()):
                 pass
             (group,) = find_groups(store)
-        files = [(group.keeper.path, "keep"), *((each.file.path, describe_match(each)) for each in group.members)]
-        others = [(str(path), "not in a group") for path in sorted(folder.iterdir()) if str(path) not in dict(files)]
-        sheet = Image.new("RGB", (3 * (CELL_SIZE_PX[0] + MARGIN_PX) + MARGIN_PX, 2 * (CELL_SIZE_PX[1] + 56) + MARGIN_PX), "white")
+        files = [
+            (group.keeper.path, "keep"),
+            *((each.file.path, describe_match(each)) for each in group.members),
+        ]
+        others = [
+            (str(path), "not in a group")
+            for path in sorted(folder.iterdir())
+            if str(path) not in dict(files)
+        ]
+        sheet = Image.new(
+            "RGB",
+            (3 * (CELL_SIZE_PX[0] + MARGIN_PX) + MARGIN_PX, 2 * (CELL_SIZE_PX[1] + 56) + MARGIN_PX),
+            "white",
+        )
         draw = ImageDraw.Draw(sheet)
         for number, (path, says) in enumerate([*files, *others]):
-            x, y = MARGIN_PX + (number % 3) * (CELL_SIZE_PX[0] + MARGIN_PX), MARGIN_PX + (number // 3) * (CELL_SIZE_PX[1] + 56)
+            x, y = (
+                MARGIN_PX + (number % 3) * (CELL_SIZE_PX[0] + MARGIN_PX),
+                MARGIN_PX + (number // 3) * (CELL_SIZE_PX[1] + 56),
+            )
             with Image.open(path) as picture:
                 thumbnail = ImageOps.contain(picture.convert("RGB"), CELL_SIZE_PX)
             sheet.paste(thumbnail, (x, y))
-            colour = {"keep": (0, 120, 60), "not in a group": (150, 150, 150)}.get(says, (40, 40, 40))
+            colour = {"keep": (0, 120, 60), "not in a group": (150, 150, 150)}.get(
+                says, (40, 40, 40)
+            )
             if says == "keep":
-                draw.rectangle((x - 4, y - 4, x + thumbnail.width + 3, y + thumbnail.height + 3), outline=colour, width=4)
+                draw.rectangle(
+                    (x - 4, y - 4, x + thumbnail.width + 3, y + thumbnail.height + 3),
+                    outline=colour,
+                    width=4,
+                )
             draw.text((x, y + CELL_SIZE_PX[1] + 2), Path(path).name, fill="black", font_size=15)
             draw.text((x, y + CELL_SIZE_PX[1] + 20), says, fill=colour, font_size=15)
     RESULT_PATH.parent.mkdir(exist_ok=True)

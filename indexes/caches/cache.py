@@ -42,7 +42,12 @@ class CacheDatabase:
             db = None
             try:
                 mode = "rwc" if self._can_write else "ro"
-                db = sqlite3.connect(f"file:{quote(os.fsencode(self._path))}?mode={mode}", uri=True, isolation_level=None, timeout=10.0)
+                db = sqlite3.connect(
+                    f"file:{quote(os.fsencode(self._path))}?mode={mode}",
+                    uri=True,
+                    isolation_level=None,
+                    timeout=10.0,
+                )
                 if self._can_write:
                     db.execute("PRAGMA journal_mode = WAL")
                     db.execute("PRAGMA synchronous = OFF")  # what a power cut costs is made again
@@ -51,7 +56,9 @@ class CacheDatabase:
                     for sql in self._tables:
                         db.execute(sql)
                 elif found != self._expected_columns():
-                    raise sqlite3.DatabaseError(f"it has the tables of another version: {sorted(found)}")
+                    raise sqlite3.DatabaseError(
+                        f"it has the tables of another version: {sorted(found)}"
+                    )
                 return db
             except sqlite3.Error as error:
                 if db:
@@ -111,7 +118,9 @@ class CacheDatabase:
             with suppress(sqlite3.Error):
                 self._db.execute("DROP TABLE IF EXISTS temp.kept")
                 self._db.execute("CREATE TEMP TABLE kept (hash BLOB PRIMARY KEY)")
-                self._db.executemany("INSERT OR IGNORE INTO kept VALUES (?)", ((hash_,) for hash_ in hashes))
+                self._db.executemany(
+                    "INSERT OR IGNORE INTO kept VALUES (?)", ((hash_,) for hash_ in hashes)
+                )
                 self._db.execute(f"DELETE FROM {table} WHERE hash NOT IN (SELECT hash FROM kept)")
                 self._db.execute("DROP TABLE temp.kept")
 
@@ -119,7 +128,9 @@ class CacheDatabase:
 def _read_columns(db: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
     """The columns of each table, as SQLite describes them."""
     tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    return {name: list(db.execute("SELECT * FROM pragma_table_info(?)", (name,))) for name in tables}
+    return {
+        name: list(db.execute("SELECT * FROM pragma_table_info(?)", (name,))) for name in tables
+    }
 
 
 def delete_database(path: Path) -> None:
@@ -131,5 +142,7 @@ def delete_database(path: Path) -> None:
 
 def _is_corrupt(error: sqlite3.Error) -> bool:
     """Whether a database is damaged, or another: not where it is only busy, or cannot be reached now."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)  # an error of our own has none
+    code = getattr(
+        error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT
+    )  # an error of our own has none
     return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

@@ -30,7 +30,9 @@ class CropCache(CacheDatabase):
         if next(self._stream_rows("SELECT space FROM state"), None) != (repr(space),):
             if write:
                 drop = [("DELETE FROM crops", [()]), ("DELETE FROM compared", [()])]
-                self._write(*drop, ("INSERT OR REPLACE INTO state VALUES (1, ?, '')", [(repr(space),)]))
+                self._write(
+                    *drop, ("INSERT OR REPLACE INTO state VALUES (1, ?, '')", [(repr(space),)])
+                )
             else:
                 self.close()
                 self._db = None
@@ -47,32 +49,55 @@ class CropCache(CacheDatabase):
 
     def get_compared_images(self) -> dict[bytes, tuple[int, bool]]:
         """The images that were compared with all others, by hash: by which vector, and whether by parts of their own too."""
-        return {hash_: (vector, bool(parts)) for hash_, vector, parts in self._stream_rows("SELECT hash, vector, has_crops FROM compared")}
+        return {
+            hash_: (vector, bool(parts))
+            for hash_, vector, parts in self._stream_rows(
+                "SELECT hash, vector, has_crops FROM compared"
+            )
+        }
 
     def list_hashes(self) -> set[bytes]:
         """The images whose parts are there."""
-        return {hash_ for (hash_,) in self._stream_rows(f"SELECT hash FROM crops WHERE {HAS_WHOLE_VECTORS}", 2 * self._dim)}
+        return {
+            hash_
+            for (hash_,) in self._stream_rows(
+                f"SELECT hash FROM crops WHERE {HAS_WHOLE_VECTORS}", 2 * self._dim
+            )
+        }
 
     def put(self, vectors_by_hash: Mapping[bytes, NDArray[np.float32]]) -> None:
         """Keep the vectors of the parts of some images, (parts, dim) each, of length 1, where there is room."""
         self._write(
             (
                 "INSERT OR REPLACE INTO crops VALUES (?, ?)",
-                ((hash_, some.astype(np.float16).tobytes()) for hash_, some in vectors_by_hash.items()),
+                (
+                    (hash_, some.astype(np.float16).tobytes())
+                    for hash_, some in vectors_by_hash.items()
+                ),
             )
         )
 
     def stream(self, batch_size: int) -> Iterator[list[tuple[bytes, NDArray[np.float16]]]]:
         """All of them, in the order of hashes, so many images at a time."""
-        rows = self._stream_rows(f"SELECT hash, vectors FROM crops WHERE {HAS_WHOLE_VECTORS} ORDER BY hash", 2 * self._dim)
+        rows = self._stream_rows(
+            f"SELECT hash, vectors FROM crops WHERE {HAS_WHOLE_VECTORS} ORDER BY hash",
+            2 * self._dim,
+        )
         while some := list(islice(rows, batch_size)):
-            yield [(hash_, np.frombuffer(data, np.float16).reshape(-1, self._dim)) for hash_, data in some]
+            yield [
+                (hash_, np.frombuffer(data, np.float16).reshape(-1, self._dim))
+                for hash_, data in some
+            ]
 
-    def replace_compared_images(self, compared: Mapping[bytes, tuple[int, bool]], run_key: str) -> None:
+    def replace_compared_images(
+        self, compared: Mapping[bytes, tuple[int, bool]], run_key: str
+    ) -> None:
         """These images, and no others, were compared with all others, as compared() tells it, in this run."""
         new = ((hash_, vector, int(parts)) for hash_, (vector, parts) in compared.items())
         self._write(
-            ("DELETE FROM compared", [()]), ("INSERT INTO compared VALUES (?, ?, ?)", new), ("UPDATE state SET run = ?", [(run_key,)])
+            ("DELETE FROM compared", [()]),
+            ("INSERT INTO compared VALUES (?, ?, ?)", new),
+            ("UPDATE state SET run = ?", [(run_key,)]),
         )
 
     def keep_only(self, hashes: Iterable[bytes]) -> None:

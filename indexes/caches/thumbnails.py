@@ -30,7 +30,11 @@ class ThumbnailCache(CacheDatabase):
     def get(self, hashes: Iterable[bytes]) -> dict[bytes, Thumbnail]:
         """Those that are there of some images, and are as they were put."""
         rows = self._stream_rows_in("SELECT * FROM thumbnails WHERE hash IN ({})", hashes)
-        return {hash_: Thumbnail(picture, its) for hash_, picture, its, told in rows if told == _compute_checksum(picture, its)}
+        return {
+            hash_: Thumbnail(picture, its)
+            for hash_, picture, its, told in rows
+            if told == _compute_checksum(picture, its)
+        }
 
     def put(self, thumbnails: Mapping[bytes, Thumbnail]) -> None:
         """Keep some, where there is room."""

@@ -29,7 +29,9 @@ MAX_SQL_PARAMETERS = 500  # host parameters in one statement; SQLite's own limit
 # the file. Measured on 300,000 images, bytes for each of 3,000 more: 27,050 with pages of 4,096 bytes, moved from the log every 1,000
 # pages; 23,050 moved once; 9,800 with pages of 1,024 bytes; 660 without any index by content.
 PAGE_BYTES, WAL_CHECKPOINT_PAGES = 1024, 1 << 14
-WRITE_LOCK_TIMEOUT_SECONDS = 60.0  # seconds to wait for the milliseconds that another writer's transaction takes
+WRITE_LOCK_TIMEOUT_SECONDS = (
+    60.0  # seconds to wait for the milliseconds that another writer's transaction takes
+)
 # Filesystems on which SQLite's log does not work: its index is shared memory, which two machines do not share.
 NETWORK_FILESYSTEMS = {
     "nfs",
@@ -75,7 +77,9 @@ class Seal:
 class Database:
     """One SQLite file. One process writes at a time; readers see the last commit and are never blocked."""
 
-    def __init__(self, path: Path, schema_migrations: Sequence[SchemaMigration], *, write: bool) -> None:
+    def __init__(
+        self, path: Path, schema_migrations: Sequence[SchemaMigration], *, write: bool
+    ) -> None:
         """Open `path`; with `write`, make it when it is missing and run those `migrations` that it has not seen.
 
         Raises StoreMissing, StoreVersion for a file of another program or a newer version, StoreDamaged for one that is not what was
@@ -88,9 +92,13 @@ class Database:
         self._seal_path = path.with_suffix(".seal")
         self._wal_path = path.with_name(path.name + "-wal")
         folder = path.parent
-        gone = not os.path.lexists(path) and (os.access(folder, os.X_OK) or not os.path.lexists(folder))
+        gone = not os.path.lexists(path) and (
+            os.access(folder, os.X_OK) or not os.path.lexists(folder)
+        )
         if gone and self._seal_path.exists():
-            raise StoreDamaged(f"{path} is gone, and what belongs to it is still there; {repair_hint(self.path.parent)}")
+            raise StoreDamaged(
+                f"{path} is gone, and what belongs to it is still there; {repair_hint(self.path.parent)}"
+            )
         if gone and not write:
             raise StoreMissing(
                 f"there is no store in {folder}; make one with `{format_command(folder, 'ingest', 'FOLDER')}`, or name another with --store"
@@ -100,7 +108,9 @@ class Database:
                 f"{folder} is on a network filesystem ({kind}), where SQLite can lose data; put it on a local disk with --store"
             )
         self._is_immutable = (
-            not write and not os.access(folder, os.W_OK) and not (self._wal_path.exists() and self._wal_path.stat().st_size)
+            not write
+            and not os.access(folder, os.W_OK)
+            and not (self._wal_path.exists() and self._wal_path.stat().st_size)
         )
         seal = self._seal_at_open = self._verify_seal()
         self._db = self._connect()
@@ -116,9 +126,13 @@ class Database:
         try:
             # Several threads may ask whether an image is known; SQLite itself takes care that they do so one at a time.
             uri = f"file:{quote(os.fsencode(self.path))}?mode={mode}"
-            return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30.0, check_same_thread=False)
+            return sqlite3.connect(
+                uri, uri=True, isolation_level=None, timeout=30.0, check_same_thread=False
+            )
         except sqlite3.Error as error:
-            raise StoreError(f"{self.path} cannot be opened: {error}; check the folder's permissions") from error
+            raise StoreError(
+                f"{self.path} cannot be opened: {error}; check the folder's permissions"
+            ) from error
 
     def _prepare(self, write: bool, seal: Seal | None) -> None:
         try:
@@ -126,22 +140,40 @@ class Database:
             version = self._read_version()
             if write:
                 with durable.lock(self._write_lock_path, WRITE_LOCK_TIMEOUT_SECONDS):
-                    self._db.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a new file; one that has pages keeps them
+                    self._db.execute(
+                        f"PRAGMA page_size = {PAGE_BYTES}"
+                    )  # of a new file; one that has pages keeps them
                     self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = FULL")
                 self._db.execute(f"PRAGMA wal_autocheckpoint = {WAL_CHECKPOINT_PAGES}")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_READONLY_ROLLBACK and not write:  # before the log there is SQLite's journal
+            if (
+                error.sqlite_errorcode == sqlite3.SQLITE_READONLY_ROLLBACK and not write
+            ):  # before the log there is SQLite's journal
                 ingest = format_command(self.path.parent, "ingest", "FOLDER")
-                raise StoreError(f"{self.path} was left half made by a process that was killed; `{ingest}` puts it in order") from error
+                raise StoreError(
+                    f"{self.path} was left half made by a process that was killed; `{ingest}` puts it in order"
+                ) from error
             if _is_disk_full(error):
-                raise DiskFull(f"no room beside {self.path} ({error}); free some space and run again, nothing is lost") from error
-            raise StoreError(f"{self.path} cannot be used: {error}; check the folder's permissions") from error
+                raise DiskFull(
+                    f"no room beside {self.path} ({error}); free some space and run again, nothing is lost"
+                ) from error
+            raise StoreError(
+                f"{self.path} cannot be used: {error}; check the folder's permissions"
+            ) from error
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if seal:
-                raise StoreDamaged(f"{self.path} is damaged ({error}); {repair_hint(self.path.parent)}") from error
-            raise StoreVersionMismatch(f"{self.path} is no neardup store ({error}); name another folder with --store") from error
-        if seal and (self.get_generation() if version >= MIN_SEALED_SCHEMA_VERSION else 0) < seal.generation:
+                raise StoreDamaged(
+                    f"{self.path} is damaged ({error}); {repair_hint(self.path.parent)}"
+                ) from error
+            raise StoreVersionMismatch(
+                f"{self.path} is no neardup store ({error}); name another folder with --store"
+            ) from error
+        if (
+            seal
+            and (self.get_generation() if version >= MIN_SEALED_SCHEMA_VERSION else 0)
+            < seal.generation
+        ):
             raise StoreDamaged(
                 f"{self.path} lost its last commits: {self._wal_path} is damaged or was removed; {repair_hint(self.path.parent)}"
             )
@@ -152,10 +184,14 @@ class Database:
                 self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 self._db.execute(f"PRAGMA user_version = {len(self._schema_migrations)}")
         elif version == 0:
-            raise StoreMissing(f"{self.path} is an empty store; fill it with `{format_command(self.path.parent, 'ingest', 'FOLDER')}`")
+            raise StoreMissing(
+                f"{self.path} is an empty store; fill it with `{format_command(self.path.parent, 'ingest', 'FOLDER')}`"
+            )
         elif version < len(self._schema_migrations):
             newer = format_command(self.path.parent, "ingest")
-            raise StoreVersionMismatch(f"{self.path} has the older format {version}; `{newer}` brings it up to date")
+            raise StoreVersionMismatch(
+                f"{self.path} has the older format {version}; `{newer}` brings it up to date"
+            )
 
     def _read_version(self) -> int:
         with self.snapshot():  # another writer may be making it
@@ -163,7 +199,9 @@ class Database:
             version: int = self._db.execute("PRAGMA user_version").fetchone()[0]
             tables: int = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if application != APPLICATION_ID and (version or tables):
-            raise StoreVersionMismatch(f"{self.path} is a database of another program; name another folder with --store")
+            raise StoreVersionMismatch(
+                f"{self.path} is a database of another program; name another folder with --store"
+            )
         if version > len(self._schema_migrations):
             newest = len(self._schema_migrations)
             raise StoreVersionMismatch(
@@ -175,7 +213,10 @@ class Database:
         """Let go of the database; a writer seals it when nobody reads an older state."""
         if self._can_write:
             # The last one out moves the log into the database; a full disk then is no loss, for the log stays.
-            with suppress(DiskFull), durable.lock(self._write_lock_path, WRITE_LOCK_TIMEOUT_SECONDS):
+            with (
+                suppress(DiskFull),
+                durable.lock(self._write_lock_path, WRITE_LOCK_TIMEOUT_SECONDS),
+            ):
                 with suppress(sqlite3.Error, StoreError):
                     self._db.execute("PRAGMA busy_timeout = 0")  # whoever still reads may go on
                     busy, *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -191,7 +232,9 @@ class Database:
         """How many transactions were committed."""
         rows = self.fetch_rows("SELECT number FROM generation")
         if not rows:
-            raise StoreDamaged(f"{self.path} is damaged (it does not say how often it was written); {repair_hint(self.path.parent)}")
+            raise StoreDamaged(
+                f"{self.path} is damaged (it does not say how often it was written); {repair_hint(self.path.parent)}"
+            )
         return int(rows[0][0])
 
     def read_seal(self) -> Seal | None:
@@ -207,7 +250,14 @@ class Database:
         if is_closed:
             status = self.path.stat()
             digest = _hash_file(self.path)
-            seal = Seal(seal.generation, digest, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+            seal = Seal(
+                seal.generation,
+                digest,
+                status.st_size,
+                status.st_mtime_ns,
+                status.st_ctime_ns,
+                status.st_ino,
+            )
         durable.replace(self._seal_path, _encode_seal(seal), self.path.with_name("tmp"))
 
     def _verify_seal(self, *, read_all: bool = False) -> Seal | None:
@@ -224,11 +274,15 @@ class Database:
                     f"{self.path} is gone, and what belongs to it is still there; {repair_hint(self.path.parent)}"
                 ) from error
             except OSError as error:
-                raise StoreError(f"{self.path} cannot be read: {error.strerror or error}; check its permissions, and the disk") from error
+                raise StoreError(
+                    f"{self.path} cannot be read: {error.strerror or error}; check its permissions, and the disk"
+                ) from error
             before, seal = seal, self.read_seal()
             if seal == before:  # otherwise a writer came meanwhile
                 if not sound:
-                    raise StoreDamaged(f"{self.path} is not what was written; {repair_hint(self.path.parent)}")
+                    raise StoreDamaged(
+                        f"{self.path} is not what was written; {repair_hint(self.path.parent)}"
+                    )
                 return seal
         return seal
 
@@ -243,14 +297,19 @@ class Database:
         for pragma in ("integrity_check", "foreign_key_check"):
             for row in self.fetch_rows(f"PRAGMA {pragma}"):
                 if row[0] != "ok":
-                    raise StoreDamaged(f"{self.path} is damaged ({' '.join(map(str, row))}); {repair_hint(self.path.parent)}")
+                    raise StoreDamaged(
+                        f"{self.path} is damaged ({' '.join(map(str, row))}); {repair_hint(self.path.parent)}"
+                    )
 
     # --- reading and writing ---
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Make all that the block writes visible at once, or none of it. Raises NoSpace on a full disk."""
-        with durable.lock(self._write_lock_path, WRITE_LOCK_TIMEOUT_SECONDS), self._translate_errors():
+        with (
+            durable.lock(self._write_lock_path, WRITE_LOCK_TIMEOUT_SECONDS),
+            self._translate_errors(),
+        ):
             try:
                 seal = self.read_seal()
                 if seal and seal.blake3:  # from here on the file may change
@@ -289,7 +348,9 @@ class Database:
         try:
             yield
         finally:
-            with suppress(sqlite3.DatabaseError):  # nothing was written; what was wrong with reading has been raised
+            with suppress(
+                sqlite3.DatabaseError
+            ):  # nothing was written; what was wrong with reading has been raised
                 self._db.execute("ROLLBACK")
 
     @contextmanager
@@ -303,19 +364,27 @@ class Database:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             self._check_unchanged()
             if _is_disk_full(error):
-                raise DiskFull(f"no room to write {self.path} ({error}); free some space and run again, nothing is lost") from error
+                raise DiskFull(
+                    f"no room to write {self.path} ({error}); free some space and run again, nothing is lost"
+                ) from error
             if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
                 raise StoreError(
                     f"{self.path} cannot be used ({error}); check the folder's permissions and who else has it open"
                 ) from error
-            raise StoreDamaged(f"{self.path} is damaged ({error}); {repair_hint(self.path.parent)}") from error
+            raise StoreDamaged(
+                f"{self.path} is damaged ({error}); {repair_hint(self.path.parent)}"
+            ) from error
         except UnicodeDecodeError as error:  # in SQLite's own message
-            raise StoreDamaged(f"{self.path} is damaged ({error}); {repair_hint(self.path.parent)}") from error
+            raise StoreDamaged(
+                f"{self.path} is damaged ({error}); {repair_hint(self.path.parent)}"
+            ) from error
 
     def _check_unchanged(self) -> None:
         """Without shared memory nothing tells a reader that the file is being written, but the seal, which goes first."""
         if self._is_immutable and self.read_seal() != self._seal_at_open:
-            raise StoreError(f"{self.path} was written to by somebody else while it was read; ask again")
+            raise StoreError(
+                f"{self.path} was written to by somebody else while it was read; ask again"
+            )
 
     def stream_rows(self, sql: str, *values: Any) -> Iterator[Any]:
         """Rows, one at a time. Raises StoreDamaged."""
@@ -380,8 +449,15 @@ def _find_network_filesystem(folder: Path) -> str | None:
     with suppress(OSError):
         points = [line.split()[1:3] for line in MOUNTS_FILE.read_bytes().splitlines()]
         # The system writes blanks in names as \040.
-        named = [(re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8) & 255]), point), kind) for point, kind in points]
-        above = [(len(point), kind) for point, kind in named if place == point or place.startswith(point.rstrip(b"/") + b"/")]
+        named = [
+            (re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8) & 255]), point), kind)
+            for point, kind in points
+        ]
+        above = [
+            (len(point), kind)
+            for point, kind in named
+            if place == point or place.startswith(point.rstrip(b"/") + b"/")
+        ]
         if above and (kind := max(above)[1].decode()) in NETWORK_FILESYSTEMS:
             return kind
     return None

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from indexes.catalog.database import Database
 
 Ids = NDArray[np.int64]
-IMAGE_IN_USE = "EXISTS (SELECT 1 FROM files WHERE image = images.id)"  # an image that some file holds
+IMAGE_IN_USE = (
+    "EXISTS (SELECT 1 FROM files WHERE image = images.id)"  # an image that some file holds
+)
 SEGMENT_COLUMNS = "blake3, rows, size, first, last, rewrites, mtime_ns, ctime_ns, inode"
 
 
@@ -56,7 +58,10 @@ class PairTables(Database):
 
     def put_segment(self, row: SegmentRow) -> None:
         """Name a segment that is on disk, or note what the filesystem says of it now."""
-        self.write(f"INSERT OR REPLACE INTO segments ({SEGMENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *astuple(row))
+        self.write(
+            f"INSERT OR REPLACE INTO segments ({SEGMENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            *astuple(row),
+        )
 
     def remove_segments(self, names: Iterable[str]) -> None:
         """Name segments no more."""
@@ -64,7 +69,10 @@ class PairTables(Database):
 
     def list_segments(self) -> list[SegmentRow]:
         """All segments, in the order of the ids in them."""
-        return [SegmentRow(*row) for row in self.fetch_rows(f"SELECT {SEGMENT_COLUMNS} FROM segments ORDER BY first")]
+        return [
+            SegmentRow(*row)
+            for row in self.fetch_rows(f"SELECT {SEGMENT_COLUMNS} FROM segments ORDER BY first")
+        ]
 
     def get_next_vector_id(self) -> int:
         """The id that the next new vector gets; ids are never used twice."""
@@ -80,17 +88,26 @@ class PairTables(Database):
 
     def find_vectors_by_digest(self, digests: Iterable[int]) -> dict[int, int]:
         """The first vector with each of some codes."""
-        return dict(self.stream_rows_in("SELECT digest, min(id) FROM vectors WHERE digest IN ({}) GROUP BY digest", digests))
+        return dict(
+            self.stream_rows_in(
+                "SELECT digest, min(id) FROM vectors WHERE digest IN ({}) GROUP BY digest", digests
+            )
+        )
 
     def find_vectors_by_pixel_hash(self, pixel_hashes: Iterable[bytes]) -> dict[bytes, int]:
         """The vectors of images with these upright pixels."""
         return dict(
-            self.stream_rows_in("SELECT pixel_hash, vector FROM images WHERE vector IS NOT NULL AND pixel_hash IN ({})", pixel_hashes)
+            self.stream_rows_in(
+                "SELECT pixel_hash, vector FROM images WHERE vector IS NOT NULL AND pixel_hash IN ({})",
+                pixel_hashes,
+            )
         )
 
     def find_vectors_of_images(self, image_ids: Iterable[int]) -> dict[int, int | None]:
         """The vector of each of `images`; None for those that have none."""
-        return dict(self.stream_rows_in("SELECT id, vector FROM images WHERE id IN ({})", image_ids))
+        return dict(
+            self.stream_rows_in("SELECT id, vector FROM images WHERE id IN ({})", image_ids)
+        )
 
     def find_images_of_vectors(self, vector_ids: Iterable[int]) -> list[tuple[int, int]]:
         """(image, vector) for each image that some file holds, of those with one of `vectors`."""
@@ -99,7 +116,9 @@ class PairTables(Database):
 
     def stream_vectors_by_image_hash(self) -> Iterator[tuple[bytes, int]]:
         """(hash, vector) of each image that has a vector and that some file holds."""
-        return self.stream_rows(f"SELECT hash, vector FROM images WHERE vector IS NOT NULL AND {IMAGE_IN_USE}")
+        return self.stream_rows(
+            f"SELECT hash, vector FROM images WHERE vector IS NOT NULL AND {IMAGE_IN_USE}"
+        )
 
     def list_vectors_in_use(self, first_id: int, last_id: int) -> Ids:
         """Those vectors with ids from `first` to `last` that some file needs; the others are tombstones. In order."""
@@ -112,7 +131,13 @@ class PairTables(Database):
     def list_vector_ids(self, first_id: int, last_id: int) -> Ids:
         """Every vector that the catalog knows with an id from `first` to `last`, in order."""
         return np.fromiter(
-            (row[0] for row in self.stream_rows("SELECT id FROM vectors WHERE id BETWEEN ? AND ? ORDER BY id", first_id, last_id)), np.int64
+            (
+                row[0]
+                for row in self.stream_rows(
+                    "SELECT id FROM vectors WHERE id BETWEEN ? AND ? ORDER BY id", first_id, last_id
+                )
+            ),
+            np.int64,
         )
 
     def delete_tombstones(self, vector_ids: Ids) -> None:
@@ -130,7 +155,9 @@ class PairTables(Database):
 
     def invalidate_vectors(self, first_id: int, last_id: int) -> None:
         """Forget vectors with ids from `first` to `last`, with their edges; their images stay, to be embedded again."""
-        self.write("UPDATE images SET vector = NULL WHERE vector BETWEEN ? AND ?", first_id, last_id)
+        self.write(
+            "UPDATE images SET vector = NULL WHERE vector BETWEEN ? AND ?", first_id, last_id
+        )
         self.write("DELETE FROM edges WHERE left BETWEEN ? AND ?", first_id, last_id)
         self.write("DELETE FROM edges WHERE right BETWEEN ? AND ?", first_id, last_id)
         self.write("DELETE FROM vectors WHERE id BETWEEN ? AND ?", first_id, last_id)
@@ -139,10 +166,14 @@ class PairTables(Database):
 
     def get_join_watermark(self) -> JoinWatermark | None:
         """How far the pairs are found; None before the first join."""
-        rows = self.fetch_rows("SELECT floor, done, block_end, block_done, recall FROM join_watermark")
+        rows = self.fetch_rows(
+            "SELECT floor, done, block_end, block_done, recall FROM join_watermark"
+        )
         return JoinWatermark(*rows[0]) if rows else None
 
-    def put_edges(self, watermark: JoinWatermark, left: Ids, right: Ids, score: NDArray[np.float64]) -> None:
+    def put_edges(
+        self, watermark: JoinWatermark, left: Ids, right: Ids, score: NDArray[np.float64]
+    ) -> None:
         """Write pairs, and how far they reach; those below a floor that was raised go."""
         before = self.get_join_watermark()
         if before and before.floor < watermark.floor:
@@ -151,7 +182,9 @@ class PairTables(Database):
             "INSERT OR IGNORE INTO edges (left, right, score) VALUES (?, ?, ?)",
             zip(left.tolist(), right.tolist(), score.tolist(), strict=True),
         )
-        self.write("INSERT OR REPLACE INTO join_watermark VALUES (1, ?, ?, ?, ?, ?)", *astuple(watermark))
+        self.write(
+            "INSERT OR REPLACE INTO join_watermark VALUES (1, ?, ?, ?, ?, ?)", *astuple(watermark)
+        )
 
     def stream_edges(self, min_score: float) -> Iterator[tuple[int, int, float]]:
         """(left, right, score) of each pair of vectors with score >= least."""

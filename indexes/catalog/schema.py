@@ -13,7 +13,9 @@ def _create_first_tables(db: sqlite3.Connection) -> None:
         "CREATE TABLE space (one INTEGER PRIMARY KEY CHECK (one = 1), backend TEXT NOT NULL, model TEXT NOT NULL, weights TEXT NOT NULL,"
         " preprocess TEXT NOT NULL, dim INTEGER NOT NULL, floor REAL NOT NULL, threshold REAL NOT NULL, source TEXT NOT NULL) STRICT"
     )
-    db.execute("CREATE TABLE roots (path BLOB PRIMARY KEY, excludes TEXT NOT NULL, hidden INTEGER NOT NULL) STRICT, WITHOUT ROWID")
+    db.execute(
+        "CREATE TABLE roots (path BLOB PRIMARY KEY, excludes TEXT NOT NULL, hidden INTEGER NOT NULL) STRICT, WITHOUT ROWID"
+    )
     db.execute(
         "CREATE TABLE segments (id INTEGER PRIMARY KEY, blake3 TEXT NOT NULL UNIQUE, rows INTEGER NOT NULL, size INTEGER NOT NULL) STRICT"
     )
@@ -40,7 +42,9 @@ def _create_first_tables(db: sqlite3.Connection) -> None:
 
 
 def _add_vectors_and_edges(db: sqlite3.Connection) -> None:
-    db.execute("CREATE TABLE generation (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL) STRICT")
+    db.execute(
+        "CREATE TABLE generation (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL) STRICT"
+    )
     db.execute("INSERT INTO generation VALUES (1, 0)")
     # Photos with the same pixels, and pictures that the model cannot tell apart, share one vector.
     db.execute("CREATE TABLE vectors (id INTEGER PRIMARY KEY AUTOINCREMENT, code INTEGER) STRICT")
@@ -71,7 +75,9 @@ def _add_vectors_and_edges(db: sqlite3.Connection) -> None:
 
 
 def _add_notes(db: sqlite3.Connection) -> None:
-    db.execute("ALTER TABLE images ADD COLUMN notes TEXT NOT NULL DEFAULT ''")  # words with spaces between
+    db.execute(
+        "ALTER TABLE images ADD COLUMN notes TEXT NOT NULL DEFAULT ''"
+    )  # words with spaces between
 
 
 def _add_evidence(db: sqlite3.Connection) -> None:
@@ -84,13 +90,19 @@ def _add_evidence(db: sqlite3.Connection) -> None:
 
 
 def _add_metadata(db: sqlite3.Connection) -> None:
-    db.execute("ALTER TABLE images ADD COLUMN metadata TEXT NOT NULL DEFAULT ''")  # words with spaces between
-    db.execute("ALTER TABLE images ADD COLUMN taken INTEGER")  # seconds since 1970, by the camera's clock
+    db.execute(
+        "ALTER TABLE images ADD COLUMN metadata TEXT NOT NULL DEFAULT ''"
+    )  # words with spaces between
+    db.execute(
+        "ALTER TABLE images ADD COLUMN taken INTEGER"
+    )  # seconds since 1970, by the camera's clock
 
 
 def _add_choice(db: sqlite3.Connection) -> None:
     # What answers go by unless more is said: the least cosine, and the least share of tiles that agree.
-    db.execute("CREATE TABLE choice (one INTEGER PRIMARY KEY CHECK (one = 1), threshold REAL NOT NULL, strictness REAL NOT NULL) STRICT")
+    db.execute(
+        "CREATE TABLE choice (one INTEGER PRIMARY KEY CHECK (one = 1), threshold REAL NOT NULL, strictness REAL NOT NULL) STRICT"
+    )
 
 
 def _plain_names(db: sqlite3.Connection) -> None:
@@ -111,7 +123,11 @@ def _plain_names(db: sqlite3.Connection) -> None:
         db.execute(f"ALTER TABLE {table} RENAME COLUMN {old} TO {new}")
     for index in ("images_by_pixels", "vectors_by_code", "evidence_by_second"):
         db.execute(f"DROP INDEX {index}")
-    for old, new in (("choice", "saved_thresholds"), ("frontier", "join_watermark"), ("evidence", "verdicts")):
+    for old, new in (
+        ("choice", "saved_thresholds"),
+        ("frontier", "join_watermark"),
+        ("evidence", "verdicts"),
+    ):
         db.execute(f"ALTER TABLE {old} RENAME TO {new}")
     db.execute("CREATE INDEX images_by_pixel_hash ON images (pixel_hash)")
     db.execute("CREATE INDEX vectors_by_digest ON vectors (digest)")
@@ -146,7 +162,12 @@ _EDIT_KEYS = {
     "enlarged": "upscaled_side",
 }
 _SIDE_KEYS = ("embedded_side", "grayscale_side", "derived_side", "upscaled_side")
-_COVERAGE_KEYS = {"noted": "flagged", "notes": "warnings", "unseen": "unreadable_paths", "parts": "crops"}
+_COVERAGE_KEYS = {
+    "noted": "flagged",
+    "notes": "warnings",
+    "unseen": "unreadable_paths",
+    "parts": "crops",
+}
 _VERIFICATION_KEYS = {"found": "relations", "unseen": "unverified", "unsure": "provisional"}
 _JOIN_KEYS = {"way": "method", "why": "reason"}
 
@@ -188,4 +209,12 @@ def build_expected_schema() -> set[tuple[str, str, str]]:
 
 SCHEMA_QUERY = "SELECT type, name, ifnull(sql, '') FROM sqlite_master"
 # Run in order; user_version counts those done. Append only.
-SCHEMA_MIGRATIONS = (_create_first_tables, _add_vectors_and_edges, _add_notes, _add_evidence, _add_metadata, _add_choice, _plain_names)
+SCHEMA_MIGRATIONS = (
+    _create_first_tables,
+    _add_vectors_and_edges,
+    _add_notes,
+    _add_evidence,
+    _add_metadata,
+    _add_choice,
+    _plain_names,
+)

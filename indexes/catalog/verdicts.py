@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 
 from indexes.catalog.pairs import IMAGE_IN_USE, PairTables
 
-MAX_IMAGES_PER_VECTOR = (
-    20  # pictures of a vector, the largest first, that are compared with all of another and of their own: of the rest, only with these
-)
+MAX_IMAGES_PER_VECTOR = 20  # pictures of a vector, the largest first, that are compared with all of another and of their own: of the rest, only with these
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,9 @@ class StoredVerdict:
 VERDICT_COLUMNS = "first, second, version, provisional, relation, record"
 PIXEL_HASH_COLUMNS = "one.pixel_hash, other.pixel_hash"
 # With the pictures that these are of.
-FROM_VERDICTS_AND_IMAGES = "FROM verdicts JOIN images AS one ON one.id = first JOIN images AS other ON other.id = second"
+FROM_VERDICTS_AND_IMAGES = (
+    "FROM verdicts JOIN images AS one ON one.id = first JOIN images AS other ON other.id = second"
+)
 OLDEST_VERSION_FIRST = "version, provisional DESC"  # first: what is of one judge, and due to another look, before what is not
 
 
@@ -45,17 +45,25 @@ class VerdictTables(PairTables):
         """Write what was found, in the place of what was found of the same two images before."""
         for one in verdicts:
             self.write("DELETE FROM verdicts WHERE first = ? AND second = ?", one.second, one.first)
-            self.write(f"INSERT OR REPLACE INTO verdicts ({VERDICT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", *astuple(one))
+            self.write(
+                f"INSERT OR REPLACE INTO verdicts ({VERDICT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",
+                *astuple(one),
+            )
 
     def stream_verdicts(self) -> Iterator[StoredVerdict]:
         """All that was found, in no order."""
-        return (_to_stored_verdict(row) for row in self.stream_rows(f"SELECT {VERDICT_COLUMNS} FROM verdicts"))
+        return (
+            _to_stored_verdict(row)
+            for row in self.stream_rows(f"SELECT {VERDICT_COLUMNS} FROM verdicts")
+        )
 
     def stream_verdicts_with_pixel_hashes(self) -> Iterator[tuple[bytes, bytes, StoredVerdict]]:
         """All that was found, with the pixels of the first and of the second, whether a file holds these images or others with the same
         pixels. What a newer judge found comes later.
         """
-        for version, provisional in self.fetch_rows(f"SELECT DISTINCT version, provisional FROM verdicts ORDER BY {OLDEST_VERSION_FIRST}"):
+        for version, provisional in self.fetch_rows(
+            f"SELECT DISTINCT version, provisional FROM verdicts ORDER BY {OLDEST_VERSION_FIRST}"
+        ):
             for one, other, *judged in self.stream_rows(
                 f"SELECT {PIXEL_HASH_COLUMNS}, {VERDICT_COLUMNS} {FROM_VERDICTS_AND_IMAGES} WHERE version = ? AND provisional = ?",
                 version,
@@ -74,27 +82,42 @@ class VerdictTables(PairTables):
 
     def count_verdicts_by_relation(self) -> dict[str, int]:
         """How many pairs have each relation."""
-        return dict(self.fetch_rows("SELECT relation, count(*) FROM verdicts GROUP BY relation ORDER BY relation"))
+        return dict(
+            self.fetch_rows(
+                "SELECT relation, count(*) FROM verdicts GROUP BY relation ORDER BY relation"
+            )
+        )
 
     def has_verdicts(self) -> bool:
         """Whether any pair was looked at, where there is one."""
-        ((judged,),) = self.fetch_rows("SELECT EXISTS (SELECT 1 FROM verdicts) OR NOT EXISTS (SELECT 1 FROM edges)")
+        ((judged,),) = self.fetch_rows(
+            "SELECT EXISTS (SELECT 1 FROM verdicts) OR NOT EXISTS (SELECT 1 FROM edges)"
+        )
         return bool(judged)
 
     def find_verdicts_of_image(self, pixel_hash: bytes) -> list[tuple[bytes, bytes, StoredVerdict]]:
         """As evidence_of_pictures(), of those with these pixels."""
         own = "(SELECT id FROM images WHERE pixel_hash = ?)"
         sql = f"SELECT {PIXEL_HASH_COLUMNS}, {VERDICT_COLUMNS} {FROM_VERDICTS_AND_IMAGES} WHERE first IN {own} OR second IN {own} ORDER BY {OLDEST_VERSION_FIRST}"
-        return [(one, other, _to_stored_verdict(judged)) for one, other, *judged in self.fetch_rows(sql, pixel_hash, pixel_hash)]
+        return [
+            (one, other, _to_stored_verdict(judged))
+            for one, other, *judged in self.fetch_rows(sql, pixel_hash, pixel_hash)
+        ]
 
     def get_verdict(self, first: int, second: int) -> StoredVerdict:
         """What was found of two images that were looked at, by id."""
-        ((*judged,),) = self.fetch_rows(f"SELECT {VERDICT_COLUMNS} FROM verdicts WHERE first = ? AND second = ?", first, second)
+        ((*judged,),) = self.fetch_rows(
+            f"SELECT {VERDICT_COLUMNS} FROM verdicts WHERE first = ? AND second = ?", first, second
+        )
         return _to_stored_verdict(judged)
 
     def find_provisional_pairs(self, version: int) -> set[tuple[int, int]]:
         """The pairs of images, by id, whose verdict of this version is provisional."""
-        return set(self.stream_rows("SELECT first, second FROM verdicts WHERE version = ? AND provisional", version))
+        return set(
+            self.stream_rows(
+                "SELECT first, second FROM verdicts WHERE version = ? AND provisional", version
+            )
+        )
 
     def find_unverified_pairs(
         self, min_score: float, version: int, extra_vector_pairs: NDArray[np.int64] | None = None
@@ -113,26 +136,40 @@ class VerdictTables(PairTables):
                 " GROUP BY vector, pixel_hash ORDER BY vector, max(width * height) DESC, max(images.size) DESC, min(id)"
             )
             first = f"SELECT pixel_hash, min(id) AS first FROM images WHERE vector IS NOT NULL AND {IMAGE_IN_USE} GROUP BY pixel_hash"
-            twins = self._fetch_pairs(f"SELECT id, first FROM images JOIN ({first}) USING (pixel_hash) WHERE id != first ORDER BY id")
+            twins = self._fetch_pairs(
+                f"SELECT id, first FROM images JOIN ({first}) USING (pixel_hash) WHERE id != first ORDER BY id"
+            )
             edges = self._fetch_pairs("SELECT left, right FROM edges WHERE score >= ?", min_score)
             if extra_vector_pairs is not None:
                 edges = np.unique(np.concatenate([edges, extra_vector_pairs]), axis=0)
             verified = "SELECT first, second FROM verdicts WHERE"
             judged, before = (
-                _replace_by_representatives(self._fetch_pairs(f"{verified} {which}", version), twins)
+                _replace_by_representatives(
+                    self._fetch_pairs(f"{verified} {which}", version), twins
+                )
                 for which in ("version >= ? AND NOT provisional", "(version < ? OR provisional)")
             )
         vector, image = shown.T
         shared = np.unique(vector[1:][vector[1:] == vector[:-1]])
         start, end = (
-            np.searchsorted(vector, np.concatenate([edges, np.stack([shared] * 2, axis=1)]), side=side) for side in ("left", "right")
+            np.searchsorted(
+                vector, np.concatenate([edges, np.stack([shared] * 2, axis=1)]), side=side
+            )
+            for side in ("left", "right")
         )
         few = np.minimum(start + MAX_IMAGES_PER_VECTOR, end)
-        every = [(start[:, 0], few[:, 0], start[:, 1], end[:, 1]), (few[:, 0], end[:, 0], start[:, 1], few[:, 1])]
+        every = [
+            (start[:, 0], few[:, 0], start[:, 1], end[:, 1]),
+            (few[:, 0], end[:, 0], start[:, 1], few[:, 1]),
+        ]
         places = np.concatenate([_cross_ranges(*bounds) for bounds in every])
-        places = places[places[:, 0] < places[:, 1]]  # those of one vector meet twice, and themselves
+        places = places[
+            places[:, 0] < places[:, 1]
+        ]  # those of one vector meet twice, and themselves
         before = before[np.isin(before, image).all(axis=1)]
-        pairs = np.unique(np.concatenate([np.sort(image[places], axis=1), before])[:, ::-1], axis=0)[:, ::-1]
+        pairs = np.unique(
+            np.concatenate([np.sort(image[places], axis=1), before])[:, ::-1], axis=0
+        )[:, ::-1]
         new = ~np.isin(pairs[:, 0] << 32 | pairs[:, 1], judged[:, 0] << 32 | judged[:, 1])
         return [(one, other) for one, other in pairs[new].tolist()]
 
@@ -144,15 +181,24 @@ class VerdictTables(PairTables):
 
     def is_fully_verified(self, version: int, *, with_crops: bool) -> bool:
         """Whether the run before had looked at every pair, by this version of the judge; with `parts`, also at pictures within others."""
-        for outcome, coverage in self.fetch_rows("SELECT outcome, coverage FROM runs WHERE outcome != 'running' ORDER BY id DESC LIMIT 1"):
+        for outcome, coverage in self.fetch_rows(
+            "SELECT outcome, coverage FROM runs WHERE outcome != 'running' ORDER BY id DESC LIMIT 1"
+        ):
             seen = json.loads(coverage) if outcome == "complete" else {}
             told, compared = seen.get("verification"), seen.get("crops")
-            verified = told and told["version"] == version and not told["unverified"] and not told.get("provisional")
+            verified = (
+                told
+                and told["version"] == version
+                and not told["unverified"]
+                and not told.get("provisional")
+            )
             return bool(verified and (not with_crops or (compared and not compared["missing"])))
         return False
 
 
-def _replace_by_representatives(pairs: NDArray[np.int64], representatives: NDArray[np.int64]) -> NDArray[np.int64]:
+def _replace_by_representatives(
+    pairs: NDArray[np.int64], representatives: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Pairs of images, (n, 2), the smaller id first, each as what stands for it: `twins` has some, in order, with what that is."""
     if len(representatives):
         at = np.searchsorted(representatives[:, 0], pairs).clip(max=len(representatives) - 1)
@@ -161,13 +207,18 @@ def _replace_by_representatives(pairs: NDArray[np.int64], representatives: NDArr
 
 
 def _cross_ranges(
-    left_start: NDArray[np.int64], left_end: NDArray[np.int64], right_start: NDArray[np.int64], right_end: NDArray[np.int64]
+    left_start: NDArray[np.int64],
+    left_end: NDArray[np.int64],
+    right_start: NDArray[np.int64],
+    right_end: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """For each row, every place from a start up to its end with every one from the other start up to the other end, (n, 2)."""
     width = right_end - right_start
     each = np.repeat(np.arange(len(left_start)), (left_end - left_start) * width)
     place = np.arange(len(each)) - np.searchsorted(each, each)
-    return np.stack([left_start[each] + place // width[each], right_start[each] + place % width[each]], axis=1)
+    return np.stack(
+        [left_start[each] + place // width[each], right_start[each] + place % width[each]], axis=1
+    )
 
 
 def _to_stored_verdict(row: Sequence[Any]) -> StoredVerdict:

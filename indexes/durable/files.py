@@ -76,7 +76,9 @@ class HashingFile:
         return self._hasher.hexdigest()
 
 
-def write(folder: Path, suffix: str, fill: Callable[[HashingFile], None], scratch: Path) -> tuple[str, int]:
+def write(
+    folder: Path, suffix: str, fill: Callable[[HashingFile], None], scratch: Path
+) -> tuple[str, int]:
     """Put a file, named by the blake3 of its bytes, into `folder`; when this returns it is on disk, whole, under its final name.
 
     `fill` writes the content; it goes to a temporary file in `scratch` (same filesystem), is synced, renamed, and the folder is synced.
@@ -91,7 +93,9 @@ def replace(path: Path, content: bytes, scratch: Path) -> None:
     _write_atomically(lambda _: path, lambda file: file.write(content), scratch)
 
 
-def _write_atomically(path_for_hash: Callable[[str], Path], fill: Callable[[HashingFile], object], scratch: Path) -> tuple[str, int]:
+def _write_atomically(
+    path_for_hash: Callable[[str], Path], fill: Callable[[HashingFile], object], scratch: Path
+) -> tuple[str, int]:
     temporary = scratch / f"{os.getpid()}-{time.monotonic_ns()}"
     try:
         with temporary.open("xb") as file:
@@ -108,7 +112,9 @@ def _write_atomically(path_for_hash: Callable[[str], Path], fill: Callable[[Hash
         failpoint("file named")
     except OSError as error:
         if error.errno in DISK_FULL_ERRNOS:
-            raise DiskFull(f"no room to write in {scratch}: {error.strerror}; free some space and run again, nothing is lost") from error
+            raise DiskFull(
+                f"no room to write in {scratch}: {error.strerror}; free some space and run again, nothing is lost"
+            ) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -128,7 +134,11 @@ def link(file: Path, folder: Path, scratch: Path) -> None:
         pass
     except OSError:
         with file.open("rb") as content:
-            _write_atomically(lambda _: folder / file.name, lambda copy: shutil.copyfileobj(content, copy), scratch)
+            _write_atomically(
+                lambda _: folder / file.name,
+                lambda copy: shutil.copyfileobj(content, copy),
+                scratch,
+            )
     sync_folder(folder)
 
 
@@ -157,7 +167,9 @@ def lock(path: Path, timeout_seconds: float = 0.0) -> Iterator[None]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StoreError(f"{path} cannot be opened: {error.strerror}; make the store's folder writable, or name another --store") from error
+        raise StoreError(
+            f"{path} cannot be opened: {error.strerror}; make the store's folder writable, or name another --store"
+        ) from error
     try:
         until = time.monotonic() + timeout_seconds
         while True:
@@ -166,11 +178,18 @@ def lock(path: Path, timeout_seconds: float = 0.0) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= until:
-                    holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "another process"
-                    raise StoreLocked(f"{path} is held by process {holder}; wait for it to end, or use another --store") from None
+                    holder = (
+                        os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+                        or "another process"
+                    )
+                    raise StoreLocked(
+                        f"{path} is held by process {holder}; wait for it to end, or use another --store"
+                    ) from None
                 time.sleep(0.02)
             except OSError as error:
-                raise StoreError(f"{path} cannot be locked: {error.strerror}; put the store on a filesystem with locks") from error
+                raise StoreError(
+                    f"{path} cannot be locked: {error.strerror}; put the store on a filesystem with locks"
+                ) from error
         with suppress(OSError):  # on a full disk nobody learns who holds it
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, str(os.getpid()).encode(), 0)

@@ -21,18 +21,29 @@ from threadpoolctl import threadpool_limits
 
 from indexes.catalog.pairs import Ids, JoinWatermark
 from indexes.errors import StoreDamaged
-from indexes.vectors.segments import STORED_PRODUCT_MARGIN, ScoredPairs, Segment, concat_pairs, cosines
+from indexes.vectors.segments import (
+    STORED_PRODUCT_MARGIN,
+    ScoredPairs,
+    Segment,
+    concat_pairs,
+    cosines,
+)
 
 BLOCK_ROWS = 4096  # rows compared with one another at a time
 TILE_ROWS = 512  # rows of a block in one product: with BLOCK, the fastest of nine shapes measured, and 8 MB of scores in each thread
-MAX_CACHED_PROJECTION_BYTES = 1 << 29  # bytes of prefixes that are kept; those of larger libraries are computed again for each block
+MAX_CACHED_PROJECTION_BYTES = (
+    1 << 29
+)  # bytes of prefixes that are kept; those of larger libraries are computed again for each block
 PRODUCT_MARGIN = 1e-4  # float32 products of unit vectors differ between libraries and tile shapes by up to 9e-7 (measured)
 CANDIDATE_BLOCK_PAIRS = 1 << 14  # proposed pairs that are decided at a time
 SQUARED_RESIDUAL_MARGIN = 4e-6  # see _rest
 PAIR_SHARE_SAMPLE_ROWS = 4096  # rows whose pairs are counted: eight million
 WIDTH_SAMPLE_ROWS, AXES_SAMPLE_ROWS = 1024, 8192  # rows that the choice of k, and V, are fitted on
 # What a pair costs, in units of one multiplication in a product; measured on vectors of 512 numbers, two threads.
-BOUND_CHECK_COST, SCORE_COST_PER_DIMENSION = 16, 130  # looking at its bound; deciding it, for each number of a vector
+BOUND_CHECK_COST, SCORE_COST_PER_DIMENSION = (
+    16,
+    130,
+)  # looking at its bound; deciding it, for each number of a vector
 
 
 class VectorRows:
@@ -42,7 +53,9 @@ class VectorRows:
         """Rows of `segments`, whose ids ascend from one to the next."""
         self._segments = segments
         self._starts = np.cumsum([0, *(len(segment.ids) for segment in segments)])
-        self.ids: Ids = np.concatenate([np.empty(0, np.int64), *(segment.ids for segment in segments)])
+        self.ids: Ids = np.concatenate(
+            [np.empty(0, np.int64), *(segment.ids for segment in segments)]
+        )
 
     def slice(self, start: int, stop: int) -> NDArray[np.float16]:
         """Rows from `start` up to `stop`; a view where they are in one segment."""
@@ -67,8 +80,12 @@ class VectorRows:
         """The rows of ids. Raises StoreDamaged for one that is in no segment."""
         asked = np.asarray(ids, dtype=np.int64)
         rows = np.searchsorted(self.ids, asked)
-        if len(asked) and (not len(self.ids) or (self.ids[np.minimum(rows, len(self.ids) - 1)] != asked).any()):
-            raise StoreDamaged("a vector that the catalog names is in no segment; see `neardup check` and `neardup repair`")
+        if len(asked) and (
+            not len(self.ids) or (self.ids[np.minimum(rows, len(self.ids) - 1)] != asked).any()
+        ):
+            raise StoreDamaged(
+                "a vector that the catalog names is in no segment; see `neardup check` and `neardup repair`"
+            )
         return rows
 
     def count_up_to(self, last_id: int) -> int:
@@ -92,10 +109,14 @@ class Recall:
         if not self.sampled:
             return 0.0
         missed = np.arange(self.sampled - self.found + 1)
-        ways = np.cumsum([0.0, *np.log((self.sampled - missed[:-1]) / (missed[:-1] + 1.0))])  # log of the binomial coefficients
+        ways = np.cumsum(
+            [0.0, *np.log((self.sampled - missed[:-1]) / (missed[:-1] + 1.0))]
+        )  # log of the binomial coefficients
         for _ in range(50):
             share = (low + high) / 2
-            chance = np.exp(ways + missed * np.log1p(-share) + (self.sampled - missed) * np.log(share)).sum()
+            chance = np.exp(
+                ways + missed * np.log1p(-share) + (self.sampled - missed) * np.log(share)
+            ).sum()
             low, high = (low, share) if chance > 0.05 else (share, high)
         return low
 
@@ -152,21 +173,34 @@ def choose_bound(vectors: NDArray[np.float16], min_score: float) -> CosineBound:
     # The axes fit the rows that they are made from better than others: what they let through is asked of other rows.
     asked = pick_evenly(len(vectors), WIDTH_SAMPLE_ROWS)
     others = np.setdiff1d(np.arange(len(vectors)), asked)
-    rows = _normalize(vectors[others[pick_evenly(len(others), AXES_SAMPLE_ROWS)]] if len(others) else vectors)
-    _, axes = np.linalg.eigh(rows.T @ rows)  # about the origin: a strong common mean becomes the first axis
+    rows = _normalize(
+        vectors[others[pick_evenly(len(others), AXES_SAMPLE_ROWS)]] if len(others) else vectors
+    )
+    _, axes = np.linalg.eigh(
+        rows.T @ rows
+    )  # about the origin: a strong common mean becomes the first axis
     axes = np.ascontiguousarray(axes[:, ::-1], dtype=np.float32)
     turned = _normalize(vectors[asked]) @ axes
     left, right = np.triu_indices(len(turned), 1)
     best, least = (
         CosineBound(None),
-        dim + BOUND_CHECK_COST + SCORE_COST_PER_DIMENSION * dim * _measure_candidate_share(turned, left, right, min_score),
+        dim
+        + BOUND_CHECK_COST
+        + SCORE_COST_PER_DIMENSION * dim * _measure_candidate_share(turned, left, right, min_score),
     )
     for kept in sorted({15, 31, 47, 63, 95, 127, 159, 191, 223, 255, 319, 383}):
         if kept + 1 >= dim:
             break
         head = turned[:, :kept]
         short = np.hstack([head, _residual_norm(head)[:, np.newaxis]])
-        cost = kept + 1 + BOUND_CHECK_COST + SCORE_COST_PER_DIMENSION * dim * _measure_candidate_share(short, left, right, min_score)
+        cost = (
+            kept
+            + 1
+            + BOUND_CHECK_COST
+            + SCORE_COST_PER_DIMENSION
+            * dim
+            * _measure_candidate_share(short, left, right, min_score)
+        )
         if cost < least:
             best, least = CosineBound(np.ascontiguousarray(axes[:, :kept])), cost
     return best
@@ -186,7 +220,8 @@ def _residual_norm(projections: NDArray[np.float32]) -> NDArray[np.float32]:
     1 - |head|^2 is off by up to 1e-6 in float32, which next to 0 is 1e-3 of its root: without REST_MARGIN the bound would miss pairs.
     """
     rest: NDArray[np.float32] = np.sqrt(
-        np.maximum(0.0, 1.0 - np.einsum("ij,ij->i", projections, projections)) + np.float32(SQUARED_RESIDUAL_MARGIN)
+        np.maximum(0.0, 1.0 - np.einsum("ij,ij->i", projections, projections))
+        + np.float32(SQUARED_RESIDUAL_MARGIN)
     )
     return rest
 
@@ -200,11 +235,19 @@ def pick_evenly(row_count: int, max_count: int) -> Ids:
     return np.unique(np.linspace(0, row_count - 1, min(row_count, max_count)).astype(np.int64))
 
 
-def _measure_candidate_share(rows: NDArray[np.float32], left: Ids, right: Ids, min_score: float) -> float:
-    return float(((rows @ rows.T)[left, right] >= min_score - PRODUCT_MARGIN).mean()) if len(left) else 0.0
+def _measure_candidate_share(
+    rows: NDArray[np.float32], left: Ids, right: Ids, min_score: float
+) -> float:
+    return (
+        float(((rows @ rows.T)[left, right] >= min_score - PRODUCT_MARGIN).mean())
+        if len(left)
+        else 0.0
+    )
 
 
-def find_pairs(vectors: VectorRows, watermark: JoinWatermark, bound: CosineBound, *, threads: int | None = None) -> Iterator[JoinStep]:
+def find_pairs(
+    vectors: VectorRows, watermark: JoinWatermark, bound: CosineBound, *, threads: int | None = None
+) -> Iterator[JoinStep]:
     """Every pair of vectors with score >= frontier.floor that is not within `frontier` yet, once, as ids, left < right.
 
     Exact and uncapped; the same to the last bit whatever the prefix, the threads, or the order in which vectors were added. A step for
@@ -217,10 +260,15 @@ def find_pairs(vectors: VectorRows, watermark: JoinWatermark, bound: CosineBound
     total = count_pairs(len(vectors.ids), old)
     done = 0
     # Each thread multiplies alone: looking through a tile is as much work as making it, and no library does that in parallel.
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="join") as pool:
+    with (
+        threadpool_limits(1, user_api="blas"),
+        ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="join") as pool,
+    ):
         begun_until = vectors.count_up_to(watermark.block_end) if watermark.block_end else 0
         for later in _split_new_rows(vectors, old, begun_until):
-            begun = later.stop <= begun_until  # of a block that was begun and is gone since, nothing is left to go on with
+            begun = (
+                later.stop <= begun_until
+            )  # of a block that was begun and is gone since, nothing is left to go on with
             skipped = min(vectors.count_up_to(watermark.block_done), later.start) if begun else 0
             done += skipped * len(later)
             until = int(vectors.ids[later.stop - 1])
@@ -229,7 +277,9 @@ def find_pairs(vectors: VectorRows, watermark: JoinWatermark, bound: CosineBound
             compare = _make_comparer(vectors, later, rows_of, watermark.floor)
             # Prefixes that are not kept are made once for all tiles of a block.
             shares = [[tile] for tile in tiles] if rows_of.is_caching else [list(tiles)]
-            with closing(pool.map(compare, [(span, some) for span in spans for some in shares])) as results:  # type: ignore[type-var]
+            with closing(
+                pool.map(compare, [(span, some) for span in spans for some in shares])
+            ) as results:  # type: ignore[type-var]
                 for span in spans:
                     found = concat_pairs([part for _ in shares for part in next(results)])
                     own = span is later
@@ -247,7 +297,9 @@ def count_pairs(rows: int, old_rows: int = 0) -> int:
     return rows * (rows - 1) // 2 - old_rows * (old_rows - 1) // 2
 
 
-def _advance_within_block(watermark: JoinWatermark, block: range, earlier_block: range, vectors: VectorRows) -> JoinWatermark:
+def _advance_within_block(
+    watermark: JoinWatermark, block: range, earlier_block: range, vectors: VectorRows
+) -> JoinWatermark:
     through = int(vectors.ids[block.start - 1]) if block.start else watermark.done
     return replace(
         watermark,
@@ -272,7 +324,10 @@ class _ProjectionCache:
 
     def __init__(self, vectors: VectorRows, bound: CosineBound) -> None:
         self._vectors, self._bound = vectors, bound
-        self.is_caching = len(vectors.ids) * bound.get_width(vectors.slice(0, 1).shape[1]) * 4 <= MAX_CACHED_PROJECTION_BYTES
+        self.is_caching = (
+            len(vectors.ids) * bound.get_width(vectors.slice(0, 1).shape[1]) * 4
+            <= MAX_CACHED_PROJECTION_BYTES
+        )
         self._projections: dict[tuple[int, int], NDArray[np.float32]] = {}
 
     def __call__(self, span: range) -> NDArray[np.float32]:
@@ -285,11 +340,16 @@ class _ProjectionCache:
 
 
 def _make_comparer(
-    vectors: VectorRows, block: range, project: Callable[[range], NDArray[np.float32]], min_score: float
+    vectors: VectorRows,
+    block: range,
+    project: Callable[[range], NDArray[np.float32]],
+    min_score: float,
 ) -> Callable[[tuple[range, Iterable[int]]], list[ScoredPairs]]:
     """Compares TILE rows of a block, from each of some starts, with an earlier block, or with the rows of its own up to them."""
     mine = project(block)
-    space = threading.local()  # a fresh tile for each product would be zeroed by the system each time
+    space = (
+        threading.local()
+    )  # a fresh tile for each product would be zeroed by the system each time
 
     def compare(part: tuple[range, Iterable[int]]) -> list[ScoredPairs]:
         earlier, starts = part
@@ -306,14 +366,19 @@ def _make_comparer(
             if own:
                 once = left > right
                 left, right = left[once], right[once]
-            found.extend(exact_scores(vectors, left + block.start, right + earlier.start, min_score))
+            found.extend(
+                exact_scores(vectors, left + block.start, right + earlier.start, min_score)
+            )
         return found
 
     return compare
 
 
 def pairs_above_bound(
-    left_rows: NDArray[np.float32], right_rows: NDArray[np.float32], buffer: NDArray[np.float32], min_score: float
+    left_rows: NDArray[np.float32],
+    right_rows: NDArray[np.float32],
+    buffer: NDArray[np.float32],
+    min_score: float,
 ) -> tuple[Ids, Ids]:
     """Numbers of the rows of two prefixes whose product does not show that they are below the threshold; the products lie in `space`."""
     bound = np.float32(min_score - PRODUCT_MARGIN)
@@ -324,7 +389,9 @@ def pairs_above_bound(
     return near[flat // len(right_rows)], flat % len(right_rows)
 
 
-def exact_scores(vectors: VectorRows, left: Ids, right: Ids, min_score: float) -> Iterator[ScoredPairs]:
+def exact_scores(
+    vectors: VectorRows, left: Ids, right: Ids, min_score: float
+) -> Iterator[ScoredPairs]:
     """Those of the proposed pairs of rows whose cosine is at or above the threshold, as ids.
 
     A float32 look first, where the bound let much through.
@@ -332,7 +399,10 @@ def exact_scores(vectors: VectorRows, left: Ids, right: Ids, min_score: float) -
     for start in range(0, len(left), CANDIDATE_BLOCK_PAIRS):
         some = slice(start, start + CANDIDATE_BLOCK_PAIRS)
         a, b = vectors.gather(left[some]), vectors.gather(right[some])
-        near = np.flatnonzero(np.einsum("ij,ij->i", a.astype(np.float32), b.astype(np.float32)) >= min_score - STORED_PRODUCT_MARGIN)
+        near = np.flatnonzero(
+            np.einsum("ij,ij->i", a.astype(np.float32), b.astype(np.float32))
+            >= min_score - STORED_PRODUCT_MARGIN
+        )
         score = cosines(a[near], b[near])
         keep = score >= min_score
         ids, others = vectors.ids[left[some][near][keep]], vectors.ids[right[some][near][keep]]

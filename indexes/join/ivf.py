@@ -22,23 +22,38 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from indexes.catalog.pairs import Ids, JoinWatermark
-from indexes.join.exact import BLOCK_ROWS, TILE_ROWS, CosineBound, JoinStep, Recall, VectorRows, exact_scores, pairs_above_bound
+from indexes.join.exact import (
+    BLOCK_ROWS,
+    TILE_ROWS,
+    CosineBound,
+    JoinStep,
+    Recall,
+    VectorRows,
+    exact_scores,
+    pairs_above_bound,
+)
 from indexes.vectors import segments
 from indexes.vectors.segments import ScoredPairs, concat_pairs
 
 # Measured on 200,000 isotropic vectors at .75, for a recall of .9995 with 2,048 lists: one partition needs 132 visits, two need 17 each,
 # three 8, four 5; on CLIP-like ones at .90: 12, 8, 6, 4.
 PARTITION_COUNT = 3
-RECALL_SAMPLE_PAIRS = 3000  # pairs that choose how many lists are visited: 0.05 ** (1 / 3000) is .999
+RECALL_SAMPLE_PAIRS = (
+    3000  # pairs that choose how many lists are visited: 0.05 ** (1 / 3000) is .999
+)
 MAX_SAMPLE_ROW_SHARE = 0.25  # share of the rows that are asked for their pairs at most
-SMALL_SAMPLE_PROBE_FACTOR = 1.5  # lists visited, beside what the sample needs, where it is too small to show that
+SMALL_SAMPLE_PROBE_FACTOR = (
+    1.5  # lists visited, beside what the sample needs, where it is too small to show that
+)
 TRAINING_ROWS_PER_CENTROID, KMEANS_ITERATIONS = (
     48,
     5,
 )  # rows for each centre, and rounds, of k-means: its cost stays below that of placing the rows
 SAMPLE_BLOCK_ROWS = 1 << 11  # rows that are asked for their pairs at a time
 PROBE_BLOCK_LISTS = 64  # lists whose visitors are looked up at a time
-MAX_PRECOMPUTED_PROJECTION_BYTES = 1 << 29  # bytes of prefixes that are made once; those of larger libraries are made for each list
+MAX_PRECOMPUTED_PROJECTION_BYTES = (
+    1 << 29
+)  # bytes of prefixes that are made once; those of larger libraries are made for each list
 
 
 def choose_list_count(rows: int) -> int:
@@ -46,7 +61,9 @@ def choose_list_count(rows: int) -> int:
     return 1 << max(2, round(math.log2(2 * math.sqrt(max(rows, 1)))))
 
 
-def find_pairs(vectors: VectorRows, watermark: JoinWatermark, bound: CosineBound, *, threads: int | None = None) -> Iterator[JoinStep]:
+def find_pairs(
+    vectors: VectorRows, watermark: JoinWatermark, bound: CosineBound, *, threads: int | None = None
+) -> Iterator[JoinStep]:
     """Pairs of vectors with score >= frontier.floor of which one is beyond frontier.through, each once, as ids, left < right.
 
     The last step has the recall, and the frontier of a join that is done; one that is stopped before begins anew.
@@ -70,15 +87,30 @@ def find_pairs(vectors: VectorRows, watermark: JoinWatermark, bound: CosineBound
         for number, part in enumerate(middles):
             visits.append(work.assign_probes(part, visited))
             for done, found in _find_partition_pairs(work, visits, count, pool):
-                yield JoinStep(watermark, found, 500 + 500 * (number * count + done) // (PARTITION_COUNT * count), 1000)
+                yield JoinStep(
+                    watermark,
+                    found,
+                    500 + 500 * (number * count + done) // (PARTITION_COUNT * count),
+                    1000,
+                )
     through = int(vectors.ids[-1])
-    reached = replace(watermark, done=through, block_end=0, block_done=0, recall=min(watermark.recall, recall.lower_bound_95))
+    reached = replace(
+        watermark,
+        done=through,
+        block_end=0,
+        block_done=0,
+        recall=min(watermark.recall, recall.lower_bound_95),
+    )
     yield JoinStep(reached, _empty_pairs(), 1000, 1000, recall)
 
 
-def _train_centroids(vectors: VectorRows, count: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def _train_centroids(
+    vectors: VectorRows, count: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
     rows = np.sort(rng.permutation(len(vectors.ids))[: TRAINING_ROWS_PER_CENTROID * count])
-    return segments.train_centroids(CosineBound(None).project(vectors.gather(rows)), count, KMEANS_ITERATIONS)
+    return segments.train_centroids(
+        CosineBound(None).project(vectors.gather(rows)), count, KMEANS_ITERATIONS
+    )
 
 
 def _empty_pairs() -> ScoredPairs:
@@ -100,18 +132,30 @@ class _ProjectedRows:
         if rows * width * 4 <= MAX_PRECOMPUTED_PROJECTION_BYTES:
             self._projections = np.empty((rows, width), np.float32)
             for start in range(0, rows, BLOCK_ROWS):
-                self._projections[start : start + BLOCK_ROWS] = bound.project(vectors.slice(start, min(start + BLOCK_ROWS, rows)))
+                self._projections[start : start + BLOCK_ROWS] = bound.project(
+                    vectors.slice(start, min(start + BLOCK_ROWS, rows))
+                )
         self._thread_buffers = threading.local()
 
     def gather(self, rows: Ids) -> NDArray[np.float32]:
         """The prefixes of some rows."""
-        return self.bound.project(self.vectors.gather(rows)) if self._projections is None else self._projections[rows]
+        return (
+            self.bound.project(self.vectors.gather(rows))
+            if self._projections is None
+            else self._projections[rows]
+        )
 
     def slice(self, start: int, stop: int) -> NDArray[np.float32]:
         """The prefixes of rows from `start` up to `stop`."""
-        return self.bound.project(self.vectors.slice(start, stop)) if self._projections is None else self._projections[start:stop]
+        return (
+            self.bound.project(self.vectors.slice(start, stop))
+            if self._projections is None
+            else self._projections[start:stop]
+        )
 
-    def find_candidates(self, left_rows: NDArray[np.float32], right_rows: NDArray[np.float32]) -> tuple[Ids, Ids]:
+    def find_candidates(
+        self, left_rows: NDArray[np.float32], right_rows: NDArray[np.float32]
+    ) -> tuple[Ids, Ids]:
         """Numbers of the rows of two prefixes that may be a pair."""
         if not hasattr(self._thread_buffers, "tile"):
             self._thread_buffers.tile = np.empty(TILE_ROWS * BLOCK_ROWS, np.float32)
@@ -119,7 +163,10 @@ class _ProjectedRows:
         for start in range(0, len(left_rows), TILE_ROWS):
             for first in range(0, len(right_rows), BLOCK_ROWS):
                 left, right = pairs_above_bound(
-                    left_rows[start : start + TILE_ROWS], right_rows[first : first + BLOCK_ROWS], self._thread_buffers.tile, self.floor
+                    left_rows[start : start + TILE_ROWS],
+                    right_rows[first : first + BLOCK_ROWS],
+                    self._thread_buffers.tile,
+                    self.floor,
                 )
                 lefts.append(left + start)
                 rights.append(right + first)
@@ -131,7 +178,9 @@ class _ProjectedRows:
         found = np.empty((rows, count), np.uint16 if len(centroids) <= 1 << 16 else np.int32)
         for start in range(0, rows, 4 * BLOCK_ROWS):
             stop = min(start + 4 * BLOCK_ROWS, rows)
-            found[start:stop] = segments.nearest_lists(CosineBound(None).project(self.vectors.slice(start, stop)), centroids, count)
+            found[start:stop] = segments.nearest_lists(
+                CosineBound(None).project(self.vectors.slice(start, stop)), centroids, count
+            )
         return found
 
 
@@ -143,17 +192,27 @@ class _RecallSample:
     """
 
     def __init__(
-        self, projected: _ProjectedRows, centroids: Sequence[NDArray[np.float32]], rng: np.random.Generator, pool: Executor
+        self,
+        projected: _ProjectedRows,
+        centroids: Sequence[NDArray[np.float32]],
+        rng: np.random.Generator,
+        pool: Executor,
     ) -> None:
         self._projected, self._centroids, self._pool = projected, centroids, pool
         rows = len(projected.vectors.ids)
         self._rng = rng
-        self._order = projected.old_rows + rng.permutation(rows - projected.old_rows)  # at least one of a new pair is new
+        self._order = projected.old_rows + rng.permutation(
+            rows - projected.old_rows
+        )  # at least one of a new pair is new
         self._block_rows = min(SAMPLE_BLOCK_ROWS, -(-len(self._order) // 16))
         self._max_rows = MAX_SAMPLE_ROW_SHARE * len(self._order)
         self._is_sampled = np.zeros(rows, dtype=bool)
         self._next = 0
-        self.left, self.right, self.score = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)  # ids
+        self.left, self.right, self.score = (
+            np.empty(0, np.int64),
+            np.empty(0, np.int64),
+            np.empty(0),
+        )  # ids
         self.needed_probes = np.empty(0, np.int64)
         self.independent_probes = np.empty(0, np.int64)  # what the pairs that judge needed
 
@@ -168,7 +227,9 @@ class _RecallSample:
             some = self._order[self._next : self._next + self._block_rows]
             self._next += self._block_rows
             self._search_block(np.sort(some))
-            yield min(1.0, max(len(self.independent_probes) / pair_count, self._next / self._max_rows))
+            yield min(
+                1.0, max(len(self.independent_probes) / pair_count, self._next / self._max_rows)
+            )
 
     def _search_block(self, block: Ids) -> None:
         rows = len(self._projected.vectors.ids)
@@ -176,36 +237,63 @@ class _RecallSample:
             mine = self._projected.gather(block)
 
             def search(start: int) -> ScoredPairs:
-                left, right = self._projected.find_candidates(mine, self._projected.slice(start, min(start + BLOCK_ROWS, rows)))
+                left, right = self._projected.find_candidates(
+                    mine, self._projected.slice(start, min(start + BLOCK_ROWS, rows))
+                )
                 left, right = block[left], right + start
-                new = ~self._is_sampled[right] & ((right > left) | ~np.isin(right, block))  # each pair once
+                new = ~self._is_sampled[right] & (
+                    (right > left) | ~np.isin(right, block)
+                )  # each pair once
                 new &= left != right
-                return concat_pairs(list(exact_scores(self._projected.vectors, left[new], right[new], self._projected.floor)))
+                return concat_pairs(
+                    list(
+                        exact_scores(
+                            self._projected.vectors, left[new], right[new], self._projected.floor
+                        )
+                    )
+                )
 
             found = concat_pairs(list(self._pool.map(search, range(0, rows, BLOCK_ROWS))))
         self._is_sampled[block] = True
         pairs = ((found.left, found.right), (found.right, found.left))
-        needed = np.minimum.reduce([self._count_needed_probes(*pair, middles) for pair in pairs for middles in self._centroids])
+        needed = np.minimum.reduce(
+            [
+                self._count_needed_probes(*pair, middles)
+                for pair in pairs
+                for middles in self._centroids
+            ]
+        )
         self.needed_probes = np.concatenate([self.needed_probes, needed])
         left = self._projected.vectors.find_rows(found.left)
         drawn = self._rng.permutation(len(left))
         ends = np.where(np.isin(left, block), left, self._projected.vectors.find_rows(found.right))
-        self.independent_probes = np.concatenate([self.independent_probes, needed[drawn[np.unique(ends[drawn], return_index=True)[1]]]])
-        self.left, self.right = np.concatenate([self.left, found.left]), np.concatenate([self.right, found.right])
+        self.independent_probes = np.concatenate(
+            [self.independent_probes, needed[drawn[np.unique(ends[drawn], return_index=True)[1]]]]
+        )
+        self.left, self.right = (
+            np.concatenate([self.left, found.left]),
+            np.concatenate([self.right, found.right]),
+        )
         self.score = np.concatenate([self.score, found.score])
 
-    def _count_needed_probes(self, probing_ids: Ids, listed_ids: Ids, centroids: NDArray[np.float32]) -> Ids:
+    def _count_needed_probes(
+        self, probing_ids: Ids, listed_ids: Ids, centroids: NDArray[np.float32]
+    ) -> Ids:
         """How many lists each visitor must visit to come to where its host lives."""
         ranks = np.empty(len(probing_ids), np.int64)
         for start in range(0, len(probing_ids), BLOCK_ROWS):
             some = slice(start, start + BLOCK_ROWS)
-            near, far = (self._load_unit_rows(ids[some]) @ centroids.T for ids in (probing_ids, listed_ids))
+            near, far = (
+                self._load_unit_rows(ids[some]) @ centroids.T for ids in (probing_ids, listed_ids)
+            )
             home = far.argmax(axis=1)
             ranks[some] = (near > near[np.arange(len(near)), home][:, np.newaxis]).sum(axis=1) + 1
         return ranks
 
     def _load_unit_rows(self, ids: Ids) -> NDArray[np.float32]:
-        return CosineBound(None).project(self._projected.vectors.gather(self._projected.vectors.find_rows(ids)))
+        return CosineBound(None).project(
+            self._projected.vectors.gather(self._projected.vectors.find_rows(ids))
+        )
 
 
 def _has_shared_list(probes: Probes, left: Ids, right: Ids) -> NDArray[np.bool_]:
@@ -217,7 +305,10 @@ def _has_shared_list(probes: Probes, left: Ids, right: Ids) -> NDArray[np.bool_]
 
 
 def _find_partition_pairs(
-    projected: _ProjectedRows, probes_by_partition: Sequence[Probes], list_count: int, pool: Executor
+    projected: _ProjectedRows,
+    probes_by_partition: Sequence[Probes],
+    list_count: int,
+    pool: Executor,
 ) -> Iterator[tuple[int, ScoredPairs]]:
     """Pairs that meet in the last of some partitions and in none before it, list by list, with the number of lists that are done."""
     *before, visits = probes_by_partition
@@ -230,7 +321,9 @@ def _find_partition_pairs(
         living = by_home[bounds[number] : bounds[number + 1]]
         mine, theirs = projected.gather(living), projected.gather(visitors)
         found: list[ScoredPairs] = []
-        for start in range(0, len(living), TILE_ROWS):  # a crowd proposes all its pairs: a few rows' at a time
+        for start in range(
+            0, len(living), TILE_ROWS
+        ):  # a crowd proposes all its pairs: a few rows' at a time
             some = slice(start, start + TILE_ROWS)
             left, right = projected.find_candidates(mine[some], mine[: start + TILE_ROWS])
             left += start
@@ -239,8 +332,13 @@ def _find_partition_pairs(
             hosts, guests = projected.find_candidates(mine[some], theirs)
             hosts, guests = living[hosts + start], visitors[guests]
             # Two that live where the other visits meet twice; the first list counts.
-            again = (visits[hosts] == home[guests][:, np.newaxis]).any(axis=1) & (home[guests] < number)
-            left, right = np.concatenate([left, hosts[~again]]), np.concatenate([right, guests[~again]])
+            again = (visits[hosts] == home[guests][:, np.newaxis]).any(axis=1) & (
+                home[guests] < number
+            )
+            left, right = (
+                np.concatenate([left, hosts[~again]]),
+                np.concatenate([right, guests[~again]]),
+            )
             new = (left >= projected.old_rows) | (right >= projected.old_rows)
             for earlier in before:
                 new[new] = ~_has_shared_list(earlier, left[new], right[new])
@@ -249,7 +347,9 @@ def _find_partition_pairs(
 
     with threadpool_limits(1, user_api="blas"):
         for first in range(0, list_count, PROBE_BLOCK_LISTS):
-            some, place = np.nonzero((visits[:, 1:] >= first) & (visits[:, 1:] < first + PROBE_BLOCK_LISTS))
+            some, place = np.nonzero(
+                (visits[:, 1:] >= first) & (visits[:, 1:] < first + PROBE_BLOCK_LISTS)
+            )
             lists = visits[some, place + 1]
             order = np.argsort(lists, kind="stable")
             some, lists = some[order], lists[order]

@@ -46,7 +46,9 @@ class JoinPlan:
         return find(vectors, self.watermark, self.bound)
 
 
-def plan_join(vectors: VectorRows, watermark: JoinWatermark, method: JoinMethod | None = None) -> JoinPlan:
+def plan_join(
+    vectors: VectorRows, watermark: JoinWatermark, method: JoinMethod | None = None
+) -> JoinPlan:
     """The way to the pairs that are not within `frontier` yet: exact while that takes up to about PATIENCE, unless `way` is given."""
     prefix = join.choose_bound(join.sample_rows(vectors), watermark.floor)
     new = join.count_pairs(len(vectors.ids), vectors.count_up_to(watermark.done))
@@ -61,19 +63,28 @@ def plan_join(vectors: VectorRows, watermark: JoinWatermark, method: JoinMethod 
     return JoinPlan(method, about, seconds, watermark, prefix)
 
 
-def choose_floor(vectors: VectorRows, watermark: JoinWatermark, min_floor: float, max_floor: float) -> JoinWatermark:
+def choose_floor(
+    vectors: VectorRows, watermark: JoinWatermark, min_floor: float, max_floor: float
+) -> JoinWatermark:
     """The frontier with its floor raised, from `lowest` up to `highest`, while a sample says that more pairs would be kept than EDGES for
     each vector, and than FEW in all. Where no more than a quarter of that are above a lower floor than its own now, all begins anew from
     there: far less, or a sample would let it rise and fall by chance.
     """
     steps = max(0, int(np.ceil((max_floor - min_floor) / FLOOR_STEP - 1e-9)))
     floors = [min(max_floor, round(min_floor + FLOOR_STEP * step, 6)) for step in range(steps + 1)]
-    most, count = max(MAX_EDGES_PER_VECTOR * len(vectors.ids), MIN_EDGE_BUDGET), join.count_pairs(len(vectors.ids), 0)
+    most, count = (
+        max(MAX_EDGES_PER_VECTOR * len(vectors.ids), MIN_EDGE_BUDGET),
+        join.count_pairs(len(vectors.ids), 0),
+    )
     kept = [share * count for share in join.estimate_pair_shares(join.sample_rows(vectors), floors)]
-    below = next((floor for floor, pairs in zip(floors, kept, strict=True) if pairs <= most / 4), floors[-1])
+    below = next(
+        (floor for floor, pairs in zip(floors, kept, strict=True) if pairs <= most / 4), floors[-1]
+    )
     if below < watermark.floor:
         return JoinWatermark(below)
-    fits = next((floor for floor, pairs in zip(floors, kept, strict=True) if pairs <= most), floors[-1])
+    fits = next(
+        (floor for floor, pairs in zip(floors, kept, strict=True) if pairs <= most), floors[-1]
+    )
     return replace(watermark, floor=max(fits, watermark.floor))
 
 

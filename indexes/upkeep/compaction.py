@@ -29,7 +29,12 @@ def compute_tier(row: SegmentRow) -> int:
 
 
 def plan_merges(
-    rows: Sequence[SegmentRow], tombstone_counts: Mapping[str, int], max_vector_id: int, dim: int, *, full: bool = False
+    rows: Sequence[SegmentRow],
+    tombstone_counts: Mapping[str, int],
+    max_vector_id: int,
+    dim: int,
+    *,
+    full: bool = False,
 ) -> list[Sequence[SegmentRow]]:
     """Runs of neighbouring segments that should become one each; `dead` says how many of a segment's vectors no file needs.
 
@@ -50,14 +55,28 @@ def plan_merges(
         runs += [
             range(at, at + 1)
             for at, row in enumerate(rows)
-            if at not in taken and tombstone_counts[row.blake3] >= max(MIN_TOMBSTONES_TO_REWRITE, row.vector_count / 2)
+            if at not in taken
+            and tombstone_counts[row.blake3] >= max(MIN_TOMBSTONES_TO_REWRITE, row.vector_count / 2)
         ]
-    movable = [may or tombstone_counts[row.blake3] == row.vector_count for may, row in zip(movable, rows, strict=True)]
-    pieces = [piece for run in sorted(runs, key=lambda run: run.start) for piece in _split_span(rows, run, movable, dim)]
-    return [piece for piece in pieces if len(piece) > 1 or any(tombstone_counts[row.blake3] for row in piece)]
+    movable = [
+        may or tombstone_counts[row.blake3] == row.vector_count
+        for may, row in zip(movable, rows, strict=True)
+    ]
+    pieces = [
+        piece
+        for run in sorted(runs, key=lambda run: run.start)
+        for piece in _split_span(rows, run, movable, dim)
+    ]
+    return [
+        piece
+        for piece in pieces
+        if len(piece) > 1 or any(tombstone_counts[row.blake3] for row in piece)
+    ]
 
 
-def _find_tier_spans(rows: Sequence[SegmentRow], level: int, claimed: Sequence[range]) -> list[range]:
+def _find_tier_spans(
+    rows: Sequence[SegmentRow], level: int, claimed: Sequence[range]
+) -> list[range]:
     """From the first to the last segment of a tier, in each stretch without a higher one that has FAN of them."""
     runs, start = [], 0
     inside = {number for run in claimed for number in run}
@@ -70,14 +89,19 @@ def _find_tier_spans(rows: Sequence[SegmentRow], level: int, claimed: Sequence[r
     return runs
 
 
-def _split_span(rows: Sequence[SegmentRow], span: range, can_rewrite: Sequence[bool], dim: int) -> list[Sequence[SegmentRow]]:
+def _split_span(
+    rows: Sequence[SegmentRow], span: range, can_rewrite: Sequence[bool], dim: int
+) -> list[Sequence[SegmentRow]]:
     """Parts of a run that may be copied and that fit into one segment."""
     pieces: list[list[SegmentRow]] = [[]]
     for at in span:
         if not can_rewrite[at]:
             pieces.append([])
             continue
-        if sum(row.vector_count for row in [*pieces[-1], rows[at]]) * 2 * dim > MAX_COMPACTED_SEGMENT_BYTES:
+        if (
+            sum(row.vector_count for row in [*pieces[-1], rows[at]]) * 2 * dim
+            > MAX_COMPACTED_SEGMENT_BYTES
+        ):
             pieces.append([])
         pieces[-1].append(rows[at])
     return [piece for piece in pieces if piece]

@@ -48,7 +48,9 @@ def adopt_former_caches(folder: Path) -> None:
             with suppress(sqlite3.Error, OSError):
                 with closing(sqlite3.connect(former, isolation_level=None, timeout=10.0)) as db:
                     for sql in statements:
-                        with suppress(sqlite3.OperationalError):  # done by a run that was killed before the file was moved
+                        with suppress(
+                            sqlite3.OperationalError
+                        ):  # done by a run that was killed before the file was moved
                             db.execute(sql)
                     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 former.replace(cache)

@@ -41,11 +41,15 @@ def find_pending_migration(folder: Path, catalog: Catalog) -> PendingMigration |
     """The migration of the store in `folder`, whose catalog this is, that was begun and has not ended; None where nothing says so."""
     with suppress(StoreError), closing(Catalog(folder / NEXT_STORE_NAME, write=False)) as new:
         own, bound = catalog.get_space_and_model(), new.get_space_and_model()
-        if own is None or bound is None or bound[0] == own[0]:  # equal: it has ended, and only its folder is left
+        if (
+            own is None or bound is None or bound[0] == own[0]
+        ):  # equal: it has ended, and only its folder is left
             return None
         done = images = 0
         hashes = catalog.stream_hashes_in_use()
-        while some := list(islice(hashes, HASHES_PER_BLOCK)):  # its own images may be of photos that are gone by now
+        while some := list(
+            islice(hashes, HASHES_PER_BLOCK)
+        ):  # its own images may be of photos that are gone by now
             done, images = done + len(new.find_complete_hashes(some)), images + len(some)
         return PendingMigration(bound[1], done, images)
     return None
@@ -70,10 +74,17 @@ def commit_next_store(folder: Path, catalog: Catalog) -> None:
     with closing(Catalog(folder / NEXT_STORE_NAME, write=False)) as new:
         rows = new.list_segments()
     for row in rows:
-        durable.link(folder / NEXT_STORE_NAME / "segments" / f"{row.blake3}{segments.SUFFIX}", place, folder / "tmp")
+        durable.link(
+            folder / NEXT_STORE_NAME / "segments" / f"{row.blake3}{segments.SUFFIX}",
+            place,
+            folder / "tmp",
+        )
         segments.verify(row, place)
     durable.failpoint("switch linked")
-    with catalog.attach(folder / NEXT_STORE_NAME / "catalog.db", NEXT_STORE_NAME), catalog.transaction():
+    with (
+        catalog.attach(folder / NEXT_STORE_NAME / "catalog.db", NEXT_STORE_NAME),
+        catalog.transaction(),
+    ):
         catalog.replace_vectors_from(NEXT_STORE_NAME)
         for row in rows:
             catalog.put_segment(segments.with_file_stat(row, place))

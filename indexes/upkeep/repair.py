@@ -33,7 +33,13 @@ ROWS_PER_BLOCK = 1 << 16  # vectors, or edges, that are looked at together
 CATALOG_FILE_NAMES = ("catalog.db", "catalog.db-wal", "catalog.db-shm", "catalog.seal")
 RECOVERY_FILE_NAME = "store.json"
 UNEMBEDDED_LOCATION = "pictures"  # the place of a finding that the next ingest mends
-CATALOG_TABLES = {"vectors", "images", "files", "edges", "verdicts"}  # places of findings inside the catalog
+CATALOG_TABLES = {
+    "vectors",
+    "images",
+    "files",
+    "edges",
+    "verdicts",
+}  # places of findings inside the catalog
 
 
 @dataclass(frozen=True)
@@ -75,14 +81,18 @@ def find_damage(folder: Path, catalog: Catalog, *, read_all: bool) -> Iterator[F
 
 def _find_damage(folder: Path, catalog: Catalog, *, read_all: bool) -> Iterator[Finding]:
     if set(catalog.fetch_rows(schema.SCHEMA_QUERY)) != schema.build_expected_schema():
-        yield Finding(os.fspath(catalog.path), f"{catalog.path} has other tables than neardup makes")
+        yield Finding(
+            os.fspath(catalog.path), f"{catalog.path} has other tables than neardup makes"
+        )
         return
     seal = catalog.path.with_suffix(".seal")
     # The first commit is visible a moment before there is a seal.
     if catalog.read_seal() is None and (os.path.lexists(seal) or catalog.get_generation() > 1):
         wrong = "is not what was written" if os.path.lexists(seal) else "is missing"
         yield Finding(os.fspath(seal), f"{seal} {wrong}; the next ingest makes it anew")
-    if read_all or not catalog.was_closed_cleanly:  # after a kill nothing but SQLite's own structure tells
+    if (
+        read_all or not catalog.was_closed_cleanly
+    ):  # after a kill nothing but SQLite's own structure tells
         catalog.verify()
     with catalog.snapshot():
         catalog.list_roots()
@@ -95,16 +105,34 @@ def _find_damage(folder: Path, catalog: Catalog, *, read_all: bool) -> Iterator[
         sound = []
         for row in rows:
             try:
-                sound.append(_load_verified_segment(folder / "segments", row, bound[0].dim if bound else 0, catalog, read_all=read_all))
+                sound.append(
+                    _load_verified_segment(
+                        folder / "segments",
+                        row,
+                        bound[0].dim if bound else 0,
+                        catalog,
+                        read_all=read_all,
+                    )
+                )
             except StoreDamaged as error:
-                yield Finding(os.fspath(folder / "segments" / f"{row.blake3}{segments.SUFFIX}"), _strip_backup_hint(error), row)
+                yield Finding(
+                    os.fspath(folder / "segments" / f"{row.blake3}{segments.SUFFIX}"),
+                    _strip_backup_hint(error),
+                    row,
+                )
         for place, wrong_rows, what in _CONSISTENCY_RULES:
             if wrong := catalog.fetch_rows(f"SELECT count(*) FROM {wrong_rows}")[0][0]:
                 yield Finding(place, f"{wrong:,} {what}")
         if waiting := len(catalog.find_unembedded_images()):
             ingest = format_command(folder, "ingest")
-            wait = "picture waits to be embedded again, and is" if waiting == 1 else "pictures wait to be embedded again, and are"
-            yield Finding(UNEMBEDDED_LOCATION, f"{waiting:,} {wait} not compared; `{ingest}` does that")
+            wait = (
+                "picture waits to be embedded again, and is"
+                if waiting == 1
+                else "pictures wait to be embedded again, and are"
+            )
+            yield Finding(
+                UNEMBEDDED_LOCATION, f"{waiting:,} {wait} not compared; `{ingest}` does that"
+            )
         if read_all and len(sound) == len(rows):
             yield from _find_wrong_scores(catalog, VectorRows(sound))
 
@@ -113,12 +141,24 @@ def _strip_backup_hint(error: StoreDamaged) -> str:
     return str(error).partition(f"; {RESTORE_BACKUP_HINT}")[0]
 
 
-_VECTOR_IN_NO_SEGMENT = "NOT EXISTS (SELECT 1 FROM segments WHERE vectors.id BETWEEN first AND last)"
-_VERDICTS_WITHOUT_IMAGE = "verdicts WHERE first NOT IN (SELECT id FROM images) OR second NOT IN (SELECT id FROM images)"
+_VECTOR_IN_NO_SEGMENT = (
+    "NOT EXISTS (SELECT 1 FROM segments WHERE vectors.id BETWEEN first AND last)"
+)
+_VERDICTS_WITHOUT_IMAGE = (
+    "verdicts WHERE first NOT IN (SELECT id FROM images) OR second NOT IN (SELECT id FROM images)"
+)
 _CONSISTENCY_RULES = (
     ("vectors", f"vectors WHERE {_VECTOR_IN_NO_SEGMENT}", "vectors are in no segment"),
-    ("images", "images WHERE vector IS NOT NULL AND vector NOT IN (SELECT id FROM vectors)", "images name a vector that is not there"),
-    ("files", "files WHERE image IS NOT NULL AND image NOT IN (SELECT id FROM images)", "files name an image that is not there"),
+    (
+        "images",
+        "images WHERE vector IS NOT NULL AND vector NOT IN (SELECT id FROM vectors)",
+        "images name a vector that is not there",
+    ),
+    (
+        "files",
+        "files WHERE image IS NOT NULL AND image NOT IN (SELECT id FROM images)",
+        "files name an image that is not there",
+    ),
     (
         "edges",
         "edges WHERE left NOT IN (SELECT id FROM vectors) OR right NOT IN (SELECT id FROM vectors)",
@@ -135,14 +175,18 @@ _REPAIR_STATEMENTS = (
 )
 
 
-def _load_verified_segment(folder: Path, row: SegmentRow, dim: int, catalog: Catalog, *, read_all: bool) -> Segment:
+def _load_verified_segment(
+    folder: Path, row: SegmentRow, dim: int, catalog: Catalog, *, read_all: bool
+) -> Segment:
     if read_all:
         segments.verify(row, folder)
     segment = Segment(folder, row, dim)
     if not np.array_equal(segment.ids, catalog.list_vector_ids(row.first_id, row.last_id)):
         raise StoreDamaged(f"{row.blake3} holds other vectors than the catalog says")
     for start in range(0, len(segment.ids) if read_all else 0, ROWS_PER_BLOCK):
-        lengths = np.linalg.norm(segment.vectors[start : start + ROWS_PER_BLOCK].astype(np.float32), axis=1)
+        lengths = np.linalg.norm(
+            segment.vectors[start : start + ROWS_PER_BLOCK].astype(np.float32), axis=1
+        )
         if not (np.abs(lengths - 1.0) < segments.STORED_PRODUCT_MARGIN).all():  # also catches NaN
             raise StoreDamaged(f"{row.blake3} holds vectors that are not of length 1")
     return segment
@@ -152,10 +196,13 @@ def _find_wrong_scores(catalog: Catalog, vector_rows: VectorRows) -> Iterator[Fi
     kind = np.dtype([("left", np.int64), ("right", np.int64), ("score", np.float64)])
     stored, wrong = catalog.stream_edges(-2.0), 0
     while len(some := np.fromiter(islice(stored, ROWS_PER_BLOCK), kind)):
-        some = some[np.isin(some["left"], vector_rows.ids) & np.isin(some["right"], vector_rows.ids)]
+        some = some[
+            np.isin(some["left"], vector_rows.ids) & np.isin(some["right"], vector_rows.ids)
+        ]
         if len(some):
             scores = cosines(
-                vector_rows.gather(vector_rows.find_rows(some["left"])), vector_rows.gather(vector_rows.find_rows(some["right"]))
+                vector_rows.gather(vector_rows.find_rows(some["left"])),
+                vector_rows.gather(vector_rows.find_rows(some["right"])),
             )
             wrong += int((scores != some["score"]).sum())
     if wrong:
@@ -173,20 +220,29 @@ def quarantine_damage(folder: Path, catalog: Catalog, findings: Sequence[Finding
     durable.failpoint("repair saved")
     lost = {finding.segment.blake3: finding.segment for finding in findings if finding.segment}
     sound = {row.blake3 for row in catalog.list_segments()} - set(lost)
-    quarantined = _link_files([file for file in _list_segment_files(folder) if file.stem not in sound], _make_folder(folder / "quarantine"))
+    quarantined = _link_files(
+        [file for file in _list_segment_files(folder) if file.stem not in sound],
+        _make_folder(folder / "quarantine"),
+    )
     before = len(catalog.find_unembedded_images())
     with catalog.transaction():
         for row in lost.values():
             catalog.invalidate_vectors(row.first_id, row.last_id)
         catalog.remove_segments(lost)
-        if any(finding.segment is None and finding.location in CATALOG_TABLES for finding in findings):
+        if any(
+            finding.segment is None and finding.location in CATALOG_TABLES for finding in findings
+        ):
             catalog.delete_edges()
             for cure in _REPAIR_STATEMENTS:
                 catalog.write(cure)
     durable.failpoint("repair committed")
     for file in quarantined:
         file.unlink()
-    return RepairReport(backup, folder / "quarantine" if quarantined else None, len(catalog.find_unembedded_images()) - before)
+    return RepairReport(
+        backup,
+        folder / "quarantine" if quarantined else None,
+        len(catalog.find_unembedded_images()) - before,
+    )
 
 
 def rebuild_catalog(folder: Path) -> RepairReport:
@@ -206,7 +262,9 @@ def rebuild_catalog(folder: Path) -> RepairReport:
         for root in told.roots or noted.roots:
             new.put_root(root)
     new.close()
-    durable.replace(folder / "catalog.seal", invalid_seal(), folder / "tmp")  # whatever is there from now on, it is damaged
+    durable.replace(
+        folder / "catalog.seal", invalid_seal(), folder / "tmp"
+    )  # whatever is there from now on, it is damaged
     durable.failpoint("repair condemned")
     (quarantine / "new" / "catalog.db").replace(folder / "catalog.db")
     for name in ("catalog.db-wal", "catalog.db-shm"):
@@ -248,7 +306,10 @@ def _salvage_recovery_record(path: Path) -> RecoveryRecord:
     roots: list[Root] = []
     model = None
     uri = f"file:{quote(os.fsencode(path))}?mode=ro"
-    with suppress(sqlite3.Error, ValueError, TypeError), closing(sqlite3.connect(uri, uri=True)) as damaged:
+    with (
+        suppress(sqlite3.Error, ValueError, TypeError),
+        closing(sqlite3.connect(uri, uri=True)) as damaged,
+    ):
         for row in damaged.execute("SELECT * FROM roots"):
             roots.append(_make_root(os.fsdecode(row[0]), json.loads(row[1]), row[2]))
         model = next((str(row[8]) for row in damaged.execute("SELECT * FROM space")), None)
@@ -262,7 +323,11 @@ def _make_root(path: str, excludes: Sequence[str], include_hidden: object) -> Ro
 def write_recovery_record(folder: Path, record: RecoveryRecord) -> None:
     """Write down once more, beside the catalog, what no photo can tell."""
     line = json.dumps(asdict(record)).encode()
-    durable.replace(folder / RECOVERY_FILE_NAME, line + b"\n" + blake3(line).hexdigest().encode() + b"\n", folder / "tmp")
+    durable.replace(
+        folder / RECOVERY_FILE_NAME,
+        line + b"\n" + blake3(line).hexdigest().encode() + b"\n",
+        folder / "tmp",
+    )
 
 
 def _read_recovery_record(folder: Path) -> RecoveryRecord:

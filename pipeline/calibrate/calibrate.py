@@ -38,7 +38,10 @@ from pipeline.verify.verdict import decode_verdict
 EDITS = EVERYDAY_EDITS | HARD_EDITS
 COPY_SOURCE = Preprocess(1024, "within")  # what copies are made of
 MIN_SOURCE_SIDE_PX = 64  # pixels of the shorter side of what is copied
-SECONDS_PER_DAY, MIN_DAYS_APART = 86400, 2  # seconds; and days from which on no clock and no zone makes one shot of two
+SECONDS_PER_DAY, MIN_DAYS_APART = (
+    86400,
+    2,
+)  # seconds; and days from which on no clock and no zone makes one shot of two
 
 
 def calibrate(store: Store, embedder: Embedder, images: Sequence[int]) -> Calibration:
@@ -64,8 +67,19 @@ def calibrate(store: Store, embedder: Embedder, images: Sequence[int]) -> Calibr
             for one in _score_copies(store, embedder, decoders, pictures, verifiers, some, by_parts)
         ]
         photos = len({image for image, _, _, _ in made})
-    kinds, scores, agree = tuple(kind for _, kind, _, _ in made), [score for _, _, score, _ in made], [share for _, _, _, share in made]
-    return Calibration(photos, floor, kinds, np.array(scores, np.float64), np.array(agree, np.float64), *_measure_library(store, floor))
+    kinds, scores, agree = (
+        tuple(kind for _, kind, _, _ in made),
+        [score for _, _, score, _ in made],
+        [share for _, _, _, share in made],
+    )
+    return Calibration(
+        photos,
+        floor,
+        kinds,
+        np.array(scores, np.float64),
+        np.array(agree, np.float64),
+        *_measure_library(store, floor),
+    )
 
 
 def sample_copyable_images(store: Store, count: int) -> list[int]:
@@ -79,7 +93,9 @@ def sample_copyable_images(store: Store, count: int) -> list[int]:
     return pick_evenly(sound, count)
 
 
-def _make_copies(store: Store, decoders: DecoderPool, images: Sequence[int], folder: Path) -> Iterator[tuple[int, dict[str, Path]]]:
+def _make_copies(
+    store: Store, decoders: DecoderPool, images: Sequence[int], folder: Path
+) -> Iterator[tuple[int, dict[str, Path]]]:
     """For each image the files of its copies, by kind, for as long as it is dealt with. What lies below it is the picture before."""
     before = Pillow.effect_mandelbrot((640, 480), (-2.0, -1.5, 1.0, 1.5), 50).convert("RGB")
     about = dict(store.catalog.get_images(images))
@@ -90,7 +106,9 @@ def _make_copies(store: Store, decoders: DecoderPool, images: Sequence[int], fol
         files = {}
         for number, (kind, edit) in enumerate(EDITS.items()):
             files[kind] = folder / f"{number:02}.jpg"
-            edit(picture, before, random.Random(f"{about[id_].hash.hex()} {kind}")).save(files[kind], quality=85)
+            edit(picture, before, random.Random(f"{about[id_].hash.hex()} {kind}")).save(
+                files[kind], quality=85
+            )
         before = picture
         yield id_, files
 
@@ -108,11 +126,23 @@ def _score_copies(
     a picture within a picture; None where these are not looked for.
     """
     image, files = copy_files
-    own, vectors = load_features(thumbnails, [image], verifiers.extract_features)[0], store.get_vectors([image])
+    own, vectors = (
+        load_features(thumbnails, [image], verifiers.extract_features)[0],
+        store.get_vectors([image]),
+    )
     sources = [SourceFile(str(path), UNKNOWN_STAT) for path in files.values()]
-    views = [each.pixels for each in decoders.stream(sources, embedder.preprocess) if isinstance(each, Decoded)]
+    views = [
+        each.pixels
+        for each in decoders.stream(sources, embedder.preprocess)
+        if isinstance(each, Decoded)
+    ]
     seen = [each for each in decoders.stream(sources, VERIFY_INPUT) if isinstance(each, Decoded)]
-    if image not in own or image not in vectors or len(views) < len(files) or len(seen) < len(files):
+    if (
+        image not in own
+        or image not in vectors
+        or len(views) < len(files)
+        or len(seen) < len(files)
+    ):
         return []
     stored = embed_all(embedder, views).astype(np.float16)
     scores = cosines(np.broadcast_to(vectors[image].astype(np.float16), stored.shape), stored)
@@ -120,51 +150,82 @@ def _score_copies(
     features = [its or b"" for its in verifiers.extract_features(thumbs)]
     if not all(map(has_current_format, features)):
         return []
-    copies = [build_verify_input(one.image, Thumbnail(picture, its)) for one, picture, its in zip(seen, thumbs, features, strict=True)]
+    copies = [
+        build_verify_input(one.image, Thumbnail(picture, its))
+        for one, picture, its in zip(seen, thumbs, features, strict=True)
+    ]
     found = verifiers.verify([(build_verify_input(*own[image]), copy) for copy in copies])
     agree = [
-        evidence.agreeing_share if evidence and evidence.relation in (Relation.SAME_PICTURE, Relation.DERIVED) else -1.0
+        evidence.agreeing_share
+        if evidence and evidence.relation in (Relation.SAME_PICTURE, Relation.DERIVED)
+        else -1.0
         for evidence in found
     ]
     scores = scores.astype(np.float64)
-    far = [number for number in range(len(files)) if crop_score is not None and scores[number] < crop_score and agree[number] >= 0]
+    far = [
+        number
+        for number in range(len(files))
+        if crop_score is not None and scores[number] < crop_score and agree[number] >= 0
+    ]
     if far:
         whole = own[image][0], decode_thumbnail(own[image][1].jpeg), vectors[image]
-        near = _match_by_crops(embedder, [whole, *((seen[at].image, decode_thumbnail(thumbs[at]), stored[at]) for at in far)])
+        near = _match_by_crops(
+            embedder,
+            [whole, *((seen[at].image, decode_thumbnail(thumbs[at]), stored[at]) for at in far)],
+        )
         scores[np.array(far)[near]] = crop_score
-    return [(image, kind, float(score), share) for kind, score, share in zip(files, scores, agree, strict=True)]
+    return [
+        (image, kind, float(score), share)
+        for kind, score, share in zip(files, scores, agree, strict=True)
+    ]
 
 
-def _match_by_crops(embedder: Embedder, images: Sequence[tuple[Image, NDArray[np.uint8], NDArray[np.floating[Any]]]]) -> NDArray[np.bool_]:
+def _match_by_crops(
+    embedder: Embedder, images: Sequence[tuple[Image, NDArray[np.uint8], NDArray[np.floating[Any]]]]
+) -> NDArray[np.bool_]:
     """Whether a part of the first picture is like each of the others, or a part of that like the first."""
-    (first, *others), (own, *theirs) = images, embed_crops([(image, rgb) for image, rgb, _ in images], embedder)
+    (first, *others), (own, *theirs) = (
+        images,
+        embed_crops([(image, rgb) for image, rgb, _ in images], embedder),
+    )
     near = np.zeros(len(others), bool)
     for number, ((_, _, vector), parts) in enumerate(zip(others, theirs, strict=True)):
         for rows, whole in ((own, vector), (parts, first[2])):
             if rows is not None:
-                both = cosines(rows.astype(np.float16), np.broadcast_to(whole.astype(np.float16), rows.shape))
+                both = cosines(
+                    rows.astype(np.float16), np.broadcast_to(whole.astype(np.float16), rows.shape)
+                )
                 near[number] |= both.max() >= get_crop_floor(embedder.space)
     return near
 
 
-def _measure_library(store: Store, floor: float) -> tuple[NDArray[np.float64], int, int, tuple[AcceptedPair, ...]]:
+def _measure_library(
+    store: Store, floor: float
+) -> tuple[NDArray[np.float64], int, int, tuple[AcceptedPair, ...]]:
     """Of the store: accepted pairs, (n, 2); how many pairs of pictures there are, and how many of them were taken days apart; those of
     these that were accepted.
     """
     with store.catalog.snapshot():
-        about = {id_: image for id_, image in store.catalog.get_images(store.catalog.list_images_in_use()) if not image.is_featureless}
+        about = {
+            id_: image
+            for id_, image in store.catalog.get_images(store.catalog.list_images_in_use())
+            if not image.is_featureless
+        }
         path: dict[bytes, str] = {}
         for known in store.catalog.find_files_of_images(about):
             if known.image_id is not None:
                 path.setdefault(about[known.image_id].pixel_hash, known.path)
         scores = store.find_pairs(floor).to_dict()
-        scores |= dict.fromkeys(score_crop_pairs(store, scores), floor)  # who asks for more than the floor asks for none of these
+        scores |= dict.fromkeys(
+            score_crop_pairs(store, scores), floor
+        )  # who asks for more than the floor asks for none of these
         vectors = store.catalog.find_vectors_by_pixel_hash(path)
         dated: dict[bytes, int] = {}  # of files with the same pixels, the earliest date
         for image in about.values():
             if image.taken_at is not None:
                 dated[image.pixel_hash] = min(
-                    image.taken_at // SECONDS_PER_DAY, dated.get(image.pixel_hash, image.taken_at // SECONDS_PER_DAY)
+                    image.taken_at // SECONDS_PER_DAY,
+                    dated.get(image.pixel_hash, image.taken_at // SECONDS_PER_DAY),
                 )
         found_of: dict[tuple[bytes, bytes], AcceptedPair] = {}
         for left, right, score, judged in iter_scored_verdicts(store, scores, vectors):
@@ -181,10 +242,16 @@ def _measure_library(store: Store, floor: float) -> tuple[NDArray[np.float64], i
     ]
     days = Counter(dated[pixels] for pixels in path if pixels in dated)
     near = sum(
-        _count_pairs(count) + sum(count * days[day + later] for later in range(1, MIN_DAYS_APART)) for day, count in list(days.items())
+        _count_pairs(count) + sum(count * days[day + later] for later in range(1, MIN_DAYS_APART))
+        for day, count in list(days.items())
     )
     apart.sort(key=lambda pair: (-pair.agreeing_share, pair.first, pair.second))
-    return np.array(accepted, np.float64).reshape(-1, 2), _count_pairs(len(path)), _count_pairs(days.total()) - near, tuple(apart)
+    return (
+        np.array(accepted, np.float64).reshape(-1, 2),
+        _count_pairs(len(path)),
+        _count_pairs(days.total()) - near,
+        tuple(apart),
+    )
 
 
 def _count_pairs(count: int) -> int:

@@ -35,7 +35,9 @@ class Share:
         """Least and most."""
         if not self.total:
             return 0.0, 1.0
-        spread = Z_95 * sqrt(self.value * (1 - self.value) / self.total + (Z_95 / (2 * self.total)) ** 2)
+        spread = Z_95 * sqrt(
+            self.value * (1 - self.value) / self.total + (Z_95 / (2 * self.total)) ** 2
+        )
         middle, scale = self.value + Z_95**2 / (2 * self.total), 1 + Z_95**2 / self.total
         return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
 
@@ -105,15 +107,32 @@ class Calibration:
         """What one setting gives."""
         passed = (self.scores >= threshold) & (self.agreeing_shares >= min_agreement)
         everyday = np.array([kind in EVERYDAY_EDITS for kind in self.kinds], dtype=bool)
-        easy, hard = (Share(int(passed[part].sum()), int(part.sum())) for part in (everyday, ~everyday))
-        found = int(((self.accepted[:, 0] >= threshold) & (self.accepted[:, 1] >= min_agreement)).sum())
-        wrong = sum(pair.score >= threshold and pair.agreeing_share >= min_agreement for pair in self.false_positives)
-        return Setting(threshold, min_agreement, easy, hard, found, Share(wrong, self.date_separated_pairs), self.total_pairs)
+        easy, hard = (
+            Share(int(passed[part].sum()), int(part.sum())) for part in (everyday, ~everyday)
+        )
+        found = int(
+            ((self.accepted[:, 0] >= threshold) & (self.accepted[:, 1] >= min_agreement)).sum()
+        )
+        wrong = sum(
+            pair.score >= threshold and pair.agreeing_share >= min_agreement
+            for pair in self.false_positives
+        )
+        return Setting(
+            threshold,
+            min_agreement,
+            easy,
+            hard,
+            found,
+            Share(wrong, self.date_separated_pairs),
+            self.total_pairs,
+        )
 
     def evaluate_grid(self) -> list[Setting]:
         """A range of settings, the most lenient first."""
         thresholds = [
-            round(self.floor + THRESHOLD_STEP * step, 4) for step in range(THRESHOLD_COUNT) if self.floor + THRESHOLD_STEP * step < 1
+            round(self.floor + THRESHOLD_STEP * step, 4)
+            for step in range(THRESHOLD_COUNT)
+            if self.floor + THRESHOLD_STEP * step < 1
         ]
         return [self.evaluate(*both) for both in product(thresholds, MIN_AGREEMENTS)]
 
@@ -121,5 +140,9 @@ class Calibration:
         """That which finds most with the precision that is aimed at; where none is so sure, the most precise."""
         every = self.evaluate_grid()
         sure = [one for one in every if (one.precision_lower_bound_95 or 0.0) >= MIN_PRECISION]
-        most = (lambda one: one.everyday.count + one.hard.count) if sure else (lambda one: one.precision_lower_bound_95 or 0.0)
+        most = (
+            (lambda one: one.everyday.count + one.hard.count)
+            if sure
+            else (lambda one: one.precision_lower_bound_95 or 0.0)
+        )
         return max(sure or every, key=most)

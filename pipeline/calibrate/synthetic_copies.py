@@ -42,7 +42,12 @@ def add_caption(image: Image.Image, rng: random.Random) -> Image.Image:
     draw = ImageDraw.Draw(done)
     size = max(10, image.height // 12)
     place = (image.width * rng.uniform(0.02, 0.2), image.height - 1.5 * size)
-    draw.text(place, rng.choice(["my holiday 2019", "(c) studio north", "look at this!"]), fill="white", font_size=size)
+    draw.text(
+        place,
+        rng.choice(["my holiday 2019", "(c) studio north", "look at this!"]),
+        fill="white",
+        font_size=size,
+    )
     return done
 
 
@@ -52,7 +57,9 @@ def add_watermark(image: Image.Image, rng: random.Random) -> Image.Image:
     size = max(12, image.width // 8)
     draw = ImageDraw.Draw(layer)
     for top in range(size // 2, image.height, 3 * size):
-        draw.text((rng.randint(0, size), top), "SAMPLE SAMPLE", fill=(255, 255, 255, 96), font_size=size)
+        draw.text(
+            (rng.randint(0, size), top), "SAMPLE SAMPLE", fill=(255, 255, 255, 96), font_size=size
+        )
     return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
 
 
@@ -60,7 +67,9 @@ def add_stripe(image: Image.Image, rng: random.Random) -> Image.Image:
     """The picture with a broad opaque stripe across it."""
     done = image.copy()
     top = rng.uniform(0.1, 0.6) * image.height
-    ImageDraw.Draw(done).rectangle((0, top, image.width, top + 0.25 * image.height), fill=(200, 30, 40))
+    ImageDraw.Draw(done).rectangle(
+        (0, top, image.width, top + 0.25 * image.height), fill=(200, 30, 40)
+    )
     return done
 
 
@@ -71,8 +80,19 @@ def add_stickers(image: Image.Image, rng: random.Random) -> Image.Image:
     for _ in range(5):
         radius = rng.uniform(0.06, 0.12) * min(image.size)
         x, y = rng.uniform(radius, image.width - radius), rng.uniform(radius, image.height - radius)
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(250, 210, 60), outline="black", width=2)
-        draw.arc((x - radius / 2, y - radius / 2, x + radius / 2, y + radius / 2), 20, 160, fill="black", width=3)
+        draw.ellipse(
+            (x - radius, y - radius, x + radius, y + radius),
+            fill=(250, 210, 60),
+            outline="black",
+            width=2,
+        )
+        draw.arc(
+            (x - radius / 2, y - radius / 2, x + radius / 2, y + radius / 2),
+            20,
+            160,
+            fill="black",
+            width=3,
+        )
     return done
 
 
@@ -115,7 +135,9 @@ def make_screenshot(image: Image.Image) -> Image.Image:
     screen.paste(inner, (0, 130))
     for index in range(4):
         draw.rectangle((40 + 130 * index, 1000, 90 + 130 * index, 1040), outline="white", width=3)
-    draw.text((20, 140 + inner.height), "Liked by someone and 24 others", fill="white", font_size=20)
+    draw.text(
+        (20, 140 + inner.height), "Liked by someone and 24 others", fill="white", font_size=20
+    )
     return screen
 
 
@@ -136,8 +158,18 @@ def make_meme(image: Image.Image, rng: random.Random) -> Image.Image:
     done.paste(image, (0, height // 4))
     draw = ImageDraw.Draw(done)
     size = max(12, height // 7)
-    draw.text((width // 10, height // 20), rng.choice(["WHEN YOU SEE IT", "ONE DOES NOT"]), fill="white", font_size=size)
-    draw.text((width // 10, height * 1.3), rng.choice(["EVERY TIME", "JUST WALK AWAY"]), fill="white", font_size=size)
+    draw.text(
+        (width // 10, height // 20),
+        rng.choice(["WHEN YOU SEE IT", "ONE DOES NOT"]),
+        fill="white",
+        font_size=size,
+    )
+    draw.text(
+        (width // 10, height * 1.3),
+        rng.choice(["EVERY TIME", "JUST WALK AWAY"]),
+        fill="white",
+        font_size=size,
+    )
     return done
 
 

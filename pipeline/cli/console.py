@@ -29,7 +29,9 @@ def _require_output() -> None:
     from pipeline.errors import PipelineError
 
     if sys.stdout is None:  # as Python has it where a shell closed it; click says nothing then
-        raise PipelineError("standard output is closed, so the answer is lost; send it to /dev/null if that is meant")
+        raise PipelineError(
+            "standard output is closed, so the answer is lost; send it to /dev/null if that is meant"
+        )
 
 
 def print_message(line: str) -> None:

@@ -25,7 +25,13 @@ from pipeline.cli.options import (
     store_option,
     threshold_option,
 )
-from pipeline.cli.session import check_paid_calls, choose_embedder, explain_model_errors, open_for_writing, run_ingest
+from pipeline.cli.session import (
+    check_paid_calls,
+    choose_embedder,
+    explain_model_errors,
+    open_for_writing,
+    run_ingest,
+)
 
 if TYPE_CHECKING:
     from indexes.records import Space
@@ -42,7 +48,9 @@ if TYPE_CHECKING:
 @store_option
 @model_option
 @json_option
-def ingest(roots: Sequence[str], store: Path, model: str | None, as_json: bool, **options: Any) -> None:
+def ingest(
+    roots: Sequence[str], store: Path, model: str | None, as_json: bool, **options: Any
+) -> None:
     """Bring the store up to date with folders of photos.
 
     \b
@@ -68,7 +76,13 @@ def ingest(roots: Sequence[str], store: Path, model: str | None, as_json: bool, 
 
 @click.command()
 @click.argument("files", nargs=-1, metavar="[FILE]...", type=PATH_TYPE)
-@click.option("-0", "--null", "null", is_flag=True, help="Paths on standard input end with NUL, as from find -print0.")
+@click.option(
+    "-0",
+    "--null",
+    "null",
+    is_flag=True,
+    help="Paths on standard input end with NUL, as from find -print0.",
+)
 @store_option
 @model_option
 @threshold_option
@@ -112,11 +126,15 @@ def query(
         with explain_model_errors(opened, model):
             paths, embedder = list(_read_paths(files, null)), choose_embedder(opened, model)
             check_paid_calls(embedder, len(paths), allow_cost)
-            for found in find_matches(paths, opened, embedder, threshold, relations or QUERY_RELATIONS, min_agreement):
+            for found in find_matches(
+                paths, opened, embedder, threshold, relations or QUERY_RELATIONS, min_agreement
+            ):
                 answer = refresh_answer(found)
                 answers.append(answer)
                 if answer.failure:
-                    print_message(f"neardup: {format_failure(answer.file, answer.failure.reason, answer.failure.detail)}")
+                    print_message(
+                        f"neardup: {format_failure(answer.file, answer.failure.reason, answer.failure.detail)}"
+                    )
                 if not as_json:
                     print_lines(format_answer(answer))
                 if since := format_stale_warning(match.file for match in answer.matches):
@@ -147,7 +165,12 @@ def _read_paths(files: Sequence[str], is_null_separated: bool) -> Iterator[str]:
 @min_agreement_option
 @relations_option
 @keep_option
-@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.html", help="Write a page to look at, too.")
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="OUT.html",
+    help="Write a page to look at, too.",
+)
 @json_option
 @exit_option
 def groups(
@@ -183,14 +206,25 @@ def groups(
     if html:
         from pipeline.report.gallery import require_writable_page, write_gallery
 
-        require_writable_page(html)  # before anything is printed, which somebody would have to wait for again
+        require_writable_page(
+            html
+        )  # before anything is printed, which somebody would have to wait for again
     with Store(store) as opened:
         for folder in under:
             if not opened.catalog.get_counts([os.path.realpath(folder)]).files:
                 status = format_command(store, "status")
-                raise RootNotFound(f"the store has no photo below {ascii(folder)}; ingest it first, or see `{status}` for its roots")
-        asked = {"threshold": threshold, "min_agreement": min_agreement, "relations": relations or COPY_RELATIONS, "keep_rules": keep}
-        found, warnings = _print_groups(opened, [os.path.realpath(folder) for folder in under], None, as_json, **asked)
+                raise RootNotFound(
+                    f"the store has no photo below {ascii(folder)}; ingest it first, or see `{status}` for its roots"
+                )
+        asked = {
+            "threshold": threshold,
+            "min_agreement": min_agreement,
+            "relations": relations or COPY_RELATIONS,
+            "keep_rules": keep,
+        }
+        found, warnings = _print_groups(
+            opened, [os.path.realpath(folder) for folder in under], None, as_json, **asked
+        )
         if html:
             write_gallery(found, opened, html, warnings)
     if exit_code and found:
@@ -199,7 +233,11 @@ def groups(
 
 @click.command()
 @click.argument("roots", nargs=-1, required=True, metavar="ROOT...", type=PATH_TYPE)
-@click.option("--against-all", is_flag=True, help="Compare with the whole store, not only among the photos below ROOT.")
+@click.option(
+    "--against-all",
+    is_flag=True,
+    help="Compare with the whole store, not only among the photos below ROOT.",
+)
 @ingest_options
 @store_option
 @model_option
@@ -241,7 +279,12 @@ def dedupe(
             opened.check_threshold(threshold)
         coverage, real = run_ingest(opened, roots, model, **options)
         print_message(format_coverage(coverage))
-        asked = {"threshold": threshold, "min_agreement": min_agreement, "relations": relations or COPY_RELATIONS, "keep_rules": keep}
+        asked = {
+            "threshold": threshold,
+            "min_agreement": min_agreement,
+            "relations": relations or COPY_RELATIONS,
+            "keep_rules": keep,
+        }
         found, _ = _print_groups(opened, real, coverage, as_json, against_all=against_all, **asked)
     if exit_code and found:
         sys.exit(EXIT_FOUND)
@@ -259,17 +302,28 @@ def _print_groups(
     from pipeline.report.status import format_warnings
 
     with store.catalog.snapshot():  # a migration may end meanwhile
-        space, found = store.space, find_groups(store, folders=folders, refresh_status=refresh_status, **options)
-        within = resolve_thresholds(store, space, options["threshold"], options["min_agreement"]) if space else None
+        space, found = (
+            store.space,
+            find_groups(store, folders=folders, refresh_status=refresh_status, **options),
+        )
+        within = (
+            resolve_thresholds(store, space, options["threshold"], options["min_agreement"])
+            if space
+            else None
+        )
         warnings = list(format_warnings(store))
     photos = [photo for group in found for photo in group.files]
     warnings += [since] if (since := format_stale_warning(photos)) else []
     for warning in warnings:
         print_message(f"neardup: {warning}")
     for rule in options["keep_rules"].find_unused(photo.path for photo in photos) if found else ():
-        print_message(f"neardup: no photo of these groups is in a folder of {ascii(rule)}, so that rule kept none")
+        print_message(
+            f"neardup: no photo of these groups is in a folder of {ascii(rule)}, so that rule kept none"
+        )
     if as_json:
-        print_json(serialize_groups(found, space, within, serialize_coverage(store, folders, coverage)))
+        print_json(
+            serialize_groups(found, space, within, serialize_coverage(store, folders, coverage))
+        )
     else:
         print_lines(format_groups(found))
     return found, warnings
@@ -284,7 +338,13 @@ def _print_groups(
 @exit_option
 @allow_cost_option
 def compare(
-    files: Sequence[str], store: Path, model: str | None, threshold: float | None, as_json: bool, exit_code: bool, allow_cost: bool
+    files: Sequence[str],
+    store: Path,
+    model: str | None,
+    threshold: float | None,
+    as_json: bool,
+    exit_code: bool,
+    allow_cost: bool,
 ) -> None:
     """Print what each pair of photos is to each other, and their cosine.
 
@@ -306,13 +366,18 @@ def compare(
         print_json(serialize_comparison(comparison, space, least))
     else:
         print_lines(format_comparison(comparison, least))
-    if exit_code and any(comparison.get_relation(one, other, least) in QUERY_RELATIONS for one, other in comparison.iter_pairs()):
+    if exit_code and any(
+        comparison.get_relation(one, other, least) in QUERY_RELATIONS
+        for one, other in comparison.iter_pairs()
+    ):
         sys.exit(EXIT_FOUND)
     if comparison.list_failures():
         sys.exit(EXIT_SKIPPED)
 
 
-def _compare_files(files: Sequence[str], store: Path, model: str | None, allow_cost: bool) -> tuple[Comparison, Space]:
+def _compare_files(
+    files: Sequence[str], store: Path, model: str | None, allow_cost: bool
+) -> tuple[Comparison, Space]:
     """Files against each other, by the store's own model where there is a store; what failed is told."""
     from indexes.errors import StoreMissing
     from indexes.store import Store
@@ -334,12 +399,25 @@ def _compare_files(files: Sequence[str], store: Path, model: str | None, allow_c
 @click.command()
 @click.argument("first", metavar="A", type=PATH_TYPE)
 @click.argument("second", metavar="B", type=PATH_TYPE)
-@click.option("--image", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.png", help="Draw what was seen.")
+@click.option(
+    "--image",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="OUT.png",
+    help="Draw what was seen.",
+)
 @store_option
 @model_option
 @json_option
 @allow_cost_option
-def explain(first: str, second: str, image: Path | None, store: Path, model: str | None, as_json: bool, allow_cost: bool) -> None:
+def explain(
+    first: str,
+    second: str,
+    image: Path | None,
+    store: Path,
+    model: str | None,
+    as_json: bool,
+    allow_cost: bool,
+) -> None:
     """Say why two photos are what they are to each other.
 
     \b
@@ -359,7 +437,9 @@ def explain(first: str, second: str, image: Path | None, store: Path, model: str
     if image:
         written = Image.registered_extensions().get(image.suffix.lower()) in Image.SAVE
         if not (written and os.access(image.parent, os.W_OK | os.X_OK)):
-            raise OutputNotWritable(f"{image} cannot be written; name a .png or .jpg in a folder that is there and may be written to")
+            raise OutputNotWritable(
+                f"{image} cannot be written; name a .png or .jpg in a folder that is there and may be written to"
+            )
     comparison, space = _compare_files([first, second], store, model, allow_cost)
     if as_json:
         print_json(serialize_comparison(comparison, space, space.threshold))
@@ -369,6 +449,8 @@ def explain(first: str, second: str, image: Path | None, store: Path, model: str
         try:
             drawn.save(image)
         except (OSError, ValueError) as error:
-            raise OutputNotWritable(f"{image} cannot be written ({error}); name a .png or .jpg in a folder that is there") from error
+            raise OutputNotWritable(
+                f"{image} cannot be written ({error}); name a .png or .jpg in a folder that is there"
+            ) from error
     if comparison.list_failures():
         sys.exit(EXIT_SKIPPED)

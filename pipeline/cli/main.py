@@ -43,11 +43,16 @@ class CommandGroup(click.Group):
         except OSError as error:
             if error.errno not in DISK_FULL_ERRNOS:
                 raise
-            print_message(f"neardup: the answer could not be written: {error.strerror}; free some space, and ask again")
+            print_message(
+                f"neardup: the answer could not be written: {error.strerror}; free some space, and ask again"
+            )
             ctx.exit(DiskFull.exit_code)
 
 
-@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=CommandGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(package_name="neardup", prog_name="neardup")
 def main() -> None:
     """Find near-duplicate photos in large libraries.
@@ -65,8 +70,23 @@ def main() -> None:
 
 
 for command in (
-    *(library.ingest, library.query, library.groups, library.dedupe, library.compare, library.explain),
+    *(
+        library.ingest,
+        library.query,
+        library.groups,
+        library.dedupe,
+        library.compare,
+        library.explain,
+    ),
     tuning.calibrate,
-    *(upkeep.status, upkeep.models, upkeep.check, upkeep.repair, upkeep.migrate, upkeep.compact, upkeep.doctor),
+    *(
+        upkeep.status,
+        upkeep.models,
+        upkeep.check,
+        upkeep.repair,
+        upkeep.migrate,
+        upkeep.compact,
+        upkeep.doctor,
+    ),
 ):
     main.add_command(command)

@@ -24,15 +24,15 @@ def store_option(command: Callable[..., None]) -> Callable[..., None]:
     )(command)
 
 
-MODEL_NAME_FORMS = (
-    "a name of `neardup models`, onnx:PATH, open_clip:ARCH/PRETRAINED, open_clip:ARCH@FILE, google:MODEL or google-describe:VISION+TEXT"
-)
+MODEL_NAME_FORMS = "a name of `neardup models`, onnx:PATH, open_clip:ARCH/PRETRAINED, open_clip:ARCH@FILE, google:MODEL or google-describe:VISION+TEXT"
 
 
 class NonNanRange(click.FloatRange):
     """A number in a range; not NaN, which is outside of each but below and above none."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 - as click has it
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:  # noqa: ANN401 - as click has it
         """As click does it."""
         number: float = super().convert(value, param, ctx)
         if number != number:
@@ -41,7 +41,9 @@ class NonNanRange(click.FloatRange):
 
 
 POSITIVE_INT = click.IntRange(min=1)
-WORKER_COUNT = click.IntRange(1, 64)  # a thousand decoders would take the memory of the whole machine before their first picture
+WORKER_COUNT = click.IntRange(
+    1, 64
+)  # a thousand decoders would take the memory of the whole machine before their first picture
 PATH_TYPE = click.Path(readable=False)  # what cannot be read is told of each path, by us
 
 model_option = click.option(
@@ -80,11 +82,17 @@ class RelationsType(click.ParamType[frozenset[Relation]]):
 
     name = "relations"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> frozenset[Relation]:  # noqa: ANN401 - as click has it
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> frozenset[Relation]:  # noqa: ANN401 - as click has it
         """As click does it."""
         names = [name.strip() for name in value.split(",")]
         if unknown := [name for name in names if name not in RELATIONS_BY_WORD]:
-            self.fail(f"{', '.join(map(ascii, unknown))} is none of {', '.join(RELATIONS_BY_WORD)}.", param, ctx)
+            self.fail(
+                f"{', '.join(map(ascii, unknown))} is none of {', '.join(RELATIONS_BY_WORD)}.",
+                param,
+                ctx,
+            )
         return frozenset(relation for name in names for relation in RELATIONS_BY_WORD[name])
 
 
@@ -105,14 +113,26 @@ keep_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 wait_option = click.option(
-    "--lock-timeout", type=NonNanRange(min=0), default=0.0, metavar="SECONDS", help="Wait for another ingest to end."
+    "--lock-timeout",
+    type=NonNanRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Wait for another ingest to end.",
 )
 allow_cost_up_to_limit_option = click.option(
-    "--allow-cost", is_flag=True, help="Make more than 1,000 paid requests, as many as it takes or --max-calls allows."
+    "--allow-cost",
+    is_flag=True,
+    help="Make more than 1,000 paid requests, as many as it takes or --max-calls allows.",
 )
-allow_cost_option = click.option("--allow-cost", is_flag=True, help="Make more than 1,000 paid requests, as many as it takes.")
-data_option = click.option("--data", is_flag=True, help="Read every byte, and compute every stored score again.")
-exit_option = click.option("--exit-code", is_flag=True, help="Exit with 20 when there are near-duplicates.")
+allow_cost_option = click.option(
+    "--allow-cost", is_flag=True, help="Make more than 1,000 paid requests, as many as it takes."
+)
+data_option = click.option(
+    "--data", is_flag=True, help="Read every byte, and compute every stored score again."
+)
+exit_option = click.option(
+    "--exit-code", is_flag=True, help="Exit with 20 when there are near-duplicates."
+)
 
 
 def ingest_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -125,8 +145,16 @@ def ingest_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="PATTERN",
             help="Leave out names or relative paths like this; repeatable, remembered; '' clears.",
         ),
-        click.option("--hidden/--no-hidden", default=None, help="Look into hidden files and folders too; remembered."),
-        click.option("--accept-missing", is_flag=True, help="Missing files are deleted, no drive is away; a ROOT that is gone, forgotten."),
+        click.option(
+            "--hidden/--no-hidden",
+            default=None,
+            help="Look into hidden files and folders too; remembered.",
+        ),
+        click.option(
+            "--accept-missing",
+            is_flag=True,
+            help="Missing files are deleted, no drive is away; a ROOT that is gone, forgotten.",
+        ),
         wait_option,
         click.option(
             "--join",
@@ -147,7 +175,12 @@ def ingest_options(command: Callable[..., None]) -> Callable[..., None]:
 def work_options(command: Callable[..., None]) -> Callable[..., None]:
     """How the work of decoding and embedding is done."""
     for option in (
-        click.option("--decoders", type=WORKER_COUNT, metavar="N", help="Processes that decode.  [default: one for each core]"),
+        click.option(
+            "--decoders",
+            type=WORKER_COUNT,
+            metavar="N",
+            help="Processes that decode.  [default: one for each core]",
+        ),
         click.option(
             "--readers",
             type=WORKER_COUNT,
@@ -155,11 +188,24 @@ def work_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="N",
             help="Files read at a time; more serve SSDs and network drives.  [default: 1]",
         ),
-        click.option("--threads", type=WORKER_COUNT, metavar="N", help="Threads of the model.  [default: one for each core]"),
         click.option(
-            "--batch", type=click.IntRange(1, 4096), metavar="N", help="Pictures embedded at a time.  [default: as the model likes]"
+            "--threads",
+            type=WORKER_COUNT,
+            metavar="N",
+            help="Threads of the model.  [default: one for each core]",
         ),
-        click.option("--max-calls", type=POSITIVE_INT, metavar="N", help="Make so many paid requests at most, and go on another time."),
+        click.option(
+            "--batch",
+            type=click.IntRange(1, 4096),
+            metavar="N",
+            help="Pictures embedded at a time.  [default: as the model likes]",
+        ),
+        click.option(
+            "--max-calls",
+            type=POSITIVE_INT,
+            metavar="N",
+            help="Make so many paid requests at most, and go on another time.",
+        ),
         allow_cost_up_to_limit_option,
     ):
         command = option(command)

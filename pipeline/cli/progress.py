@@ -57,11 +57,18 @@ def run_with_progress(updates: Generator[Progress], store: Path) -> Coverage:
                     failures += 1
                     _print_failure(failures, now.failure, store)
                 if now.paid_calls:
-                    print_message(f"up to {pluralize(now.paid_calls, 'paid request')} for {pluralize(now.total or 0, 'file')}")
+                    print_message(
+                        f"up to {pluralize(now.paid_calls, 'paid request')} for {pluralize(now.total or 0, 'file')}"
+                    )
                 if now.plan and not planned:
                     planned = True
-                    if now.plan.exact_seconds >= MIN_ANNOUNCED_JOIN_SECONDS or now.plan.method is JoinMethod.IVF:
-                        print_message(f"joining {'exactly' if now.plan.method is JoinMethod.EXACT else 'by buckets'}: {now.plan.reason}")
+                    if (
+                        now.plan.exact_seconds >= MIN_ANNOUNCED_JOIN_SECONDS
+                        or now.plan.method is JoinMethod.IVF
+                    ):
+                        print_message(
+                            f"joining {'exactly' if now.plan.method is JoinMethod.EXACT else 'by buckets'}: {now.plan.reason}"
+                        )
                 show(now)
                 if asked:
                     raise StoppedBySignal(asked[0])
@@ -78,9 +85,13 @@ def print_message(line: str) -> None:
 
 def _print_failure(failure_count: int, failure: Failure, store: Path) -> None:
     if failure_count <= MAX_LISTED_FAILURES:
-        print_message(f"neardup: {format_failure(failure.source.path, failure.reason, failure.detail)}")
+        print_message(
+            f"neardup: {format_failure(failure.source.path, failure.reason, failure.detail)}"
+        )
     elif failure_count == MAX_LISTED_FAILURES + 1:
-        print_message(f"neardup: further failures are not listed here; see `{format_command(store, 'status', '--failures')}`")
+        print_message(
+            f"neardup: further failures are not listed here; see `{format_command(store, 'status', '--failures')}`"
+        )
 
 
 @contextmanager
@@ -95,15 +106,32 @@ def _open_display() -> Iterator[Callable[[Progress], None]]:
 @contextmanager
 def _open_bar() -> Iterator[Callable[[Progress], None]]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as Bar
     from rich.text import Text
 
     class Speed(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.0f} images/s" if task.speed and task.total and task.description == "reading" else "")
+            return Text(
+                f"{task.speed:.0f} images/s"
+                if task.speed and task.total and task.description == "reading"
+                else ""
+            )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Speed(),
+        TimeRemainingColumn(),
+    )
     with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("listing", total=None)
 
@@ -139,15 +167,21 @@ def _make_line_printer() -> Callable[[Progress], None]:
             print_message(f"{progress.done:,} of {progress.total or 0:,} pairs verified")
         elif progress.is_processing_crops:
             print_message(
-                f"{progress.done:,} of {progress.total:,} pictures looked into" if progress.total else "parts of pictures are compared"
+                f"{progress.done:,} of {progress.total:,} pictures looked into"
+                if progress.total
+                else "parts of pictures are compared"
             )
         elif progress.plan:
-            print_message(f"{100 * progress.done // max(progress.total or 1, 1)} % of the join done")
+            print_message(
+                f"{100 * progress.done // max(progress.total or 1, 1)} % of the join done"
+            )
         elif progress.total is None:
             print_message(f"{progress.done:,} files listed")
         else:
             speed = max(progress.done / max(moment - began, 1e-9), 1e-9)
             left = (progress.total - progress.done) / speed / 60
-            print_message(f"{progress.done:,} of {progress.total:,} files read, {speed:.0f} images/s, {left:.0f} min left")
+            print_message(
+                f"{progress.done:,} of {progress.total:,} files read, {speed:.0f} images/s, {left:.0f} min left"
+            )
 
     return show

@@ -82,28 +82,42 @@ def run_ingest(
         roots = resolve_roots(store, paths, excludes or None, hidden)
         embedder = _choose_embedder_after_wait(store, before, model, threads)
         if model is not None and store.space == embedder.space:
-            store.bind(embedder.space, embedder.name)  # from today on its file is found there, even if nothing is new
+            store.bind(
+                embedder.space, embedder.name
+            )  # from today on its file is found there, even if nothing is new
         if verbose:
             cores = count_usable_cores()
             read = f"{pluralize(readers, 'file')} {'is' if readers == 1 else 'are'} read at a time"
             work = f"{pluralize(decoders or cores, 'process decodes', 'processes decode')}, {read}"
-            print_message(f"{embedder.name}: {pluralize(threads or cores, 'thread')}, batches of {batch or embedder.batch_size}; {work}")
+            print_message(
+                f"{embedder.name}: {pluralize(threads or cores, 'thread')}, batches of {batch or embedder.batch_size}; {work}"
+            )
         try:
-            coverage = run_with_progress(ingest_locked(roots.found, store, embedder, options), store.folder)
+            coverage = run_with_progress(
+                ingest_locked(roots.found, store, embedder, options), store.folder
+            )
         except StoppedBySignal as stopped:
-            print_message("stopped; what was committed is kept, the same command goes on from there")
+            print_message(
+                "stopped; what was committed is kept, the same command goes on from there"
+            )
             sys.exit(stopped.exit_code)
     coverage.absent_roots.extend(roots.absent_paths)
     for path in coverage.absent_roots:
         forget = format_command(store.folder, "ingest", path, "--accept-missing")
-        known = f"what is known of it stays in the answers, marked; if it is gone for good: `{forget}`"
-        print_message(f"neardup: {ascii(path)} is no folder{' now; ' + known if path not in roots.absent_paths else ''}")
+        known = (
+            f"what is known of it stays in the answers, marked; if it is gone for good: `{forget}`"
+        )
+        print_message(
+            f"neardup: {ascii(path)} is no folder{' now; ' + known if path not in roots.absent_paths else ''}"
+        )
     for note in (*coverage.warnings, *format_extra_hints(coverage)):
         print_message(f"neardup: {note}")
     return coverage, [root.path for root in roots.found if root.path in named]
 
 
-def check_paid_calls(embedder: Embedder, file_count: int, allow_cost: bool, repeats: int = 1) -> None:
+def check_paid_calls(
+    embedder: Embedder, file_count: int, allow_cost: bool, repeats: int = 1
+) -> None:
     """Say how many paid requests so many questions about so many files take at most. Raises TooManyCalls when nobody agreed to that."""
     from pipeline.embed.embedder import can_make_paid_calls
     from pipeline.errors import PaidCallLimit
@@ -112,11 +126,15 @@ def check_paid_calls(embedder: Embedder, file_count: int, allow_cost: bool, repe
     if calls := embedder.count_paid_calls(file_count) * repeats:
         about = f"up to {pluralize(calls, 'paid request')} for {pluralize(file_count * repeats, 'file')}"
         if not can_make_paid_calls(calls, None, allow_cost):
-            raise PaidCallLimit(f"{about} to {embedder.name}; add --allow-cost to make them, or ask about fewer files")
+            raise PaidCallLimit(
+                f"{about} to {embedder.name}; add --allow-cost to make them, or ask about fewer files"
+            )
         print_message(about)
 
 
-def choose_embedder(store: Store | None, model: str | None, threads: int | None = None, unless_empty: bool = False) -> Embedder:
+def choose_embedder(
+    store: Store | None, model: str | None, threads: int | None = None, unless_empty: bool = False
+) -> Embedder:
     """The model that was asked for, else the store's own; a store is never left for another model unasked."""
     from pipeline.embed.embedder import DEFAULT_MODEL, load_embedder
 
@@ -168,7 +186,9 @@ def _format_model_change(store: Store, bound_space: Space, name: str, file: Path
     return f"{name} is no longer what {store.folder} was made with: that was {bound_space}, and it is {now}; put it back, or {migrate}"
 
 
-def _choose_embedder_after_wait(store: Store, previous_space: Space | None, model: str | None, threads: int | None) -> Embedder:
+def _choose_embedder_after_wait(
+    store: Store, previous_space: Space | None, model: str | None, threads: int | None
+) -> Embedder:
     """As embedder_of(), of a store that had the space `before` when it was opened; says so where another ended in between."""
     from indexes.errors import SpaceMismatch
     from indexes.paths import format_command

@@ -7,23 +7,59 @@ from pathlib import Path
 import click
 
 from pipeline.cli.console import print_json, print_lines, print_message
-from pipeline.cli.options import POSITIVE_INT, NonNanRange, allow_cost_option, json_option, store_option
-from pipeline.cli.session import check_paid_calls, choose_embedder, explain_model_errors, open_for_writing
+from pipeline.cli.options import (
+    POSITIVE_INT,
+    NonNanRange,
+    allow_cost_option,
+    json_option,
+    store_option,
+)
+from pipeline.cli.session import (
+    check_paid_calls,
+    choose_embedder,
+    explain_model_errors,
+    open_for_writing,
+)
 
 
 @click.command()
-@click.option("--sample", type=POSITIVE_INT, default=50, show_default=True, metavar="N", help="Photos to make copies of.")
+@click.option(
+    "--sample",
+    type=POSITIVE_INT,
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="Photos to make copies of.",
+)
 @click.option("--threshold", type=NonNanRange(-1, 1), metavar="COSINE", help="Measure this one.")
 @click.option(
-    "--min-agreement", type=NonNanRange(0, 1), metavar="SHARE", help="Measure this one: the least share of a copy's tiles that agree."
+    "--min-agreement",
+    type=NonNanRange(0, 1),
+    metavar="SHARE",
+    help="Measure this one: the least share of a copy's tiles that agree.",
 )
-@click.option("--save", is_flag=True, help="Let groups, dedupe and query go by what was named, or by the best, from now on.")
-@click.option("--reset", is_flag=True, help="Forget what was saved: go by what the model brings. Nothing is measured.")
+@click.option(
+    "--save",
+    is_flag=True,
+    help="Let groups, dedupe and query go by what was named, or by the best, from now on.",
+)
+@click.option(
+    "--reset",
+    is_flag=True,
+    help="Forget what was saved: go by what the model brings. Nothing is measured.",
+)
 @store_option
 @json_option
 @allow_cost_option
 def calibrate(
-    sample: int, threshold: float | None, min_agreement: float | None, save: bool, reset: bool, store: Path, as_json: bool, allow_cost: bool
+    sample: int,
+    threshold: float | None,
+    min_agreement: float | None,
+    save: bool,
+    reset: bool,
+    store: Path,
+    as_json: bool,
+    allow_cost: bool,
 ) -> None:
     """Measure on your own photos what is found, and what is wrong.
 
@@ -39,7 +75,9 @@ def calibrate(
     """
     if reset:
         if save or threshold is not None or min_agreement is not None:
-            raise click.UsageError("--reset measures and saves nothing: leave out --save, --threshold and --min-agreement")
+            raise click.UsageError(
+                "--reset measures and saves nothing: leave out --save, --threshold and --min-agreement"
+            )
         _reset_thresholds(store, as_json)
         return
     from indexes.records import SavedThresholds
@@ -49,18 +87,29 @@ def calibrate(
     from pipeline.report.answers import pluralize
     from pipeline.report.calibration import format_calibration, serialize_calibration
 
-    with open_for_writing(store) if save else Store(store) as opened, explain_model_errors(opened, None):
+    with (
+        open_for_writing(store) if save else Store(store) as opened,
+        explain_model_errors(opened, None),
+    ):
         if threshold is not None:
             opened.check_threshold(threshold)  # before a minute of work
         images, embedder = sample_copyable_images(opened, sample), choose_embedder(opened, None)
         check_paid_calls(embedder, len(EDITS), allow_cost, len(images))
         if images:
             copies = pluralize(len(images) * len(EDITS), "copy", "copies")
-            print_message(f"making {copies} of {pluralize(len(images), 'photo')}; this takes a minute or two")
+            print_message(
+                f"making {copies} of {pluralize(len(images), 'photo')}; this takes a minute or two"
+            )
         found = measured(opened, embedder, images)
         asked = threshold is not None or min_agreement is not None
-        chosen = found.evaluate(found.floor if threshold is None else threshold, min_agreement or 0.0) if asked else found.choose_best()
-        save = save and (asked or chosen.expected_precision is not None)  # nothing that was not measured is chosen
+        chosen = (
+            found.evaluate(found.floor if threshold is None else threshold, min_agreement or 0.0)
+            if asked
+            else found.choose_best()
+        )
+        save = save and (
+            asked or chosen.expected_precision is not None
+        )  # nothing that was not measured is chosen
         if save:
             opened.save_thresholds(SavedThresholds(chosen.threshold, chosen.min_agreement))
     if as_json:
@@ -78,8 +127,14 @@ def _reset_thresholds(store: Path, as_json: bool) -> None:
         before = opened.catalog.get_saved_thresholds()
         opened.save_thresholds(None)
     if as_json:
-        print_json({"schema_version": SCHEMA_VERSION, "forgotten": asdict(before) if before else None})
+        print_json(
+            {"schema_version": SCHEMA_VERSION, "forgotten": asdict(before) if before else None}
+        )
     elif before:
-        print_lines([f"a threshold of {before.threshold:g} and an agreement of {before.min_agreement:g} are forgotten"])
+        print_lines(
+            [
+                f"a threshold of {before.threshold:g} and an agreement of {before.min_agreement:g} are forgotten"
+            ]
+        )
     else:
         print_lines(["nothing was saved"])

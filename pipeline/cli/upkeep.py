@@ -24,7 +24,11 @@ from pipeline.cli.session import choose_embedder, explain_model_errors, open_for
 
 
 @click.command()
-@click.option("--failures", is_flag=True, help="List every file that has no picture, and what could not be seen, with the reason.")
+@click.option(
+    "--failures",
+    is_flag=True,
+    help="List every file that has no picture, and what could not be seen, with the reason.",
+)
 @store_option
 @json_option
 def status(failures: bool, store: Path, as_json: bool) -> None:
@@ -44,10 +48,19 @@ def status(failures: bool, store: Path, as_json: bool) -> None:
         failed = list(opened.catalog.list_failures()) if failures else []
         last = opened.catalog.get_last_run()
     # What could not be seen is no file that the catalog knows.
-    unseen = [(one["path"], one["reason"], one["detail"]) for one in last.coverage.get("unreadable_paths", [])] if last and failures else []
+    unseen = (
+        [
+            (one["path"], one["reason"], one["detail"])
+            for one in last.coverage.get("unreadable_paths", [])
+        ]
+        if last and failures
+        else []
+    )
     failed = sorted([*failed, *unseen], key=lambda failure: os.fsencode(failure[0]))
     if as_json:
-        listed = [{"path": path, "reason": reason, "detail": detail} for path, reason, detail in failed]
+        listed = [
+            {"path": path, "reason": reason, "detail": detail} for path, reason, detail in failed
+        ]
         print_json(about | ({"failures": listed} if failures else {}))
     elif failures:
         print_lines(format_failure(path, reason, detail) for path, reason, detail in failed)
@@ -74,23 +87,44 @@ def models(as_json: bool) -> None:
 
     known = all_known()
     if as_json:
-        print_json({"schema_version": SCHEMA_VERSION, "models": [asdict(model) for model in known.available]})
+        print_json(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "models": [asdict(model) for model in known.available],
+            }
+        )
     else:
         width = max(len(model.name) for model in known.available)
         print_lines([f"{'model':{width}}    dim  side"])
-        print_lines(f"{model.name:{width}}  {model.dim:5}  {model.input_size:4}" for model in known.available)
+        print_lines(
+            f"{model.name:{width}}  {model.dim:5}  {model.input_size:4}"
+            for model in known.available
+        )
     for missing in known.missing_extras:
         print_message(f"neardup: {missing}")
 
 
 @click.command()
 @data_option
-@click.option("--sample", type=click.IntRange(min=0), default=0, metavar="N", help="Embed N photos again and compare their vectors.")
-@click.option("--max-calls", type=POSITIVE_INT, metavar="N", help="Refuse a sample that may take more paid requests.")
+@click.option(
+    "--sample",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Embed N photos again and compare their vectors.",
+)
+@click.option(
+    "--max-calls",
+    type=POSITIVE_INT,
+    metavar="N",
+    help="Refuse a sample that may take more paid requests.",
+)
 @allow_cost_up_to_limit_option
 @store_option
 @json_option
-def check(data: bool, sample: int, max_calls: int | None, allow_cost: bool, store: Path, as_json: bool) -> None:
+def check(
+    data: bool, sample: int, max_calls: int | None, allow_cost: bool, store: Path, as_json: bool
+) -> None:
     """Look whether a store is what was written.
 
     \b
@@ -112,7 +146,9 @@ def check(data: bool, sample: int, max_calls: int | None, allow_cost: bool, stor
         with Store(store) as opened, explain_model_errors(opened, None):
             embedder, images = choose_embedder(opened, None), audit.sample_images(opened, sample)
             if calls := audit.check_sample_paid_calls(embedder, len(images), max_calls, allow_cost):
-                print_message(f"up to {pluralize(calls, 'paid request')} for {pluralize(len(images), 'photo')}")
+                print_message(
+                    f"up to {pluralize(calls, 'paid request')} for {pluralize(len(images), 'photo')}"
+                )
             again = list(audit.reembed(opened, embedder, images))
     if as_json:
         print_json(serialize_check(found, again))
@@ -147,14 +183,21 @@ def repair(data: bool, yes: bool, store: Path) -> None:
     from indexes.store import check as findings
     from indexes.store import repair as set_aside
     from pipeline.report.answers import MAX_LISTED_ITEMS
-    from pipeline.report.status import format_check, format_coverage, format_repair, format_repair_plan
+    from pipeline.report.status import (
+        format_check,
+        format_coverage,
+        format_repair,
+        format_repair_plan,
+    )
 
     if not yes:
         found = findings(store, read_all=data)
         print_lines(format_check(found, []))
         if found:
             intended = format_repair_plan(found, os.fspath(store / "catalog.db"))
-            print_message(f"neardup: nothing was changed; `{format_command(store, 'repair', '--yes')}` {intended}")
+            print_message(
+                f"neardup: nothing was changed; `{format_command(store, 'repair', '--yes')}` {intended}"
+            )
             sys.exit(EXIT_DAMAGED)
         return
     found, done = set_aside(store, read_all=data)
@@ -169,7 +212,15 @@ def repair(data: bool, yes: bool, store: Path) -> None:
                 f"neardup: which folders it held could not be read any more; name them again: `{format_command(store, 'ingest', 'FOLDER')}`"
             )
             sys.exit(EXIT_SKIPPED)
-        coverage, _ = run_ingest(opened, (), done.model if done else None, (), None, accept_missing=False, lock_timeout=0.0)
+        coverage, _ = run_ingest(
+            opened,
+            (),
+            done.model if done else None,
+            (),
+            None,
+            accept_missing=False,
+            lock_timeout=0.0,
+        )
         left = list(opened.catalog.find_files_of_images(opened.catalog.find_unembedded_images()))
         for known in left[:MAX_LISTED_ITEMS]:
             print_message(
@@ -184,7 +235,11 @@ def repair(data: bool, yes: bool, store: Path) -> None:
 
 @click.command()
 @click.option("--model", required=True, metavar="NAME", help=f"The new model: {MODEL_NAME_FORMS}.")
-@click.option("--leave-out", is_flag=True, help="Go on without photos that are away or cannot be read; an ingest embeds them when it can.")
+@click.option(
+    "--leave-out",
+    is_flag=True,
+    help="Go on without photos that are away or cannot be read; an ingest embeds them when it can.",
+)
 @click.option("--restart", is_flag=True, help="Drop what was embedded for a new model before.")
 @work_options
 @wait_option
@@ -227,7 +282,9 @@ def migrate(
         before, chosen = opened.space, opened.catalog.get_saved_thresholds()
         if before is None:
             ingest = format_command(store, "ingest", "FOLDER", "--model", model)
-            raise click.UsageError(f"{store} has no photos yet, so there is nothing to migrate: `{ingest}`")
+            raise click.UsageError(
+                f"{store} has no photos yet, so there is nothing to migrate: `{ingest}`"
+            )
         embedder, begun = choose_embedder(None, model, threads), opened.get_pending_migration()
         options = IngestOptions(
             batch,
@@ -238,10 +295,19 @@ def migrate(
             accept_paid_calls=allow_cost,
         )
         try:
-            coverage = run_with_progress(migrate_store(opened, embedder, options, leave_out=leave_out, restart=restart), store)
+            coverage = run_with_progress(
+                migrate_store(opened, embedder, options, leave_out=leave_out, restart=restart),
+                store,
+            )
         except StoppedBySignal as stopped:
-            answers = "answers as before" if opened.space == before else f"has the model {embedder.name} now"
-            print_message(f"stopped; what was committed is kept, the same command goes on from there, and the store {answers}")
+            answers = (
+                "answers as before"
+                if opened.space == before
+                else f"has the model {embedder.name} now"
+            )
+            print_message(
+                f"stopped; what was committed is kept, the same command goes on from there, and the store {answers}"
+            )
             sys.exit(stopped.exit_code)
         images, waiting, still = (
             opened.catalog.get_counts().images,
@@ -252,15 +318,31 @@ def migrate(
     for note in coverage.warnings:
         print_message(f"neardup: {note}")
     if as_json:
-        done = {"model": embedder.name, "migrated": before != embedder.space, "images": images, "embedded": coverage.embedded}
-        print_json({"schema_version": SCHEMA_VERSION, **done, "waiting": waiting, "dropped": asdict(dropped) if dropped else None})
+        done = {
+            "model": embedder.name,
+            "migrated": before != embedder.space,
+            "images": images,
+            "embedded": coverage.embedded,
+        }
+        print_json(
+            {
+                "schema_version": SCHEMA_VERSION,
+                **done,
+                "waiting": waiting,
+                "dropped": asdict(dropped) if dropped else None,
+            }
+        )
         sys.exit(EXIT_SKIPPED if waiting else 0)
     if dropped:
-        print_message(f"the migration to {dropped.model} ({pluralize(dropped.done, 'picture')}) was dropped")
+        print_message(
+            f"the migration to {dropped.model} ({pluralize(dropped.done, 'picture')}) was dropped"
+        )
     if still:
         print_message(f"{store} has the model {embedder.name}; {still}")
     elif before == embedder.space:
-        print_message(f"{store} has the model {embedder.name} already{'' if dropped else '; nothing to do'}")
+        print_message(
+            f"{store} has the model {embedder.name} already{'' if dropped else '; nothing to do'}"
+        )
     else:
         print_message(format_migration(embedder.name, images, coverage.embedded, waiting))
         if chosen:

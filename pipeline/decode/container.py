@@ -10,11 +10,25 @@ from typing import Any
 
 from PIL import Image as Pillow
 
-from pipeline.decode.read import FLAG_ANIMATED, FLAG_PREVIEW, JXL_CODESTREAM_SIGNATURE, JXL_CONTAINER_SIGNATURE, Rejected
+from pipeline.decode.read import (
+    FLAG_ANIMATED,
+    FLAG_PREVIEW,
+    JXL_CODESTREAM_SIGNATURE,
+    JXL_CONTAINER_SIGNATURE,
+    Rejected,
+)
 from pipeline.decode.resize import apply_orientation
 
 ORIENTATION_BY_LIBRAW_FLIP = {3: 3, 5: 8, 6: 6}  # LibRaw's turns as EXIF orientations
-JXL_ASPECT_RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}  # of a JPEG XL's sides
+JXL_ASPECT_RATIOS = {
+    1: (1, 1),
+    2: (12, 10),
+    3: (4, 3),
+    4: (3, 2),
+    5: (16, 9),
+    6: (5, 4),
+    7: (2, 1),
+}  # of a JPEG XL's sides
 MAX_JXL_HEADER_BYTES = 64  # bytes of a JPEG XL's code, more than its sizes take
 SUPPORTED_JXL_MODES = {"L", "LA", "RGB", "RGBA", "I;16", "F"}
 
@@ -52,9 +66,15 @@ def extract_from_raw(data: bytes, memory_budget: MemoryBudget, min_side: int) ->
     try:
         with rawpy.imread(io.BytesIO(data)) as raw:
             turn = ORIENTATION_BY_LIBRAW_FLIP.get(raw.sizes.flip, 1)
-            size = (raw.sizes.width, raw.sizes.height) if turn < 5 else (raw.sizes.height, raw.sizes.width)
+            size = (
+                (raw.sizes.width, raw.sizes.height)
+                if turn < 5
+                else (raw.sizes.height, raw.sizes.width)
+            )
             preview = _extract_preview(raw)
-            if preview is None or min(_read_preview_size(preview)) < min(min_side, *(side // 2 for side in size)):
+            if preview is None or min(_read_preview_size(preview)) < min(
+                min_side, *(side // 2 for side in size)
+            ):
                 try:
                     with memory_budget(raw.sizes.raw_width, raw.sizes.raw_height):
                         half = raw.postprocess(half_size=True, use_camera_wb=True, output_bps=8)
@@ -68,7 +88,9 @@ def extract_from_raw(data: bytes, memory_budget: MemoryBudget, min_side: int) ->
         raise MemoryError from error
     if isinstance(preview, bytes):
         return ExtractedImage("RAW", preview, turn, size, (FLAG_PREVIEW,))
-    return ExtractedImage("RAW", apply_orientation(preview, turn), full_size=size, flags=(FLAG_PREVIEW,))
+    return ExtractedImage(
+        "RAW", apply_orientation(preview, turn), full_size=size, flags=(FLAG_PREVIEW,)
+    )
 
 
 def _extract_preview(raw: Any) -> bytes | Pillow.Image | None:  # noqa: ANN401 - rawpy says no types
@@ -99,7 +121,9 @@ def is_jxl(data: bytes) -> bool:
 
 def extract_from_jxl(data: bytes, memory_budget: MemoryBudget) -> ExtractedImage:
     """A JPEG XL's first frame, or the JPEG that it was made of, decoded within `room`."""
-    from pillow_jxl import Decoder  # without its plugin, which decodes before a size can be asked, and any format where it expects a JPEG
+    from pillow_jxl import (
+        Decoder,
+    )  # without its plugin, which decodes before a size can be asked, and any format where it expects a JPEG
 
     width, height, animated = _read_jxl_header(data)
     with memory_budget(width, height):
@@ -113,10 +137,14 @@ def extract_from_jxl(data: bytes, memory_budget: MemoryBudget) -> ExtractedImage
     if is_jpeg:
         return ExtractedImage("JXL", pixels, flags=notes)
     if {about.width, about.height} != {width, height}:  # it may have turned them
-        raise ValueError(f"{about.width} x {about.height} pixels, where its header says {width} x {height}")
+        raise ValueError(
+            f"{about.width} x {about.height} pixels, where its header says {width} x {height}"
+        )
     if about.mode not in SUPPORTED_JXL_MODES:
         raise Rejected("not supported", f"a JPEG XL of {about.mode}")
-    picture = Pillow.frombytes(about.mode, (about.width, about.height), pixels)  # upright: libjxl sees to that
+    picture = Pillow.frombytes(
+        about.mode, (about.width, about.height), pixels
+    )  # upright: libjxl sees to that
     if profile:
         picture.info["icc_profile"] = profile
     return ExtractedImage("JXL", picture, flags=notes)
@@ -134,7 +162,11 @@ class _BitReader:
         return value
 
     def read_side(self, div8: int) -> int:
-        return (self.read_bits(5) + 1) * 8 if div8 else self.read_bits((9, 13, 18, 30)[self.read_bits(2)]) + 1
+        return (
+            (self.read_bits(5) + 1) * 8
+            if div8
+            else self.read_bits((9, 13, 18, 30)[self.read_bits(2)]) + 1
+        )
 
     def read_size(self) -> tuple[int, int]:
         eighths = self.read_bits(1)
@@ -152,7 +184,11 @@ def _read_jxl_header(data: bytes) -> tuple[int, int, bool]:
     bits.read_bits(3)  # the orientation
     if bits.read_bits(1):
         bits.read_size()  # that it should be shown at
-    return width, height, not bits.read_bits(1) and bool(bits.read_bits(1))  # with a preview, whose size comes next, it is not looked for
+    return (
+        width,
+        height,
+        not bits.read_bits(1) and bool(bits.read_bits(1)),
+    )  # with a preview, whose size comes next, it is not looked for
 
 
 def _read_jxl_codestream(data: bytes) -> bytes:

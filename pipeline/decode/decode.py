@@ -13,10 +13,20 @@ from numpy.typing import NDArray
 
 from indexes.records import Image
 from pipeline.decode.preprocess import DecodedImage, Preprocess
-from pipeline.decode.read import SIGNATURE_BYTES, AlreadyStored, Failure, Rejected, has_raw_signature, has_raw_suffix, read
+from pipeline.decode.read import (
+    SIGNATURE_BYTES,
+    AlreadyStored,
+    Failure,
+    Rejected,
+    has_raw_signature,
+    has_raw_suffix,
+    read,
+)
 from pipeline.scan import SourceFile
 
-MAX_PARALLEL_FILE_BYTES = 1 << 25  # bytes; files that are larger are held one at a time, so that memory is bounded by one of them
+MAX_PARALLEL_FILE_BYTES = (
+    1 << 25
+)  # bytes; files that are larger are held one at a time, so that memory is bounded by one of them
 
 _large_file_lock = threading.Lock()
 
@@ -34,8 +44,12 @@ class Decoded:
     pixels: NDArray[np.uint8]
 
 
-def _decode_in_process(data: bytes, digest: bytes, preprocess: Preprocess, is_raw: bool) -> DecodedImage:
-    from pipeline.decode.image import decode_image  # with all decoders, which who has it run elsewhere does not need
+def _decode_in_process(
+    data: bytes, digest: bytes, preprocess: Preprocess, is_raw: bool
+) -> DecodedImage:
+    from pipeline.decode.image import (
+        decode_image,
+    )  # with all decoders, which who has it run elsewhere does not need
 
     return decode_image(data, digest, preprocess, is_raw)
 
@@ -60,8 +74,13 @@ def decode(
             return Failure(source, refused.reason, refused.detail)
         if not is_wanted(digest):
             return AlreadyStored(source, digest)
-        raw = has_raw_suffix(source.path) and has_raw_signature(data[:SIGNATURE_BYTES])  # a JPEG with such a name is a JPEG
+        raw = has_raw_suffix(source.path) and has_raw_signature(
+            data[:SIGNATURE_BYTES]
+        )  # a JPEG with such a name is a JPEG
         try:
-            return Decoded(source, *decoder(data, digest, preprocess() if callable(preprocess) else preprocess, raw))
+            return Decoded(
+                source,
+                *decoder(data, digest, preprocess() if callable(preprocess) else preprocess, raw),
+            )
         except Rejected as refused:
             return Failure(source, refused.reason, refused.detail, digest)

@@ -10,14 +10,30 @@ from typing import Any
 
 from PIL import Image as Pillow
 
-from pipeline.decode.read import METADATA_CAMERA, METADATA_DATE, METADATA_EXPOSURE, METADATA_PLACE, METADATA_WORDS
+from pipeline.decode.read import (
+    METADATA_CAMERA,
+    METADATA_DATE,
+    METADATA_EXPOSURE,
+    METADATA_PLACE,
+    METADATA_WORDS,
+)
 
 ORIENTATION_TAG, EXIF_IFD, GPS_IFD = 0x0112, 0x8769, 0x8825
-DATE_TAKEN_TAGS = (0x9003, 0x9004)  # when it was taken, when it was digitised; 0x0132 only says when the file was written
+DATE_TAKEN_TAGS = (
+    0x9003,
+    0x9004,
+)  # when it was taken, when it was digitised; 0x0132 only says when the file was written
 # Tags of each kind, one of which is enough; make, model; exposure, aperture, speed; what a person wrote, or rated.
-TAGS_BY_METADATA_KIND = {METADATA_CAMERA: (0x010F, 0x0110), METADATA_EXPOSURE: (0x829A, 0x829D, 0x8827)}
+TAGS_BY_METADATA_KIND = {
+    METADATA_CAMERA: (0x010F, 0x0110),
+    METADATA_EXPOSURE: (0x829A, 0x829D, 0x8827),
+}
 ANNOTATION_TAGS = (0x010E, 0x013B, 0x4746, 0x8298, 0x9286, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F)
-COMMENT_CHARSET_PREFIXES = (b"ASCII", b"UNICODE", b"JIS")  # that a comment begins with, whether or not more follows
+COMMENT_CHARSET_PREFIXES = (
+    b"ASCII",
+    b"UNICODE",
+    b"JIS",
+)  # that a comment begins with, whether or not more follows
 MIN_YEAR_TAKEN = 1826  # of the oldest photograph; a clock that was never set says less
 GPS_LATITUDE_TAG, GPS_LONGITUDE_TAG = 2, 4
 EXIF_DATETIME_PATTERN = re.compile(r"(\d{4}):(\d\d):(\d\d) (\d\d):(\d\d):(\d\d)")
@@ -32,7 +48,9 @@ def read_tags(image: Pillow.Image) -> dict[int, Any]:
         for directory in (EXIF_IFD, GPS_IFD):
             with suppress(Exception):
                 inside = dict(exif.get_ifd(directory))
-                found = found | {GPS_IFD: inside} if directory == GPS_IFD else inside | found  # the first directory is that of the picture
+                found = (
+                    found | {GPS_IFD: inside} if directory == GPS_IFD else inside | found
+                )  # the first directory is that of the picture
     return found
 
 
@@ -44,11 +62,19 @@ def read_orientation(tags: Mapping[int, Any], default: int) -> int:
 
 def find_metadata_kinds(tags: Mapping[int, Any]) -> tuple[str, ...]:
     """The kinds of metadata that there are, in the order of the alphabet."""
-    kinds = {kind for kind, among in TAGS_BY_METADATA_KIND.items() if any(_is_filled(tags.get(tag)) for tag in among)}
+    kinds = {
+        kind
+        for kind, among in TAGS_BY_METADATA_KIND.items()
+        if any(_is_filled(tags.get(tag)) for tag in among)
+    }
     if any(_is_filled(tags.get(tag)) for tag in ANNOTATION_TAGS):
         kinds.add(METADATA_WORDS)
     place = tags.get(GPS_IFD)
-    if isinstance(place, dict) and _is_filled(place.get(GPS_LATITUDE_TAG)) and _is_filled(place.get(GPS_LONGITUDE_TAG)):
+    if (
+        isinstance(place, dict)
+        and _is_filled(place.get(GPS_LATITUDE_TAG))
+        and _is_filled(place.get(GPS_LONGITUDE_TAG))
+    ):
         kinds.add(METADATA_PLACE)
     if read_date_taken(tags) is not None:
         kinds.add(METADATA_DATE)

@@ -33,14 +33,38 @@ from pipeline.decode.color import (
 from pipeline.decode.container import NotRaw, extract_from_jxl, extract_from_raw, is_jxl
 from pipeline.decode.pixel_hash import hash_jpeg_stream, hash_pixels
 from pipeline.decode.preprocess import DecodedImage, Preprocess
-from pipeline.decode.read import FLAG_ANIMATED, FLAG_DAMAGED, FLAG_PAGES, SIGNATURE_BYTES, Rejected, has_image_signature
+from pipeline.decode.read import (
+    FLAG_ANIMATED,
+    FLAG_DAMAGED,
+    FLAG_PAGES,
+    SIGNATURE_BYTES,
+    Rejected,
+    has_image_signature,
+)
 from pipeline.decode.resize import apply_orientation, preprocess_image
 
-ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF", "JPEG2000")  # an MPO opens as a JPEG
-PLUGIN_MODULE_BY_FORMAT = {"WEBP": "WebP", "JPEG2000": "Jpeg2K"}  # where a plugin's module is not named as its format
-MAX_PIXELS = 100_000_000  # after a JPEG's draft; Pillow takes 4 bytes for each, twice while converting
+ALLOWED_FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "TIFF",
+    "BMP",
+    "AVIF",
+    "HEIF",
+    "JPEG2000",
+)  # an MPO opens as a JPEG
+PLUGIN_MODULE_BY_FORMAT = {
+    "WEBP": "WebP",
+    "JPEG2000": "Jpeg2K",
+}  # where a plugin's module is not named as its format
+MAX_PIXELS = (
+    100_000_000  # after a JPEG's draft; Pillow takes 4 bytes for each, twice while converting
+)
 MAX_PROGRESSIVE_PIXELS = 200_000_000  # a progressive JPEG keeps all coefficients, whatever its draft: 3 to 6 bytes a pixel
-MAX_PNG_CHUNK_BYTES = 1 << 24  # bytes of a PNG's text or profile; Pillow's own limit of a million refuses pictures with a press's profile
+MAX_PNG_CHUNK_BYTES = (
+    1 << 24
+)  # bytes of a PNG's text or profile; Pillow's own limit of a million refuses pictures with a press's profile
 MAX_PARALLEL_PIXELS = 16_000_000  # what has more is decoded one file at a time, so that memory is bounded by one of them
 
 PLANAR_CONFIGURATION_TAG = 0x011C  # a TIFF tag
@@ -77,7 +101,11 @@ def load_format_plugins() -> None:
 
 
 def decode_image(
-    data: bytes, digest: bytes, preprocess: Preprocess, is_raw: bool = False, memory_lock: AbstractContextManager[object] = _memory_lock
+    data: bytes,
+    digest: bytes,
+    preprocess: Preprocess,
+    is_raw: bool = False,
+    memory_lock: AbstractContextManager[object] = _memory_lock,
 ) -> DecodedImage:
     """What the bytes of a file, of which `digest` is the blake3, show at `view`; `raw`: its name is that of a raw photo.
 
@@ -110,11 +138,20 @@ def decode_image(
         raise Rejected("too much memory", "") from error
     except Exception as error:  # broken files make decoders raise anything; a bug of ours shows in the tests of sound files
         detail = " ".join(str(error).split()) or type(error).__name__
-        raise Rejected("truncated" if "truncated" in detail.lower() or isinstance(error, EOFError) else "damaged", detail) from error
+        raise Rejected(
+            "truncated"
+            if "truncated" in detail.lower() or isinstance(error, EOFError)
+            else "damaged",
+            detail,
+        ) from error
 
 
 def _decode_container(
-    data: bytes, digest: bytes, preprocess: Preprocess, is_raw: bool, memory_lock: AbstractContextManager[object]
+    data: bytes,
+    digest: bytes,
+    preprocess: Preprocess,
+    is_raw: bool,
+    memory_lock: AbstractContextManager[object],
 ) -> DecodedImage:
     """As picture(), for what holds a JPEG or pixels that are not Pillow's to decode. It equals nothing but itself."""
 
@@ -123,33 +160,51 @@ def _decode_container(
             raise _make_pixel_limit_error(width, height)
         return memory_lock if width * height > MAX_PARALLEL_PIXELS else nullcontext()
 
-    inside = extract_from_raw(data, room, preprocess.size) if is_raw else extract_from_jxl(data, room)
+    inside = (
+        extract_from_raw(data, room, preprocess.size) if is_raw else extract_from_jxl(data, room)
+    )
     if isinstance(inside.jpeg_or_image, bytes):
         if not inside.jpeg_or_image.startswith(JPEG_SIGNATURE):
             raise Rejected("damaged", "no JPEG is where there should be one")
-        image, fitted = _decode_or_salvage(inside.jpeg_or_image, digest, preprocess, memory_lock, inside.orientation)
-        size, featureless, notes = inside.full_size or (image.width, image.height), image.is_featureless, (*inside.flags, *image.flags)
+        image, fitted = _decode_or_salvage(
+            inside.jpeg_or_image, digest, preprocess, memory_lock, inside.orientation
+        )
+        size, featureless, notes = (
+            inside.full_size or (image.width, image.height),
+            image.is_featureless,
+            (*inside.flags, *image.flags),
+        )
         about = image.metadata, image.taken_at
     else:
         profile = get_icc_profile(inside.jpeg_or_image)
         fitted, featureless = preprocess_image(
-            convert_to_8_bit(inside.jpeg_or_image, {}), preprocess, lambda small: convert_to_srgb(small, profile)
+            convert_to_8_bit(inside.jpeg_or_image, {}),
+            preprocess,
+            lambda small: convert_to_srgb(small, profile),
         )
         size, notes = inside.full_size or inside.jpeg_or_image.size, inside.flags
         told = exif.read_tags(inside.jpeg_or_image)
         about = exif.find_metadata_kinds(told), exif.read_date_taken(told)
-    return Image(digest, digest, *size, inside.format, len(data), featureless, notes, *about), fitted
+    return Image(
+        digest, digest, *size, inside.format, len(data), featureless, notes, *about
+    ), fitted
 
 
 def _decode_or_salvage(
-    data: bytes, digest: bytes, preprocess: Preprocess, memory_lock: AbstractContextManager[object], orientation: int = 1
+    data: bytes,
+    digest: bytes,
+    preprocess: Preprocess,
+    memory_lock: AbstractContextManager[object],
+    orientation: int = 1,
 ) -> DecodedImage:
     try:
         return _decode_with_pillow(data, digest, preprocess, memory_lock, orientation)
     except OSError as error:
         if not data.startswith(JPEG_SIGNATURE) or "truncated" not in str(error):
             raise
-    return _decode_with_pillow(data + JPEG_END_MARKER, digest, preprocess, memory_lock, orientation, is_damaged=True)
+    return _decode_with_pillow(
+        data + JPEG_END_MARKER, digest, preprocess, memory_lock, orientation, is_damaged=True
+    )
 
 
 def _decode_with_pillow(
@@ -169,13 +224,25 @@ def _decode_with_pillow(
         format_ = opened.format or "?"
         smaller = preprocess.fit != "middle"  # that is wanted as the file has it
         drafted = smaller and format_ in ("JPEG", "MPO") and _draft_jpeg(opened, preprocess)
-        scale = _reduce_jpeg2000(opened, data, preprocess) if smaller and format_ == "JPEG2000" else 1
-        frames = MULTIFRAME_FLAG_BY_FORMAT[format_] if format_ in MULTIFRAME_FLAG_BY_FORMAT and _has_more_frames(opened) else None
+        scale = (
+            _reduce_jpeg2000(opened, data, preprocess) if smaller and format_ == "JPEG2000" else 1
+        )
+        frames = (
+            MULTIFRAME_FLAG_BY_FORMAT[format_]
+            if format_ in MULTIFRAME_FLAG_BY_FORMAT and _has_more_frames(opened)
+            else None
+        )
         tags = getattr(opened, "tag_v2", {})
         _fix_16_bit_planes(opened, tags)
         # What was decoded is less than what is there, or than what it was: it equals nothing but itself. A JPEG 2000 may have a profile
         # that Pillow does not tell of, and what the numbers of deep grey mean is in its tags.
-        alone = is_damaged or frames or format_ == "JPEG2000" or has_unusual_samples(opened.mode, tags) or _has_reduced_depth(opened)
+        alone = (
+            is_damaged
+            or frames
+            or format_ == "JPEG2000"
+            or has_unusual_samples(opened.mode, tags)
+            or _has_reduced_depth(opened)
+        )
         with memory_lock if _is_memory_heavy(opened, width * height, scale) else nullcontext():
             opened.load()
             if is_damaged and _is_mostly_filler(opened):
@@ -193,11 +260,22 @@ def _decode_with_pillow(
             else:
                 pixels = hash_pixels(turned, plain)
             profile = get_icc_profile(turned)
-            fitted, featureless = preprocess_image(plain, preprocess, lambda small: convert_to_srgb(small, profile))
+            fitted, featureless = preprocess_image(
+                plain, preprocess, lambda small: convert_to_srgb(small, profile)
+            )
     notes = tuple(note for note in (frames, FLAG_DAMAGED if is_damaged else None) if note)
     size = len(data) - len(JPEG_END_MARKER) * is_damaged
     return Image(
-        digest, pixels, width, height, format_, size, featureless, notes, exif.find_metadata_kinds(told), exif.read_date_taken(told)
+        digest,
+        pixels,
+        width,
+        height,
+        format_,
+        size,
+        featureless,
+        notes,
+        exif.find_metadata_kinds(told),
+        exif.read_date_taken(told),
     ), fitted
 
 
@@ -223,7 +301,9 @@ def _fix_16_bit_planes(image: Pillow.Image, tags: Mapping[int, Any]) -> None:
     if tags.get(PLANAR_CONFIGURATION_TAG) == 2 and set(tags.get(BITS_PER_SAMPLE_TAG, ())) == {16}:
         kind = ";16" + ("B" if tags.prefix == b"MM" else "L")  # type: ignore[attr-defined] # Pillow's own mapping
         image.tile = [  # type: ignore[attr-defined] # as below
-            tile._replace(args=(tile.args[0] + kind, *tile.args[1:])) if tile.codec_name == "raw" else tile
+            tile._replace(args=(tile.args[0] + kind, *tile.args[1:]))
+            if tile.codec_name == "raw"
+            else tile
             for tile in image.tile  # type: ignore[attr-defined]
         ]
 
@@ -240,17 +320,25 @@ def _draft_jpeg(image: Pillow.Image, preprocess: Preprocess) -> bool:
     """Let libjpeg decode at 1/2, 1/4 or 1/8 where that still leaves twice the view's size, or the pixels of a coarse one."""
     before, twice = image.size, 2 * preprocess.size
     ratio = preprocess.size / max(before)
-    image.draft("RGB", (ceil(ratio * before[0]), ceil(ratio * before[1])) if preprocess.coarse else (twice, twice))
+    image.draft(
+        "RGB",
+        (ceil(ratio * before[0]), ceil(ratio * before[1])) if preprocess.coarse else (twice, twice),
+    )
     return image.size != before
 
 
 def _reduce_jpeg2000(image: Pillow.Image, data: bytes, preprocess: Preprocess) -> int:
     """Let OpenJPEG decode a JPEG 2000 at 1/2, 1/4 ... where that leaves twice the view's size; returns what sides are divided by."""
     at = data.find(JPEG2000_CODESTREAM_START)
-    if at < 0 or any(data[at + 16 : at + 24]):  # a picture that does not begin at 0, 0 has other sizes
+    if at < 0 or any(
+        data[at + 16 : at + 24]
+    ):  # a picture that does not begin at 0, 0 has other sizes
         return 1
     at += 2
-    while at + 10 <= len(data) and data[at + 1] not in (0x52, 0x90):  # how it is coded, or the first tile
+    while at + 10 <= len(data) and data[at + 1] not in (
+        0x52,
+        0x90,
+    ):  # how it is coded, or the first tile
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     levels = data[at + 9] if at + 10 <= len(data) and data[at + 1] == 0x52 else 0
     # Pillow rounds a size where OpenJPEG takes the next whole number: only where both agree.
@@ -258,7 +346,8 @@ def _reduce_jpeg2000(image: Pillow.Image, data: bytes, preprocess: Preprocess) -
     right = [
         scale
         for scale in scales
-        if min(image.size) >= 2 * preprocess.size * scale and all(side % scale == 0 or side % scale * 2 >= scale for side in image.size)
+        if min(image.size) >= 2 * preprocess.size * scale
+        and all(side % scale == 0 or side % scale * 2 >= scale for side in image.size)
     ]
     scale = max(right, default=1)
     image.reduce = scale.bit_length() - 1  # type: ignore[method-assign, assignment] # the plugin's own
@@ -301,4 +390,6 @@ def _is_memory_heavy(image: Pillow.Image, full_pixels: int, scale: int) -> bool:
 
 
 def _make_pixel_limit_error(width: int, height: int) -> Rejected:
-    return Rejected("too many pixels", f"{width} x {height}; the limit is {MAX_PIXELS // 1_000_000} megapixels")
+    return Rejected(
+        "too many pixels", f"{width} x {height}; the limit is {MAX_PIXELS // 1_000_000} megapixels"
+    )

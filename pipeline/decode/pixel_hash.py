@@ -32,7 +32,10 @@ def hash_jpeg_stream(data: bytes, image: Pillow.Image, orientation: int) -> byte
     Application and comment segments before the scan are left out, but for those that change how pixels are shown: whether there is a
     JFIF segment, Adobe's colour transform (APP14), the ICC profile and the EXIF orientation.
     """
-    digest = blake3(b"jpeg %d %d " % (orientation, "jfif" in image.info) + blake3(get_icc_profile(image)).digest())
+    digest = blake3(
+        b"jpeg %d %d " % (orientation, "jfif" in image.info)
+        + blake3(get_icc_profile(image)).digest()
+    )
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")

@@ -45,13 +45,18 @@ from pipeline.workers import process as child
 from pipeline.workers import shared_memory
 
 MAX_SECONDS_PER_FILE = 60.0  # that one file may take
-MAX_WORKER_MEMORY_BYTES = 3 << 29  # bytes that a process may hold: twice what the largest picture takes that is not refused
+MAX_WORKER_MEMORY_BYTES = (
+    3 << 29
+)  # bytes that a process may hold: twice what the largest picture takes that is not refused
 MAX_ATTEMPTS_PER_FILE = 2  # processes that a file may cost
 TERMINATE_GRACE_SECONDS = 10.0  # seconds beyond its limit after which a process is ended from here
 MAX_LINE_BYTES = 1 << 16  # bytes of an answer
 MAX_SIDE_PIXELS = (1 << 31) - 1  # of a picture; SQLite holds more
 MAX_FORMAT_NAME_CHARS = 20  # letters of its name
-MIN_TAKEN_TIMESTAMP, MAX_TAKEN_TIMESTAMP = -5_000_000_000, 253_402_300_800  # seconds since 1970: in 1811, and the year 10000
+MIN_TAKEN_TIMESTAMP, MAX_TAKEN_TIMESTAMP = (
+    -5_000_000_000,
+    253_402_300_800,
+)  # seconds since 1970: in 1811, and the year 10000
 SPAWN_TIMEOUT_SECONDS = 120.0  # seconds until a process is ready: a tenth of one, but from a cold disk beside other work
 
 
@@ -79,8 +84,13 @@ class DecoderPool:
         self._thread_count = workers + readers
         self._read_slots = Semaphore(readers)
         self._memory_lock_fd = _create_shared_memory()
-        self._workers = [_WorkerProcess(self._memory_lock_fd, max_seconds, max_memory_bytes, workers) for _ in range(workers)]
-        self._idle_workers: LifoQueue[_WorkerProcess] = LifoQueue()  # the last that was used first: who asks little starts few
+        self._workers = [
+            _WorkerProcess(self._memory_lock_fd, max_seconds, max_memory_bytes, workers)
+            for _ in range(workers)
+        ]
+        self._idle_workers: LifoQueue[_WorkerProcess] = (
+            LifoQueue()
+        )  # the last that was used first: who asks little starts few
         self._resources = ExitStack()  # closed once, however often this is
         self._resources.callback(os.close, self._memory_lock_fd)
         self._started_count = 0
@@ -92,7 +102,12 @@ class DecoderPool:
         """As it is."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
         """Close it."""
         self.close()
 
@@ -108,7 +123,10 @@ class DecoderPool:
             self._workers[-self._started_count].start()
 
     def decode(
-        self, source: SourceFile, preprocess: PreprocessOrLoader, is_wanted: Callable[[bytes], bool] = lambda hash: True
+        self,
+        source: SourceFile,
+        preprocess: PreprocessOrLoader,
+        is_wanted: Callable[[bytes], bool] = lambda hash: True,
     ) -> Decoded | AlreadyStored | Failure:
         """The picture of one file; see pipeline.decode.decode.decode."""
         return decode(source, preprocess, is_wanted, self._read_slots, self._decode_in_worker)
@@ -143,7 +161,9 @@ class DecoderPool:
         for process in self._workers:
             process.stop()
 
-    def _decode_in_worker(self, data: bytes, digest: bytes, preprocess: Preprocess, is_raw: bool) -> DecodedImage:
+    def _decode_in_worker(
+        self, data: bytes, digest: bytes, preprocess: Preprocess, is_raw: bool
+    ) -> DecodedImage:
         process = self._idle_workers.get()
         try:
             ends: list[str] = []
@@ -152,7 +172,10 @@ class DecoderPool:
                     return process.decode(data, digest, preprocess, is_raw)
                 except _WorkerFailed as ended:
                     ends.append(str(ended))
-            raise Rejected("poisoned", "; again: ".join(ends) if len(set(ends)) > 1 else f"{ends[0]}, {len(ends)} times")
+            raise Rejected(
+                "poisoned",
+                "; again: ".join(ends) if len(set(ends)) > 1 else f"{ends[0]}, {len(ends)} times",
+            )
         finally:
             self._idle_workers.put(process)
 
@@ -182,12 +205,20 @@ class _RunningProcess(NamedTuple):
 
 
 class _WorkerProcess:
-    def __init__(self, memory_lock_fd: int, max_seconds: float, max_memory_bytes: int, pool_size: int) -> None:
-        self._memory_lock_fd, self._max_seconds, self._max_memory_bytes = memory_lock_fd, max_seconds, max_memory_bytes
+    def __init__(
+        self, memory_lock_fd: int, max_seconds: float, max_memory_bytes: int, pool_size: int
+    ) -> None:
+        self._memory_lock_fd, self._max_seconds, self._max_memory_bytes = (
+            memory_lock_fd,
+            max_seconds,
+            max_memory_bytes,
+        )
         self._reply_timeout_seconds = (
-            pool_size + 1
-        ) * max_seconds + TERMINATE_GRACE_SECONDS  # it may wait until each of the others has had its turn
-        self._request_lock = Lock()  # held while it is asked, so that what that uses is not closed meanwhile
+            (pool_size + 1) * max_seconds + TERMINATE_GRACE_SECONDS
+        )  # it may wait until each of the others has had its turn
+        self._request_lock = (
+            Lock()
+        )  # held while it is asked, so that what that uses is not closed meanwhile
         self._state_lock = Lock()  # of what follows
         self._running: _RunningProcess | None = None
         self._is_ready = self._is_closed = False
@@ -215,10 +246,24 @@ class _WorkerProcess:
         return _RunningProcess(process, ours, memory)
 
     def _popen(self, channel_fd: int, memory_fd: int) -> subprocess.Popen[bytes]:
-        extras = " ".join(module for extra, module in MODULE_BY_EXTRA.items() if EXTRA_INSTALLED[extra])
-        words = channel_fd, memory_fd, self._memory_lock_fd, self._max_seconds, self._max_memory_bytes, extras
+        extras = " ".join(
+            module for extra, module in MODULE_BY_EXTRA.items() if EXTRA_INSTALLED[extra]
+        )
+        words = (
+            channel_fd,
+            memory_fd,
+            self._memory_lock_fd,
+            self._max_seconds,
+            self._max_memory_bytes,
+            extras,
+        )
         # Until it is ready, it writes to the memory what keeps it from being so.
-        return child.spawn("pipeline.decode.worker", words, [channel_fd, memory_fd, self._memory_lock_fd], memory_fd)
+        return child.spawn(
+            "pipeline.decode.worker",
+            words,
+            [channel_fd, memory_fd, self._memory_lock_fd],
+            memory_fd,
+        )
 
     def ensure_ready(self) -> _RunningProcess:
         """Start it unless it runs, and wait until it is ready. Raises BadDecoder when it does not come to that."""
@@ -227,7 +272,9 @@ class _WorkerProcess:
             return running
         how = "it said something else than that it is ready"  # or too much, which is a ValueError
         try:
-            self._is_ready = _receive_line(running.channel, SPAWN_TIMEOUT_SECONDS) == shared_memory.READY_LINE
+            self._is_ready = (
+                _receive_line(running.channel, SPAWN_TIMEOUT_SECONDS) == shared_memory.READY_LINE
+            )
         except TimeoutError:
             how = f"it was not ready after {SPAWN_TIMEOUT_SECONDS:g} seconds"
         except (OSError, EOFError):
@@ -246,7 +293,9 @@ class _WorkerProcess:
             raise RuntimeError("these decoders were closed")
         raise _make_start_error(how)
 
-    def decode(self, data: bytes, digest: bytes, preprocess: Preprocess, is_raw: bool) -> DecodedImage:
+    def decode(
+        self, data: bytes, digest: bytes, preprocess: Preprocess, is_raw: bool
+    ) -> DecodedImage:
         with self._request_lock:
             _, link, memory = self.ensure_ready()
             try:
@@ -254,19 +303,31 @@ class _WorkerProcess:
                 asked = {
                     "size": len(data),
                     "raw": is_raw,
-                    "preprocess": [preprocess.size, preprocess.fit, preprocess.resample, preprocess.fill, preprocess.coarse],
+                    "preprocess": [
+                        preprocess.size,
+                        preprocess.fit,
+                        preprocess.resample,
+                        preprocess.fill,
+                        preprocess.coarse,
+                    ],
                 }
                 link.settimeout(self._reply_timeout_seconds)
                 link.sendall(json.dumps(asked).encode() + b"\n")
                 answer = json.loads(_receive_line(link, self._reply_timeout_seconds))
-                found = _parse_rejection(answer) if "reason" in answer else _parse_decoded_image(answer, data, digest, preprocess, memory)
+                found = (
+                    _parse_rejection(answer)
+                    if "reason" in answer
+                    else _parse_decoded_image(answer, data, digest, preprocess, memory)
+                )
                 os.ftruncate(memory, 0)
             except TimeoutError as error:
                 self.kill()
                 raise _WorkerFailed(f"it took more than {self._max_seconds:g} seconds") from error
             except (OSError, EOFError) as error:
                 raise _WorkerFailed(self.reap()) from error
-            except Exception as error:  # deep JSON, huge numbers: whatever it is, its process is not used again
+            except (
+                Exception
+            ) as error:  # deep JSON, huge numbers: whatever it is, its process is not used again
                 self.kill()
                 raise _WorkerFailed("its decoder gave no sound answer") from error
             except BaseException:  # its answer would be taken for that to the next question
@@ -283,7 +344,9 @@ class _WorkerProcess:
             if self._running:
                 self._running.process.kill()
                 with suppress(OSError):
-                    self._running.channel.shutdown(socket.SHUT_RDWR)  # it may have left children that hold its end
+                    self._running.channel.shutdown(
+                        socket.SHUT_RDWR
+                    )  # it may have left children that hold its end
 
     def close(self) -> None:
         """End it for good, when nobody asks it any more."""
@@ -307,7 +370,11 @@ class _WorkerProcess:
         link.close()
         os.close(memory)
         code = child.terminate(process, TERMINATE_GRACE_SECONDS / 2)
-        return f"it took more than {self._max_seconds:g} seconds" if code == -signal.SIGALRM else f"its decoder {child.describe_exit(code)}"
+        return (
+            f"it took more than {self._max_seconds:g} seconds"
+            if code == -signal.SIGALRM
+            else f"its decoder {child.describe_exit(code)}"
+        )
 
 
 def _receive_line(channel: socket.socket, timeout_seconds: float) -> bytes:
@@ -333,27 +400,47 @@ def _parse_rejection(answer: dict[str, Any]) -> Rejected:
     return Rejected(reason, detail)
 
 
-def _parse_decoded_image(answer: dict[str, Any], data: bytes, digest: bytes, preprocess: Preprocess, memory_fd: int) -> DecodedImage:
+def _parse_decoded_image(
+    answer: dict[str, Any], data: bytes, digest: bytes, preprocess: Preprocess, memory_fd: int
+) -> DecodedImage:
     """The picture that a process says that it has decoded, if that can be so. Raises ValueError, TypeError or KeyError."""
-    width, height, format_, featureless, shape = (answer[key] for key in ("width", "height", "format", "featureless", "shape"))
+    width, height, format_, featureless, shape = (
+        answer[key] for key in ("width", "height", "format", "featureless", "shape")
+    )
     shown_height, shown_width = shape
-    if not all(type(side) is int and 0 < side <= MAX_SIDE_PIXELS for side in (width, height, shown_height, shown_width)):
+    if not all(
+        type(side) is int and 0 < side <= MAX_SIDE_PIXELS
+        for side in (width, height, shown_height, shown_width)
+    ):
         raise ValueError("sides")
     if not isinstance(featureless, bool):
         raise TypeError("featureless")
-    if not (isinstance(format_, str) and format_.isascii() and format_.isprintable() and 0 < len(format_) <= MAX_FORMAT_NAME_CHARS):
+    if not (
+        isinstance(format_, str)
+        and format_.isascii()
+        and format_.isprintable()
+        and 0 < len(format_) <= MAX_FORMAT_NAME_CHARS
+    ):
         raise ValueError("format")
     notes, metadata, taken = tuple(answer["flags"]), tuple(answer["metadata"]), answer["taken"]
     if len(set(notes)) < len(notes) or not set(notes) <= set(IMAGE_FLAGS):
         raise ValueError("flags")
     if list(metadata) != sorted(set(metadata)) or not set(metadata) <= set(METADATA_KINDS):
         raise ValueError("metadata")
-    if taken is not None and not (type(taken) is int and MIN_TAKEN_TIMESTAMP < taken < MAX_TAKEN_TIMESTAMP):
+    if taken is not None and not (
+        type(taken) is int and MIN_TAKEN_TIMESTAMP < taken < MAX_TAKEN_TIMESTAMP
+    ):
         raise ValueError("taken")
-    right = max(shape) <= preprocess.size if preprocess.fit in ("within", "middle") else shown_height == shown_width == preprocess.size
+    right = (
+        max(shape) <= preprocess.size
+        if preprocess.fit in ("within", "middle")
+        else shown_height == shown_width == preprocess.size
+    )
     pixels = bytes.fromhex(answer["pixels"]) or digest
     if not right or len(pixels) != len(digest):
         raise ValueError("shape")
     given = shared_memory.get(memory_fd, shown_height * shown_width * 3)
     shown: NDArray[np.uint8] = np.frombuffer(given, np.uint8).reshape(shown_height, shown_width, 3)
-    return Image(digest, pixels, width, height, format_, len(data), featureless, notes, metadata, taken), shown
+    return Image(
+        digest, pixels, width, height, format_, len(data), featureless, notes, metadata, taken
+    ), shown

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from indexes.records import Image
 
-PREPROCESS_VERSION = (
-    "decode-2"  # part of every space: a change here, in fit.py, picture.py or colour.py that moves pixels needs a new number
-)
+PREPROCESS_VERSION = "decode-2"  # part of every space: a change here, in fit.py, picture.py or colour.py that moves pixels needs a new number
 
-DecodedImage = tuple[Image, NDArray[np.uint8]]  # what the store keeps of a picture, and its pixels for the embedder
+DecodedImage = tuple[
+    Image, NDArray[np.uint8]
+]  # what the store keeps of a picture, and its pixels for the embedder
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,11 @@ TRANSPOSE_BY_ORIENTATION = {  # by EXIF orientation
 
 def apply_orientation(image: Image.Image, orientation: int) -> Image.Image:
     """The picture as it is to be seen, by its EXIF orientation."""
-    return image.transpose(TRANSPOSE_BY_ORIENTATION[orientation]) if orientation in TRANSPOSE_BY_ORIENTATION else image
+    return (
+        image.transpose(TRANSPOSE_BY_ORIENTATION[orientation])
+        if orientation in TRANSPOSE_BY_ORIENTATION
+        else image
+    )
 
 
 def _convert_to_rgb(image: Image.Image) -> Image.Image:
@@ -33,7 +37,9 @@ def _convert_to_rgb(image: Image.Image) -> Image.Image:
 
 
 def preprocess_image(
-    image: Image.Image, preprocess: Preprocess, to_rgb: Callable[[Image.Image], Image.Image] = _convert_to_rgb
+    image: Image.Image,
+    preprocess: Preprocess,
+    to_rgb: Callable[[Image.Image], Image.Image] = _convert_to_rgb,
 ) -> tuple[NDArray[np.uint8], bool]:
     """The picture as (height, width, 3) uint8, transparency laid on white; and whether what it shows is featureless.
 
@@ -43,7 +49,9 @@ def preprocess_image(
     width, height = image.size
     if preprocess.fit == "squash":
         target = (size, size)
-    elif preprocess.fit == "shortest":  # the rounding of torchvision's Resize and, below, of open_clip's ResizeKeepRatio
+    elif (
+        preprocess.fit == "shortest"
+    ):  # the rounding of torchvision's Resize and, below, of open_clip's ResizeKeepRatio
         short = min(width, height)
         target = (int(size * width / short), int(size * height / short))
     elif preprocess.fit == "middle":
@@ -65,7 +73,11 @@ def preprocess_image(
     if preprocess.fit == "shortest":
         rgb = _center_crop_or_pad(rgb, (size, size))
     featureless = is_featureless(rgb)
-    return np.asarray(_center_crop_or_pad(rgb, (size, size), preprocess.fill) if preprocess.fit == "longest" else rgb), featureless
+    return np.asarray(
+        _center_crop_or_pad(rgb, (size, size), preprocess.fill)
+        if preprocess.fit == "longest"
+        else rgb
+    ), featureless
 
 
 def _center_crop_or_pad(image: Image.Image, size: tuple[int, int], fill: int = 0) -> Image.Image:
@@ -85,15 +97,23 @@ def is_featureless(image: Image.Image) -> bool:
     channel that has most. Measured: 0 to 1.5 for blank, noisy and graded pictures, 3.3 and up for 4,700 photos, drawings and patches
     of cloth.
     """
-    cells = np.asarray(image.resize((FEATURELESS_GRID_SIDE, FEATURELESS_GRID_SIDE), Image.Resampling.BOX), dtype=np.float64).reshape(
-        FEATURELESS_GRID_SIDE * FEATURELESS_GRID_SIDE, 3
-    )
+    cells = np.asarray(
+        image.resize((FEATURELESS_GRID_SIDE, FEATURELESS_GRID_SIDE), Image.Resampling.BOX),
+        dtype=np.float64,
+    ).reshape(FEATURELESS_GRID_SIDE * FEATURELESS_GRID_SIDE, 3)
     surface = _build_quadratic_basis()
-    return bool((cells - surface @ (surface.T @ cells)).std(axis=0).max() < MAX_FEATURELESS_STD_LEVELS)
+    return bool(
+        (cells - surface @ (surface.T @ cells)).std(axis=0).max() < MAX_FEATURELESS_STD_LEVELS
+    )
 
 
 @cache
 def _build_quadratic_basis() -> NDArray[np.float64]:
     """An orthonormal basis of 1, x, y, x2, xy, y2 over the cells, as columns."""
-    y, x = (grid.ravel() for grid in np.mgrid[-1 : 1 : FEATURELESS_GRID_SIDE * 1j, -1 : 1 : FEATURELESS_GRID_SIDE * 1j])
+    y, x = (
+        grid.ravel()
+        for grid in np.mgrid[
+            -1 : 1 : FEATURELESS_GRID_SIDE * 1j, -1 : 1 : FEATURELESS_GRID_SIDE * 1j
+        ]
+    )
     return np.linalg.qr(np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1))[0]

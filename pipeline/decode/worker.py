@@ -20,7 +20,14 @@ from pipeline.decode.read import Rejected
 from pipeline.workers import shared_memory
 
 
-def serve(channel_fd: str, memory_fd: str, memory_lock_fd: str, max_seconds: str, max_memory_bytes: str, extra_modules: str) -> None:
+def serve(
+    channel_fd: str,
+    memory_fd: str,
+    memory_lock_fd: str,
+    max_seconds: str,
+    max_memory_bytes: str,
+    extra_modules: str,
+) -> None:
     """Say that it is ready, then decode what comes through a link until it ends.
 
     The descriptors, the limits and the modules of extras are those that _Process gives on the command line. Raises ImportError, before it
@@ -31,14 +38,22 @@ def serve(channel_fd: str, memory_fd: str, memory_lock_fd: str, max_seconds: str
     for module in extra_modules.split():
         import_module(module)
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - no path of ours
-        os.dup2(nowhere.fileno(), 2)  # what would have said why it did not start; C libraries tell it what they think of odd files
+        os.dup2(
+            nowhere.fileno(), 2
+        )  # what would have said why it did not start; C libraries tell it what they think of odd files
     resource.setrlimit(resource.RLIMIT_DATA, (int(max_memory_bytes), int(max_memory_bytes)))
     clock = float(max_seconds)
-    with socket.socket(fileno=int(channel_fd)) as asked, asked.makefile("rb") as lines, suppress(ConnectionError):
+    with (
+        socket.socket(fileno=int(channel_fd)) as asked,
+        asked.makefile("rb") as lines,
+        suppress(ConnectionError),
+    ):
         asked.sendall(shared_memory.READY_LINE)
         for line in lines:
             question = json.loads(line)
-            signal.setitimer(signal.ITIMER_REAL, clock)  # its signal is not handled: the kernel ends the process, whatever it does
+            signal.setitimer(
+                signal.ITIMER_REAL, clock
+            )  # its signal is not handled: the kernel ends the process, whatever it does
             answer = _answer(question, int(memory_fd), _MemoryLock(int(memory_lock_fd), clock))
             signal.setitimer(signal.ITIMER_REAL, 0)
             asked.sendall(json.dumps(answer).encode() + b"\n")
@@ -48,7 +63,11 @@ def _answer(request: dict[str, Any], memory_fd: int, memory_lock: _MemoryLock) -
     try:
         # The hash of the bytes is not sent: where it stands for the pixels, who knows it puts it in.
         image, shown = decode_image(
-            shared_memory.get(memory_fd, request["size"]), b"", Preprocess(*request["preprocess"]), request["raw"], memory_lock
+            shared_memory.get(memory_fd, request["size"]),
+            b"",
+            Preprocess(*request["preprocess"]),
+            request["raw"],
+            memory_lock,
         )
     except Rejected as refused:
         return {"reason": refused.reason, "detail": refused.detail}

@@ -16,7 +16,10 @@ from pipeline.decode.preprocess import Preprocess
 from pipeline.errors import InvalidEmbedding, MissingExtra, ServiceUnavailable, UnknownModel
 
 DEFAULT_MODEL = "neardup-1"
-BUNDLED_MODELS = (DEFAULT_MODEL, "neardup-0")  # in the package; the second for stores that were made with it
+BUNDLED_MODELS = (
+    DEFAULT_MODEL,
+    "neardup-0",
+)  # in the package; the second for stores that were made with it
 MAX_UNCONFIRMED_CALLS = 1000  # paid requests that are made without a word from the person who pays
 
 
@@ -60,7 +63,9 @@ def load_embedder(model: str = DEFAULT_MODEL, threads: int | None = None) -> Emb
     try:
         model.encode()
     except UnicodeEncodeError:  # a store keeps the name as text
-        raise UnknownModel(f"{ascii(model)} is no UTF-8, as a model's name must be; give its file another path") from None
+        raise UnknownModel(
+            f"{ascii(model)} is no UTF-8, as a model's name must be; give its file another path"
+        ) from None
     backend, _, rest = model.partition(":")
     if model in BUNDLED_MODELS:
         from pipeline.embed.backends.onnx import OnnxEmbedder
@@ -109,7 +114,13 @@ class ModelList:
 
 def list_models() -> ModelList:
     """The models that load() knows here; those of open_clip are among what is missing where it is not installed."""
-    known = ModelList([Model(own.name, own.space.dim, own.preprocess.size) for own in map(load_embedder, BUNDLED_MODELS)], [])
+    known = ModelList(
+        [
+            Model(own.name, own.space.dim, own.preprocess.size)
+            for own in map(load_embedder, BUNDLED_MODELS)
+        ],
+        [],
+    )
     from pipeline.embed.backends import openclip
 
     try:
@@ -134,24 +145,37 @@ def embed(embedder: Embedder, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np
         rows = embedder.encode(inputs)
     except ServiceUnavailable as unanswered:
         known = list(unanswered.rows)
-        rows = np.stack([unanswered.rows[at] for at in known]) if known else np.empty((0, embedder.space.dim), np.float32)
+        rows = (
+            np.stack([unanswered.rows[at] for at in known])
+            if known
+            else np.empty((0, embedder.space.dim), np.float32)
+        )
         unit = _normalize_rows(embedder, rows, len(known))
-        raise ServiceUnavailable(str(unanswered), dict(zip(known, unit, strict=True))) from unanswered
+        raise ServiceUnavailable(
+            str(unanswered), dict(zip(known, unit, strict=True))
+        ) from unanswered
     return _normalize_rows(embedder, rows, len(inputs))
 
 
 def embed_all(embedder: Embedder, inputs: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:
     """As embed(), of any number of pictures, as many at a time as the embedder likes; no more of `views` are asked for before."""
     waiting = iter(inputs)
-    rows = [embed(embedder, some) for some in iter(lambda: list(islice(waiting, embedder.batch_size)), [])]
+    rows = [
+        embed(embedder, some)
+        for some in iter(lambda: list(islice(waiting, embedder.batch_size)), [])
+    ]
     return np.concatenate(rows) if rows else embed(embedder, [])
 
 
-def _normalize_rows(embedder: Embedder, raw_rows: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+def _normalize_rows(
+    embedder: Embedder, raw_rows: NDArray[np.float32], count: int
+) -> NDArray[np.float32]:
     rows = np.asarray(raw_rows, dtype=np.float32)
     expected = (count, embedder.space.dim)
     if rows.shape != expected:
-        raise InvalidEmbedding(f"{embedder.name} returned {rows.shape} for {count} pictures, expected {expected}")
+        raise InvalidEmbedding(
+            f"{embedder.name} returned {rows.shape} for {count} pictures, expected {expected}"
+        )
     norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
     if not np.isfinite(norms).all() or not norms.all():
         raise InvalidEmbedding(

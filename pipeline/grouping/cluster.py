@@ -86,12 +86,18 @@ def exact_relation(image: Image, keeper: Image) -> Relation | None:
     return Relation.IDENTICAL_PIXELS if image.pixel_hash == keeper.pixel_hash else None
 
 
-def relation_of(verdict: Verdict | None, score: float, similar_threshold: float, min_agreement: float = 0.0) -> Relation:
+def relation_of(
+    verdict: Verdict | None, score: float, similar_threshold: float, min_agreement: float = 0.0
+) -> Relation:
     """What two pictures are that are not the same by their hashes: as their evidence says, but SIMILAR instead of a copy where fewer than
     the share `strictness` of their tiles agree; SIMILAR where there is none, or it could not tell, and their cosine is at or above `least`.
     """
     if verdict is not None and verdict.relation != Relation.NOT_VERIFIABLE:
-        return Relation.SIMILAR if verdict.relation in COPY_RELATIONS and verdict.agreeing_share < min_agreement else verdict.relation
+        return (
+            Relation.SIMILAR
+            if verdict.relation in COPY_RELATIONS and verdict.agreeing_share < min_agreement
+            else verdict.relation
+        )
     return Relation.SIMILAR if score >= similar_threshold else Relation.UNRELATED
 
 
@@ -115,8 +121,14 @@ def form_groups(
         if edge.left in files_by_pixel_hash and edge.right in files_by_pixel_hash:
             near[edge.left].append((edge.right, edge))
             near[edge.right].append((edge.left, edge))
-    best = {pixels: min(photos, key=keep_rules.rank_key_equal_pixels) for pixels, photos in files_by_pixel_hash.items()}
-    worths = {pixels: keep_rules.rank_key(best[pixels], _copy_hints(pixels, near[pixels], wanted, best)) for pixels in files_by_pixel_hash}
+    best = {
+        pixels: min(photos, key=keep_rules.rank_key_equal_pixels)
+        for pixels, photos in files_by_pixel_hash.items()
+    }
+    worths = {
+        pixels: keep_rules.rank_key(best[pixels], _copy_hints(pixels, near[pixels], wanted, best))
+        for pixels in files_by_pixel_hash
+    }
 
     groups = list[Group]()
     for pixels, taken in _assign_to_keepers(near, worths, wanted).items():
@@ -129,17 +141,35 @@ def form_groups(
             continue
         members.sort(key=match_rank_key)
         if taken:
-            reason = keep_rules.explain_choice(worths[pixels], [worths[other] for other, _ in taken])
+            reason = keep_rules.explain_choice(
+                worths[pixels], [worths[other] for other, _ in taken]
+            )
         else:
-            equals = [keep_rules.rank_key_equal_pixels(photo) for photo in files_by_pixel_hash[pixels] if photo is not keeper]
-            reason = keep_rules.explain_choice(keep_rules.rank_key_equal_pixels(keeper), equals, equal_pixels=True)
+            equals = [
+                keep_rules.rank_key_equal_pixels(photo)
+                for photo in files_by_pixel_hash[pixels]
+                if photo is not keeper
+            ]
+            reason = keep_rules.explain_choice(
+                keep_rules.rank_key_equal_pixels(keeper), equals, equal_pixels=True
+            )
         inside = {pixels, *(other for other, _ in taken)}
-        groups.append(Group(keeper.image.hash.hex()[:16], keeper, tuple(members), reason, _find_related_files(inside, near, best)))
+        groups.append(
+            Group(
+                keeper.image.hash.hex()[:16],
+                keeper,
+                tuple(members),
+                reason,
+                _find_related_files(inside, near, best),
+            )
+        )
     return sorted(groups, key=lambda group: group.keeper.path)
 
 
 def _assign_to_keepers(
-    neighbors: Mapping[bytes, Sequence[tuple[bytes, Edge]]], rank_keys: Mapping[bytes, Any], relations: Collection[Relation]
+    neighbors: Mapping[bytes, Sequence[tuple[bytes, Edge]]],
+    rank_keys: Mapping[bytes, Any],
+    relations: Collection[Relation],
 ) -> dict[bytes, list[tuple[bytes, Edge]]]:
     """Those that nobody takes, each with what it takes: first what is rather its own, then what it left to a shot that went elsewhere."""
     in_full = _find_full_size_copies(edge for close in neighbors.values() for _, edge in close)
@@ -158,7 +188,9 @@ def _assign_to_keepers(
             mine = [
                 (other, edge)
                 for other, edge in mine
-                if not _fits_other_shot_better(shots, other, edge, neighbors[other], rank_keys, relations)
+                if not _fits_other_shot_better(
+                    shots, other, edge, neighbors[other], rank_keys, relations
+                )
             ]
         if mine or not choosy:
             taken.setdefault(pixels, []).extend(mine)
@@ -179,13 +211,16 @@ def _find_full_size_copies(edges: Iterable[Edge]) -> Mapping[bytes, set[bytes]]:
 
 
 def _find_other_shots(
-    pixel_hash: bytes, neighbors: Mapping[bytes, Iterable[tuple[bytes, Edge]]], full_size_copies: Mapping[bytes, set[bytes]]
+    pixel_hash: bytes,
+    neighbors: Mapping[bytes, Iterable[tuple[bytes, Edge]]],
+    full_size_copies: Mapping[bytes, set[bytes]],
 ) -> set[bytes]:
     """Other shots of a picture's scene. What has a copy in common with it that is no smaller than either is none, but much edited."""
     return {
         other
         for other, edge in neighbors[pixel_hash]
-        if edge.relation == Relation.SAME_SCENE and full_size_copies[pixel_hash].isdisjoint(full_size_copies[other])
+        if edge.relation == Relation.SAME_SCENE
+        and full_size_copies[pixel_hash].isdisjoint(full_size_copies[other])
     }
 
 
@@ -206,13 +241,17 @@ def _fits_other_shot_better(
         and its.relation in relations
         and its.verdict is not None
         and edge.verdict is not None
-        and (its.verdict.agreeing_share, its.verdict.inliers) > (edge.verdict.agreeing_share, edge.verdict.inliers)
+        and (its.verdict.agreeing_share, its.verdict.inliers)
+        > (edge.verdict.agreeing_share, edge.verdict.inliers)
         for shot, its in neighbors
     )
 
 
 def _copy_hints(
-    pixel_hash: bytes, neighbors: Iterable[tuple[bytes, Edge]], relations: Collection[Relation], best_files: Mapping[bytes, LibraryFile]
+    pixel_hash: bytes,
+    neighbors: Iterable[tuple[bytes, Edge]],
+    relations: Collection[Relation],
+    best_files: Mapping[bytes, LibraryFile],
 ) -> CopyHints:
     """What its copies say of a picture. It was made of another where more of them say so than say that they were made of it: one of them
     that is taken in by its margin, or by a picture within it, says little.
@@ -227,9 +266,18 @@ def _copy_hints(
             made_of += changes.derived_side == mine
             made_from += changes.derived_side not in (None, mine)
             enlarged += changes.upscaled_side == mine
-            margin += changes.plain_background and not changes.embedded_side and changes.overlap[mine == Side.SECOND] < MIN_FULL_OVERLAP
+            margin += (
+                changes.plain_background
+                and not changes.embedded_side
+                and changes.overlap[mine == Side.SECOND] < MIN_FULL_OVERLAP
+            )
             if changes.anisotropic and min(changes.overlap) >= MIN_FULL_OVERLAP:
-                counted = min(counted, _count_unstretched_pixels(evidence, mine, best_files[edge.left].image, best_files[edge.right].image))
+                counted = min(
+                    counted,
+                    _count_unstretched_pixels(
+                        evidence, mine, best_files[edge.left].image, best_files[edge.right].image
+                    ),
+                )
     return CopyHints(made_of > made_from, enlarged > 0, margin > 0, counted)
 
 
@@ -237,13 +285,17 @@ def _count_unstretched_pixels(verdict: Verdict, side: str, first: Image, second:
     """How many pixels count of the one of a stretched pair that has more: as many as the other has, unless it is larger along all
     directions. Which of the two was stretched, nobody can tell.
     """
-    most, least = principal_scales(verdict.homography_matrix, ((first.width, first.height), (second.width, second.height)))
+    most, least = principal_scales(
+        verdict.homography_matrix, ((first.width, first.height), (second.width, second.height))
+    )
     larger, other = (least, first) if side == Side.SECOND else (1.0 / most, second)
     return other.width * other.height * (larger**2 if larger > MAX_ISOTROPIC_RATIO else 1.0)
 
 
 def _find_related_files(
-    pixel_hashes: Collection[bytes], neighbors: Mapping[bytes, Sequence[tuple[bytes, Edge]]], best_files: Mapping[bytes, LibraryFile]
+    pixel_hashes: Collection[bytes],
+    neighbors: Mapping[bytes, Sequence[tuple[bytes, Edge]]],
+    best_files: Mapping[bytes, LibraryFile],
 ) -> tuple[RelatedFile, ...]:
     """What is close to those inside a group, once, as it is to the one that it is closest to."""
     found: dict[bytes, tuple[tuple[int, float, str], RelatedFile]] = {}
@@ -252,11 +304,18 @@ def _find_related_files(
             if other not in pixel_hashes:
                 order = (REPORTED_RELATIONS.index(edge.relation), -edge.score, best_files[one].path)
                 if other not in found or order < found[other][0]:
-                    found[other] = order, RelatedFile(best_files[other], best_files[one], edge.relation, edge.score)
-    return tuple(related for _, related in sorted(found.values(), key=lambda one: (one[0], one[1].file.path)))
+                    found[other] = (
+                        order,
+                        RelatedFile(best_files[other], best_files[one], edge.relation, edge.score),
+                    )
+    return tuple(
+        related for _, related in sorted(found.values(), key=lambda one: (one[0], one[1].file.path))
+    )
 
 
-def _build_matches(keeper: LibraryFile, files: Iterable[LibraryFile], edge: Edge | None) -> list[Match]:
+def _build_matches(
+    keeper: LibraryFile, files: Iterable[LibraryFile], edge: Edge | None
+) -> list[Match]:
     """`photos` beside the keeper: exact copies where there is no edge."""
     return [
         Match(photo, edge.relation, edge.score, _orient_verdict(edge, keeper))

@@ -16,7 +16,11 @@ from pipeline.errors import InvalidKeepRule
 GONE_FROM_DISK, CHANGED_ON_DISK = "gone", "changed"
 LOSSLESS_FORMATS = {"PNG", "BMP", "GIF", "TIFF"}
 # How much of what the camera saw a format holds: what none of these names is a raw photo. A PNG of a photo is mostly a re-save of a JPEG.
-FORMAT_RANK = {"HEIF": 1, "TIFF": 1} | dict.fromkeys(("JPEG", "MPO", "PNG", "BMP", "AVIF", "JPEG2000", "JXL"), 2) | {"WEBP": 3, "GIF": 4}
+FORMAT_RANK = (
+    {"HEIF": 1, "TIFF": 1}
+    | dict.fromkeys(("JPEG", "MPO", "PNG", "BMP", "AVIF", "JPEG2000", "JXL"), 2)
+    | {"WEBP": 3, "GIF": 4}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,11 @@ class LibraryFile:
     @property
     def labels(self) -> tuple[str, ...]:
         """Words for what a person should know of it."""
-        return (*self.image.flags, *(["missing"] if self.is_missing else []), *([f"{self.disk_status} since"] if self.disk_status else []))
+        return (
+            *self.image.flags,
+            *(["missing"] if self.is_missing else []),
+            *([f"{self.disk_status} since"] if self.disk_status else []),
+        )
 
     @property
     def is_present(self) -> bool:
@@ -44,7 +52,11 @@ class LibraryFile:
     @property
     def timestamp_ns(self) -> int:
         """When it was taken, else when its file was written, in nanoseconds since 1970."""
-        return self.stat.mtime_ns if self.image.taken_at is None else self.image.taken_at * 1_000_000_000
+        return (
+            self.stat.mtime_ns
+            if self.image.taken_at is None
+            else self.image.taken_at * 1_000_000_000
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +71,9 @@ class CopyHints:
     max_pixel_count: float = inf
 
 
-Criterion = tuple[str, Callable[[LibraryFile, CopyHints], Any]]  # in which way a photo is better, and what sorts the better one first
+Criterion = tuple[
+    str, Callable[[LibraryFile, CopyHints], Any]
+]  # in which way a photo is better, and what sorts the better one first
 
 
 RULES: dict[str, tuple[Criterion, ...]] = {
@@ -67,20 +81,33 @@ RULES: dict[str, tuple[Criterion, ...]] = {
     "resolution": (
         ("not only enlarged", lambda photo, said: said.is_upscaled),
         ("no bare margin", lambda photo, said: said.is_padded),
-        ("most pixels", lambda photo, said: -min(photo.image.width * photo.image.height, said.max_pixel_count)),
+        (
+            "most pixels",
+            lambda photo, said: -min(photo.image.width * photo.image.height, said.max_pixel_count),
+        ),
     ),
     "format": (("richest format", lambda photo, said: FORMAT_RANK.get(photo.image.format, 0)),),
     "metadata": (("most metadata", lambda photo, said: -len(photo.image.metadata)),),
     "date": (("oldest", lambda photo, said: (photo.timestamp_ns, photo.stat.mtime_ns)),),
     "bytes": (("most bytes", lambda photo, said: -photo.image.size),),
-    "path": (("shortest path", lambda photo, said: len(photo.path)), ("first by its path", lambda photo, said: photo.path)),
+    "path": (
+        ("shortest path", lambda photo, said: len(photo.path)),
+        ("first by its path", lambda photo, said: photo.path),
+    ),
 }
 BASE_CRITERIA: tuple[Criterion, ...] = (
     ("it is there", lambda photo, said: not photo.is_present),
     ("it is whole", lambda photo, said: photo.image.is_damaged),
 )
-LOSSY_FIRST_CRITERION: Criterion = ("not a lossless copy", lambda photo, said: photo.image.format in LOSSLESS_FORMATS)
-PIXEL_RULES = {"original", "resolution", "format"}  # rules about the pixels, which tell nothing of photos with the same ones
+LOSSY_FIRST_CRITERION: Criterion = (
+    "not a lossless copy",
+    lambda photo, said: photo.image.format in LOSSLESS_FORMATS,
+)
+PIXEL_RULES = {
+    "original",
+    "resolution",
+    "format",
+}  # rules about the pixels, which tell nothing of photos with the same ones
 FOLDER_PREFIX = "folder:"
 
 
@@ -93,12 +120,16 @@ class KeepRules:
         """`names` of RULES, or folder:PATTERN for photos below a folder whose name, or whole path, matches. Raises BadRule for others."""
         named = list(names)
         for name in named:
-            if name not in RULES and not (name.startswith(FOLDER_PREFIX) and name.removeprefix(FOLDER_PREFIX).strip("/")):
+            if name not in RULES and not (
+                name.startswith(FOLDER_PREFIX) and name.removeprefix(FOLDER_PREFIX).strip("/")
+            ):
                 raise InvalidKeepRule(
                     f"{ascii(name)} is no rule to keep a photo by; use some of {', '.join(RULES)}, {FOLDER_PREFIX}PATTERN"
                 )
             if named.count(name) > 1:
-                raise InvalidKeepRule(f"{ascii(name)} is named twice; name each rule once, the most important first")
+                raise InvalidKeepRule(
+                    f"{ascii(name)} is named twice; name each rule once, the most important first"
+                )
         if "original" not in named:
             named.insert(0, "original")
         self.names = (*named, *(name for name in RULES if name not in named))
@@ -107,7 +138,11 @@ class KeepRules:
         """The rules of folders that say nothing of any of these paths."""
         paths = list(paths)
         folders = [name for name in self.names if name.startswith(FOLDER_PREFIX)]
-        return [name for name in folders if not any(_is_in_folder(path, _parse_folder_pattern(name)) for path in paths)]
+        return [
+            name
+            for name in folders
+            if not any(_is_in_folder(path, _parse_folder_pattern(name)) for path in paths)
+        ]
 
     @cached_property
     def _criteria(self) -> tuple[Criterion, ...]:
@@ -118,7 +153,12 @@ class KeepRules:
         return (
             *BASE_CRITERIA,
             LOSSY_FIRST_CRITERION,
-            *(better for name in self.names if name not in PIXEL_RULES for better in _get_criteria(name)),
+            *(
+                better
+                for name in self.names
+                if name not in PIXEL_RULES
+                for better in _get_criteria(name)
+            ),
         )
 
     def rank_key(self, file: LibraryFile, hints: CopyHints) -> tuple[Any, ...]:
@@ -129,11 +169,21 @@ class KeepRules:
         """Sorts photos with the same pixels: one in a lossy format comes before a lossless one, which is a re-save of it."""
         return tuple(key(file, CopyHints()) for _, key in self._equal_pixels_criteria)
 
-    def explain_choice(self, keeper_key: tuple[Any, ...], other_keys: Iterable[tuple[Any, ...]], equal_pixels: bool = False) -> str:
+    def explain_choice(
+        self,
+        keeper_key: tuple[Any, ...],
+        other_keys: Iterable[tuple[Any, ...]],
+        equal_pixels: bool = False,
+    ) -> str:
         """In which ways one worth is better than each of some others, the most important first; `equals`: they are of original_first()."""
         words = self._equal_pixels_criteria if equal_pixels else self._criteria
         first = {
-            next(number for number, (one, its) in enumerate(zip(keeper_key, other, strict=True)) if one != its) for other in other_keys
+            next(
+                number
+                for number, (one, its) in enumerate(zip(keeper_key, other, strict=True))
+                if one != its
+            )
+            for other in other_keys
         }
         return ", ".join(words[number][0] for number in sorted(first))
 

@@ -43,11 +43,17 @@ def sample_images(store: Store, count: int) -> list[int]:
 
 def pick_evenly(images: Sequence[int], count: int) -> list[int]:
     """Up to `count` of some images, evenly from the first to the last."""
-    return [images[int(at)] for at in np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(int))]
+    return [
+        images[int(at)]
+        for at in np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(int))
+    ]
 
 
 def check_sample_paid_calls(
-    embedder: Embedder, image_count: int, max_paid_calls: int | None = None, accept_paid_calls: bool = False
+    embedder: Embedder,
+    image_count: int,
+    max_paid_calls: int | None = None,
+    accept_paid_calls: bool = False,
 ) -> int:
     """How many paid requests it takes at most to embed so many photos again. Raises TooManyCalls when nobody agreed to that: a part of a
     sample would answer another question than was asked.
@@ -74,7 +80,10 @@ def reembed(store: Store, embedder: Embedder, images: Sequence[int]) -> Iterator
         while some := list(islice(pictures, embedder.batch_size)):
             again = embed(embedder, [view for _, view, _ in some]).astype(np.float16)
             scores = cosines(again, np.stack([stored for _, _, stored in some]))
-            yield from (AuditResult(path, score) for (path, _, _), score in zip(some, scores.tolist(), strict=True))
+            yield from (
+                AuditResult(path, score)
+                for (path, _, _), score in zip(some, scores.tolist(), strict=True)
+            )
 
 
 def _decode_stored_images(
@@ -85,7 +94,11 @@ def _decode_stored_images(
         stored = store.get_vectors([id_]).get(id_)
         wanted = partial(eq, image.hash)  # a file may have been changed behind its times
         for known in store.catalog.find_files_of_images([id_]) if stored is not None else ():
-            decoded = decoders.decode(SourceFile(known.path, known.stat), embedder.preprocess, wanted) if is_unchanged(known) else None
+            decoded = (
+                decoders.decode(SourceFile(known.path, known.stat), embedder.preprocess, wanted)
+                if is_unchanged(known)
+                else None
+            )
             if isinstance(decoded, Decoded) and stored is not None:
                 yield known.path, decoded.pixels, stored
                 break

@@ -33,12 +33,18 @@ class IngestOptions:
     commit_images: int = 1024  # a crash loses at most this many embeddings ...
     commit_seconds: float = 20.0  # ... or this much time
     decoders: int | None = None  # processes that decode, one for each core by default
-    readers: int = 1  # files read at a time: more make a single disk seek, and serve SSDs and network drives
-    accept_missing: bool = False  # vanished files of a root that is there are deleted ones, however many
+    readers: int = (
+        1  # files read at a time: more make a single disk seek, and serve SSDs and network drives
+    )
+    accept_missing: bool = (
+        False  # vanished files of a root that is there are deleted ones, however many
+    )
     roots_to_remove: frozenset[str] = frozenset()  # real paths of roots that are gone for good
     lock_timeout_seconds: float = 0.0  # seconds to wait for another ingest of the same store
     join_method: JoinMethod | None = None  # how pairs are looked for; the planner decides
-    max_paid_calls: int | None = None  # paid requests that may be made; where it ends, the ingest does
+    max_paid_calls: int | None = (
+        None  # paid requests that may be made; where it ends, the ingest does
+    )
     accept_paid_calls: bool = False  # pay for as many as it takes, or as max_calls allows
     with_crops: bool = True  # look for pictures within pictures too, where the model runs here
 
@@ -104,7 +110,9 @@ class Coverage:
     left_out: int = 0  # known, but excluded or hidden now, and taken out of the answers
     missing: int = 0  # known, perhaps only away, and still in the answers
     embedded: int = 0
-    flagged: Counter[str] = field(default_factory=Counter)  # of what is new, those that are damaged, animated ...
+    flagged: Counter[str] = field(
+        default_factory=Counter
+    )  # of what is new, those that are damaged, animated ...
     skipped: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     absent_roots: list[str] = field(default_factory=list)
@@ -112,10 +120,18 @@ class Coverage:
         default_factory=list
     )  # path, reason and detail of folders, and names in them, that cannot be seen
     warnings: list[str] = field(default_factory=list)
-    join: JoinReport | None = None  # how the pairs of new pictures were looked for, and what share was found
-    verification: VerificationReport | None = None  # pairs that were looked at, what they are, and why some could not be
-    crops: CropReport | None = None  # pictures whose parts were compared with others, and those whose parts are not known
-    compaction: CompactionReport | None = None  # segments that were merged, vectors that were dropped
+    join: JoinReport | None = (
+        None  # how the pairs of new pictures were looked for, and what share was found
+    )
+    verification: VerificationReport | None = (
+        None  # pairs that were looked at, what they are, and why some could not be
+    )
+    crops: CropReport | None = (
+        None  # pictures whose parts were compared with others, and those whose parts are not known
+    )
+    compaction: CompactionReport | None = (
+        None  # segments that were merged, vectors that were dropped
+    )
 
     @property
     def has_problems(self) -> bool:
@@ -181,18 +197,29 @@ class BatchWriter:
         root_diffs: Sequence[RootDiff] = (),
     ) -> None:
         """Write to `store`; paths that `changed`, or lost their vector, and the `losses` of roots tell changes and moves from new files."""
-        self.moved_file_ids: set[int] = set()  # files of `losses` whose content came under a new path
-        self._store, self._embedder, self._options, self._coverage = store, embedder, options, coverage
+        self.moved_file_ids: set[int] = (
+            set()
+        )  # files of `losses` whose content came under a new path
+        self._store, self._embedder, self._options, self._coverage = (
+            store,
+            embedder,
+            options,
+            coverage,
+        )
         self._changed_paths, self._unembedded_paths = changed_paths, unembedded_paths
         self.batch_size = options.batch_size or embedder.batch_size
         self._claim_lock = threading.Lock()
-        self._claimed_hashes: set[bytes] = set()  # contents that a decode has been started for and that are not committed
+        self._claimed_hashes: set[bytes] = (
+            set()
+        )  # contents that a decode has been started for and that are not committed
         self._failure_by_hash: dict[bytes, Failure] = {}
         self._unembedded: list[Decoded] = []  # not embedded yet
         # Not committed yet, without their pixels, which would take 100 MB; no row where there is nothing to embed.
         self._uncommitted: list[tuple[SourceFile, Image, NDArray[np.float32] | None]] = []
         self._failures: list[Failure] = []
-        self._duplicates: list[AlreadyStored] = []  # files whose content is in the store, or is being decoded under another path
+        self._duplicates: list[
+            AlreadyStored
+        ] = []  # files whose content is in the store, or is being decoded under another path
         self._vanished_by_image: dict[int, list[int]] = defaultdict(list)  # files by their image
         for loss in root_diffs:
             for known in loss.vanished:
@@ -206,7 +233,12 @@ class BatchWriter:
         """As it is."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Commit."""
         if error is not None and self._is_paid:
             self._unembedded = []
@@ -237,7 +269,9 @@ class BatchWriter:
                     self._failure_by_hash[result.hash] = result
         files = len(self._uncommitted) + len(self._duplicates) // 4 + len(self._failures) // 4
         late = time.monotonic() - self._last_commit_time > self._options.commit_seconds
-        if files >= self._options.commit_images or (late and not self._is_paid):  # half a batch costs a request
+        if files >= self._options.commit_images or (
+            late and not self._is_paid
+        ):  # half a batch costs a request
             self.flush()
 
     def flush(self) -> None:
@@ -255,13 +289,19 @@ class BatchWriter:
             counted.flagged.update(image.flags)
             batch.files.append(self._record_file(counted, source, image.hash))
         new = {image.hash for _, image, _ in self._uncommitted}
-        known = self._store.catalog.get_image_ids([file.hash for file in self._duplicates if file.hash not in new])
+        known = self._store.catalog.get_image_ids(
+            [file.hash for file in self._duplicates if file.hash not in new]
+        )
         waiting = []
         for file in self._duplicates:
             if file.hash in known or file.hash in new:
                 batch.files.append(
                     self._record_file(
-                        counted, file.source, file.hash, batch.moved_file_ids, self._vanished_by_image.get(known.get(file.hash, 0))
+                        counted,
+                        file.source,
+                        file.hash,
+                        batch.moved_file_ids,
+                        self._vanished_by_image.get(known.get(file.hash, 0)),
                     )
                 )
             elif failure := self._failure_by_hash.get(file.hash):
@@ -269,7 +309,11 @@ class BatchWriter:
             else:
                 waiting.append(file)
         for failure in self._failures:
-            batch.files.append(NewFile(failure.source.path, failure.source.stat, None, failure.reason, failure.detail))
+            batch.files.append(
+                NewFile(
+                    failure.source.path, failure.source.stat, None, failure.reason, failure.detail
+                )
+            )
             counted.count(failure.reason)
         self._uncommitted, self._duplicates, self._failures = [], waiting, []
         if batch.files:
@@ -284,9 +328,18 @@ class BatchWriter:
         """Embed the first picture with its pixels; others share its vector. What is not answered, or costs more than max_calls leaves, is
         left to the next run.
         """
-        pictures, self._unembedded = self._unembedded, []  # whatever happens, none is asked for twice
-        has_vector = set(self._store.catalog.find_vectors_by_pixel_hash([picture.image.pixel_hash for picture in pictures]))
-        has_vector.update(image.pixel_hash for _, image, row in self._uncommitted if row is not None)
+        pictures, self._unembedded = (
+            self._unembedded,
+            [],
+        )  # whatever happens, none is asked for twice
+        has_vector = set(
+            self._store.catalog.find_vectors_by_pixel_hash(
+                [picture.image.pixel_hash for picture in pictures]
+            )
+        )
+        has_vector.update(
+            image.pixel_hash for _, image, row in self._uncommitted if row is not None
+        )
         shown: dict[bytes, Decoded] = {}
         for picture in pictures:
             if not picture.image.is_featureless and picture.image.pixel_hash not in has_vector:
@@ -303,7 +356,9 @@ class BatchWriter:
         left = set(shown) - set(rows)
         for picture in pictures:
             if picture.image.pixel_hash not in left:
-                self._uncommitted.append((picture.source, picture.image, rows.pop(picture.image.pixel_hash, None)))
+                self._uncommitted.append(
+                    (picture.source, picture.image, rows.pop(picture.image.pixel_hash, None))
+                )
         if unanswered:
             raise unanswered
         if len(asked) < len(shown) and self._paid_calls_made:
@@ -319,7 +374,11 @@ class BatchWriter:
     def _count_affordable(self, image_count: int) -> int:
         """How many of so many pictures can be paid for with what is left of max_calls."""
         most = self._options.max_paid_calls
-        while most is not None and image_count and self._paid_calls_made + self._embedder.count_paid_calls(image_count) > most:
+        while (
+            most is not None
+            and image_count
+            and self._paid_calls_made + self._embedder.count_paid_calls(image_count) > most
+        ):
             image_count -= 1
         return image_count
 

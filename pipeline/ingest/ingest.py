@@ -35,7 +35,10 @@ from pipeline.verify.verdict import VERDICT_VERSION
 
 # Of what could not be looked at, for one and for several.
 PAIR_WARNINGS = {
-    "unverified": ("close pair was not verified, because of a photo", "close pairs were not verified, because of a photo"),
+    "unverified": (
+        "close pair was not verified, because of a photo",
+        "close pairs were not verified, because of a photo",
+    ),
     "provisional": (
         "copy may be no more than enlarged: its larger photo cannot be read",
         "copies may be no more than enlarged: the larger photos cannot be read",
@@ -67,7 +70,12 @@ class ResolvedRoots:
     absent_paths: list[str]
 
 
-def resolve_roots(store: Store, paths: Sequence[str], excludes: Sequence[str] | None = None, hidden: bool | None = None) -> ResolvedRoots:
+def resolve_roots(
+    store: Store,
+    paths: Sequence[str],
+    excludes: Sequence[str] | None = None,
+    hidden: bool | None = None,
+) -> ResolvedRoots:
     """The roots to ingest: those at `paths` and what is remembered below them; with no `paths`, all that are remembered.
 
     A root that is known keeps its excludes and its view of hidden files unless new ones are given; an empty pattern clears them. Raises
@@ -93,12 +101,18 @@ def resolve_roots(store: Store, paths: Sequence[str], excludes: Sequence[str] | 
     roots = {path: root for path, root in known.items() if is_below(path, wanted)}
     for path in wanted:
         before = known.get(path, Root(path))
-        patterns = before.excludes if excludes is None else tuple(pattern for pattern in excludes if pattern)
+        patterns = (
+            before.excludes
+            if excludes is None
+            else tuple(pattern for pattern in excludes if pattern)
+        )
         roots[path] = Root(path, patterns, before.include_hidden if hidden is None else hidden)
     return ResolvedRoots(list(roots.values()), absent)
 
 
-def ingest_roots(roots: Sequence[Root], store: Store, embedder: Embedder, options: IngestOptions | None = None) -> Generator[Progress]:
+def ingest_roots(
+    roots: Sequence[Root], store: Store, embedder: Embedder, options: IngestOptions | None = None
+) -> Generator[Progress]:
     """Bring the store up to date with the files below `roots`, which are remembered. Safe to stop at any yield and to run again.
 
     A file is read again only when its size, times or inode changed; content that is known is never embedded again. Files that vanished
@@ -111,9 +125,13 @@ def ingest_roots(roots: Sequence[Root], store: Store, embedder: Embedder, option
         yield from ingest_locked(roots, store, embedder, options)
 
 
-def ingest_locked(roots: Sequence[Root], store: Store, embedder: Embedder, options: IngestOptions) -> Generator[Progress]:
+def ingest_locked(
+    roots: Sequence[Root], store: Store, embedder: Embedder, options: IngestOptions
+) -> Generator[Progress]:
     """As ingest_roots, for one who has `store.exclusive` already, so that nobody changes the store's model after it was looked up."""
-    roots = [Root(os.path.realpath(root.path), root.excludes, root.include_hidden) for root in roots]
+    roots = [
+        Root(os.path.realpath(root.path), root.excludes, root.include_hidden) for root in roots
+    ]
     store.prepare()
     store.add_roots(roots)
     coverage = Coverage()
@@ -138,24 +156,44 @@ class _ScanResult:
     unembedded_paths: set[str] = field(default_factory=set)
 
 
-def _ingest(roots: Sequence[Root], store: Store, embedder: Embedder, options: IngestOptions, coverage: Coverage) -> Iterator[Progress]:
+def _ingest(
+    roots: Sequence[Root],
+    store: Store,
+    embedder: Embedder,
+    options: IngestOptions,
+    coverage: Coverage,
+) -> Iterator[Progress]:
     present = [root for root in roots if os.path.isdir(root.path)]  # noqa: PTH112 - never raises, whatever a dead mount answers
     seen = _ScanResult()
     with DecoderPool(options.decoders, options.readers) as decoders:
         yield from _scan(present, store, seen, coverage, decoders)
         remembered = store.catalog.list_roots()
         unreadable = [one.path for one in coverage.unreadable_paths]
-        losses = [diff_root(store, root, remembered, seen.known_file_ids, unreadable) for root in present]
-        writer = BatchWriter(store, embedder, options, coverage, seen.changed_paths, seen.unembedded_paths, losses)
+        losses = [
+            diff_root(store, root, remembered, seen.known_file_ids, unreadable) for root in present
+        ]
+        writer = BatchWriter(
+            store, embedder, options, coverage, seen.changed_paths, seen.unembedded_paths, losses
+        )
         if seen.to_read:
             calls = check_paid_calls(embedder, len(seen.to_read), options)
             store.bind(embedder.space, embedder.name)
             yield Progress(0, len(seen.to_read), coverage, paid_calls=calls)
             with writer:
                 # Two batches ahead: decoding goes on while one is embedded, and while the model is loaded for the first.
-                for done, result in enumerate(decoders.stream(seen.to_read, embedder.preprocess, writer.claim, 2 * writer.batch_size), 1):
+                for done, result in enumerate(
+                    decoders.stream(
+                        seen.to_read, embedder.preprocess, writer.claim, 2 * writer.batch_size
+                    ),
+                    1,
+                ):
                     writer.add(result)
-                    yield Progress(done, len(seen.to_read), coverage, result if isinstance(result, Failure) else None)
+                    yield Progress(
+                        done,
+                        len(seen.to_read),
+                        coverage,
+                        result if isinstance(result, Failure) else None,
+                    )
 
         for loss in losses:
             _apply_diff(store, loss, writer.moved_file_ids, options, coverage)
@@ -175,14 +213,22 @@ def find_pairs(store: Store, options: IngestOptions, coverage: Coverage) -> Iter
     for now in store.join(options.join_method):
         recall = None
         if now.recall:
-            recall = RecallReport(now.recall.sampled, now.recall.found, round(now.recall.lower_bound_95, 5))
+            recall = RecallReport(
+                now.recall.sampled, now.recall.found, round(now.recall.lower_bound_95, 5)
+            )
         plan = now.plan
-        coverage.join = JoinReport(plan.method.value, plan.reason, plan.watermark.floor, now.pair_count, recall)
+        coverage.join = JoinReport(
+            plan.method.value, plan.reason, plan.watermark.floor, now.pair_count, recall
+        )
         yield Progress(now.done, now.total, coverage, plan=now.plan)
 
 
 def verify_new_pairs(
-    store: Store, embedder: Embedder, decoders: DecoderPool, options: IngestOptions, coverage: Coverage
+    store: Store,
+    embedder: Embedder,
+    decoders: DecoderPool,
+    options: IngestOptions,
+    coverage: Coverage,
 ) -> Iterator[Progress]:
     """Verify the pairs that nobody has looked at, those of pictures within pictures last; notes in the coverage what they are."""
     frontier = store.catalog.get_join_watermark()
@@ -198,16 +244,24 @@ def verify_new_pairs(
     pairs = store.catalog.find_unverified_pairs(frontier.floor, VERDICT_VERSION)
     yield from _verify(store, pairs, decoders, options, coverage)
     if inside:
-        yield from _verify_crops(store, embedder, frontier.floor, pairs, decoders, options, coverage)
+        yield from _verify_crops(
+            store, embedder, frontier.floor, pairs, decoders, options, coverage
+        )
     for name, said in PAIR_WARNINGS.items():
         counts: Counter[str] = getattr(coverage.verification, name)
         if number := counts.total():
             why = ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()))
-            coverage.warnings.append(f"{number:,} {said[number > 1]} ({why}); the next ingest tries again")
+            coverage.warnings.append(
+                f"{number:,} {said[number > 1]} ({why}); the next ingest tries again"
+            )
 
 
 def _verify(
-    store: Store, pairs: Sequence[tuple[int, int]], decoders: DecoderPool, options: IngestOptions, coverage: Coverage
+    store: Store,
+    pairs: Sequence[tuple[int, int]],
+    decoders: DecoderPool,
+    options: IngestOptions,
+    coverage: Coverage,
 ) -> Iterator[Progress]:
     told = coverage.verification
     if not pairs or told is None:
@@ -243,8 +297,12 @@ def _verify_crops(
         )
         return
     with CropCache(store.folder, space, write=True) as parts:
-        lacking = inside.images_without_crops(store, parts, embedder) if embedder.space == space else []
-        for done in inside.fill_crop_cache(store, parts, embedder, lacking, decoders) if lacking else ():
+        lacking = (
+            inside.images_without_crops(store, parts, embedder) if embedder.space == space else []
+        )
+        for done in (
+            inside.fill_crop_cache(store, parts, embedder, lacking, decoders) if lacking else ()
+        ):
             yield Progress(done, len(lacking), coverage, is_processing_crops=True)
         pairs = [np.empty((0, 2), np.int64)]
         if not store.catalog.has_run(parts.run_key):  # the catalog began anew, or was brought back
@@ -254,31 +312,48 @@ def _verify_crops(
             pairs.append(found)
             yield Progress(0, None, coverage, is_processing_crops=True)
         seen, proposed = set(tried_pairs), np.concatenate(pairs)
-        new = [pair for pair in store.catalog.find_unverified_pairs(floor, VERDICT_VERSION, proposed) if pair not in seen]
+        new = [
+            pair
+            for pair in store.catalog.find_unverified_pairs(floor, VERDICT_VERSION, proposed)
+            if pair not in seen
+        ]
         yield from _verify(store, new, decoders, options, coverage)
         # A pair that could not be looked at is proposed again the next time: nothing else would.
         waits = set[tuple[int, int]]()
         if coverage.verification and coverage.verification.unverified:
-            waits = set(store.catalog.find_unverified_pairs(floor, VERDICT_VERSION, proposed)) - set(
-                store.catalog.find_unverified_pairs(floor, VERDICT_VERSION)
-            )
+            waits = set(
+                store.catalog.find_unverified_pairs(floor, VERDICT_VERSION, proposed)
+            ) - set(store.catalog.find_unverified_pairs(floor, VERDICT_VERSION))
         waiting = {image for pair in waits for image in pair}
         again = {image.hash for _, image in store.catalog.get_images(waiting)}
         parts.replace_compared_images(
-            {hash_: about for hash_, about in images.items() if hash_ not in again}, store.catalog.get_newest_run_key()
+            {hash_: about for hash_, about in images.items() if hash_ not in again},
+            store.catalog.get_newest_run_key(),
         )
-        left = [id_ for id_, image in store.catalog.get_images(lacking) if not images.get(image.hash, (0, False))[1]]
+        left = [
+            id_
+            for id_, image in store.catalog.get_images(lacking)
+            if not images.get(image.hash, (0, False))[1]
+        ]
         coverage.crops = CropReport(sum(has_parts for _, has_parts in images.values()), len(left))
 
 
-def _scan(roots: Sequence[Root], store: Store, scan_result: _ScanResult, coverage: Coverage, decoders: DecoderPool) -> Iterator[Progress]:
+def _scan(
+    roots: Sequence[Root],
+    store: Store,
+    scan_result: _ScanResult,
+    coverage: Coverage,
+    decoders: DecoderPool,
+) -> Iterator[Progress]:
     found_again: dict[int, int] = {}
     lost = store.catalog.find_unembedded_images()
     for found in scan(roots):
         if isinstance(found, Skipped):
             (coverage.failed if found.is_failure else coverage.skipped)[found.reason] += 1
             if found.is_failure:
-                coverage.unreadable_paths.append(UnreadablePath(found.path, found.reason, found.detail))
+                coverage.unreadable_paths.append(
+                    UnreadablePath(found.path, found.reason, found.detail)
+                )
                 failure = Failure(SourceFile(found.path, UNKNOWN_STAT), found.reason, found.detail)
                 yield Progress(coverage.seen, None, coverage, failure)
             continue
@@ -286,7 +361,12 @@ def _scan(roots: Sequence[Root], store: Store, scan_result: _ScanResult, coverag
         known = store.catalog.get_file_by_path(found.path)
         if known:
             scan_result.known_file_ids.add(known.id)
-        if known and found.stat.is_unchanged_since(known.stat) and known.reason not in RETRY_REASONS and known.image_id not in lost:
+        if (
+            known
+            and found.stat.is_unchanged_since(known.stat)
+            and known.reason not in RETRY_REASONS
+            and known.image_id not in lost
+        ):
             if known.reason is None:
                 coverage.unchanged += 1
             else:
@@ -306,9 +386,17 @@ def _scan(roots: Sequence[Root], store: Store, scan_result: _ScanResult, coverag
         store.mark_present(found_again)
 
 
-def _apply_diff(store: Store, diff: RootDiff, moved_file_ids: Collection[int], options: IngestOptions, coverage: Coverage) -> None:
+def _apply_diff(
+    store: Store,
+    diff: RootDiff,
+    moved_file_ids: Collection[int],
+    options: IngestOptions,
+    coverage: Coverage,
+) -> None:
     """Take files out of the answers that are not below a root any more, unless it looks as if their drive is away."""
-    away = {known.id for known in (() if options.accept_missing else diff.find_missing(moved_file_ids))}
+    away = {
+        known.id for known in (() if options.accept_missing else diff.find_missing(moved_file_ids))
+    }
     if away:
         store.mark_missing(away)
         coverage.missing += len(away)
@@ -316,13 +404,23 @@ def _apply_diff(store: Store, diff: RootDiff, moved_file_ids: Collection[int], o
             f"{len(away)} of {diff.file_count} files below {ascii(diff.root.path)} are missing; is a drive away?"
             " They stay in the answers, marked. If they are deleted, run again with --accept-missing"
         )
-    gone = [known.id for known in diff.vanished if known.id not in away and known.id not in moved_file_ids]
+    gone = [
+        known.id
+        for known in diff.vanished
+        if known.id not in away and known.id not in moved_file_ids
+    ]
     coverage.gone += len(gone)
     coverage.left_out += len(diff.left_out)
     store.remove_files(gone + diff.left_out)
 
 
-def _apply_absent_root(store: Store, root: Root, known_roots: Sequence[Root], options: IngestOptions, coverage: Coverage) -> None:
+def _apply_absent_root(
+    store: Store,
+    root: Root,
+    known_roots: Sequence[Root],
+    options: IngestOptions,
+    coverage: Coverage,
+) -> None:
     """Mark the files of a root that is away, or forget it with them when that was asked for by its name."""
     held = [known.id for known in files_under(store, root, known_roots)]
     if root.path in options.roots_to_remove:

@@ -19,7 +19,12 @@ IMAGES_PER_BLOCK = 10_000  # images that are looked at together
 
 
 def migrate_store(
-    store: Store, embedder: Embedder, options: IngestOptions | None = None, *, leave_out: bool = False, restart: bool = False
+    store: Store,
+    embedder: Embedder,
+    options: IngestOptions | None = None,
+    *,
+    leave_out: bool = False,
+    restart: bool = False,
 ) -> Generator[Progress]:
     """Bring a store to the space of another embedder. Safe to stop at any yield and to run again; nothing where it is there already.
 
@@ -29,19 +34,29 @@ def migrate_store(
     SpaceMismatch where a migration to a third space was begun. Close the iterator before the store when stopping early.
     """
     options, coverage, space = options or IngestOptions(), Coverage(), embedder.space
-    with store.lock_for_ingest(options.lock_timeout_seconds), DecoderPool(options.decoders, options.readers) as decoders:
+    with (
+        store.lock_for_ingest(options.lock_timeout_seconds),
+        DecoderPool(options.decoders, options.readers) as decoders,
+    ):
         store.prepare()
         if restart:
             store.abort_migration()
         if store.space == space:
             store.bind(space, embedder.name)  # perhaps by another name
-            yield from verify_new_pairs(store, embedder, decoders, options, coverage)  # where the migration was cut off after the switch
+            yield from verify_new_pairs(
+                store, embedder, decoders, options, coverage
+            )  # where the migration was cut off after the switch
             return
         with store.begin_migration(space, embedder.name) as new:
             yield from _embed(store, new, embedder, decoders, options, coverage)
             images, left = store.catalog.get_counts().images, _find_unembedded_images(store, new)
-            if left and (len(left) == images or not leave_out):  # a store without any vector is of use to nobody
-                path, ingest = next(store.catalog.find_files_of_images(left.values())).path, format_command(store.folder, "ingest")
+            if left and (
+                len(left) == images or not leave_out
+            ):  # a store without any vector is of use to nobody
+                path, ingest = (
+                    next(store.catalog.find_files_of_images(left.values())).path,
+                    format_command(store.folder, "ingest"),
+                )
                 waits = "; or say --leave-out: they wait until an ingest finds them"
                 raise IncompleteMigration(
                     f"{len(left):,} of {images:,} pictures could not be embedded, as that of {ascii(path)}: their"
@@ -55,12 +70,19 @@ def migrate_store(
         # Not before: which images a file shows, only this one's files say. The other's are those that they were embedded by, where other
         # photos may have been found since.
         store.compact()
-        yield from verify_new_pairs(store, embedder, decoders, options, coverage)  # pairs that the other model had not proposed
+        yield from verify_new_pairs(
+            store, embedder, decoders, options, coverage
+        )  # pairs that the other model had not proposed
     yield Progress(1, 1, coverage)
 
 
 def _embed(
-    store: Store, new_store: Store, embedder: Embedder, decoders: DecoderPool, options: IngestOptions, coverage: Coverage
+    store: Store,
+    new_store: Store,
+    embedder: Embedder,
+    decoders: DecoderPool,
+    options: IngestOptions,
+    coverage: Coverage,
 ) -> Iterator[Progress]:
     """Embed each picture that `new` lacks by the first of its files that shows it."""
     lacking, tried = _find_unembedded_images(store, new_store), set[str]()
@@ -69,7 +91,9 @@ def _embed(
         return
     writer = BatchWriter(new_store, embedder, options, coverage)
 
-    def claim_unembedded(hash_: bytes) -> bool:  # the content of a file that was changed is none of the store's
+    def claim_unembedded(
+        hash_: bytes,
+    ) -> bool:  # the content of a file that was changed is none of the store's
         return hash_ in lacking and writer.claim(hash_)
 
     decoders.start(len(todo))  # while the model loads
@@ -77,11 +101,15 @@ def _embed(
     yield Progress(done, total, coverage, paid_calls=check_paid_calls(embedder, total, options))
     while todo:
         with writer:
-            for result in decoders.stream(todo, embedder.preprocess, claim_unembedded, writer.batch_size):
+            for result in decoders.stream(
+                todo, embedder.preprocess, claim_unembedded, writer.batch_size
+            ):
                 if not isinstance(result, AlreadyStored):
                     writer.add(result)
                 done += 1
-                yield Progress(done, total, coverage, result if isinstance(result, Failure) else None)
+                yield Progress(
+                    done, total, coverage, result if isinstance(result, Failure) else None
+                )
         todo = _find_untried_files(store, _find_unembedded_images(store, new_store), tried)
         total += len(todo)
 
@@ -91,13 +119,18 @@ def _find_unembedded_images(store: Store, new_store: Store) -> dict[bytes, int]:
     lacking: dict[bytes, int] = {}
     live = store.catalog.list_images_in_use()
     for start in range(0, len(live), IMAGES_PER_BLOCK):
-        some = {image.hash: id_ for id_, image in store.catalog.get_images(live[start : start + IMAGES_PER_BLOCK])}
+        some = {
+            image.hash: id_
+            for id_, image in store.catalog.get_images(live[start : start + IMAGES_PER_BLOCK])
+        }
         had = new_store.find_complete_hashes(list(some))
         lacking |= {hash_: id_ for hash_, id_ in some.items() if hash_ not in had}
     return lacking
 
 
-def _find_untried_files(store: Store, unembedded: Mapping[bytes, int], tried_paths: set[str]) -> list[SourceFile]:
+def _find_untried_files(
+    store: Store, unembedded: Mapping[bytes, int], tried_paths: set[str]
+) -> list[SourceFile]:
     """The first file of each image that is there, whatever its times say, and was not `tried` yet; in the order of their folders."""
     found: dict[int, SourceFile] = {}
     for known in store.catalog.find_files_of_images(unembedded.values()):

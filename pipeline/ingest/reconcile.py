@@ -27,11 +27,20 @@ class RootDiff:
         """Vanished files, less those that `moved` elsewhere, that must stay in the answers, because their drive may only be away."""
         lost = [known for known in self.vanished if known.id not in moved_file_ids]
         nothing_left = len(self.vanished) == self.file_count
-        return lost if nothing_left or len(lost) > max(MAX_VANISHED_FILES, MAX_VANISHED_SHARE * self.file_count) else []
+        return (
+            lost
+            if nothing_left
+            or len(lost) > max(MAX_VANISHED_FILES, MAX_VANISHED_SHARE * self.file_count)
+            else []
+        )
 
 
 def diff_root(
-    store: Store, root: Root, known_roots: Sequence[Root], seen_file_ids: Collection[int], unreadable_paths: Sequence[str]
+    store: Store,
+    root: Root,
+    known_roots: Sequence[Root],
+    seen_file_ids: Collection[int],
+    unreadable_paths: Sequence[str],
 ) -> RootDiff:
     """Compare what the store holds of `root` with the ids of files that were `seen`; folders that could not be listed prove nothing."""
     loss = RootDiff(root)
@@ -53,4 +62,8 @@ def diff_root(
 def files_under(store: Store, root: Root, known_roots: Sequence[Root]) -> Iterator[CatalogFile]:
     """Files below `root` that are not below another remembered root inside it."""
     inside = [other.path for other in known_roots if is_below(other.path, [root.path])]
-    return (known for known in store.catalog.find_files_under(root.path) if not is_below(known.path, inside))
+    return (
+        known
+        for known in store.catalog.find_files_under(root.path)
+        if not is_below(known.path, inside)
+    )

@@ -50,7 +50,8 @@ class Comparison:
             return Relation.NOT_VERIFIABLE
         return (
             Relation.SIMILAR
-            if evidence.relation == Relation.NOT_VERIFIABLE and self.scores[first, second] >= threshold
+            if evidence.relation == Relation.NOT_VERIFIABLE
+            and self.scores[first, second] >= threshold
             else evidence.relation
         )
 
@@ -60,14 +61,23 @@ class Comparison:
 
     def list_failures(self) -> list[tuple[str, Failure]]:
         """Files without a picture."""
-        return [(file, image) for file, image in zip(self.files, self.images, strict=True) if isinstance(image, Failure)]
+        return [
+            (file, image)
+            for file, image in zip(self.files, self.images, strict=True)
+            if isinstance(image, Failure)
+        ]
 
 
 def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
     """The cosine of each pair of `files`, as a store would score them, and what their pixels say. No store is needed or written to."""
     from pipeline.thumbnails import decode_thumbnail, encode_thumbnail
     from pipeline.verify.features import features_from_pixels
-    from pipeline.verify.upscaling import CENTER_FULL_RES, larger_side, radial_spectrum, with_upscaling
+    from pipeline.verify.upscaling import (
+        CENTER_FULL_RES,
+        larger_side,
+        radial_spectrum,
+        with_upscaling,
+    )
     from pipeline.verify.verify import verify
 
     images: list[Image | Failure] = []
@@ -75,7 +85,9 @@ def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
     hashes: dict[int, bytes] = {}  # of the files that are pictures, by their number
     pictures: dict[int, NDArray[np.uint8]] = {}
     sketches: dict[int, ImageFeatures] = {}
-    found = [resolve_source(file) for file in files]  # with their sizes: large ones are held one at a time
+    found = [
+        resolve_source(file) for file in files
+    ]  # with their sizes: large ones are held one at a time
     sources = [one.source if isinstance(one, Failure) else one for one in found]
     with DecoderPool() as decoders:
         for number, decoded in enumerate(decoders.stream(sources, embedder.preprocess)):
@@ -87,10 +99,16 @@ def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
                 hashes[number] = decoded.image.hash
                 views.append(decoded.pixels)
         at = list(hashes)
-        for number, decoded in zip(at, decoders.stream([sources[number] for number in at], VERIFY_INPUT), strict=True):
-            if isinstance(decoded, Decoded) and decoded.image.hash == hashes[number]:  # it has not changed meanwhile
+        for number, decoded in zip(
+            at, decoders.stream([sources[number] for number in at], VERIFY_INPUT), strict=True
+        ):
+            if (
+                isinstance(decoded, Decoded) and decoded.image.hash == hashes[number]
+            ):  # it has not changed meanwhile
                 pictures[number] = decode_thumbnail(encode_thumbnail(decoded.pixels))
-                sketches[number] = features_from_pixels(pictures[number], (decoded.image.width, decoded.image.height))
+                sketches[number] = features_from_pixels(
+                    pictures[number], (decoded.image.width, decoded.image.height)
+                )
         evidence = {
             (one, other): verify(sketches[one], sketches[other])
             if one in sketches and other in sketches
@@ -99,9 +117,15 @@ def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
         }
         sides = {pair: side for pair, one in evidence.items() if (side := larger_side(one))}
         close = sorted({pair[side == Side.SECOND] for pair, side in sides.items()})
-        for number, decoded in zip(close, decoders.stream([sources[number] for number in close], CENTER_FULL_RES), strict=True):
+        for number, decoded in zip(
+            close,
+            decoders.stream([sources[number] for number in close], CENTER_FULL_RES),
+            strict=True,
+        ):
             if isinstance(decoded, Decoded) and decoded.image.hash == hashes[number]:
-                detail = radial_spectrum(decoded.pixels, (decoded.image.width, decoded.image.height))
+                detail = radial_spectrum(
+                    decoded.pixels, (decoded.image.width, decoded.image.height)
+                )
                 evidence |= {
                     pair: with_upscaling(evidence[pair], side, detail)
                     for pair, side in sides.items()

@@ -25,12 +25,22 @@ def refresh_status(file: LibraryFile) -> LibraryFile:
 
 def refresh_answer(answer: Answer) -> Answer:
     """The same answer, with what is gone or changed marked so."""
-    return replace(answer, matches=tuple(replace(match, file=refresh_status(match.file)) for match in answer.matches))
+    return replace(
+        answer,
+        matches=tuple(replace(match, file=refresh_status(match.file)) for match in answer.matches),
+    )
 
 
 def format_stale_warning(files: Iterable[LibraryFile]) -> str | None:
     """How many photos are gone or changed since the last ingest; None where none is."""
     since = [photo.disk_status for photo in files]
-    counts = [(since.count(GONE_FROM_DISK), "not there any more"), (since.count(CHANGED_ON_DISK), "changed")]
+    counts = [
+        (since.count(GONE_FROM_DISK), "not there any more"),
+        (since.count(CHANGED_ON_DISK), "changed"),
+    ]
     listed = " and ".join(f"{number:,} {what}" for number, what in counts if number)
-    return f"of the photos named here {listed} since the last ingest, marked so; ingest again before you go by this" if listed else None
+    return (
+        f"of the photos named here {listed} since the last ingest, marked so; ingest again before you go by this"
+        if listed
+        else None
+    )

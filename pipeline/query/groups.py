@@ -40,7 +40,9 @@ def get_effective_floor(store: Store, space: Space) -> float:
     return max(space.floor, frontier.floor) if frontier else space.floor
 
 
-def resolve_thresholds(store: Store, space: Space, threshold: float | None = None, min_agreement: float | None = None) -> Thresholds:
+def resolve_thresholds(
+    store: Store, space: Space, threshold: float | None = None, min_agreement: float | None = None
+) -> Thresholds:
     """As given; else as was chosen for the store, down to where it knows all pairs at most; SIMILAR from the space's own threshold on, or
     from a given one.
     """
@@ -51,7 +53,9 @@ def resolve_thresholds(store: Store, space: Space, threshold: float | None = Non
         return Thresholds(threshold, threshold, min_agreement)
     floor = get_effective_floor(store, space)
     lowest = max(floor, choice.threshold if choice else floor)
-    return Thresholds(lowest, max(lowest, space.threshold), min_agreement, with_crops=lowest <= floor)
+    return Thresholds(
+        lowest, max(lowest, space.threshold), min_agreement, with_crops=lowest <= floor
+    )
 
 
 def find_groups(
@@ -83,13 +87,22 @@ def find_groups(
         within = resolve_thresholds(store, space, threshold, min_agreement)
         found = store.find_pairs(within.search)
         images: dict[int, int | None] = dict(store.catalog.find_images_with_copies())
-        images |= dict(store.catalog.find_images_of_vectors(set(found.left.tolist()) | set(found.right.tolist())))
+        images |= dict(
+            store.catalog.find_images_of_vectors(
+                set(found.left.tolist()) | set(found.right.tolist())
+            )
+        )
         scores = found.to_dict()
         if within.with_crops:
             apart = score_crop_pairs(store, scores)
-            images |= dict(store.catalog.find_images_of_vectors({vector for pair in apart for vector in pair}))
+            images |= dict(
+                store.catalog.find_images_of_vectors({vector for pair in apart for vector in pair})
+            )
             scores |= apart
-        photos = {id_: list(map(refresh_status, some)) for id_, some in load_files(store, list(images), scope).items()}
+        photos = {
+            id_: list(map(refresh_status, some))
+            for id_, some in load_files(store, list(images), scope).items()
+        }
         pictures: dict[bytes, list[LibraryFile]] = defaultdict(list)
         for some in photos.values():
             pictures[some[0].image.pixel_hash].extend(some)
@@ -119,7 +132,9 @@ def _build_edges(
     """
 
     def best_rank_key(pixel_hash: bytes) -> tuple[Any, ...]:
-        return min(keep_rules.rank_key(photo, CopyHints()) for photo in files_by_pixel_hash[pixel_hash])
+        return min(
+            keep_rules.rank_key(photo, CopyHints()) for photo in files_by_pixel_hash[pixel_hash]
+        )
 
     vector_by: dict[bytes, int] = {}
     sharing: dict[int, dict[bytes, None]] = defaultdict(dict)  # the pictures of each vector
@@ -129,20 +144,30 @@ def _build_edges(
             sharing[vector][its] = None
     # Of many that the model cannot tell apart, any may be the keeper, but it is one of the best.
     few = {
-        vector: sorted(some, key=best_rank_key)[:MAX_IMAGES_PER_VECTOR] if len(some) > MAX_IMAGES_PER_VECTOR else list(some)
+        vector: sorted(some, key=best_rank_key)[:MAX_IMAGES_PER_VECTOR]
+        if len(some) > MAX_IMAGES_PER_VECTOR
+        else list(some)
         for vector, some in sharing.items()
     }
 
     edges: dict[tuple[bytes, bytes], Edge] = {}
     for left, right, cosine, judged in iter_scored_verdicts(store, scores, vector_by):
-        evidence = decode_verdict(judged) if judged.relation != Relation.UNRELATED else None  # most are, and each costs
-        relation = relation_of(evidence, cosine, thresholds.similar, thresholds.min_agreement) if evidence else Relation.UNRELATED
+        evidence = (
+            decode_verdict(judged) if judged.relation != Relation.UNRELATED else None
+        )  # most are, and each costs
+        relation = (
+            relation_of(evidence, cosine, thresholds.similar, thresholds.min_agreement)
+            if evidence
+            else Relation.UNRELATED
+        )
         edges[min(left, right), max(left, right)] = Edge(left, right, relation, cosine, evidence)
     pairs = [(pair, cosine) for pair, cosine in scores.items() if cosine >= thresholds.similar]
     pairs += [((vector, vector), 1.0) for vector, some in sharing.items() if len(some) > 1]
     for (one, other), cosine in pairs:
         if one in sharing and other in sharing:
-            for left, right in chain(product(few[one], sharing[other]), product(sharing[one], few[other])):
+            for left, right in chain(
+                product(few[one], sharing[other]), product(sharing[one], few[other])
+            ):
                 key = min(left, right), max(left, right)
                 if left != right and key not in edges:
                     edges[key] = Edge(*key, Relation.SIMILAR, cosine)
@@ -163,20 +188,35 @@ def iter_scored_verdicts(
                 yield left, right, cosine, judged
 
 
-def score_crop_pairs(store: Store, scores: Mapping[tuple[int, int], float]) -> dict[tuple[int, int], float]:
+def score_crop_pairs(
+    store: Store, scores: Mapping[tuple[int, int], float]
+) -> dict[tuple[int, int], float]:
     """The cosines of the vectors of related pictures that are not among `scores`: those of pictures within pictures."""
-    related = map(tuple, store.catalog.find_related_vectors((Relation.UNRELATED, Relation.NOT_VERIFIABLE)).tolist())
+    related = map(
+        tuple,
+        store.catalog.find_related_vectors((Relation.UNRELATED, Relation.NOT_VERIFIABLE)).tolist(),
+    )
     pairs = sorted(pair for pair in related if pair not in scores)
-    image_of = {vector: image for image, vector in store.catalog.find_images_of_vectors({vector for pair in pairs for vector in pair})}
+    image_of = {
+        vector: image
+        for image, vector in store.catalog.find_images_of_vectors(
+            {vector for pair in pairs for vector in pair}
+        )
+    }
     pairs = [(one, other) for one, other in pairs if one in image_of and other in image_of]
     if not pairs:
         return {}
     rows = store.get_vectors(list(image_of.values()))
-    left, right = (np.stack([rows[image_of[pair[side]]] for pair in pairs]).astype(np.float16) for side in (0, 1))
+    left, right = (
+        np.stack([rows[image_of[pair[side]]] for pair in pairs]).astype(np.float16)
+        for side in (0, 1)
+    )
     return dict(zip(pairs, cosines(left, right).tolist(), strict=True))
 
 
-def load_files(store: Store, image_ids: Sequence[int], folders: Sequence[str] = ()) -> dict[int, list[LibraryFile]]:
+def load_files(
+    store: Store, image_ids: Sequence[int], folders: Sequence[str] = ()
+) -> dict[int, list[LibraryFile]]:
     """The files of `images`; one that is reached by several paths (hard links, links to folders) only once, by its shortest."""
     about = dict(store.catalog.get_images(image_ids))
     found: dict[int, dict[tuple[int, int], CatalogFile]] = defaultdict(dict)
@@ -184,9 +224,16 @@ def load_files(store: Store, image_ids: Sequence[int], folders: Sequence[str] = 
         if known.image_id is not None and (not folders or is_below(known.path, folders)):
             inode = (known.stat.device, known.stat.inode)
             before = found[known.image_id].get(inode)
-            if before is None or (before.is_missing, len(before.path), before.path) > (known.is_missing, len(known.path), known.path):
+            if before is None or (before.is_missing, len(before.path), before.path) > (
+                known.is_missing,
+                len(known.path),
+                known.path,
+            ):
                 found[known.image_id][inode] = known
     return {
-        image: [LibraryFile(known.path, known.stat, about[image], known.is_missing) for known in files.values()]
+        image: [
+            LibraryFile(known.path, known.stat, about[image], known.is_missing)
+            for known in files.values()
+        ]
         for image, files in found.items()
     }

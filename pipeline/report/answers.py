@@ -27,7 +27,10 @@ SCHEMA_VERSION = 3  # raised only when a field changes or goes; fields may be ad
 def escape_unprintable(text: str) -> str:
     """A path that cannot disturb a terminal or a list of lines: control characters and bytes that are no UTF-8 as escapes."""
     return "".join(
-        character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode("ascii") for character in text
+        character
+        if character.isprintable()
+        else character.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for character in text
     )
 
 
@@ -53,15 +56,22 @@ def serialize_space(space: Space) -> dict[str, Any]:
     return {key: value for key, value in asdict(space).items() if key not in ("floor", "threshold")}
 
 
-def serialize_coverage(store: Store, folders: Sequence[str] = (), ingest_coverage: Coverage | None = None) -> dict[str, Any]:
+def serialize_coverage(
+    store: Store, folders: Sequence[str] = (), ingest_coverage: Coverage | None = None
+) -> dict[str, Any]:
     """What an answer is about: photos, distinct contents, those without features, and files without a picture by reason."""
     last = store.catalog.get_last_run()
-    done: dict[str, Any] = asdict(store.catalog.get_counts(folders)) | {"last_ingest": last.outcome if last else None}
+    done: dict[str, Any] = asdict(store.catalog.get_counts(folders)) | {
+        "last_ingest": last.outcome if last else None
+    }
     return done | ({"ingest": ingest_coverage.as_dict()} if ingest_coverage else {})
 
 
 def serialize_groups(
-    groups: Iterable[Group], space: Space | None, thresholds: Thresholds | None, coverage: dict[str, Any]
+    groups: Iterable[Group],
+    space: Space | None,
+    thresholds: Thresholds | None,
+    coverage: dict[str, Any],
 ) -> dict[str, Any]:
     """The answer of `groups` and `dedupe`."""
     return {
@@ -74,9 +84,17 @@ def serialize_groups(
             {
                 "id": group.id,
                 "keeper": _serialize_file(group.keeper) | {"reason": group.reason},
-                "members": [_serialize_file(member.file) | _serialize_match(member) for member in group.members],
+                "members": [
+                    _serialize_file(member.file) | _serialize_match(member)
+                    for member in group.members
+                ],
                 "related": [
-                    {"path": one.file.path, "member": one.member.path, "relation": one.relation, "score": round(one.score, 6)}
+                    {
+                        "path": one.file.path,
+                        "member": one.member.path,
+                        "relation": one.relation,
+                        "score": round(one.score, 6),
+                    }
                     for one in group.related
                 ],
             }
@@ -94,9 +112,18 @@ def _serialize_match(match: Match) -> dict[str, Any]:
 
 def _serialize_file(file: LibraryFile) -> dict[str, Any]:
     image = file.image
-    about: dict[str, Any] = {"path": file.path, "bytes": image.size, "width": image.width, "height": image.height}
+    about: dict[str, Any] = {
+        "path": file.path,
+        "bytes": image.size,
+        "width": image.width,
+        "height": image.height,
+    }
     about |= {"metadata": list(image.metadata)} if image.metadata else {}
-    about |= {"taken": f"{datetime.fromtimestamp(image.taken_at, UTC):%Y-%m-%dT%H:%M:%S}"} if image.taken_at is not None else {}
+    about |= (
+        {"taken": f"{datetime.fromtimestamp(image.taken_at, UTC):%Y-%m-%dT%H:%M:%S}"}
+        if image.taken_at is not None
+        else {}
+    )
     about |= {"missing": True} if file.is_missing or file.disk_status == GONE_FROM_DISK else {}
     about |= {"changed": True} if file.disk_status == CHANGED_ON_DISK else {}
     return about | ({"flags": list(file.image.flags)} if file.image.flags else {})
@@ -104,7 +131,10 @@ def _serialize_file(file: LibraryFile) -> dict[str, Any]:
 
 def serialize_answers(answers: Sequence[Answer]) -> dict[str, Any]:
     """The answer of `query`."""
-    return {"schema_version": SCHEMA_VERSION, "answers": [_serialize_answer(answer) for answer in answers]}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "answers": [_serialize_answer(answer) for answer in answers],
+    }
 
 
 def _serialize_answer(answer: Answer) -> dict[str, Any]:
@@ -115,20 +145,36 @@ def _serialize_answer(answer: Answer) -> dict[str, Any]:
         | {key: value for key, value in _serialize_file(match.file).items() if key != "path"}
         for match in answer.matches
     ]
-    failed = {"error": {"reason": answer.failure.reason, "detail": answer.failure.detail}} if answer.failure else {}
+    failed = (
+        {"error": {"reason": answer.failure.reason, "detail": answer.failure.detail}}
+        if answer.failure
+        else {}
+    )
     notes = {"flags": list(answer.flags)} if answer.flags else {}
-    return {"file": answer.file, "in_library": answer.in_library, "matches": matches, **notes, **failed}
+    return {
+        "file": answer.file,
+        "in_library": answer.in_library,
+        "matches": matches,
+        **notes,
+        **failed,
+    }
 
 
 def serialize_comparison(comparison: Comparison, space: Space, threshold: float) -> dict[str, Any]:
     """The answer of `compare`: the matrix, null where a file failed."""
-    scores = [[None if score != score else round(score, 6) for score in row] for row in comparison.scores.tolist()]  # NaN is not itself
+    scores = [
+        [None if score != score else round(score, 6) for score in row]
+        for row in comparison.scores.tolist()
+    ]  # NaN is not itself
     return {
         "schema_version": SCHEMA_VERSION,
         "space": serialize_space(space),
         "threshold": threshold,
         "files": list(comparison.files),
-        "errors": {file: {"reason": failure.reason, "detail": failure.detail} for file, failure in comparison.list_failures()},
+        "errors": {
+            file: {"reason": failure.reason, "detail": failure.detail}
+            for file, failure in comparison.list_failures()
+        },
         "scores": scores,
         "pairs": [
             {
@@ -136,7 +182,11 @@ def serialize_comparison(comparison: Comparison, space: Space, threshold: float)
                 "b": comparison.files[other],
                 "relation": comparison.get_relation(one, other, threshold),
                 "score": scores[one][other],
-                **({"verdict": comparison.verdicts[one, other].as_dict()} if (one, other) in comparison.verdicts else {}),
+                **(
+                    {"verdict": comparison.verdicts[one, other].as_dict()}
+                    if (one, other) in comparison.verdicts
+                    else {}
+                ),
             }
             for one, other in comparison.iter_pairs()
         ],
@@ -162,7 +212,9 @@ def format_groups(groups: Sequence[Group]) -> Iterable[str]:
     if not groups:
         yield "no near-duplicates"
         return
-    spare = format_bytes(sum(member.file.image.size for member in members if member.file.is_present))
+    spare = format_bytes(
+        sum(member.file.image.size for member in members if member.file.is_present)
+    )
     yield f"{pluralize(len(groups), 'group')}, {pluralize(len(members), 'near-duplicate')} beside the keepers, {spare}"
     if related := format_related(groups):
         yield related
@@ -173,7 +225,11 @@ def format_groups(groups: Sequence[Group]) -> Iterable[str]:
 def format_related(groups: Iterable[Group]) -> str | None:
     """How many photos are close to those of groups, and why they are in none of these; None where there are none."""
     related = Counter(one.relation for group in groups for one in group.related)
-    listed = ", ".join(f"{related[relation]:,} {_RELATED_LABELS[relation]}" for relation in REPORTED_RELATIONS if related[relation])
+    listed = ", ".join(
+        f"{related[relation]:,} {_RELATED_LABELS[relation]}"
+        for relation in REPORTED_RELATIONS
+        if related[relation]
+    )
     return f"close to these, but not grouped: {listed} (named in --json)" if listed else None
 
 
@@ -208,7 +264,13 @@ def format_answer(answer: Answer) -> Iterable[str]:
     """A line for the file, then one for each match."""
     if answer.failure:
         return
-    others = pluralize(len(answer.matches), "match", "matches") if answer.matches else "no other copy" if answer.in_library else "no match"
+    others = (
+        pluralize(len(answer.matches), "match", "matches")
+        if answer.matches
+        else "no other copy"
+        if answer.in_library
+        else "no match"
+    )
     notes = f" ({', '.join(answer.flags)})" if answer.flags else ""
     yield f"{escape_unprintable(answer.file)}{notes}: {'in the library, ' if answer.in_library else 'not in the library, '}{others}"
     for match in answer.matches:
@@ -226,11 +288,14 @@ def format_comparison(comparison: Comparison, threshold: float) -> Iterable[str]
     yield ""
     yield "     " + " ".join(f"{number:>6}" for number in range(1, len(comparison.files) + 1))
     for number, row in enumerate(comparison.scores.tolist(), 1):
-        yield f"{number:>3}  " + " ".join("     -" if score != score else f"{score:6.3f}" for score in row)
+        yield f"{number:>3}  " + " ".join(
+            "     -" if score != score else f"{score:6.3f}" for score in row
+        )
     related = [
         pair
         for pair in comparison.iter_pairs()
-        if comparison.get_relation(*pair, threshold) not in (None, Relation.UNRELATED, Relation.NOT_VERIFIABLE)
+        if comparison.get_relation(*pair, threshold)
+        not in (None, Relation.UNRELATED, Relation.NOT_VERIFIABLE)
     ]
     if related:
         yield ""
@@ -244,7 +309,11 @@ def _format_pair(comparison: Comparison, first: int, second: int, threshold: flo
     return ": ".join(
         [
             f"{relation}",
-            *(_describe_edits(comparison.verdicts[first, second]) if relation in (Relation.SAME_PICTURE, Relation.DERIVED) else []),
+            *(
+                _describe_edits(comparison.verdicts[first, second])
+                if relation in (Relation.SAME_PICTURE, Relation.DERIVED)
+                else []
+            ),
         ]
     )
 
@@ -254,7 +323,9 @@ def format_explanation(comparison: Comparison, threshold: float) -> Iterable[str
     first, second = comparison.images
     if isinstance(first, Failure) or isinstance(second, Failure):
         return
-    for word, file, image in zip(("first", "second"), comparison.files, (first, second), strict=True):
+    for word, file, image in zip(
+        ("first", "second"), comparison.files, (first, second), strict=True
+    ):
         notes = "".join(f", {note}" for note in image.flags)
         yield f"{word:<11} {escape_unprintable(file)}   {image.width} x {image.height}, {format_bytes(image.size)}{notes}"
     yield f"relation    {_format_pair(comparison, 0, 1, threshold)}"
@@ -264,7 +335,11 @@ def format_explanation(comparison: Comparison, threshold: float) -> Iterable[str
         few = "too little stands out to say how one would lie on the other"
         yield f"keypoints   {few if evidence.relation == Relation.NOT_VERIFIABLE else 'none agree on how one would lie on the other'}"
         return
-    way = f"{evidence.inliers} agree on how one lies on the other" if evidence.inliers else "too few; laid on each other as a whole"
+    way = (
+        f"{evidence.inliers} agree on how one lies on the other"
+        if evidence.inliers
+        else "too few; laid on each other as a whole"
+    )
     yield f"keypoints   {way}"
     rest = max(0.0, 1 - evidence.agreeing_share - evidence.displaced_share)
     yield (

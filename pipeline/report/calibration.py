@@ -10,7 +10,9 @@ from pipeline.calibrate.measurement import MIN_PRECISION, Calibration, Setting, 
 from pipeline.report.answers import MAX_LISTED_ITEMS, SCHEMA_VERSION, escape_unprintable, pluralize
 
 
-def serialize_calibration(calibration: Calibration, chosen_setting: Setting, is_saved: bool) -> dict[str, Any]:
+def serialize_calibration(
+    calibration: Calibration, chosen_setting: Setting, is_saved: bool
+) -> dict[str, Any]:
     """The answer of `calibrate`."""
     return {
         "schema_version": SCHEMA_VERSION,
@@ -31,12 +33,27 @@ def _serialize_setting(setting: Setting) -> dict[str, Any]:
         "min_agreement": setting.min_agreement,
         "accepted_pairs": setting.accepted_pairs,
     }
-    for name, share in (("everyday", setting.everyday), ("hard", setting.hard), ("false_positives", setting.false_positives)):
-        about[name] = {"count": share.count, "total": share.total, "share": share.value, "low": share.bounds[0], "high": share.bounds[1]}
-    return about | {"expected_precision": setting.expected_precision, "expected_precision_lower_bound_95": setting.precision_lower_bound_95}
+    for name, share in (
+        ("everyday", setting.everyday),
+        ("hard", setting.hard),
+        ("false_positives", setting.false_positives),
+    ):
+        about[name] = {
+            "count": share.count,
+            "total": share.total,
+            "share": share.value,
+            "low": share.bounds[0],
+            "high": share.bounds[1],
+        }
+    return about | {
+        "expected_precision": setting.expected_precision,
+        "expected_precision_lower_bound_95": setting.precision_lower_bound_95,
+    }
 
 
-def format_calibration(calibration: Calibration, chosen_setting: Setting, is_saved: bool) -> Iterable[str]:
+def format_calibration(
+    calibration: Calibration, chosen_setting: Setting, is_saved: bool
+) -> Iterable[str]:
     """What was measured, a line for each setting, and what to do with it."""
     if not calibration.kinds:
         yield "no photo could be copied: all are away, very small or without features; nothing was measured"

@@ -10,7 +10,12 @@ from PIL import Image, ImageDraw
 from pipeline.decode.read import Failure
 from pipeline.query.compare import Comparison
 from pipeline.verify.features import features_from_pixels
-from pipeline.verify.homography import UNIT_CORNERS, apply_homography, invert_homography, unit_to_pixels
+from pipeline.verify.homography import (
+    UNIT_CORNERS,
+    apply_homography,
+    invert_homography,
+    unit_to_pixels,
+)
 from pipeline.verify.residual import TILE_SIDE_PX
 from pipeline.verify.verify import verify_tiles
 
@@ -33,26 +38,47 @@ def draw_comparison(comparison: Comparison) -> Image.Image | None:
     and the tiles that were compared. None where one of them could not be looked at.
     """
     first, second = comparison.images[:2]
-    if isinstance(first, Failure) or isinstance(second, Failure) or not {0, 1} <= comparison.thumbnail_pixels.keys():
+    if (
+        isinstance(first, Failure)
+        or isinstance(second, Failure)
+        or not {0, 1} <= comparison.thumbnail_pixels.keys()
+    ):
         return None
     one, other = comparison.thumbnail_pixels[0], comparison.thumbnail_pixels[1]
     evidence, tiles = verify_tiles(
-        features_from_pixels(one, (first.width, first.height)), features_from_pixels(other, (second.width, second.height))
+        features_from_pixels(one, (first.width, first.height)),
+        features_from_pixels(other, (second.width, second.height)),
     )
     panels = [("first", _draw_outline(one, None)), ("second", _draw_outline(other, None))]
     if evidence.homography:
         matrix = evidence.homography_matrix
         pixels = unit_to_pixels(other.shape) @ matrix @ np.linalg.inv(unit_to_pixels(one.shape))
         panels = [
-            ("first", _draw_outline(one, apply_homography(invert_homography(matrix), UNIT_CORNERS))),
+            (
+                "first",
+                _draw_outline(one, apply_homography(invert_homography(matrix), UNIT_CORNERS)),
+            ),
             ("second", _draw_outline(other, apply_homography(matrix, UNIT_CORNERS))),
         ]
         size = (one.shape[1], one.shape[0])
-        laid = np.asarray(cv2.warpPerspective(other, pixels, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP), np.uint8)
+        laid = np.asarray(
+            cv2.warpPerspective(other, pixels, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP),
+            np.uint8,
+        )
         every = np.ones(other.shape[:2], np.uint8)
-        on = cv2.warpPerspective(every, pixels, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP) > 0
-        panels.append(("the second laid on the first", np.where(on[..., None], (one // 2 + laid // 2), one // 3 + 150).astype(np.uint8)))
-        grey, below = (cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32) for rgb in (one, laid))
+        on = (
+            cv2.warpPerspective(every, pixels, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+            > 0
+        )
+        panels.append(
+            (
+                "the second laid on the first",
+                np.where(on[..., None], (one // 2 + laid // 2), one // 3 + 150).astype(np.uint8),
+            )
+        )
+        grey, below = (
+            cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32) for rgb in (one, laid)
+        )
         if on.any():  # tones set aside, as they are where the pictures are compared
             gain = float(grey[on].std()) / max(float(below[on].std()), 1.0)
             below = (below - below[on].mean()) * gain + grey[on].mean()
@@ -61,7 +87,13 @@ def draw_comparison(comparison: Comparison) -> Image.Image | None:
     if tiles is not None:
         base = (other if tiles.is_swapped else one).copy()
         for row, column in zip(*np.nonzero(tiles.valid), strict=True):
-            tint = AGREEING_COLOR if tiles.agreeing[row, column] else DISPLACED_COLOR if tiles.displaced[row, column] else DIFFERING_COLOR
+            tint = (
+                AGREEING_COLOR
+                if tiles.agreeing[row, column]
+                else DISPLACED_COLOR
+                if tiles.displaced[row, column]
+                else DIFFERING_COLOR
+            )
             x, y = tiles.origin[0] + column * TILE_SIDE_PX, tiles.origin[1] + row * TILE_SIDE_PX
             cell = base[y + 1 : y + TILE_SIDE_PX - 1, x + 1 : x + TILE_SIDE_PX - 1]
             cell[:] = cell // 2 + np.array(tint, np.uint8) // 2
@@ -84,8 +116,12 @@ def _compose_sheet(panels: list[tuple[str, Pixels]]) -> Image.Image:
     """Panels in two columns, each with its words above."""
     wide = max(picture.shape[1] for _, picture in panels)
     rows = [panels[at : at + 2] for at in range(0, len(panels), 2)]
-    heights = [max(picture.shape[0] for _, picture in row) + CAPTION_HEIGHT_PX + MARGIN_PX for row in rows]
-    sheet = Image.new("RGB", (2 * (wide + MARGIN_PX) + MARGIN_PX, sum(heights) + MARGIN_PX), BACKGROUND_COLOR)
+    heights = [
+        max(picture.shape[0] for _, picture in row) + CAPTION_HEIGHT_PX + MARGIN_PX for row in rows
+    ]
+    sheet = Image.new(
+        "RGB", (2 * (wide + MARGIN_PX) + MARGIN_PX, sum(heights) + MARGIN_PX), BACKGROUND_COLOR
+    )
     draw, top = ImageDraw.Draw(sheet), MARGIN_PX
     for row, height in zip(rows, heights, strict=True):
         for column, (words, picture) in enumerate(row):

@@ -44,7 +44,13 @@ BUILT_IN_FORMATS = (
 )  # formats that need no extra, as README has them
 CPU_INFO_PATH = Path("/proc/cpuinfo")
 # Those that decide how fast a model runs, as Linux calls them.
-CPU_FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "avx_vnni": "VNNI", "avx512_vnni": "VNNI", "asimddp": "dot product"}
+CPU_FEATURES = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx_vnni": "VNNI",
+    "avx512_vnni": "VNNI",
+    "asimddp": "dot product",
+}
 
 
 def inspect_installation(store: Path) -> dict[str, Any]:
@@ -52,7 +58,10 @@ def inspect_installation(store: Path) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "versions": _collect_versions(),
-        "formats": {name: {"read": there, "extra": extra} for name, (there, extra) in _check_formats().items()},
+        "formats": {
+            name: {"read": there, "extra": extra}
+            for name, (there, extra) in _check_formats().items()
+        },
         "cores": os.cpu_count() or 1,
         "usable_cores": count_usable_cores(),
         "threads": count_usable_cores(),
@@ -72,7 +81,11 @@ def _get_version(package: str) -> str | None:
 
 
 def _collect_versions() -> dict[str, str | None]:
-    own = {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version, "libheif": _get_libheif_version()}
+    own = {
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "libheif": _get_libheif_version(),
+    }
     return {package: _get_version(package) for package in PACKAGES} | own
 
 
@@ -86,8 +99,18 @@ def _get_libheif_version() -> str | None:
 
 def _check_formats() -> dict[str, tuple[bool, str | None]]:
     """Whether each is read, and the extra that would add it."""
-    built = {"JPEG": "jpg", "MPO": "jpg", "WebP": "webp", "TIFF": "libtiff", "AVIF": "avif", "JPEG 2000": "jpg_2000"}
-    return {name: (name not in built or bool(features.check(built[name])), None) for name in BUILT_IN_FORMATS} | {
+    built = {
+        "JPEG": "jpg",
+        "MPO": "jpg",
+        "WebP": "webp",
+        "TIFF": "libtiff",
+        "AVIF": "avif",
+        "JPEG 2000": "jpg_2000",
+    }
+    return {
+        name: (name not in built or bool(features.check(built[name])), None)
+        for name in BUILT_IN_FORMATS
+    } | {
         "raw photos": (EXTRA_INSTALLED["raw"], "raw"),
         "JPEG XL": (EXTRA_INSTALLED["jxl"], "jxl"),
     }
@@ -113,7 +136,9 @@ def _list_gpus() -> list[str]:
         import torch
 
         if torch.cuda.is_available():
-            return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+            return [
+                torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())
+            ]
         return ["mps"] if torch.backends.mps.is_available() else []
     except Exception as error:  # a torch that does not start, or a driver that does not fit it
         return [f"unknown: {error!r}"]
@@ -122,9 +147,14 @@ def _list_gpus() -> list[str]:
 def _check_google_access() -> dict[str, bool]:
     """Whether there is something that gives access to Google's models; never what it is, and nobody is asked whether it is any good."""
     config = Path(os.environ.get("CLOUDSDK_CONFIG") or os.path.expanduser("~/.config/gcloud"))  # noqa: PTH111 - some have no home
-    file = Path(os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") or config / "application_default_credentials.json")
+    file = Path(
+        os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+        or config / "application_default_credentials.json"
+    )
     return {
-        "key": any(os.environ.get(name, "").strip() for name in ("GOOGLE_API_KEY", "GEMINI_API_KEY")),
+        "key": any(
+            os.environ.get(name, "").strip() for name in ("GOOGLE_API_KEY", "GEMINI_API_KEY")
+        ),
         "credentials": file.is_file(),
     }
 
@@ -135,13 +165,23 @@ def format_doctor_report(report: dict[str, Any]) -> Iterator[str]:
         yield f"{name:<18} {version or 'not installed'}"
     yield ""
     for name, format_ in report["formats"].items():
-        hint = f", add it with: pip install 'neardup[{format_['extra']}]'" if format_["extra"] and not format_["read"] else ""
+        hint = (
+            f", add it with: pip install 'neardup[{format_['extra']}]'"
+            if format_["extra"] and not format_["read"]
+            else ""
+        )
         yield f"{name:<18} {'yes' if format_['read'] else 'no'}{hint}"
     yield ""
-    threads = f", OMP_NUM_THREADS={escape_unprintable(report['omp_num_threads'])}" if report["omp_num_threads"] else ""
+    threads = (
+        f", OMP_NUM_THREADS={escape_unprintable(report['omp_num_threads'])}"
+        if report["omp_num_threads"]
+        else ""
+    )
     yield f"{'cores':<18} {report['usable_cores']} of {report['cores']}; a model computes with {pluralize(report['threads'], 'thread')}{threads}"
     yield f"{'cpu':<18} {', '.join([report['cpu']['architecture'], *report['cpu']['features']])}"
     yield f"{'gpu':<18} {', '.join(map(escape_unprintable, report['gpus'])) or 'none'}"
-    key, credentials = ("yes" if report["google"][name] else "no" for name in ("key", "credentials"))
+    key, credentials = (
+        "yes" if report["google"][name] else "no" for name in ("key", "credentials")
+    )
     yield f"{'google':<18} key in the environment: {key}, application default credentials: {credentials}"
     yield f"{'store':<18} {escape_unprintable(report['store']['path'])}{'' if report['store']['exists'] else ' (not there yet)'}"

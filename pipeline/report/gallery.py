@@ -18,11 +18,19 @@ from pipeline.decode.pool import DecoderPool
 from pipeline.errors import OutputNotWritable
 from pipeline.grouping.cluster import Group, Match
 from pipeline.grouping.keep_rules import LibraryFile
-from pipeline.report.answers import escape_unprintable, format_bytes, format_match, format_related, pluralize
+from pipeline.report.answers import (
+    escape_unprintable,
+    format_bytes,
+    format_match,
+    format_related,
+    pluralize,
+)
 from pipeline.thumbnails import Thumbnails
 
 IMAGES_PER_BATCH = 200  # pictures that are read together
-GENERATOR_TAG = '<meta name="generator" content="neardup groups">'  # by which a page is known as one of ours
+GENERATOR_TAG = (
+    '<meta name="generator" content="neardup groups">'  # by which a page is known as one of ours
+)
 MARKER_FILE_NAME = ".neardup-page"  # a file by which its folder is
 THUMBNAIL_NAME_PATTERN = re.compile(r"[0-9a-f]{32}\.jpg")  # the name of a small picture
 PAGE_STYLE = """
@@ -59,7 +67,9 @@ PAGE_HEAD_TEMPLATE = """<!doctype html>
 """
 
 
-def write_gallery(groups: Sequence[Group], store: Store, page: Path, warnings: Sequence[str] = ()) -> None:
+def write_gallery(
+    groups: Sequence[Group], store: Store, page: Path, warnings: Sequence[str] = ()
+) -> None:
     """Write the page, and a folder of small pictures beside it, named like it, which it shows as one scrolls; above all, `notes` that a
     person should read with it. What was there is replaced.
 
@@ -83,19 +93,25 @@ def write_gallery(groups: Sequence[Group], store: Store, page: Path, warnings: S
             (part / "page").replace(page)
         sync_folder(page.parent)
     except OSError as error:
-        raise OutputNotWritable(f"{page} cannot be written ({error.strerror or error}); name a file in a folder that is there") from error
+        raise OutputNotWritable(
+            f"{page} cannot be written ({error.strerror or error}); name a file in a folder that is there"
+        ) from error
 
 
 def require_writable_page(page: Path) -> None:
     """Raises BadDestination where a page, or the folder beside it, is there and was not made here, or cannot be written."""
     if not os.access(page.parent, os.W_OK | os.X_OK):
-        raise OutputNotWritable(f"{page} cannot be written; name a file in a folder that is there and may be written to")
+        raise OutputNotWritable(
+            f"{page} cannot be written; name a file in a folder that is there and may be written to"
+        )
     try:
         if os.path.lexists(page) and not _is_page(page):
             raise OutputNotWritable(f"{page} is there already, and no such page; name another file")
         _require_own_folder(_get_thumbnail_folder(page), page)
     except OSError as error:
-        raise OutputNotWritable(f"{page} cannot be written ({error.strerror or error}); name another file") from error
+        raise OutputNotWritable(
+            f"{page} cannot be written ({error.strerror or error}); name another file"
+        ) from error
 
 
 def _get_thumbnail_folder(page: Path) -> Path:
@@ -113,14 +129,22 @@ def _is_page(page: Path) -> bool:
 def _require_own_folder(folder: Path, page: Path) -> None:
     """Raises BadDestination where a folder is there and holds anything but small pictures of a page, and the mark of one."""
     own = not os.path.lexists(folder)
-    if not own and not folder.is_symlink() and folder.is_dir() and (folder / MARKER_FILE_NAME).is_file():
+    if (
+        not own
+        and not folder.is_symlink()
+        and folder.is_dir()
+        and (folder / MARKER_FILE_NAME).is_file()
+    ):
         with os.scandir(folder) as entries:
             own = all(
-                (entry.name == MARKER_FILE_NAME or THUMBNAIL_NAME_PATTERN.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False)
+                (entry.name == MARKER_FILE_NAME or THUMBNAIL_NAME_PATTERN.fullmatch(entry.name))
+                and entry.is_file(follow_symlinks=False)
                 for entry in entries
             )
     if not own:
-        raise OutputNotWritable(f"{folder} holds other things than the small pictures of such a page; name another file than {page.name}")
+        raise OutputNotWritable(
+            f"{folder} holds other things than the small pictures of such a page; name another file than {page.name}"
+        )
 
 
 def sum_reclaimable_bytes(group: Group) -> int:
@@ -136,28 +160,57 @@ def _write_thumbnails(groups: Sequence[Group], store: Store, folder: Path) -> se
     with DecoderPool() as decoders, ThumbnailCache(store.folder, write=False) as thumbs:
         pictures = Thumbnails(store, thumbs, decoders)
         for start in range(0, len(hashes), IMAGES_PER_BATCH):
-            for image, thumb in pictures.load({ids[hash_] for hash_ in hashes[start : start + IMAGES_PER_BATCH]})[0].values():
+            for image, thumb in pictures.load(
+                {ids[hash_] for hash_ in hashes[start : start + IMAGES_PER_BATCH]}
+            )[0].values():
                 (folder / f"{image.hash.hex()[:32]}.jpg").write_bytes(thumb.jpeg)
                 written.add(image.hash)
     return written
 
 
-def _render_page(groups: Sequence[Group], written_hashes: set[bytes], folder: str, warnings: Sequence[str]) -> Iterator[str]:
+def _render_page(
+    groups: Sequence[Group], written_hashes: set[bytes], folder: str, warnings: Sequence[str]
+) -> Iterator[str]:
     members = sum(len(group.members) for group in groups)
-    title = f"{pluralize(len(groups), 'group')} of near-duplicates" if groups else "No near-duplicates"
+    title = (
+        f"{pluralize(len(groups), 'group')} of near-duplicates" if groups else "No near-duplicates"
+    )
     about = f"{pluralize(members, 'photo')} beside those to keep (in green), {format_bytes(sum(map(sum_reclaimable_bytes, groups)))}. Nothing was moved or deleted."
-    yield PAGE_HEAD_TEMPLATE.format(generator=GENERATOR_TAG, title=title, style=PAGE_STYLE, about=about)
+    yield PAGE_HEAD_TEMPLATE.format(
+        generator=GENERATOR_TAG, title=title, style=PAGE_STYLE, about=about
+    )
     for note in [*warnings, *([related] if (related := format_related(groups)) else [])]:
         yield f"<p>{_escape_html(note[:1].upper() + note[1:])}.</p>\n"
     for group in groups:
         yield f"<section><h2>{format_bytes(sum_reclaimable_bytes(group))} to free <span>{_escape_html(os.path.dirname(group.keeper.path))}</span></h2><ul>\n"  # noqa: PTH120
-        yield _render_item(group.keeper, f"keep: {group.reason}", _format_date(group.keeper), written_hashes, folder, "keep")
+        yield _render_item(
+            group.keeper,
+            f"keep: {group.reason}",
+            _format_date(group.keeper),
+            written_hashes,
+            folder,
+            "keep",
+        )
         for member in group.members:
-            yield _render_item(member.file, format_match(member), _describe_differences(member, group.keeper), written_hashes, folder, "")
+            yield _render_item(
+                member.file,
+                format_match(member),
+                _describe_differences(member, group.keeper),
+                written_hashes,
+                folder,
+                "",
+            )
         yield "</ul></section>\n"
 
 
-def _render_item(file: LibraryFile, label: str, details: str, written_hashes: set[bytes], folder: str, css_class: str) -> str:
+def _render_item(
+    file: LibraryFile,
+    label: str,
+    details: str,
+    written_hashes: set[bytes],
+    folder: str,
+    css_class: str,
+) -> str:
     name = PurePath(file.path).name
     image = file.image
     picture = (

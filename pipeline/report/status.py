@@ -41,18 +41,28 @@ def format_coverage(coverage: Coverage) -> str:
         "skipped " + _format_reason_counts(coverage.skipped),
         "failed " + _format_reason_counts(coverage.failed),
     ]
-    noted = "".join(f", {_format_flag_count(note, number)}" for note, number in sorted(coverage.flagged.items()))
-    return ", ".join(part for part in parts if part) + f"; {pluralize(coverage.embedded, 'picture')} embedded{noted}"
+    noted = "".join(
+        f", {_format_flag_count(note, number)}" for note, number in sorted(coverage.flagged.items())
+    )
+    return (
+        ", ".join(part for part in parts if part)
+        + f"; {pluralize(coverage.embedded, 'picture')} embedded{noted}"
+    )
 
 
 def _format_flag_count(flag: str, count: int) -> str:
     """So many pictures with a note."""
-    return {"pages": f"{count:,} with pages", "preview": pluralize(count, "preview")}.get(flag, f"{count:,} {flag}")
+    return {"pages": f"{count:,} with pages", "preview": pluralize(count, "preview")}.get(
+        flag, f"{count:,} {flag}"
+    )
 
 
 def format_extra_hints(coverage: Coverage) -> Iterable[str]:
     """Photos that were skipped because an extra is not installed, and how to get it."""
-    for reason, extra, word in (("raw photo", "raw", "raw photo"), ("no decoder", "jxl", "JPEG XL picture")):
+    for reason, extra, word in (
+        ("raw photo", "raw", "raw photo"),
+        ("no decoder", "jxl", "JPEG XL picture"),
+    ):
         if number := coverage.skipped[reason]:
             yield f"{pluralize(number, word)} skipped; to see {'it' if number == 1 else 'them'}: pip install 'neardup[{extra}]'"
 
@@ -60,7 +70,10 @@ def format_extra_hints(coverage: Coverage) -> Iterable[str]:
 def _format_reason_counts(counts: dict[str, int]) -> str:
     if not counts:
         return "0"
-    listed = ", ".join(f"{number:,} {reason}" for reason, number in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    listed = ", ".join(
+        f"{number:,} {reason}"
+        for reason, number in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    )
     return f"{sum(counts.values()):,} ({listed})"
 
 
@@ -77,9 +90,12 @@ def serialize_status(store: Store) -> dict[str, Any]:
         "floor": space.floor if space else None,
         "raised_floor": _get_raised_floor(store),
         "threshold": space.threshold if space else None,
-        "saved_thresholds": asdict(choice) if (choice := store.catalog.get_saved_thresholds()) else None,
+        "saved_thresholds": asdict(choice)
+        if (choice := store.catalog.get_saved_thresholds())
+        else None,
         "roots": [
-            {"path": root.path, "excludes": list(root.excludes), "hidden": root.include_hidden} for root in store.catalog.list_roots()
+            {"path": root.path, "excludes": list(root.excludes), "hidden": root.include_hidden}
+            for root in store.catalog.list_roots()
         ],
         "coverage": serialize_coverage(store),
         "vectors": sum(segment.vector_count for segment in segments),
@@ -89,8 +105,17 @@ def serialize_status(store: Store) -> dict[str, Any]:
         "verdicts": store.catalog.count_verdicts_by_relation(),
         "recall": frontier.recall if (frontier := store.catalog.get_join_watermark()) else None,
         "migration": _serialize_migration(store),
-        "bytes_on_disk": sum(file.stat().st_size for file in store.folder.rglob("*") if file.is_file()),
-        "last_run": {"started": last.started, "ended": last.ended, "outcome": last.outcome, "coverage": last.coverage} if last else None,
+        "bytes_on_disk": sum(
+            file.stat().st_size for file in store.folder.rglob("*") if file.is_file()
+        ),
+        "last_run": {
+            "started": last.started,
+            "ended": last.ended,
+            "outcome": last.outcome,
+            "coverage": last.coverage,
+        }
+        if last
+        else None,
     }
 
 
@@ -136,7 +161,11 @@ def format_status(status: dict[str, Any]) -> Iterable[str]:
     if begun := status["migration"]:
         yield f"migration   to {begun['model']} is running or did not finish, {_format_migration_progress(begun)}"
     for root in status["roots"]:
-        excludes = f"  without {', '.join(map(escape_unprintable, root['excludes']))}" if root["excludes"] else ""
+        excludes = (
+            f"  without {', '.join(map(escape_unprintable, root['excludes']))}"
+            if root["excludes"]
+            else ""
+        )
         yield f"root        {escape_unprintable(root['path'])}{excludes}{'  with hidden files' if root['hidden'] else ''}"
     featureless = f"{coverage['featureless']:,} without features"
     missing = f" ({coverage['missing']:,} missing)" if coverage["missing"] else ""
@@ -184,9 +213,7 @@ def format_join(join: dict[str, Any] | None) -> str | None:
     text = f"{way}, {pluralize(join['pairs'], 'pair')} found at {join['floor']:g} or above ({join['reason']})"
     recall = join["recall"]
     if recall:
-        text += (
-            f"; {recall['found']:,} of {recall['sampled']:,} pairs of a sample found, at least {recall['lower_bound_95']:.2%} of all (95 %)"
-        )
+        text += f"; {recall['found']:,} of {recall['sampled']:,} pairs of a sample found, at least {recall['lower_bound_95']:.2%} of all (95 %)"
     return text
 
 
@@ -194,15 +221,24 @@ def serialize_check(findings: Sequence[Finding], audits: Sequence[AuditResult]) 
     """What is wrong with a store, and the cosines of photos that were embedded again with their stored vectors."""
     return {
         "schema_version": SCHEMA_VERSION,
-        "findings": [{"location": finding.location, "problem": finding.problem} for finding in findings],
-        "sample": [{"path": audited.path, "score": round(audited.score, 6), "same": audited.is_unchanged} for audited in audits],
+        "findings": [
+            {"location": finding.location, "problem": finding.problem} for finding in findings
+        ],
+        "sample": [
+            {"path": audited.path, "score": round(audited.score, 6), "same": audited.is_unchanged}
+            for audited in audits
+        ],
     }
 
 
 def format_check(findings: Sequence[Finding], audits: Sequence[AuditResult]) -> Iterable[str]:
     """A line for each finding; one line when there is none."""
     for finding in findings:
-        yield escape_unprintable(finding.problem if finding.location in finding.problem else f"{finding.location}: {finding.problem}")
+        yield escape_unprintable(
+            finding.problem
+            if finding.location in finding.problem
+            else f"{finding.location}: {finding.problem}"
+        )
     others = [audited for audited in audits if not audited.is_unchanged]
     for audited in others:
         yield f"{escape_unprintable(audited.path)}: embedded again, its cosine with the stored vector is {audited.score:.4f}"
@@ -218,7 +254,11 @@ def format_repair(report: RepairReport) -> Iterable[str]:
     if report.quarantine:
         yield f"damaged files are in {escape_unprintable(os.fspath(report.quarantine))}"
     anew = "all photos are to be embedded again, and what `calibrate --save` saved is lost"
-    yield anew if report.images_to_reembed is None else f"{pluralize(report.images_to_reembed, 'picture')} to embed again"
+    yield (
+        anew
+        if report.images_to_reembed is None
+        else f"{pluralize(report.images_to_reembed, 'picture')} to embed again"
+    )
 
 
 def format_repair_plan(findings: Sequence[Finding], catalog_path: str) -> str:
@@ -234,7 +274,10 @@ def format_compaction(report: CompactionReport) -> str:
     """What a compaction did."""
     if not report.bytes_written and not report.vectors_dropped:
         return f"{pluralize(report.segments_before, 'segment')}, nothing to merge or to drop"
-    dropped, written = pluralize(report.vectors_dropped, "vector"), format_bytes(report.bytes_written)
+    dropped, written = (
+        pluralize(report.vectors_dropped, "vector"),
+        format_bytes(report.bytes_written),
+    )
     return f"{pluralize(report.segments_before, 'segment')} before, {report.segments_after:,} now; {dropped} dropped, {written} written"
 
 

@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.verify.features import SMALL_RGB_SIDE_PX, ImageFeatures
-from pipeline.verify.homography import UNIT_CORNERS, Homography, apply_homography, compute_scale, invert_homography, jacobian
+from pipeline.verify.homography import (
+    UNIT_CORNERS,
+    Homography,
+    apply_homography,
+    compute_scale,
+    invert_homography,
+    jacobian,
+)
 from pipeline.verify.relation import Side
 from pipeline.verify.verdict import MIN_FULL_OVERLAP, Box, Edits
 
@@ -37,8 +44,13 @@ MIN_SEAM_CONTRAST_LEVELS, MAX_PLAIN_VARIATION_LEVELS = (
     4.0,
     6.0,
 )  # grey levels that a seam jumps beyond what is usual there; and that a plain ground varies by
-MAX_GRAYSCALE_CHROMA_LEVELS, MIN_COLOR_CHROMA_LEVELS = 4.0, 10.0  # levels between a pixel's strongest and weakest colour, on the mean
-OVERLAP_SAMPLES_PER_SIDE = 100  # points of a side that are looked at to know how much of a picture lies on another
+MAX_GRAYSCALE_CHROMA_LEVELS, MIN_COLOR_CHROMA_LEVELS = (
+    4.0,
+    10.0,
+)  # levels between a pixel's strongest and weakest colour, on the mean
+OVERLAP_SAMPLES_PER_SIDE = (
+    100  # points of a side that are looked at to know how much of a picture lies on another
+)
 MAX_CONTRAST_RATIO, MAX_BRIGHTNESS_SHIFT_LEVELS, MIN_CHROMA_RATIO = (
     1.15,
     12.0,
@@ -46,23 +58,45 @@ MAX_CONTRAST_RATIO, MAX_BRIGHTNESS_SHIFT_LEVELS, MIN_CHROMA_RATIO = (
 )  # contrast, levels of brightness and colourfulness, beyond which tones are others
 
 
-def detect_edits(first: ImageFeatures, second: ImageFeatures, homography: Homography, changed_regions: tuple[Box, ...]) -> Edits:
+def detect_edits(
+    first: ImageFeatures,
+    second: ImageFeatures,
+    homography: Homography,
+    changed_regions: tuple[Box, ...],
+) -> Edits:
     """What the pixels of a copy show. `matrix` (3, 3) takes places, as shares of a picture's sides, from the first to the second."""
     back = invert_homography(homography)
     covers = _measure_overlap(homography), _measure_overlap(back)
     smaller = Side.FIRST if covers[0] > covers[1] else Side.SECOND
     grey, toned = _compare_colors(first.small_rgb, second.small_rgb, homography, changed_regions)
     turn = _decompose_homography(homography, (first.size, second.size))
-    shown = turn[-1] if smaller == Side.FIRST else 1.0 / turn[-1]  # by how much the larger shows the smaller's pixels larger
+    shown = (
+        turn[-1] if smaller == Side.FIRST else 1.0 / turn[-1]
+    )  # by how much the larger shows the smaller's pixels larger
     hosts = {
         Side.FIRST: (first.gray, apply_homography(back, UNIT_CORNERS)),
         Side.SECOND: (second.gray, apply_homography(homography, UNIT_CORNERS)),
     }  # with the other's outline
     if max(covers) < MIN_FULL_OVERLAP:
         seams = _has_one_sided_seam(*hosts[Side.FIRST]), _has_one_sided_seam(*hosts[Side.SECOND])
-        host = None if seams[0] == seams[1] else Side.FIRST if seams[0] else Side.SECOND  # which shows the other, cut, among other things
-        return Edits(*turn, covers, host.other if host else None, False, grey, toned, changed_regions, host or grey)
-    seam, plain = _detect_seam_and_background(*hosts[smaller.other]) if min(covers) < MIN_FULL_OVERLAP else (False, False)
+        host = (
+            None if seams[0] == seams[1] else Side.FIRST if seams[0] else Side.SECOND
+        )  # which shows the other, cut, among other things
+        return Edits(
+            *turn,
+            covers,
+            host.other if host else None,
+            False,
+            grey,
+            toned,
+            changed_regions,
+            host or grey,
+        )
+    seam, plain = (
+        _detect_seam_and_background(*hosts[smaller.other])
+        if min(covers) < MIN_FULL_OVERLAP
+        else (False, False)
+    )
     if min(covers) >= MIN_FULL_OVERLAP:
         derived: Side | None = grey
     elif seam or shown < (MAX_EMBEDDED_SCALE_ON_PLAIN if plain else MAX_EMBEDDED_SCALE):
@@ -72,25 +106,44 @@ def detect_edits(first: ImageFeatures, second: ImageFeatures, homography: Homogr
     else:
         derived = smaller  # it was cut out
     bare = plain and not seam and not derived and _has_plain_background(*hosts[smaller.other])
-    return Edits(*turn, covers, smaller if seam else None, bare or (seam and plain), grey, toned, changed_regions, derived)
+    return Edits(
+        *turn,
+        covers,
+        smaller if seam else None,
+        bare or (seam and plain),
+        grey,
+        toned,
+        changed_regions,
+        derived,
+    )
 
 
-def is_viewpoint_change(edits: Edits, homography: Homography, sizes: tuple[tuple[int, int], tuple[int, int]]) -> bool:
+def is_viewpoint_change(
+    edits: Edits, homography: Homography, sizes: tuple[tuple[int, int], tuple[int, int]]
+) -> bool:
     """Whether two pictures that agree were taken from two places, or in two directions, rather than one be made of the other.
 
     Who makes a copy keeps its angles, or stretches all along one side; who leans it shows most of it, and puts it on top of something. Of
     2,394 copies of 60 photos, those that lean aside, none was askew but a crop to 40 % in a hundred; those that lean show 57 % at least.
     """
-    if edits.embedded_side or (max(edits.overlap) >= MIN_FULL_OVERLAP and min(edits.overlap) >= MIN_SKEWED_COPY_OVERLAP):
+    if edits.embedded_side or (
+        max(edits.overlap) >= MIN_FULL_OVERLAP and min(edits.overlap) >= MIN_SKEWED_COPY_OVERLAP
+    ):
         return False
     middle, grown, pixels = _local_jacobian(homography, sizes)
     growth = np.linalg.svd(pixels)[1]
-    along = np.sort(np.abs(pixels), axis=None)[1] / np.sqrt(growth[0] * growth[1])  # 0 where sides stay along sides
+    along = np.sort(np.abs(pixels), axis=None)[1] / np.sqrt(
+        growth[0] * growth[1]
+    )  # 0 where sides stay along sides
     shear = min(growth[0] / growth[1] - 1.0, along)
-    return bool(shear > MAX_COPY_SKEW or _perspective_skew(homography, middle, grown) > MAX_COPY_SKEW)
+    return bool(
+        shear > MAX_COPY_SKEW or _perspective_skew(homography, middle, grown) > MAX_COPY_SKEW
+    )
 
 
-def principal_scales(homography: Homography, sizes: tuple[tuple[int, int], tuple[int, int]]) -> tuple[float, float]:
+def principal_scales(
+    homography: Homography, sizes: tuple[tuple[int, int], tuple[int, int]]
+) -> tuple[float, float]:
     """By how much pixels grow from the first to the second of two pictures, (width, height) each, in the middle of what they share: most,
     and least, along whatever direction.
     """
@@ -104,18 +157,28 @@ def _local_jacobian(
     """What pixels do in the middle of what two pictures share: where that is; and the columns to which a step along x, and one along y,
     leads, in shares of the sides and in pixels.
     """
-    middle = apply_homography(invert_homography(homography), np.array([[0.5, 0.5]]))[0].clip(0.0, 1.0)
+    middle = apply_homography(invert_homography(homography), np.array([[0.5, 0.5]]))[0].clip(
+        0.0, 1.0
+    )
     grown = jacobian(homography, middle)
     return middle, grown, grown * np.array(sizes[1])[:, None] / np.array(sizes[0])[None, :]
 
 
-def _perspective_skew(homography: Homography, center: NDArray[np.float64], unit_jacobian: NDArray[np.float64]) -> float:
+def _perspective_skew(
+    homography: Homography, center: NDArray[np.float64], unit_jacobian: NDArray[np.float64]
+) -> float:
     """How far a corner is, at most, from where no perspective would put it, as a share of the sides."""
-    straight = apply_homography(homography, center[None, :]) + (UNIT_CORNERS - center) @ unit_jacobian.T
-    return float(np.abs(apply_homography(homography, UNIT_CORNERS) - straight).max()) * min(1.0, 1.0 / float(np.abs(unit_jacobian).max()))
+    straight = (
+        apply_homography(homography, center[None, :]) + (UNIT_CORNERS - center) @ unit_jacobian.T
+    )
+    return float(np.abs(apply_homography(homography, UNIT_CORNERS) - straight).max()) * min(
+        1.0, 1.0 / float(np.abs(unit_jacobian).max())
+    )
 
 
-def _decompose_homography(homography: Homography, sizes: tuple[tuple[int, int], tuple[int, int]]) -> tuple[bool, int, float, bool, float]:
+def _decompose_homography(
+    homography: Homography, sizes: tuple[tuple[int, int], tuple[int, int]]
+) -> tuple[bool, int, float, bool, float]:
     """Whether it is mirrored, its quarter turns, the degrees that are left, whether it is stretched, and its scale: what pixels do in the
     middle.
     """
@@ -127,17 +190,28 @@ def _decompose_homography(homography: Homography, sizes: tuple[tuple[int, int], 
     pure = left @ right
     angle = float(np.degrees(np.arctan2(pure[1, 0], pure[0, 0])))  # clockwise: y runs down
     turned = round(angle / 90.0) * 90
-    stretched = bool(growth[0] > MAX_ISOTROPIC_RATIO * growth[1] or _perspective_skew(homography, middle, grown) > MAX_PERSPECTIVE_SKEW)
+    stretched = bool(
+        growth[0] > MAX_ISOTROPIC_RATIO * growth[1]
+        or _perspective_skew(homography, middle, grown) > MAX_PERSPECTIVE_SKEW
+    )
     rest = angle - turned
     scale = round(float(np.sqrt(growth[0] * growth[1])), 4)
-    return mirrored, turned % 360, round(rest, 1) if abs(rest) > MIN_ROTATION_DEG else 0.0, stretched, scale
+    return (
+        mirrored,
+        turned % 360,
+        round(rest, 1) if abs(rest) > MIN_ROTATION_DEG else 0.0,
+        stretched,
+        scale,
+    )
 
 
 def _measure_overlap(homography: Homography) -> float:
     """How much of a picture a transform takes onto another: of points all over it, those that come to lie there."""
     x, y, depth = homography @ _compute_unit_grid(OVERLAP_SAMPLES_PER_SIDE)
     low, high = -0.005 * depth, 1.005 * depth
-    there = (x > low) & (x < high) & (y > low) & (y < high)  # none where the depth is negative, behind who looks
+    there = (
+        (x > low) & (x < high) & (y > low) & (y < high)
+    )  # none where the depth is negative, behind who looks
     return round(np.count_nonzero(there) / OVERLAP_SAMPLES_PER_SIDE**2, 4)
 
 
@@ -148,7 +222,9 @@ def _compute_unit_grid(side: int) -> NDArray[np.float64]:
     return np.stack([x, y, np.ones_like(x)])
 
 
-def _detect_seam_and_background(host: NDArray[np.uint8], outline: NDArray[np.float64]) -> tuple[bool, bool]:
+def _detect_seam_and_background(
+    host: NDArray[np.uint8], outline: NDArray[np.float64]
+) -> tuple[bool, bool]:
     """Whether a seam runs along an outline, in shares of the host's sides, where it is not the host's own edge; and whether the ground
     around it is plain.
 
@@ -169,7 +245,9 @@ def _has_plain_background(host: NDArray[np.uint8], outline: NDArray[np.float64])
     corners = outline * np.array(host.shape[1::-1]) - 0.5
     cv2.fillConvexPoly(around, np.round(corners).astype(np.int32), 0)
     tones = host[cv2.erode(around, np.ones((7, 7), np.uint8)) > 0].astype(np.float64)
-    return len(tones) > 0 and bool((np.abs(tones - np.median(tones)) <= MAX_PLAIN_VARIATION_LEVELS).mean() >= MIN_PLAIN_SHARE)
+    return len(tones) > 0 and bool(
+        (np.abs(tones - np.median(tones)) <= MAX_PLAIN_VARIATION_LEVELS).mean() >= MIN_PLAIN_SHARE
+    )
 
 
 def _has_one_sided_seam(host: NDArray[np.uint8], outline: NDArray[np.float64]) -> bool:
@@ -178,7 +256,9 @@ def _has_one_sided_seam(host: NDArray[np.uint8], outline: NDArray[np.float64]) -
     Of 195 pairs of crops that overlap 1 % have such a side, of 140 photos that were cut to lie beside another 79 %.
     """
     long = [
-        (jumps.mean(), within.mean()) for jumps, _, within, _ in _measure_outline_sides(host, outline) if 2 * len(jumps) >= MIN_SEAM_SIDE_PX
+        (jumps.mean(), within.mean())
+        for jumps, _, within, _ in _measure_outline_sides(host, outline)
+        if 2 * len(jumps) >= MIN_SEAM_SIDE_PX
     ]
     return any(jump > 2.5 * usual + 2 * MIN_SEAM_CONTRAST_LEVELS for jump, usual in long)
 
@@ -201,21 +281,38 @@ def _measure_outline_sides(
             outward = -outward
         places = start + along * np.arange(4.0, max(length - 4.0, 4.0), 2.0)[:, None]
         beyond = places + outward * CLEAR_OFFSET_PX
-        places = places[(beyond >= 0).all(axis=1) & (beyond <= [width - 1.0, height - 1.0]).all(axis=1)]
+        places = places[
+            (beyond >= 0).all(axis=1) & (beyond <= [width - 1.0, height - 1.0]).all(axis=1)
+        ]
         if not len(places):
             continue
         farther, far_out, out, within, far_in = (
             _sample(pixels, places + outward * off)
-            for off in (FAR_OFFSET_PX, CLEAR_OFFSET_PX, SEAM_OFFSET_PX, -SEAM_OFFSET_PX, -CLEAR_OFFSET_PX)
+            for off in (
+                FAR_OFFSET_PX,
+                CLEAR_OFFSET_PX,
+                SEAM_OFFSET_PX,
+                -SEAM_OFFSET_PX,
+                -CLEAR_OFFSET_PX,
+            )
         )
-        sides.append((np.abs(out - within), np.abs(farther - far_out), np.abs(within - far_in), float(far_out.std())))
+        sides.append(
+            (
+                np.abs(out - within),
+                np.abs(farther - far_out),
+                np.abs(within - far_in),
+                float(far_out.std()),
+            )
+        )
     return sides
 
 
 def _sample(pixels: NDArray[np.float32], points: NDArray[np.float64]) -> NDArray[np.float32]:
     """What lies at places (n, 2)."""
     x, y = (points[:, axis].astype(np.float32)[:, None] for axis in (0, 1))
-    return np.asarray(cv2.remap(pixels, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0], np.float32)
+    return np.asarray(
+        cv2.remap(pixels, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0], np.float32
+    )
 
 
 def _is_inside_margin(points: NDArray[np.float64], margin: float) -> NDArray[np.bool_]:
@@ -228,11 +325,17 @@ def _coarsen(rgb: NDArray[np.uint8], cells: float) -> NDArray[np.float32]:
     blurred by a cell of the coarser one, so that it does not matter where cells lie.
     """
     cells = max(1.0, cells)
-    return np.asarray(cv2.GaussianBlur(rgb.astype(np.float32), (0, 0), np.sqrt(1.25 * cells**2 - 0.25)), np.float32)
+    return np.asarray(
+        cv2.GaussianBlur(rgb.astype(np.float32), (0, 0), np.sqrt(1.25 * cells**2 - 0.25)),
+        np.float32,
+    )
 
 
 def _compare_colors(
-    first: NDArray[np.uint8], second: NDArray[np.uint8], homography: Homography, changed_regions: tuple[Box, ...]
+    first: NDArray[np.uint8],
+    second: NDArray[np.uint8],
+    homography: Homography,
+    changed_regions: tuple[Box, ...],
 ) -> tuple[Side | None, bool]:
     """Which of the two is grey where the other has colours, and whether their tones differ, where they lie on each other and nothing lies
     on them.
@@ -241,14 +344,19 @@ def _compare_colors(
     there = apply_homography(homography, places)
     grown = compute_scale(_local_jacobian(homography, ((1, 1), (1, 1)))[1])
     coarse = 1.0 / grown, grown  # cells of each that one cell of the other covers, along a side
-    edges = [min(2.5 * max(1.0, cells) / SMALL_RGB_SIDE_PX, 0.2) for cells in coarse]  # what lies beyond an outline is mixed in there
+    edges = [
+        min(2.5 * max(1.0, cells) / SMALL_RGB_SIDE_PX, 0.2) for cells in coarse
+    ]  # what lies beyond an outline is mixed in there
     both = _is_inside_margin(places, edges[0]) & _is_inside_margin(there, edges[1])
     for box in changed_regions:
         both &= ~((places >= box[:2]) & (places <= box[2:])).all(axis=1)
     if not both.any():
         return None, False
     alike = (_coarsen(rgb, cells) for rgb, cells in zip((first, second), coarse, strict=True))
-    one, other = (_sample(rgb, some[both] * len(rgb) - 0.5) for rgb, some in zip(alike, (places, there), strict=True))
+    one, other = (
+        _sample(rgb, some[both] * len(rgb) - 0.5)
+        for rgb, some in zip(alike, (places, there), strict=True)
+    )
     colours = [float((rows.max(axis=1) - rows.min(axis=1)).mean()) for rows in (one, other)]
     grey = (
         Side.FIRST
@@ -261,4 +369,6 @@ def _compare_colors(
     spread = [float(np.subtract(*np.percentile(light, (90, 10)))) + 1.0 for light in lights]
     lift = abs(float(np.median(lights[0] - lights[1])))
     paler = min(colours) + 2.0 < MIN_CHROMA_RATIO * (max(colours) + 2.0)
-    return grey, bool(grey) or max(spread) > MAX_CONTRAST_RATIO * min(spread) or lift > MAX_BRIGHTNESS_SHIFT_LEVELS or paler
+    return grey, bool(grey) or max(spread) > MAX_CONTRAST_RATIO * min(
+        spread
+    ) or lift > MAX_BRIGHTNESS_SHIFT_LEVELS or paler

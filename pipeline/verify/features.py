@@ -18,7 +18,9 @@ DETECT_SIDE_PX = 224  # pixels of the longer side that keypoints are looked for 
 MIN_KEYPOINTS_BEFORE_FULL_SIZE = 100  # keypoints; where there are fewer, they are looked for at full size too, and are more exact
 SMALL_GRAY_SIDE_PX = 32  # pixels of a side of a whole picture, for those that have no keypoints
 SMALL_RGB_SIDE_PX = 48  # pixels of a side of what colours are compared by
-SIFT_CONTRAST_THRESHOLD = 0.01  # a quarter of OpenCV's own: soft pictures have few that are stronger
+SIFT_CONTRAST_THRESHOLD = (
+    0.01  # a quarter of OpenCV's own: soft pictures have few that are stronger
+)
 
 # A descriptor is 4 x 4 cells of 8 directions, laid out along the keypoint's own. In a mirror the cells of one axis trade places, and
 # directions turn the other way; so a picture need not be looked at twice to be recognised in its mirror.
@@ -34,9 +36,15 @@ LINE_ART_CELL_PX, MAX_LINE_WIDTH_PX, MAX_FLAT_STD_LEVELS, MIN_LINE_ART_SHARE = (
 )  # pixels of a cell's side, and of a line; grey levels, as a standard deviation; share of cells
 
 FORMAT_VERSION = b"\x01"  # what features begin with: a change in what they are needs a new one
-_QUANTIZATION_STEPS = 64, 32, 256 / 360  # steps in which places and sizes, in pixels, and angles, in degrees, are kept
+_QUANTIZATION_STEPS = (
+    64,
+    32,
+    256 / 360,
+)  # steps in which places and sizes, in pixels, and angles, in degrees, are kept
 # A descriptor's numbers are whole, from 0 to 255; four bits of each one's root tell as much as is used of them.
-_KEYPOINT_DTYPE = np.dtype([("place", "<u2", 2), ("size", "<u2"), ("angle", "u1"), ("look", "u1", 64)])
+_KEYPOINT_DTYPE = np.dtype(
+    [("place", "<u2", 2), ("size", "<u2"), ("angle", "u1"), ("look", "u1", 64)]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +65,9 @@ class ImageFeatures:
     `size`: the width and height that it has in full.
     """
 
-    def __init__(self, load_rgb: Callable[[], NDArray[np.uint8]], features: bytes, size: tuple[int, int]) -> None:
+    def __init__(
+        self, load_rgb: Callable[[], NDArray[np.uint8]], features: bytes, size: tuple[int, int]
+    ) -> None:
         """`view` gives the picture, rgb (height, width, 3), at most 448 pixels a side; `features` are those of features()."""
         self._load_rgb, self._features, self.size = load_rgb, features, size
 
@@ -70,18 +80,26 @@ class ImageFeatures:
     @cached_property
     def small_gray(self) -> NDArray[np.uint8]:
         """All of it, grey (32, 32)."""
-        return np.frombuffer(self._features, np.uint8, SMALL_GRAY_SIDE_PX**2, len(FORMAT_VERSION)).reshape(
-            SMALL_GRAY_SIDE_PX, SMALL_GRAY_SIDE_PX
-        )
+        return np.frombuffer(
+            self._features, np.uint8, SMALL_GRAY_SIDE_PX**2, len(FORMAT_VERSION)
+        ).reshape(SMALL_GRAY_SIDE_PX, SMALL_GRAY_SIDE_PX)
 
     @cached_property
     def keypoints(self) -> Keypoints:
         """What stands out in it."""
-        kept = np.frombuffer(self._features, _KEYPOINT_DTYPE, offset=len(FORMAT_VERSION) + SMALL_GRAY_SIDE_PX**2)
-        looks = np.stack([kept["look"] >> 4, kept["look"] & 15], axis=2).reshape(-1, 128).astype(np.float32)
+        kept = np.frombuffer(
+            self._features, _KEYPOINT_DTYPE, offset=len(FORMAT_VERSION) + SMALL_GRAY_SIDE_PX**2
+        )
+        looks = (
+            np.stack([kept["look"] >> 4, kept["look"] & 15], axis=2)
+            .reshape(-1, 128)
+            .astype(np.float32)
+        )
         looks /= np.maximum(np.linalg.norm(looks, axis=1, keepdims=True), 1.0)
         parts = zip(("place", "size", "angle"), _QUANTIZATION_STEPS, strict=True)
-        places, sizes, angles = (kept[name].astype(np.float32) / np.float32(fine) for name, fine in parts)
+        places, sizes, angles = (
+            kept[name].astype(np.float32) / np.float32(fine) for name, fine in parts
+        )
         return Keypoints(places, sizes, angles, looks)
 
     @cached_property
@@ -97,7 +115,12 @@ class ImageFeatures:
     @cached_property
     def small_rgb(self) -> NDArray[np.uint8]:
         """All of it, rgb (48, 48, 3)."""
-        return np.asarray(cv2.resize(self.rgb, (SMALL_RGB_SIDE_PX, SMALL_RGB_SIDE_PX), interpolation=cv2.INTER_AREA), np.uint8)
+        return np.asarray(
+            cv2.resize(
+                self.rgb, (SMALL_RGB_SIDE_PX, SMALL_RGB_SIDE_PX), interpolation=cv2.INTER_AREA
+            ),
+            np.uint8,
+        )
 
     @cached_property
     def is_line_art(self) -> bool:
@@ -127,7 +150,9 @@ def convert_to_gray(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def estimate_noise(gray: NDArray[np.uint8]) -> float:
     """The standard deviation of a picture's noise: of what neither planes nor edges have (Immerkaer 1996, equation 6)."""
-    rough = cv2.filter2D(gray, cv2.CV_32F, np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32))
+    rough = cv2.filter2D(
+        gray, cv2.CV_32F, np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+    )
     return float(np.sqrt(np.pi / 2) / 6 * cv2.mean(np.abs(rough))[0])
 
 
@@ -148,8 +173,14 @@ def is_line_art(gray: NDArray[np.uint8]) -> bool:
     before = compute_cell_std(gray)
     shows, even = before > MAX_FLAT_STD_LEVELS, np.maximum(MAX_FLAT_STD_LEVELS, before / 4)
     around = np.ones((MAX_LINE_WIDTH_PX, MAX_LINE_WIDTH_PX), np.uint8)
-    after = [compute_cell_std(np.asarray(cv2.morphologyEx(gray, way, around), np.uint8)) for way in (cv2.MORPH_CLOSE, cv2.MORPH_OPEN)]
-    return bool(shows.any()) and max(float((rest <= even)[shows].mean()) for rest in after) >= MIN_LINE_ART_SHARE
+    after = [
+        compute_cell_std(np.asarray(cv2.morphologyEx(gray, way, around), np.uint8))
+        for way in (cv2.MORPH_CLOSE, cv2.MORPH_OPEN)
+    ]
+    return (
+        bool(shows.any())
+        and max(float((rest <= even)[shows].mean()) for rest in after) >= MIN_LINE_ART_SHARE
+    )
 
 
 def extract_features(rgb: NDArray[np.uint8]) -> bytes:
@@ -159,7 +190,9 @@ def extract_features(rgb: NDArray[np.uint8]) -> bytes:
     whole = convert_to_gray(rgb)
     share = min(1.0, DETECT_SIDE_PX / max(whole.shape))
     width, height = (max(1, round(share * side)) for side in whole.shape[::-1])
-    found, looks = _get_sift().detectAndCompute(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), None)
+    found, looks = _get_sift().detectAndCompute(
+        cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), None
+    )
     if len(found) < MIN_KEYPOINTS_BEFORE_FULL_SIZE and share < 1.0:
         share, width, height = 1.0, whole.shape[1], whole.shape[0]
         found, looks = _get_sift().detectAndCompute(whole, None)
@@ -167,13 +200,20 @@ def extract_features(rgb: NDArray[np.uint8]) -> bytes:
     kept = np.zeros(len(strong), _KEYPOINT_DTYPE)
     if strong:
         grown = np.array([whole.shape[1] / width, whole.shape[0] / height])
-        told = np.array([(*found[number].pt, found[number].size, found[number].angle) for number in strong])
-        kept["place"] = (((told[:, :2] + 0.5) * grown - 0.5) * _QUANTIZATION_STEPS[0]).round().clip(0, 65535)
+        told = np.array(
+            [(*found[number].pt, found[number].size, found[number].angle) for number in strong]
+        )
+        kept["place"] = (
+            (((told[:, :2] + 0.5) * grown - 0.5) * _QUANTIZATION_STEPS[0]).round().clip(0, 65535)
+        )
         kept["size"] = (told[:, 2] / share * _QUANTIZATION_STEPS[1]).round().clip(1, 65535)
         kept["angle"] = (told[:, 3] * _QUANTIZATION_STEPS[2]).round().astype(np.int64) % 256
         roots = np.sqrt(looks[strong]).round().clip(0, 15).astype(np.uint8)
         kept["look"] = roots[:, ::2] << 4 | roots[:, 1::2]
-    small = np.asarray(cv2.resize(whole, (SMALL_GRAY_SIDE_PX, SMALL_GRAY_SIDE_PX), interpolation=cv2.INTER_AREA), np.uint8)
+    small = np.asarray(
+        cv2.resize(whole, (SMALL_GRAY_SIDE_PX, SMALL_GRAY_SIDE_PX), interpolation=cv2.INTER_AREA),
+        np.uint8,
+    )
     return FORMAT_VERSION + small.tobytes() + kept.tobytes()
 
 

@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 Homography = NDArray[np.float64]
 IRLS_ITERATIONS = 3  # of fitting, each with less weight for what the one before left far off
 MIN_SCALE = 0.01  # of a transform that still leads back
-UNIT_CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])  # a picture's corners, as shares of its sides
+UNIT_CORNERS = np.array(
+    [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]
+)  # a picture's corners, as shares of its sides
 
 
 def compute_scale(H: Homography) -> float:
@@ -40,7 +42,9 @@ def jacobian(H: Homography, points: NDArray[np.floating]) -> NDArray[np.float64]
     return np.asarray((H[:2, :2] - there[..., :, None] * H[2, :2]) / lifted[..., 2:, None])
 
 
-def fit_homography(src: NDArray[np.float64], dst: NDArray[np.float64], weights: NDArray[np.float64]) -> Homography | None:
+def fit_homography(
+    src: NDArray[np.float64], dst: NDArray[np.float64], weights: NDArray[np.float64]
+) -> Homography | None:
     """The projective transform, affine for fewer than 14 places, that brings `start` (n, 2) nearest to `end` (n, 2), strays left aside;
     None where there is none.
     """
@@ -48,18 +52,31 @@ def fit_homography(src: NDArray[np.float64], dst: NDArray[np.float64], weights: 
     places, goal = apply_homography(one, src), apply_homography(other, dst)
     x, y = places.T
     if len(src) < 14:
-        affine = robust_lstsq(np.column_stack([x, y, np.ones_like(x)]), goal, weights, 1.0 / other[0, 0])
+        affine = robust_lstsq(
+            np.column_stack([x, y, np.ones_like(x)]), goal, weights, 1.0 / other[0, 0]
+        )
         matrix = np.vstack([affine.T, [0.0, 0.0, 1.0]])
     else:
         (u, v), zero, unit = goal.T, np.zeros_like(x), np.ones_like(x)
-        rows = np.array([[x, y, unit, zero, zero, zero, -u * x, -u * y], [zero, zero, zero, x, y, unit, -v * x, -v * y]])
-        easing = np.diag([1e-9] * 6 + [4e-4] * 2) * len(x)  # no perspective where nothing speaks for it
+        rows = np.array(
+            [
+                [x, y, unit, zero, zero, zero, -u * x, -u * y],
+                [zero, zero, zero, x, y, unit, -v * x, -v * y],
+            ]
+        )
+        easing = np.diag([1e-9] * 6 + [4e-4] * 2) * len(
+            x
+        )  # no perspective where nothing speaks for it
         matrix, some = np.eye(3), weights
         for _ in range(IRLS_ITERATIONS):
             heavy = rows * some
             square = np.einsum("sin,sjn->ij", heavy, rows) + easing
-            matrix = np.append(np.linalg.solve(square, np.einsum("sin,ns->i", heavy, goal)), 1.0).reshape(3, 3)
-            some = weights * _tukey_weights(np.linalg.norm(apply_homography(matrix, places) - goal, axis=1) / other[0, 0])
+            matrix = np.append(
+                np.linalg.solve(square, np.einsum("sin,ns->i", heavy, goal)), 1.0
+            ).reshape(3, 3)
+            some = weights * _tukey_weights(
+                np.linalg.norm(apply_homography(matrix, places) - goal, axis=1) / other[0, 0]
+            )
     matrix = np.linalg.inv(other) @ matrix @ one
     if not np.isfinite(matrix).all() or abs(matrix[2, 2]) < 1e-9:
         return None
@@ -68,7 +85,10 @@ def fit_homography(src: NDArray[np.float64], dst: NDArray[np.float64], weights: 
 
 
 def robust_lstsq(
-    design: NDArray[np.floating], target: NDArray[np.floating], weights: NDArray[np.floating], pixels_per_unit: float = 1.0
+    design: NDArray[np.floating],
+    target: NDArray[np.floating],
+    weights: NDArray[np.floating],
+    pixels_per_unit: float = 1.0,
 ) -> NDArray[np.float64]:
     """What takes `known` (n, k) nearest to `goal` (n, m), as (k, m): again and again with less weight for what is far off (Tukey's
     biweight). `unit`: pixels for 1 of the goal.
@@ -76,8 +96,12 @@ def robust_lstsq(
     some = weights.astype(np.float64)
     for _ in range(IRLS_ITERATIONS):
         heavy = design.T * some
-        found = np.linalg.solve(heavy @ design + 1e-9 * len(design) * np.eye(design.shape[1]), heavy @ target)
-        some = weights * _tukey_weights(np.linalg.norm(design @ found - target, axis=1) * pixels_per_unit)
+        found = np.linalg.solve(
+            heavy @ design + 1e-9 * len(design) * np.eye(design.shape[1]), heavy @ target
+        )
+        some = weights * _tukey_weights(
+            np.linalg.norm(design @ found - target, axis=1) * pixels_per_unit
+        )
     return np.asarray(found)
 
 
@@ -90,4 +114,10 @@ def _tukey_weights(errors: NDArray[np.float64]) -> NDArray[np.float64]:
 def _normalizing_transform(points: NDArray[np.float64]) -> Homography:
     """What brings places around 0, about 1 away (Hartley 1997)."""
     middle, spread = points.mean(axis=0), float(points.std()) + 1e-6
-    return np.array([[1 / spread, 0.0, -middle[0] / spread], [0.0, 1 / spread, -middle[1] / spread], [0.0, 0.0, 1.0]])
+    return np.array(
+        [
+            [1 / spread, 0.0, -middle[0] / spread],
+            [0.0, 1 / spread, -middle[1] / spread],
+            [0.0, 0.0, 1.0],
+        ]
+    )

@@ -30,7 +30,9 @@ def build_verify_input(image: Image, thumbnail: Thumbnail) -> VerifyInput:
 
 
 def load_features(
-    thumbnails: Thumbnails, image_ids: Iterable[int], extract: Callable[[Sequence[bytes]], Sequence[bytes | None]]
+    thumbnails: Thumbnails,
+    image_ids: Iterable[int],
+    extract: Callable[[Sequence[bytes]], Sequence[bytes | None]],
 ) -> tuple[dict[int, tuple[Image, Thumbnail]], dict[int, str]]:
     """Pictures of images, by id, all with features: where these are not kept, `look` gives those of thumbs, None of one that it
     cannot look at.
@@ -44,7 +46,11 @@ def load_features(
     made = {id_: Thumbnail(one.jpeg, its) for (id_, one), its in looked if its is not None}
     poisoned = dict.fromkeys(bare.keys() - made.keys(), POISONED_VERIFIER)
     thumbnails.save({found[id_][0].hash: one for id_, one in made.items()})
-    return {id_: (image, made.get(id_, one)) for id_, (image, one) in found.items() if id_ not in poisoned}, failed | poisoned
+    return {
+        id_: (image, made.get(id_, one))
+        for id_, (image, one) in found.items()
+        if id_ not in poisoned
+    }, failed | poisoned
 
 
 def features_from_stored_image(image: Image, thumbnail: Thumbnail) -> ImageFeatures:

@@ -38,7 +38,9 @@ class VerifierPool:
     Raises BadVerifier, from wherever it is first met, where processes do not start, or come to an end whatever they look at.
     """
 
-    def __init__(self, workers: int | None = None, max_without_workers: int = MAX_ITEMS_WITHOUT_WORKERS) -> None:
+    def __init__(
+        self, workers: int | None = None, max_without_workers: int = MAX_ITEMS_WITHOUT_WORKERS
+    ) -> None:
         """Nothing is started yet."""
         self._max_without_workers = max_without_workers
         self._workers = [_WorkerProcess() for _ in range(workers or count_usable_cores())]
@@ -52,13 +54,20 @@ class VerifierPool:
         """As it is."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
         """Close it."""
         self.close()
 
     def close(self) -> None:
         """End the processes, whatever they do."""
-        self._threads.shutdown(wait=False, cancel_futures=True)  # who stops does not wait for what was not begun
+        self._threads.shutdown(
+            wait=False, cancel_futures=True
+        )  # who stops does not wait for what was not begun
         for process in self._workers:
             process.stop()
         self._threads.shutdown()
@@ -73,7 +82,9 @@ class VerifierPool:
         """What the two of each pair are to each other, in their order; None of a pair that ends the processes which look at it."""
         return self.submit_pairs(pairs)()
 
-    def submit_pairs(self, pairs: Sequence[tuple[VerifyInput, VerifyInput]]) -> Callable[[], list[Verdict | None]]:
+    def submit_pairs(
+        self, pairs: Sequence[tuple[VerifyInput, VerifyInput]]
+    ) -> Callable[[], list[Verdict | None]]:
         """Begin to verify, and go on meanwhile; what is returned waits for what verify() says."""
         return self._submit("verify", pairs)
 
@@ -83,7 +94,10 @@ class VerifierPool:
         self._is_parallel = True
         found = self._threads.map(
             partial(self._request_with_retry, operation),
-            (items[start : start + MAX_ITEMS_PER_REQUEST] for start in range(0, len(items), MAX_ITEMS_PER_REQUEST)),
+            (
+                items[start : start + MAX_ITEMS_PER_REQUEST]
+                for start in range(0, len(items), MAX_ITEMS_PER_REQUEST)
+            ),
         )
         return lambda: [one for some in found for one in some]
 
@@ -94,7 +108,9 @@ class VerifierPool:
         except Exception:  # whatever libraries make of what they are given: in a process of its own it would end that one
             return None
 
-    def _request_with_retry(self, operation: str, items: Sequence[Any], is_retry: bool = False) -> list[Any]:
+    def _request_with_retry(
+        self, operation: str, items: Sequence[Any], is_retry: bool = False
+    ) -> list[Any]:
         process = self._idle_workers.get()
         try:
             return process.request(operation, items)
@@ -107,7 +123,11 @@ class VerifierPool:
                 return [None]
         finally:
             self._idle_workers.put(process)
-        return [one for item in items for one in self._request_with_retry(operation, [item], is_retry=True)]  # which of them it was
+        return [
+            one
+            for item in items
+            for one in self._request_with_retry(operation, [item], is_retry=True)
+        ]  # which of them it was
 
 
 class _WorkerFailed(Exception):
@@ -124,7 +144,9 @@ def _make_crash_error(reason: str) -> VerifierCrashed:
 class _WorkerProcess:
     def __init__(self) -> None:
         self._lock = Lock()  # of what follows
-        self._process_and_channel: tuple[subprocess.Popen[bytes], Connection[Any, Any]] | None = None
+        self._process_and_channel: tuple[subprocess.Popen[bytes], Connection[Any, Any]] | None = (
+            None
+        )
         self._is_closed = False
 
     def request(self, operation: str, items: Sequence[Any]) -> list[Any]:
@@ -144,7 +166,12 @@ class _WorkerProcess:
                 try:
                     ours, theirs = Pipe()
                     with theirs:
-                        self._process_and_channel = child.spawn("pipeline.verify.pool", [theirs.fileno()], [theirs.fileno()]), ours
+                        self._process_and_channel = (
+                            child.spawn(
+                                "pipeline.verify.pool", [theirs.fileno()], [theirs.fileno()]
+                            ),
+                            ours,
+                        )
                 except OSError as error:
                     raise _make_crash_error(str(error)) from error
             return self._process_and_channel[1]
@@ -182,7 +209,10 @@ class _RequestHandler:
 
         if operation == "features":
             return [extract_features(decode_thumbnail(picture)) for picture in items]
-        return [verify(self._load_features(first), self._load_features(second)) for first, second in items]
+        return [
+            verify(self._load_features(first), self._load_features(second))
+            for first, second in items
+        ]
 
     def _load_features(self, verify_input: VerifyInput) -> ImageFeatures:
         from pipeline.verify.features import features_from_thumbnail

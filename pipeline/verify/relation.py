@@ -40,6 +40,8 @@ REPORTED_RELATIONS = (
     Relation.SIMILAR,
 )
 # Relations that are grouped unless more are asked for.
-COPY_RELATIONS = frozenset({Relation.IDENTICAL_BYTES, Relation.IDENTICAL_PIXELS, Relation.SAME_PICTURE, Relation.DERIVED})
+COPY_RELATIONS = frozenset(
+    {Relation.IDENTICAL_BYTES, Relation.IDENTICAL_PIXELS, Relation.SAME_PICTURE, Relation.DERIVED}
+)
 # Relations that an answer to a query shows unless more are asked for.
 QUERY_RELATIONS = COPY_RELATIONS | {Relation.SIMILAR}

@@ -29,15 +29,16 @@ GrayPixels = NDArray[np.float32]
 TileMap = NDArray[np.float32]  # a number for each tile, (rows, columns)
 
 TILE_SIDE_PX = 24  # pixels of a side
-CELL_SIDE_PX, MIN_CELL_ERROR = 8, 0.5  # pixels of a cell's side, and what it always may differ by, in squared grey levels
+CELL_SIDE_PX, MIN_CELL_ERROR = (
+    8,
+    0.5,
+)  # pixels of a cell's side, and what it always may differ by, in squared grey levels
 MIN_TEXTURE = 4.0  # grey levels, as a standard deviation, below which a tile tells nothing
 MIN_TEXTURE_TO_NOISE = 0.42  # of the noise: SOFT leaves .28 of it, and a tile with 1.5 times as much texture still agrees by more than .8
 PREBLUR_SIGMA_PX = 1.0  # pixels of blur before anything is compared: noise and codecs live below it
 BORDER_MARGIN_PX = 2.0  # pixels inside a picture's outline to which the blur brings what lies beyond: a border there, nothing here
 MIN_VARIANCE = 1.0  # the variance, in grey levels, of what shows nothing: below it rounding would tell how tiles agree
-MIN_SHARPNESS_RATIO = (
-    0.7  # a picture with less than this share of the other's sharpness is the softer one, and the other is blurred to match
-)
+MIN_SHARPNESS_RATIO = 0.7  # a picture with less than this share of the other's sharpness is the softer one, and the other is blurred to match
 BLUR_SIGMAS_PX = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)  # pixels, tried in turn
 MAX_HOMOGRAPHY_ITERATIONS, MAX_QUADRATIC_ITERATIONS, MAX_DISPLACEMENT_ITERATIONS = (
     6,
@@ -46,7 +47,10 @@ MAX_HOMOGRAPHY_ITERATIONS, MAX_QUADRATIC_ITERATIONS, MAX_DISPLACEMENT_ITERATIONS
 )  # of refining: the transform, a bend of it, and each tile's own place, at most
 CONFIDENT_NCC = 0.97  # the correlation of a tile that would be no better elsewhere
 MAX_DISPLACEMENT_PX = 8.0  # pixels that a tile may move
-MAX_BLACK_LEVEL, MIN_WHITE_LEVEL = -118.0, 112.0  # from the middle grey: tones that cannot get much darker, or brighter
+MAX_BLACK_LEVEL, MIN_WHITE_LEVEL = (
+    -118.0,
+    112.0,
+)  # from the middle grey: tones that cannot get much darker, or brighter
 MIN_STEP_PX = 0.05  # pixels; when four of five tiles move less, nothing more is to be refined
 
 
@@ -75,15 +79,23 @@ class Residual:
         cell or two; codecs spoil all alike.
         """
         in_place = self._target.sample(np.zeros((2, 1, 1, 1), np.float32))
-        above, below = (some[self.valid] - some[self.valid].mean(axis=1, keepdims=True) for some in (self._template.tiles, in_place))
-        gain = (above * below).sum(axis=1, keepdims=True) / np.maximum((below * below).sum(axis=1, keepdims=True), MIN_VARIANCE)
+        above, below = (
+            some[self.valid] - some[self.valid].mean(axis=1, keepdims=True)
+            for some in (self._template.tiles, in_place)
+        )
+        gain = (above * below).sum(axis=1, keepdims=True) / np.maximum(
+            (below * below).sum(axis=1, keepdims=True), MIN_VARIANCE
+        )
         count, unlike = TILE_SIDE_PX // CELL_SIDE_PX, (above - gain * below) ** 2
         cells = unlike.reshape(-1, count, CELL_SIDE_PX, count, CELL_SIDE_PX).mean(axis=(2, 4))
         return float(cells.max() / (np.percentile(cells, 95) + MIN_CELL_ERROR))
 
 
 def compute_residual(
-    template_gray: NDArray[np.uint8], target_gray: NDArray[np.uint8], homography: Homography, noise: float
+    template_gray: NDArray[np.uint8],
+    target_gray: NDArray[np.uint8],
+    homography: Homography,
+    noise: float,
 ) -> Residual | None:
     """Compare two grey pictures; `matrix` takes pixels of `one` to those of `other`, and does not make them smaller (swap the two if so).
     `noise`: the standard deviation of that of the noisier one, in grey levels.
@@ -105,7 +117,9 @@ def compute_residual(
     above, below = _match_sharpness(above, below, homography, covered, scale)
     look = _Template(above)
     homography, seen = _refine_homography(look, below, homography)
-    covered = _overlapping_tiles(homography, above.shape, target_gray.shape) & _find_border_safe_tiles(
+    covered = _overlapping_tiles(
+        homography, above.shape, target_gray.shape
+    ) & _find_border_safe_tiles(
         homography, origin, look.texture.shape, template_gray.shape, target_gray.shape
     )
     least = max(MIN_TEXTURE, MIN_TEXTURE_TO_NOISE * noise)
@@ -115,7 +129,17 @@ def compute_residual(
     seen = _refine_quadratic(look, ground, seen, told)
     nearby, moves = _search_displacement(look, ground, seen, told)
     both = told & (look.texture > least) & (seen.texture > least)
-    return Residual(seen.ncc, nearby, moves, told, both, origin, homography @ np.linalg.inv(shifted), look, ground)
+    return Residual(
+        seen.ncc,
+        nearby,
+        moves,
+        told,
+        both,
+        origin,
+        homography @ np.linalg.inv(shifted),
+        look,
+        ground,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,39 +156,62 @@ class _Template:
     def __init__(self, pixels: GrayPixels) -> None:
         self.shape = pixels.shape
         # The picture and its slopes, (rows, columns, 3, TILE * TILE): one product with what lies below tells all that is asked.
-        self._pixels_and_gradients = np.stack([_split_into_tiles(grey) for grey in (pixels, *_gradients(pixels))], axis=2)
+        self._pixels_and_gradients = np.stack(
+            [_split_into_tiles(grey) for grey in (pixels, *_gradients(pixels))], axis=2
+        )
         self.tiles: GrayPixels = self._pixels_and_gradients[:, :, 0]
         means, products = (
             self._pixels_and_gradients.mean(axis=3),
-            np.matmul(self._pixels_and_gradients, np.swapaxes(self._pixels_and_gradients, 2, 3)) / TILE_SIDE_PX**2,
+            np.matmul(self._pixels_and_gradients, np.swapaxes(self._pixels_and_gradients, 2, 3))
+            / TILE_SIDE_PX**2,
         )
         self.mean, self._mean_gradient = means[..., 0], means[..., 1:]
         self._variance = np.maximum(products[..., 0, 0] - self.mean**2, 0.0)
-        graded = (self._mean_gradient**2).sum(axis=-1) * (TILE_SIDE_PX**2 - 1) / 12  # the variance of an even slope, which tells nothing
+        graded = (
+            (self._mean_gradient**2).sum(axis=-1) * (TILE_SIDE_PX**2 - 1) / 12
+        )  # the variance of an even slope, which tells nothing
         self.texture: TileMap = np.sqrt(np.maximum(self._variance - graded, 0.0))
         self._mean_pixel_gradient = products[..., 0, 1:]
         xx, xy, yy = products[..., 1, 1], products[..., 1, 2], products[..., 2, 2]
         easing = 0.02 * (xx + yy) + 1.0
         xx, yy = xx + easing, yy + easing
-        self._inverse_hessian = np.stack([np.stack([yy, -xy], -1), np.stack([-xy, xx], -1)], -2) / (xx * yy - xy * xy)[..., None, None]
+        self._inverse_hessian = (
+            np.stack([np.stack([yy, -xy], -1), np.stack([-xy, xx], -1)], -2)
+            / (xx * yy - xy * xy)[..., None, None]
+        )
 
     def compare(self, target_tiles: GrayPixels) -> _TileStats:
         """How the tiles agree with what lies below them, brightness and contrast of each set aside, and where each would go."""
         mean = target_tiles.mean(axis=2)
-        variance = np.maximum(np.einsum("rcp,rcp->rc", target_tiles, target_tiles) / TILE_SIDE_PX**2 - mean**2, 0.0)
-        products = np.matmul(self._pixels_and_gradients, target_tiles[..., None])[..., 0] / TILE_SIDE_PX**2
+        variance = np.maximum(
+            np.einsum("rcp,rcp->rc", target_tiles, target_tiles) / TILE_SIDE_PX**2 - mean**2, 0.0
+        )
+        products = (
+            np.matmul(self._pixels_and_gradients, target_tiles[..., None])[..., 0] / TILE_SIDE_PX**2
+        )
         common = products[..., 0] - self.mean * mean
-        agrees = np.clip(common / np.sqrt(np.maximum(self._variance, MIN_VARIANCE) * np.maximum(variance, MIN_VARIANCE)), -1.0, 1.0)
+        agrees = np.clip(
+            common
+            / np.sqrt(
+                np.maximum(self._variance, MIN_VARIANCE) * np.maximum(variance, MIN_VARIANCE)
+            ),
+            -1.0,
+            1.0,
+        )
         gain = np.clip(common / np.maximum(variance, MIN_VARIANCE), 0.2, 5.0)[..., None]
         pull = (
             self._mean_pixel_gradient
             - self.mean[..., None] * self._mean_gradient
             - gain * (products[..., 1:] - mean[..., None] * self._mean_gradient)
         )
-        return _TileStats(agrees, mean, np.sqrt(variance), np.einsum("rcij,rcj->rci", self._inverse_hessian, pull))
+        return _TileStats(
+            agrees, mean, np.sqrt(variance), np.einsum("rcij,rcj->rci", self._inverse_hessian, pull)
+        )
 
 
-def _clipped_tiles(template: _Template, stats: _TileStats, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _clipped_tiles(
+    template: _Template, stats: _TileStats, valid: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
     """Tiles that one picture shows and the other cannot: by what tones become where they agree, its white, or its black, is full."""
     sure = valid & (stats.ncc > 0.8)
     if np.count_nonzero(sure) < 4:
@@ -173,15 +220,25 @@ def _clipped_tiles(template: _Template, stats: _TileStats, valid: NDArray[np.boo
     lift = float(np.median(stats.mean[sure] - gain * template.mean[sure]))
     below, above = gain * template.mean + lift, (stats.mean - lift) / max(gain, 1e-3)
     full = ((below > MIN_WHITE_LEVEL) | (below < MAX_BLACK_LEVEL)) & (stats.texture < MIN_TEXTURE)
-    return np.asarray(full | (((above > MIN_WHITE_LEVEL) | (above < MAX_BLACK_LEVEL)) & (template.texture < MIN_TEXTURE)))
+    return np.asarray(
+        full
+        | (
+            ((above > MIN_WHITE_LEVEL) | (above < MAX_BLACK_LEVEL))
+            & (template.texture < MIN_TEXTURE)
+        )
+    )
 
 
-def _refine_homography(template: _Template, target_pixels: GrayPixels, homography: Homography) -> tuple[Homography, _TileStats]:
+def _refine_homography(
+    template: _Template, target_pixels: GrayPixels, homography: Homography
+) -> tuple[Homography, _TileStats]:
     """The transform that brings most tiles home, of those that each tile's step leads to, and what is seen through it."""
     centres, most = _compute_tile_centers(*template.texture.shape), -1.0
     for _ in range(MAX_HOMOGRAPHY_ITERATIONS):
         seen = template.compare(_split_into_tiles(_warp(target_pixels, homography, template.shape)))
-        telling = _overlapping_tiles(homography, template.shape, target_pixels.shape) & (template.texture > MIN_TEXTURE)
+        telling = _overlapping_tiles(homography, template.shape, target_pixels.shape) & (
+            template.texture > MIN_TEXTURE
+        )
         home = float(np.maximum(seen.ncc[telling], 0.0).sum())
         if home > most:
             best, most = (homography, seen), home
@@ -191,7 +248,11 @@ def _refine_homography(template: _Template, target_pixels: GrayPixels, homograph
         steps, start = np.clip(seen.steps[sure], -4.0, 4.0), centres[sure]
         if np.percentile(np.hypot(*steps.T), 80) < MIN_STEP_PX:
             break
-        fitted = fit_homography(start, apply_homography(homography, start + steps), seen.ncc[sure].astype(np.float64) ** 2)
+        fitted = fit_homography(
+            start,
+            apply_homography(homography, start + steps),
+            seen.ncc[sure].astype(np.float64) ** 2,
+        )
         if fitted is None:
             break
         homography = fitted
@@ -201,7 +262,10 @@ def _refine_homography(template: _Template, target_pixels: GrayPixels, homograph
 @lru_cache(maxsize=64)
 def _compute_pixel_points(rows: int, columns: int) -> NDArray[np.float32]:
     """x and y of each pixel of so many tiles, by tiles: (2, rows, columns, TILE * TILE)."""
-    x, y = np.arange(columns * TILE_SIDE_PX, dtype=np.float32), np.arange(rows * TILE_SIDE_PX, dtype=np.float32)
+    x, y = (
+        np.arange(columns * TILE_SIDE_PX, dtype=np.float32),
+        np.arange(rows * TILE_SIDE_PX, dtype=np.float32),
+    )
     return np.stack([_split_into_tiles(places) for places in np.meshgrid(x, y)])
 
 
@@ -215,11 +279,17 @@ def _compute_tile_centers(rows: int, columns: int) -> NDArray[np.float64]:
 class _Target:
     """The picture below, looked at through a transform, away from which each place can be moved."""
 
-    def __init__(self, pixels: GrayPixels, homography: Homography, grid_shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, pixels: GrayPixels, homography: Homography, grid_shape: tuple[int, ...]
+    ) -> None:
         x, y = _compute_pixel_points(*grid_shape)
-        first, second, third = (row[0] * x + row[1] * y + row[2] for row in homography.astype(np.float32))
+        first, second, third = (
+            row[0] * x + row[1] * y + row[2] for row in homography.astype(np.float32)
+        )
         self._pixels, self.points = pixels, np.stack([first / third, second / third])
-        self._jacobians = jacobian(homography, _compute_tile_centers(*grid_shape)).astype(np.float32)
+        self._jacobians = jacobian(homography, _compute_tile_centers(*grid_shape)).astype(
+            np.float32
+        )
 
     def map_steps(self, steps: NDArray[np.float32]) -> NDArray[np.float32]:
         """Where steps above (rows, columns, 2) lead to below."""
@@ -229,10 +299,14 @@ class _Target:
         """What lies at each place after it was moved; `moves` (2, rows, columns, TILE * TILE, or 1 for all of a tile), in pixels below."""
         places = self.points + offsets
         x, y = places.reshape(2, -1, TILE_SIDE_PX**2)
-        return np.asarray(cv2.remap(self._pixels, x, y, cv2.INTER_LINEAR), np.float32).reshape(places.shape[1:])
+        return np.asarray(cv2.remap(self._pixels, x, y, cv2.INTER_LINEAR), np.float32).reshape(
+            places.shape[1:]
+        )
 
 
-def _refine_quadratic(template: _Template, target: _Target, stats: _TileStats, valid: NDArray[np.bool_]) -> _TileStats:
+def _refine_quadratic(
+    template: _Template, target: _Target, stats: _TileStats, valid: NDArray[np.bool_]
+) -> _TileStats:
     """With the best smooth bend of second degree, where tiles still move and it brings them home: lenses, and warps that are no projection.
 
     What lies below stays bent.
@@ -260,7 +334,9 @@ def _refine_quadratic(template: _Template, target: _Target, stats: _TileStats, v
 
 
 @lru_cache(maxsize=16)
-def _compute_quadratic_terms(rows: int, columns: int) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+def _compute_quadratic_terms(
+    rows: int, columns: int
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """Those of a bend of second degree at the middle of each tile (rows, columns, 6), and at each pixel (6, rows, columns, TILE * TILE)."""
     half = TILE_SIDE_PX * max(rows, columns) / 2
 
@@ -269,24 +345,37 @@ def _compute_quadratic_terms(rows: int, columns: int) -> tuple[NDArray[np.float6
         return np.stack([np.ones_like(x), x, y, x * y, x * x, y * y])
 
     centres = evaluate_terms(*np.moveaxis(_compute_tile_centers(rows, columns), -1, 0))
-    return np.moveaxis(centres, 0, -1).astype(np.float64), evaluate_terms(*_compute_pixel_points(rows, columns)).astype(np.float32)
+    return np.moveaxis(centres, 0, -1).astype(np.float64), evaluate_terms(
+        *_compute_pixel_points(rows, columns)
+    ).astype(np.float32)
 
 
 def _search_displacement(
     template: _Template, target: _Target, stats: _TileStats, valid: NDArray[np.bool_]
 ) -> tuple[TileMap, NDArray[np.float32]]:
     """The best agreement of each tile when it may move by itself, and the move. Where all agree well in place, none is moved."""
-    best, where, moves, now = stats.ncc.copy(), np.zeros_like(stats.steps), np.zeros_like(stats.steps), stats
+    best, where, moves, now = (
+        stats.ncc.copy(),
+        np.zeros_like(stats.steps),
+        np.zeros_like(stats.steps),
+        stats,
+    )
     for _ in range(MAX_DISPLACEMENT_ITERATIONS if (stats.ncc[valid] < CONFIDENT_NCC).any() else 0):
         moves = np.clip(moves + now.steps, -MAX_DISPLACEMENT_PX, MAX_DISPLACEMENT_PX)
-        now = template.compare(target.sample(np.moveaxis(target.map_steps(moves), -1, 0)[..., None]))
+        now = template.compare(
+            target.sample(np.moveaxis(target.map_steps(moves), -1, 0)[..., None])
+        )
         better = now.ncc > best
         best[better], where[better] = now.ncc[better], moves[better]
     return best, where
 
 
 def _match_sharpness(
-    template_pixels: GrayPixels, target_pixels: GrayPixels, homography: Homography, mask: NDArray[np.bool_], scale: float
+    template_pixels: GrayPixels,
+    target_pixels: GrayPixels,
+    homography: Homography,
+    mask: NDArray[np.bool_],
+    scale: float,
 ) -> tuple[GrayPixels, GrayPixels]:
     """Both pictures, the sharper one blurred to be as soft as the other; a blurred copy then agrees with its original."""
     one, other = (
@@ -302,7 +391,10 @@ def _match_sharpness(
     if one < MIN_SHARPNESS_RATIO * other:
         for blur in BLUR_SIGMAS_PX:
             soft = cv2.GaussianBlur(target_pixels, (0, 0), blur * scale)
-            if _measure_sharpness(_warp(soft, homography, template_pixels.shape), mask) <= 1.05 * one:
+            if (
+                _measure_sharpness(_warp(soft, homography, template_pixels.shape), mask)
+                <= 1.05 * one
+            ):
                 break
         return template_pixels, soft
     return template_pixels, target_pixels
@@ -316,11 +408,19 @@ def _measure_sharpness(gray: GrayPixels, mask: NDArray[np.bool_]) -> float:
     return float(_average_tiles(across**2 + down**2)[mask].sum() / max(tones, 1e-3))
 
 
-def _overlapping_tiles(homography: Homography, template_shape: tuple[int, ...], target_shape: tuple[int, ...]) -> NDArray[np.bool_]:
+def _overlapping_tiles(
+    homography: Homography, template_shape: tuple[int, ...], target_shape: tuple[int, ...]
+) -> NDArray[np.bool_]:
     """The tiles whose corners all lie on the picture below."""
     rows, columns = template_shape[0] // TILE_SIDE_PX, template_shape[1] // TILE_SIDE_PX
     x, y, depth = np.tensordot(homography, _compute_tile_corners(rows, columns), 1)
-    inside = (x >= -depth) & (y >= -depth) & (x <= target_shape[1] * depth) & (y <= target_shape[0] * depth) & (depth > 0)
+    inside = (
+        (x >= -depth)
+        & (y >= -depth)
+        & (x <= target_shape[1] * depth)
+        & (y <= target_shape[0] * depth)
+        & (depth > 0)
+    )
     return np.asarray(inside[:-1, :-1] & inside[:-1, 1:] & inside[1:, :-1] & inside[1:, 1:])
 
 
@@ -337,7 +437,9 @@ def _place_tile_grid(
         low = np.where(
             np.abs(first - low) > BORDER_MARGIN_PX, np.maximum(low, first) + BORDER_MARGIN_PX, low
         )  # one goes on where the other ends
-        high = np.where(np.abs(last - high) > BORDER_MARGIN_PX, np.minimum(high, last) - BORDER_MARGIN_PX, high)
+        high = np.where(
+            np.abs(last - high) > BORDER_MARGIN_PX, np.minimum(high, last) - BORDER_MARGIN_PX, high
+        )
     count = np.maximum(0, (high - low + 1e-6) // TILE_SIDE_PX).astype(int)
     start = np.ceil(low + (high - low - count * TILE_SIDE_PX) / 2 - 1e-6).astype(int)
     start = np.clip(start, 0, np.maximum(0, size - count * TILE_SIDE_PX))
@@ -353,10 +455,14 @@ def _find_border_safe_tiles(
 ) -> NDArray[np.bool_]:
     """The tiles around which both pictures go on, or neither does: what lies beyond the outline of one alone is blurred into them."""
     y, x = np.mgrid[0 : grid_shape[0], 0 : grid_shape[1]] * float(TILE_SIDE_PX) - 0.5
-    around = (np.stack([x, y], axis=-1)[:, :, None] + UNIT_CORNERS * (TILE_SIDE_PX + 2 * BORDER_MARGIN_PX) - BORDER_MARGIN_PX).reshape(
-        -1, 2
+    around = (
+        np.stack([x, y], axis=-1)[:, :, None]
+        + UNIT_CORNERS * (TILE_SIDE_PX + 2 * BORDER_MARGIN_PX)
+        - BORDER_MARGIN_PX
+    ).reshape(-1, 2)
+    alike = _is_inside(around + origin, template_shape) == _is_inside(
+        apply_homography(homography, around), target_shape
     )
-    alike = _is_inside(around + origin, template_shape) == _is_inside(apply_homography(homography, around), target_shape)
     return np.asarray(alike.reshape(*grid_shape, len(UNIT_CORNERS)).all(axis=-1))
 
 
@@ -378,23 +484,41 @@ def _blur(gray: NDArray[np.uint8], sigma: float) -> GrayPixels:
 
 def _warp(target_pixels: GrayPixels, homography: Homography, shape: tuple[int, ...]) -> GrayPixels:
     return np.asarray(
-        cv2.warpPerspective(target_pixels, homography, (shape[1], shape[0]), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP), np.float32
+        cv2.warpPerspective(
+            target_pixels,
+            homography,
+            (shape[1], shape[0]),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        ),
+        np.float32,
     )
 
 
 def _gradients(gray: GrayPixels) -> tuple[GrayPixels, GrayPixels]:
-    across, down = cv2.Sobel(gray, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(gray, cv2.CV_32F, 0, 1, scale=1 / 8)
+    across, down = (
+        cv2.Sobel(gray, cv2.CV_32F, 1, 0, scale=1 / 8),
+        cv2.Sobel(gray, cv2.CV_32F, 0, 1, scale=1 / 8),
+    )
     return np.asarray(across, np.float32), np.asarray(down, np.float32)
 
 
 def _average_tiles(gray: GrayPixels) -> TileMap:
     """The mean of each tile."""
     return np.asarray(
-        cv2.resize(gray, (gray.shape[1] // TILE_SIDE_PX, gray.shape[0] // TILE_SIDE_PX), interpolation=cv2.INTER_AREA), np.float32
+        cv2.resize(
+            gray,
+            (gray.shape[1] // TILE_SIDE_PX, gray.shape[0] // TILE_SIDE_PX),
+            interpolation=cv2.INTER_AREA,
+        ),
+        np.float32,
     )
 
 
 def _split_into_tiles(gray: GrayPixels) -> GrayPixels:
     """A picture by tiles, (rows, columns, TILE * TILE)."""
     rows, columns = gray.shape[0] // TILE_SIDE_PX, gray.shape[1] // TILE_SIDE_PX
-    return gray.reshape(rows, TILE_SIDE_PX, columns, TILE_SIDE_PX).swapaxes(1, 2).reshape(rows, columns, TILE_SIDE_PX**2)
+    return (
+        gray.reshape(rows, TILE_SIDE_PX, columns, TILE_SIDE_PX)
+        .swapaxes(1, 2)
+        .reshape(rows, columns, TILE_SIDE_PX**2)
+    )

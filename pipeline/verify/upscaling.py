@@ -17,13 +17,21 @@ from pipeline.verify.verdict import MIN_FULL_OVERLAP, Box, Edits, Verdict, proje
 
 CENTER_SIDE_PX = 512  # pixels of the middle that are looked at, with all that the file has of them
 CENTER_FULL_RES = Preprocess(CENTER_SIDE_PX, "middle")
-MAX_BLOCKS_PER_ROW, MIN_BLOCK_SIDE_PX = 4, 48  # blocks in a row, and pixels that a side of one has at least
+MAX_BLOCKS_PER_ROW, MIN_BLOCK_SIDE_PX = (
+    4,
+    48,
+)  # blocks in a row, and pixels that a side of one has at least
 RADIAL_BINS = 64  # of wavelengths, up to the finest that pixels can show
 # Of the energy of coarser waves, and of the sides. Measured on 600 photos: as they are, none is below at half of their sides, 4 are at
 # 1 / 1.7, 6 at .65; enlarged 1.7 times, at qualities of 75 and 92, .81 and .87 are, 2 times .69 and .80, 1.3 times none.
 MAX_UPSCALED_ENERGY_RATIO = 0.08
-MIN_SIDE_RATIO, MAX_SIDE_RATIO = 0.1, 0.75  # of the larger one's sides, between which its detail tells something
-CHANGED_REGION_MARGIN = 0.05  # of a side: a tile, of which what lies on a picture may cover too little to be seen there
+MIN_SIDE_RATIO, MAX_SIDE_RATIO = (
+    0.1,
+    0.75,
+)  # of the larger one's sides, between which its detail tells something
+CHANGED_REGION_MARGIN = (
+    0.05  # of a side: a tile, of which what lies on a picture may cover too little to be seen there
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +46,10 @@ class RadialSpectrum:
 
 def larger_side(verdict: Verdict) -> Side | None:
     """Which of two copies, FIRST or SECOND, has so many more pixels for the same thing that its detail tells something; "" for neither."""
-    if not verdict.edits or not MIN_SIDE_RATIO < _compute_side_ratio(verdict.edits) < MAX_SIDE_RATIO:
+    if (
+        not verdict.edits
+        or not MIN_SIDE_RATIO < _compute_side_ratio(verdict.edits) < MAX_SIDE_RATIO
+    ):
         return None
     return Side.SECOND if verdict.edits.scale > 1 else Side.FIRST
 
@@ -56,12 +67,25 @@ def with_upscaling(verdict: Verdict, side: Side, spectrum: RadialSpectrum) -> Ve
     if not changes or side != larger_side(verdict):
         return verdict
     back = invert_homography(verdict.homography_matrix)
-    spoiled = changes.changed_regions if side == Side.FIRST else tuple(project_box_back(back, box) for box in changes.changed_regions)
+    spoiled = (
+        changes.changed_regions
+        if side == Side.FIRST
+        else tuple(project_box_back(back, box) for box in changes.changed_regions)
+    )
     if not is_upscaled(spectrum, _compute_side_ratio(changes), spoiled):
         return verdict
     mine, its = changes.overlap[side == Side.SECOND], changes.overlap[side == Side.FIRST]
-    cut_out = not changes.embedded_side and mine >= MIN_FULL_OVERLAP > its and changes.derived_side == side.other
-    return replace(verdict, edits=replace(changes, upscaled_side=side, derived_side=side if cut_out else changes.derived_side))
+    cut_out = (
+        not changes.embedded_side
+        and mine >= MIN_FULL_OVERLAP > its
+        and changes.derived_side == side.other
+    )
+    return replace(
+        verdict,
+        edits=replace(
+            changes, upscaled_side=side, derived_side=side if cut_out else changes.derived_side
+        ),
+    )
 
 
 def radial_spectrum(rgb: NDArray[np.uint8], size: tuple[int, int]) -> RadialSpectrum:
@@ -84,10 +108,14 @@ def radial_spectrum(rgb: NDArray[np.uint8], size: tuple[int, int]) -> RadialSpec
         waves.append(np.bincount(bins, energy[inside], RADIAL_BINS))
         start = (np.array(size) - side) / 2 + [x, y]
         places.append([*start / size, *(start + block) / size])
-    return RadialSpectrum(np.array(waves, np.float64).reshape(-1, RADIAL_BINS), np.array(places).reshape(-1, 4))
+    return RadialSpectrum(
+        np.array(waves, np.float64).reshape(-1, RADIAL_BINS), np.array(places).reshape(-1, 4)
+    )
 
 
-def is_upscaled(spectrum: RadialSpectrum, side_ratio: float, changed_regions: Sequence[Box]) -> bool:
+def is_upscaled(
+    spectrum: RadialSpectrum, side_ratio: float, changed_regions: Sequence[Box]
+) -> bool:
     """Whether there is next to nothing in a picture that one of `share` of its width and height could not show too. Blocks that something
     lies on, in the boxes `spoiled`, are left aside: words may have been written there later. No others are: what is sharp in a photo may be
     small.

@@ -52,7 +52,11 @@ class Edits:
     def is_same_picture(self) -> bool:
         """Whether each shows all of the other, upright and with nothing on it: the same picture, if in other tones or another size."""
         return min(self.overlap) >= MIN_FULL_OVERLAP and not (
-            self.mirrored or self.quarter_turn_deg or self.rotation_deg or self.anisotropic or self.changed_regions
+            self.mirrored
+            or self.quarter_turn_deg
+            or self.rotation_deg
+            or self.anisotropic
+            or self.changed_regions
         )
 
     def swap_sides(self, changed_regions: tuple[Box, ...]) -> Edits:
@@ -73,8 +77,16 @@ class Edits:
 
     def describe(self) -> list[str]:
         """What the second picture is beside the first, in a few words each."""
-        cut = "cut out of it" if self.embedded_side == Side.SECOND else f"cropped to {100 * self.overlap[0]:.0f} %"
-        part = {Side.FIRST: "partly inside another picture", Side.SECOND: "partly cut out of it", None: "another part"}[self.embedded_side]
+        cut = (
+            "cut out of it"
+            if self.embedded_side == Side.SECOND
+            else f"cropped to {100 * self.overlap[0]:.0f} %"
+        )
+        part = {
+            Side.FIRST: "partly inside another picture",
+            Side.SECOND: "partly cut out of it",
+            None: "another part",
+        }[self.embedded_side]
         more = (
             "on a plain ground"
             if self.plain_background
@@ -87,7 +99,11 @@ class Edits:
             f"turned by {self.quarter_turn_deg}°" if self.quarter_turn_deg else "",
             f"rotated by {abs(self.rotation_deg):g}°" if self.rotation_deg else "",
             "stretched" if self.anisotropic else "",
-            "enlarged" if self.upscaled_side == Side.SECOND else "not enlarged" if self.upscaled_side == Side.FIRST else "",
+            "enlarged"
+            if self.upscaled_side == Side.SECOND
+            else "not enlarged"
+            if self.upscaled_side == Side.FIRST
+            else "",
             cut if self.overlap[1] >= MIN_FULL_OVERLAP > self.overlap[0] else "",
             more if self.overlap[0] >= MIN_FULL_OVERLAP > self.overlap[1] else "",
             part if max(self.overlap) < MIN_FULL_OVERLAP else "",
@@ -98,7 +114,9 @@ class Edits:
             else "in other tones"
             if self.recolored
             else "",
-            f"other in {len(self.changed_regions)} place{'s' * (len(self.changed_regions) > 1)}" if self.changed_regions else "",
+            f"other in {len(self.changed_regions)} place{'s' * (len(self.changed_regions) > 1)}"
+            if self.changed_regions
+            else "",
         ]
         return [words for words in said if words]
 
@@ -139,7 +157,9 @@ class Verdict:
             return self
         back, what = invert_homography(self.homography_matrix), self.edits
         if what:
-            what = what.swap_sides(tuple(project_box_back(back, box) for box in what.changed_regions))
+            what = what.swap_sides(
+                tuple(project_box_back(back, box) for box in what.changed_regions)
+            )
         return replace(self, homography=flatten_homography(back), edits=what)
 
 
@@ -147,7 +167,9 @@ def _other_side(side: Side | None) -> Side | None:
     return side.other if side else None
 
 
-def encode_verdict(first: int, second: int, verdict: Verdict, *, is_provisional: bool = False) -> StoredVerdict:
+def encode_verdict(
+    first: int, second: int, verdict: Verdict, *, is_provisional: bool = False
+) -> StoredVerdict:
     """Encode a verdict on two images, by id, for the catalog.
 
     Verdicts that say nothing positive are stored without homography and edits, because most are never read again. A provisional verdict
@@ -158,7 +180,9 @@ def encode_verdict(first: int, second: int, verdict: Verdict, *, is_provisional:
     if verdict.relation in (Relation.UNRELATED, Relation.NOT_VERIFIABLE):
         del record["homography"], record["edits"]
     text = json.dumps(record, separators=(",", ":"))
-    return StoredVerdict(first, second, VERDICT_VERSION, is_provisional, verdict.relation.value, text)
+    return StoredVerdict(
+        first, second, VERDICT_VERSION, is_provisional, verdict.relation.value, text
+    )
 
 
 def decode_verdict(stored: StoredVerdict) -> Verdict:
@@ -183,10 +207,17 @@ def flatten_homography(homography: Homography) -> tuple[float, ...]:
 def project_box_back(homography: Homography, box: Box) -> Box:
     """The box on the first picture around a box of the second."""
     left, top, right, bottom = box
-    corners = apply_homography(invert_homography(homography), UNIT_CORNERS * [right - left, bottom - top] + [left, top]).clip(0.0, 1.0)
+    corners = apply_homography(
+        invert_homography(homography), UNIT_CORNERS * [right - left, bottom - top] + [left, top]
+    ).clip(0.0, 1.0)
     return round_box(*corners.min(axis=0), *corners.max(axis=0))
 
 
 def round_box(left: float, top: float, right: float, bottom: float) -> Box:
     """A box as it is kept."""
-    return round(float(left), 4), round(float(top), 4), round(float(right), 4), round(float(bottom), 4)
+    return (
+        round(float(left), 4),
+        round(float(top), 4),
+        round(float(right), 4),
+        round(float(bottom), 4),
+    )

@@ -14,7 +14,14 @@ from pipeline.verify.homography import Homography, compute_scale, invert_homogra
 from pipeline.verify.matching import Alignment, propose_alignments
 from pipeline.verify.relation import Relation
 from pipeline.verify.residual import TILE_SIDE_PX, Residual, compute_residual
-from pipeline.verify.verdict import MIN_VALID_TILES, Box, Verdict, flatten_homography, project_box_back, round_box
+from pipeline.verify.verdict import (
+    MIN_VALID_TILES,
+    Box,
+    Verdict,
+    flatten_homography,
+    project_box_back,
+    round_box,
+)
 
 # Measured on copies of 40 kinds, and on look-alikes: scripts/results/verify.md.
 MIN_TILE_NCC = 0.8  # the correlation from which on a tile is the same
@@ -33,8 +40,12 @@ MIN_OVERLAID_COPY_TILES, MAX_CLASH_NCC, MIN_AGREEING_PER_CLASH = (
     0.4,
     3,
 )  # but so many must agree, and for each that shows other things, with less than that correlation, so many
-MAX_COPY_DISPLACED_SHARE = 0.1  # the share of those that agree or moved that may have moved in a copy
-MIN_SCENE_SHARE = 0.5  # the share of tiles that agree or moved, from which on two pictures show one scene
+MAX_COPY_DISPLACED_SHARE = (
+    0.1  # the share of those that agree or moved that may have moved in a copy
+)
+MIN_SCENE_SHARE = (
+    0.5  # the share of tiles that agree or moved, from which on two pictures show one scene
+)
 # What every tile of two texts or drawings agrees by at least, and the most by which one cell differs beyond others: 4.3 in 695 copies of
 # 72 pages. Of 224 pages in which one small digit is another 215 differ more, of 224 with two all.
 MIN_LINE_ART_NCC, MAX_CELL_OUTLIER = 0.98, 5.0
@@ -69,12 +80,16 @@ def verify_tiles(first: ImageFeatures, second: ImageFeatures) -> tuple[Verdict, 
         if first <= second:
             return _verify_ordered_pair(first, second)
         evidence, tiles = _verify_ordered_pair(second, first)
-        return evidence.swap_sides(), replace(tiles, is_swapped=not tiles.is_swapped) if tiles else None
+        return evidence.swap_sides(), replace(
+            tiles, is_swapped=not tiles.is_swapped
+        ) if tiles else None
     except (np.linalg.LinAlgError, cv2.error):
         return Verdict(Relation.NOT_VERIFIABLE), None
 
 
-def _verify_ordered_pair(first: ImageFeatures, second: ImageFeatures) -> tuple[Verdict, TileMasks | None]:
+def _verify_ordered_pair(
+    first: ImageFeatures, second: ImageFeatures
+) -> tuple[Verdict, TileMasks | None]:
     likeliest = None
     for way in propose_alignments(first, second):
         found = _verify_alignment(way, first, second)
@@ -87,11 +102,18 @@ def _verify_ordered_pair(first: ImageFeatures, second: ImageFeatures) -> tuple[V
     return Verdict(Relation.UNRELATED if seen >= MIN_KEYPOINTS else Relation.NOT_VERIFIABLE), None
 
 
-def _verify_alignment(alignment: Alignment, first: ImageFeatures, second: ImageFeatures) -> tuple[Verdict, TileMasks | None]:
-    swapped = compute_scale(alignment.homography) < 1.0  # the one that has fewer pixels for the same thing is gone over tile by tile
+def _verify_alignment(
+    alignment: Alignment, first: ImageFeatures, second: ImageFeatures
+) -> tuple[Verdict, TileMasks | None]:
+    swapped = (
+        compute_scale(alignment.homography) < 1.0
+    )  # the one that has fewer pixels for the same thing is gone over tile by tile
     one, other = (second, first) if swapped else (first, second)
     rest = compute_residual(
-        one.gray, other.gray, invert_homography(alignment.homography) if swapped else alignment.homography, max(one.noise, other.noise)
+        one.gray,
+        other.gray,
+        invert_homography(alignment.homography) if swapped else alignment.homography,
+        max(one.noise, other.noise),
     )
     if rest is None or not rest.valid.any():
         return Verdict(Relation.NOT_VERIFIABLE, alignment.inliers), None
@@ -103,16 +125,26 @@ def _verify_alignment(alignment: Alignment, first: ImageFeatures, second: ImageF
     )
     same = rest.valid & (rest.ncc >= MIN_TILE_NCC) & ~moved_away
     told, agree, gone = (int(some.sum()) for some in (rest.valid, same, moved_away))
-    matrix = _convert_to_unit_homography(invert_homography(rest.homography) if swapped else rest.homography, first, second)
+    matrix = _convert_to_unit_homography(
+        invert_homography(rest.homography) if swapped else rest.homography, first, second
+    )
     clash = int((rest.textured_in_both & (rest.ncc < MAX_CLASH_NCC) & ~moved_away).sum())
-    relation, what = _classify(told, agree, gone, clash, float(np.median(rest.ncc[same])) if agree else 0.0), None
+    relation, what = (
+        _classify(told, agree, gone, clash, float(np.median(rest.ncc[same])) if agree else 0.0),
+        None,
+    )
     if (
         relation in (Relation.DERIVED, Relation.SAME_SCENE)
         and first.is_line_art
         and second.is_line_art
-        and (rest.ncc[rest.valid].min() < MIN_LINE_ART_NCC or rest.cell_outlier_ratio() > MAX_CELL_OUTLIER)
+        and (
+            rest.ncc[rest.valid].min() < MIN_LINE_ART_NCC
+            or rest.cell_outlier_ratio() > MAX_CELL_OUTLIER
+        )
     ):
-        relation = Relation.NOT_VERIFIABLE  # in text and drawings the ground agrees, whatever they say
+        relation = (
+            Relation.NOT_VERIFIABLE
+        )  # in text and drawings the ground agrees, whatever they say
     if relation == Relation.DERIVED:
         boxes = _changed_regions(rest.valid & ~same & ~moved_away, rest, one)
         spoiled = tuple(project_box_back(matrix, box) if swapped else box for box in boxes)
@@ -120,11 +152,21 @@ def _verify_alignment(alignment: Alignment, first: ImageFeatures, second: ImageF
         relation = Relation.SAME_PICTURE if what.is_same_picture else Relation.DERIVED
         if is_viewpoint_change(what, matrix, (first.size, second.size)):
             relation, what = Relation.SAME_SCENE, None
-    evidence = Verdict(relation, alignment.inliers, told, round(agree / told, 4), round(gone / told, 4), flatten_homography(matrix), what)
+    evidence = Verdict(
+        relation,
+        alignment.inliers,
+        told,
+        round(agree / told, 4),
+        round(gone / told, 4),
+        flatten_homography(matrix),
+        what,
+    )
     return evidence, TileMasks(rest.valid, same, moved_away, rest.origin, swapped)
 
 
-def _classify(valid: int, agreeing: int, displaced: int, conflicting: int, median_ncc: float) -> Relation:
+def _classify(
+    valid: int, agreeing: int, displaced: int, conflicting: int, median_ncc: float
+) -> Relation:
     """DERIVED for any copy, SCENE, UNRELATED, or UNKNOWN where there is too little to tell."""
     share = agreeing / valid
     steady = displaced <= MAX_COPY_DISPLACED_SHARE * (agreeing + displaced) + 1
@@ -137,16 +179,28 @@ def _classify(valid: int, agreeing: int, displaced: int, conflicting: int, media
         return Relation.DERIVED
     if valid < MIN_VALID_TILES:
         return Relation.NOT_VERIFIABLE
-    return Relation.SAME_SCENE if agreeing + displaced >= MIN_SCENE_SHARE * valid else Relation.UNRELATED
+    return (
+        Relation.SAME_SCENE
+        if agreeing + displaced >= MIN_SCENE_SHARE * valid
+        else Relation.UNRELATED
+    )
 
 
-def _convert_to_unit_homography(homography: Homography, first: ImageFeatures, second: ImageFeatures) -> Homography:
+def _convert_to_unit_homography(
+    homography: Homography, first: ImageFeatures, second: ImageFeatures
+) -> Homography:
     """A transform of pixels as one of shares of the sides."""
-    shares = np.linalg.inv(unit_to_pixels(second.gray.shape)) @ homography @ unit_to_pixels(first.gray.shape)
+    shares = (
+        np.linalg.inv(unit_to_pixels(second.gray.shape))
+        @ homography
+        @ unit_to_pixels(first.gray.shape)
+    )
     return np.asarray(shares / shares[2, 2])
 
 
-def _changed_regions(mask: NDArray[np.bool_], residual: Residual, template: ImageFeatures) -> list[Box]:
+def _changed_regions(
+    mask: NDArray[np.bool_], residual: Residual, template: ImageFeatures
+) -> list[Box]:
     """Boxes around tiles that differ side by side, two or more, as shares of the picture's sides, from the top."""
     count, _, found, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     height, width = template.gray.shape
@@ -154,5 +208,12 @@ def _changed_regions(mask: NDArray[np.bool_], residual: Residual, template: Imag
     for left, top, across, down, tiles in found[1:count].tolist():
         if tiles >= 2:
             x, y = residual.origin[0] + left * TILE_SIDE_PX, residual.origin[1] + top * TILE_SIDE_PX
-            boxes.append((x / width, y / height, (x + across * TILE_SIDE_PX) / width, (y + down * TILE_SIDE_PX) / height))
+            boxes.append(
+                (
+                    x / width,
+                    y / height,
+                    (x + across * TILE_SIDE_PX) / width,
+                    (y + down * TILE_SIDE_PX) / height,
+                )
+            )
     return sorted((round_box(*box) for box in boxes), key=lambda box: (box[1], box[0]))

@@ -9,7 +9,9 @@ import sys
 from collections.abc import Sequence
 
 
-def spawn(module: str, args: Sequence[object], fds: Sequence[int], stderr_fd: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+def spawn(
+    module: str, args: Sequence[object], fds: Sequence[int], stderr_fd: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
     """A process that calls `serve` of a module with these words; it has the same descriptors `files`, and may write to `errors`.
 
     Raises OSError where it cannot be started.

@@ -19,7 +19,12 @@ from PIL import Image
 
 from indexes.records import Space
 from pipeline.decode.preprocess import Preprocess
-from pipeline.embed.backends.google_client import GoogleClient, InvalidResponse, RequestBatch, RequestFailed
+from pipeline.embed.backends.google_client import (
+    GoogleClient,
+    InvalidResponse,
+    RequestBatch,
+    RequestFailed,
+)
 from pipeline.errors import ServiceUnavailable, UnknownModel
 
 if TYPE_CHECKING:
@@ -73,7 +78,8 @@ class _RemoteEmbedder(ABC):
                     rows.update(enumerate(await self._embed_group(errand, some), start))
                 except RequestFailed as failed:
                     errand.failure = (
-                        errand.failure or f"no vectors for pictures {start + 1} to {start + len(some)} of {len(inputs)}: {failed}"
+                        errand.failure
+                        or f"no vectors for pictures {start + 1} to {start + len(some)} of {len(inputs)}: {failed}"
                     )
 
         async def fetch_all() -> None:
@@ -85,10 +91,14 @@ class _RemoteEmbedder(ABC):
         if errand.failure:
             # Not BadOutput, even where answers were useless: that would lose the rows that came, and they are paid for.
             raise ServiceUnavailable(f"{self.name}: {errand.failure}", rows)
-        return np.array([rows[at] for at in range(len(inputs))], np.float32).reshape(-1, self.space.dim)
+        return np.array([rows[at] for at in range(len(inputs))], np.float32).reshape(
+            -1, self.space.dim
+        )
 
     @abstractmethod
-    async def _embed_group(self, requests: RequestBatch, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    async def _embed_group(
+        self, requests: RequestBatch, inputs: Sequence[NDArray[np.uint8]]
+    ) -> NDArray[np.float32]:
         """One raw row for each picture of a group; raises Failed."""
 
     @cached_property
@@ -106,8 +116,18 @@ class GoogleEmbedder(_RemoteEmbedder):
         self._model, dim, self.name = _parse_model_name(model, "google")
         # From what is sent to others the client leaves the pictures out.
         if not re.fullmatch(r"gemini-embedding-(?!001|exp)[\w.-]+", self._model):
-            raise UnknownModel(f"{self.name} sees no pictures; use google:{DEFAULT_MODEL}, or google-describe:VISION_MODEL+TEXT_MODEL")
-        self.space = Space("google", self._model, WEIGHTS_LABEL, f"{self.preprocess} jpeg {JPEG_QUALITY}", dim, FLOOR, THRESHOLD)
+            raise UnknownModel(
+                f"{self.name} sees no pictures; use google:{DEFAULT_MODEL}, or google-describe:VISION_MODEL+TEXT_MODEL"
+            )
+        self.space = Space(
+            "google",
+            self._model,
+            WEIGHTS_LABEL,
+            f"{self.preprocess} jpeg {JPEG_QUALITY}",
+            dim,
+            FLOOR,
+            THRESHOLD,
+        )
 
     def count_paid_calls(self, image_count: int) -> int:
         """One for six pictures of one encode(), so for many the sum over them.
@@ -116,8 +136,12 @@ class GoogleEmbedder(_RemoteEmbedder):
         """
         return math.ceil(image_count / self.group_size)
 
-    async def _embed_group(self, requests: RequestBatch, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        return await requests.request_embeddings(self._model, [_make_image_part(view) for view in inputs], self.space.dim)
+    async def _embed_group(
+        self, requests: RequestBatch, inputs: Sequence[NDArray[np.uint8]]
+    ) -> NDArray[np.float32]:
+        return await requests.request_embeddings(
+            self._model, [_make_image_part(view) for view in inputs], self.space.dim
+        )
 
 
 class GoogleDescribeEmbedder(_RemoteEmbedder):
@@ -128,31 +152,50 @@ class GoogleDescribeEmbedder(_RemoteEmbedder):
     stops no run and matches nothing, and the log counts it.
     """
 
-    group_size = 8  # texts in one request: not more, because a failure loses the descriptions of its group
+    group_size = (
+        8  # texts in one request: not more, because a failure loses the descriptions of its group
+    )
 
     def __init__(self, models: str) -> None:
         """Note which models; raises UnknownModel when they are not two."""
         self._model_pair, dim, self.name = _parse_model_name(models, "google-describe")
         self._vision_model, _, self._text_model = self._model_pair.partition("+")
         if not self._vision_model or not self._text_model or "+" in self._text_model:
-            raise UnknownModel(f"{self.name} is no pair of models; use google-describe:VISION_MODEL+TEXT_MODEL")
+            raise UnknownModel(
+                f"{self.name} is no pair of models; use google-describe:VISION_MODEL+TEXT_MODEL"
+            )
         prompt = hashlib.sha256(PROMPT.encode()).hexdigest()[:8]
         preprocess = f"{self.preprocess} jpeg {JPEG_QUALITY} prompt {prompt}"
-        self.space = Space("google-describe", self._model_pair, WEIGHTS_LABEL, preprocess, dim, DESCRIPTION_FLOOR, DESCRIPTION_THRESHOLD)
+        self.space = Space(
+            "google-describe",
+            self._model_pair,
+            WEIGHTS_LABEL,
+            preprocess,
+            dim,
+            DESCRIPTION_FLOOR,
+            DESCRIPTION_THRESHOLD,
+        )
 
     def count_paid_calls(self, image_count: int) -> int:
         """One for each picture and one for the words of eight of one encode(). Those that are asked again are not counted."""
         return image_count + math.ceil(image_count / self.group_size)
 
-    async def _embed_group(self, requests: RequestBatch, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    async def _embed_group(
+        self, requests: RequestBatch, inputs: Sequence[NDArray[np.uint8]]
+    ) -> NDArray[np.float32]:
         words = [await self._describe(requests, view) for view in inputs]
         told = [at for at, text in enumerate(words) if text]
         rows = np.stack([_make_unique_row(view, self.space.dim) for view in inputs])
         if told:
-            rows[told] = await requests.request_embeddings(self._text_model, [_make_text_part(words[at]) for at in told], self.space.dim)
+            rows[told] = await requests.request_embeddings(
+                self._text_model, [_make_text_part(words[at]) for at in told], self.space.dim
+            )
         if len(told) < len(inputs):
             log.warning(
-                "%s refused to describe %d of %d pictures; they match nothing", self._vision_model, len(inputs) - len(told), len(inputs)
+                "%s refused to describe %d of %d pictures; they match nothing",
+                self._vision_model,
+                len(inputs) - len(told),
+                len(inputs),
             )
         return rows
 
@@ -160,14 +203,23 @@ class GoogleDescribeEmbedder(_RemoteEmbedder):
         """The description of a picture; empty if the model refuses this picture."""
         contents = {"role": "user", "parts": [_make_image_part(pixels), _make_text_part(PROMPT)]}
         # Without the last, the client may send requests that calls() does not count.
-        config = {"temperature": 0.0, "automatic_function_calling": {"disable": True}, "automatic_continuation": False}
+        config = {
+            "temperature": 0.0,
+            "automatic_function_calling": {"disable": True},
+            "automatic_continuation": False,
+        }
 
         async def send(models: AsyncModels) -> str:
-            answer = await models.generate_content(model=self._vision_model, contents=contents, config=config)
+            answer = await models.generate_content(
+                model=self._vision_model, contents=contents, config=config
+            )
             if words := (answer.text or "").split()[:MAX_DESCRIPTION_WORDS]:
                 return " ".join(words)
             refused = bool(answer.prompt_feedback and answer.prompt_feedback.block_reason)
-            refused |= any(candidate.finish_reason in REFUSAL_FINISH_REASONS for candidate in answer.candidates or [])
+            refused |= any(
+                candidate.finish_reason in REFUSAL_FINISH_REASONS
+                for candidate in answer.candidates or []
+            )
             if not refused:
                 raise InvalidResponse("no words for a picture")
             return ""
@@ -180,7 +232,9 @@ def _parse_model_name(spec: str, backend: str) -> tuple[str, int, str]:
     form = re.fullmatch(r"([\w.+-]+)(?:@(\d{1,4}))?", spec, re.ASCII)
     dim = int(form[2] or MAX_DIM) if form else 0
     if not form or not 128 <= dim <= MAX_DIM:
-        raise UnknownModel(f"{backend}:{spec} is no model's name; use MODEL or MODEL@LENGTH, a length being 128 to {MAX_DIM}")
+        raise UnknownModel(
+            f"{backend}:{spec} is no model's name; use MODEL or MODEL@LENGTH, a length being 128 to {MAX_DIM}"
+        )
     return form[1], dim, f"{backend}:{form[1]}" + (f"@{dim}" if dim != MAX_DIM else "")
 
 

@@ -29,9 +29,14 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 MAX_CONCURRENT_REQUESTS = 4  # requests on their way
-MAX_ATTEMPTS, FIRST_BACKOFF_SECONDS = 7, 1.0  # doubled after each try: together about a minute, which outlasts a quota by the minute
+MAX_ATTEMPTS, FIRST_BACKOFF_SECONDS = (
+    7,
+    1.0,
+)  # doubled after each try: together about a minute, which outlasts a quota by the minute
 REQUEST_TIMEOUT_SECONDS = 120.0  # seconds for one whole answer
-MAX_RETRY_AFTER_SECONDS = 120.0  # the longest wait that a refusal may ask for; a quota by the day asks for more
+MAX_RETRY_AFTER_SECONDS = (
+    120.0  # the longest wait that a refusal may ask for; a quota by the day asks for more
+)
 RETRYABLE_STATUS_CODES = {408, 429}  # and all from 500
 STATUS_HINTS = {
     400: "if one picture is not taken, or the key is not known, the whole request is refused",
@@ -58,11 +63,15 @@ class GoogleClient:
 
     def __init__(self) -> None:
         """Take access from the environment; raises MissingExtra or MissingKey."""
-        self._client, self._credentials = _create_client()  # kept: the client hangs up when it is collected
+        self._client, self._credentials = (
+            _create_client()
+        )  # kept: the client hangs up when it is collected
         self._loop = asyncio.new_event_loop()
         self.request_slots = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
         self.models: AsyncModels = self._client.aio.models
-        threading.Thread(target=_run_loop, args=(self._loop, self._client), name="google", daemon=True).start()
+        threading.Thread(
+            target=_run_loop, args=(self._loop, self._client), name="google", daemon=True
+        ).start()
         weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
 
     def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -105,19 +114,35 @@ class RequestBatch:
             except APIError as error:
                 reason = self.client.redact(f"{error.code} {error.status}: {error.message}")
                 reason += f" ({STATUS_HINTS[error.code]})" if error.code in STATUS_HINTS else ""
-                asked, again = _parse_retry_after(error), error.code in RETRYABLE_STATUS_CODES or error.code >= 500
+                asked, again = (
+                    _parse_retry_after(error),
+                    error.code in RETRYABLE_STATUS_CODES or error.code >= 500,
+                )
             except GoogleAuthError as error:
-                reason, again = f"no token for the credentials: {self.client.redact(error)}", isinstance(error, TransportError)
+                reason, again = (
+                    f"no token for the credentials: {self.client.redact(error)}",
+                    isinstance(error, TransportError),
+                )
             except TimeoutError:
                 reason = f"no whole answer in {REQUEST_TIMEOUT_SECONDS:g} s"
             except InvalidResponse as error:
                 useless += 1
                 reason, again = f"a useless answer: {error}", useless < 2
-            except (ValueError, TypeError, LookupError, AttributeError) as error:  # the client trips over what is no answer
+            except (
+                ValueError,
+                TypeError,
+                LookupError,
+                AttributeError,
+            ) as error:  # the client trips over what is no answer
                 useless += 1
-                reason, again = f"an answer that cannot be read ({type(error).__name__})", useless < 2
+                reason, again = (
+                    f"an answer that cannot be read ({type(error).__name__})",
+                    useless < 2,
+                )
             except Exception as error:  # the network's, of whichever HTTP package the client uses
-                reason = f"the connection failed: {self.client.redact(error) or type(error).__name__}"
+                reason = (
+                    f"the connection failed: {self.client.redact(error) or type(error).__name__}"
+                )
             # No error is being handled here, so that none, with a key in it, hangs on what is raised.
             if not again or tries == MAX_ATTEMPTS:
                 raise RequestFailed(f"{reason}; tried {tries} times" if tries > 1 else reason)
@@ -128,13 +153,17 @@ class RequestBatch:
                 raise RequestFailed(reason)
         raise AssertionError("the last try ends above")
 
-    async def request_embeddings(self, model: str, parts: Sequence[Part], dim: int) -> NDArray[np.float32]:
+    async def request_embeddings(
+        self, model: str, parts: Sequence[Part], dim: int
+    ) -> NDArray[np.float32]:
         """A row of `dim` numbers for each part, checked."""
         # Parts of one content become one vector, without a word about it; so each is a content of its own.
         contents = [{"role": "user", "parts": [part]} for part in parts]
 
         async def send(models: AsyncModels) -> NDArray[np.float32]:
-            answer = await models.embed_content(model=model, contents=contents, config={"output_dimensionality": dim})
+            answer = await models.embed_content(
+                model=model, contents=contents, config={"output_dimensionality": dim}
+            )
             given = [embedding.values or [] for embedding in answer.embeddings or []]
             if len(given) != len(contents):
                 raise InvalidResponse(f"{len(given)} vectors instead of {len(contents)}")
@@ -163,9 +192,14 @@ def _create_client() -> tuple[Client, Credentials | None]:
         ) from error
     options = {
         "timeout": round(REQUEST_TIMEOUT_SECONDS * 1000),
-        "retry_options": {"attempts": 1},  # ours alone: with some HTTP packages the client tries again unless told not to
+        "retry_options": {
+            "attempts": 1
+        },  # ours alone: with some HTTP packages the client tries again unless told not to
     }
-    flags = (os.environ.get(f"GOOGLE_GENAI_USE_{name}", "").lower() for name in ("VERTEXAI", "ENTERPRISE"))
+    flags = (
+        os.environ.get(f"GOOGLE_GENAI_USE_{name}", "").lower()
+        for name in ("VERTEXAI", "ENTERPRISE")
+    )
     if not any(flag in ("1", "true") for flag in flags):
         if not any(_read_api_keys()):
             raise MissingKey(
@@ -174,15 +208,26 @@ def _create_client() -> tuple[Client, Credentials | None]:
             )
         return google.genai.Client(vertexai=False, http_options=options), None
     try:
-        credentials, project = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
+        credentials, project = google.auth.default(
+            scopes=["https://www.googleapis.com/auth/cloud-platform"]
+        )
     except DefaultCredentialsError:
-        raise MissingKey("Vertex AI finds no credentials; run `gcloud auth application-default login`") from None
+        raise MissingKey(
+            "Vertex AI finds no credentials; run `gcloud auth application-default login`"
+        ) from None
     # Said, not left to the client: where they stand in the environment only, it forgets them beside GOOGLE_VERTEX_BASE_URL.
-    project, location = os.environ.get("GOOGLE_CLOUD_PROJECT") or project, os.environ.get("GOOGLE_CLOUD_LOCATION") or "global"
+    project, location = (
+        os.environ.get("GOOGLE_CLOUD_PROJECT") or project,
+        os.environ.get("GOOGLE_CLOUD_LOCATION") or "global",
+    )
     if not project:
         raise MissingKey("Vertex AI needs to know who pays: set GOOGLE_CLOUD_PROJECT")
     return google.genai.Client(
-        vertexai=True, credentials=credentials, project=project, location=location, http_options=options
+        vertexai=True,
+        credentials=credentials,
+        project=project,
+        location=location,
+        http_options=options,
     ), credentials
 
 
@@ -200,7 +245,9 @@ def _read_api_keys() -> list[str]:
 def _parse_retry_after(error: APIError) -> float:
     """Seconds that a refusal asks to wait: in the header for it, a number or a date, or in its details, as Google does; else 0."""
     header = str((getattr(error.response, "headers", None) or {}).get("retry-after", ""))
-    if found := re.fullmatch(r"(\d+(?:\.\d+)?)", header) or re.search(r"'retryDelay': '(\d+(?:\.\d+)?)s'", str(error.details)):
+    if found := re.fullmatch(r"(\d+(?:\.\d+)?)", header) or re.search(
+        r"'retryDelay': '(\d+(?:\.\d+)?)s'", str(error.details)
+    ):
         return float(found[1])
     try:
         return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())

@@ -24,9 +24,15 @@ from pipeline.errors import InvalidEmbedding, UnusableModel
 if TYPE_CHECKING:
     import onnxruntime
 
-INPUT_DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float16)": np.float16}
+INPUT_DTYPES = {
+    "tensor(uint8)": np.uint8,
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+}
 LAYOUTS = ("NHWC", "NCHW")
-NONEXISTENT_FOLDER = "/nonexistent"  # where onnxruntime is told to look for weights outside the file
+NONEXISTENT_FOLDER = (
+    "/nonexistent"  # where onnxruntime is told to look for weights outside the file
+)
 
 
 @dataclass(frozen=True)
@@ -66,10 +72,20 @@ class OnnxEmbedder:
     def space(self) -> Space:
         """The space that the sha256 of the file stands for, wherever it lies."""
         card = self._card
-        scaled = [f"{key} {','.join(f'{number:.6g}' for number in given)}" for key in ("mean", "std") if (given := getattr(card, key))]
+        scaled = [
+            f"{key} {','.join(f'{number:.6g}' for number in given)}"
+            for key in ("mean", "std")
+            if (given := getattr(card, key))
+        ]
         preprocess = " ".join([str(card.preprocess), *scaled, *filter(None, [card.output])])
         return Space(
-            "onnx", card.name, card.sha256 or hashlib.sha256(self._weights).hexdigest(), preprocess, card.dim, card.floor, card.threshold
+            "onnx",
+            card.name,
+            card.sha256 or hashlib.sha256(self._weights).hexdigest(),
+            preprocess,
+            card.dim,
+            card.floor,
+            card.threshold,
         )
 
     def count_paid_calls(self, image_count: int) -> int:
@@ -96,18 +112,30 @@ class OnnxEmbedder:
         return ThreadPoolExecutor(self._threads, thread_name_prefix="embed")
 
     def _run_model(
-        self, input_pixels: NDArray[np.uint8], session: onnxruntime.InferenceSession, input_name: str, output_name: str, dtype: type[Any]
+        self,
+        input_pixels: NDArray[np.uint8],
+        session: onnxruntime.InferenceSession,
+        input_name: str,
+        output_name: str,
+        dtype: type[Any],
     ) -> NDArray[np.float32]:
         pixels: NDArray[Any] = input_pixels[np.newaxis]
         if dtype is not np.uint8:
-            mean, std = (np.array(given, np.float32) for given in (self._card.mean or (0,) * 3, self._card.std or (1,) * 3))
+            mean, std = (
+                np.array(given, np.float32)
+                for given in (self._card.mean or (0,) * 3, self._card.std or (1,) * 3)
+            )
             pixels = ((input_pixels / np.float32(255) - mean) / std)[np.newaxis].astype(dtype)
         if self._card.layout == "NCHW":
             pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         try:
             (row,) = session.run([output_name], {input_name: pixels})
-        except Exception as error:  # whatever onnxruntime raises: it has no class of its own to catch
-            raise UnusableModel(f"{self._card.path} cannot be run on its own input: {_summarize_error(error)}") from error
+        except (
+            Exception
+        ) as error:  # whatever onnxruntime raises: it has no class of its own to catch
+            raise UnusableModel(
+                f"{self._card.path} cannot be run on its own input: {_summarize_error(error)}"
+            ) from error
         return np.asarray(row, dtype=np.float32).reshape(-1)
 
     @property
@@ -115,7 +143,9 @@ class OnnxEmbedder:
         try:
             return self._card.path.read_bytes()
         except OSError as error:
-            raise UnusableModel(f"{self._card.path} cannot be read: {error.strerror}; put the model beside its card") from error
+            raise UnusableModel(
+                f"{self._card.path} cannot be read: {error.strerror}; put the model beside its card"
+            ) from error
 
     @cached_property
     def _session(self) -> tuple[onnxruntime.InferenceSession, str, str, type[Any]]:
@@ -132,9 +162,13 @@ class OnnxEmbedder:
         # process grows from 125 to 270 MB within some hundred pictures (measured).
         options.enable_cpu_mem_arena = True
         # From memory, and with no folder to look into: other files are not what was pinned, whatever paths the model names.
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", NONEXISTENT_FOLDER)
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", NONEXISTENT_FOLDER
+        )
         try:
-            session = onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(
+                weights, options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # as above
             if lost := re.search(f'not exist: "{NONEXISTENT_FOLDER}/([^"]+)"', str(error)):
                 why = f"its weights lie in {lost[1]} beside the model, where nothing pins them; save it as one file"
@@ -147,12 +181,18 @@ class OnnxEmbedder:
         outputs = [given.name for given in session.get_outputs()]
         input_, output = self._card.input or next(iter(inputs)), self._card.output or outputs[0]
         if input_ not in inputs or output not in outputs or len(inputs) != 1:
-            raise UnusableModel(f"{path} has the inputs {list(inputs)} and outputs {outputs}; the card names {input_} and {output}")
+            raise UnusableModel(
+                f"{path} has the inputs {list(inputs)} and outputs {outputs}; the card names {input_} and {output}"
+            )
         kind = INPUT_DTYPES.get(inputs[input_].type)
         if kind is None:
-            raise UnusableModel(f"{path} takes {inputs[input_].type}; only uint8 and floats are pictures")
+            raise UnusableModel(
+                f"{path} takes {inputs[input_].type}; only uint8 and floats are pictures"
+            )
         if kind is np.uint8 and (self._card.mean or self._card.std):
-            raise UnusableModel(f"{path} takes uint8 pictures, so the card may name no mean and std")
+            raise UnusableModel(
+                f"{path} takes uint8 pictures, so the card may name no mean and std"
+            )
         return session, input_, output, kind
 
 
@@ -175,7 +215,9 @@ def _read_card(path: Path) -> _ModelCard:
     try:
         given = json.loads(path.read_bytes())
     except OSError as error:
-        raise UnusableModel(f"{path} cannot be read: {error.strerror}; a model needs a card beside it, see README") from error
+        raise UnusableModel(
+            f"{path} cannot be read: {error.strerror}; a model needs a card beside it, see README"
+        ) from error
     except ValueError as error:
         raise UnusableModel(f"{path} is no JSON: {error}") from error
     try:
@@ -197,7 +239,9 @@ def _read_card(path: Path) -> _ModelCard:
             raise ValueError(f"unknown keys {sorted(unknown)}")
         if card.path.name != given["file"] or card.path.parent != path.parent:
             raise ValueError("file must be the name of a file beside the card")
-        if card.sha256 is not None and (len(card.sha256) != 64 or set(card.sha256) - set("0123456789abcdef")):
+        if card.sha256 is not None and (
+            len(card.sha256) != 64 or set(card.sha256) - set("0123456789abcdef")
+        ):
             raise ValueError("sha256 must be 64 hexadecimal digits")
         if card.layout not in LAYOUTS:
             raise ValueError("layout must be NHWC or NCHW")
@@ -233,7 +277,11 @@ def _parse_cosine(value: object) -> float:
 def _parse_channel_values(value: object) -> tuple[float, ...] | None:
     if value is None:
         return None
-    if not isinstance(value, list) or len(value) != 3 or not all(type(number) in (int, float) and np.isfinite(number) for number in value):
+    if (
+        not isinstance(value, list)
+        or len(value) != 3
+        or not all(type(number) in (int, float) and np.isfinite(number) for number in value)
+    ):
         raise TypeError(f"{value!r} is no list of three numbers")
     return tuple(float(number) for number in value)
 
@@ -242,9 +290,22 @@ def _parse_preprocess(value: object) -> Preprocess:
     if not isinstance(value, dict) or set(value) - {"size", "fit", "resample", "fill"}:
         raise TypeError(f"{value!r} describes no preprocessing")
     view = Preprocess(
-        _parse_positive_int(value["size"], 4096), value.get("fit", "squash"), value.get("resample", "bicubic"), value.get("fill", 0)
+        _parse_positive_int(value["size"], 4096),
+        value.get("fit", "squash"),
+        value.get("resample", "bicubic"),
+        value.get("fill", 0),
     )
-    fits, resamples = ("squash", "shortest", "longest"), ("bicubic", "bilinear", "lanczos", "box", "hamming", "nearest")
-    if view.fit not in fits or view.resample not in resamples or type(view.fill) is not int or not 0 <= view.fill <= 255:
-        raise ValueError(f"a view's fit is one of {fits}, resample one of {resamples}, fill from 0 to 255")
+    fits, resamples = (
+        ("squash", "shortest", "longest"),
+        ("bicubic", "bilinear", "lanczos", "box", "hamming", "nearest"),
+    )
+    if (
+        view.fit not in fits
+        or view.resample not in resamples
+        or type(view.fill) is not int
+        or not 0 <= view.fill <= 255
+    ):
+        raise ValueError(
+            f"a view's fit is one of {fits}, resample one of {resamples}, fill from 0 to 255"
+        )
     return view

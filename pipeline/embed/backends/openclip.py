@@ -22,8 +22,18 @@ if TYPE_CHECKING:
 
 # No copy set has been measured for these models: a cosine of .95 is the usual choice for CLIP towers.
 FLOOR, THRESHOLD = 0.80, 0.95
-PREPROCESS_KEYS = {"mean", "std", "interpolation", "resize_mode", "fill_color"}  # not "size": as in open_clip, the tower's own counts
-RESAMPLE_BY_INTERPOLATION = {"bicubic": "bicubic", "bilinear": "bilinear", "random": "bicubic"}  # open_clip's words; random is for training
+PREPROCESS_KEYS = {
+    "mean",
+    "std",
+    "interpolation",
+    "resize_mode",
+    "fill_color",
+}  # not "size": as in open_clip, the tower's own counts
+RESAMPLE_BY_INTERPOLATION = {
+    "bicubic": "bicubic",
+    "bilinear": "bilinear",
+    "random": "bicubic",
+}  # open_clip's words; random is for training
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,9 @@ class OpenClipEmbedder:
             self._tag, _, revision = tail.partition("@")
             self._revision = revision or None
         if not self._arch or not (self._tag or self._weights_path):
-            raise UnknownModel(f"open_clip:{model} names no weights; use open_clip:ARCH/PRETRAINED or open_clip:ARCH@WEIGHTS_FILE")
+            raise UnknownModel(
+                f"open_clip:{model} names no weights; use open_clip:ARCH/PRETRAINED or open_clip:ARCH@WEIGHTS_FILE"
+            )
 
     @property
     def name(self) -> str:
@@ -81,9 +93,18 @@ class OpenClipEmbedder:
     def space(self) -> Space:
         """The space that the sha256 of the weights file stands for, wherever the file lies."""
         tower = self._tower
-        mean, std = (",".join(f"{number:.6g}" for number in numbers.flatten().tolist()) for numbers in (tower.mean, tower.std))
+        mean, std = (
+            ",".join(f"{number:.6g}" for number in numbers.flatten().tolist())
+            for numbers in (tower.mean, tower.std)
+        )
         return Space(
-            "open_clip", tower.name, tower.weights_sha256, f"{tower.preprocess} mean {mean} std {std}", tower.dim, FLOOR, THRESHOLD
+            "open_clip",
+            tower.name,
+            tower.weights_sha256,
+            f"{tower.preprocess} mean {mean} std {std}",
+            tower.dim,
+            FLOOR,
+            THRESHOLD,
         )
 
     def count_paid_calls(self, image_count: int) -> int:
@@ -96,7 +117,9 @@ class OpenClipEmbedder:
 
         most = self._max_batch_size or len(inputs)
         if len(inputs) > most:
-            return np.concatenate([self.encode(inputs[start : start + most]) for start in range(0, len(inputs), most)])
+            return np.concatenate(
+                [self.encode(inputs[start : start + most]) for start in range(0, len(inputs), most)]
+            )
         try:
             return self._encode_batch(np.stack(inputs))
         except torch.cuda.OutOfMemoryError as error:
@@ -131,7 +154,11 @@ class OpenClipEmbedder:
         except ImportError as error:
             raise _make_missing_extra(error) from error
         # Asked only for names on its list: a hub's or a folder's name would make it look there.
-        config = open_clip.get_model_config(self._arch) if self._arch in open_clip.list_models() else None
+        config = (
+            open_clip.get_model_config(self._arch)
+            if self._arch in open_clip.list_models()
+            else None
+        )
         if config is None:
             raise UnknownModel(
                 f"open_clip knows no architecture {self._arch!r}; `python -c 'import open_clip; print(open_clip.list_models())'`"
@@ -143,35 +170,60 @@ class OpenClipEmbedder:
         tag = open_clip.get_pretrained_cfg(self._arch, self._tag) if self._tag else {}
         quick_gelu = bool(tag.get("quick_gelu", config.get("quick_gelu", False)))
         try:
-            alone = {"timm_model_pretrained": False, "output_tokens": False}  # CoCa's decoder wants tokens beside the row
-            model = _build_vision_tower(config["embed_dim"], {**config["vision_cfg"], **alone}, quick_gelu)
+            alone = {
+                "timm_model_pretrained": False,
+                "output_tokens": False,
+            }  # CoCa's decoder wants tokens beside the row
+            model = _build_vision_tower(
+                config["embed_dim"], {**config["vision_cfg"], **alone}, quick_gelu
+            )
             model.load_state_dict(_load_tower_weights(path))
         except (RuntimeError, ValueError, KeyError, TypeError, AssertionError) as error:
-            raise UnusableModel(f"{path} does not fit {self._arch}: {_summarize_error(error)}") from error
+            raise UnusableModel(
+                f"{path} does not fit {self._arch}: {_summarize_error(error)}"
+            ) from error
         size = config["vision_cfg"].get("image_size", 224)
         sides = {size} if isinstance(size, int) else set(size)
         if len(sides) != 1:
-            raise UnusableModel(f"{self._arch} takes {size} pixels; only square inputs are supported")
+            raise UnusableModel(
+                f"{self._arch} takes {size} pixels; only square inputs are supported"
+            )
         fit, resample, fill = (
             preprocess["resize_mode"],
             RESAMPLE_BY_INTERPOLATION.get(preprocess["interpolation"]),
             preprocess.get("fill_color", 0),
         )
         try:
-            mean, std = (torch.tensor(preprocess[key], device=device).expand(3).reshape(1, 3, 1, 1) for key in ("mean", "std"))
+            mean, std = (
+                torch.tensor(preprocess[key], device=device).expand(3).reshape(1, 3, 1, 1)
+                for key in ("mean", "std")
+            )
         except (RuntimeError, ValueError, TypeError) as error:
             raise UnusableModel(f"{path} has no usable mean and std: {error}") from error
-        if fit not in ("shortest", "longest", "squash") or not resample or not isinstance(fill, int):
+        if (
+            fit not in ("shortest", "longest", "squash")
+            or not resample
+            or not isinstance(fill, int)
+        ):
             raise UnusableModel(f"{path} wants pictures prepared in an unknown way: {preprocess}")
         view = Preprocess(sides.pop(), fit, resample, fill)
         # A tag may change the activation, so that a file has other rows under it than alone.
-        called = self._arch if quick_gelu == config.get("quick_gelu", False) else f"{self._arch} quick_gelu={quick_gelu}"
+        called = (
+            self._arch
+            if quick_gelu == config.get("quick_gelu", False)
+            else f"{self._arch} quick_gelu={quick_gelu}"
+        )
         model = model.eval().to(device)
         if device.type == "cuda" and any(
-            isinstance(module, torch.nn.Conv2d) and module.kernel_size != module.stride for module in model.modules()
+            isinstance(module, torch.nn.Conv2d) and module.kernel_size != module.stride
+            for module in model.modules()
         ):
-            model = model.to(memory_format=torch.channels_last)  # convolutions that overlap, not the patches of a transformer
-        return _Tower(called, model, device, mean, std, view, config["embed_dim"], _hash_file(path), revision)
+            model = model.to(
+                memory_format=torch.channels_last
+            )  # convolutions that overlap, not the patches of a transformer
+        return _Tower(
+            called, model, device, mean, std, view, config["embed_dim"], _hash_file(path), revision
+        )
 
     def _fetch_weights(self, open_clip: Any) -> tuple[Path, str | None, dict[str, Any]]:  # noqa: ANN401 - a module without types
         """The weights file, its revision if it was downloaded, and how its model wants pictures prepared."""
@@ -183,16 +235,28 @@ class OpenClipEmbedder:
         }
         if self._weights_path:
             if not self._weights_path.is_file():
-                raise UnusableModel(f"{self._weights_path} is not there; give the path of a .safetensors or .pt file after @")
-            return self._weights_path, None, defaults | self._read_preprocess_config(open_clip, self._weights_path)
+                raise UnusableModel(
+                    f"{self._weights_path} is not there; give the path of a .safetensors or .pt file after @"
+                )
+            return (
+                self._weights_path,
+                None,
+                defaults | self._read_preprocess_config(open_clip, self._weights_path),
+            )
         tag = open_clip.get_pretrained_cfg(self._arch, self._tag)
         if not tag:
             known = ", ".join(open_clip.list_pretrained_tags_by_model(self._arch)) or "none"
-            raise UnknownModel(f"open_clip has no weights {self._tag!r} for {self._arch}; it has: {known}")
+            raise UnknownModel(
+                f"open_clip has no weights {self._tag!r} for {self._arch}; it has: {known}"
+            )
         try:
             if hub := tag.get("hf_hub"):
                 repository, _, file = hub.rpartition("/")
-                path = Path(open_clip.pretrained.download_pretrained_from_hf(repository, filename=file or None, revision=self._revision))
+                path = Path(
+                    open_clip.pretrained.download_pretrained_from_hf(
+                        repository, filename=file or None, revision=self._revision
+                    )
+                )
             else:
                 path = Path(open_clip.download_pretrained(tag))
         except Exception as error:
@@ -200,7 +264,11 @@ class OpenClipEmbedder:
                 f"the weights of {self._arch}/{self._tag} cannot be downloaded ({error}); use open_clip:{self._arch}@FILE"
             ) from error
         revision = path.parent.name if path.parent.parent.name == "snapshots" else None
-        return path, revision, defaults | {key: value for key, value in tag.items() if key in PREPROCESS_KEYS}
+        return (
+            path,
+            revision,
+            defaults | {key: value for key, value in tag.items() if key in PREPROCESS_KEYS},
+        )
 
     def _read_preprocess_config(self, open_clip: Any, path: Path) -> dict[str, Any]:  # noqa: ANN401 - as above
         """From open_clip_config.json beside the weights; else what all published weights of this architecture agree on; else nothing."""
@@ -208,11 +276,22 @@ class OpenClipEmbedder:
         if beside.is_file():
             try:
                 given = json.loads(beside.read_text())["preprocess_cfg"]
-                return {key: value for key, value in given.items() if key in PREPROCESS_KEYS and value is not None}
+                return {
+                    key: value
+                    for key, value in given.items()
+                    if key in PREPROCESS_KEYS and value is not None
+                }
             except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-                raise UnusableModel(f"{beside} holds no preprocess_cfg ({error!r}); mend it, or move it away") from error
-        tags = [open_clip.get_pretrained_cfg(self._arch, tag) for tag in open_clip.list_pretrained_tags_by_model(self._arch)]
-        agreed = [{key: value for key, value in tag.items() if key in PREPROCESS_KEYS} for tag in tags]
+                raise UnusableModel(
+                    f"{beside} holds no preprocess_cfg ({error!r}); mend it, or move it away"
+                ) from error
+        tags = [
+            open_clip.get_pretrained_cfg(self._arch, tag)
+            for tag in open_clip.list_pretrained_tags_by_model(self._arch)
+        ]
+        agreed = [
+            {key: value for key, value in tag.items() if key in PREPROCESS_KEYS} for tag in tags
+        ]
         return agreed[0] if agreed and all(other == agreed[0] for other in agreed) else {}
 
 
@@ -234,13 +313,21 @@ def _load_tower_weights(path: Path) -> Mapping[str, torch.Tensor]:
         except Exception as error:  # on damaged files: whatever a pickle machine can trip over
             # The first sentence of what torch met, not its message: that advises to trust the file.
             why = str(error.__context__ or error).partition("\n")[0].partition(". ")[0]
-            raise UnusableModel(f"{path} is refused, it is damaged or holds more than tensors: {why or type(error).__name__}") from error
+            raise UnusableModel(
+                f"{path} is refused, it is damaged or holds more than tensors: {why or type(error).__name__}"
+            ) from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
-    if not isinstance(state, Mapping) or not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
+    ):
         raise UnusableModel(f"{path} holds no model's weights")
     named = {key.removeprefix("module."): value for key, value in state.items()}
-    return {key.removeprefix("visual."): value for key, value in named.items() if key.startswith("visual.")} or named
+    return {
+        key.removeprefix("visual."): value
+        for key, value in named.items()
+        if key.startswith("visual.")
+    } or named
 
 
 def _summarize_error(error: Exception) -> str:
@@ -248,7 +335,9 @@ def _summarize_error(error: Exception) -> str:
 
 
 def _make_missing_extra(error: ImportError) -> MissingExtra:
-    return MissingExtra(f"open_clip models need packages that are not installed ({error.name}); run `pip install 'neardup[clip]'`")
+    return MissingExtra(
+        f"open_clip models need packages that are not installed ({error.name}); run `pip install 'neardup[clip]'`"
+    )
 
 
 def list_pretrained() -> Iterator[tuple[str, int, int]]:

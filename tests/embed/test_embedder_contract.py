@@ -1,0 +1,128 @@
+"""What every embedder keeps to, whatever runs behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto
+from PIL import Image
+
+from pipeline.decode.decode import Decoded, decode
+from pipeline.decode.read import Failure
+from pipeline.embed.embedder import Embedder, embed, load_embedder
+from pipeline.scan import UNKNOWN_STAT, SourceFile
+from tests.support import clip_models, fake_google, onnx_models
+from tests.support.images import draw_scene, save_image
+
+architectures = clip_models.architectures
+PICTURES = {
+    "scene": draw_scene(1),
+    "tall": draw_scene(2, (60, 200)),
+    "grey": draw_scene(3).convert("L"),
+    "one pixel": Image.new("RGB", (1, 1), (200, 30, 90)),
+    "black": Image.new("RGB", (40, 30)),
+    "wide": draw_scene(4, (300, 40)),
+    "transparent": draw_scene(5).convert("LA"),
+}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        "neardup-1",
+        "neardup-0",
+        "onnx uint8",
+        "onnx float",
+        "open_clip",
+        "google",
+        "google-describe",
+    ],
+)
+def embedder(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, architectures: None
+) -> Iterator[Embedder]:
+    folder = tmp_path_factory.mktemp("model")
+    match request.param:
+        case "neardup-1" | "neardup-0":
+            yield load_embedder(request.param)
+        case "onnx uint8":
+            yield load_embedder(f"onnx:{onnx_models.save_model(folder, onnx_models.build_model())}")
+        case "onnx float":
+            weights = onnx_models.build_model("NCHW", TensorProto.FLOAT)
+            yield load_embedder(
+                f"onnx:{onnx_models.save_model(folder, weights, layout='NCHW', mean=onnx_models.MEAN, std=onnx_models.STD)}"
+            )
+        case "open_clip":
+            weights_file = clip_models.save_weights(
+                folder / "tiny.safetensors", clip_models.build_clip_model()
+            )
+            yield load_embedder(f"open_clip:{clip_models.TINY}@{weights_file}")
+        case _:
+            with fake_google.FakeGoogle().serve() as google, pytest.MonkeyPatch.context() as patch:
+                patch.setenv("GEMINI_API_KEY", fake_google.API_KEY)
+                patch.setenv("GOOGLE_GEMINI_BASE_URL", google.url)
+                yield load_embedder(
+                    "google:gemini-embedding-2"
+                    if request.param == "google"
+                    else "google-describe:gemini-2.5-flash+gemini-embedding-001"
+                )
+
+
+@pytest.fixture(scope="module")
+def views(embedder: Embedder, tmp_path_factory: pytest.TempPathFactory) -> list[NDArray[np.uint8]]:
+    folder, made = tmp_path_factory.mktemp("pictures"), []
+    for name, picture in PICTURES.items():
+        decoded = decode(
+            SourceFile(str(save_image(folder / f"{name}.png", picture)), UNKNOWN_STAT),
+            embedder.preprocess,
+        )
+        assert isinstance(decoded, Decoded), decoded if isinstance(decoded, Failure) else name
+        made.append(decoded.pixels)
+    return made
+
+
+def test_a_row_for_each_picture_in_order_finite_and_of_length_1(
+    embedder: Embedder, views: list[NDArray[np.uint8]]
+) -> None:
+    usable = [
+        view for view in views if view.any()
+    ]  # a network without a bias has no direction for black
+    rows = embed(embedder, usable)
+    assert rows.dtype == np.float32
+    assert rows.shape == (len(usable), embedder.space.dim)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(embed(embedder, usable[::-1])[::-1], rows, atol=1e-5)
+    assert embed(embedder, []).shape == (0, embedder.space.dim)
+
+
+def test_a_batch_of_one_equals_a_batch_of_many_and_the_same_twice(
+    embedder: Embedder, views: list[NDArray[np.uint8]]
+) -> None:
+    rows = embedder.encode(views)
+    assert np.isfinite(rows).all()
+    alone = np.concatenate([embedder.encode([view]) for view in views])
+    scale = np.abs(rows).max()
+    np.testing.assert_allclose(alone / scale, rows / scale, atol=1e-5)
+    np.testing.assert_array_equal(embedder.encode(views), rows)
+
+
+def test_its_name_loads_it_again_in_the_same_space(
+    embedder: Embedder, views: list[NDArray[np.uint8]]
+) -> None:
+    again = load_embedder(embedder.name)
+    assert (again.name, again.space, again.preprocess) == (
+        embedder.name,
+        embedder.space,
+        embedder.preprocess,
+    )
+    np.testing.assert_allclose(again.encode(views), embedder.encode(views), rtol=1e-5, atol=1e-5)
+
+
+def test_it_says_what_it_costs_and_takes(embedder: Embedder) -> None:
+    assert embedder.batch_size >= 1
+    assert embedder.count_paid_calls(0) == 0
+    assert 0 <= embedder.count_paid_calls(1) <= embedder.count_paid_calls(100)
+    assert -1 <= embedder.space.floor <= embedder.space.threshold <= 1

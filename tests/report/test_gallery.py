@@ -1,0 +1,243 @@
+"""Groups as a page: what is on it, that names cannot disturb it, and that a browser shows it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.calibrate.synthetic_copies import EVERYDAY_EDITS
+from tests.support.images import draw_textured_image, save_image
+
+Run = Callable[..., tuple[int, str, str]]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+QUIET = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+)
+
+
+class Page(HTMLParser):
+    """Pictures, links and words of a page, and that all that was opened is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.pictures: list[str] = []
+        self.links: list[str] = []
+        self.words: list[str] = []
+        self.tags: set[str] = set()
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        given = dict(attrs)
+        if tag == "img":
+            assert given["loading"] == "lazy"
+            self.pictures.append(given["src"] or "")
+        if tag == "a":
+            self.links.append(given["href"] or "")
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    for seed, kinds in ((1, ["crop 80 %", "darker"]), (2, ["mirror"])):
+        save_image(folder / f"{seed}.png", draw_textured_image(seed))
+        for kind in kinds:
+            copy = EVERYDAY_EDITS[kind](
+                draw_textured_image(seed), draw_textured_image(9), random.Random(1)
+            )
+            save_image(folder / "more" / f"{seed} <i>{kind} & 'so' #?.jpg", copy, quality=90)
+    return folder
+
+
+def test_a_page_shows_each_group_with_what_differs(run: Run, library: Path, tmp_path: Path) -> None:
+    run("ingest", library)
+    before = {file: file.read_bytes() for file in library.rglob("*") if file.is_file()}
+    code, out, _ = run("groups", "--html", tmp_path / "page.html")
+    assert code == 0
+    assert out.startswith("keep  ")
+    page = Page((tmp_path / "page.html").read_text())
+    words = " ".join(page.words)
+    assert "2 groups of near-duplicates" in words
+    assert len(page.pictures) == len(page.links) == 5
+    for picture in page.pictures:
+        with Image.open(tmp_path / unquote(picture)) as small:
+            assert max(small.size) <= 448
+    shown = {Path(unquote(urlsplit(link).path)) for link in page.links}
+    assert shown == set(before)
+    assert "i" not in page.tags
+    assert "<i>darker & 'so'" in words  # a name, not markup
+    for said in ("keep: ", "mirrored", "in other tones", "cropped to 6", "in more"):
+        assert said in words, said
+    assert {file: file.read_bytes() for file in library.rglob("*") if file.is_file()} == before
+    sizes = [
+        int(number) for number in re.findall(r"<h2>(\d+) kB", (tmp_path / "page.html").read_text())
+    ]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_what_is_to_be_read_with_an_answer_is_on_the_page_too(
+    run: Run, library: Path, tmp_path: Path
+) -> None:
+    run("ingest", library)
+    (library / "1.png").unlink()
+    save_image(library / "2.png", draw_textured_image(7))
+    code, out, err = run("groups", "--html", tmp_path / "page.html", "--relations", "same")
+    assert code == 0
+    said = "f the photos named here 1 not there any more since the last ingest, marked so; ingest again before you go by this"
+    assert said in err
+    words = " ".join(Page((tmp_path / "page.html").read_text()).words)
+    assert said in words
+    assert "close to these, but not grouped: 1 derived from a member" in out.replace(
+        ", not from the keeper", ""
+    )
+    assert "lose to these, but not grouped" in words
+    code, out, err = run("groups", "--json")
+    members = [
+        photo
+        for group in json.loads(out)["groups"]
+        for photo in (group["keeper"], *group["members"])
+    ]
+    assert {
+        Path(one["path"]).name: (one.get("missing"), one.get("changed"))
+        for one in members
+        if "more" not in one["path"]
+    } == {
+        "1.png": (True, None),
+        "2.png": (None, True),
+    }
+    assert all(
+        "more" in group["keeper"]["path"] for group in json.loads(out)["groups"]
+    )  # what is there is kept
+    assert "gone since" in run("groups")[1]
+    assert "1 not there any more and 1 changed" in err
+    code, out, err = run("query", next((library / "more").glob("2*")))
+    assert "changed since" in out
+    assert "1 changed since the last ingest" in err
+    assert "folder:nowhere" in run("groups", "--keep", "folder:nowhere")[2]
+    assert "folder:" not in run("groups", "--keep", "folder:more")[2]
+
+
+def test_a_page_is_made_again_in_the_place_of_the_old(
+    run: Run, library: Path, tmp_path: Path
+) -> None:
+    run("ingest", library)
+    page, pictures = tmp_path / "page.html", tmp_path / "page-pictures"
+    assert run("groups", "--html", page)[0] == 0
+    first = page.read_text(), sorted(file.name for file in pictures.iterdir())
+    assert run("groups", "--html", page)[0] == 0
+    assert (page.read_text(), sorted(file.name for file in pictures.iterdir())) == first
+    assert sorted(file.name for file in tmp_path.glob("page*")) == ["page-pictures", "page.html"]
+
+
+def test_photos_that_are_away_are_shown_as_they_were(
+    run: Run, library: Path, tmp_path: Path
+) -> None:
+    run("ingest", library)
+    library.rename(tmp_path / "away")
+    assert run("groups", "--html", tmp_path / "page.html")[0] == 0
+    assert len(Page((tmp_path / "page.html").read_text()).pictures) == 5
+
+
+def test_a_page_that_cannot_be_written(run: Run, library: Path, tmp_path: Path) -> None:
+    run("ingest", library)
+    for folder in ("no folder", "x" * 300):
+        code, out, err = run("groups", "--html", tmp_path / folder / "page.html")
+        assert (code, out) == (2, "")
+        assert "cannot be written" in err
+    (tmp_path / "page.html").mkdir()
+    assert run("groups", "--html", tmp_path / "page.html")[0] == 2
+
+
+def test_a_folder_that_is_no_pages_is_never_replaced(
+    run: Run, library: Path, tmp_path: Path
+) -> None:
+    """It may be a user's own, of the same name."""
+    run("ingest", library)
+    mine = save_image(tmp_path / "page-pictures" / "holiday.jpg", draw_textured_image(5))
+    before = mine.read_bytes()
+    code, _, err = run("groups", "--html", tmp_path / "page.html")
+    assert code == 2
+    assert "page-pictures holds other things" in err
+    assert mine.read_bytes() == before
+    assert not (tmp_path / "page.html").exists()
+    named = mine.rename(
+        mine.with_name("0123456789abcdef" * 2 + ".jpg")
+    )  # as some name photos by their MD5
+    assert run("groups", "--html", tmp_path / "page.html")[0] == 2
+    assert named.read_bytes() == before
+    named.unlink()
+    named.parent.rmdir()
+    assert run("groups", "--html", tmp_path / "page.html")[0] == 0
+    (tmp_path / "page-pictures" / ("0" * 32 + ".jpg")).mkdir()
+    assert run("groups", "--html", tmp_path / "page.html")[0] == 2
+    assert sorted(
+        path.name for path in tmp_path.iterdir() if path.name.startswith((".page", "page"))
+    ) == ["page-pictures", "page.html"]
+
+
+def test_a_photo_is_never_replaced_by_a_page(run: Run, library: Path, tmp_path: Path) -> None:
+    run("ingest", library)
+    before = (library / "1.png").read_bytes()
+    code, _, err = run("groups", "--html", library / "1.png")
+    assert code == 2
+    assert "is there already, and no such page" in err
+    assert (library / "1.png").read_bytes() == before
+    assert not (library / "1-pictures").exists()
+
+
+def test_no_groups_make_a_page_too(run: Run, tmp_path: Path) -> None:
+    save_image(tmp_path / "photos" / "one.png", draw_textured_image(1))
+    run("ingest", tmp_path / "photos")
+    assert run("groups", "--html", tmp_path / "page.html")[0] == 0
+    assert "No near-duplicates" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed here")
+def test_a_browser_shows_the_page(run: Run, library: Path, tmp_path: Path) -> None:
+    run("ingest", library)
+    run("groups", "--html", tmp_path / "page.html")
+    environment = os.environ | {"HOME": str(tmp_path)}
+    words = [
+        str(CHROMIUM),
+        *QUIET,
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--window-size=1200,900",
+    ]
+    done = subprocess.run(
+        [
+            *words,
+            "--enable-logging=stderr",
+            f"--screenshot={tmp_path / 'seen.png'}",
+            (tmp_path / "page.html").as_uri(),
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert "CONSOLE" not in done.stderr  # nothing that the page's own policy refuses
+    with Image.open(tmp_path / "seen.png") as seen:
+        pixels = np.asarray(seen.convert("RGB")).reshape(-1, 3)
+    assert len(np.unique(pixels // 16, axis=0)) > 200  # photos, not only words on a ground
