@@ -31,13 +31,13 @@ class Search:
     @property
     def space(self) -> Space | None:
         """The vector space the store is bound to; None before the first ingest."""
-        bound = self.catalog.get_space_and_model()
+        bound = self.catalog.settings.get_space_and_model()
         return bound[0] if bound else None
 
     def _map_segments(self) -> list[Segment]:
         """The segments of the newest commit, in the order of their ids; each is mapped once."""
         with self.catalog.snapshot():  # a migration changes both
-            space, rows = self.space, self.catalog.list_segments()
+            space, rows = self.space, self.catalog.vectors.list_segments()
         if space:
             folder, held = self.folder / "segments", self._mapped_segments
             self._mapped_segments = {
@@ -50,7 +50,7 @@ class Search:
         with self.catalog.snapshot():
             vector_of = {
                 image: vector
-                for image, vector in self.catalog.find_vectors_of_images(image_ids).items()
+                for image, vector in self.catalog.vectors.find_of_images(image_ids).items()
                 if vector is not None
             }
             shelf = VectorRows(self._map_segments())
@@ -132,7 +132,7 @@ class Search:
 
     def _expand_to_images(self, hits: ScoredPairs) -> ScoredPairs:
         """Pairs of a query and a vector as pairs of the query and each image that has the vector."""
-        images = self.catalog.find_images_of_vectors(np.unique(hits.right).tolist())
+        images = self.catalog.images.find_of_vectors(np.unique(hits.right).tolist())
         image, vector = np.array(images, np.int64).reshape(-1, 2).T
         order = np.argsort(vector, kind="stable")
         image, vector = image[order], vector[order]
@@ -153,11 +153,14 @@ class Search:
         """
         with self.catalog.snapshot():
             self.check_threshold(min_score)
-            frontier, rows = self.catalog.get_join_watermark(), self.catalog.list_segments()
+            frontier, rows = (
+                self.catalog.pairs.get_watermark(),
+                self.catalog.vectors.list_segments(),
+            )
             parts = []
             if frontier and min_score >= frontier.floor:
                 kind = np.dtype([("left", np.int64), ("right", np.int64), ("score", np.float64)])
-                edges = np.fromiter(self.catalog.stream_edges(min_score), kind)
+                edges = np.fromiter(self.catalog.pairs.stream(min_score), kind)
                 parts.append(ScoredPairs(edges["left"], edges["right"], edges["score"]))
                 frontier = replace(frontier, floor=min_score)
             else:
@@ -170,7 +173,7 @@ class Search:
             found = concat_pairs(parts)
             ends = np.unique(np.concatenate([found.left, found.right]))
             used = np.unique(
-                [vector for _, vector in self.catalog.find_images_of_vectors(ends.tolist())]
+                [vector for _, vector in self.catalog.images.find_of_vectors(ends.tolist())]
             )
         keep = np.isin(found.left, used) & np.isin(found.right, used)
         found = ScoredPairs(found.left[keep], found.right[keep], found.score[keep])

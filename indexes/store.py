@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from indexes.caches.crops import CropCache
 from indexes.caches.thumbnails import ThumbnailCache
 from indexes.catalog.catalog import Catalog
-from indexes.catalog.pairs import Ids, JoinWatermark, SegmentRow
+from indexes.catalog.pairs import JoinWatermark
+from indexes.catalog.vectors import Ids, SegmentRow
 from indexes.catalog.verdicts import StoredVerdict
 from indexes.durable import files as durable
 from indexes.errors import (
@@ -155,7 +156,7 @@ class Store(Search):
     @property
     def model(self) -> str | None:
         """The name by which the model was asked for; None before the first ingest."""
-        bound = self.catalog.get_space_and_model()
+        bound = self.catalog.settings.get_space_and_model()
         return bound[1] if bound else None
 
     def bind(self, space: Space, model: str) -> None:
@@ -163,20 +164,20 @@ class Store(Search):
 
         Until it has one, the next may bind it to another space, which add() then tells the first.
         """
-        if self.catalog.get_space_and_model() != (
+        if self.catalog.settings.get_space_and_model() != (
             space,
             model,
         ):  # new, or the same weights reached by another name or path
             with self.catalog.transaction():
                 self.require_space(space, unless_empty=True)
                 bound = self.space
-                self.catalog.put_space(bound if bound == space else space, model)
+                self.catalog.settings.put_space(bound if bound == space else space, model)
             self._write_recovery_record()
         self._bound_space = space
 
     def _write_recovery_record(self) -> None:
         damage.write_recovery_record(
-            self.folder, damage.RecoveryRecord(self.catalog.list_roots(), self.model)
+            self.folder, damage.RecoveryRecord(self.catalog.roots.list(), self.model)
         )
 
     def require_space(self, space: Space, *, unless_empty: bool = False) -> None:
@@ -195,7 +196,7 @@ class Store(Search):
 
     def find_complete_hashes(self, hashes: Sequence[bytes]) -> set[bytes]:
         """Those of `hashes` (blake3 of a file's bytes) that are images of this store, and did not lose their vector."""
-        return self.catalog.find_complete_hashes(hashes)
+        return self.catalog.images.find_complete_hashes(hashes)
 
     # --- change ---
 
@@ -203,7 +204,7 @@ class Store(Search):
         """Look through these folders from now on."""
         with self.catalog.transaction():
             for root in roots:
-                self.catalog.put_root(root)
+                self.catalog.roots.put(root)
         self._write_recovery_record()
 
     def add(self, batch: Batch) -> None:
@@ -217,8 +218,8 @@ class Store(Search):
             raise SpaceMismatch(
                 f"{self.folder} is not bound to a model yet; bind() it before adding"
             )
-        known = self.catalog.get_image_ids([image.hash for image, _ in batch.images])
-        whole = self.catalog.find_complete_hashes(known)
+        known = self.catalog.images.get_ids([image.hash for image, _ in batch.images])
+        whole = self.catalog.images.find_complete_hashes(known)
         new = {image.hash: (image, row) for image, row in batch.images if image.hash not in whole}
         vectors, fresh = self._assign_vectors(list(new.values()), space.dim)
         row = None
@@ -228,18 +229,18 @@ class Store(Search):
         with self.catalog.transaction():
             self.require_space(space)
             if row:
-                self.catalog.put_segment(row)
-                self.catalog.put_vectors(
+                self.catalog.vectors.put_segment(row)
+                self.catalog.vectors.put(
                     {id_: _compute_digest(code) for id_, code in fresh.items()}
                 )
-            ids = count(self.catalog.get_next_image_id())
+            ids = count(self.catalog.images.get_next_id())
             for (hash_, (image, _)), vector in zip(new.items(), vectors, strict=True):
                 if hash_ not in known:
-                    self.catalog.put_image(next(ids), image, vector)
+                    self.catalog.images.put(next(ids), image, vector)
                 else:
-                    self.catalog.update_image(known[hash_], image, vector)
-            self.catalog.put_files(batch.files)
-            self.catalog.remove_files(batch.moved_file_ids)
+                    self.catalog.images.update(known[hash_], image, vector)
+            self.catalog.files.put(batch.files)
+            self.catalog.files.remove(batch.moved_file_ids)
 
     def _assign_vectors(
         self, images: Sequence[tuple[Image, Vector | None]], dim: int
@@ -254,15 +255,15 @@ class Store(Search):
         rows: list[NDArray[np.float16] | None] = [
             None if row is None else next(stored) for _, row in images
         ]
-        by_pixels = self.catalog.find_vectors_by_pixel_hash(
+        by_pixels = self.catalog.vectors.find_by_pixel_hash(
             [image.pixel_hash for image, _ in images]
         )
-        by_code = self.catalog.find_vectors_by_digest(
+        by_code = self.catalog.vectors.find_by_digest(
             {_compute_digest(row) for row in rows if row is not None}
         )
         shelf = VectorRows(self._map_segments()) if by_code else None
         ids, fresh, equal = (
-            count(self.catalog.get_next_vector_id()),
+            count(self.catalog.vectors.get_next_id()),
             dict[int, NDArray[np.float16]](),
             dict[bytes, int](),
         )
@@ -293,17 +294,17 @@ class Store(Search):
     def mark_present(self, devices: Mapping[int, int]) -> None:
         """Note that files, by the ids of their `Known`, are there, on these device numbers."""
         with self.catalog.transaction():
-            self.catalog.mark_files_present(devices)
+            self.catalog.files.mark_present(devices)
 
     def mark_missing(self, file_ids: Iterable[int]) -> None:
         """Note that files are not there now; they stay in the answers, marked."""
         with self.catalog.transaction():
-            self.catalog.mark_files_missing(file_ids)
+            self.catalog.files.mark_missing(file_ids)
 
     def remove_root(self, path: str) -> None:
         """Look through the folder `root` no more."""
         with self.catalog.transaction():
-            self.catalog.remove_root(path)
+            self.catalog.roots.remove(path)
         self._write_recovery_record()
 
     def verify(self) -> None:
@@ -321,13 +322,13 @@ class Store(Search):
             self.catalog.verify()
         self._map_segments()
         folder = self.folder / "segments"
-        rows = self.catalog.list_segments()
+        rows = self.catalog.vectors.list_segments()
         if moved := [
             row for row in rows if not segments.is_untouched(row, folder)
         ]:  # the store was copied, or came from a backup
             with self.catalog.transaction():
                 for row in moved:
-                    self.catalog.put_segment(segments.with_file_stat(row, folder))
+                    self.catalog.vectors.put_segment(segments.with_file_stat(row, folder))
         adopt_former_caches(self.folder)
         self._sweep()
 
@@ -337,7 +338,7 @@ class Store(Search):
         if begun and begun[0] == self.space:  # it took the place of this one's vectors already
             self._write_recovery_record()
             switch.remove_next_store(self.folder)
-        named = {f"{row.blake3}{segments.SUFFIX}" for row in self.catalog.list_segments()}
+        named = {f"{row.blake3}{segments.SUFFIX}" for row in self.catalog.vectors.list_segments()}
         left = [
             file
             for file in (self.folder / "segments").iterdir()
@@ -408,21 +409,23 @@ class Store(Search):
 
         Answers stay the same. Call it with `exclusive` held. Each merge is a commit: what was done stays when it is cut off.
         """
-        rows, space = self.catalog.list_segments(), self.space
+        rows, space = self.catalog.vectors.list_segments(), self.space
         if space is None:
             return CompactionReport(0, 0, 0, 0)
         dead = {row.blake3: self._find_tombstones(row) for row in rows}
         counts = {name: len(ids) for name, ids in dead.items()}
         dropped = written = 0
         for run in compact.plan_merges(
-            rows, counts, self.catalog.get_next_vector_id() - 1, space.dim, full=full
+            rows, counts, self.catalog.vectors.get_next_id() - 1, space.dim, full=full
         ):
             made = self._merge_segments(run, dead)
             with self.catalog.transaction():
-                self.catalog.remove_segments([row.blake3 for row in run])
-                self.catalog.delete_tombstones(np.concatenate([dead[row.blake3] for row in run]))
+                self.catalog.vectors.remove_segments([row.blake3 for row in run])
+                self.catalog.vectors.delete_tombstones(
+                    np.concatenate([dead[row.blake3] for row in run])
+                )
                 if made:
-                    self.catalog.put_segment(made)
+                    self.catalog.vectors.put_segment(made)
             durable.failpoint("compaction committed")
             dropped += sum(counts[row.blake3] for row in run)
             written += made.size if made else 0
@@ -433,15 +436,17 @@ class Store(Search):
                 ThumbnailCache(self.folder, write=True) as thumbs,
                 CropCache(self.folder, space, write=True) as parts,
             ):
-                thumbs.keep_only(self.catalog.stream_hashes_in_use())
-                parts.keep_only(self.catalog.stream_hashes_in_use())
+                thumbs.keep_only(self.catalog.images.stream_hashes_in_use())
+                parts.keep_only(self.catalog.images.stream_hashes_in_use())
         durable.failpoint("compaction swept")
-        return CompactionReport(len(rows), len(self.catalog.list_segments()), dropped, written)
+        return CompactionReport(
+            len(rows), len(self.catalog.vectors.list_segments()), dropped, written
+        )
 
     def _find_tombstones(self, row: SegmentRow) -> Ids:
         return np.setdiff1d(
-            self.catalog.list_vector_ids(row.first_id, row.last_id),
-            self.catalog.list_vectors_in_use(row.first_id, row.last_id),
+            self.catalog.vectors.list_ids(row.first_id, row.last_id),
+            self.catalog.vectors.list_in_use(row.first_id, row.last_id),
             assume_unique=True,
         )
 
@@ -450,7 +455,9 @@ class Store(Search):
     ) -> SegmentRow | None:
         mapped = {
             row.blake3: segment
-            for row, segment in zip(self.catalog.list_segments(), self._map_segments(), strict=True)
+            for row, segment in zip(
+                self.catalog.vectors.list_segments(), self._map_segments(), strict=True
+            )
         }
 
         def read_live_rows() -> Iterator[tuple[Ids, NDArray[np.float16]]]:
@@ -472,7 +479,7 @@ class Store(Search):
     def save_verdicts(self, verdicts: Iterable[StoredVerdict]) -> None:
         """Keep what pairs of images were found to be to each other."""
         with self.catalog.transaction():
-            self.catalog.put_verdicts(verdicts)
+            self.catalog.verdicts.put(verdicts)
 
     def save_thresholds(self, thresholds: SavedThresholds | None) -> None:
         """Let answers go by this threshold and strictness from now on, None for those of the model. Raises BadThreshold below the space's
@@ -485,24 +492,24 @@ class Store(Search):
                         "the store has no photo yet, so no threshold means anything to it; ingest a folder first"
                     )
                 self.check_threshold(thresholds.threshold)
-            self.catalog.put_saved_thresholds(thresholds)
+            self.catalog.settings.put_saved_thresholds(thresholds)
 
     def begin_run(self) -> int:
         """Note that an ingest began; returns its number."""
         with self.catalog.transaction():
-            return self.catalog.begin_run(
+            return self.catalog.runs.begin(
                 _format_now("microseconds")
             )  # which tells it from any run of another catalog
 
     def end_run(self, run_id: int, outcome: str, coverage: dict[str, Any]) -> None:
         """Note how an ingest ended, "complete" or "interrupted", and what it saw."""
         with self.catalog.transaction():
-            self.catalog.end_run(run_id, _format_now(), outcome, coverage)
+            self.catalog.runs.end(run_id, _format_now(), outcome, coverage)
 
     def remove_files(self, file_ids: Iterable[int]) -> None:
         """Forget files, by the ids of their `Known`. Their images and vectors stay, out of all answers, until a file holds them again."""
         with self.catalog.transaction():
-            self.catalog.remove_files(file_ids)
+            self.catalog.files.remove(file_ids)
 
     def join(self, method: JoinMethod | None = None) -> Iterator[JoinProgress]:
         """Find the pairs that new vectors make, and keep them down to a floor; stop it at any yield, the next call goes on from there.
@@ -510,8 +517,10 @@ class Store(Search):
         Nothing is yielded where nothing is new. `way` takes the choice from the planner; an exact join that is asked for where pairs were
         found by buckets begins anew. Call it with `exclusive` held.
         """
-        space, rows = self.space, self.catalog.list_segments()
-        frontier = self.catalog.get_join_watermark() or JoinWatermark(space.floor if space else 1.0)
+        space, rows = self.space, self.catalog.vectors.list_segments()
+        frontier = self.catalog.pairs.get_watermark() or JoinWatermark(
+            space.floor if space else 1.0
+        )
         if method is JoinMethod.EXACT and frontier.recall < 1:
             frontier = JoinWatermark(frontier.floor)
         if space is None or not rows or rows[-1].last_id <= frontier.done:
@@ -536,7 +545,7 @@ class Store(Search):
                 durable.failpoint("join found")
                 found = concat_pairs(waiting)
                 with self.catalog.transaction():
-                    self.catalog.put_edges(step.watermark, found.left, found.right, found.score)
+                    self.catalog.pairs.put(step.watermark, found.left, found.right, found.score)
                 waiting, committed = [], time.monotonic()
             yield JoinProgress(plan, step.done, step.total, pairs, step.recall)
 

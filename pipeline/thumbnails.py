@@ -32,7 +32,7 @@ class Thumbnails:
         self, image_ids: Iterable[int]
     ) -> tuple[dict[int, tuple[Image, Thumbnail]], dict[int, str]]:
         """Those of some images, with features where these are kept; and for images that have none and whose files cannot be read, why."""
-        about = dict(self._store.catalog.get_images(image_ids))
+        about = dict(self._store.catalog.images.get(image_ids))
         kept = self._cache.get(image.hash for image in about.values())
         missing = {id_: image for id_, image in about.items() if image.hash not in kept}
         made, failed = dict[bytes, Thumbnail](), dict[int, str]()
@@ -72,7 +72,7 @@ def read_images(
     read to its end: closed before, it ends the decoders.
     """
     there: dict[int, list[SourceFile]] = {}
-    for known in store.catalog.find_files_of_images(images):
+    for known in store.catalog.files.find_of_images(images):
         if known.image_id is not None and not known.is_missing:
             there.setdefault(known.image_id, []).append(SourceFile(known.path, known.stat))
     yield from ((id_, "away") for id_ in images if id_ not in there)

@@ -200,11 +200,11 @@ def main() -> None:
                 verified = now.coverage.verification or VerificationReport(0)
                 groups = find_groups(store)
                 names = {
-                    id_: get_file_name(store, id_) for id_ in store.catalog.list_images_in_use()
+                    id_: get_file_name(store, id_) for id_ in store.catalog.images.list_in_use()
                 }
                 close = {
                     tuple(sorted((names[one.first], names[one.second])))
-                    for one in store.catalog.stream_verdicts()
+                    for one in store.catalog.verdicts.stream()
                 }
             pairs, right, recalled, wrong = score_groups(groups, made)
             keepers = [Path(group.keeper.path).name for group in groups]
@@ -284,7 +284,7 @@ def main() -> None:
 
 def get_file_name(store: Store, image_id: int) -> str:
     """The name of the file of an image."""
-    return next(Path(known.path).name for known in store.catalog.find_files_of_images([image_id]))
+    return next(Path(known.path).name for known in store.catalog.files.find_of_images([image_id]))
 
 
 if __name__ == "__main__":

@@ -164,7 +164,7 @@ def bench(rows: int, scratch: Path) -> None:
             f"| open, all segments mapped | {1000 * (time.perf_counter() - began):.0f} ms, {(measure_private_bytes() - before) / 1e6:.0f} MB |"
         )
         for count in (1, 100):
-            query = store.get_vectors(store.catalog.list_images_in_use()[:count])
+            query = store.get_vectors(store.catalog.images.list_in_use()[:count])
             began = time.perf_counter()
             store.find_within(np.stack(list(query.values())), space.threshold)
             between = time.perf_counter()

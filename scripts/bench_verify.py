@@ -69,7 +69,7 @@ def time_stages(folder: Path, store: Store) -> tuple[dict[str, float], int, Prog
 def sample_verified_pairs(store: Store, count: int, rng: random.Random) -> list[tuple[int, int]]:
     """Pairs that were verified: copies and scenes, and as many strangers."""
     kinds: dict[bool, list[tuple[int, int]]] = defaultdict(list)
-    for one in store.catalog.stream_verdicts():
+    for one in store.catalog.verdicts.stream():
         kinds[one.relation in ("unrelated", "not verifiable")].append((one.first, one.second))
     return sorted(
         pair
@@ -142,7 +142,7 @@ def main() -> None:
                 drawn = sample_verified_pairs(store, given.again, random.Random(given.seed))
                 strangers = sum(
                     one.relation in ("unrelated", "not verifiable")
-                    for one in store.catalog.stream_verdicts()
+                    for one in store.catalog.verdicts.stream()
                 )
                 kept = measure_rate(store, drawn)
                 with (

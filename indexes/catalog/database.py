@@ -53,6 +53,11 @@ MOUNTS_FILE = Path("/proc/self/mounts")
 SchemaMigration = Callable[[sqlite3.Connection], None]
 
 
+IMAGE_IN_USE = (
+    "EXISTS (SELECT 1 FROM files WHERE image = images.id)"  # an image that some file holds
+)
+
+
 @dataclass(frozen=True)
 class Seal:
     """What must be found: at least `generation` transactions, and, when `blake3` is given, that file, which had this stat then."""
@@ -412,6 +417,20 @@ class Database:
         """Run a statement for each of some rows inside a transaction."""
         assert self._db.in_transaction, "writing needs a transaction"
         self._db.executemany(sql, rows)
+
+    def parse_json(self, text: str) -> Any:  # noqa: ANN401 - whatever was written
+        """Parse JSON that the database holds. Raises StoreDamaged."""
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise StoreDamaged(
+                f"{self.path} is damaged ({error}); see `{format_command(self.path.parent, 'check')}`"
+            ) from error
+
+    def get_next_id(self, table: str) -> int:
+        """Return the id that the next row of `table` gets; ids are never used twice."""
+        rows = self.fetch_rows("SELECT seq FROM sqlite_sequence WHERE name = ?", table)
+        return int(rows[0][0]) + 1 if rows else 1
 
     def back_up(self, path: Path) -> None:
         """Copy the last commit into a new database at `path`, whole, and on disk when this returns. Raises NoSpace."""

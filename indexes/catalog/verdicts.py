@@ -1,8 +1,7 @@
-"""What pairs of pictures were found to be to each other, and which candidates nobody has looked at yet."""
+"""Verdicts on image pairs, and the pairs still to be verified."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -10,9 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.catalog.pairs import IMAGE_IN_USE, PairTables
+from indexes.catalog.database import IMAGE_IN_USE, Database
 
 MAX_IMAGES_PER_VECTOR = 20  # pictures of a vector, the largest first, that are compared with all of another and of their own: of the rest, only with these
+VERDICT_COLUMNS = "first, second, version, provisional, relation, record"
+PIXEL_HASH_COLUMNS = "one.pixel_hash, other.pixel_hash"
+FROM_VERDICTS_AND_IMAGES = (
+    "FROM verdicts JOIN images AS one ON one.id = first JOIN images AS other ON other.id = second"
+)
+OLDEST_VERSION_FIRST = "version, provisional DESC"  # first: what is of one judge, and due to another look, before what is not
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,42 +34,39 @@ class StoredVerdict:
     record: str
 
 
-VERDICT_COLUMNS = "first, second, version, provisional, relation, record"
-PIXEL_HASH_COLUMNS = "one.pixel_hash, other.pixel_hash"
-# With the pictures that these are of.
-FROM_VERDICTS_AND_IMAGES = (
-    "FROM verdicts JOIN images AS one ON one.id = first JOIN images AS other ON other.id = second"
-)
-OLDEST_VERSION_FIRST = "version, provisional DESC"  # first: what is of one judge, and due to another look, before what is not
+class VerdictTable:
+    """Verdicts on image pairs, and the pairs still to be verified."""
 
+    def __init__(self, database: Database) -> None:
+        """Use the tables of `database`."""
+        self._database = database
 
-class VerdictTables(PairTables):
-    """What is asked of what was judged, and what is written of it."""
-
-    def put_verdicts(self, verdicts: Iterable[StoredVerdict]) -> None:
+    def put(self, verdicts: Iterable[StoredVerdict]) -> None:
         """Write what was found, in the place of what was found of the same two images before."""
         for one in verdicts:
-            self.write("DELETE FROM verdicts WHERE first = ? AND second = ?", one.second, one.first)
-            self.write(
+            self._database.write(
+                "DELETE FROM verdicts WHERE first = ? AND second = ?", one.second, one.first
+            )
+            self._database.write(
                 f"INSERT OR REPLACE INTO verdicts ({VERDICT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",
                 *astuple(one),
             )
 
-    def stream_verdicts(self) -> Iterator[StoredVerdict]:
+    def stream(self) -> Iterator[StoredVerdict]:
         """All that was found, in no order."""
         return (
             _to_stored_verdict(row)
-            for row in self.stream_rows(f"SELECT {VERDICT_COLUMNS} FROM verdicts")
+            for row in self._database.stream_rows(f"SELECT {VERDICT_COLUMNS} FROM verdicts")
         )
 
-    def stream_verdicts_with_pixel_hashes(self) -> Iterator[tuple[bytes, bytes, StoredVerdict]]:
+    def stream_with_pixel_hashes(self) -> Iterator[tuple[bytes, bytes, StoredVerdict]]:
         """All that was found, with the pixels of the first and of the second, whether a file holds these images or others with the same
         pixels. What a newer judge found comes later.
         """
-        for version, provisional in self.fetch_rows(
+        for version, provisional in self._database.fetch_rows(
             f"SELECT DISTINCT version, provisional FROM verdicts ORDER BY {OLDEST_VERSION_FIRST}"
         ):
-            for one, other, *judged in self.stream_rows(
+            for one, other, *judged in self._database.stream_rows(
                 f"SELECT {PIXEL_HASH_COLUMNS}, {VERDICT_COLUMNS} {FROM_VERDICTS_AND_IMAGES} WHERE version = ? AND provisional = ?",
                 version,
                 provisional,
@@ -80,33 +82,33 @@ class VerdictTables(PairTables):
             *excluded_relations,
         )
 
-    def count_verdicts_by_relation(self) -> dict[str, int]:
+    def count_by_relation(self) -> dict[str, int]:
         """How many pairs have each relation."""
         return dict(
-            self.fetch_rows(
+            self._database.fetch_rows(
                 "SELECT relation, count(*) FROM verdicts GROUP BY relation ORDER BY relation"
             )
         )
 
-    def has_verdicts(self) -> bool:
+    def has_any_or_needs_none(self) -> bool:
         """Whether any pair was looked at, where there is one."""
-        ((judged,),) = self.fetch_rows(
+        ((judged,),) = self._database.fetch_rows(
             "SELECT EXISTS (SELECT 1 FROM verdicts) OR NOT EXISTS (SELECT 1 FROM edges)"
         )
         return bool(judged)
 
-    def find_verdicts_of_image(self, pixel_hash: bytes) -> list[tuple[bytes, bytes, StoredVerdict]]:
+    def find_of_image(self, pixel_hash: bytes) -> list[tuple[bytes, bytes, StoredVerdict]]:
         """As evidence_of_pictures(), of those with these pixels."""
         own = "(SELECT id FROM images WHERE pixel_hash = ?)"
         sql = f"SELECT {PIXEL_HASH_COLUMNS}, {VERDICT_COLUMNS} {FROM_VERDICTS_AND_IMAGES} WHERE first IN {own} OR second IN {own} ORDER BY {OLDEST_VERSION_FIRST}"
         return [
             (one, other, _to_stored_verdict(judged))
-            for one, other, *judged in self.fetch_rows(sql, pixel_hash, pixel_hash)
+            for one, other, *judged in self._database.fetch_rows(sql, pixel_hash, pixel_hash)
         ]
 
-    def get_verdict(self, first: int, second: int) -> StoredVerdict:
+    def get(self, first: int, second: int) -> StoredVerdict:
         """What was found of two images that were looked at, by id."""
-        ((*judged,),) = self.fetch_rows(
+        ((*judged,),) = self._database.fetch_rows(
             f"SELECT {VERDICT_COLUMNS} FROM verdicts WHERE first = ? AND second = ?", first, second
         )
         return _to_stored_verdict(judged)
@@ -114,7 +116,7 @@ class VerdictTables(PairTables):
     def find_provisional_pairs(self, version: int) -> set[tuple[int, int]]:
         """The pairs of images, by id, whose verdict of this version is provisional."""
         return set(
-            self.stream_rows(
+            self._database.stream_rows(
                 "SELECT first, second FROM verdicts WHERE version = ? AND provisional", version
             )
         )
@@ -129,7 +131,7 @@ class VerdictTables(PairTables):
         CROWD largest are given with all, and the others with these. The newer of each pair is the second; in its order, then in that of the
         first.
         """
-        with self.snapshot():
+        with self._database.snapshot():
             # Of images that share all pixels, and with them a vector, the first that some file holds stands for all; the largest first.
             shown = self._fetch_pairs(
                 f"SELECT vector, min(id) FROM images WHERE vector IS NOT NULL AND {IMAGE_IN_USE}"
@@ -176,24 +178,8 @@ class VerdictTables(PairTables):
     def _fetch_pairs(self, sql: str, *values: float | str) -> NDArray[np.int64]:
         """Rows of two numbers, (n, 2)."""
         kind = np.dtype([("one", np.int64), ("other", np.int64)])
-        rows = np.fromiter(self.stream_rows(sql, *values), kind)
+        rows = np.fromiter(self._database.stream_rows(sql, *values), kind)
         return np.stack([rows["one"], rows["other"]], axis=1)
-
-    def is_fully_verified(self, version: int, *, with_crops: bool) -> bool:
-        """Whether the run before had looked at every pair, by this version of the judge; with `parts`, also at pictures within others."""
-        for outcome, coverage in self.fetch_rows(
-            "SELECT outcome, coverage FROM runs WHERE outcome != 'running' ORDER BY id DESC LIMIT 1"
-        ):
-            seen = json.loads(coverage) if outcome == "complete" else {}
-            told, compared = seen.get("verification"), seen.get("crops")
-            verified = (
-                told
-                and told["version"] == version
-                and not told["unverified"]
-                and not told.get("provisional")
-            )
-            return bool(verified and (not with_crops or (compared and not compared["missing"])))
-        return False
 
 
 def _replace_by_representatives(

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from indexes.catalog.pairs import Ids, JoinWatermark
+from indexes.catalog.pairs import JoinWatermark
+from indexes.catalog.vectors import Ids
 from indexes.errors import StoreDamaged
 from indexes.vectors.segments import (
     STORED_PRODUCT_MARGIN,

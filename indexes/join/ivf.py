@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from indexes.catalog.pairs import Ids, JoinWatermark
+from indexes.catalog.pairs import JoinWatermark
+from indexes.catalog.vectors import Ids
 from indexes.join.exact import (
     BLOCK_ROWS,
     TILE_ROWS,

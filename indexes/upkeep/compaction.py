@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from indexes.catalog.pairs import SegmentRow
+from indexes.catalog.vectors import SegmentRow
 from indexes.vectors.segments import MAX_COMPACTED_SEGMENT_BYTES
 
 MIN_TOMBSTONES_TO_REWRITE = 4096  # dead vectors that a segment may carry: should their photos come back, they need no embedding

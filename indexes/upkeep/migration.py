@@ -33,24 +33,24 @@ class PendingMigration:
 def read_migration_target(folder: Path) -> tuple[Space, str] | None:
     """The space, and the name of its model, that the store in `folder` is being brought to; None where nothing says so."""
     with suppress(StoreError), closing(Catalog(folder / NEXT_STORE_NAME, write=False)) as catalog:
-        return catalog.get_space_and_model()
+        return catalog.settings.get_space_and_model()
     return None
 
 
 def find_pending_migration(folder: Path, catalog: Catalog) -> PendingMigration | None:
     """The migration of the store in `folder`, whose catalog this is, that was begun and has not ended; None where nothing says so."""
     with suppress(StoreError), closing(Catalog(folder / NEXT_STORE_NAME, write=False)) as new:
-        own, bound = catalog.get_space_and_model(), new.get_space_and_model()
+        own, bound = catalog.settings.get_space_and_model(), new.settings.get_space_and_model()
         if (
             own is None or bound is None or bound[0] == own[0]
         ):  # equal: it has ended, and only its folder is left
             return None
         done = images = 0
-        hashes = catalog.stream_hashes_in_use()
+        hashes = catalog.images.stream_hashes_in_use()
         while some := list(
             islice(hashes, HASHES_PER_BLOCK)
         ):  # its own images may be of photos that are gone by now
-            done, images = done + len(new.find_complete_hashes(some)), images + len(some)
+            done, images = done + len(new.images.find_complete_hashes(some)), images + len(some)
         return PendingMigration(bound[1], done, images)
     return None
 
@@ -72,7 +72,7 @@ def commit_next_store(folder: Path, catalog: Catalog) -> None:
     """
     place = folder / "segments"
     with closing(Catalog(folder / NEXT_STORE_NAME, write=False)) as new:
-        rows = new.list_segments()
+        rows = new.vectors.list_segments()
     for row in rows:
         durable.link(
             folder / NEXT_STORE_NAME / "segments" / f"{row.blake3}{segments.SUFFIX}",
@@ -87,5 +87,5 @@ def commit_next_store(folder: Path, catalog: Catalog) -> None:
     ):
         catalog.replace_vectors_from(NEXT_STORE_NAME)
         for row in rows:
-            catalog.put_segment(segments.with_file_stat(row, place))
+            catalog.vectors.put_segment(segments.with_file_stat(row, place))
     durable.failpoint("switch committed")

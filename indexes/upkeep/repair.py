@@ -20,7 +20,7 @@ from blake3 import blake3
 from indexes.catalog import schema
 from indexes.catalog.catalog import Catalog
 from indexes.catalog.database import invalid_seal
-from indexes.catalog.pairs import SegmentRow
+from indexes.catalog.vectors import SegmentRow
 from indexes.durable import files as durable
 from indexes.errors import StoreDamaged
 from indexes.join.exact import VectorRows
@@ -95,10 +95,10 @@ def _find_damage(folder: Path, catalog: Catalog, *, read_all: bool) -> Iterator[
     ):  # after a kill nothing but SQLite's own structure tells
         catalog.verify()
     with catalog.snapshot():
-        catalog.list_roots()
-        catalog.get_last_run()
-        bound = catalog.get_space_and_model()
-        rows = catalog.list_segments() if bound else []
+        catalog.roots.list()
+        catalog.runs.get_last()
+        bound = catalog.settings.get_space_and_model()
+        rows = catalog.vectors.list_segments() if bound else []
         for before, row in zip(rows, rows[1:], strict=False):
             if before.last_id >= row.first_id:
                 yield Finding("segments", f"{before.blake3} and {row.blake3} overlap", row)
@@ -123,7 +123,7 @@ def _find_damage(folder: Path, catalog: Catalog, *, read_all: bool) -> Iterator[
         for place, wrong_rows, what in _CONSISTENCY_RULES:
             if wrong := catalog.fetch_rows(f"SELECT count(*) FROM {wrong_rows}")[0][0]:
                 yield Finding(place, f"{wrong:,} {what}")
-        if waiting := len(catalog.find_unembedded_images()):
+        if waiting := len(catalog.images.find_unembedded()):
             ingest = format_command(folder, "ingest")
             wait = (
                 "picture waits to be embedded again, and is"
@@ -181,7 +181,7 @@ def _load_verified_segment(
     if read_all:
         segments.verify(row, folder)
     segment = Segment(folder, row, dim)
-    if not np.array_equal(segment.ids, catalog.list_vector_ids(row.first_id, row.last_id)):
+    if not np.array_equal(segment.ids, catalog.vectors.list_ids(row.first_id, row.last_id)):
         raise StoreDamaged(f"{row.blake3} holds other vectors than the catalog says")
     for start in range(0, len(segment.ids) if read_all else 0, ROWS_PER_BLOCK):
         lengths = np.linalg.norm(
@@ -194,7 +194,7 @@ def _load_verified_segment(
 
 def _find_wrong_scores(catalog: Catalog, vector_rows: VectorRows) -> Iterator[Finding]:
     kind = np.dtype([("left", np.int64), ("right", np.int64), ("score", np.float64)])
-    stored, wrong = catalog.stream_edges(-2.0), 0
+    stored, wrong = catalog.pairs.stream(-2.0), 0
     while len(some := np.fromiter(islice(stored, ROWS_PER_BLOCK), kind)):
         some = some[
             np.isin(some["left"], vector_rows.ids) & np.isin(some["right"], vector_rows.ids)
@@ -219,20 +219,20 @@ def quarantine_damage(folder: Path, catalog: Catalog, findings: Sequence[Finding
     catalog.back_up(backup)
     durable.failpoint("repair saved")
     lost = {finding.segment.blake3: finding.segment for finding in findings if finding.segment}
-    sound = {row.blake3 for row in catalog.list_segments()} - set(lost)
+    sound = {row.blake3 for row in catalog.vectors.list_segments()} - set(lost)
     quarantined = _link_files(
         [file for file in _list_segment_files(folder) if file.stem not in sound],
         _make_folder(folder / "quarantine"),
     )
-    before = len(catalog.find_unembedded_images())
+    before = len(catalog.images.find_unembedded())
     with catalog.transaction():
         for row in lost.values():
-            catalog.invalidate_vectors(row.first_id, row.last_id)
-        catalog.remove_segments(lost)
+            catalog.vectors.invalidate(row.first_id, row.last_id)
+        catalog.vectors.remove_segments(lost)
         if any(
             finding.segment is None and finding.location in CATALOG_TABLES for finding in findings
         ):
-            catalog.delete_edges()
+            catalog.pairs.delete_all()
             for cure in _REPAIR_STATEMENTS:
                 catalog.write(cure)
     durable.failpoint("repair committed")
@@ -241,7 +241,7 @@ def quarantine_damage(folder: Path, catalog: Catalog, findings: Sequence[Finding
     return RepairReport(
         backup,
         folder / "quarantine" if quarantined else None,
-        len(catalog.find_unembedded_images()) - before,
+        len(catalog.images.find_unembedded()) - before,
     )
 
 
@@ -260,7 +260,7 @@ def rebuild_catalog(folder: Path) -> RepairReport:
     new = Catalog(quarantine / "new", write=True)
     with new.transaction():
         for root in told.roots or noted.roots:
-            new.put_root(root)
+            new.roots.put(root)
     new.close()
     durable.replace(
         folder / "catalog.seal", invalid_seal(), folder / "tmp"

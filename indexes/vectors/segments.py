@@ -18,7 +18,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from indexes.catalog.pairs import Ids, SegmentRow
+from indexes.catalog.vectors import Ids, SegmentRow
 from indexes.durable import files as durable
 from indexes.errors import InvalidVector, StoreDamaged, StoreError
 from indexes.paths import repair_hint

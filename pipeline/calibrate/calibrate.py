@@ -87,7 +87,7 @@ def sample_copyable_images(store: Store, count: int) -> list[int]:
     images = sample_images(store, 4 * count)
     sound = [
         id_
-        for id_, image in store.catalog.get_images(images)
+        for id_, image in store.catalog.images.get(images)
         if not image.is_featureless and min(image.width, image.height) >= MIN_SOURCE_SIDE_PX
     ]
     return pick_evenly(sound, count)
@@ -98,7 +98,7 @@ def _make_copies(
 ) -> Iterator[tuple[int, dict[str, Path]]]:
     """For each image the files of its copies, by kind, for as long as it is dealt with. What lies below it is the picture before."""
     before = Pillow.effect_mandelbrot((640, 480), (-2.0, -1.5, 1.0, 1.5), 50).convert("RGB")
-    about = dict(store.catalog.get_images(images))
+    about = dict(store.catalog.images.get(images))
     for id_, result in read_images(store, decoders, about, COPY_SOURCE):
         if not isinstance(result, Decoded) or min(result.pixels.shape[:2]) < MIN_SOURCE_SIDE_PX:
             continue
@@ -208,18 +208,18 @@ def _measure_library(
     with store.catalog.snapshot():
         about = {
             id_: image
-            for id_, image in store.catalog.get_images(store.catalog.list_images_in_use())
+            for id_, image in store.catalog.images.get(store.catalog.images.list_in_use())
             if not image.is_featureless
         }
         path: dict[bytes, str] = {}
-        for known in store.catalog.find_files_of_images(about):
+        for known in store.catalog.files.find_of_images(about):
             if known.image_id is not None:
                 path.setdefault(about[known.image_id].pixel_hash, known.path)
         scores = store.find_pairs(floor).to_dict()
         scores |= dict.fromkeys(
             score_crop_pairs(store, scores), floor
         )  # who asks for more than the floor asks for none of these
-        vectors = store.catalog.find_vectors_by_pixel_hash(path)
+        vectors = store.catalog.vectors.find_by_pixel_hash(path)
         dated: dict[bytes, int] = {}  # of files with the same pixels, the earliest date
         for image in about.values():
             if image.taken_at is not None:

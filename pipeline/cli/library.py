@@ -211,7 +211,7 @@ def groups(
         )  # before anything is printed, which somebody would have to wait for again
     with Store(store) as opened:
         for folder in under:
-            if not opened.catalog.get_counts([os.path.realpath(folder)]).files:
+            if not opened.catalog.files.get_counts([os.path.realpath(folder)]).files:
                 status = format_command(store, "status")
                 raise RootNotFound(
                     f"the store has no photo below {ascii(folder)}; ingest it first, or see `{status}` for its roots"

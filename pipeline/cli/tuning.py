@@ -124,7 +124,7 @@ def _reset_thresholds(store: Path, as_json: bool) -> None:
     from pipeline.report.answers import SCHEMA_VERSION
 
     with open_for_writing(store) as opened:
-        before = opened.catalog.get_saved_thresholds()
+        before = opened.catalog.settings.get_saved_thresholds()
         opened.save_thresholds(None)
     if as_json:
         print_json(

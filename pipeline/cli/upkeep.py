@@ -45,8 +45,8 @@ def status(failures: bool, store: Path, as_json: bool) -> None:
     with Store(store) as opened:
         opened.verify()
         about = serialize_status(opened)
-        failed = list(opened.catalog.list_failures()) if failures else []
-        last = opened.catalog.get_last_run()
+        failed = list(opened.catalog.files.list_failures()) if failures else []
+        last = opened.catalog.runs.get_last()
     # What could not be seen is no file that the catalog knows.
     unseen = (
         [
@@ -207,7 +207,7 @@ def repair(data: bool, yes: bool, store: Path) -> None:
     if done:
         print_lines(format_repair(done))
     with Store(store, write=True) as opened:
-        if not opened.catalog.list_roots():
+        if not opened.catalog.roots.list():
             print_message(
                 f"neardup: which folders it held could not be read any more; name them again: `{format_command(store, 'ingest', 'FOLDER')}`"
             )
@@ -221,7 +221,7 @@ def repair(data: bool, yes: bool, store: Path) -> None:
             accept_missing=False,
             lock_timeout=0.0,
         )
-        left = list(opened.catalog.find_files_of_images(opened.catalog.find_unembedded_images()))
+        left = list(opened.catalog.files.find_of_images(opened.catalog.images.find_unembedded()))
         for known in left[:MAX_LISTED_ITEMS]:
             print_message(
                 f"neardup: {ascii(known.path)} could not be embedded again; it comes back when `{format_command(store, 'ingest')}` finds it"
@@ -279,7 +279,7 @@ def migrate(
     from pipeline.report.status import format_migration, format_pending_migration
 
     with open_for_writing(store) as opened:
-        before, chosen = opened.space, opened.catalog.get_saved_thresholds()
+        before, chosen = opened.space, opened.catalog.settings.get_saved_thresholds()
         if before is None:
             ingest = format_command(store, "ingest", "FOLDER", "--model", model)
             raise click.UsageError(
@@ -310,8 +310,8 @@ def migrate(
             )
             sys.exit(stopped.exit_code)
         images, waiting, still = (
-            opened.catalog.get_counts().images,
-            len(opened.catalog.find_unembedded_images()),
+            opened.catalog.files.get_counts().images,
+            len(opened.catalog.images.find_unembedded()),
             format_pending_migration(opened),
         )
     dropped = begun if restart else None

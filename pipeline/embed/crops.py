@@ -63,7 +63,7 @@ def images_without_crops(store: Store, crop_cache: CropCache, embedder: Embedder
     """Images that are large enough for parts and have none, by id; of those with the same pixels, one."""
     there, seen = crop_cache.list_hashes(), set[bytes]()
     found = []
-    for id_, image in store.catalog.get_images(store.catalog.list_images_in_use()):
+    for id_, image in store.catalog.images.get(store.catalog.images.list_in_use()):
         if (
             is_large(image, embedder.preprocess)
             and not image.is_featureless
@@ -104,7 +104,7 @@ def fill_crop_cache(
 
 def load_comparable_images(store: Store, crop_cache: CropCache) -> dict[bytes, tuple[int, bool]]:
     """All images that some file holds and that have a vector, as Parts.compared() tells of them when they were compared."""
-    there, vectors = crop_cache.list_hashes(), dict(store.catalog.stream_vectors_by_image_hash())
+    there, vectors = crop_cache.list_hashes(), dict(store.catalog.vectors.stream_by_image_hash())
     return {hash_: (vector, hash_ in there) for hash_, vector in vectors.items()}
 
 
@@ -180,7 +180,7 @@ def match_crops(
     for some in crop_cache.stream(IMAGES_PER_BLOCK):
         image = np.repeat(np.arange(len(some)), [len(its) for _, its in some])
         hits = pairs_above(np.concatenate([its for _, its in some]), whole, get_crop_floor(space))
-        ids = store.catalog.get_image_ids([some[at][0] for at in np.unique(image[hits.left])])
+        ids = store.catalog.images.get_ids([some[at][0] for at in np.unique(image[hits.left])])
         for at, number in zip(image[hits.left].tolist(), hits.right.tolist(), strict=True):
             if (hash_ := some[at][0]) in ids:
                 found[number].add(ids[hash_])

@@ -38,7 +38,7 @@ class AuditResult:
 
 def sample_images(store: Store, count: int) -> list[int]:
     """Up to `count` images that photos of the store show, spread over it."""
-    return pick_evenly(store.catalog.list_images_in_use(), count)
+    return pick_evenly(store.catalog.images.list_in_use(), count)
 
 
 def pick_evenly(images: Sequence[int], count: int) -> list[int]:
@@ -90,10 +90,10 @@ def _decode_stored_images(
     store: Store, embedder: Embedder, decoders: DecoderPool, images: Sequence[int]
 ) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.floating[Any]]]]:
     """The path and the pixels of a photo of each image, and the vector that the store has of it."""
-    for id_, image in store.catalog.get_images(images):
+    for id_, image in store.catalog.images.get(images):
         stored = store.get_vectors([id_]).get(id_)
         wanted = partial(eq, image.hash)  # a file may have been changed behind its times
-        for known in store.catalog.find_files_of_images([id_]) if stored is not None else ():
+        for known in store.catalog.files.find_of_images([id_]) if stored is not None else ():
             decoded = (
                 decoders.decode(SourceFile(known.path, known.stat), embedder.preprocess, wanted)
                 if is_unchanged(known)

@@ -289,7 +289,7 @@ class BatchWriter:
             counted.flagged.update(image.flags)
             batch.files.append(self._record_file(counted, source, image.hash))
         new = {image.hash for _, image, _ in self._uncommitted}
-        known = self._store.catalog.get_image_ids(
+        known = self._store.catalog.images.get_ids(
             [file.hash for file in self._duplicates if file.hash not in new]
         )
         waiting = []
@@ -333,7 +333,7 @@ class BatchWriter:
             [],
         )  # whatever happens, none is asked for twice
         has_vector = set(
-            self._store.catalog.find_vectors_by_pixel_hash(
+            self._store.catalog.vectors.find_by_pixel_hash(
                 [picture.image.pixel_hash for picture in pictures]
             )
         )

@@ -81,7 +81,7 @@ def resolve_roots(
     A root that is known keeps its excludes and its view of hidden files unless new ones are given; an empty pattern clears them. Raises
     BadRoot when nothing is left to do.
     """
-    known = {root.path: root for root in store.catalog.list_roots()}
+    known = {root.path: root for root in store.catalog.roots.list()}
     wanted, absent = list(known) if not paths else [], []
     for path in paths:
         real = os.path.realpath(path)
@@ -167,7 +167,7 @@ def _ingest(
     seen = _ScanResult()
     with DecoderPool(options.decoders, options.readers) as decoders:
         yield from _scan(present, store, seen, coverage, decoders)
-        remembered = store.catalog.list_roots()
+        remembered = store.catalog.roots.list()
         unreadable = [one.path for one in coverage.unreadable_paths]
         losses = [
             diff_root(store, root, remembered, seen.known_file_ids, unreadable) for root in present
@@ -231,17 +231,17 @@ def verify_new_pairs(
     coverage: Coverage,
 ) -> Iterator[Progress]:
     """Verify the pairs that nobody has looked at, those of pictures within pictures last; notes in the coverage what they are."""
-    frontier = store.catalog.get_join_watermark()
+    frontier = store.catalog.pairs.get_watermark()
     if frontier is None:
         return
     coverage.verification = VerificationReport(VERDICT_VERSION)
     inside = options.with_crops and embedder.count_paid_calls(1) == 0
     # Where no file came since the last run had looked at all, nothing is read to know it.
     came = coverage.join is not None or coverage.new or coverage.changed or coverage.moved
-    if not came and store.catalog.is_fully_verified(VERDICT_VERSION, with_crops=inside):
+    if not came and store.catalog.runs.is_fully_verified(VERDICT_VERSION, with_crops=inside):
         coverage.crops = CropReport() if inside else None
         return
-    pairs = store.catalog.find_unverified_pairs(frontier.floor, VERDICT_VERSION)
+    pairs = store.catalog.verdicts.find_unverified_pairs(frontier.floor, VERDICT_VERSION)
     yield from _verify(store, pairs, decoders, options, coverage)
     if inside:
         yield from _verify_crops(
@@ -290,7 +290,7 @@ def _verify_crops(
     from pipeline.embed import crops as inside
 
     space = store.space
-    if space is None or store.catalog.get_counts().images > inside.MAX_IMAGES_FOR_CROPS:
+    if space is None or store.catalog.files.get_counts().images > inside.MAX_IMAGES_FOR_CROPS:
         coverage.crops = CropReport()
         coverage.warnings.append(
             f"pictures within pictures are looked for among {inside.MAX_IMAGES_FOR_CROPS:,} pictures at most; these were only compared whole"
@@ -305,7 +305,7 @@ def _verify_crops(
         ):
             yield Progress(done, len(lacking), coverage, is_processing_crops=True)
         pairs = [np.empty((0, 2), np.int64)]
-        if not store.catalog.has_run(parts.run_key):  # the catalog began anew, or was brought back
+        if not store.catalog.runs.has(parts.run_key):  # the catalog began anew, or was brought back
             parts.replace_compared_images({}, "")
         images = inside.load_comparable_images(store, parts)
         for found in inside.propose(store, parts, images):
@@ -314,7 +314,9 @@ def _verify_crops(
         seen, proposed = set(tried_pairs), np.concatenate(pairs)
         new = [
             pair
-            for pair in store.catalog.find_unverified_pairs(floor, VERDICT_VERSION, proposed)
+            for pair in store.catalog.verdicts.find_unverified_pairs(
+                floor, VERDICT_VERSION, proposed
+            )
             if pair not in seen
         ]
         yield from _verify(store, new, decoders, options, coverage)
@@ -322,17 +324,17 @@ def _verify_crops(
         waits = set[tuple[int, int]]()
         if coverage.verification and coverage.verification.unverified:
             waits = set(
-                store.catalog.find_unverified_pairs(floor, VERDICT_VERSION, proposed)
-            ) - set(store.catalog.find_unverified_pairs(floor, VERDICT_VERSION))
+                store.catalog.verdicts.find_unverified_pairs(floor, VERDICT_VERSION, proposed)
+            ) - set(store.catalog.verdicts.find_unverified_pairs(floor, VERDICT_VERSION))
         waiting = {image for pair in waits for image in pair}
-        again = {image.hash for _, image in store.catalog.get_images(waiting)}
+        again = {image.hash for _, image in store.catalog.images.get(waiting)}
         parts.replace_compared_images(
             {hash_: about for hash_, about in images.items() if hash_ not in again},
-            store.catalog.get_newest_run_key(),
+            store.catalog.runs.get_newest_key(),
         )
         left = [
             id_
-            for id_, image in store.catalog.get_images(lacking)
+            for id_, image in store.catalog.images.get(lacking)
             if not images.get(image.hash, (0, False))[1]
         ]
         coverage.crops = CropReport(sum(has_parts for _, has_parts in images.values()), len(left))
@@ -346,7 +348,7 @@ def _scan(
     decoders: DecoderPool,
 ) -> Iterator[Progress]:
     found_again: dict[int, int] = {}
-    lost = store.catalog.find_unembedded_images()
+    lost = store.catalog.images.find_unembedded()
     for found in scan(roots):
         if isinstance(found, Skipped):
             (coverage.failed if found.is_failure else coverage.skipped)[found.reason] += 1
@@ -358,7 +360,7 @@ def _scan(
                 yield Progress(coverage.seen, None, coverage, failure)
             continue
         coverage.seen += 1
-        known = store.catalog.get_file_by_path(found.path)
+        known = store.catalog.files.get_by_path(found.path)
         if known:
             scan_result.known_file_ids.add(known.id)
         if (

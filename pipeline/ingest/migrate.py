@@ -49,12 +49,15 @@ def migrate_store(
             return
         with store.begin_migration(space, embedder.name) as new:
             yield from _embed(store, new, embedder, decoders, options, coverage)
-            images, left = store.catalog.get_counts().images, _find_unembedded_images(store, new)
+            images, left = (
+                store.catalog.files.get_counts().images,
+                _find_unembedded_images(store, new),
+            )
             if left and (
                 len(left) == images or not leave_out
             ):  # a store without any vector is of use to nobody
                 path, ingest = (
-                    next(store.catalog.find_files_of_images(left.values())).path,
+                    next(store.catalog.files.find_of_images(left.values())).path,
                     format_command(store.folder, "ingest"),
                 )
                 waits = "; or say --leave-out: they wait until an ingest finds them"
@@ -117,11 +120,11 @@ def _embed(
 def _find_unembedded_images(store: Store, new_store: Store) -> dict[bytes, int]:
     """Contents that some file held when it was last looked at, and that `new` does not have, with the ids of their images."""
     lacking: dict[bytes, int] = {}
-    live = store.catalog.list_images_in_use()
+    live = store.catalog.images.list_in_use()
     for start in range(0, len(live), IMAGES_PER_BLOCK):
         some = {
             image.hash: id_
-            for id_, image in store.catalog.get_images(live[start : start + IMAGES_PER_BLOCK])
+            for id_, image in store.catalog.images.get(live[start : start + IMAGES_PER_BLOCK])
         }
         had = new_store.find_complete_hashes(list(some))
         lacking |= {hash_: id_ for hash_, id_ in some.items() if hash_ not in had}
@@ -133,7 +136,7 @@ def _find_untried_files(
 ) -> list[SourceFile]:
     """The first file of each image that is there, whatever its times say, and was not `tried` yet; in the order of their folders."""
     found: dict[int, SourceFile] = {}
-    for known in store.catalog.find_files_of_images(unembedded.values()):
+    for known in store.catalog.files.find_of_images(unembedded.values()):
         if known.image_id is None or known.image_id in found or known.path in tried_paths:
             continue
         if os.path.isfile(known.path):  # noqa: PTH113 - never raises, whatever a dead mount answers

@@ -64,6 +64,6 @@ def files_under(store: Store, root: Root, known_roots: Sequence[Root]) -> Iterat
     inside = [other.path for other in known_roots if is_below(other.path, [root.path])]
     return (
         known
-        for known in store.catalog.find_files_under(root.path)
+        for known in store.catalog.files.find_under(root.path)
         if not is_below(known.path, inside)
     )

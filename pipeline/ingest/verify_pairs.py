@@ -69,7 +69,7 @@ def verify_candidates(
         with suppress(OSError):
             mark.touch()
         pictures, details = Thumbnails(store, thumbs, decoders), _UpscaleChecker(store, decoders)
-        unsure = store.catalog.find_provisional_pairs(VERDICT_VERSION)
+        unsure = store.catalog.verdicts.find_provisional_pairs(VERDICT_VERSION)
         for start in range(0, len(pairs), PAIRS_PER_BLOCK):
             begun.append(
                 _start_block(
@@ -110,7 +110,7 @@ def _start_block(
     """`unsure`: pairs, the first first, of which only the larger is to be looked at again."""
     count = len(block)
     lack = [
-        store.catalog.get_verdict(*pair)
+        store.catalog.verdicts.get(*pair)
         for one, other in block
         for pair in ((one, other), (other, one))
         if pair in provisional_pairs
@@ -202,7 +202,7 @@ class _UpscaleChecker:
         return done
 
     def _load_spectra(self, images: Collection[int]) -> None:
-        about = dict(self._store.catalog.get_images(images))
+        about = dict(self._store.catalog.images.get(images))
         for id_, result in read_images(self._store, self._decoders, about, CENTER_FULL_RES):
             self._spectra[id_] = (
                 radial_spectrum(result.pixels, (about[id_].width, about[id_].height))

@@ -36,7 +36,7 @@ class Thresholds:
 
 def get_effective_floor(store: Store, space: Space) -> float:
     """The cosine down to which the store knows all pairs: the space's floor, or a higher one where there would be too many."""
-    frontier = store.catalog.get_join_watermark()
+    frontier = store.catalog.pairs.get_watermark()
     return max(space.floor, frontier.floor) if frontier else space.floor
 
 
@@ -46,7 +46,7 @@ def resolve_thresholds(
     """As given; else as was chosen for the store, down to where it knows all pairs at most; SIMILAR from the space's own threshold on, or
     from a given one.
     """
-    choice = store.catalog.get_saved_thresholds()
+    choice = store.catalog.settings.get_saved_thresholds()
     if min_agreement is None:
         min_agreement = choice.min_agreement if choice else 0.0
     if threshold is not None:
@@ -86,9 +86,9 @@ def find_groups(
             return []
         within = resolve_thresholds(store, space, threshold, min_agreement)
         found = store.find_pairs(within.search)
-        images: dict[int, int | None] = dict(store.catalog.find_images_with_copies())
+        images: dict[int, int | None] = dict(store.catalog.images.find_with_copies())
         images |= dict(
-            store.catalog.find_images_of_vectors(
+            store.catalog.images.find_of_vectors(
                 set(found.left.tolist()) | set(found.right.tolist())
             )
         )
@@ -96,7 +96,7 @@ def find_groups(
         if within.with_crops:
             apart = score_crop_pairs(store, scores)
             images |= dict(
-                store.catalog.find_images_of_vectors({vector for pair in apart for vector in pair})
+                store.catalog.images.find_of_vectors({vector for pair in apart for vector in pair})
             )
             scores |= apart
         photos = {
@@ -180,7 +180,7 @@ def iter_scored_verdicts(
     """What was found of pictures that have a vector in `vector_by`, by their pixels, with their cosine, where `scores` has it; what a newer
     judge found of the same two comes later.
     """
-    for left, right, judged in store.catalog.stream_verdicts_with_pixel_hashes():
+    for left, right, judged in store.catalog.verdicts.stream_with_pixel_hashes():
         one, other = vector_by_pixel_hash.get(left), vector_by_pixel_hash.get(right)
         if left != right and one is not None and other is not None:
             cosine = 1.0 if one == other else scores.get((min(one, other), max(one, other)))
@@ -194,12 +194,14 @@ def score_crop_pairs(
     """The cosines of the vectors of related pictures that are not among `scores`: those of pictures within pictures."""
     related = map(
         tuple,
-        store.catalog.find_related_vectors((Relation.UNRELATED, Relation.NOT_VERIFIABLE)).tolist(),
+        store.catalog.verdicts.find_related_vectors(
+            (Relation.UNRELATED, Relation.NOT_VERIFIABLE)
+        ).tolist(),
     )
     pairs = sorted(pair for pair in related if pair not in scores)
     image_of = {
         vector: image
-        for image, vector in store.catalog.find_images_of_vectors(
+        for image, vector in store.catalog.images.find_of_vectors(
             {vector for pair in pairs for vector in pair}
         )
     }
@@ -218,9 +220,9 @@ def load_files(
     store: Store, image_ids: Sequence[int], folders: Sequence[str] = ()
 ) -> dict[int, list[LibraryFile]]:
     """The files of `images`; one that is reached by several paths (hard links, links to folders) only once, by its shortest."""
-    about = dict(store.catalog.get_images(image_ids))
+    about = dict(store.catalog.images.get(image_ids))
     found: dict[int, dict[tuple[int, int], CatalogFile]] = defaultdict(dict)
-    for known in store.catalog.find_files_of_images(image_ids):
+    for known in store.catalog.files.find_of_images(image_ids):
         if known.image_id is not None and (not folders or is_below(known.path, folders)):
             inode = (known.stat.device, known.stat.inode)
             before = found[known.image_id].get(inode)

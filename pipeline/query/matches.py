@@ -186,7 +186,7 @@ def _answer_batch(
             _add_crop_neighbors(store, space, comparable)
         for one in asked:
             one.neighbors.update(
-                dict.fromkeys(store.catalog.find_images_by_pixel_hash(one.image.pixel_hash), 1.0)
+                dict.fromkeys(store.catalog.images.find_by_pixel_hash(one.image.pixel_hash), 1.0)
             )
         photos = load_files(store, list({image for one in asked for image in one.neighbors}))
     _verify_new_files(fresh, photos, store, decoders, load_stored_features)
@@ -200,7 +200,7 @@ def _answer_batch(
 def _load_verdicts(store: Store, pixel_hash: bytes) -> dict[bytes, Verdict]:
     """What was found of a picture and others, by their pixels, with itself as the first."""
     found = dict[bytes, Verdict]()
-    for first, second, judged in store.catalog.find_verdicts_of_image(pixel_hash):
+    for first, second, judged in store.catalog.verdicts.find_of_image(pixel_hash):
         evidence = decode_verdict(judged)
         found[second if first == pixel_hash else first] = (
             evidence if first == pixel_hash else evidence.swap_sides()
@@ -354,7 +354,7 @@ def _add_crop_neighbors(store: Store, space: Space, queries: Sequence[_Query]) -
                     {
                         image
                         for pixels in others
-                        for image in store.catalog.find_images_by_pixel_hash(pixels)
+                        for image in store.catalog.images.find_by_pixel_hash(pixels)
                     },
                 )
             )
@@ -387,7 +387,7 @@ def _identify_files(
 
     def is_new(hash_: bytes) -> bool:
         with lock:
-            return not store.catalog.get_image_ids([hash_])
+            return not store.catalog.images.get_ids([hash_])
 
     def get_preprocess() -> (
         Preprocess
@@ -401,7 +401,7 @@ def _identify_files(
         for number, file in enumerate(files):
             source = resolve_source(file)
             known = (
-                store.catalog.get_file_by_path(source.path)
+                store.catalog.files.get_by_path(source.path)
                 if isinstance(source, SourceFile)
                 else None
             )
@@ -418,7 +418,7 @@ def _identify_files(
         read = dict(zip(unread, stream, strict=True))
     known_hashes = [one.hash for one in read.values() if isinstance(one, AlreadyStored)]
     with store.catalog.snapshot():
-        images = store.catalog.get_image_ids(known_hashes)
+        images = store.catalog.images.get_ids(known_hashes)
         for number, one in read.items():
             if isinstance(one, AlreadyStored) and one.hash in images:
                 found[number] = _load_stored_query(one.source, store, images[one.hash])
@@ -456,7 +456,7 @@ def resolve_source(file: str) -> SourceFile | Failure:
 
 
 def _load_stored_query(source: SourceFile, store: Store, image_id: int) -> _Query:
-    return _Query(source, dict(store.catalog.get_images([image_id]))[image_id], image_id)
+    return _Query(source, dict(store.catalog.images.get([image_id]))[image_id], image_id)
 
 
 def _build_answer(

@@ -60,8 +60,8 @@ def serialize_coverage(
     store: Store, folders: Sequence[str] = (), ingest_coverage: Coverage | None = None
 ) -> dict[str, Any]:
     """What an answer is about: photos, distinct contents, those without features, and files without a picture by reason."""
-    last = store.catalog.get_last_run()
-    done: dict[str, Any] = asdict(store.catalog.get_counts(folders)) | {
+    last = store.catalog.runs.get_last()
+    done: dict[str, Any] = asdict(store.catalog.files.get_counts(folders)) | {
         "last_ingest": last.outcome if last else None
     }
     return done | ({"ingest": ingest_coverage.as_dict()} if ingest_coverage else {})

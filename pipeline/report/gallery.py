@@ -155,7 +155,7 @@ def sum_reclaimable_bytes(group: Group) -> int:
 def _write_thumbnails(groups: Sequence[Group], store: Store, folder: Path) -> set[bytes]:
     """A small picture of each image, named by its hash; those that could not be read are left out."""
     wanted = dict.fromkeys(photo.image.hash for group in groups for photo in group.files)
-    ids, written = store.catalog.get_image_ids(list(wanted)), set[bytes]()
+    ids, written = store.catalog.images.get_ids(list(wanted)), set[bytes]()
     hashes = [hash_ for hash_ in wanted if hash_ in ids]
     with DecoderPool() as decoders, ThumbnailCache(store.folder, write=False) as thumbs:
         pictures = Thumbnails(store, thumbs, decoders)

@@ -79,8 +79,8 @@ def _format_reason_counts(counts: dict[str, int]) -> str:
 
 def serialize_status(store: Store) -> dict[str, Any]:
     """What a store is and holds."""
-    segments = store.catalog.list_segments()
-    last = store.catalog.get_last_run()
+    segments = store.catalog.vectors.list_segments()
+    last = store.catalog.runs.get_last()
     space = store.space
     return {
         "schema_version": SCHEMA_VERSION,
@@ -91,19 +91,19 @@ def serialize_status(store: Store) -> dict[str, Any]:
         "raised_floor": _get_raised_floor(store),
         "threshold": space.threshold if space else None,
         "saved_thresholds": asdict(choice)
-        if (choice := store.catalog.get_saved_thresholds())
+        if (choice := store.catalog.settings.get_saved_thresholds())
         else None,
         "roots": [
             {"path": root.path, "excludes": list(root.excludes), "hidden": root.include_hidden}
-            for root in store.catalog.list_roots()
+            for root in store.catalog.roots.list()
         ],
         "coverage": serialize_coverage(store),
         "vectors": sum(segment.vector_count for segment in segments),
         "segments": len(segments),
-        "join": store.catalog.get_last_join(),
-        "pairs": store.catalog.count_edges(),
-        "verdicts": store.catalog.count_verdicts_by_relation(),
-        "recall": frontier.recall if (frontier := store.catalog.get_join_watermark()) else None,
+        "join": store.catalog.runs.get_last_join(),
+        "pairs": store.catalog.pairs.count(),
+        "verdicts": store.catalog.verdicts.count_by_relation(),
+        "recall": frontier.recall if (frontier := store.catalog.pairs.get_watermark()) else None,
         "migration": _serialize_migration(store),
         "bytes_on_disk": sum(
             file.stat().st_size for file in store.folder.rglob("*") if file.is_file()
@@ -308,13 +308,13 @@ def format_warnings(store: Store) -> Iterable[str]:
 
 def format_unfinished_ingest(store: Store) -> str | None:
     """What an answer must be read with, when the last ingest did not finish."""
-    last, ingest = store.catalog.get_last_run(), format_command(store.folder, "ingest")
+    last, ingest = store.catalog.runs.get_last(), format_command(store.folder, "ingest")
     if last is None:
         return f"the store is empty; `{format_command(store.folder, 'ingest', 'FOLDER')}` fills it"
-    if waiting := len(store.catalog.find_unembedded_images()):
+    if waiting := len(store.catalog.images.find_unembedded()):
         lost = "has no vector and is" if waiting == 1 else "have no vector and are"
         return f"{pluralize(waiting, 'picture')} {lost} not compared; `{ingest}` embeds again what it finds of them"
-    if not store.catalog.has_verdicts():
+    if not store.catalog.verdicts.has_any_or_needs_none():
         return f"its pairs were not verified yet; `{ingest}` looks at them"
     if last.outcome == "complete":
         return None

@@ -119,7 +119,7 @@ def test_pictures_within_pictures_count_where_they_are_looked_for_and_at_the_flo
                     IngestOptions(with_crops=parts),
                 )
             )
-            known = store.catalog.get_file_by_path(str(tmp_path / "photos" / "part.jpg"))
+            known = store.catalog.files.get_by_path(str(tmp_path / "photos" / "part.jpg"))
             assert known and known.image_id
             found.append(calibrate(store, load_embedder(), [known.image_id]))
     without, inside = found
@@ -280,7 +280,7 @@ def test_what_was_chosen_holds_until_something_else_is_said(tmp_path: Path) -> N
             for answer in find_matches([copy], store, load_embedder(), 0.35, min_agreement=0.0)
         ] == [3]
     with Store(tmp_path / "store") as again:
-        assert again.catalog.get_saved_thresholds() == SavedThresholds(0.9999, 1.0)
+        assert again.catalog.settings.get_saved_thresholds() == SavedThresholds(0.9999, 1.0)
 
 
 def test_the_command(run: Run, tmp_path: Path) -> None:

@@ -399,11 +399,11 @@ def test_a_photo_that_gives_another_vector_now_is_named(
 ) -> None:
     run("ingest", photos / "sub")
     with Store(tmp_path / "library", write=True) as store, store.catalog.transaction():
-        known = store.catalog.get_file_by_path(str(photos / "sub" / "a.jpg"))
-        other = store.catalog.get_file_by_path(str(photos / "sub" / "a copy.png"))
+        known = store.catalog.files.get_by_path(str(photos / "sub" / "a.jpg"))
+        other = store.catalog.files.get_by_path(str(photos / "sub" / "a copy.png"))
         assert known
         assert other
-        vectors = store.catalog.find_vectors_of_images([known.image_id or 0, other.image_id or 0])
+        vectors = store.catalog.vectors.find_of_images([known.image_id or 0, other.image_id or 0])
         store.catalog.write(
             "UPDATE images SET vector = ? WHERE id = ?",
             vectors[other.image_id or 0],
@@ -599,7 +599,7 @@ def test_a_stopped_ingest_goes_on(
     assert "Traceback" not in err
     assert ("goes on from there" in err) == (number != signal.SIGKILL)
     with Store(stopped) as store:
-        kept = store.catalog.get_counts().files
+        kept = store.catalog.files.get_counts().files
     assert committed <= kept < 40
     code, _, err = finished(stopped, "ingest", root)
     assert code == 0

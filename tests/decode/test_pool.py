@@ -336,13 +336,13 @@ def test_a_process_that_does_not_start_says_nothing_of_a_file(
         with pytest.raises(DecoderStartFailed, match=said):
             list(ingest_roots([Root(str(photos))], store, load_embedder()))
         assert (
-            store.catalog.get_counts().files,
-            store.catalog.get_counts().images,
-            list(store.catalog.list_failures()),
+            store.catalog.files.get_counts().files,
+            store.catalog.files.get_counts().images,
+            list(store.catalog.files.list_failures()),
         ) == (0, 0, [])
         (tmp_path / "modules" / "pillow_heif.py").unlink()
         list(ingest_roots([Root(str(photos))], store, load_embedder()))
-        assert store.catalog.get_counts().images == 5
+        assert store.catalog.files.get_counts().images == 5
 
 
 def test_a_process_that_talks_before_it_is_ready_did_not_start(

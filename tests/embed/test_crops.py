@@ -66,7 +66,7 @@ def test_a_small_part_is_found_whatever_the_whole_pictures_say(tmp_path: Path) -
     whole, part = save_whole_and_part(tmp_path / "photos")
     with Store(tmp_path / "store", write=True) as store:
         assert ingested(store, tmp_path / "photos", parts=False) is None
-        frontier = store.catalog.get_join_watermark()
+        frontier = store.catalog.pairs.get_watermark()
         assert frontier
         assert not len(store.find_pairs(frontier.floor).left)  # or this would show nothing
         assert groups(store) == []
@@ -121,13 +121,13 @@ def test_it_does_not_matter_what_came_first(tmp_path: Path, first: str) -> None:
         evidence = [
             {
                 (names[one.first], names[one.second]): (one.relation, one.record)
-                for one in some.catalog.stream_verdicts()
+                for one in some.catalog.verdicts.stream()
             }
             for some in (store, once)
             for names in [
                 {
                     id_: image.hash
-                    for id_, image in some.catalog.get_images(some.catalog.list_images_in_use())
+                    for id_, image in some.catalog.images.get(some.catalog.images.list_in_use())
                 }
             ]
         ]
@@ -148,7 +148,7 @@ def test_a_photo_that_comes_back_is_compared_with_what_came_meanwhile(tmp_path: 
                 [Root(str(photos))], store, load_embedder(), IngestOptions(accept_missing=True)
             )
         )
-        assert list(store.catalog.stream_verdicts()) == []
+        assert list(store.catalog.verdicts.stream()) == []
         (tmp_path / "whole.jpg").rename(whole)
         ingested(store, photos)
         assert groups(store) == [{"whole.jpg", "part.jpg"}]
@@ -305,7 +305,7 @@ def test_all_pairs_are_compared_once_as_they_come(
                 found |= set(map(tuple, some.tolist()))
             kept.replace_compared_images(images, "")
         stored = [whole.astype(np.float16), parts.astype(np.float16)]
-        vector = dict(store.catalog.stream_vectors_by_image_hash())
+        vector = dict(store.catalog.vectors.stream_by_image_hash())
         expected = set()
         for n in set(range(count)) - bare:
             for m in set(range(count)) - {n}:
@@ -327,7 +327,7 @@ def test_a_thumb_is_enough_to_make_parts_of(tmp_path: Path) -> None:
         with ThumbnailCache(store.folder, write=False) as thumbs:
             large = [
                 image.hash
-                for _, image in store.catalog.get_images(store.catalog.list_images_in_use())
+                for _, image in store.catalog.images.get(store.catalog.images.list_in_use())
                 if image.height > 320
             ]
             there = len(thumbs.get(large))

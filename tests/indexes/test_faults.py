@@ -80,7 +80,7 @@ def assert_goes_on(folder: Path, held: Held) -> None:
         assert nightly.read_contents(store) == held
     assert not list((folder / "tmp").iterdir())
     with Store(folder) as store:
-        named = {f"{row.blake3}{segments.SUFFIX}" for row in store.catalog.list_segments()}
+        named = {f"{row.blake3}{segments.SUFFIX}" for row in store.catalog.vectors.list_segments()}
     assert {file.name for file in (folder / "segments").iterdir()} == named
 
 
@@ -255,7 +255,7 @@ def test_twenty_writers_take_turns(tmp_path: Path) -> None:
     assert [process.exitcode for process in racing] == [0] * 20
     assert check(folder, read_all=True) == []
     with Store(folder, write=True) as store, store.lock_for_ingest():
-        assert store.catalog.get_counts().files == 100
+        assert store.catalog.files.get_counts().files == 100
         with (
             Store(folder, write=True) as other,
             pytest.raises(StoreLocked, match=str(os.getpid())),
@@ -367,7 +367,7 @@ def test_repair_of_a_damaged_catalog_keeps_everything_and_starts_anew(
         assert done.model == "test"
     assert check(folder, read_all=True) == []
     with Store(folder) as store:
-        assert store.catalog.list_roots() == [Root("/photos", ("*.gif",), True)]
+        assert store.catalog.roots.list() == [Root("/photos", ("*.gif",), True)]
     assert ran(nightly.run_nights, folder) == 0
     with Store(folder) as store:
         assert nightly.read_contents(store) == whole[1]

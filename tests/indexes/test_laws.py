@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from indexes import Store, StoreError, repair
 from indexes import store as store_module
-from indexes.catalog.pairs import SegmentRow
+from indexes.catalog.vectors import SegmentRow
 from indexes.join import exact as join
 from indexes.join import planner as planning
 from indexes.join.planner import JoinMethod
@@ -124,7 +124,7 @@ def test_any_history_equals_one_batch(
         store.bind(SPACE, "test")
         for event, numbers in events:
             known = [
-                (number, store.catalog.get_file_by_path(there[number].path))
+                (number, store.catalog.files.get_by_path(there[number].path))
                 for number in numbers
                 if number in there
             ]
@@ -158,7 +158,7 @@ def test_any_history_equals_one_batch(
                     for _ in store.join():
                         pass
                 case "lose the newest segment":
-                    if rows_of_segments := store.catalog.list_segments():
+                    if rows_of_segments := store.catalog.vectors.list_segments():
                         store.close()
                         (
                             Path(folder)
@@ -168,8 +168,8 @@ def test_any_history_equals_one_batch(
                         _, done = repair(Path(folder))
                         assert done
                         store = Store(Path(folder), write=True)
-                        ids = store.catalog.find_unembedded_images()
-                        lost = {image.hash for _, image in store.catalog.get_images(ids)}
+                        ids = store.catalog.images.find_unembedded()
+                        lost = {image.hash for _, image in store.catalog.images.get(ids)}
                         add(
                             store,
                             [file for file in there.values() if file.image_hash in lost],
@@ -199,10 +199,10 @@ def test_a_join_is_cut_off_between_blocks() -> None:
         while True:
             for _ in islice(store.join(), 3):  # the first says what is planned
                 pass
-            frontier = store.catalog.get_join_watermark()
+            frontier = store.catalog.pairs.get_watermark()
             assert frontier
             met.append(frontier)
-            if frontier.done == store.catalog.get_next_vector_id() - 1:
+            if frontier.done == store.catalog.vectors.get_next_id() - 1:
                 break
         assert any(one.block_end for one in met)
         assert len(met) > 5
@@ -223,10 +223,10 @@ def test_nearest_equals_brute_force(seed: int, rows: int, count: int, gone: set[
     with fresh() as store:
         for start in range(0, rows, 25):
             store.add(make_batch(list(range(start, min(start + 25, rows))), made))
-        lost = [store.catalog.get_file_by_path(f"/p/{number}") for number in gone]
+        lost = [store.catalog.files.get_by_path(f"/p/{number}") for number in gone]
         store.remove_files([known.id for known in lost if known])
         found = store.find_nearest(made, count)
-        ids = store.catalog.get_image_ids([make_hash(number) for number in range(rows)])
+        ids = store.catalog.images.get_ids([make_hash(number) for number in range(rows)])
         left = [number for number in range(rows) if number not in gone]
         stored = made.astype(np.float16)
         for query in range(rows):
@@ -280,8 +280,8 @@ def test_ten_thousand_equal_pictures_make_no_crowd() -> None:
             store.add(batch)
             for _ in store.join():
                 pass
-        assert store.catalog.count_edges() <= 40 * 39 // 2
-        assert sum(row.vector_count for row in store.catalog.list_segments()) <= 40
+        assert store.catalog.pairs.count() <= 40 * 39 // 2
+        assert sum(row.vector_count for row in store.catalog.vectors.list_segments()) <= 40
         with fresh() as few:
             few.add(make_batch(list(range(40)), rows))
             for _ in few.join():
@@ -306,10 +306,10 @@ def test_a_crowd_raises_the_floor_and_a_lower_threshold_is_searched(
         monkeypatch.setattr(planning, "MIN_EDGE_BUDGET", 0)
         for _ in store.join():
             pass
-        frontier = store.catalog.get_join_watermark()
+        frontier = store.catalog.pairs.get_watermark()
         assert frontier
         assert SPACE.floor < frontier.floor <= SPACE.threshold
-        assert store.catalog.count_edges() < len(expected.score)
+        assert store.catalog.pairs.count() < len(expected.score)
         for least in (-1.0, 0.0, frontier.floor, 0.95):
             found = store.find_pairs(least)
             keep = expected.score >= least
@@ -337,20 +337,20 @@ def test_a_small_crowd_raises_no_floor_and_one_that_became_small_beside_others_l
         if first:
             store.add(make_batch(list(range(first)), rows))
             list(store.join())
-            frontier = store.catalog.get_join_watermark()
+            frontier = store.catalog.pairs.get_watermark()
             assert frontier
             assert frontier.floor > SPACE.floor
         monkeypatch.setattr(planning, "MIN_EDGE_BUDGET", 10_000)
         store.add(make_batch(list(range(first, 64)), rows))
         list(store.join())
-        frontier = store.catalog.get_join_watermark()
+        frontier = store.catalog.pairs.get_watermark()
         assert frontier
         assert (frontier.floor, frontier.done) == (
             SPACE.floor,
-            store.catalog.get_next_vector_id() - 1,
+            store.catalog.vectors.get_next_id() - 1,
         )
         expected = store.find_pairs(SPACE.floor)
-        assert store.catalog.count_edges() == len(expected.score)
+        assert store.catalog.pairs.count() == len(expected.score)
         assert len(expected.score) > 60 * 59 / 4
 
 
@@ -361,18 +361,18 @@ def test_adds_and_removals_touch_only_their_own_pairs(monkeypatch: pytest.Monkey
         store.add(make_batch(list(range(50)), rows))
         for _ in store.join():
             pass
-        before = set(store.catalog.stream_edges(-2.0))
-        newest = store.catalog.get_next_vector_id() - 1
+        before = set(store.catalog.pairs.stream(-2.0))
+        newest = store.catalog.vectors.get_next_id() - 1
         store.add(make_batch(list(range(50, 60)), rows))
         totals = [step.total for step in store.join()]
-        after = set(store.catalog.stream_edges(-2.0))
+        after = set(store.catalog.pairs.stream(-2.0))
         assert before < after
         assert all(max(left, right) > newest for left, right, _ in after - before)
-        new = store.catalog.get_next_vector_id() - 1 - newest
+        new = store.catalog.vectors.get_next_id() - 1 - newest
         assert (
             totals[-1] == new * newest + new * (new - 1) // 2
         )  # new with old and new with new, old with old not again
-        gone = store.catalog.get_file_by_path("/p/3")
+        gone = store.catalog.files.get_by_path("/p/3")
         assert gone
         groups = {group.keeper.path: group for group in find_groups(store, 0.9)}
         store.remove_files([gone.id])
@@ -474,10 +474,10 @@ def test_both_ways_find_the_pairs(way: JoinMethod) -> None:
         *_, last = store.join(way)
         assert last.plan.method is way
         assert "as asked" in last.plan.reason
-        frontier = store.catalog.get_join_watermark()
+        frontier = store.catalog.pairs.get_watermark()
         assert frontier
         least = frontier.floor
-        kept = {(left, right): score for left, right, score in store.catalog.stream_edges(-2.0)}
+        kept = {(left, right): score for left, right, score in store.catalog.pairs.stream(-2.0)}
         with fresh() as once:
             once.add(make_batch(list(range(3000)), rows))
             found = once.find_pairs(least)

@@ -28,7 +28,8 @@ from indexes import (
     StoreVersionMismatch,
 )
 from indexes import Store as OpenStore
-from indexes.catalog.pairs import JoinWatermark, SegmentRow
+from indexes.catalog.pairs import JoinWatermark
+from indexes.catalog.vectors import SegmentRow
 from indexes.durable import files as durable
 from indexes.join import exact as join
 from indexes.records import FileStat, NewFile
@@ -54,7 +55,7 @@ def hashes_of(store: OpenStore) -> dict[int, bytes]:
     """The content behind each image that a file holds, under the image's id."""
     return {
         id_: image.hash
-        for id_, image in store.catalog.get_images(store.catalog.list_images_in_use())
+        for id_, image in store.catalog.images.get(store.catalog.images.list_in_use())
     }
 
 
@@ -62,7 +63,7 @@ def all_pairs(store: OpenStore, least: float) -> dict[frozenset[bytes], float]:
     """Every pair of images at or above a threshold, with those that share a vector, as pairs of contents."""
     hashes = hashes_of(store)
     images: dict[int, list[bytes]] = {}
-    for image, vector in store.catalog.find_vectors_of_images(list(hashes)).items():
+    for image, vector in store.catalog.vectors.find_of_images(list(hashes)).items():
         if vector is not None:
             images.setdefault(vector, []).append(hashes[image])
     found = {frozenset(pair): 1.0 for shared in images.values() for pair in combinations(shared, 2)}
@@ -214,7 +215,7 @@ def test_removed_files_leave_the_answers_and_come_back_without_a_vector(store: O
     rows = make_unit_rows(5, 20)
     store.add(make_batch(list(range(20)), rows))
     before = all_pairs(store, 0.9)
-    gone = store.catalog.get_file_by_path("/p/3")
+    gone = store.catalog.files.get_by_path("/p/3")
     assert gone is not None
     store.remove_files([gone.id])
     after = all_pairs(store, 0.9)
@@ -236,11 +237,11 @@ def test_a_batch_is_all_or_nothing(store: OpenStore, monkeypatch: pytest.MonkeyP
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(store.catalog, "put_files", cut_off)
+        patch.setattr(store.catalog.files, "put", cut_off)
         with pytest.raises(KeyboardInterrupt):
             store.add(make_batch([3, 4, 5], rows))
     assert set(hashes_of(store).values()) == {make_hash(number) for number in range(3)}
-    assert store.catalog.get_file_by_path("/p/4") is None
+    assert store.catalog.files.get_by_path("/p/4") is None
     store.add(make_batch([3, 4, 5], rows))
     assert set(all_pairs(store, -1)) == brute_force(rows[:6], -1)
 
@@ -249,13 +250,13 @@ def test_a_reader_sees_whole_batches_and_is_not_blocked(store: OpenStore) -> Non
     rows = make_unit_rows(1, 10)
     store.add(make_batch([0, 1, 2], rows))
     with OpenStore(store.folder) as reader, store.catalog.transaction():
-        assert len(reader.catalog.list_images_in_use()) == 3
+        assert len(reader.catalog.images.list_in_use()) == 3
     with OpenStore(store.folder) as reader:
         with reader.catalog.snapshot():
-            assert len(reader.catalog.list_images_in_use()) == 3
+            assert len(reader.catalog.images.list_in_use()) == 3
             store.add(make_batch([3, 4], rows))
-            assert len(reader.catalog.list_images_in_use()) == 3
-        assert len(reader.catalog.list_images_in_use()) == 5
+            assert len(reader.catalog.images.list_in_use()) == 3
+        assert len(reader.catalog.images.list_in_use()) == 5
 
 
 def test_plain_faiss_reads_a_segment(store: OpenStore) -> None:
@@ -279,7 +280,7 @@ def test_vectors_that_cosine_cannot_compare_are_refused(store: OpenStore) -> Non
             store.add(make_batch([0, 1, 2, 3], bad))
     with pytest.raises(InvalidVector, match="16 dimensions"):
         store.add(make_batch([0], make_unit_rows(1, 1, dim=8)))
-    assert not store.catalog.list_images_in_use()
+    assert not store.catalog.images.list_in_use()
     assert not list((store.folder / "tmp").iterdir())
 
 
@@ -330,7 +331,7 @@ def test_two_who_bind_a_store_never_mix_their_vectors(store: OpenStore) -> None:
         another.add(make_batch([0], make_unit_rows(1, 1)))
         with pytest.raises(SpaceMismatch):
             store.bind(SPACE, "test")
-        assert (store.space, len(store.catalog.list_segments())) == (OTHER, 1)
+        assert (store.space, len(store.catalog.vectors.list_segments())) == (OTHER, 1)
 
 
 def test_thresholds_below_the_floor_are_refused(tmp_path: Path) -> None:
@@ -401,8 +402,8 @@ def test_a_damaged_catalog_is_named(store: OpenStore) -> None:
         catalog.write_bytes(damaged.tobytes())
         try:
             with OpenStore(store.folder) as reader, reader.catalog.snapshot():
-                reader.catalog.list_images_in_use()
-                reader.catalog.get_counts()
+                reader.catalog.images.list_in_use()
+                reader.catalog.files.get_counts()
                 reader.find_pairs(0.99)
         except (StoreDamaged, StoreVersionMismatch, StoreMissing):
             met += 1
@@ -467,7 +468,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(store: OpenStore) -> None:
 def test_roots_keep_names_that_are_no_utf8(store: OpenStore) -> None:
     odd = os.fsdecode(b"/photos/caf\xe9\n")
     store.add_roots([Root(odd, ("*.gif",), True)])
-    assert store.catalog.list_roots() == [Root(odd, ("*.gif",), True)]
+    assert store.catalog.roots.list() == [Root(odd, ("*.gif",), True)]
 
 
 def test_a_durable_file_is_whole_or_absent(tmp_path: Path) -> None:
@@ -501,7 +502,7 @@ def test_commits_are_synced_and_files_before_names(
 ) -> None:
     """The segment's bytes, then its name, then its folder reach the disk, and only then the transaction begins, under the write lock."""
     happened: list[str] = []
-    real_sync, real_replace, real_begin = os.fsync, Path.replace, store.catalog.put_segment
+    real_sync, real_replace, real_begin = os.fsync, Path.replace, store.catalog.vectors.put_segment
 
     def sync(descriptor: int) -> None:
         happened.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
@@ -519,7 +520,7 @@ def test_commits_are_synced_and_files_before_names(
 
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(Path, "replace", renamed)
-    monkeypatch.setattr(store.catalog, "put_segment", committed)
+    monkeypatch.setattr(store.catalog.vectors, "put_segment", committed)
     store.add(make_batch([0, 1], make_unit_rows(1, 2)))
     seal = ["file", "rename", "folder"]
     assert happened == ["file", "rename", "folder", "row", *seal]

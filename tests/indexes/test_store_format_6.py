@@ -42,7 +42,7 @@ def former(tmp_path: Path) -> Path:
 
 def ingest(library: Path) -> Coverage:
     with Store(library / "store", write=True) as store:
-        *_, last = ingest_roots(store.catalog.list_roots(), store, load_embedder())
+        *_, last = ingest_roots(store.catalog.roots.list(), store, load_embedder())
     return last.coverage
 
 
@@ -65,7 +65,7 @@ def test_ingest_migrates_without_embedding_and_groups_are_the_same(former: Path)
         assert [describe_group(group) for group in found["groups"]] == [
             describe_group(group) for group in expected["groups"]
         ]
-        saved = store.catalog.get_saved_thresholds()
+        saved = store.catalog.settings.get_saved_thresholds()
         assert saved and (saved.threshold, saved.min_agreement) == (0.4, 0.3)
         store.catalog.verify()
 
@@ -75,7 +75,7 @@ def test_migration_keeps_thumbnails_and_crop_vectors(former: Path) -> None:
     assert not (former / "store" / "thumbs").exists()
     with Store(former / "store") as store:
         images = {
-            image.hash for _, image in store.catalog.get_images(store.catalog.list_images_in_use())
+            image.hash for _, image in store.catalog.images.get(store.catalog.images.list_in_use())
         }
         with ThumbnailCache(store.folder, write=False) as thumbnails:
             assert set(thumbnails.get(images)) == images
@@ -93,8 +93,8 @@ def test_a_negative_version_becomes_a_provisional_verdict(former: Path) -> None:
         ).rowcount
     assert changed == 1
     with Store(former / "store", write=True) as store:
-        (pair,) = store.catalog.find_provisional_pairs(VERDICT_VERSION)
-        assert store.catalog.get_verdict(*pair).is_provisional
-        assert pair in store.catalog.find_unverified_pairs(-1.0, VERDICT_VERSION) or pair[
+        (pair,) = store.catalog.verdicts.find_provisional_pairs(VERDICT_VERSION)
+        assert store.catalog.verdicts.get(*pair).is_provisional
+        assert pair in store.catalog.verdicts.find_unverified_pairs(-1.0, VERDICT_VERSION) or pair[
             ::-1
-        ] in store.catalog.find_unverified_pairs(-1.0, VERDICT_VERSION)
+        ] in store.catalog.verdicts.find_unverified_pairs(-1.0, VERDICT_VERSION)

@@ -133,7 +133,7 @@ def test_a_photo_is_never_grouped_with_its_own_old_path(
     (tmp_path / "root" / "old").rename(tmp_path / "root" / "new")
     with closing(
         ingest_roots(
-            library.catalog.list_roots(),
+            library.catalog.roots.list(),
             library,
             load_embedder(),
             IngestOptions(batch_size=2, commit_images=1),
@@ -145,7 +145,7 @@ def test_a_photo_is_never_grouped_with_its_own_old_path(
     assert (coverage.missing, coverage.gone, coverage.embedded) == (0, 0, 0)
     assert all(
         "/new/" in known.path
-        for known in library.catalog.find_files_of_images(library.catalog.list_images_in_use())
+        for known in library.catalog.files.find_of_images(library.catalog.images.list_in_use())
     )
 
 
@@ -316,7 +316,7 @@ def test_a_root_that_is_gone_can_be_forgotten(library: Store, photos: Path, tmp_
     assert ingest(library, options=IngestOptions(accept_missing=True)).absent_roots == [str(card)]
     coverage = ingest(library, card, options=IngestOptions(roots_to_remove=frozenset([str(card)])))
     assert (coverage.gone, coverage.absent_roots) == (1, [])
-    assert library.catalog.list_roots() == [Root(str(photos))]
+    assert library.catalog.roots.list() == [Root(str(photos))]
     assert not ingest(library).has_problems
 
 
@@ -324,8 +324,8 @@ def test_excluding_takes_out_of_the_answers_and_is_remembered(library: Store, ph
     ingest(library, photos)
     coverage = ingest(library, *resolve_roots(library, [str(photos)], ["sub"]).found)
     assert coverage.left_out == 2
-    assert library.catalog.get_file_by_path(str(photos / "sub" / "a.jpg")) is None
-    assert library.catalog.list_roots() == [Root(str(photos), ("sub",))]
+    assert library.catalog.files.get_by_path(str(photos / "sub" / "a.jpg")) is None
+    assert library.catalog.roots.list() == [Root(str(photos), ("sub",))]
     assert resolve_roots(library, []).found == [Root(str(photos), ("sub",))]
     assert resolve_roots(library, [str(photos)], [""]).found == [Root(str(photos))]
 
@@ -441,7 +441,7 @@ def test_another_model_is_refused(library: Store, photos: Path) -> None:
     save_image(photos / "new.jpg", draw_scene(9))
     with pytest.raises(SpaceMismatch, match="another folder"):
         ingest(library, embedder=Other())
-    assert library.catalog.get_last_run() is not None
+    assert library.catalog.runs.get_last() is not None
     assert ingest(library).embedded == 1
 
 
@@ -454,7 +454,7 @@ def test_a_model_that_returns_nonsense_stops_before_anything_is_stored(
 
     with pytest.raises(InvalidEmbedding):
         ingest(library, photos, embedder=Broken())
-    assert library.catalog.list_images_in_use() == []
+    assert library.catalog.images.list_in_use() == []
 
 
 def test_a_model_that_returns_too_many_rows_is_refused() -> None:
@@ -507,7 +507,7 @@ def test_relative_roots_are_remembered_whole(
 ) -> None:
     monkeypatch.chdir(photos.parent)
     ingest(library, Root("photos"))
-    assert library.catalog.list_roots() == [Root(str(photos))]
+    assert library.catalog.roots.list() == [Root(str(photos))]
     assert len(find_groups(library, folders=["photos"])) == 1
 
 
@@ -635,7 +635,7 @@ def test_a_new_device_number_is_noted_without_reading(library: Store, photos: Pa
         library.catalog._db.execute("UPDATE files SET device = 12345")
     coverage = ingest(library)
     assert (coverage.unchanged, coverage.changed) == (6, 0)
-    known = library.catalog.get_file_by_path(str(photos / "b.jpg"))
+    known = library.catalog.files.get_by_path(str(photos / "b.jpg"))
     assert known is not None
     assert known.stat.device == (photos / "b.jpg").stat().st_dev
 
@@ -660,16 +660,16 @@ def test_what_a_service_answered_is_never_paid_for_again(
     )
     with pytest.raises(ServiceUnavailable, match="does not answer"):
         ingest(library, tmp_path / "root", embedder=first, options=options)
-    last = library.catalog.get_last_run()
+    last = library.catalog.runs.get_last()
     assert last is not None
     assert last.outcome == "interrupted"
-    assert len(library.catalog.list_images_in_use()) >= patience
+    assert len(library.catalog.images.list_in_use()) >= patience
     coverage = ingest(library, embedder=second, options=options)
     assert sum(first.answered.values()) == patience
     assert set((first.answered + second.answered).values()) == {1}
     assert len(first.answered + second.answered) == 30
     assert (coverage.embedded, coverage.new) == (30 - patience, coverage.seen - coverage.unchanged)
-    assert len(library.catalog.list_images_in_use()) == 32
+    assert len(library.catalog.images.list_in_use()) == 32
 
 
 @pytest.mark.parametrize("files", [30, 32])
@@ -688,7 +688,7 @@ def test_a_model_that_fails_loses_no_batch_before(
 
     with pytest.raises(UnusableModel):
         ingest(library, tmp_path / "root", embedder=Fails(), options=IngestOptions(batch_size=8))
-    assert len(library.catalog.list_images_in_use()) == 24
+    assert len(library.catalog.images.list_in_use()) == 24
     assert ingest(library, options=IngestOptions(batch_size=8)).embedded == files - 24
 
 
@@ -767,7 +767,7 @@ def test_a_limit_below_the_price_of_a_batch_goes_on_at_each_run(
                 embedder=paid,
                 options=IngestOptions(batch_size=20, max_paid_calls=3),
             )
-        held.append(len(library.catalog.list_images_in_use()))
+        held.append(len(library.catalog.images.list_in_use()))
     assert held == [6 + 2, 12 + 2]
     assert (
         ingest(
@@ -775,7 +775,7 @@ def test_a_limit_below_the_price_of_a_batch_goes_on_at_each_run(
         ).embedded
         == 2
     )
-    assert len(library.catalog.list_images_in_use()) == 17
+    assert len(library.catalog.images.list_in_use()) == 17
     assert set(paid.answered.values()) == {1}
     assert len(paid.answered) == 14
 
@@ -803,7 +803,7 @@ def test_nothing_is_counted_that_was_not_committed(
         patch.setattr(library, "add", full)
         with pytest.raises(DiskFull):
             ingest(library, photos)
-    last = library.catalog.get_last_run()
+    last = library.catalog.runs.get_last()
     assert last is not None
     assert last.coverage == Coverage(seen=8).as_dict()
     assert ingest(library).flagged == {"animated": 1}
@@ -821,4 +821,4 @@ def test_a_crash_loses_no_paid_answer(library: Store, tmp_path: Path) -> None:
         with Store(
             library.folder
         ) as beside:  # what another process would find if this one were killed now
-            assert len(beside.catalog.list_images_in_use()) == 8
+            assert len(beside.catalog.images.list_in_use()) == 8

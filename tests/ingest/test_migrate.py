@@ -108,14 +108,14 @@ def contents(store: Store) -> Contents:
     with store.catalog.snapshot():
         hashes = {
             id_: image.hash
-            for id_, image in store.catalog.get_images(store.catalog.list_images_in_use())
+            for id_, image in store.catalog.images.get(store.catalog.images.list_in_use())
         }
         space, pairs = (
             store.space,
             store.find_pairs(-1.0 if store.space is None else store.space.floor),
         )
         images: dict[int, list[int]] = {}
-        for image, vector in store.catalog.find_images_of_vectors(
+        for image, vector in store.catalog.images.find_of_vectors(
             [*pairs.left.tolist(), *pairs.right.tolist()]
         ):
             images.setdefault(vector, []).append(image)
@@ -168,7 +168,7 @@ def assert_clean(folder: Path) -> None:
     assert not (folder / "next").exists()
     assert not list((folder / "tmp").iterdir())
     with Store(folder) as store:
-        assert {row.blake3 for row in store.catalog.list_segments()} == {
+        assert {row.blake3 for row in store.catalog.vectors.list_segments()} == {
             file.stem for file in (folder / "segments").iterdir()
         }
 
@@ -336,7 +336,7 @@ def test_a_store_without_any_photo_left(library: Path, photos: Path, small: str)
         ingest(store, options=IngestOptions(accept_missing=True))
         assert migrated(store, load_embedder(small)) == 0
         assert store.model == small
-        assert store.catalog.list_segments() == []
+        assert store.catalog.vectors.list_segments() == []
     assert_clean(library)
 
 
@@ -382,8 +382,8 @@ def test_a_photo_that_was_moved_meanwhile_keeps_its_new_vector(tmp_path: Path, s
         save_image(root / "00.png", draw_scene(99, (64, 48)))
         ingest(store)
         migrated(store, load_embedder(small), options=options)
-        assert len(store.catalog.list_segments()) < 8
-        assert store.catalog.find_unembedded_images() == set()
+        assert len(store.catalog.vectors.list_segments()) < 8
+        assert store.catalog.images.find_unembedded() == set()
         assert contents(store) == fresh(tmp_path / "fresh", root, small)
     assert_clean(tmp_path / "library")
 
@@ -513,12 +513,12 @@ def test_photos_that_are_away_are_waited_for_or_left_out(
     assert json.loads(run("migrate", "--model", small, "--json")[1])["waiting"] == 13
     assert [finding.problem.split()[0] for finding in check(library, read_all=True)] == ["13"]
     with Store(library) as store:
-        assert store.catalog.get_counts().images == 17
+        assert store.catalog.files.get_counts().images == 17
     shutil.move(tmp_path / "away", photos / "more")
     shutil.move(tmp_path / "blank.png", photos / "blank.png")
     with Store(library, write=True) as store:
         assert ingest(store, embedder=CountingEmbedder(small)).embedded == 12
-        assert store.catalog.find_unembedded_images() == set()
+        assert store.catalog.images.find_unembedded() == set()
         assert contents(store) == fresh(tmp_path / "fresh", photos, small)
     assert_clean(library)
 
@@ -546,7 +546,7 @@ def test_a_file_that_was_changed_does_not_count(library: Path, photos: Path, sma
         with pytest.raises(IncompleteMigration, match="1 of 17 pictures"):
             migrated(store, load_embedder(small))
         migrated(store, load_embedder(small), leave_out=True)
-        assert len(store.catalog.find_unembedded_images()) == 1
+        assert len(store.catalog.images.find_unembedded()) == 1
 
 
 def test_a_model_that_is_paid_for_is_asked_once_for_each_picture(copied: Path, small: str) -> None:

@@ -74,9 +74,9 @@ def ingested(store: Store, folder: Path) -> dict[str, int]:
 
 def left(store: Store) -> list[tuple[int, int]]:
     """The pairs that nobody has looked at."""
-    frontier = store.catalog.get_join_watermark()
+    frontier = store.catalog.pairs.get_watermark()
     assert frontier
-    return list(store.catalog.find_unverified_pairs(frontier.floor, VERDICT_VERSION))
+    return list(store.catalog.verdicts.find_unverified_pairs(frontier.floor, VERDICT_VERSION))
 
 
 def look(
@@ -90,11 +90,11 @@ def look(
 def judged(store: Store) -> dict[tuple[bytes, bytes], tuple[str, str]]:
     hashes = {
         id_: image.hash
-        for id_, image in store.catalog.get_images(store.catalog.list_images_in_use())
+        for id_, image in store.catalog.images.get(store.catalog.images.list_in_use())
     }
     return {
         (hashes[one.first], hashes[one.second]): (one.relation, one.record)
-        for one in store.catalog.stream_verdicts()
+        for one in store.catalog.verdicts.stream()
     }
 
 
@@ -217,8 +217,8 @@ def test_thumbs_may_be_lost_or_damaged(tmp_path: Path) -> None:
                     kept.get(
                         [
                             image.hash
-                            for _, image in store.catalog.get_images(
-                                store.catalog.list_images_in_use()
+                            for _, image in store.catalog.images.get(
+                                store.catalog.images.list_in_use()
                             )
                         ]
                     )
@@ -255,16 +255,16 @@ def test_evidence_goes_with_its_images(tmp_path: Path) -> None:
         ingested(store, photos)
         assert find_groups(store) == []
         store.compact(full=True)
-        assert list(store.catalog.stream_verdicts()) == []
+        assert list(store.catalog.verdicts.stream()) == []
         with ThumbnailCache(tmp_path / "store", write=False) as kept:
             assert kept.get(
                 [
                     image.hash
-                    for _, image in store.catalog.get_images(store.catalog.list_images_in_use())
+                    for _, image in store.catalog.images.get(store.catalog.images.list_in_use())
                 ]
             ).keys() == {
                 image.hash
-                for _, image in store.catalog.get_images(store.catalog.list_images_in_use())
+                for _, image in store.catalog.images.get(store.catalog.images.list_in_use())
             }
 
 
@@ -314,7 +314,7 @@ def test_what_was_found_of_a_picture_stands_when_one_of_its_files_is_deleted(
             [Root(str(photos))], store, load_embedder(), IngestOptions(accept_missing=True)
         )
         assert last.coverage.verification and not last.coverage.verification.relations
-        new = store.catalog.get_file_by_path(str(photos / "new.jpg"))
+        new = store.catalog.files.get_by_path(str(photos / "new.jpg"))
         assert new
         assert all(new.image_id in pair for pair in left(store))
         (found,) = find_groups(store)
@@ -335,10 +335,10 @@ def test_a_newer_judge_is_believed(tmp_path: Path) -> None:
         save_image(photos / name, draw_textured_image(1).transpose(Image.Transpose.FLIP_LEFT_RIGHT))
     with Store(tmp_path / "store", write=True) as store:
         ingested(store, photos)
-        (first,) = store.catalog.stream_verdicts()
+        (first,) = store.catalog.verdicts.stream()
         ids = {
             Path(known.path).name: known.image_id or 0
-            for known in store.catalog.find_files_of_images(store.catalog.list_images_in_use())
+            for known in store.catalog.files.find_of_images(store.catalog.images.list_in_use())
         }
         twins = set(ids.values()) - {first.first, first.second}
         second = replace(first, first=min(twins), second=max(twins))
@@ -395,7 +395,7 @@ def test_evidence_is_told_from_either_side(tmp_path: Path) -> None:
     )
     with Store(tmp_path / "store", write=True) as store:
         ingested(store, photos)
-        (one,) = store.catalog.stream_verdicts()
+        (one,) = store.catalog.verdicts.stream()
         assert one.relation == Relation.DERIVED
         ((there,), (back,)) = (
             answer.matches
@@ -658,16 +658,16 @@ def test_a_thumb_is_what_is_verified(tmp_path: Path) -> None:
         stranger = Thumbnail(encode_thumbnail(np.asarray(draw_textured_image(2))), b"")
         hashes = {
             Path(known.path).name: known.image_id
-            for known in store.catalog.find_files_of_images(store.catalog.list_images_in_use())
+            for known in store.catalog.files.find_of_images(store.catalog.images.list_in_use())
         }
         (image,) = (
             image
-            for id_, image in store.catalog.get_images(store.catalog.list_images_in_use())
+            for id_, image in store.catalog.images.get(store.catalog.images.list_in_use())
             if id_ == hashes[second.name]
         )
         with ThumbnailCache(store.folder, write=True) as kept:
             kept.put({image.hash: stranger})
-        (pair,) = ((one.first, one.second) for one in store.catalog.stream_verdicts())
+        (pair,) = ((one.first, one.second) for one in store.catalog.verdicts.stream())
         (looked,) = look(store, [pair])
         assert dict(looked.relations) == {Relation.UNRELATED: 1}
 
@@ -687,9 +687,9 @@ def test_a_pair_that_ends_its_process_costs_itself_alone_night_after_night(
         with monkeypatch.context() as patched:
             patched.setattr("pipeline.ingest.ingest.verify_new_pairs", lambda *given: iter(()))
             ingested(store, photos)
-        known = store.catalog.get_file_by_path(str(photos / "two.jpg"))
+        known = store.catalog.files.get_by_path(str(photos / "two.jpg"))
         assert known and known.image_id
-        ((_, image),) = store.catalog.get_images([known.image_id])
+        ((_, image),) = store.catalog.images.get([known.image_id])
         with ThumbnailCache(store.folder, write=True) as kept:
             kept.put(
                 {
@@ -765,13 +765,13 @@ def test_strangers_that_a_model_takes_for_copies_are_not_grouped(tmp_path: Path)
         save_image(photos / f"{seed}.png", draw_textured_image(seed))
     with Store(tmp_path / "store", write=True) as store:
         ingested(store, photos)
-        frontier = store.catalog.get_join_watermark()
+        frontier = store.catalog.pairs.get_watermark()
         assert frontier
         close = store.find_pairs(frontier.floor)
-        assert {decode_verdict(one).relation for one in store.catalog.stream_verdicts()} <= {
+        assert {decode_verdict(one).relation for one in store.catalog.verdicts.stream()} <= {
             Relation.UNRELATED
         }
-        assert len(list(store.catalog.stream_verdicts())) == len(close.score)
+        assert len(list(store.catalog.verdicts.stream())) == len(close.score)
         assert find_groups(store) == []
 
 
@@ -794,11 +794,11 @@ def test_odd_pictures_get_a_word_and_no_guess(tmp_path: Path) -> None:
         ingested(store, folder)
         names = {
             known.image_id: Path(known.path).name
-            for known in store.catalog.find_files_of_images(store.catalog.list_images_in_use())
+            for known in store.catalog.files.find_of_images(store.catalog.images.list_in_use())
         }
         found = {
             frozenset((names[one.first], names[one.second])): one.relation
-            for one in store.catalog.stream_verdicts()
+            for one in store.catalog.verdicts.stream()
         }
         assert found.pop(frozenset(("whole.jpg", "cut.jpg"))) == Relation.DERIVED
         assert found.pop(frozenset(("panorama.jpg", "panorama small.jpg"))) == Relation.SAME_PICTURE
@@ -876,9 +876,9 @@ def test_every_pair_of_pictures_is_asked_for_once(
                     [NewFile(f"/p/{number}", FileStat(1, 1, 1, number, 1), image.hash)],
                 )
             )
-        about = dict(store.catalog.get_images(store.catalog.list_images_in_use()))
+        about = dict(store.catalog.images.get(store.catalog.images.list_in_use()))
         vector_of = {
-            id_: vector or 0 for id_, vector in store.catalog.find_vectors_of_images(about).items()
+            id_: vector or 0 for id_, vector in store.catalog.vectors.find_of_images(about).items()
         }
         vectors = sorted(set(vector_of.values()))
         edges = {(min(a, b), max(a, b)) for a, b in close if a != b and max(a, b) < len(vectors)}
@@ -896,9 +896,9 @@ def test_every_pair_of_pictures_is_asked_for_once(
         )
         done = {
             frozenset((about[one.first].pixel_hash, about[one.second].pixel_hash))
-            for one in store.catalog.stream_verdicts()
+            for one in store.catalog.verdicts.stream()
         }
-        held = {known.image_id: known.id for known in store.catalog.find_files_of_images(ids)}
+        held = {known.image_id: known.id for known in store.catalog.files.find_of_images(ids)}
         store.remove_files([held[ids[number]] for number in gone if number < len(ids)])
         live = [id_ for number, id_ in enumerate(ids) if number not in gone]
         first = {about[id_].pixel_hash: id_ for id_ in reversed(live)}
@@ -923,11 +923,11 @@ def test_every_pair_of_pictures_is_asked_for_once(
                 in {(vectors[a], vectors[b]) for a, b in edges}
             )
         ]
-        assert store.catalog.find_unverified_pairs(0.5, 1) == sorted(
+        assert store.catalog.verdicts.find_unverified_pairs(0.5, 1) == sorted(
             wanted, key=lambda pair: pair[::-1]
         )
-        assert store.catalog.find_unverified_pairs(0.95, 1) == [
+        assert store.catalog.verdicts.find_unverified_pairs(0.95, 1) == [
             pair
-            for pair in store.catalog.find_unverified_pairs(0.5, 1)
+            for pair in store.catalog.verdicts.find_unverified_pairs(0.5, 1)
             if vector_of[pair[0]] == vector_of[pair[1]]
         ]

@@ -104,7 +104,7 @@ def test_a_file_with_the_numbers_of_one_that_is_away_is_another(
     copy = shutil.copy(photos / "b.jpg", tmp_path / "copy.jpg")
     new = save_image(tmp_path / "new.jpg", draw_scene(2, (640, 480)), quality=60)
     with filled(tmp_path / "store", photos) as store:
-        known = store.catalog.get_file_by_path(str(photos / "b.jpg"))
+        known = store.catalog.files.get_by_path(str(photos / "b.jpg"))
         assert known
         numbers = {"inode": known.stat.inode, "device": known.stat.device}
         monkeypatch.setattr(
@@ -130,7 +130,7 @@ def test_what_is_back_stays_marked_until_it_is_ingested(photos: Path, tmp_path: 
         store.mark_missing(
             [
                 known.id
-                for known in store.catalog.find_files_under(str(photos))
+                for known in store.catalog.files.find_under(str(photos))
                 if known.path in {one.path for one in before}
             ]
         )
@@ -343,13 +343,13 @@ def test_an_image_that_an_ingest_lets_go_of_meanwhile_is_decoded(
 ) -> None:
     shutil.copy(photos / "c.webp", tmp_path / "copy.webp")
     with filled(tmp_path / "store", photos) as store:
-        real, told = store.catalog.get_image_ids, list[dict[bytes, int]]()
+        real, told = store.catalog.images.get_ids, list[dict[bytes, int]]()
 
         def gone(hashes: Sequence[bytes]) -> dict[bytes, int]:
             told.append(real(hashes))
             return told[0] if len(told) == 1 else {}
 
-        monkeypatch.setattr(store.catalog, "get_image_ids", gone)
+        monkeypatch.setattr(store.catalog.images, "get_ids", gone)
         (answer,) = find_matches([str(tmp_path / "copy.webp")], store, load_embedder())
     assert len(told[0]) == 1
     assert len(told) >= 2
@@ -516,5 +516,5 @@ def test_photos_of_different_things_make_no_groups(tmp_path: Path) -> None:
 )
 def test_real_pairs(tmp_path: Path, folder: str, grouped: int, files: int) -> None:
     with filled(tmp_path / "store", DATA_FOLDER / "pairs" / folder) as store:
-        assert store.catalog.get_counts().files == files
+        assert store.catalog.files.get_counts().files == files
         assert sum(1 + len(group.members) for group in find_groups(store)) == grouped

@@ -23,7 +23,7 @@ def ingest(
 ) -> Coverage:
     wanted = [
         root if isinstance(root, Root) else Root(str(root)) for root in roots
-    ] or store.catalog.list_roots()
+    ] or store.catalog.roots.list()
     *_, last = ingest_roots(wanted, store, embedder or load_embedder(), options)
     coverage = last.coverage
     without = Counter(coverage.skipped) + Counter(coverage.failed)

@@ -39,7 +39,7 @@ def run_nights(folder: Path) -> None:
             for _ in store.join():
                 pass
             gone = [
-                store.catalog.get_file_by_path(f"/p/{number}")
+                store.catalog.files.get_by_path(f"/p/{number}")
                 for number in some
                 if number in REMOVED_NUMBERS
             ]
@@ -53,10 +53,10 @@ def read_contents(store: Store) -> tuple[set[bytes], dict[frozenset[bytes], floa
     with store.catalog.snapshot():
         hashes = {
             id_: image.hash
-            for id_, image in store.catalog.get_images(store.catalog.list_images_in_use())
+            for id_, image in store.catalog.images.get(store.catalog.images.list_in_use())
         }
         images: dict[int, list[bytes]] = {}
-        for image, vector in store.catalog.find_vectors_of_images(list(hashes)).items():
+        for image, vector in store.catalog.vectors.find_of_images(list(hashes)).items():
             if vector is not None:
                 images.setdefault(vector, []).append(hashes[image])
         found = {
@@ -120,7 +120,7 @@ def write_for_ever(folder: Path) -> None:
             store.add(make_batch([number], ROWS))
             for _ in store.join():
                 pass
-            other = store.catalog.get_file_by_path(f"/p/{(number * 7) % len(ROWS)}")
+            other = store.catalog.files.get_by_path(f"/p/{(number * 7) % len(ROWS)}")
             if other:
                 store.remove_files([other.id])
             store.compact(full=number % 10 == 0)
@@ -140,7 +140,7 @@ def read_and_check(folder: Path, answer_count: int) -> None:
                 with store.catalog.snapshot():
                     hashes, pairs = read_contents(store)
                     numbers = sorted(int.from_bytes(hash_, "big") for hash_ in hashes)
-                    ids = store.catalog.get_image_ids(list(hashes))
+                    ids = store.catalog.images.get_ids(list(hashes))
                     vectors = store.get_vectors(list(ids.values()))
                     rows = ROWS[numbers].astype(np.float16).astype(np.float32)
                     for number, row in zip(numbers, rows, strict=True):
