@@ -19,7 +19,7 @@ from pipeline.decode.read import AlreadyStored, Failure
 from pipeline.embed.embedder import Embedder, embed_all
 from pipeline.grouping.cluster import exact_relation
 from pipeline.query.matches import resolve_source
-from pipeline.verify.relation import Relation, Side
+from pipeline.verify.relation import Relation
 from pipeline.verify.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -74,9 +74,8 @@ def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
     from pipeline.verify.features import features_from_pixels
     from pipeline.verify.upscaling import (
         CENTER_FULL_RES,
-        larger_side,
-        radial_spectrum,
-        with_upscaling,
+        UpscaleCheck,
+        spectrum_from_decoded,
     )
     from pipeline.verify.verify import verify
 
@@ -115,22 +114,15 @@ def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
             else Verdict(Relation.NOT_VERIFIABLE)
             for one, other in combinations(at, 2)
         }
-        sides = {pair: side for pair, one in evidence.items() if (side := larger_side(one))}
-        close = sorted({pair[side == Side.SECOND] for pair, side in sides.items()})
-        for number, decoded in zip(
-            close,
-            decoders.stream([sources[number] for number in close], CENTER_FULL_RES),
-            strict=True,
-        ):
-            if isinstance(decoded, Decoded) and decoded.image.hash == hashes[number]:
-                detail = radial_spectrum(
-                    decoded.pixels, (decoded.image.width, decoded.image.height)
-                )
-                evidence |= {
-                    pair: with_upscaling(evidence[pair], side, detail)
-                    for pair, side in sides.items()
-                    if pair[side == Side.SECOND] == number
-                }
+        check = UpscaleCheck(evidence)
+        larger = sorted(check.larger_images)
+        stream = decoders.stream([sources[number] for number in larger], CENTER_FULL_RES)
+        spectra = {
+            number: spectrum_from_decoded(decoded)
+            for number, decoded in zip(larger, stream, strict=True)
+            if isinstance(decoded, Decoded) and decoded.image.hash == hashes[number]
+        }
+        evidence = check.apply(spectra)
     stored = embed_all(embedder, views).astype(np.float16)
     scores = np.full((len(files), len(files)), np.nan)
     for row, number in zip(stored, at, strict=True):

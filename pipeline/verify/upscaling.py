@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
+from pipeline.decode.decode import Decoded
 from pipeline.decode.preprocess import Preprocess
 from pipeline.verify.homography import invert_homography
 from pipeline.verify.relation import Side
@@ -42,6 +44,57 @@ class RadialSpectrum:
 
     power_spectrum: NDArray[np.float64]
     block_boxes: NDArray[np.float64]
+
+
+ImageKey = TypeVar("ImageKey", bound=Hashable)
+
+
+class UpscaleCheck(Generic[ImageKey]):
+    """The last step of verifying pairs: is the larger image of a pair only upscaled?
+
+    A caller reads the images that the check names, and passes on those it could read:
+
+        check = UpscaleCheck(verdicts)
+        spectra = {key: spectrum_from_decoded(read(key)) for key in check.larger_images}
+        verdicts = check.apply(spectra)
+    """
+
+    def __init__(self, verdicts: Mapping[tuple[ImageKey, ImageKey], Verdict]) -> None:
+        """Check verdicts on pairs of images, (first, second), by keys of the caller's choice."""
+        self._verdicts = verdicts
+        self._sides = {
+            pair: side for pair, verdict in verdicts.items() if (side := larger_side(verdict))
+        }
+
+    @property
+    def larger_images(self) -> set[ImageKey]:
+        """The images to read at CENTER_FULL_RES: the larger one of each pair to check."""
+        return {_pick_side(pair, side) for pair, side in self._sides.items()}
+
+    def get_larger_image(self, pair: tuple[ImageKey, ImageKey]) -> ImageKey | None:
+        """Return the image of a pair that has to be read; None for a pair that needs no check."""
+        side = self._sides.get(pair)
+        return None if side is None else _pick_side(pair, side)
+
+    def apply(
+        self, spectra: Mapping[ImageKey, RadialSpectrum]
+    ) -> dict[tuple[ImageKey, ImageKey], Verdict]:
+        """Return all verdicts, completed where the larger image has a spectrum, in their order."""
+        completed = dict(self._verdicts)
+        for pair, side in self._sides.items():
+            spectrum = spectra.get(_pick_side(pair, side))
+            if spectrum is not None:
+                completed[pair] = with_upscaling(completed[pair], side, spectrum)
+        return completed
+
+
+def _pick_side(pair: tuple[ImageKey, ImageKey], side: Side) -> ImageKey:
+    return pair[0] if side is Side.FIRST else pair[1]
+
+
+def spectrum_from_decoded(decoded: Decoded) -> RadialSpectrum:
+    """Compute the radial spectrum of an image that was decoded at CENTER_FULL_RES."""
+    return radial_spectrum(decoded.pixels, (decoded.image.width, decoded.image.height))
 
 
 def larger_side(verdict: Verdict) -> Side | None:
