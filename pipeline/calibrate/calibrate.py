@@ -15,6 +15,7 @@ from PIL import Image as Pillow
 
 from indexes.caches.crops import CropCache
 from indexes.caches.thumbnails import Thumbnail, ThumbnailCache
+from indexes.join.exact import pick_evenly
 from indexes.records import Image
 from indexes.store import Store
 from indexes.vectors.segments import cosines
@@ -25,7 +26,7 @@ from pipeline.decode.pool import DecoderPool
 from pipeline.decode.preprocess import VERIFY_INPUT, Preprocess
 from pipeline.embed.crops import embed_crops, get_crop_floor
 from pipeline.embed.embedder import Embedder, embed_all
-from pipeline.ingest.audit import pick_evenly, sample_images
+from pipeline.ingest.audit import sample_images
 from pipeline.query.groups import get_effective_floor, iter_scored_verdicts, score_crop_pairs
 from pipeline.scan import UNKNOWN_STAT, SourceFile
 from pipeline.thumbnails import Thumbnails, decode_thumbnail, encode_thumbnail, read_images
@@ -90,7 +91,7 @@ def sample_copyable_images(store: Store, count: int) -> list[int]:
         for id_, image in store.catalog.images.get(images)
         if not image.is_featureless and min(image.width, image.height) >= MIN_SOURCE_SIDE_PX
     ]
-    return pick_evenly(sound, count)
+    return [sound[row] for row in pick_evenly(len(sound), count)]
 
 
 def _make_copies(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from indexes.join.exact import pick_evenly
 from indexes.store import Store
 from indexes.vectors.segments import cosines
 from pipeline.decode.decode import Decoded
@@ -38,15 +39,8 @@ class AuditResult:
 
 def sample_images(store: Store, count: int) -> list[int]:
     """Up to `count` images that photos of the store show, spread over it."""
-    return pick_evenly(store.catalog.images.list_in_use(), count)
-
-
-def pick_evenly(images: Sequence[int], count: int) -> list[int]:
-    """Up to `count` of some images, evenly from the first to the last."""
-    return [
-        images[int(at)]
-        for at in np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(int))
-    ]
+    images = store.catalog.images.list_in_use()
+    return [images[row] for row in pick_evenly(len(images), count)]
 
 
 def check_sample_paid_calls(
