@@ -26,10 +26,10 @@ from pipeline.cli.options import (
     threshold_option,
 )
 from pipeline.cli.session import (
-    check_paid_calls,
     choose_embedder,
     explain_model_errors,
     open_for_writing,
+    require_consent_to_query,
     run_ingest,
 )
 
@@ -125,7 +125,7 @@ def query(
         answers = []
         with explain_model_errors(opened, model):
             paths, embedder = list(_read_paths(files, null)), choose_embedder(opened, model)
-            check_paid_calls(embedder, len(paths), allow_cost)
+            require_consent_to_query(embedder, len(paths), allow_cost)
             for found in find_matches(
                 paths, opened, embedder, threshold, relations or QUERY_RELATIONS, min_agreement
             ):
@@ -389,7 +389,7 @@ def _compare_files(
             embedder = choose_embedder(None, opened.model if model is None else model)
     except StoreMissing:
         embedder = choose_embedder(None, model)
-    check_paid_calls(embedder, len(files), allow_cost)
+    require_consent_to_query(embedder, len(files), allow_cost)
     comparison = compare(files, embedder)
     for file, failure in comparison.list_failures():
         print_message(f"neardup: {format_failure(file, failure.reason, failure.detail)}")

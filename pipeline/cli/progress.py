@@ -18,7 +18,7 @@ from indexes.paths import format_command
 from pipeline.decode.read import SKIP_REASONS, Failure
 from pipeline.ingest.batch_writer import Coverage
 from pipeline.ingest.ingest import Progress
-from pipeline.report.answers import format_failure, pluralize
+from pipeline.report.answers import format_failure
 
 MAX_LISTED_FAILURES = 10
 MIN_ANNOUNCED_JOIN_SECONDS = 2.0  # seconds that a join will take
@@ -56,10 +56,8 @@ def run_with_progress(updates: Generator[Progress], store: Path) -> Coverage:
                 if now.failure and now.failure.reason not in SKIP_REASONS:
                     failures += 1
                     _print_failure(failures, now.failure, store)
-                if now.paid_calls:
-                    print_message(
-                        f"up to {pluralize(now.paid_calls, 'paid request')} for {pluralize(now.total or 0, 'file')}"
-                    )
+                if now.paid_calls and now.paid_calls.calls:
+                    print_message(now.paid_calls.describe())
                 if now.plan and not planned:
                     planned = True
                     if (

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from indexes.records import Space
     from indexes.store import Store
     from pipeline.embed.embedder import Embedder
+    from pipeline.embed.paid_calls import PaidCallEstimate
     from pipeline.ingest.batch_writer import Coverage
 
 
@@ -115,21 +116,20 @@ def run_ingest(
     return coverage, [root.path for root in roots.found if root.path in named]
 
 
-def check_paid_calls(
-    embedder: Embedder, file_count: int, allow_cost: bool, repeats: int = 1
-) -> None:
-    """Say how many paid requests so many questions about so many files take at most. Raises TooManyCalls when nobody agreed to that."""
-    from pipeline.embed.embedder import can_make_paid_calls
-    from pipeline.errors import PaidCallLimit
-    from pipeline.report.answers import pluralize
+def announce_paid_calls(estimate: PaidCallEstimate) -> None:
+    """Print how many paid requests a step takes at most; nothing where it takes none."""
+    if estimate.calls:
+        print_message(estimate.describe())
 
-    if calls := embedder.count_paid_calls(file_count) * repeats:
-        about = f"up to {pluralize(calls, 'paid request')} for {pluralize(file_count * repeats, 'file')}"
-        if not can_make_paid_calls(calls, None, allow_cost):
-            raise PaidCallLimit(
-                f"{about} to {embedder.name}; add --allow-cost to make them, or ask about fewer files"
-            )
-        print_message(about)
+
+def require_consent_to_query(embedder: Embedder, file_count: int, allow_cost: bool) -> None:
+    """Announce the paid requests of `file_count` files. Raises PaidCallLimit without consent."""
+    from pipeline.embed.paid_calls import PaidCallBudget
+
+    budget = PaidCallBudget(embedder, is_cost_accepted=allow_cost)
+    estimate = budget.estimate(file_count)
+    budget.require_consent(estimate, "ask about fewer files")
+    announce_paid_calls(estimate)
 
 
 def choose_embedder(

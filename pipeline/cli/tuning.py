@@ -15,7 +15,7 @@ from pipeline.cli.options import (
     store_option,
 )
 from pipeline.cli.session import (
-    check_paid_calls,
+    announce_paid_calls,
     choose_embedder,
     explain_model_errors,
     open_for_writing,
@@ -84,6 +84,7 @@ def calibrate(
     from indexes.store import Store
     from pipeline.calibrate.calibrate import EDITS, sample_copyable_images
     from pipeline.calibrate.calibrate import calibrate as measured
+    from pipeline.embed.paid_calls import PaidCallBudget
     from pipeline.report.answers import pluralize
     from pipeline.report.calibration import format_calibration, serialize_calibration
 
@@ -94,7 +95,10 @@ def calibrate(
         if threshold is not None:
             opened.check_threshold(threshold)  # before a minute of work
         images, embedder = sample_copyable_images(opened, sample), choose_embedder(opened, None)
-        check_paid_calls(embedder, len(EDITS), allow_cost, len(images))
+        budget = PaidCallBudget(embedder, is_cost_accepted=allow_cost)
+        estimate = budget.estimate(len(EDITS), "copy", batch_count=len(images))
+        budget.require_consent(estimate, "name a smaller --sample")
+        announce_paid_calls(estimate)
         if images:
             copies = pluralize(len(images) * len(EDITS), "copy", "copies")
             print_message(

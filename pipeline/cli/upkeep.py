@@ -20,7 +20,13 @@ from pipeline.cli.options import (
     wait_option,
     work_options,
 )
-from pipeline.cli.session import choose_embedder, explain_model_errors, open_for_writing, run_ingest
+from pipeline.cli.session import (
+    announce_paid_calls,
+    choose_embedder,
+    explain_model_errors,
+    open_for_writing,
+    run_ingest,
+)
 
 
 @click.command()
@@ -136,8 +142,8 @@ def check(
     """
     from indexes.store import Store
     from indexes.store import check as findings
+    from pipeline.embed.paid_calls import PaidCallBudget
     from pipeline.ingest import audit
-    from pipeline.report.answers import pluralize
     from pipeline.report.status import format_check, serialize_check
 
     found = findings(store, read_all=data)
@@ -145,10 +151,10 @@ def check(
     if sample and not found:
         with Store(store) as opened, explain_model_errors(opened, None):
             embedder, images = choose_embedder(opened, None), audit.sample_images(opened, sample)
-            if calls := audit.check_sample_paid_calls(embedder, len(images), max_calls, allow_cost):
-                print_message(
-                    f"up to {pluralize(calls, 'paid request')} for {pluralize(len(images), 'photo')}"
-                )
+            budget = PaidCallBudget(embedder, max_calls, is_cost_accepted=allow_cost)
+            estimate = budget.estimate(len(images), "photo")
+            budget.require_consent_to_all(estimate, "name a smaller --sample")
+            announce_paid_calls(estimate)
             again = list(audit.reembed(opened, embedder, images))
     if as_json:
         print_json(serialize_check(found, again))

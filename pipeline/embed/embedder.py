@@ -20,7 +20,6 @@ BUNDLED_MODELS = (
     DEFAULT_MODEL,
     "neardup-0",
 )  # in the package; the second for stores that were made with it
-MAX_UNCONFIRMED_CALLS = 1000  # paid requests that are made without a word from the person who pays
 
 
 class Embedder(Protocol):
@@ -128,11 +127,6 @@ def list_models() -> ModelList:
     except MissingExtra as missing:
         known.missing_extras.append(missing)
     return known
-
-
-def can_make_paid_calls(calls: int, max_paid_calls: int | None, accept_paid_calls: bool) -> bool:
-    """Whether somebody who pays agreed to so many requests: by `yes`, by a limit, which is kept to elsewhere, or because they are few."""
-    return accept_paid_calls or max_paid_calls is not None or calls <= MAX_UNCONFIRMED_CALLS
 
 
 def embed(embedder: Embedder, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

@@ -17,8 +17,7 @@ from indexes.store import Store
 from indexes.vectors.segments import cosines
 from pipeline.decode.decode import Decoded
 from pipeline.decode.pool import DecoderPool
-from pipeline.embed.embedder import Embedder, can_make_paid_calls, embed
-from pipeline.errors import PaidCallLimit
+from pipeline.embed.embedder import Embedder, embed
 from pipeline.scan import SourceFile, is_unchanged
 
 MIN_REEMBED_SCORE = 0.999  # float16 and the batch that a picture was in move its vector by less than this (measured: .9999)
@@ -41,26 +40,6 @@ def sample_images(store: Store, count: int) -> list[int]:
     """Up to `count` images that photos of the store show, spread over it."""
     images = store.catalog.images.list_in_use()
     return [images[row] for row in pick_evenly(len(images), count)]
-
-
-def check_sample_paid_calls(
-    embedder: Embedder,
-    image_count: int,
-    max_paid_calls: int | None = None,
-    accept_paid_calls: bool = False,
-) -> int:
-    """How many paid requests it takes at most to embed so many photos again. Raises TooManyCalls when nobody agreed to that: a part of a
-    sample would answer another question than was asked.
-    """
-    calls = embedder.count_paid_calls(image_count)
-    needed = f"{image_count:,} photos take up to {calls:,} paid requests to {embedder.name}"
-    if max_paid_calls is not None and calls > max_paid_calls:
-        raise PaidCallLimit(
-            f"{needed}, and --max-calls allows {max_paid_calls:,}, so none was made; name a smaller --sample, or a higher limit"
-        )
-    if not can_make_paid_calls(calls, max_paid_calls, accept_paid_calls):
-        raise PaidCallLimit(f"{needed}; add --allow-cost to make them, or name a smaller --sample")
-    return calls
 
 
 def reembed(store: Store, embedder: Embedder, images: Sequence[int]) -> Iterator[AuditResult]:

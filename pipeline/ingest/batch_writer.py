@@ -19,8 +19,9 @@ from indexes.store import Batch, Store
 from indexes.upkeep.compaction import CompactionReport
 from pipeline.decode.decode import Decoded
 from pipeline.decode.read import SKIP_REASONS, AlreadyStored, Failure
-from pipeline.embed.embedder import Embedder, can_make_paid_calls, embed
-from pipeline.errors import PaidCallLimit, ServiceUnavailable
+from pipeline.embed.embedder import Embedder, embed
+from pipeline.embed.paid_calls import PaidCallBudget, PaidCallEstimate
+from pipeline.errors import ServiceUnavailable
 from pipeline.ingest.reconcile import RootDiff
 from pipeline.scan import SourceFile
 
@@ -168,17 +169,6 @@ def _to_json(value: Any) -> Any:  # noqa: ANN401 - any value of a coverage
     return value
 
 
-def check_paid_calls(embedder: Embedder, file_count: int, options: IngestOptions) -> int:
-    """How many paid requests so many files take at most. Raises TooManyCalls when nobody agreed to that."""
-    calls = embedder.count_paid_calls(file_count)
-    if not can_make_paid_calls(calls, options.max_paid_calls, options.accept_paid_calls):
-        raise PaidCallLimit(
-            f"{file_count:,} files take up to {calls:,} paid requests to {embedder.name}; add --allow-cost to make them,"
-            f" or --max-calls N to make N now and the rest another time"
-        )
-    return calls
-
-
 class BatchWriter:
     """Gathers results, embeds pictures in batches, commits now and then, and counts files as they are committed.
 
@@ -226,8 +216,17 @@ class BatchWriter:
                 if known.image_id is not None:
                     self._vanished_by_image[known.image_id].append(known.id)
         self._last_commit_time = time.monotonic()
-        self._is_paid = embedder.count_paid_calls(1) > 0
-        self._paid_calls_made = 0  # paid requests that were made
+        self._budget = PaidCallBudget(
+            embedder, options.max_paid_calls, is_cost_accepted=options.accept_paid_calls
+        )
+
+    def require_consent(self, file_count: int) -> PaidCallEstimate:
+        """Estimate the paid requests of `file_count` files. Raises PaidCallLimit without consent."""
+        estimate = self._budget.estimate(file_count)
+        self._budget.require_consent(
+            estimate, "--max-calls N to make N now and the rest another time"
+        )
+        return estimate
 
     def __enter__(self) -> BatchWriter:
         """As it is."""
@@ -240,7 +239,7 @@ class BatchWriter:
         trace: TracebackType | None,
     ) -> None:
         """Commit."""
-        if error is not None and self._is_paid:
+        if error is not None and self._budget.is_paid:
             self._unembedded = []
         self.flush()
 
@@ -259,7 +258,7 @@ class BatchWriter:
                 self._unembedded.append(result)
                 if len(self._unembedded) >= self.batch_size:
                     self._embed()
-                    if self._is_paid:
+                    if self._budget.is_paid:
                         self.flush()  # what is paid for is kept
             case AlreadyStored():
                 self._duplicates.append(result)
@@ -270,7 +269,7 @@ class BatchWriter:
         files = len(self._uncommitted) + len(self._duplicates) // 4 + len(self._failures) // 4
         late = time.monotonic() - self._last_commit_time > self._options.commit_seconds
         if files >= self._options.commit_images or (
-            late and not self._is_paid
+            late and not self._budget.is_paid
         ):  # half a batch costs a request
             self.flush()
 
@@ -344,8 +343,7 @@ class BatchWriter:
         for picture in pictures:
             if not picture.image.is_featureless and picture.image.pixel_hash not in has_vector:
                 shown.setdefault(picture.image.pixel_hash, picture)
-        asked = list(shown)[: self._count_affordable(len(shown))]
-        self._paid_calls_made += self._embedder.count_paid_calls(len(asked))
+        asked = list(shown)[: self._budget.reserve(len(shown))]
         unanswered = None
         try:
             found = embed(self._embedder, [shown[pixels].pixels for pixels in asked])
@@ -361,26 +359,8 @@ class BatchWriter:
                 )
         if unanswered:
             raise unanswered
-        if len(asked) < len(shown) and self._paid_calls_made:
-            raise PaidCallLimit(
-                f"{self._paid_calls_made:,} paid requests were made, as --max-calls says; the same command goes on from there"
-            )
         if len(asked) < len(shown):
-            raise PaidCallLimit(
-                f"one picture takes up to {self._embedder.count_paid_calls(1):,} paid requests to {self._embedder.name}, and --max-calls allows"
-                f" {self._options.max_paid_calls:,}, so none was made; name a higher limit"
-            )
-
-    def _count_affordable(self, image_count: int) -> int:
-        """How many of so many pictures can be paid for with what is left of max_calls."""
-        most = self._options.max_paid_calls
-        while (
-            most is not None
-            and image_count
-            and self._paid_calls_made + self._embedder.count_paid_calls(image_count) > most
-        ):
-            image_count -= 1
-        return image_count
+            self._budget.raise_limit_reached()
 
     def _record_file(
         self,

@@ -17,6 +17,7 @@ from indexes.store import Store
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.read import RETRY_REASONS, Failure
 from pipeline.embed.embedder import Embedder
+from pipeline.embed.paid_calls import PaidCallEstimate
 from pipeline.errors import RootNotFound
 from pipeline.ingest.batch_writer import (
     BatchWriter,
@@ -27,7 +28,6 @@ from pipeline.ingest.batch_writer import (
     RecallReport,
     UnreadablePath,
     VerificationReport,
-    check_paid_calls,
 )
 from pipeline.ingest.reconcile import RootDiff, diff_root, files_under
 from pipeline.scan import UNKNOWN_STAT, Skipped, SourceFile, is_below, scan
@@ -59,7 +59,7 @@ class Progress:
     plan: JoinPlan | None = None
     is_verifying: bool = False  # then of pairs that are looked at
     is_processing_crops: bool = False  # or of pictures whose parts are embedded
-    paid_calls: int = 0  # said once, before the first: how many paid requests it will take at most
+    paid_calls: PaidCallEstimate | None = None  # once, before the first request
 
 
 @dataclass(frozen=True)
@@ -176,9 +176,9 @@ def _ingest(
             store, embedder, options, coverage, seen.changed_paths, seen.unembedded_paths, losses
         )
         if seen.to_read:
-            calls = check_paid_calls(embedder, len(seen.to_read), options)
+            estimate = writer.require_consent(len(seen.to_read))
             store.bind(embedder.space, embedder.name)
-            yield Progress(0, len(seen.to_read), coverage, paid_calls=calls)
+            yield Progress(0, len(seen.to_read), coverage, paid_calls=estimate)
             with writer:
                 # Two batches ahead: decoding goes on while one is embedded, and while the model is loaded for the first.
                 for done, result in enumerate(

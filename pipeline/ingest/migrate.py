@@ -11,7 +11,7 @@ from pipeline.decode.pool import DecoderPool
 from pipeline.decode.read import AlreadyStored, Failure
 from pipeline.embed.embedder import Embedder
 from pipeline.errors import IncompleteMigration
-from pipeline.ingest.batch_writer import BatchWriter, Coverage, IngestOptions, check_paid_calls
+from pipeline.ingest.batch_writer import BatchWriter, Coverage, IngestOptions
 from pipeline.ingest.ingest import Progress, find_pairs, verify_new_pairs
 from pipeline.scan import SourceFile
 
@@ -101,7 +101,7 @@ def _embed(
 
     decoders.start(len(todo))  # while the model loads
     done, total = 0, len(todo)
-    yield Progress(done, total, coverage, paid_calls=check_paid_calls(embedder, total, options))
+    yield Progress(done, total, coverage, paid_calls=writer.require_consent(total))
     while todo:
         with writer:
             for result in decoders.stream(

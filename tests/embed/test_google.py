@@ -881,7 +881,7 @@ def test_a_store_is_not_bound_to_a_model_that_cannot_be_used(
 def test_a_store_is_not_bound_before_somebody_agreed(
     google: FakeGoogle, run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.embed.embedder.MAX_UNCONFIRMED_CALLS", 0)
+    monkeypatch.setattr("pipeline.embed.paid_calls.MAX_UNCONFIRMED_CALLS", 0)
     assert run("ingest", photos, "--model", MODEL)[0] == 7
     assert json.loads(run("status", "--json")[1])["model"] is None
     assert run("ingest")[0] == 0
@@ -927,10 +927,10 @@ def test_a_sample_shows_that_another_model_is_behind_the_name(
 def test_a_sample_costs_no_more_than_was_agreed(
     library: FakeGoogle, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.embed.embedder.MAX_UNCONFIRMED_CALLS", 0)
+    monkeypatch.setattr("pipeline.embed.paid_calls.MAX_UNCONFIRMED_CALLS", 0)
     code, _, err = run("check", "--sample", "9")
     assert code == 7
-    assert f"6 photos take up to 1 paid requests to {MODEL}; add --allow-cost" in err
+    assert f"6 photos take up to 1 paid request to {MODEL}; add --allow-cost" in err
     assert not library.requests
     for number, words in enumerate(
         (["--allow-cost"], ["--max-calls", "1"], ["--allow-cost", "--max-calls", "1"]), 1
@@ -971,7 +971,7 @@ def test_a_question_costs_no_more_than_was_agreed(
     assert "up to 2 paid requests for 7 files" in err
     assert sum(len(request.contents) for request in library.requests) == 7
     library.requests.clear()
-    monkeypatch.setattr("pipeline.embed.embedder.MAX_UNCONFIRMED_CALLS", 1)
+    monkeypatch.setattr("pipeline.embed.paid_calls.MAX_UNCONFIRMED_CALLS", 1)
     code, _, err = run(command, *asked)
     assert code == 7
     assert "add --allow-cost to make them, or ask about fewer files" in err

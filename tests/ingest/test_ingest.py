@@ -697,7 +697,7 @@ def test_nobody_pays_for_more_than_was_agreed(
 ) -> None:
     for number in range(30):
         save_image(tmp_path / "root" / f"{number:02}.png", draw_scene(number, (64, 48)))
-    monkeypatch.setattr("pipeline.embed.embedder.MAX_UNCONFIRMED_CALLS", 29)
+    monkeypatch.setattr("pipeline.embed.paid_calls.MAX_UNCONFIRMED_CALLS", 29)
     paid = PaidEmbedder(1000)
     with pytest.raises(PaidCallLimit, match="30 files take up to 30 paid requests"):
         ingest(library, tmp_path / "root", embedder=paid)
@@ -710,7 +710,7 @@ def test_nobody_pays_for_more_than_was_agreed(
     )  # 10 are left, which nobody needs to be asked about
     assert set(paid.answered.values()) == {1}
     save_image(tmp_path / "root" / "more.png", draw_scene(100, (64, 48)))
-    monkeypatch.setattr("pipeline.embed.embedder.MAX_UNCONFIRMED_CALLS", 0)
+    monkeypatch.setattr("pipeline.embed.paid_calls.MAX_UNCONFIRMED_CALLS", 0)
     assert (
         ingest(library, embedder=paid, options=IngestOptions(accept_paid_calls=True)).embedded == 1
     )
@@ -721,7 +721,7 @@ def test_yes_lifts_no_limit_that_somebody_named(
 ) -> None:
     for number in range(30):
         save_image(tmp_path / "root" / f"{number:02}.png", draw_scene(number, (64, 48)))
-    monkeypatch.setattr("pipeline.embed.embedder.MAX_UNCONFIRMED_CALLS", 10)
+    monkeypatch.setattr("pipeline.embed.paid_calls.MAX_UNCONFIRMED_CALLS", 10)
     paid = PaidEmbedder(1000)
     with pytest.raises(PaidCallLimit, match="20 paid requests were made"):
         ingest(
@@ -784,7 +784,7 @@ def test_a_limit_below_the_price_of_one_picture_says_so(library: Store, photos: 
     paid = Grouped(1000)
     with pytest.raises(
         PaidCallLimit,
-        match="one picture takes up to 2 paid requests to neardup-1, and --max-calls allows 1",
+        match="1 photo takes up to 2 paid requests to neardup-1, and --max-calls allows 1",
     ):
         ingest(library, photos, embedder=paid, options=IngestOptions(max_paid_calls=1))
     assert not paid.answered
