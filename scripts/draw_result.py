@@ -1,132 +1,115 @@
-"""Draw docs/result.png, README's picture: a group that `neardup dedupe` finds, and a neighbour that it leaves alone.
+"""Draw docs/result.png, the picture of the README: the groups that `neardup dedupe` finds among copies of four photos.
 
-    python scripts/draw_result.py
+    python scripts/draw_result.py PHOTOS
 
-All pictures are drawn here, so nobody's photo is shown.
+PHOTOS holds coffee.png, chelsea.png, astronaut.png and rocket.jpg, sample images of scikit-image that are CC0 or in the public domain (see
+NOTICE); they lie in the folder skimage/data of its package.
 """
 
 from __future__ import annotations
 
+import argparse
 import random
 import tempfile
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFilter, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from indexes import Root, Store
-from pipeline import Match, find_groups, ingest_roots, load_embedder
-from pipeline.calibrate import synthetic_copies as copies
+from pipeline import Group, Match, find_groups, ingest_roots, load_embedder
+from pipeline.calibrate.synthetic_copies import add_caption, reencode
 
 RESULT_PATH = Path(__file__).resolve().parent.parent / "docs" / "result.png"
-CELL_SIZE_PX, MARGIN_PX = (236, 178), 18
+CELL_SIZE_PX = (232, 174)
+MARGIN_PX = 18
+LINE_PX = 19
+FONT_SIZE_PX = 14
+COLUMNS = 4
+KEEPER_COLOR = (0, 120, 60)
+TEXT_COLOR = (40, 40, 40)
+OUTSIDE_COLOR = (150, 150, 150)
 
 
-def draw_landscape(seed: int, size: tuple[int, int] = (1200, 900)) -> Image.Image:
-    """Hills, a sun, a lake and trees; another seed is another place."""
-    rng = random.Random(seed)
-    width, height = size
-    sky = Image.linear_gradient("L").resize(size)
-    tones = [
-        tuple(rng.randrange(low, high) for low, high in ((40, 120), (90, 170), (170, 240))),
-        (250, rng.randrange(190, 230), 170),
-    ]
-    picture = ImageOps.colorize(sky, tones[0], tones[1])
-    draw = ImageDraw.Draw(picture)
-    x, y, radius = (
-        rng.uniform(0.15, 0.85) * width,
-        rng.uniform(0.15, 0.35) * height,
-        rng.uniform(0.05, 0.09) * width,
-    )
-    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(255, 246, 214))
-    for layer in range(4):
-        base = height * (0.45 + 0.13 * layer)
-        points = [
-            (0, height),
-            *((step * width / 8, base + rng.uniform(-0.11, 0.05) * height) for step in range(9)),
-            (width, height),
-        ]
-        draw.polygon(
-            points, fill=(60 - 8 * layer, 110 - 16 * layer + rng.randrange(30), 90 - 18 * layer)
-        )
-    for _ in range(rng.randrange(10, 24)):
-        x, y, tall = (
-            rng.uniform(0, width),
-            rng.uniform(0.75, 0.97) * height,
-            rng.uniform(0.08, 0.2) * height,
-        )
-        draw.polygon(
-            [(x, y - tall), (x - tall / 3, y), (x + tall / 3, y)],
-            fill=(16, 50 + rng.randrange(30), 36),
-        )
-    grain = Image.effect_noise(size, 22).convert("RGB")
-    return Image.blend(picture, grain, 0.06).filter(ImageFilter.GaussianBlur(0.8))
+def save_library(photos: Path, folder: Path) -> None:
+    """Save four photos and seven copies of two of them into `folder`."""
+    rng = random.Random(4)
+    coffee = Image.open(photos / "coffee.png").convert("RGB")
+    cat = Image.open(photos / "chelsea.png").convert("RGB")
+    coffee.save(folder / "DSC_0412.jpg", quality=95)
+    (folder / "DSC_0412 (copy).jpg").write_bytes((folder / "DSC_0412.jpg").read_bytes())
+    reencode(coffee.resize((420, 280)), "jpeg", 40).save(folder / "whatsapp.jpg", quality=60)
+    coffee.crop((60, 40, 560, 380)).save(folder / "for-grandma.jpg", quality=85)
+    cat.save(folder / "cat.jpg", quality=95)
+    add_caption(cat, rng).save(folder / "meme.jpg", quality=85)
+    ImageOps.mirror(cat).convert("L").convert("RGB").save(folder / "mirrored.jpg", quality=85)
+    cat.rotate(6, expand=True, fillcolor="white").save(folder / "scan.jpg", quality=85)
+    Image.open(photos / "astronaut.png").convert("RGB").save(folder / "portrait.jpg", quality=90)
+    Image.open(photos / "rocket.jpg").convert("RGB").save(folder / "launch.jpg", quality=90)
+
+
+def find_library_groups(folder: Path, store_folder: Path) -> list[Group]:
+    """Ingest `folder` into a new store and return its groups."""
+    with Store(store_folder, write=True) as store:
+        for _ in ingest_roots([Root(str(folder))], store, load_embedder()):
+            pass
+        return find_groups(store)
 
 
 def describe_match(match: Match) -> str:
-    """What a photo is to the one that is kept."""
-    return ": ".join([match.relation, *(match.verdict.describe() if match.verdict else [])[:1]])
+    """Describe a member in a few words: its relation and what was done to it."""
+    edits = match.verdict.describe() if match.verdict else []
+    return ": ".join([match.relation.value, *edits[:1]])
+
+
+def draw_cell(
+    sheet: Image.Image,
+    place: tuple[int, int],
+    path: Path,
+    caption: str,
+    color: tuple[int, int, int],
+) -> None:
+    """Draw a thumbnail with its file name and caption; column and row are `place`."""
+    x = MARGIN_PX + place[0] * (CELL_SIZE_PX[0] + MARGIN_PX)
+    y = MARGIN_PX + place[1] * (CELL_SIZE_PX[1] + 2 * LINE_PX + MARGIN_PX)
+    draw = ImageDraw.Draw(sheet)
+    with Image.open(path) as image:
+        thumbnail = ImageOps.contain(image.convert("RGB"), CELL_SIZE_PX)
+    sheet.paste(thumbnail, (x, y))
+    if color == KEEPER_COLOR:
+        box = (x - 4, y - 4, x + thumbnail.width + 3, y + thumbnail.height + 3)
+        draw.rectangle(box, outline=color, width=4)
+    text_y = y + CELL_SIZE_PX[1] + 3
+    draw.text((x, text_y), path.name, fill="black", font_size=FONT_SIZE_PX)
+    draw.text((x, text_y + LINE_PX), caption, fill=color, font_size=FONT_SIZE_PX)
 
 
 def main() -> None:
-    """Make a folder of pictures, ask neardup, and draw what it says."""
-    rng = random.Random(4)
-    place = draw_landscape(1)
-    shown = {
-        "DSC_0412.jpg": place,
-        "DSC_0412 (copy).jpg": None,
-        "whatsapp.jpg": copies.reencode(place.resize((640, 480)), "jpeg", 40),
-        "for-grandma.jpg": copies.crop_randomly(place, 0.9, rng),
-        "signed.jpg": copies.add_caption(place, rng),
-        "DSC_0413.jpg": draw_landscape(11),
-    }
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "photos"
+    """Save the library, find its groups, and draw them, a row each."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("photos", type=Path, help="folder of the four photos")
+    photos = parser.parse_args().photos
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "photos"
         folder.mkdir()
-        for file, picture in shown.items():
-            if picture is None:
-                (folder / file).write_bytes((folder / "DSC_0412.jpg").read_bytes())
-            else:
-                picture.save(folder / file, quality=95 if file == "DSC_0412.jpg" else 85)
-        with Store(Path(name) / "store", write=True) as store:
-            for _ in ingest_roots([Root(str(folder))], store, load_embedder()):
-                pass
-            (group,) = find_groups(store)
-        files = [
-            (group.keeper.path, "keep"),
-            *((each.file.path, describe_match(each)) for each in group.members),
-        ]
-        others = [
-            (str(path), "not in a group")
-            for path in sorted(folder.iterdir())
-            if str(path) not in dict(files)
-        ]
-        sheet = Image.new(
-            "RGB",
-            (3 * (CELL_SIZE_PX[0] + MARGIN_PX) + MARGIN_PX, 2 * (CELL_SIZE_PX[1] + 56) + MARGIN_PX),
-            "white",
-        )
-        draw = ImageDraw.Draw(sheet)
-        for number, (path, says) in enumerate([*files, *others]):
-            x, y = (
-                MARGIN_PX + (number % 3) * (CELL_SIZE_PX[0] + MARGIN_PX),
-                MARGIN_PX + (number // 3) * (CELL_SIZE_PX[1] + 56),
-            )
-            with Image.open(path) as picture:
-                thumbnail = ImageOps.contain(picture.convert("RGB"), CELL_SIZE_PX)
-            sheet.paste(thumbnail, (x, y))
-            colour = {"keep": (0, 120, 60), "not in a group": (150, 150, 150)}.get(
-                says, (40, 40, 40)
-            )
-            if says == "keep":
-                draw.rectangle(
-                    (x - 4, y - 4, x + thumbnail.width + 3, y + thumbnail.height + 3),
-                    outline=colour,
-                    width=4,
-                )
-            draw.text((x, y + CELL_SIZE_PX[1] + 2), Path(path).name, fill="black", font_size=15)
-            draw.text((x, y + CELL_SIZE_PX[1] + 20), says, fill=colour, font_size=15)
+        save_library(photos, folder)
+        groups = find_library_groups(folder, Path(scratch) / "store")
+        grouped = {file.path for group in groups for file in group.files}
+        outside = [path for path in sorted(folder.iterdir()) if str(path) not in grouped]
+        row_height = CELL_SIZE_PX[1] + 2 * LINE_PX + MARGIN_PX
+        width = COLUMNS * (CELL_SIZE_PX[0] + MARGIN_PX) + MARGIN_PX
+        sheet = Image.new("RGB", (width, (len(groups) + 1) * row_height + MARGIN_PX), "white")
+        for row, group in enumerate(groups):
+            draw_cell(sheet, (0, row), Path(group.keeper.path), "keep", KEEPER_COLOR)
+            for column, member in enumerate(group.members, 1):
+                path = Path(member.file.path)
+                draw_cell(sheet, (column, row), path, describe_match(member), TEXT_COLOR)
+        for column, path in enumerate(outside):
+            draw_cell(sheet, (column, len(groups)), path, "in no group", OUTSIDE_COLOR)
     RESULT_PATH.parent.mkdir(exist_ok=True)
-    sheet.quantize(128).save(RESULT_PATH, optimize=True)
+    sheet.quantize(200).save(RESULT_PATH, optimize=True)
+    print(f"{len(groups)} groups, {len(outside)} files in no group: {RESULT_PATH}")
 
 
 if __name__ == "__main__":

