@@ -1,10 +1,11 @@
-"""Which photo is kept of those that are copies of each other: rules in order, which a person can read and change."""
+"""Rules, in an order that a user can choose, that decide which of several copies to keep."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import cached_property
 from math import inf
@@ -13,56 +14,73 @@ from typing import Any
 from indexes.records import FileStat, Image
 from pipeline.errors import InvalidKeepRule
 
-GONE_FROM_DISK, CHANGED_ON_DISK = "gone", "changed"
 LOSSLESS_FORMATS = {"PNG", "BMP", "GIF", "TIFF"}
-# How much of what the camera saw a format holds: what none of these names is a raw photo. A PNG of a photo is mostly a re-save of a JPEG.
-FORMAT_RANK = (
-    {"HEIF": 1, "TIFF": 1}
-    | dict.fromkeys(("JPEG", "MPO", "PNG", "BMP", "AVIF", "JPEG2000", "JXL"), 2)
-    | {"WEBP": 3, "GIF": 4}
-)
+# Rank of a format by how much of the camera's data it holds, best first. Formats that are not
+# listed are raw photos: rank 0. A PNG of a photo is usually a re-saved JPEG, so it ranks beside it.
+FORMAT_RANK = {
+    "HEIF": 1,
+    "TIFF": 1,
+    "JPEG": 2,
+    "MPO": 2,
+    "PNG": 2,
+    "BMP": 2,
+    "AVIF": 2,
+    "JPEG2000": 2,
+    "JXL": 2,
+    "WEBP": 3,
+    "GIF": 4,
+}
+
+
+class DiskStatus(StrEnum):
+    """A difference between a file on disk and the catalog; the values are printed as they are."""
+
+    GONE = "gone"
+    CHANGED = "changed"
 
 
 @dataclass(frozen=True, slots=True)
 class LibraryFile:
-    """A file with the image that it holds; `missing` when it was not there the last time, but perhaps only its drive was away; GONE or
-    CHANGED `since` then, where it was looked at again.
+    """A file of the library and the image that it holds.
+
+    `is_missing`: the last ingest did not find the file, perhaps only because its drive was away.
+    `disk_status`: the difference found since the last ingest; None if there is none, or if nothing
+    has checked the file.
     """
 
     path: str
     stat: FileStat
     image: Image
     is_missing: bool = False
-    disk_status: str = ""
+    disk_status: DiskStatus | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Words for what a person should know of it."""
-        return (
-            *self.image.flags,
-            *(["missing"] if self.is_missing else []),
-            *([f"{self.disk_status} since"] if self.disk_status else []),
-        )
+        """The flags of the image, then words for the state of the file."""
+        missing = ["missing"] if self.is_missing else []
+        since_ingest = [f"{self.disk_status} since"] if self.disk_status else []
+        return (*self.image.flags, *missing, *since_ingest)
 
     @property
     def is_present(self) -> bool:
-        """Whether it is, as far as is known, and holds this image."""
-        return not self.is_missing and not self.disk_status
+        """True if, as far as is known, the file exists and holds this image."""
+        return not self.is_missing and self.disk_status is None
 
     @property
     def timestamp_ns(self) -> int:
-        """When it was taken, else when its file was written, in nanoseconds since 1970."""
-        return (
-            self.stat.mtime_ns
-            if self.image.taken_at is None
-            else self.image.taken_at * 1_000_000_000
-        )
+        """When the image was taken, else when its file was modified; nanoseconds since 1970."""
+        if self.image.taken_at is None:
+            return self.stat.mtime_ns
+        return self.image.taken_at * 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class CopyHints:
-    """What its copies say of a picture, as far as pixels show: that it was made of one of them, that it is one that was only enlarged, that
-    it is one with a margin that shows nothing; and how many `pixels` count of it, at most, where one is the other, stretched.
+    """Hints about an image from its verified copies.
+
+    `is_derived`: made from one of them. `is_upscaled`: enlarged without new detail. `is_padded`:
+    with a plain margin around it. `max_pixel_count`: an upper bound on its effective pixels, where
+    it may be a stretched version of a copy.
     """
 
     is_derived: bool = False
@@ -71,103 +89,116 @@ class CopyHints:
     max_pixel_count: float = inf
 
 
-Criterion = tuple[
-    str, Callable[[LibraryFile, CopyHints], Any]
-]  # in which way a photo is better, and what sorts the better one first
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """One comparison of two files: `key` sorts the better file first, `reason` says why it won."""
+
+    reason: str
+    key: Callable[[LibraryFile, CopyHints], Any]
 
 
+def _negative_pixel_count(file: LibraryFile, hints: CopyHints) -> float:
+    return -min(file.image.width * file.image.height, hints.max_pixel_count)
+
+
+# The rules by name, in their default order. A new rule is a new entry.
 RULES: dict[str, tuple[Criterion, ...]] = {
-    "original": (("not made of another", lambda photo, said: said.is_derived),),
+    "original": (Criterion("not made of another", lambda file, hints: hints.is_derived),),
     "resolution": (
-        ("not only enlarged", lambda photo, said: said.is_upscaled),
-        ("no bare margin", lambda photo, said: said.is_padded),
-        (
-            "most pixels",
-            lambda photo, said: -min(photo.image.width * photo.image.height, said.max_pixel_count),
-        ),
+        Criterion("not only enlarged", lambda file, hints: hints.is_upscaled),
+        Criterion("no bare margin", lambda file, hints: hints.is_padded),
+        Criterion("most pixels", _negative_pixel_count),
     ),
-    "format": (("richest format", lambda photo, said: FORMAT_RANK.get(photo.image.format, 0)),),
-    "metadata": (("most metadata", lambda photo, said: -len(photo.image.metadata)),),
-    "date": (("oldest", lambda photo, said: (photo.timestamp_ns, photo.stat.mtime_ns)),),
-    "bytes": (("most bytes", lambda photo, said: -photo.image.size),),
+    "format": (
+        Criterion("richest format", lambda file, hints: FORMAT_RANK.get(file.image.format, 0)),
+    ),
+    "metadata": (Criterion("most metadata", lambda file, hints: -len(file.image.metadata)),),
+    "date": (Criterion("oldest", lambda file, hints: (file.timestamp_ns, file.stat.mtime_ns)),),
+    "bytes": (Criterion("most bytes", lambda file, hints: -file.image.size),),
     "path": (
-        ("shortest path", lambda photo, said: len(photo.path)),
-        ("first by its path", lambda photo, said: photo.path),
+        Criterion("shortest path", lambda file, hints: len(file.path)),
+        Criterion("first by its path", lambda file, hints: file.path),
     ),
 }
-BASE_CRITERIA: tuple[Criterion, ...] = (
-    ("it is there", lambda photo, said: not photo.is_present),
-    ("it is whole", lambda photo, said: photo.image.is_damaged),
+# Criteria before all rules.
+BASE_CRITERIA = (
+    Criterion("it is there", lambda file, hints: not file.is_present),
+    Criterion("it is whole", lambda file, hints: file.image.is_damaged),
 )
-LOSSY_FIRST_CRITERION: Criterion = (
-    "not a lossless copy",
-    lambda photo, said: photo.image.format in LOSSLESS_FORMATS,
+# Of files with equal pixels, the lossless one was re-saved from the lossy one.
+LOSSY_FIRST_CRITERION = Criterion(
+    "not a lossless copy", lambda file, hints: file.image.format in LOSSLESS_FORMATS
 )
-PIXEL_RULES = {
-    "original",
-    "resolution",
-    "format",
-}  # rules about the pixels, which tell nothing of photos with the same ones
+# Rules that compare pixels; they decide nothing between files with equal pixels.
+PIXEL_RULES = {"original", "resolution", "format"}
 FOLDER_PREFIX = "folder:"
 
 
 class KeepRules:
-    """An order of rules. A photo that is there and whole comes first whatever they say; then those that are named, in their order, then the
-    others of RULES in theirs; `original` before all of them unless it is named.
+    """An order of keep rules.
+
+    A present, undamaged file always comes first. The named rules follow in their order, then the
+    rest of RULES in theirs. `original` is the first rule unless it is named.
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        """`names` of RULES, or folder:PATTERN for photos below a folder whose name, or whole path, matches. Raises BadRule for others."""
+        """Use the rules `names`: keys of RULES, or folder:PATTERN.
+
+        folder:PATTERN prefers files below a folder whose name or whole path matches the pattern.
+        Raises InvalidKeepRule for other names and for a name given twice.
+        """
         named = list(names)
         for name in named:
-            if name not in RULES and not (
-                name.startswith(FOLDER_PREFIX) and name.removeprefix(FOLDER_PREFIX).strip("/")
-            ):
+            if name not in RULES and not _is_folder_rule(name):
                 raise InvalidKeepRule(
-                    f"{ascii(name)} is no rule to keep a photo by; use some of {', '.join(RULES)}, {FOLDER_PREFIX}PATTERN"
+                    f"{ascii(name)} is not a keep rule; use {', '.join(RULES)}"
+                    f" or {FOLDER_PREFIX}PATTERN"
                 )
             if named.count(name) > 1:
                 raise InvalidKeepRule(
-                    f"{ascii(name)} is named twice; name each rule once, the most important first"
+                    f"the keep rule {ascii(name)} is given twice; name each rule once, the most"
+                    " important first"
                 )
         if "original" not in named:
             named.insert(0, "original")
         self.names = (*named, *(name for name in RULES if name not in named))
 
     def find_unused(self, paths: Iterable[str]) -> list[str]:
-        """The rules of folders that say nothing of any of these paths."""
+        """Return the folder rules that match none of these paths."""
         paths = list(paths)
-        folders = [name for name in self.names if name.startswith(FOLDER_PREFIX)]
+        patterns = {
+            name: _parse_folder_pattern(name)
+            for name in self.names
+            if name.startswith(FOLDER_PREFIX)
+        }
         return [
             name
-            for name in folders
-            if not any(_is_in_folder(path, _parse_folder_pattern(name)) for path in paths)
+            for name, pattern in patterns.items()
+            if not any(_is_in_folder(path, pattern) for path in paths)
         ]
 
     @cached_property
     def _criteria(self) -> tuple[Criterion, ...]:
-        return (*BASE_CRITERIA, *(better for name in self.names for better in _get_criteria(name)))
+        rule_criteria = [criterion for name in self.names for criterion in _get_criteria(name)]
+        return (*BASE_CRITERIA, *rule_criteria)
 
     @cached_property
     def _equal_pixels_criteria(self) -> tuple[Criterion, ...]:
-        return (
-            *BASE_CRITERIA,
-            LOSSY_FIRST_CRITERION,
-            *(
-                better
-                for name in self.names
-                if name not in PIXEL_RULES
-                for better in _get_criteria(name)
-            ),
-        )
+        names = [name for name in self.names if name not in PIXEL_RULES]
+        rule_criteria = [criterion for name in names for criterion in _get_criteria(name)]
+        return (*BASE_CRITERIA, LOSSY_FIRST_CRITERION, *rule_criteria)
 
     def rank_key(self, file: LibraryFile, hints: CopyHints) -> tuple[Any, ...]:
-        """Sorts the photo to keep first, among those of different pictures. No two photos have the same."""
-        return tuple(key(file, hints) for _, key in self._criteria)
+        """Return a sort key that puts the file to keep first, among files of different pixels.
+
+        No two files have the same key, because the path is part of it.
+        """
+        return tuple(criterion.key(file, hints) for criterion in self._criteria)
 
     def rank_key_equal_pixels(self, file: LibraryFile) -> tuple[Any, ...]:
-        """Sorts photos with the same pixels: one in a lossy format comes before a lossless one, which is a re-save of it."""
-        return tuple(key(file, CopyHints()) for _, key in self._equal_pixels_criteria)
+        """Return a sort key that puts the file to keep first, among files with equal pixels."""
+        hints = CopyHints()
+        return tuple(criterion.key(file, hints) for criterion in self._equal_pixels_criteria)
 
     def explain_choice(
         self,
@@ -175,35 +206,45 @@ class KeepRules:
         other_keys: Iterable[tuple[Any, ...]],
         equal_pixels: bool = False,
     ) -> str:
-        """In which ways one worth is better than each of some others, the most important first; `equals`: they are of original_first()."""
-        words = self._equal_pixels_criteria if equal_pixels else self._criteria
-        first = {
-            next(
-                number
-                for number, (one, its) in enumerate(zip(keeper_key, other, strict=True))
-                if one != its
-            )
-            for other in other_keys
-        }
-        return ", ".join(words[number][0] for number in sorted(first))
+        """Name the criteria by which a keeper won against each other file, in their order.
+
+        The keys are those of rank_key(), or with `equal_pixels` of rank_key_equal_pixels().
+        """
+        criteria = self._equal_pixels_criteria if equal_pixels else self._criteria
+        decisive = {_find_first_difference(keeper_key, other_key) for other_key in other_keys}
+        return ", ".join(criteria[position].reason for position in sorted(decisive))
+
+
+def _find_first_difference(first: tuple[Any, ...], second: tuple[Any, ...]) -> int:
+    pairs = enumerate(zip(first, second, strict=True))
+    return next(position for position, (left, right) in pairs if left != right)
 
 
 def _get_criteria(name: str) -> tuple[Criterion, ...]:
     if name in RULES:
         return RULES[name]
     pattern = _parse_folder_pattern(name)
-    return ((f"in {pattern}", lambda photo, said: not _is_in_folder(photo.path, pattern)),)
+    return (Criterion(f"in {pattern}", lambda file, hints: not _is_in_folder(file.path, pattern)),)
+
+
+def _is_folder_rule(name: str) -> bool:
+    return name.startswith(FOLDER_PREFIX) and bool(name.removeprefix(FOLDER_PREFIX).strip("/"))
 
 
 def _parse_folder_pattern(name: str) -> str:
-    """What a rule of a folder matches: with a / in it, the end of a folder's path, or all of it where it begins with one."""
-    pattern = os.path.expanduser(name.removeprefix(FOLDER_PREFIX)).rstrip("/")  # noqa: PTH111 - a pattern is no path
+    """Return the pattern of a folder rule.
+
+    A pattern with a slash matches the end of a folder's path, or the whole path if it starts with
+    a slash or a star; one without matches a folder's name.
+    """
+    pattern = os.path.expanduser(name.removeprefix(FOLDER_PREFIX)).rstrip("/")  # noqa: PTH111 - a pattern is not a path
     return f"*/{pattern}" if "/" in pattern and not pattern.startswith(("/", "*")) else pattern
 
 
 def _is_in_folder(path: str, pattern: str) -> bool:
-    """Whether a folder above a path has a name, or is one, that matches a pattern."""
-    parts = path.split("/")[:-1]
-    if "/" in pattern:
-        return any(fnmatchcase("/".join(parts[:end]), pattern) for end in range(1, len(parts) + 1))
-    return any(fnmatchcase(part, pattern) for part in parts if part)
+    """Check whether a folder above `path` matches the pattern by its path or by its name."""
+    folder_names = path.split("/")[:-1]
+    if "/" not in pattern:
+        return any(fnmatchcase(name, pattern) for name in folder_names if name)
+    folder_paths = ("/".join(folder_names[:end]) for end in range(1, len(folder_names) + 1))
+    return any(fnmatchcase(folder_path, pattern) for folder_path in folder_paths)

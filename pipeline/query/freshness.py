@@ -1,4 +1,4 @@
-"""What has become of files since they were ingested: the store alone does not know."""
+"""Status of the files of an answer on disk: the catalog knows only that of the last ingest."""
 
 from __future__ import annotations
 
@@ -6,41 +6,43 @@ import os
 from collections.abc import Iterable
 from dataclasses import replace
 
-from pipeline.grouping.keep_rules import CHANGED_ON_DISK, GONE_FROM_DISK, LibraryFile
+from pipeline.grouping.keep_rules import DiskStatus, LibraryFile
 from pipeline.query.matches import Answer
 
 
 def refresh_status(file: LibraryFile) -> LibraryFile:
-    """The same photo, marked where it is gone or another by now; as the store has it where that cannot be told."""
+    """Return the file with its present status on disk; unchanged if it cannot be checked."""
     try:
-        status = os.stat(file.path)  # noqa: PTH116 - a path that may be no UTF-8, as it was given
+        status = os.stat(file.path)  # noqa: PTH116 - the path may not be valid UTF-8
     except (FileNotFoundError, NotADirectoryError):
-        return file if file.is_missing else replace(file, disk_status=GONE_FROM_DISK)
+        return file if file.is_missing else replace(file, disk_status=DiskStatus.GONE)
     except (OSError, ValueError):
         return file
-    # Not by its inode or device: these change where a drive is mounted again, or was restored.
-    same = (status.st_size, status.st_mtime_ns) == (file.stat.size, file.stat.mtime_ns)
-    return file if same else replace(file, disk_status=CHANGED_ON_DISK)
+    # Inode and device are not compared: they change if a drive is mounted again or restored.
+    if (status.st_size, status.st_mtime_ns) == (file.stat.size, file.stat.mtime_ns):
+        return file
+    return replace(file, disk_status=DiskStatus.CHANGED)
 
 
 def refresh_answer(answer: Answer) -> Answer:
-    """The same answer, with what is gone or changed marked so."""
-    return replace(
-        answer,
-        matches=tuple(replace(match, file=refresh_status(match.file)) for match in answer.matches),
-    )
+    """Return the answer with the present status of its files."""
+    matches = tuple(replace(match, file=refresh_status(match.file)) for match in answer.matches)
+    return replace(answer, matches=matches)
 
 
 def format_stale_warning(files: Iterable[LibraryFile]) -> str | None:
-    """How many photos are gone or changed since the last ingest; None where none is."""
-    since = [photo.disk_status for photo in files]
-    counts = [
-        (since.count(GONE_FROM_DISK), "not there any more"),
-        (since.count(CHANGED_ON_DISK), "changed"),
-    ]
-    listed = " and ".join(f"{number:,} {what}" for number, what in counts if number)
+    """Describe how many files are gone or changed since the last ingest; None if none is."""
+    statuses = [file.disk_status for file in files]
+    gone, changed = statuses.count(DiskStatus.GONE), statuses.count(DiskStatus.CHANGED)
+    clauses = []
+    if gone:
+        clauses.append(f"{gone:,} of these photos {'is' if gone == 1 else 'are'} gone")
+    if changed:
+        subject = f"{changed:,}" if gone else f"{changed:,} of these photos"
+        clauses.append(f"{subject} {'has' if changed == 1 else 'have'} changed")
+    if not clauses:
+        return None
     return (
-        f"of the photos named here {listed} since the last ingest, marked so; ingest again before you go by this"
-        if listed
-        else None
+        f"{' and '.join(clauses)} since the last ingest, as marked; run `neardup ingest` before you"
+        " rely on this answer"
     )

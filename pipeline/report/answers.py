@@ -11,12 +11,13 @@ from typing import Any
 from indexes.records import Space
 from indexes.store import Store
 from pipeline.decode.read import Failure
-from pipeline.grouping.cluster import Group, Match
-from pipeline.grouping.keep_rules import CHANGED_ON_DISK, GONE_FROM_DISK, LibraryFile
+from pipeline.grouping.cluster import Group
+from pipeline.grouping.keep_rules import DiskStatus, LibraryFile
+from pipeline.grouping.match import Match
 from pipeline.ingest.batch_writer import Coverage
 from pipeline.query.compare import Comparison
-from pipeline.query.groups import Thresholds
 from pipeline.query.matches import Answer
+from pipeline.query.thresholds import Thresholds
 from pipeline.verify.relation import REPORTED_RELATIONS, Relation
 from pipeline.verify.verdict import MIN_VALID_TILES, Verdict
 
@@ -124,8 +125,8 @@ def _serialize_file(file: LibraryFile) -> dict[str, Any]:
         if image.taken_at is not None
         else {}
     )
-    about |= {"missing": True} if file.is_missing or file.disk_status == GONE_FROM_DISK else {}
-    about |= {"changed": True} if file.disk_status == CHANGED_ON_DISK else {}
+    about |= {"missing": True} if file.is_missing or file.disk_status is DiskStatus.GONE else {}
+    about |= {"changed": True} if file.disk_status is DiskStatus.CHANGED else {}
     return about | ({"flags": list(file.image.flags)} if file.image.flags else {})
 
 

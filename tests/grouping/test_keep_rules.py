@@ -15,37 +15,43 @@ PLAIN = LibraryFile(
     FileStat(1000, 50, 0, 1, 1),
     Image(b"1", b"1", 100, 100, "JPEG", 1000, False),
 )
-NAMES = [*RULES, "folder:Albums"]
+RULE_NAMES = [*RULES, "folder:Albums"]
 
 
-def photo(
-    path: str = "/photos/other.jpg", mtime: int = 50, missing: bool = False, **about: object
+def make_file(
+    path: str = "/photos/other.jpg", mtime: int = 50, is_missing: bool = False, **fields: object
 ) -> LibraryFile:
-    return LibraryFile(path, FileStat(1000, mtime, 0, 2, 1), replace(PLAIN.image, **about), missing)  # type: ignore[arg-type] # of any field
+    image = replace(PLAIN.image, **fields)  # type: ignore[arg-type] # of any field
+    return LibraryFile(path, FileStat(1000, mtime, 0, 2, 1), image, is_missing)
 
 
-def kept(one: LibraryFile, other: LibraryFile, keep: KeepRules, *said: CopyHints) -> LibraryFile:
-    its, others = said or (CopyHints(), CopyHints())
-    return one if keep.rank_key(one, its) < keep.rank_key(other, others) else other
+def choose(
+    first: LibraryFile, second: LibraryFile, keep_rules: KeepRules, *hints: CopyHints
+) -> LibraryFile:
+    """The file that the rules keep; `hints` are those of the first and of the second."""
+    first_hints, second_hints = hints or (CopyHints(), CopyHints())
+    first_key = keep_rules.rank_key(first, first_hints)
+    return first if first_key < keep_rules.rank_key(second, second_hints) else second
 
 
+# For each rule, a file that this rule alone prefers to PLAIN.
 BETTER = {
-    "resolution": photo(width=200),
-    "format": photo(format="NEF"),
-    "metadata": photo(metadata=("date", "place")),
-    "date": photo(mtime=40),
-    "bytes": photo(size=2000),
-    "folder:Albums": photo("/photos/Albums/2019/other.jpg"),
-    "path": photo("/p/other.jpg"),
+    "resolution": make_file(width=200),
+    "format": make_file(format="NEF"),
+    "metadata": make_file(metadata=("date", "place")),
+    "date": make_file(mtime=40),
+    "bytes": make_file(size=2000),
+    "folder:Albums": make_file("/photos/Albums/2019/other.jpg"),
+    "path": make_file("/p/other.jpg"),
 }
 
 
 @pytest.mark.parametrize("name", BETTER)
-def test_each_rule_decides_alone_and_says_so(name: str) -> None:
-    keep = KeepRules([name])
+def test_rule_alone_decides_and_names_its_reason(name: str) -> None:
+    keep_rules = KeepRules([name])
     better = BETTER[name]
-    assert kept(PLAIN, better, keep) == kept(better, PLAIN, keep) == better
-    words = {
+    assert choose(PLAIN, better, keep_rules) == choose(better, PLAIN, keep_rules) == better
+    reasons = {
         "resolution": "most pixels",
         "format": "richest format",
         "metadata": "most metadata",
@@ -54,10 +60,8 @@ def test_each_rule_decides_alone_and_says_so(name: str) -> None:
         "folder:Albums": "in Albums",
         "path": "shortest path",
     }
-    assert (
-        keep.explain_choice(keep.rank_key(better, CopyHints()), [keep.rank_key(PLAIN, CopyHints())])
-        == words[name]
-    )
+    keeper_key, other_key = (keep_rules.rank_key(file, CopyHints()) for file in (better, PLAIN))
+    assert keep_rules.explain_choice(keeper_key, [other_key]) == reasons[name]
 
 
 @pytest.mark.parametrize(
@@ -72,39 +76,37 @@ def test_each_rule_decides_alone_and_says_so(name: str) -> None:
         "phot*/Albums/",
     ],
 )
-def test_a_folder_is_named_by_its_name_or_the_end_of_its_path(pattern: str) -> None:
-    keep, paths = KeepRules([f"folder:{pattern}"]), [PLAIN.path, BETTER["folder:Albums"].path]
-    assert kept(PLAIN, BETTER["folder:Albums"], keep) == BETTER["folder:Albums"]
-    assert keep.find_unused(paths) == []
-    assert keep.find_unused(paths[:1]) == [f"folder:{pattern}"]
+def test_folder_rule_matches_name_or_end_of_path(pattern: str) -> None:
+    keep_rules = KeepRules([f"folder:{pattern}"])
+    paths = [PLAIN.path, BETTER["folder:Albums"].path]
+    assert choose(PLAIN, BETTER["folder:Albums"], keep_rules) == BETTER["folder:Albums"]
+    assert keep_rules.find_unused(paths) == []
+    assert keep_rules.find_unused(paths[:1]) == [f"folder:{pattern}"]
 
 
 @pytest.mark.parametrize(
     "pattern", ["albums", "Album", "hotos/Albums", "/Albums", "2019/other.jpg"]
 )
-def test_a_folder_that_is_not_there_is_told(pattern: str) -> None:
-    assert KeepRules([f"folder:{pattern}", "date"]).find_unused([BETTER["folder:Albums"].path]) == [
-        f"folder:{pattern}"
-    ]
+def test_folder_rule_without_match_is_unused(pattern: str) -> None:
+    keep_rules = KeepRules([f"folder:{pattern}", "date"])
+    assert keep_rules.find_unused([BETTER["folder:Albums"].path]) == [f"folder:{pattern}"]
 
 
 @given(order=permutations(list(BETTER)))
-def test_the_rule_that_is_named_first_decides(order: list[str]) -> None:
-    keep = KeepRules(order)
-    for number, name in enumerate(order):
-        for other in order[number + 1 :]:
-            if (
-                "folder:Albums" not in (name, other) or "path" not in order[: number + 1]
-            ):  # what is in a folder has a longer path
-                assert kept(BETTER[name], BETTER[other], keep) == BETTER[name], (name, other)
+def test_rule_named_first_decides(order: list[str]) -> None:
+    keep_rules = KeepRules(order)
+    for position, name in enumerate(order):
+        for later in order[position + 1 :]:
+            # A file in a folder has a longer path.
+            if "folder:Albums" not in (name, later) or "path" not in order[: position + 1]:
+                winner = choose(BETTER[name], BETTER[later], keep_rules)
+                assert winner == BETTER[name], (name, later)
 
 
-@given(names=lists(sampled_from(NAMES), unique=True), missing=integers(0, 1))
-def test_what_is_there_and_whole_is_kept_whatever_the_rules_say(
-    names: list[str], missing: int
-) -> None:
-    keep = KeepRules(names)
-    worse = photo(
+@given(names=lists(sampled_from(RULE_NAMES), unique=True), missing=integers(0, 1))
+def test_present_and_undamaged_file_is_kept_under_any_rules(names: list[str], missing: int) -> None:
+    keep_rules = KeepRules(names)
+    worse = make_file(
         "/Albums/a",
         1,
         bool(missing),
@@ -114,75 +116,54 @@ def test_what_is_there_and_whole_is_kept_whatever_the_rules_say(
         metadata=("date",),
         size=9000,
     )
-    assert kept(PLAIN, worse, keep) == PLAIN
-    assert sorted({*keep.names} | {"folder:Albums"}) == sorted(NAMES)  # what is not named follows
+    assert choose(PLAIN, worse, keep_rules) == PLAIN
+    # Rules that are not named follow.
+    assert sorted({*keep_rules.names} | {"folder:Albums"}) == sorted(RULE_NAMES)
 
 
-def test_what_was_made_of_another_or_only_enlarged_is_not_kept() -> None:
-    large = photo(width=900)
-    assert kept(PLAIN, large, KeepRules(), CopyHints(), CopyHints(is_derived=True)) == PLAIN
-    assert kept(PLAIN, large, KeepRules(), CopyHints(), CopyHints(is_upscaled=True)) == PLAIN
-    assert kept(PLAIN, large, KeepRules(), CopyHints(), CopyHints(is_padded=True)) == PLAIN
-    assert (
-        kept(PLAIN, large, KeepRules(), CopyHints(is_derived=True), CopyHints(is_padded=True))
-        == large
-    )
-    assert (
-        kept(PLAIN, large, KeepRules(["resolution"]), CopyHints(), CopyHints(is_derived=True))
-        == PLAIN
-    )  # as long as nobody says otherwise
-    assert (
-        kept(
-            PLAIN,
-            large,
-            KeepRules(["resolution", "original"]),
-            CopyHints(),
-            CopyHints(is_derived=True),
-        )
-        == large
-    )
+def test_derived_upscaled_or_padded_image_is_not_kept() -> None:
+    large, no_hints = make_file(width=900), CopyHints()
+    derived, padded = CopyHints(is_derived=True), CopyHints(is_padded=True)
+    default, resolution = KeepRules(), KeepRules(["resolution"])
+    assert choose(PLAIN, large, default, no_hints, derived) == PLAIN
+    assert choose(PLAIN, large, default, no_hints, CopyHints(is_upscaled=True)) == PLAIN
+    assert choose(PLAIN, large, default, no_hints, padded) == PLAIN
+    assert choose(PLAIN, large, default, derived, padded) == large
+    # `original` comes first unless it is named.
+    assert choose(PLAIN, large, resolution, no_hints, derived) == PLAIN
+    original_last = KeepRules(["resolution", "original"])
+    assert choose(PLAIN, large, original_last, no_hints, derived) == large
 
 
-def test_richer_formats_come_first() -> None:
+def test_richer_format_is_kept() -> None:
     order = ["NEF", "HEIF", "JPEG", "WEBP", "GIF"]
     for richer, poorer in zip(order, order[1:], strict=False):
-        assert kept(photo(format=poorer), photo(format=richer), KeepRules()).image.format == richer
-    assert (
-        kept(
-            photo(format="TIFF", size=1), photo(format="HEIF", size=2), KeepRules(["bytes"])
-        ).image.size
-        == 2
-    )
-    assert (
-        kept(photo("/a.png", format="PNG"), PLAIN, KeepRules(["date", "path"])).path == "/a.png"
-    )  # a PNG is no better than a JPEG
+        winner = choose(make_file(format=poorer), make_file(format=richer), KeepRules())
+        assert winner.image.format == richer
+    tiff, heif = make_file(format="TIFF", size=1), make_file(format="HEIF", size=2)
+    assert choose(tiff, heif, KeepRules(["bytes"])).image.size == 2
+    # A PNG ranks beside a JPEG.
+    png = make_file("/a.png", format="PNG")
+    assert choose(png, PLAIN, KeepRules(["date", "path"])).path == "/a.png"
 
 
-def test_when_it_was_taken_counts_before_when_its_file_was_written() -> None:
-    camera, copy = photo("/long name.jpg", mtime=90 * 10**9, taken_at=10), photo(mtime=20 * 10**9)
-    assert kept(camera, copy, KeepRules(["date"])) == camera
-    assert (
-        kept(
-            photo(mtime=5, taken_at=10), replace(camera, path="/"), KeepRules(["date"])
-        ).stat.mtime_ns
-        == 5
-    )
+def test_date_rule_prefers_time_taken_to_modification_time() -> None:
+    camera = make_file("/long name.jpg", mtime=90 * 10**9, taken_at=10)
+    copy, by_date = make_file(mtime=20 * 10**9), KeepRules(["date"])
+    assert choose(camera, copy, by_date) == camera
+    winner = choose(make_file(mtime=5, taken_at=10), replace(camera, path="/"), by_date)
+    assert winner.stat.mtime_ns == 5
 
 
-def test_of_the_same_pixels_a_lossless_resave_is_not_kept_and_a_stripped_one_neither() -> None:
-    keep = KeepRules()
-    resaved, stripped = photo(format="PNG", metadata=("date",)), photo("/p.jpg", mtime=1)
-    told = photo("/photos/told.jpg", metadata=("camera", "date"))
-    assert sorted([resaved, stripped, told], key=keep.rank_key_equal_pixels) == [
-        told,
-        stripped,
-        resaved,
-    ]
-    worths = [keep.rank_key_equal_pixels(each) for each in (told, resaved, stripped)]
-    assert (
-        keep.explain_choice(worths[0], worths[1:], equal_pixels=True)
-        == "not a lossless copy, most metadata"
-    )
+def test_among_equal_pixels_lossy_file_with_most_metadata_is_kept() -> None:
+    keep_rules = KeepRules()
+    resaved, stripped = make_file(format="PNG", metadata=("date",)), make_file("/p.jpg", mtime=1)
+    complete = make_file("/photos/complete.jpg", metadata=("camera", "date"))
+    ranked = sorted([resaved, stripped, complete], key=keep_rules.rank_key_equal_pixels)
+    assert ranked == [complete, stripped, resaved]
+    keys = [keep_rules.rank_key_equal_pixels(file) for file in (complete, resaved, stripped)]
+    reason = keep_rules.explain_choice(keys[0], keys[1:], equal_pixels=True)
+    assert reason == "not a lossless copy, most metadata"
 
 
 @pytest.mark.parametrize(
@@ -191,7 +172,7 @@ def test_of_the_same_pixels_a_lossless_resave_is_not_kept_and_a_stripped_one_nei
         ("Albums", "/x/Albums/2019/a.jpg", True),
         ("Alb*", "/x/Albums/a.jpg", True),
         ("albums", "/x/Albums/a.jpg", False),
-        ("a.jpg", "/x/a.jpg", False),  # the file is no folder
+        ("a.jpg", "/x/a.jpg", False),  # the file is not a folder
         ("/x/Albums", "/x/Albums/2019/a.jpg", True),
         ("/x/Albums/", "/x/Albums/2019/a.jpg", True),
         ("/x/*/2019", "/x/Albums/2019/a.jpg", True),
@@ -199,10 +180,12 @@ def test_of_the_same_pixels_a_lossless_resave_is_not_kept_and_a_stripped_one_nei
         ("~/Albums", "/home/someone/Albums/a.jpg", True),
     ],
 )
-def test_folders(pattern: str, path: str, is_in: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_rule_prefers_files_below_matching_folder(
+    pattern: str, path: str, is_in: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
-    chosen, other = photo(path, mtime=99), photo("/b.jpg", mtime=1)
-    assert kept(chosen, other, KeepRules([f"folder:{pattern}"])) == (chosen if is_in else other)
+    newer, older = make_file(path, mtime=99), make_file("/b.jpg", mtime=1)
+    assert choose(newer, older, KeepRules([f"folder:{pattern}"])) == (newer if is_in else older)
 
 
 @pytest.mark.parametrize(
@@ -217,6 +200,6 @@ def test_folders(pattern: str, path: str, is_in: bool, monkeypatch: pytest.Monke
         ["resolution ", "date"],
     ],
 )
-def test_other_rules_are_refused(names: list[str]) -> None:
+def test_unknown_or_repeated_rule_is_refused(names: list[str]) -> None:
     with pytest.raises(InvalidKeepRule, match="rule"):
         KeepRules(names)

@@ -104,7 +104,10 @@ def test_what_is_to_be_read_with_an_answer_is_on_the_page_too(
     save_image(library / "2.png", draw_textured_image(7))
     code, out, err = run("groups", "--html", tmp_path / "page.html", "--relations", "same")
     assert code == 0
-    said = "f the photos named here 1 not there any more since the last ingest, marked so; ingest again before you go by this"
+    said = (
+        "1 of these photos is gone since the last ingest, as marked;"
+        " run `neardup ingest` before you rely on this answer"
+    )
     assert said in err
     words = " ".join(Page((tmp_path / "page.html").read_text()).words)
     assert said in words
@@ -130,10 +133,10 @@ def test_what_is_to_be_read_with_an_answer_is_on_the_page_too(
         "more" in group["keeper"]["path"] for group in json.loads(out)["groups"]
     )  # what is there is kept
     assert "gone since" in run("groups")[1]
-    assert "1 not there any more and 1 changed" in err
+    assert "1 of these photos is gone and 1 has changed since the last ingest" in err
     code, out, err = run("query", next((library / "more").glob("2*")))
     assert "changed since" in out
-    assert "1 changed since the last ingest" in err
+    assert "1 of these photos has changed since the last ingest" in err
     assert "folder:nowhere" in run("groups", "--keep", "folder:nowhere")[2]
     assert "folder:" not in run("groups", "--keep", "folder:more")[2]
 
