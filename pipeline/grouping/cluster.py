@@ -1,30 +1,50 @@
-"""Pairs in, groups out: a keeper and its members, each of them matched with the keeper itself. Nothing is chained."""
+"""Edges in, groups out: greedy star clustering in keeper order.
+
+A group is a star: a keeper and its neighbors, each joined to the keeper itself, so groups do not
+chain. The keep rules rank all images. In this order each image that is still free becomes a keeper
+and takes its free neighbors. This is the star clustering of Aslam, Pelekhov and Rus (The star
+clustering algorithm for static and dynamic information organization, JGAA 8(1), 2004, 95-129) with
+the rank of the keep rules instead of the degree, and with one more pass for bursts: in the first, a
+keeper leaves a copy that fits another shot of its scene better to that shot; in the second, it
+takes back what the other shot did not take.
+
+Invariants, which test_laws in tests/grouping/test_cluster.py checks on random graphs:
+- every file is in at most one group;
+- every member has an edge of a wanted relation to its keeper, or equal pixels;
+- the keep rules rank no member of other pixels before its keeper;
+- every related file is outside the group and has an edge to a member;
+- no edge of a wanted relation joins two images that are both in no group, and no keeper has such
+  an edge to a lower-ranked image that is in no group;
+- the order of files and edges, and the direction of an edge, do not change the groups.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from math import inf
 from typing import Any
 
 from indexes.records import Image
 from pipeline.grouping.keep_rules import CopyHints, KeepRules, LibraryFile
-from pipeline.verify.edits import MAX_ISOTROPIC_RATIO, principal_scales
+from pipeline.grouping.match import Match, exact_relation, match_rank_key
 from pipeline.verify.relation import COPY_RELATIONS, REPORTED_RELATIONS, Relation, Side
-from pipeline.verify.verdict import MIN_FULL_OVERLAP, Verdict
+from pipeline.verify.verdict import MIN_FULL_OVERLAP, Edits, Verdict
 
-# The least scale at which a copy tells two shots of a burst apart: of frames 1/15 s apart, 480 pixels wide, no copy passes for one of the
-# next frame, of half that size 63 % do. At .8, .9 and .97 the groups of bench_bursts.py and bench_copies.py are the same.
+# A copy tells two shots of a burst apart only from this scale on, along a side: of frames 1/15 s
+# apart, 480 pixels wide, no copy of full size passes for a copy of the next frame, of those of half
+# the size 63 % do. At 0.8, 0.9 and 0.97 the groups of bench_bursts.py and bench_copies.py are the
+# same.
 MIN_FULL_SIZE_SCALE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """Two pictures, by the hashes of their pixels: what they are to each other, their cosine, and the evidence, about `left` and `right`.
+    """The relation of two images, given by pixel hash, with their cosine.
 
-    SIMILAR is what nobody could verify, with evidence that says why, or without any where it was not looked at.
+    The verdict, if there is one, has `left` as its first image. SIMILAR is a pair that pixels
+    cannot decide, with the verdict that says why, or that is not verified, without one.
     """
 
     left: bytes
@@ -35,20 +55,8 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
-    """A photo that matches another, the keeper of a group or a file that was asked about: what it is to it, and their cosine. The evidence,
-    where there is any, has that other as the first.
-    """
-
-    file: LibraryFile
-    relation: Relation
-    score: float
-    verdict: Verdict | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class RelatedFile:
-    """A photo that is close to one of a group, what it is to that one, and their cosine; but it is no match of the keeper."""
+    """A file that has an edge to a member of a group without being a match of its keeper."""
 
     file: LibraryFile
     member: LibraryFile
@@ -58,8 +66,10 @@ class RelatedFile:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A keeper, the `reason` to keep it, and the photos that match it, closest first; and what is `related` to one of these. The id is the
-    keeper's content, so it outlives renames and other ingests.
+    """A keeper, the files that match it, closest first, and the reason to keep it.
+
+    `id` is the start of the hash of the keeper's content, so it outlives renames and other ingests.
+    `related` are files that have an edge to the keeper or a member, but are no members.
     """
 
     id: str
@@ -74,31 +84,12 @@ class Group:
         return (self.keeper, *(member.file for member in self.members))
 
 
-def match_rank_key(match: Match) -> tuple[int, float, str]:
-    """Sorts matches: by relation, then by score, then by path."""
-    return (REPORTED_RELATIONS.index(match.relation), -match.score, match.file.path)
+@dataclass(frozen=True, slots=True)
+class Neighbor:
+    """The image at the other end of an edge, by pixel hash, and the edge."""
 
-
-def exact_relation(image: Image, keeper: Image) -> Relation | None:
-    """What two images are to each other, as far as hashes tell; None where they tell nothing."""
-    if image.hash == keeper.hash:
-        return Relation.IDENTICAL_BYTES
-    return Relation.IDENTICAL_PIXELS if image.pixel_hash == keeper.pixel_hash else None
-
-
-def relation_of(
-    verdict: Verdict | None, score: float, similar_threshold: float, min_agreement: float = 0.0
-) -> Relation:
-    """What two pictures are that are not the same by their hashes: as their evidence says, but SIMILAR instead of a copy where fewer than
-    the share `strictness` of their tiles agree; SIMILAR where there is none, or it could not tell, and their cosine is at or above `least`.
-    """
-    if verdict is not None and verdict.relation != Relation.NOT_VERIFIABLE:
-        return (
-            Relation.SIMILAR
-            if verdict.relation in COPY_RELATIONS and verdict.agreeing_share < min_agreement
-            else verdict.relation
-        )
-    return Relation.SIMILAR if score >= similar_threshold else Relation.UNRELATED
+    pixel_hash: bytes
+    edge: Edge
 
 
 def form_groups(
@@ -107,227 +98,269 @@ def form_groups(
     relations: Iterable[Relation] = COPY_RELATIONS,
     keep_rules: KeepRules | None = None,
 ) -> list[Group]:
-    """Groups of `pictures` (photos by the hash of their pixels) that have one of `relations` to a keeper; ordered by keeper path.
+    """Group images that have an edge of one of `relations` to a keeper; sorted by keeper path.
 
-    Pictures are taken in the order of the rules to `keep` by, each by the best of the photos that show it. One that is still free becomes a
-    keeper and takes its free neighbours, but for those that are rather copies of another shot of its scene: these it takes in the end,
-    where that went into another's group without them. So every photo is in at most one group, no other picture in it is better than the
-    keeper, whatever is in no group has its copies in others', and the order of edges does not matter. What else is close to a photo of a
-    group is related to it.
+    All files with one pixel hash are one image, which the best of them represents. Edges to images
+    without files are ignored.
     """
     wanted, keep_rules = frozenset(relations), keep_rules or KeepRules()
-    near: dict[bytes, list[tuple[bytes, Edge]]] = defaultdict(list)
-    for edge in edges:
-        if edge.left in files_by_pixel_hash and edge.right in files_by_pixel_hash:
-            near[edge.left].append((edge.right, edge))
-            near[edge.right].append((edge.left, edge))
-    best = {
-        pixels: min(photos, key=keep_rules.rank_key_equal_pixels)
-        for pixels, photos in files_by_pixel_hash.items()
+    neighbors = _list_neighbors(edges, files_by_pixel_hash)
+    best_files = {
+        pixel_hash: min(files, key=keep_rules.rank_key_equal_pixels)
+        for pixel_hash, files in files_by_pixel_hash.items()
     }
-    worths = {
-        pixels: keep_rules.rank_key(best[pixels], _copy_hints(pixels, near[pixels], wanted, best))
-        for pixels in files_by_pixel_hash
+    rank_keys = {
+        pixel_hash: keep_rules.rank_key(
+            file, _copy_hints(pixel_hash, neighbors[pixel_hash], wanted, best_files)
+        )
+        for pixel_hash, file in best_files.items()
     }
-
     groups = list[Group]()
-    for pixels, taken in _assign_to_keepers(near, worths, wanted).items():
-        keeper = best[pixels]
-        members = _build_matches(keeper, files_by_pixel_hash[pixels], None)
-        for other, edge in taken:
-            members += _build_matches(keeper, files_by_pixel_hash[other], edge)
-        members = [match for match in members if match.relation in wanted]
+    for pixel_hash, taken in _assign_to_keepers(neighbors, rank_keys, wanted).items():
+        keeper = best_files[pixel_hash]
+        matches = _build_matches(keeper, files_by_pixel_hash[pixel_hash], None)
+        for neighbor in taken:
+            matches += _build_matches(
+                keeper, files_by_pixel_hash[neighbor.pixel_hash], neighbor.edge
+            )
+        members = [match for match in matches if match.relation in wanted]
         if not members:
             continue
-        members.sort(key=match_rank_key)
         if taken:
-            reason = keep_rules.explain_choice(
-                worths[pixels], [worths[other] for other, _ in taken]
-            )
+            other_keys = [rank_keys[neighbor.pixel_hash] for neighbor in taken]
+            reason = keep_rules.explain_choice(rank_keys[pixel_hash], other_keys)
         else:
-            equals = [
-                keep_rules.rank_key_equal_pixels(photo)
-                for photo in files_by_pixel_hash[pixels]
-                if photo is not keeper
-            ]
-            reason = keep_rules.explain_choice(
-                keep_rules.rank_key_equal_pixels(keeper), equals, equal_pixels=True
-            )
-        inside = {pixels, *(other for other, _ in taken)}
+            reason = _explain_among_equals(keeper, files_by_pixel_hash[pixel_hash], keep_rules)
+        group_hashes = {pixel_hash, *(neighbor.pixel_hash for neighbor in taken)}
         groups.append(
             Group(
                 keeper.image.hash.hex()[:16],
                 keeper,
-                tuple(members),
+                tuple(sorted(members, key=match_rank_key)),
                 reason,
-                _find_related_files(inside, near, best),
+                _find_related_files(group_hashes, neighbors, best_files),
             )
         )
     return sorted(groups, key=lambda group: group.keeper.path)
 
 
+def _list_neighbors(
+    edges: Iterable[Edge], pixel_hashes: Collection[bytes]
+) -> defaultdict[bytes, list[Neighbor]]:
+    """List the neighbors of each image, by edges with both ends in `pixel_hashes`."""
+    neighbors = defaultdict[bytes, list[Neighbor]](list)
+    for edge in edges:
+        if edge.left in pixel_hashes and edge.right in pixel_hashes:
+            neighbors[edge.left].append(Neighbor(edge.right, edge))
+            neighbors[edge.right].append(Neighbor(edge.left, edge))
+    return neighbors
+
+
+def _explain_among_equals(
+    keeper: LibraryFile, files: Iterable[LibraryFile], keep_rules: KeepRules
+) -> str:
+    """Explain the choice of a keeper among files with equal pixels."""
+    rank_key = keep_rules.rank_key_equal_pixels
+    other_keys = [rank_key(file) for file in files if file is not keeper]
+    return keep_rules.explain_choice(rank_key(keeper), other_keys, equal_pixels=True)
+
+
 def _assign_to_keepers(
-    neighbors: Mapping[bytes, Sequence[tuple[bytes, Edge]]],
+    neighbors: Mapping[bytes, Sequence[Neighbor]],
     rank_keys: Mapping[bytes, Any],
     relations: Collection[Relation],
-) -> dict[bytes, list[tuple[bytes, Edge]]]:
-    """Those that nobody takes, each with what it takes: first what is rather its own, then what it left to a shot that went elsewhere."""
-    in_full = _find_full_size_copies(edge for close in neighbors.values() for _, edge in close)
+) -> dict[bytes, list[Neighbor]]:
+    """Assign images to keepers greedily, in the order of `rank_keys`; each keeper with its images.
+
+    Pass 1 leaves copies that fit another shot better to that shot, pass 2 takes back those that
+    are still free. An image that neither takes nor is taken is a keeper of nothing.
+    """
+    full_size_copies = _find_full_size_copies(
+        neighbor.edge for image_neighbors in neighbors.values() for neighbor in image_neighbors
+    )
+    in_keeper_order = sorted(rank_keys, key=rank_keys.__getitem__)
     free = set(rank_keys)
-    taken: dict[bytes, list[tuple[bytes, Edge]]] = {}
-    for choosy, pixels in product((True, False), sorted(rank_keys, key=rank_keys.__getitem__)):
-        if pixels not in free and pixels not in taken:
-            continue
-        mine = [
-            (other, edge)
-            for other, edge in neighbors[pixels]
-            if other in free and rank_keys[pixels] < rank_keys[other] and edge.relation in relations
-        ]
-        if choosy and Relation.SAME_SCENE not in relations:
-            shots = _find_other_shots(pixels, neighbors, in_full)
-            mine = [
-                (other, edge)
-                for other, edge in mine
-                if not _fits_other_shot_better(
-                    shots, other, edge, neighbors[other], rank_keys, relations
-                )
+    taken: dict[bytes, list[Neighbor]] = {}
+    for is_first_pass in (True, False):
+        for pixel_hash in in_keeper_order:
+            if pixel_hash not in free and pixel_hash not in taken:
+                continue
+            copies = [
+                neighbor
+                for neighbor in neighbors[pixel_hash]
+                if neighbor.pixel_hash in free
+                and rank_keys[pixel_hash] < rank_keys[neighbor.pixel_hash]
+                and neighbor.edge.relation in relations
             ]
-        if mine or not choosy:
-            taken.setdefault(pixels, []).extend(mine)
-            free -= {pixels, *(other for other, _ in mine)}
+            if is_first_pass and Relation.SAME_SCENE not in relations:
+                shots = _find_other_shots(pixel_hash, neighbors, full_size_copies)
+                copies = [
+                    copy
+                    for copy in copies
+                    if not _fits_other_shot_better(shots, copy, neighbors, rank_keys, relations)
+                ]
+            if copies or not is_first_pass:
+                taken.setdefault(pixel_hash, []).extend(copies)
+                free -= {pixel_hash, *(copy.pixel_hash for copy in copies)}
     return taken
 
 
 def _find_full_size_copies(edges: Iterable[Edge]) -> Mapping[bytes, set[bytes]]:
-    """For each picture, its copies that show it no smaller than it is."""
-    found: dict[bytes, set[bytes]] = defaultdict(set)
+    """Return, for each image, its copies that have it at MIN_FULL_SIZE_SCALE or larger."""
+    copies = defaultdict[bytes, set[bytes]](set)
     for edge in edges:
-        changes = edge.verdict.edits if edge.verdict else None
-        if changes and changes.scale >= MIN_FULL_SIZE_SCALE:
-            found[edge.left].add(edge.right)
-        if changes and changes.scale <= 1 / MIN_FULL_SIZE_SCALE:
-            found[edge.right].add(edge.left)
-    return found
+        edits = edge.verdict.edits if edge.verdict else None
+        if edits and edits.scale >= MIN_FULL_SIZE_SCALE:
+            copies[edge.left].add(edge.right)
+        if edits and edits.scale <= 1 / MIN_FULL_SIZE_SCALE:
+            copies[edge.right].add(edge.left)
+    return copies
 
 
 def _find_other_shots(
     pixel_hash: bytes,
-    neighbors: Mapping[bytes, Iterable[tuple[bytes, Edge]]],
+    neighbors: Mapping[bytes, Iterable[Neighbor]],
     full_size_copies: Mapping[bytes, set[bytes]],
 ) -> set[bytes]:
-    """Other shots of a picture's scene. What has a copy in common with it that is no smaller than either is none, but much edited."""
+    """Return the other shots of an image's scene.
+
+    An image of the same scene that shares a full-size copy with it is no other shot, but the same
+    shot, heavily edited: that copy would tell two shots apart.
+    """
     return {
-        other
-        for other, edge in neighbors[pixel_hash]
-        if edge.relation == Relation.SAME_SCENE
-        and full_size_copies[pixel_hash].isdisjoint(full_size_copies[other])
+        neighbor.pixel_hash
+        for neighbor in neighbors[pixel_hash]
+        if neighbor.edge.relation == Relation.SAME_SCENE
+        and full_size_copies[pixel_hash].isdisjoint(full_size_copies[neighbor.pixel_hash])
     }
 
 
 def _fits_other_shot_better(
     shots: Collection[bytes],
-    copy: bytes,
-    edge: Edge,
-    neighbors: Iterable[tuple[bytes, Edge]],
+    copy: Neighbor,
+    neighbors: Mapping[bytes, Iterable[Neighbor]],
     rank_keys: Mapping[bytes, Any],
     relations: Collection[Relation],
 ) -> bool:
-    """Whether a `copy` of a keeper, by `edge`, is rather one of other `shots` of the keeper's scene. Of a burst, what is small agrees with
-    several shots; with its own in a larger share of tiles than with others, or in the same, and by more keypoints.
+    """Check whether a keeper's copy agrees better with one of the other shots of its scene.
+
+    A small image agrees with several shots of a burst: with its own in a larger share of tiles, or
+    in the same share and with more inliers. Only a shot that ranks before the copy can take it.
     """
-    return bool(shots) and any(
-        shot in shots
-        and rank_keys[shot] < rank_keys[copy]
-        and its.relation in relations
-        and its.verdict is not None
-        and edge.verdict is not None
-        and (its.verdict.agreeing_share, its.verdict.inliers)
-        > (edge.verdict.agreeing_share, edge.verdict.inliers)
-        for shot, its in neighbors
-    )
+    own_verdict = copy.edge.verdict
+    if not shots or own_verdict is None:
+        return False
+    own_agreement = own_verdict.agreeing_share, own_verdict.inliers
+    for neighbor in neighbors[copy.pixel_hash]:
+        verdict = neighbor.edge.verdict
+        if (
+            neighbor.pixel_hash in shots
+            and rank_keys[neighbor.pixel_hash] < rank_keys[copy.pixel_hash]
+            and neighbor.edge.relation in relations
+            and verdict is not None
+            and (verdict.agreeing_share, verdict.inliers) > own_agreement
+        ):
+            return True
+    return False
 
 
 def _copy_hints(
     pixel_hash: bytes,
-    neighbors: Iterable[tuple[bytes, Edge]],
+    neighbors: Iterable[Neighbor],
     relations: Collection[Relation],
     best_files: Mapping[bytes, LibraryFile],
 ) -> CopyHints:
-    """What its copies say of a picture. It was made of another where more of them say so than say that they were made of it: one of them
-    that is taken in by its margin, or by a picture within it, says little.
-    """
-    made_of = made_from = enlarged = margin = 0
-    counted = inf
-    for _, edge in neighbors:
-        evidence = edge.verdict
-        changes = evidence.edits if evidence and edge.relation in relations else None
-        if evidence and changes:
-            mine = Side.FIRST if pixel_hash == edge.left else Side.SECOND
-            made_of += changes.derived_side == mine
-            made_from += changes.derived_side not in (None, mine)
-            enlarged += changes.upscaled_side == mine
-            margin += (
-                changes.plain_background
-                and not changes.embedded_side
-                and changes.overlap[mine == Side.SECOND] < MIN_FULL_OVERLAP
-            )
-            if changes.anisotropic and min(changes.overlap) >= MIN_FULL_OVERLAP:
-                counted = min(
-                    counted,
-                    _count_unstretched_pixels(
-                        evidence, mine, best_files[edge.left].image, best_files[edge.right].image
-                    ),
-                )
-    return CopyHints(made_of > made_from, enlarged > 0, margin > 0, counted)
+    """Collect the hints that the verified copies of an image give.
 
-
-def _count_unstretched_pixels(verdict: Verdict, side: str, first: Image, second: Image) -> float:
-    """How many pixels count of the one of a stretched pair that has more: as many as the other has, unless it is larger along all
-    directions. Which of the two was stretched, nobody can tell.
+    An image is derived if more of its copies say so than say the opposite. A single copy proves
+    little, because a margin or an embedded image can mislead it.
     """
-    most, least = principal_scales(
-        verdict.homography_matrix, ((first.width, first.height), (second.width, second.height))
+    derived_votes = source_votes = upscaled_votes = padded_votes = 0
+    max_pixel_count = inf
+    for neighbor in neighbors:
+        edge, verdict = neighbor.edge, neighbor.edge.verdict
+        if verdict is None or verdict.edits is None or edge.relation not in relations:
+            continue
+        edits, side = verdict.edits, Side.FIRST if pixel_hash == edge.left else Side.SECOND
+        derived_votes += edits.derived_side == side
+        source_votes += edits.derived_side == side.other
+        upscaled_votes += edits.upscaled_side == side
+        padded_votes += _has_plain_margin(edits, side)
+        if edits.anisotropic and min(edits.overlap) >= MIN_FULL_OVERLAP:
+            images = best_files[edge.left].image, best_files[edge.right].image
+            pixel_count = _count_unstretched_pixels(verdict, side, *images)
+            max_pixel_count = min(max_pixel_count, pixel_count)
+    return CopyHints(
+        derived_votes > source_votes, upscaled_votes > 0, padded_votes > 0, max_pixel_count
     )
-    larger, other = (least, first) if side == Side.SECOND else (1.0 / most, second)
-    return other.width * other.height * (larger**2 if larger > MAX_ISOTROPIC_RATIO else 1.0)
+
+
+def _has_plain_margin(edits: Edits, side: Side) -> bool:
+    """Check whether one image of a pair is the other with a plain margin around it."""
+    overlap = edits.overlap[0] if side is Side.FIRST else edits.overlap[1]
+    return edits.plain_background and not edits.embedded_side and overlap < MIN_FULL_OVERLAP
+
+
+def _count_unstretched_pixels(verdict: Verdict, side: Side, first: Image, second: Image) -> float:
+    """Return the effective pixel count of one image of a stretched pair.
+
+    Which of the two was stretched cannot be known. So an image counts for as many pixels as the
+    other one has, or for more if it is larger in all directions: then the least of its principal
+    scales, squared, is the factor.
+    """
+    from pipeline.verify.edits import MAX_ISOTROPIC_RATIO, principal_scales  # loads OpenCV
+
+    sizes = (first.width, first.height), (second.width, second.height)
+    largest, smallest = principal_scales(verdict.homography_matrix, sizes)
+    if side == Side.SECOND:
+        scale, other_image = smallest, first
+    else:
+        scale, other_image = 1.0 / largest, second
+    factor = scale**2 if scale > MAX_ISOTROPIC_RATIO else 1.0
+    return other_image.width * other_image.height * factor
 
 
 def _find_related_files(
-    pixel_hashes: Collection[bytes],
-    neighbors: Mapping[bytes, Sequence[tuple[bytes, Edge]]],
+    group_hashes: Collection[bytes],
+    neighbors: Mapping[bytes, Sequence[Neighbor]],
     best_files: Mapping[bytes, LibraryFile],
 ) -> tuple[RelatedFile, ...]:
-    """What is close to those inside a group, once, as it is to the one that it is closest to."""
-    found: dict[bytes, tuple[tuple[int, float, str], RelatedFile]] = {}
-    for one in pixel_hashes:
-        for other, edge in neighbors[one]:
-            if other not in pixel_hashes:
-                order = (REPORTED_RELATIONS.index(edge.relation), -edge.score, best_files[one].path)
-                if other not in found or order < found[other][0]:
-                    found[other] = (
-                        order,
-                        RelatedFile(best_files[other], best_files[one], edge.relation, edge.score),
-                    )
-    return tuple(
-        related for _, related in sorted(found.values(), key=lambda one: (one[0], one[1].file.path))
-    )
+    """Return the images next to a group, each by its closest edge; closest first, then by path."""
+    closest: dict[bytes, tuple[tuple[int, float, str], RelatedFile]] = {}
+    for pixel_hash in group_hashes:
+        member = best_files[pixel_hash]
+        for neighbor in neighbors[pixel_hash]:
+            if neighbor.pixel_hash in group_hashes:
+                continue
+            relation, score = neighbor.edge.relation, neighbor.edge.score
+            rank_key = REPORTED_RELATIONS.index(relation), -score, member.path
+            known = closest.get(neighbor.pixel_hash)
+            if known is None or rank_key < known[0]:
+                file = best_files[neighbor.pixel_hash]
+                closest[neighbor.pixel_hash] = (
+                    rank_key,
+                    RelatedFile(file, member, relation, score),
+                )
+    ranked = sorted(closest.values(), key=lambda entry: (entry[0], entry[1].file.path))
+    return tuple(related for _, related in ranked)
 
 
 def _build_matches(
     keeper: LibraryFile, files: Iterable[LibraryFile], edge: Edge | None
 ) -> list[Match]:
-    """`photos` beside the keeper: exact copies where there is no edge."""
+    """Build the matches of files with one pixel hash; without an edge, with the keeper's own."""
+    others = [file for file in files if file is not keeper]
+    if edge:
+        verdict = _orient_verdict(edge, keeper)
+        return [Match(file, edge.relation, edge.score, verdict) for file in others]
     return [
-        Match(photo, edge.relation, edge.score, _orient_verdict(edge, keeper))
-        if edge
-        else Match(photo, exact_relation(photo.image, keeper.image) or Relation.SIMILAR, 1.0)
-        for photo in files
-        if photo is not keeper
+        Match(file, exact_relation(file.image, keeper.image) or Relation.SIMILAR, 1.0)
+        for file in others
     ]
 
 
 def _orient_verdict(edge: Edge, first_file: LibraryFile) -> Verdict | None:
-    """The evidence of an edge, told from one of its ends."""
+    """Return the verdict of an edge with the image of `first_file` as its first."""
     if edge.verdict is None or first_file.image.pixel_hash == edge.left:
         return edge.verdict
     return edge.verdict.swap_sides()

@@ -16,8 +16,9 @@ from indexes.durable.files import sync_folder
 from indexes.store import Store
 from pipeline.decode.pool import DecoderPool
 from pipeline.errors import OutputNotWritable
-from pipeline.grouping.cluster import Group, Match
+from pipeline.grouping.cluster import Group
 from pipeline.grouping.keep_rules import LibraryFile
+from pipeline.grouping.match import Match
 from pipeline.report.answers import (
     escape_unprintable,
     format_bytes,

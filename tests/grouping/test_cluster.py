@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 import pytest
@@ -9,16 +9,20 @@ from hypothesis import given
 from hypothesis.strategies import dictionaries, floats, integers, lists, sampled_from, tuples
 
 from indexes.records import FileStat, Image
-from pipeline.grouping.cluster import Edge, Group, form_groups, relation_of
+from pipeline.grouping.cluster import Edge, Group, form_groups
 from pipeline.grouping.keep_rules import CopyHints, KeepRules, LibraryFile
 from pipeline.verify.relation import COPY_RELATIONS, Relation, Side
 from pipeline.verify.verdict import Edits, Verdict
 
-COUNT = 6  # pictures under the laws, so that many of them are close
-UNMOVED = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+IMAGE_COUNT = 6  # images of test_laws: few, so that many of them have an edge
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+# Edits of a copy that is only recolored.
+RECOLORED = Edits(False, 0, 0.0, False, 1.0, (1.0, 1.0), None, False, None, True, (), None)
+
+Files = dict[bytes, list[LibraryFile]]
 
 
-def photo(
+def make_file(
     content: int,
     path: str,
     pixels: int | None = None,
@@ -26,128 +30,143 @@ def photo(
     size: int = 1000,
     mtime: int = 5,
 ) -> LibraryFile:
-    shown = content if pixels is None else pixels
+    pixel_number = content if pixels is None else pixels
     image = Image(
-        content.to_bytes(32, "big"), shown.to_bytes(32, "big"), width, 100, "JPEG", size, False
+        content.to_bytes(32, "big"),
+        pixel_number.to_bytes(32, "big"),
+        width,
+        100,
+        "JPEG",
+        size,
+        False,
     )
     return LibraryFile(path, FileStat(size, mtime, 0, hash(path) & 0xFFFF, 1), image)
 
 
-def shown(*photos: LibraryFile) -> dict[bytes, list[LibraryFile]]:
-    found: dict[bytes, list[LibraryFile]] = {}
-    for each in photos:
-        found.setdefault(each.image.pixel_hash, []).append(each)
-    return found
+def by_pixel_hash(*files: LibraryFile) -> Files:
+    grouped: Files = {}
+    for file in files:
+        grouped.setdefault(file.image.pixel_hash, []).append(file)
+    return grouped
 
 
-def edges(*found: tuple[int, int, float], relation: Relation = Relation.SAME_PICTURE) -> list[Edge]:
+def make_edges(
+    *pairs: tuple[int, int, float], relation: Relation = Relation.SAME_PICTURE
+) -> list[Edge]:
     return [
         Edge(left.to_bytes(32, "big"), right.to_bytes(32, "big"), relation, score)
-        for left, right, score in found
+        for left, right, score in pairs
     ]
 
 
-def shape(groups: list[Group]) -> list[tuple[str, list[str]]]:
-    return [(each.keeper.path, [member.file.path for member in each.members]) for each in groups]
+def list_paths(groups: list[Group]) -> list[tuple[str, list[str]]]:
+    """(path of the keeper, paths of the members) of each group."""
+    return [(group.keeper.path, [member.file.path for member in group.members]) for group in groups]
 
 
-def bare(one: Group) -> Group:
-    """Without evidence, whose numbers are rounded when it is turned round."""
-    return replace(one, members=tuple(replace(member, verdict=None) for member in one.members))
+def without_verdicts(group: Group) -> Group:
+    """A group to compare: swapping the sides of a verdict rounds its numbers."""
+    return replace(group, members=tuple(replace(member, verdict=None) for member in group.members))
 
 
-def test_strangers_are_not_chained() -> None:
-    """a-b and b-c match, a-c do not: c must not come into a's group through b. It is named as related."""
-    (found,) = form_groups(
-        shown(*(photo(n, f"/{n}", width=200 - n) for n in (1, 2, 3))),
-        edges((1, 2, 0.9), (2, 3, 0.8)),
+def get_number(file: LibraryFile) -> int:
+    return int.from_bytes(file.image.hash, "big")
+
+
+def test_image_without_edge_to_keeper_is_related_not_chained() -> None:
+    (group,) = form_groups(
+        by_pixel_hash(*(make_file(n, f"/{n}", width=200 - n) for n in (1, 2, 3))),
+        make_edges((1, 2, 0.9), (2, 3, 0.8)),
     )
-    assert shape([found]) == [("/1", ["/2"])]
-    assert [(one.file.path, one.member.path, one.relation, one.score) for one in found.related] == [
-        ("/3", "/2", Relation.SAME_PICTURE, 0.8)
-    ]
+    assert list_paths([group]) == [("/1", ["/2"])]
+    assert [
+        (related.file.path, related.member.path, related.relation, related.score)
+        for related in group.related
+    ] == [("/3", "/2", Relation.SAME_PICTURE, 0.8)]
 
 
-def test_another_shot_is_related_unless_it_is_asked_for() -> None:
-    pictures = shown(*(photo(n, f"/{n}", width=200 - n) for n in (1, 2, 3)))
-    close = [
-        *edges((1, 2, 0.9), relation=Relation.DERIVED),
-        *edges((1, 3, 0.95), relation=Relation.SAME_SCENE),
+def test_other_shot_is_related_unless_same_scene_is_wanted() -> None:
+    files = by_pixel_hash(*(make_file(n, f"/{n}", width=200 - n) for n in (1, 2, 3)))
+    edges = [
+        *make_edges((1, 2, 0.9), relation=Relation.DERIVED),
+        *make_edges((1, 3, 0.95), relation=Relation.SAME_SCENE),
     ]
-    (found,) = form_groups(pictures, close)
-    assert shape([found]) == [("/1", ["/2"])]
-    assert [(one.file.path, one.relation) for one in found.related] == [("/3", Relation.SAME_SCENE)]
-    (wide,) = form_groups(pictures, close, {Relation.DERIVED, Relation.SAME_SCENE})
-    assert shape([wide]) == [("/1", ["/2", "/3"])]
+    (group,) = form_groups(files, edges)
+    assert list_paths([group]) == [("/1", ["/2"])]
+    assert [(related.file.path, related.relation) for related in group.related] == [
+        ("/3", Relation.SAME_SCENE)
+    ]
+    (wide,) = form_groups(files, edges, {Relation.DERIVED, Relation.SAME_SCENE})
+    assert list_paths([wide]) == [("/1", ["/2", "/3"])]
     assert wide.related == ()
-    assert form_groups(pictures, close, {Relation.IDENTICAL_BYTES}) == []
+    assert form_groups(files, edges, {Relation.IDENTICAL_BYTES}) == []
 
 
-def test_a_damaged_photo_is_never_kept_for_a_sound_one() -> None:
-    cut = photo(1, "/cut", width=500)
+def test_damaged_or_missing_file_is_not_kept() -> None:
+    cut = make_file(1, "/cut", width=500)
     cut = replace(cut, image=replace(cut.image, flags=("damaged",)))
-    sound = photo(2, "/sound", width=50)
-    assert shape(form_groups(shown(cut, sound), edges((1, 2, 0.9)))) == [("/sound", ["/cut"])]
-    away = replace(sound, is_missing=True)  # it may be gone for good
-    assert shape(form_groups(shown(cut, away), edges((1, 2, 0.9)))) == [("/cut", ["/sound"])]
+    sound = make_file(2, "/sound", width=50)
+    edges = make_edges((1, 2, 0.9))
+    assert list_paths(form_groups(by_pixel_hash(cut, sound), edges)) == [("/sound", ["/cut"])]
+    away = replace(sound, is_missing=True)  # the file may be gone for good
+    assert list_paths(form_groups(by_pixel_hash(cut, away), edges)) == [("/cut", ["/sound"])]
 
 
-def test_the_best_photo_is_kept() -> None:
-    pictures = shown(
-        photo(1, "/small", width=50),
-        photo(2, "/large", width=500),
-        photo(3, "/more bytes", width=500, size=2000),
+def test_best_file_is_kept_with_reasons() -> None:
+    files = by_pixel_hash(
+        make_file(1, "/small", width=50),
+        make_file(2, "/large", width=500),
+        make_file(3, "/more bytes", width=500, size=2000),
     )
-    found = form_groups(pictures, edges((1, 2, 0.9), (2, 3, 0.95), (1, 3, 0.91)))
-    assert shape(found) == [("/more bytes", ["/large", "/small"])]
-    assert [member.score for member in found[0].members] == [0.95, 0.91]
-    assert found[0].reason == "most pixels, most bytes"
+    groups = form_groups(files, make_edges((1, 2, 0.9), (2, 3, 0.95), (1, 3, 0.91)))
+    assert list_paths(groups) == [("/more bytes", ["/large", "/small"])]
+    assert [member.score for member in groups[0].members] == [0.95, 0.91]
+    assert groups[0].reason == "most pixels, most bytes"
 
 
-def test_what_was_made_of_another_is_not_kept_for_it() -> None:
-    """An enlarged grey copy has more pixels, and is none the less a copy."""
-    (edge,) = edges((1, 2, 0.9))
-    what = Edits(
+def test_derived_image_is_not_kept_although_larger() -> None:
+    """An upscaled grayscale copy has more pixels than its original."""
+    (edge,) = make_edges((1, 2, 0.9))
+    edits = Edits(
         False, 0, 0.0, False, 5.0, (1.0, 1.0), None, False, Side.SECOND, True, (), Side.SECOND
     )
-    pictures = shown(photo(1, "/colour", width=100), photo(2, "/grey", width=500))
-    assert shape(form_groups(pictures, [edge])) == [("/grey", ["/colour"])]
-    told = replace(edge, verdict=Verdict(Relation.SAME_PICTURE, 100, 100, 1.0, 0.0, UNMOVED, what))
-    (found,) = form_groups(pictures, [told])
-    assert (shape([found]), found.reason) == ([("/colour", ["/grey"])], "not made of another")
+    files = by_pixel_hash(make_file(1, "/colour", width=100), make_file(2, "/grey", width=500))
+    assert list_paths(form_groups(files, [edge])) == [("/grey", ["/colour"])]
+    verdict = Verdict(Relation.SAME_PICTURE, 100, 100, 1.0, 0.0, IDENTITY, edits)
+    (group,) = form_groups(files, [replace(edge, verdict=verdict)])
+    assert list_paths([group]) == [("/colour", ["/grey"])]
+    assert group.reason == "not made of another"
 
 
-def test_one_voice_among_many_does_not_make_a_copy_of_an_original() -> None:
-    """Two crops were made of it; a third picture, whose margin is taken for more of the scene, says that it is a part of that."""
+def test_original_is_not_derived_if_most_copies_disagree() -> None:
+    """Two crops say they are derived from it; a framed copy looks like its source."""
 
-    def made(of: Side) -> Verdict:
-        what = Edits(False, 0, 0.0, False, 1.0, (1.0, 0.8), None, False, None, False, (), of)
-        return Verdict(Relation.DERIVED, 100, 100, 1.0, 0.0, UNMOVED, what)
+    def make_derived(*pairs: tuple[int, int, float], derived_side: Side) -> list[Edge]:
+        edits = Edits(
+            False, 0, 0.0, False, 1.0, (1.0, 0.8), None, False, None, False, (), derived_side
+        )
+        verdict = Verdict(Relation.DERIVED, 100, 100, 1.0, 0.0, IDENTITY, edits)
+        return [
+            replace(edge, verdict=verdict) for edge in make_edges(*pairs, relation=Relation.DERIVED)
+        ]
 
-    pictures = shown(
-        photo(1, "/original", mtime=1),
-        photo(2, "/framed"),
-        photo(3, "/crop", width=50),
-        photo(4, "/crop 2", width=50),
+    files = by_pixel_hash(
+        make_file(1, "/original", mtime=1),
+        make_file(2, "/framed"),
+        make_file(3, "/crop", width=50),
+        make_file(4, "/crop 2", width=50),
     )
-    (wrong,) = [
-        replace(edge, verdict=made(Side.FIRST))
-        for edge in edges((1, 2, 0.9), relation=Relation.DERIVED)
-    ]
-    crops = [
-        replace(edge, verdict=made(Side.SECOND))
-        for edge in edges((1, 3, 0.9), (1, 4, 0.8), relation=Relation.DERIVED)
-    ]
-    assert shape(form_groups(pictures, [wrong])) == [
-        ("/framed", ["/original"])
-    ]  # there is nobody else to ask
-    assert shape(form_groups(pictures, [wrong, *crops])) == [
+    wrong = make_derived((1, 2, 0.9), derived_side=Side.FIRST)
+    crops = make_derived((1, 3, 0.9), (1, 4, 0.8), derived_side=Side.SECOND)
+    # Without the crops, nothing contradicts the framed copy.
+    assert list_paths(form_groups(files, wrong)) == [("/framed", ["/original"])]
+    assert list_paths(form_groups(files, [*wrong, *crops])) == [
         ("/original", ["/crop", "/framed", "/crop 2"])
     ]
 
 
 @pytest.mark.parametrize(
-    ("agree", "keypoints", "owner"),
+    ("agreeing_shares", "inliers", "owner"),
     [
         ((0.9, 1.0), (40, 30), "/2"),
         ((1.0, 1.0), (30, 31), "/2"),
@@ -155,146 +174,127 @@ def test_one_voice_among_many_does_not_make_a_copy_of_an_original() -> None:
         ((1.0, 0.9), (30, 40), "/1"),
     ],
 )
-def test_a_small_copy_goes_with_the_shot_that_it_is_rather_a_copy_of(
-    agree: tuple[float, float], keypoints: tuple[int, int], owner: str
+def test_small_copy_joins_the_shot_that_it_agrees_with_best(
+    agreeing_shares: tuple[float, float], inliers: tuple[int, int], owner: str
 ) -> None:
-    """It is too small to tell two shots of a burst apart by itself; but one of them is its own."""
-    pictures = shown(*(photo(n, f"/{n}", width=200 - 50 * n) for n in (1, 2, 3)))
+    """Image 3 is a small copy of shot 1 or 2 of a burst, and verified as a copy of both."""
+    files = by_pixel_hash(*(make_file(n, f"/{n}", width=200 - 50 * n) for n in (1, 2, 3)))
     copies = [
-        replace(edge, verdict=Verdict(Relation.DERIVED, count, 30, its))
-        for edge, its, count in zip(
-            edges((1, 3, 0.9), (2, 3, 0.8), relation=Relation.DERIVED),
-            agree,
-            keypoints,
+        replace(edge, verdict=Verdict(Relation.DERIVED, inlier_count, 30, agreeing_share))
+        for edge, agreeing_share, inlier_count in zip(
+            make_edges((1, 3, 0.9), (2, 3, 0.8), relation=Relation.DERIVED),
+            agreeing_shares,
+            inliers,
             strict=True,
         )
     ]
-    assert shape(
-        form_groups(pictures, [*copies, *edges((1, 2, 0.99), relation=Relation.SAME_SCENE)])
-    ) == [(owner, ["/3"])]
-    assert shape(form_groups(pictures, copies)) == [("/1", ["/3"])]  # a collage of two pictures
-    assert shape(
-        form_groups(pictures, [*copies[:1], *edges((1, 2, 0.99), relation=Relation.SAME_SCENE)])
-    ) == [("/1", ["/3"])]
-    taken = [
-        *copies,
-        *edges((1, 2, 0.99), relation=Relation.SAME_SCENE),
-        *edges((4, 2, 0.9)),
-    ]  # the other shot went into a group without it
-    assert shape(form_groups(pictures | shown(photo(4, "/0", width=400)), taken)) == [
-        ("/0", ["/2"]),
-        ("/1", ["/3"]),
-    ]
-    more = pictures | shown(photo(4, "/0", width=400), photo(5, "/5", width=10))
-    assert shape(form_groups(more, [*taken, *edges((1, 5, 0.8))])) == [
-        ("/0", ["/2"]),
-        ("/1", ["/5", "/3"]),
-    ]
+    same_scene = make_edges((1, 2, 0.99), relation=Relation.SAME_SCENE)
+    assert list_paths(form_groups(files, [*copies, *same_scene])) == [(owner, ["/3"])]
+    # Without the other shot, 3 is a collage of two images.
+    assert list_paths(form_groups(files, copies)) == [("/1", ["/3"])]
+    assert list_paths(form_groups(files, [*copies[:1], *same_scene])) == [("/1", ["/3"])]
+    # The other shot is a member of the group of 4, which has no edge to the copy.
+    edges = [*copies, *same_scene, *make_edges((4, 2, 0.9))]
+    files |= by_pixel_hash(make_file(4, "/0", width=400))
+    assert list_paths(form_groups(files, edges)) == [("/0", ["/2"]), ("/1", ["/3"])]
+    files |= by_pixel_hash(make_file(5, "/5", width=10))
+    edges += make_edges((1, 5, 0.8))
+    assert list_paths(form_groups(files, edges)) == [("/0", ["/2"]), ("/1", ["/5", "/3"])]
 
 
-def test_a_copy_is_left_only_to_a_shot_that_can_take_it() -> None:
-    """Else it stays with the keeper, and does not keep what is smaller itself."""
-    pictures = shown(*(photo(n, f"/{n}", width=200 - 20 * n) for n in (1, 2, 3, 4)))
+def test_copy_is_left_only_to_a_shot_that_can_take_it() -> None:
+    """Otherwise it stays with its keeper, and does not become the keeper of a smaller copy."""
+    files = by_pixel_hash(*(make_file(n, f"/{n}", width=200 - 20 * n) for n in (1, 2, 3, 4)))
 
-    def found(
-        pictures: dict[bytes, list[LibraryFile]],
-        near: Relation = Relation.DERIVED,
-        shots: Relation = Relation.SAME_SCENE,
+    def form(
+        files: Files,
+        second_relation: Relation = Relation.DERIVED,
+        shots_relation: Relation = Relation.SAME_SCENE,
         relations: Iterable[Relation] = COPY_RELATIONS,
     ) -> list[tuple[str, list[str]]]:
-        copies = [
+        """Groups of shots 1 and 2, copy 3 that agrees better with 2, and copy 4 of 3."""
+        pairs = [
             (1, 3, Relation.SAME_PICTURE, 0.9),
-            (2, 3, near, 1.0),
+            (2, 3, second_relation, 1.0),
             (3, 4, Relation.SAME_PICTURE, 1.0),
-            (1, 2, shots, 0.1),
+            (1, 2, shots_relation, 0.1),
         ]
-        close = [
-            replace(edge, verdict=Verdict(relation, 30, 30, agree))
-            for left, right, relation, agree in copies
-            for edge in edges((left, right, 0.9), relation=relation)
+        edges = [
+            replace(edge, verdict=Verdict(relation, 30, 30, agreeing_share))
+            for left, right, relation, agreeing_share in pairs
+            for edge in make_edges((left, right, 0.9), relation=relation)
         ]
-        return shape(form_groups(pictures, close, relations))
+        return list_paths(form_groups(files, edges, relations))
 
-    assert found(pictures) == [("/2", ["/3"])]
-    assert found(pictures, relations=[Relation.SAME_PICTURE]) == [("/1", ["/3"])]
-    assert found(pictures, near=Relation.SAME_SCENE) == [("/1", ["/3"])]
-    assert found(pictures, shots=Relation.SAME_PICTURE) == [("/1", ["/2", "/3"])]
-    assert found(pictures, relations=[*COPY_RELATIONS, Relation.SAME_SCENE]) == [
-        ("/1", ["/3", "/2"])
-    ]
-    assert found(pictures | shown(photo(2, "/2", width=10))) == [
-        ("/1", ["/3"])
-    ]  # it is worse than the copy
+    assert form(files) == [("/2", ["/3"])]
+    assert form(files, relations=[Relation.SAME_PICTURE]) == [("/1", ["/3"])]
+    assert form(files, second_relation=Relation.SAME_SCENE) == [("/1", ["/3"])]
+    assert form(files, shots_relation=Relation.SAME_PICTURE) == [("/1", ["/2", "/3"])]
+    with_scenes = [*COPY_RELATIONS, Relation.SAME_SCENE]
+    assert form(files, relations=with_scenes) == [("/1", ["/3", "/2"])]
+    # A shot that ranks after the copy cannot take it.
+    assert form(files | by_pixel_hash(make_file(2, "/2", width=10))) == [("/1", ["/3"])]
 
 
-@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("is_swapped", [False, True])
 @pytest.mark.parametrize(("scale", "owner"), [(1.0, "/1"), (0.95, "/1"), (0.5, "/2")])
-def test_a_much_edited_copy_is_no_other_shot(scale: float, owner: str, turned: bool) -> None:
-    """It passes for the same scene; but a copy of both that is no smaller than they are would tell two shots apart."""
-    what = Edits(False, 0, 0.0, False, scale, (1.0, 1.0), None, False, None, True, (), None)
-    pictures = shown(*(photo(n, f"/{n}", width=500 - 50 * n) for n in (1, 2, 3, 4)))
-    close = edges((1, 2, 0.99), relation=Relation.SAME_SCENE)
-    for left, right, count in ((1, 3, 30), (2, 3, 40), (1, 4, 30), (2, 4, 30)):
-        its = 0.3 if right == 3 else scale
-        ends, changes = (
-            ((right, left), replace(what, scale=1 / its))
-            if turned
-            else ((left, right), replace(what, scale=its))
-        )
-        (edge,) = edges((*ends, 0.9), relation=Relation.DERIVED)
-        close.append(
-            replace(edge, verdict=Verdict(Relation.DERIVED, count, 30, 1.0, edits=changes))
-        )
-    found = {
+def test_heavily_edited_copy_is_not_another_shot(
+    scale: float, owner: str, is_swapped: bool
+) -> None:
+    """Images 1 and 2 are verified as the same scene, but 4 is a copy of both.
+
+    A full-size copy would tell two shots apart, so 1 and 2 are then one shot.
+    """
+    files = by_pixel_hash(*(make_file(n, f"/{n}", width=500 - 50 * n) for n in (1, 2, 3, 4)))
+    edges = make_edges((1, 2, 0.99), relation=Relation.SAME_SCENE)
+    for left, right, inliers in ((1, 3, 30), (2, 3, 40), (1, 4, 30), (2, 4, 30)):
+        own_scale = 0.3 if right == 3 else scale
+        if is_swapped:
+            ends, edits = (right, left), replace(RECOLORED, scale=1 / own_scale)
+        else:
+            ends, edits = (left, right), replace(RECOLORED, scale=own_scale)
+        (edge,) = make_edges((*ends, 0.9), relation=Relation.DERIVED)
+        verdict = Verdict(Relation.DERIVED, inliers, 30, 1.0, edits=edits)
+        edges.append(replace(edge, verdict=verdict))
+    keepers = {
         member: keeper
-        for keeper, members in shape(form_groups(pictures, close))
+        for keeper, members in list_paths(form_groups(files, edges))
         for member in members
     }
-    assert found["/3"] == owner
+    assert keepers["/3"] == owner
 
 
-def test_a_photo_is_kept_before_its_lossless_resave() -> None:
-    jpeg = photo(1, "/camera.jpg", pixels=1, size=100, mtime=9)
-    png = replace(
-        photo(2, "/a.png", pixels=1, size=900, mtime=5),
-        image=replace(photo(2, "/", pixels=1, size=900).image, format="PNG"),
+def test_lossy_file_is_kept_before_its_lossless_resave() -> None:
+    jpeg = make_file(1, "/camera.jpg", pixels=1, size=100, mtime=9)
+    png = make_file(2, "/a.png", pixels=1, size=900, mtime=5)
+    png = replace(png, image=replace(png.image, format="PNG"))
+    (group,) = form_groups(by_pixel_hash(png, jpeg), [])
+    assert group.keeper == jpeg
+    assert group.reason == "not a lossless copy"
+
+
+def test_exact_copies_need_no_edge() -> None:
+    files = by_pixel_hash(
+        make_file(1, "/b", mtime=9),
+        make_file(1, "/a", mtime=9),
+        make_file(2, "/c", pixels=1, size=900, mtime=9),
+        make_file(7, "/alone"),
     )
-    (found,) = form_groups(shown(png, jpeg), edges())
-    assert found.keeper == jpeg
-    assert found.reason == "not a lossless copy"
-
-
-def test_a_copy_of_fewer_tiles_than_are_asked_for_is_only_similar() -> None:
-    copy, scene = (
-        Verdict(Relation.SAME_PICTURE, 100, 100, 0.9),
-        Verdict(Relation.SAME_SCENE, 100, 100, 0.2),
-    )
-    assert [relation_of(copy, 0.9, 0.6, strictness) for strictness in (0.0, 0.9, 0.91)] == [
-        Relation.SAME_PICTURE,
-        Relation.SAME_PICTURE,
-        Relation.SIMILAR,
-    ]
-    assert relation_of(scene, 0.9, 0.6, 1.0) == Relation.SAME_SCENE
-
-
-def test_exact_copies_need_no_edge_and_are_told_apart() -> None:
-    copies = (
-        photo(1, "/b", mtime=9),
-        photo(1, "/a", mtime=9),
-        photo(2, "/c", pixels=1, size=900, mtime=9),
-    )
-    (found,) = form_groups(shown(*copies, photo(7, "/alone")), edges())
-    assert found.keeper.path == "/a"
-    assert [(member.file.path, member.relation, member.score) for member in found.members] == [
+    (group,) = form_groups(files, [])
+    assert group.keeper.path == "/a"
+    assert [(member.file.path, member.relation, member.score) for member in group.members] == [
         ("/b", Relation.IDENTICAL_BYTES, 1.0),
         ("/c", Relation.IDENTICAL_PIXELS, 1.0),
     ]
-    assert found.id == (1).to_bytes(32, "big").hex()[:16]
+    assert group.id == (1).to_bytes(32, "big").hex()[:16]
+
+
+Link = tuple[float, Relation, float | None, float | None]  # score, relation, agreement, scale
 
 
 @given(
     links=dictionaries(
-        tuples(integers(0, COUNT - 1), integers(0, COUNT - 1)).filter(
+        tuples(integers(0, IMAGE_COUNT - 1), integers(0, IMAGE_COUNT - 1)).filter(
             lambda ends: ends[0] < ends[1]
         ),
         tuples(
@@ -303,9 +303,9 @@ def test_exact_copies_need_no_edge_and_are_told_apart() -> None:
             sampled_from([None, 0.8, 0.9, 1.0]),
             sampled_from([None, 0.3, 1.0, 2.0]),
         ),
-        max_size=COUNT * (COUNT - 1) // 2,
+        max_size=IMAGE_COUNT * (IMAGE_COUNT - 1) // 2,
     ),
-    widths=lists(integers(1, 4), min_size=COUNT, max_size=COUNT),
+    widths=lists(integers(1, 4), min_size=IMAGE_COUNT, max_size=IMAGE_COUNT),
     wanted=sampled_from(
         [
             COPY_RELATIONS,
@@ -317,88 +317,107 @@ def test_exact_copies_need_no_edge_and_are_told_apart() -> None:
     seed=integers(0, 1000),
 )
 def test_laws(
-    links: dict[tuple[int, int], tuple[float, Relation, float | None, float | None]],
+    links: dict[tuple[int, int], Link],
     widths: list[int],
     wanted: Collection[Relation],
     seed: int,
 ) -> None:
-    scores = {ends: link[:2] for ends, link in links.items()}
-    pictures = shown(
-        *(photo(n, f"/{n}-{k}", width=widths[n]) for n in range(COUNT) for k in range(1 + n % 2))
+    """The invariants that the docstring of cluster.py states, on random graphs."""
+    # Images of odd number have two files with the same bytes.
+    files = by_pixel_hash(
+        *(
+            make_file(n, f"/{n}-{copy}", width=widths[n])
+            for n in range(IMAGE_COUNT)
+            for copy in range(1 + n % 2)
+        )
     )
-    close = []
-    for pair, (score, relation, agree, scale) in links.items():
-        (edge,) = edges((*pair, score), relation=relation)
-        changes = (
-            Edits(False, 0, 0.0, False, scale, (1.0, 1.0), None, False, None, True, (), None)
-            if scale and relation != Relation.SAME_SCENE
-            else None
-        )
-        its = (
-            Verdict(relation, round(100 * score), 30, agree, 0.0, UNMOVED, changes)
-            if agree
-            else None
-        )
-        close.append(replace(edge, verdict=its))
-    found = form_groups(pictures, close, wanted)
-    everyone = [
-        each for one in found for each in (one.keeper, *(member.file for member in one.members))
+    edges = [make_linked_edge(ends, link) for ends, link in links.items()]
+    groups = form_groups(files, edges, wanted)
+
+    paths = [file.path for group in groups for file in group.files]
+    assert len(set(paths)) == len(paths)  # every file is in at most one group
+    for group in groups:
+        check_members(group, links, wanted)
+        check_related(group, links)
+    check_is_maximal(groups, files, links, wanted)
+    rng = random.Random(seed)
+    shuffled_files = {
+        pixel_hash: rng.sample(image_files, len(image_files))
+        for pixel_hash, image_files in rng.sample(list(files.items()), IMAGE_COUNT)
+    }
+    swapped_edges = [swap_edge(edge) for edge in rng.sample(edges, len(edges))]
+    reordered = form_groups(shuffled_files, swapped_edges, wanted)
+    assert [without_verdicts(group) for group in reordered] == [
+        without_verdicts(group) for group in groups
     ]
-    assert len({each.path for each in everyone}) == len(
-        everyone
-    )  # every file is in at most one group
-    for one in found:
-        for member in one.members:
-            ends = sorted(
-                int.from_bytes(each.image.hash, "big") for each in (one.keeper, member.file)
-            )
-            known = (
-                (1.0, Relation.IDENTICAL_BYTES) if ends[0] == ends[1] else scores[ends[0], ends[1]]
-            )  # joined to the keeper itself
-            assert (member.score, member.relation) == known
-            assert member.relation in wanted
-            if member.file.image.pixel_hash != one.keeper.image.pixel_hash:
-                assert KeepRules().rank_key(one.keeper, CopyHints()) < KeepRules().rank_key(
-                    member.file, CopyHints()
-                )
-        inside = {
-            one.keeper.image.pixel_hash,
-            *(member.file.image.pixel_hash for member in one.members),
-        }
-        for related in one.related:
-            ends = sorted(
-                int.from_bytes(each.image.hash, "big") for each in (related.file, related.member)
-            )
-            assert (related.score, related.relation) == scores[ends[0], ends[1]]
-            assert related.member.image.pixel_hash in inside
-            assert related.file.image.pixel_hash not in inside
-    grouped = {each.path for each in everyone}
-    by_path = {each.path: each for photos in pictures.values() for each in photos}
-    kept = {one.keeper.path for one in found}
-    for pair, (_, relation) in scores.items():
+
+
+def make_linked_edge(ends: tuple[int, int], link: Link) -> Edge:
+    score, relation, agreeing_share, scale = link
+    (edge,) = make_edges((*ends, score), relation=relation)
+    if not agreeing_share:
+        return edge
+    edits = None
+    if scale and relation != Relation.SAME_SCENE:
+        edits = replace(RECOLORED, scale=scale)
+    inliers = round(100 * score)
+    verdict = Verdict(relation, inliers, 30, agreeing_share, 0.0, IDENTITY, edits)
+    return replace(edge, verdict=verdict)
+
+
+def swap_edge(edge: Edge) -> Edge:
+    verdict = edge.verdict and edge.verdict.swap_sides()
+    return replace(edge, left=edge.right, right=edge.left, verdict=verdict)
+
+
+def find_link(
+    links: Mapping[tuple[int, int], Link], first: LibraryFile, second: LibraryFile
+) -> tuple[float, Relation]:
+    low, high = sorted((get_number(first), get_number(second)))
+    score, relation, _, _ = links[low, high]
+    return score, relation
+
+
+def rank(file: LibraryFile) -> tuple[object, ...]:
+    return KeepRules().rank_key(file, CopyHints())
+
+
+def check_members(
+    group: Group, links: Mapping[tuple[int, int], Link], wanted: Collection[Relation]
+) -> None:
+    """Each member has an edge to the keeper itself, of a wanted relation, and ranks after it."""
+    for member in group.members:
+        assert member.relation in wanted
+        if get_number(member.file) == get_number(group.keeper):
+            assert (member.score, member.relation) == (1.0, Relation.IDENTICAL_BYTES)
+        else:
+            assert (member.score, member.relation) == find_link(links, group.keeper, member.file)
+            assert rank(group.keeper) < rank(member.file)
+
+
+def check_related(group: Group, links: Mapping[tuple[int, int], Link]) -> None:
+    """Each related file is outside the group and has an edge to a member."""
+    group_hashes = {file.image.pixel_hash for file in group.files}
+    for related in group.related:
+        assert (related.score, related.relation) == find_link(links, related.file, related.member)
+        assert related.member.image.pixel_hash in group_hashes
+        assert related.file.image.pixel_hash not in group_hashes
+
+
+def check_is_maximal(
+    groups: Iterable[Group],
+    files: Files,
+    links: Mapping[tuple[int, int], Link],
+    wanted: Collection[Relation],
+) -> None:
+    """No wanted pair has both ends ungrouped, and no keeper leaves a lower-ranked end ungrouped."""
+    grouped = {file.path for group in groups for file in group.files}
+    keepers = {group.keeper.path for group in groups}
+    file_by_path = {file.path: file for image_files in files.values() for file in image_files}
+    for ends, (_, relation, _, _) in links.items():
         if relation in wanted:
             better, worse = sorted(
-                (f"/{end}-0" for end in pair),
-                key=lambda path: KeepRules().rank_key(by_path[path], CopyHints()),
+                (f"/{end}-0" for end in ends), key=lambda path: rank(file_by_path[path])
             )
-            assert (
-                better in grouped or worse in grouped
-            )  # no matching pair is left with both ends alone
-            assert better not in kept or worse in grouped  # and no keeper leaves a worse copy alone
-    rng = random.Random(seed)  # in another order: the same answer
-    shuffled = {
-        pixels: rng.sample(photos, len(photos))
-        for pixels, photos in rng.sample(list(pictures.items()), COUNT)
-    }
-    turned = [
-        replace(
-            edge,
-            left=edge.right,
-            right=edge.left,
-            verdict=edge.verdict and edge.verdict.swap_sides(),
-        )
-        for edge in rng.sample(close, len(close))
-    ]
-    assert [bare(one) for one in form_groups(shuffled, turned, wanted)] == [
-        bare(one) for one in found
-    ]
+            assert better in grouped or worse in grouped
+            assert better not in keepers or worse in grouped

@@ -1,0 +1,52 @@
+"""The relation of two images, and a file that matches another: shared by groups and queries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from indexes.records import Image
+from pipeline.grouping.keep_rules import LibraryFile
+from pipeline.verify.relation import COPY_RELATIONS, REPORTED_RELATIONS, Relation
+from pipeline.verify.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A file that matches a reference: the keeper of its group, or the file of a query.
+
+    `relation` and `score`, a cosine, are those of the pair. The verdict, if there is one, has the
+    reference as its first image.
+    """
+
+    file: LibraryFile
+    relation: Relation
+    score: float
+    verdict: Verdict | None = None
+
+
+def match_rank_key(match: Match) -> tuple[int, float, str]:
+    """Return a sort key: by relation, closest first, then by score, highest first, then by path."""
+    return REPORTED_RELATIONS.index(match.relation), -match.score, match.file.path
+
+
+def exact_relation(image: Image, keeper: Image) -> Relation | None:
+    """Return the relation of two images if their hashes decide it, else None."""
+    if image.hash == keeper.hash:
+        return Relation.IDENTICAL_BYTES
+    return Relation.IDENTICAL_PIXELS if image.pixel_hash == keeper.pixel_hash else None
+
+
+def relation_of(
+    verdict: Verdict | None, score: float, similar_threshold: float, min_agreement: float = 0.0
+) -> Relation:
+    """Return the relation of two images that differ in pixels.
+
+    It is that of the verdict, but SIMILAR for a copy whose share of agreeing tiles is below
+    `min_agreement`. Without a verdict, or if pixels cannot decide, it is SIMILAR if the score is
+    >= `similar_threshold`, else UNRELATED.
+    """
+    if verdict is None or verdict.relation == Relation.NOT_VERIFIABLE:
+        return Relation.SIMILAR if score >= similar_threshold else Relation.UNRELATED
+    if verdict.relation in COPY_RELATIONS and verdict.agreeing_share < min_agreement:
+        return Relation.SIMILAR
+    return verdict.relation
