@@ -27,7 +27,8 @@ from pipeline.decode.preprocess import VERIFY_INPUT, Preprocess
 from pipeline.embed.crops import embed_crops, get_crop_floor
 from pipeline.embed.embedder import Embedder, embed_all
 from pipeline.ingest.audit import sample_images
-from pipeline.query.groups import get_effective_floor, iter_scored_verdicts, score_crop_pairs
+from pipeline.query.groups import iter_scored_verdicts, score_crop_pairs
+from pipeline.query.thresholds import get_effective_floor
 from pipeline.scan import UNKNOWN_STAT, SourceFile
 from pipeline.thumbnails import Thumbnails, decode_thumbnail, encode_thumbnail, read_images
 from pipeline.verify.features import has_current_format

@@ -200,6 +200,8 @@ def groups(
     from indexes.store import Store
     from pipeline.errors import RootNotFound
     from pipeline.grouping.keep_rules import KeepRules
+    from pipeline.query.freshness import refresh_status
+    from pipeline.query.groups import GroupOptions
     from pipeline.verify.relation import COPY_RELATIONS
 
     keep = KeepRules(split_rules(rules))
@@ -220,7 +222,7 @@ def groups(
             "threshold": threshold,
             "min_agreement": min_agreement,
             "relations": relations or COPY_RELATIONS,
-            "keep_rules": keep,
+            "options": GroupOptions(keep_rules=keep, refresh_status=refresh_status),
         }
         found, warnings = _print_groups(
             opened, [os.path.realpath(folder) for folder in under], None, as_json, **asked
@@ -270,6 +272,8 @@ def dedupe(
     Nothing is moved or deleted. The first run embeds every photo; the next one only what is new.
     """
     from pipeline.grouping.keep_rules import KeepRules
+    from pipeline.query.freshness import refresh_status
+    from pipeline.query.groups import GroupOptions
     from pipeline.report.status import format_coverage
     from pipeline.verify.relation import COPY_RELATIONS
 
@@ -283,9 +287,9 @@ def dedupe(
             "threshold": threshold,
             "min_agreement": min_agreement,
             "relations": relations or COPY_RELATIONS,
-            "keep_rules": keep,
+            "options": GroupOptions(against_all, keep, refresh_status),
         }
-        found, _ = _print_groups(opened, real, coverage, as_json, against_all=against_all, **asked)
+        found, _ = _print_groups(opened, real, coverage, as_json, **asked)
     if exit_code and found:
         sys.exit(EXIT_FOUND)
     if coverage.has_problems:
@@ -296,15 +300,16 @@ def _print_groups(
     store: Store, folders: Sequence[str], coverage: Coverage | None, as_json: bool, **options: Any
 ) -> tuple[list[Group], list[str]]:
     """The groups, and what is to be read with them; `asked`: as find_groups() has it."""
-    from pipeline.query.freshness import format_stale_warning, refresh_status
-    from pipeline.query.groups import find_groups, resolve_thresholds
+    from pipeline.query.freshness import format_stale_warning
+    from pipeline.query.groups import find_groups
+    from pipeline.query.thresholds import resolve_thresholds
     from pipeline.report.answers import format_groups, serialize_coverage, serialize_groups
     from pipeline.report.status import format_warnings
 
     with store.catalog.snapshot():  # a migration may end meanwhile
         space, found = (
             store.space,
-            find_groups(store, folders=folders, refresh_status=refresh_status, **options),
+            find_groups(store, folders=folders, **options),
         )
         within = (
             resolve_thresholds(store, space, options["threshold"], options["min_agreement"])
@@ -316,7 +321,8 @@ def _print_groups(
     warnings += [since] if (since := format_stale_warning(photos)) else []
     for warning in warnings:
         print_message(f"neardup: {warning}")
-    for rule in options["keep_rules"].find_unused(photo.path for photo in photos) if found else ():
+    keep_rules = options["options"].keep_rules
+    for rule in keep_rules.find_unused(photo.path for photo in photos) if found else ():
         print_message(
             f"neardup: no photo of these groups is in a folder of {ascii(rule)}, so that rule kept none"
         )

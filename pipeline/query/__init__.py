@@ -1,1 +1,1 @@
-"""STAGE 2: groups of the whole store, matches of one file, a few files compared."""
+"""Answers from a store: groups of the library, matches of a file; and a few files compared."""

@@ -1,11 +1,10 @@
-"""A few files against each other, without a store."""
+"""Comparison of a few files with each other, without a store."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,22 +13,23 @@ from indexes.records import Image
 from indexes.vectors.segments import cosines
 from pipeline.decode.decode import Decoded
 from pipeline.decode.pool import DecoderPool
-from pipeline.decode.preprocess import VERIFY_INPUT
+from pipeline.decode.preprocess import VERIFY_INPUT, Preprocess
 from pipeline.decode.read import AlreadyStored, Failure
 from pipeline.embed.embedder import Embedder, embed_all
-from pipeline.grouping.cluster import exact_relation
-from pipeline.query.matches import resolve_source
+from pipeline.grouping.match import exact_relation
+from pipeline.query.files import resolve_source
+from pipeline.scan import SourceFile
 from pipeline.verify.relation import Relation
 from pipeline.verify.verdict import Verdict
-
-if TYPE_CHECKING:
-    from pipeline.verify.features import ImageFeatures
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A few files against each other: the cosine of each pair as (n, n) float64, 1 on the diagonal, NaN beside a file that failed; the
-    pictures that were looked at, rgb (height, width, 3), and what they say of each pair.
+    """Scores and verdicts on each pair of a few files; a file is known by its position.
+
+    `scores` are cosines, (n, n) float64, with 1 on the diagonal and NaN for a file that failed.
+    `thumbnail_pixels`, uint8 RGB (height, width, 3), are those that were verified. `verdicts` are
+    by pair, the lower position first; there is one for each two files that did not fail.
     """
 
     files: tuple[str, ...]
@@ -39,28 +39,29 @@ class Comparison:
     verdicts: dict[tuple[int, int], Verdict]
 
     def get_relation(self, first: int, second: int, threshold: float) -> Relation | None:
-        """What two files are to each other; SIMILAR where pixels cannot tell and they reach the threshold. None when one failed."""
+        """Return the relation of two files, `first` the lower position; None if one failed.
+
+        A pair that pixels cannot decide is SIMILAR if its score is >= `threshold`, unless one of
+        the images is featureless.
+        """
         left, right = self.images[first], self.images[second]
         if isinstance(left, Failure) or isinstance(right, Failure):
             return None
-        if found := exact_relation(left, right):
-            return found
-        evidence = self.verdicts[first, second]
-        if left.is_featureless or right.is_featureless:  # as in groups: nothing but exact copies
+        if exact := exact_relation(left, right):
+            return exact
+        if left.is_featureless or right.is_featureless:  # as in groups: exact copies alone count
             return Relation.NOT_VERIFIABLE
-        return (
-            Relation.SIMILAR
-            if evidence.relation == Relation.NOT_VERIFIABLE
-            and self.scores[first, second] >= threshold
-            else evidence.relation
-        )
+        relation = self.verdicts[first, second].relation
+        if relation == Relation.NOT_VERIFIABLE and self.scores[first, second] >= threshold:
+            return Relation.SIMILAR
+        return relation
 
     def iter_pairs(self) -> Iterator[tuple[int, int]]:
-        """The numbers of each pair of files, once."""
+        """Yield the positions of each pair of files once, the lower one first."""
         return combinations(range(len(self.files)), 2)
 
     def list_failures(self) -> list[tuple[str, Failure]]:
-        """Files without a picture."""
+        """Return (file, failure) of each file that has no image."""
         return [
             (file, image)
             for file, image in zip(self.files, self.images, strict=True)
@@ -69,62 +70,100 @@ class Comparison:
 
 
 def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
-    """The cosine of each pair of `files`, as a store would score them, and what their pixels say. No store is needed or written to."""
-    from pipeline.thumbnails import decode_thumbnail, encode_thumbnail
-    from pipeline.verify.features import features_from_pixels
-    from pipeline.verify.upscaling import (
-        CENTER_FULL_RES,
-        UpscaleCheck,
-        spectrum_from_decoded,
+    """Score and verify each pair of files, as a store would. No store is needed or written to."""
+    # The sizes matter: large files are held in memory one at a time.
+    resolved = [resolve_source(file) for file in files]
+    sources = [item.source if isinstance(item, Failure) else item for item in resolved]
+    with DecoderPool() as decoders:
+        results = list(_decode_all(sources, embedder.preprocess, decoders))
+        images = {
+            position: result.image
+            for position, result in enumerate(results)
+            if isinstance(result, Decoded)
+        }
+        thumbnail_pixels = _read_thumbnails(sources, images, decoders)
+        verdicts = _verify_pairs(images, thumbnail_pixels)
+        verdicts = _check_upscaling(verdicts, sources, images, decoders)
+    inputs = [result.pixels for result in results if isinstance(result, Decoded)]
+    stored = embed_all(embedder, inputs).astype(np.float16)
+    scores = np.full((len(files), len(files)), np.nan)
+    for vector, position in zip(stored, images, strict=True):
+        scores[position, list(images)] = cosines(np.broadcast_to(vector, stored.shape), stored)
+    return Comparison(
+        tuple(files),
+        tuple(result.image if isinstance(result, Decoded) else result for result in results),
+        scores,
+        thumbnail_pixels,
+        verdicts,
     )
+
+
+def _decode_all(
+    sources: Sequence[SourceFile], preprocess: Preprocess, decoders: DecoderPool
+) -> Iterator[Decoded | Failure]:
+    for result in decoders.stream(sources, preprocess):
+        assert not isinstance(result, AlreadyStored)  # only `is_wanted` makes one
+        yield result
+
+
+def _decode_unchanged(
+    positions: Sequence[int],
+    sources: Sequence[SourceFile],
+    images: Mapping[int, Image],
+    preprocess: Preprocess,
+    decoders: DecoderPool,
+) -> Iterator[tuple[int, Decoded]]:
+    """Decode files again; yield (position, Decoded) of those that still hold the same image."""
+    stream = decoders.stream([sources[position] for position in positions], preprocess)
+    for position, decoded in zip(positions, stream, strict=True):
+        if isinstance(decoded, Decoded) and decoded.image.hash == images[position].hash:
+            yield position, decoded
+
+
+def _read_thumbnails(
+    sources: Sequence[SourceFile], images: Mapping[int, Image], decoders: DecoderPool
+) -> dict[int, NDArray[np.uint8]]:
+    """Read the pixels that a stored thumbnail would have, by position."""
+    from pipeline.thumbnails import decode_thumbnail, encode_thumbnail
+
+    unchanged = _decode_unchanged(list(images), sources, images, VERIFY_INPUT, decoders)
+    return {
+        position: decode_thumbnail(encode_thumbnail(decoded.pixels))
+        for position, decoded in unchanged
+    }
+
+
+def _verify_pairs(
+    images: Mapping[int, Image], thumbnail_pixels: Mapping[int, NDArray[np.uint8]]
+) -> dict[tuple[int, int], Verdict]:
+    """Verify each pair of images; NOT_VERIFIABLE if one has no thumbnail."""
+    from pipeline.verify.features import features_from_pixels
     from pipeline.verify.verify import verify
 
-    images: list[Image | Failure] = []
-    views: list[NDArray[np.uint8]] = []
-    hashes: dict[int, bytes] = {}  # of the files that are pictures, by their number
-    pictures: dict[int, NDArray[np.uint8]] = {}
-    sketches: dict[int, ImageFeatures] = {}
-    found = [
-        resolve_source(file) for file in files
-    ]  # with their sizes: large ones are held one at a time
-    sources = [one.source if isinstance(one, Failure) else one for one in found]
-    with DecoderPool() as decoders:
-        for number, decoded in enumerate(decoders.stream(sources, embedder.preprocess)):
-            assert not isinstance(decoded, AlreadyStored)  # it was not told of any known content
-            if isinstance(decoded, Failure):
-                images.append(decoded)
-            else:
-                images.append(decoded.image)
-                hashes[number] = decoded.image.hash
-                views.append(decoded.pixels)
-        at = list(hashes)
-        for number, decoded in zip(
-            at, decoders.stream([sources[number] for number in at], VERIFY_INPUT), strict=True
-        ):
-            if (
-                isinstance(decoded, Decoded) and decoded.image.hash == hashes[number]
-            ):  # it has not changed meanwhile
-                pictures[number] = decode_thumbnail(encode_thumbnail(decoded.pixels))
-                sketches[number] = features_from_pixels(
-                    pictures[number], (decoded.image.width, decoded.image.height)
-                )
-        evidence = {
-            (one, other): verify(sketches[one], sketches[other])
-            if one in sketches and other in sketches
-            else Verdict(Relation.NOT_VERIFIABLE)
-            for one, other in combinations(at, 2)
-        }
-        check = UpscaleCheck(evidence)
-        larger = sorted(check.larger_images)
-        stream = decoders.stream([sources[number] for number in larger], CENTER_FULL_RES)
-        spectra = {
-            number: spectrum_from_decoded(decoded)
-            for number, decoded in zip(larger, stream, strict=True)
-            if isinstance(decoded, Decoded) and decoded.image.hash == hashes[number]
-        }
-        evidence = check.apply(spectra)
-    stored = embed_all(embedder, views).astype(np.float16)
-    scores = np.full((len(files), len(files)), np.nan)
-    for row, number in zip(stored, at, strict=True):
-        scores[number, at] = cosines(np.broadcast_to(row, stored.shape), stored)
-    return Comparison(tuple(files), tuple(images), scores, pictures, evidence)
+    features = {
+        position: features_from_pixels(pixels, (images[position].width, images[position].height))
+        for position, pixels in thumbnail_pixels.items()
+    }
+    verdicts = {}
+    for first, second in combinations(images, 2):
+        if first in features and second in features:
+            verdicts[first, second] = verify(features[first], features[second])
+        else:
+            verdicts[first, second] = Verdict(Relation.NOT_VERIFIABLE)
+    return verdicts
+
+
+def _check_upscaling(
+    verdicts: Mapping[tuple[int, int], Verdict],
+    sources: Sequence[SourceFile],
+    images: Mapping[int, Image],
+    decoders: DecoderPool,
+) -> dict[tuple[int, int], Verdict]:
+    """Check the larger image of each copy for upscaling."""
+    from pipeline.verify.upscaling import CENTER_FULL_RES, UpscaleCheck, spectrum_from_decoded
+
+    check = UpscaleCheck(verdicts)
+    larger = sorted(check.larger_images)
+    unchanged = _decode_unchanged(larger, sources, images, CENTER_FULL_RES, decoders)
+    spectra = {position: spectrum_from_decoded(decoded) for position, decoded in unchanged}
+    return check.apply(spectra)

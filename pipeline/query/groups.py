@@ -1,61 +1,72 @@
-"""STAGE 2: every stored pair at or above a threshold -> groups."""
+"""Groups of near-duplicates in a store: one snapshot of the catalog, its edges, star clustering."""
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, product
 from typing import Any
 
 import numpy as np
 
 from indexes.catalog.verdicts import MAX_IMAGES_PER_VECTOR, StoredVerdict
-from indexes.records import CatalogFile, Space
 from indexes.store import Store
 from indexes.vectors.segments import cosines
-from pipeline.grouping.cluster import Edge, Group, form_groups, relation_of
+from pipeline.grouping.cluster import Edge, Group, form_groups
 from pipeline.grouping.keep_rules import CopyHints, KeepRules, LibraryFile
+from pipeline.grouping.match import relation_of
+from pipeline.query.files import load_files
+from pipeline.query.thresholds import Thresholds, resolve_thresholds
 from pipeline.scan import is_below
 from pipeline.verify.relation import COPY_RELATIONS, Relation
-from pipeline.verify.verdict import decode_verdict
+from pipeline.verify.verdict import Verdict, decode_verdict
+
+
+def _keep_status(file: LibraryFile) -> LibraryFile:
+    return file
 
 
 @dataclass(frozen=True)
-class Thresholds:
-    """From which cosine on pairs are looked at, and from which on what nobody could verify is SIMILAR; and the share of tiles that must
-    agree in a copy; >= all.
+class GroupOptions:
+    """Less common options of find_groups().
+
+    `against_all`: with folders, groups may hold files from anywhere, but at least one from below
+    these. `keep_rules` choose the keeper of a group. `refresh_status` returns a file with its
+    present status on disk; by default the status of the last ingest stands.
     """
 
-    search: float
-    similar: float
-    min_agreement: float
-    with_crops: bool = False  # copies count whose whole pictures are less alike than that, too: pictures within pictures
+    against_all: bool = False
+    keep_rules: KeepRules = field(default_factory=KeepRules)
+    refresh_status: Callable[[LibraryFile], LibraryFile] = _keep_status
 
 
-def get_effective_floor(store: Store, space: Space) -> float:
-    """The cosine down to which the store knows all pairs: the space's floor, or a higher one where there would be too many."""
-    frontier = store.catalog.pairs.get_watermark()
-    return max(space.floor, frontier.floor) if frontier else space.floor
+@dataclass(frozen=True, slots=True)
+class ScoredVerdict:
+    """A verdict on two images, by pixel hash, with their cosine; None for UNRELATED."""
+
+    left: bytes
+    right: bytes
+    score: float
+    verdict: Verdict | None
 
 
-def resolve_thresholds(
-    store: Store, space: Space, threshold: float | None = None, min_agreement: float | None = None
-) -> Thresholds:
-    """As given; else as was chosen for the store, down to where it knows all pairs at most; SIMILAR from the space's own threshold on, or
-    from a given one.
+@dataclass(frozen=True)
+class Snapshot:
+    """The part of a store that groups are made of, loaded in one catalog snapshot.
+
+    Images are known by their pixel hash: all files with the same pixels are one. `images_by_vector`
+    lists the images of each vector id; an image without features has no vector. `scores` holds the
+    cosine of pairs of vectors, the smaller id first, `verdicts` the newest verdict on each pair of
+    images with a score, the smaller pixel hash first.
     """
-    choice = store.catalog.settings.get_saved_thresholds()
-    if min_agreement is None:
-        min_agreement = choice.min_agreement if choice else 0.0
-    if threshold is not None:
-        return Thresholds(threshold, threshold, min_agreement)
-    floor = get_effective_floor(store, space)
-    lowest = max(floor, choice.threshold if choice else floor)
-    return Thresholds(
-        lowest, max(lowest, space.threshold), min_agreement, with_crops=lowest <= floor
-    )
+
+    thresholds: Thresholds
+    files: Mapping[bytes, Sequence[LibraryFile]]
+    images_by_vector: Mapping[int, Sequence[bytes]]
+    scores: Mapping[tuple[int, int], float]
+    verdicts: Mapping[tuple[bytes, bytes], ScoredVerdict]
 
 
 def find_groups(
@@ -63,179 +74,188 @@ def find_groups(
     threshold: float | None = None,
     folders: Sequence[str] = (),
     *,
-    against_all: bool = False,
     relations: Iterable[Relation] = COPY_RELATIONS,
-    keep_rules: KeepRules | None = None,
     min_agreement: float | None = None,
-    refresh_status: Callable[[LibraryFile], LibraryFile] = lambda photo: photo,
+    options: GroupOptions | None = None,
 ) -> list[Group]:
-    """Groups of near-duplicates among the files of the store, below the folders `under` when any are given. No photo is read; `look` may
-    say what became of each.
+    """Group the near-duplicates among the files of the store; with `folders`, among those below.
 
-    With `against_all`, groups may hold files from anywhere, but at least one from below `under`. Each member has one of `relations` to its
-    keeper. Pairs whose cosine is below `threshold` (>=; else what was chosen for the store, if anything) are left aside. SIMILAR is what
-    nobody could verify, at or above the space's own threshold, or the given one, and copies of whose tiles fewer than `strictness` agree.
-    Photos with the same pixels count as one picture; pictures without features are grouped with exact copies alone. `keep` says which
-    photo of a group is kept.
+    No photo is read. Each member has one of `relations` to its keeper. Pairs with a cosine below
+    `threshold` are ignored (`>=`; None: as saved for the store, else down to its floor). A pair
+    that pixels cannot decide is SIMILAR from the threshold of the space on, or from the requested
+    one; so is a copy whose share of agreeing tiles is below `min_agreement`. Images without
+    features are grouped with exact copies alone. Groups are sorted by the path of their keeper.
     """
+    options = options or GroupOptions()
     folders = [os.path.realpath(folder) for folder in folders]
-    scope = () if against_all else folders
     with store.catalog.snapshot():
-        space = store.space
-        if space is None:
+        if store.space is None:
             return []
-        within = resolve_thresholds(store, space, threshold, min_agreement)
-        found = store.find_pairs(within.search)
-        images: dict[int, int | None] = dict(store.catalog.images.find_with_copies())
-        images |= dict(
-            store.catalog.images.find_of_vectors(
-                set(found.left.tolist()) | set(found.right.tolist())
-            )
-        )
-        scores = found.to_dict()
-        if within.with_crops:
-            apart = score_crop_pairs(store, scores)
-            images |= dict(
-                store.catalog.images.find_of_vectors({vector for pair in apart for vector in pair})
-            )
-            scores |= apart
-        photos = {
-            id_: list(map(refresh_status, some))
-            for id_, some in load_files(store, list(images), scope).items()
-        }
-        pictures: dict[bytes, list[LibraryFile]] = defaultdict(list)
-        for some in photos.values():
-            pictures[some[0].image.pixel_hash].extend(some)
-        pixels = {id_: some[0].image.pixel_hash for id_, some in photos.items()}
-        keep_rules = keep_rules or KeepRules()
-        edges = _build_edges(store, scores, images, pixels, pictures, keep_rules, within)
-    groups = form_groups(pictures, edges, relations, keep_rules)
-    if not (against_all and folders):
-        return groups
-    return [one for one in groups if any(is_below(photo.path, folders) for photo in one.files)]
+        thresholds = resolve_thresholds(store, store.space, threshold, min_agreement)
+        scope = () if options.against_all else folders
+        snapshot = load_snapshot(store, thresholds, scope, options.refresh_status)
+    edges = build_edges(snapshot, options.keep_rules)
+    groups = form_groups(snapshot.files, edges, relations, options.keep_rules)
+    if options.against_all and folders:
+        groups = [
+            group for group in groups if any(is_below(file.path, folders) for file in group.files)
+        ]
+    return groups
 
 
-def _build_edges(
+def load_snapshot(
     store: Store,
-    scores: Mapping[tuple[int, int], float],
-    vector_by_image: Mapping[int, int | None],
-    pixel_hashes: Mapping[int, bytes],
-    files_by_pixel_hash: Mapping[bytes, Sequence[LibraryFile]],
-    keep_rules: KeepRules,
     thresholds: Thresholds,
-) -> list[Edge]:
-    """What the pictures of pairs of vectors, by the cosine of each, and those that share one, are to each other: as it was verified, or
-    SIMILAR.
+    folders: Sequence[str] = (),
+    refresh_status: Callable[[LibraryFile], LibraryFile] = _keep_status,
+) -> Snapshot:
+    """Load what groups are made of; with `folders`, only files below these.
 
-    `vector_of`: the images that matter, with their vectors, negative or None where there is none; `pixels`: of those of them that are
-    asked about; `pictures`: their photos, by these.
+    An image without a scored pair is loaded only if it may have an exact copy.
     """
+    with store.catalog.snapshot():
+        scores = store.find_pairs(thresholds.search).to_dict()
+        if thresholds.with_crops:
+            scores |= score_crop_pairs(store, scores)
+        vector_by_image = dict(store.catalog.images.find_with_copies())
+        scored_vectors = {vector for pair in scores for vector in pair}
+        vector_by_image |= store.catalog.images.find_of_vectors(scored_vectors)
+        files = defaultdict[bytes, list[LibraryFile]](list)
+        vector_by_pixel_hash = dict[bytes, int]()
+        for image_id, image_files in load_files(store, list(vector_by_image), folders).items():
+            pixel_hash, vector = image_files[0].image.pixel_hash, vector_by_image[image_id]
+            files[pixel_hash] += map(refresh_status, image_files)
+            if vector is not None:
+                vector_by_pixel_hash[pixel_hash] = vector
+        verdicts = _load_verdicts(store, scores, vector_by_pixel_hash)
+    images_by_vector = defaultdict[int, list[bytes]](list)
+    for pixel_hash, vector in vector_by_pixel_hash.items():
+        images_by_vector[vector].append(pixel_hash)
+    return Snapshot(thresholds, files, images_by_vector, scores, verdicts)
 
-    def best_rank_key(pixel_hash: bytes) -> tuple[Any, ...]:
-        return min(
-            keep_rules.rank_key(photo, CopyHints()) for photo in files_by_pixel_hash[pixel_hash]
-        )
 
-    vector_by: dict[bytes, int] = {}
-    sharing: dict[int, dict[bytes, None]] = defaultdict(dict)  # the pictures of each vector
-    for id_, its in pixel_hashes.items():
-        if (vector := vector_by_image[id_] or 0) > 0:
-            vector_by[its] = vector
-            sharing[vector][its] = None
-    # Of many that the model cannot tell apart, any may be the keeper, but it is one of the best.
-    few = {
-        vector: sorted(some, key=best_rank_key)[:MAX_IMAGES_PER_VECTOR]
-        if len(some) > MAX_IMAGES_PER_VECTOR
-        else list(some)
-        for vector, some in sharing.items()
-    }
+def _load_verdicts(
+    store: Store, scores: Mapping[tuple[int, int], float], vector_by_pixel_hash: Mapping[bytes, int]
+) -> dict[tuple[bytes, bytes], ScoredVerdict]:
+    """Load the newest verdict on each pair of images that has a score."""
+    verdicts = {}
+    for left, right, score, stored in iter_scored_verdicts(store, scores, vector_by_pixel_hash):
+        # Most pairs are unrelated, and decoding is what takes time.
+        is_related = stored.relation != Relation.UNRELATED
+        verdict = decode_verdict(stored) if is_related else None
+        verdicts[_sort_pair(left, right)] = ScoredVerdict(left, right, score, verdict)
+    return verdicts
 
-    edges: dict[tuple[bytes, bytes], Edge] = {}
-    for left, right, cosine, judged in iter_scored_verdicts(store, scores, vector_by):
-        evidence = (
-            decode_verdict(judged) if judged.relation != Relation.UNRELATED else None
-        )  # most are, and each costs
-        relation = (
-            relation_of(evidence, cosine, thresholds.similar, thresholds.min_agreement)
-            if evidence
-            else Relation.UNRELATED
-        )
-        edges[min(left, right), max(left, right)] = Edge(left, right, relation, cosine, evidence)
-    pairs = [(pair, cosine) for pair, cosine in scores.items() if cosine >= thresholds.similar]
-    pairs += [((vector, vector), 1.0) for vector, some in sharing.items() if len(some) > 1]
-    for (one, other), cosine in pairs:
-        if one in sharing and other in sharing:
+
+def build_edges(snapshot: Snapshot, keep_rules: KeepRules) -> list[Edge]:
+    """Return the edges between images: verified ones, and SIMILAR ones that nothing has verified.
+
+    UNRELATED pairs have no edge.
+    """
+    thresholds = snapshot.thresholds
+    edges = []
+    for pair in snapshot.verdicts.values():
+        if pair.verdict is not None:
+            relation = relation_of(
+                pair.verdict, pair.score, thresholds.similar, thresholds.min_agreement
+            )
+            if relation != Relation.UNRELATED:
+                edges.append(Edge(pair.left, pair.right, relation, pair.score, pair.verdict))
+    similar = dict[tuple[bytes, bytes], Edge]()
+    for left, right, score in _iter_similar_pairs(snapshot, keep_rules):
+        pair_key = _sort_pair(left, right)
+        if pair_key not in snapshot.verdicts and pair_key not in similar:
+            similar[pair_key] = Edge(*pair_key, Relation.SIMILAR, score)
+    return [*edges, *similar.values()]
+
+
+def _iter_similar_pairs(
+    snapshot: Snapshot, keep_rules: KeepRules
+) -> Iterator[tuple[bytes, bytes, float]]:
+    """Yield (left, right, score) of pairs of images whose vectors reach the similar threshold.
+
+    Images of one vector are pairs too, at a score of 1. If the model cannot tell many images
+    apart, only the MAX_IMAGES_PER_VECTOR best by `keep_rules` meet all others, because the keeper
+    is one of these. A pair may come twice.
+    """
+    images = snapshot.images_by_vector
+    best = {vector: _select_best(hashes, snapshot, keep_rules) for vector, hashes in images.items()}
+    similar = snapshot.thresholds.similar
+    vector_pairs = [(*pair, score) for pair, score in snapshot.scores.items() if score >= similar]
+    vector_pairs += [(vector, vector, 1.0) for vector, hashes in images.items() if len(hashes) > 1]
+    for first, second, score in vector_pairs:
+        if first in images and second in images:
             for left, right in chain(
-                product(few[one], sharing[other]), product(sharing[one], few[other])
+                product(best[first], images[second]), product(images[first], best[second])
             ):
-                key = min(left, right), max(left, right)
-                if left != right and key not in edges:
-                    edges[key] = Edge(*key, Relation.SIMILAR, cosine)
-    return [edge for edge in edges.values() if edge.relation != Relation.UNRELATED]
+                if left != right:
+                    yield left, right, score
+
+
+def _select_best(
+    pixel_hashes: Sequence[bytes], snapshot: Snapshot, keep_rules: KeepRules
+) -> Sequence[bytes]:
+    """Return the MAX_IMAGES_PER_VECTOR images that the keep rules rank first."""
+
+    def get_rank_key(pixel_hash: bytes) -> tuple[Any, ...]:
+        files = snapshot.files[pixel_hash]
+        return min(keep_rules.rank_key(file, CopyHints()) for file in files)
+
+    if len(pixel_hashes) <= MAX_IMAGES_PER_VECTOR:
+        return pixel_hashes
+    return sorted(pixel_hashes, key=get_rank_key)[:MAX_IMAGES_PER_VECTOR]
+
+
+def _sort_pair(left: bytes, right: bytes) -> tuple[bytes, bytes]:
+    return (left, right) if left < right else (right, left)
 
 
 def iter_scored_verdicts(
     store: Store, scores: Mapping[tuple[int, int], float], vector_by_pixel_hash: Mapping[bytes, int]
 ) -> Iterator[tuple[bytes, bytes, float, StoredVerdict]]:
-    """What was found of pictures that have a vector in `vector_by`, by their pixels, with their cosine, where `scores` has it; what a newer
-    judge found of the same two comes later.
+    """Yield (left, right, score, verdict) of each verdict on two images that have a score.
+
+    Images are given by pixel hash. `scores` are those of pairs of vectors, the smaller id first;
+    two images of one vector score 1.
+    Verdicts of a newer version come after older ones on the same pair.
     """
-    for left, right, judged in store.catalog.verdicts.stream_with_pixel_hashes():
-        one, other = vector_by_pixel_hash.get(left), vector_by_pixel_hash.get(right)
-        if left != right and one is not None and other is not None:
-            cosine = 1.0 if one == other else scores.get((min(one, other), max(one, other)))
-            if cosine is not None:
-                yield left, right, cosine, judged
+    for left, right, stored in store.catalog.verdicts.stream_with_pixel_hashes():
+        left_vector, right_vector = vector_by_pixel_hash.get(left), vector_by_pixel_hash.get(right)
+        if left == right or left_vector is None or right_vector is None:
+            continue
+        vectors = min(left_vector, right_vector), max(left_vector, right_vector)
+        score = 1.0 if left_vector == right_vector else scores.get(vectors)
+        if score is not None:
+            yield left, right, score, stored
 
 
 def score_crop_pairs(
     store: Store, scores: Mapping[tuple[int, int], float]
 ) -> dict[tuple[int, int], float]:
-    """The cosines of the vectors of related pictures that are not among `scores`: those of pictures within pictures."""
-    related = map(
-        tuple,
-        store.catalog.verdicts.find_related_vectors(
-            (Relation.UNRELATED, Relation.NOT_VERIFIABLE)
-        ).tolist(),
+    """Return the cosines of related pairs of vectors that are not among `scores`.
+
+    These are pairs that a crop proposed: one image embedded in another, or cropped from it.
+    """
+    related = store.catalog.verdicts.find_related_vectors(
+        (Relation.UNRELATED, Relation.NOT_VERIFIABLE)
     )
-    pairs = sorted(pair for pair in related if pair not in scores)
-    image_of = {
-        vector: image
-        for image, vector in store.catalog.images.find_of_vectors(
-            {vector for pair in pairs for vector in pair}
-        )
+    candidates = sorted(
+        (left, right) for left, right in related.tolist() if (left, right) not in scores
+    )
+    vectors = {vector for pair in candidates for vector in pair}
+    image_by_vector = {
+        vector: image_id for image_id, vector in store.catalog.images.find_of_vectors(vectors)
     }
-    pairs = [(one, other) for one, other in pairs if one in image_of and other in image_of]
+    pairs = [
+        (left, right)
+        for left, right in candidates
+        if left in image_by_vector and right in image_by_vector
+    ]
     if not pairs:
         return {}
-    rows = store.get_vectors(list(image_of.values()))
-    left, right = (
-        np.stack([rows[image_of[pair[side]]] for pair in pairs]).astype(np.float16)
+    rows = store.get_vectors(list(image_by_vector.values()))
+    left_rows, right_rows = (
+        np.stack([rows[image_by_vector[pair[side]]] for pair in pairs]).astype(np.float16)
         for side in (0, 1)
     )
-    return dict(zip(pairs, cosines(left, right).tolist(), strict=True))
-
-
-def load_files(
-    store: Store, image_ids: Sequence[int], folders: Sequence[str] = ()
-) -> dict[int, list[LibraryFile]]:
-    """The files of `images`; one that is reached by several paths (hard links, links to folders) only once, by its shortest."""
-    about = dict(store.catalog.images.get(image_ids))
-    found: dict[int, dict[tuple[int, int], CatalogFile]] = defaultdict(dict)
-    for known in store.catalog.files.find_of_images(image_ids):
-        if known.image_id is not None and (not folders or is_below(known.path, folders)):
-            inode = (known.stat.device, known.stat.inode)
-            before = found[known.image_id].get(inode)
-            if before is None or (before.is_missing, len(before.path), before.path) > (
-                known.is_missing,
-                len(known.path),
-                known.path,
-            ):
-                found[known.image_id][inode] = known
-    return {
-        image: [
-            LibraryFile(known.path, known.stat, about[image], known.is_missing)
-            for known in files.values()
-        ]
-        for image, files in found.items()
-    }
+    return dict(zip(pairs, cosines(left_rows, right_rows).tolist(), strict=True))

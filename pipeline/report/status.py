@@ -14,7 +14,7 @@ from indexes.upkeep.compaction import CompactionReport
 from indexes.upkeep.repair import Finding, RepairReport
 from pipeline.ingest.audit import AuditResult
 from pipeline.ingest.batch_writer import Coverage
-from pipeline.query.groups import get_effective_floor
+from pipeline.query.thresholds import get_effective_floor
 from pipeline.report.answers import (
     MAX_LISTED_ITEMS,
     SCHEMA_VERSION,

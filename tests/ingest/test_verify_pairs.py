@@ -309,7 +309,7 @@ def test_what_was_found_of_a_picture_stands_when_one_of_its_files_is_deleted(
             "read_images",
             lambda store, decoders, about, view: ((id_, "away") for id_ in about),
         )
-        monkeypatch.setattr("pipeline.query.matches._verify_new_files", lambda *given: None)
+        monkeypatch.setattr("pipeline.query.search.Searched.unverified_images", ())
         *_, last = ingest_roots(
             [Root(str(photos))], store, load_embedder(), IngestOptions(accept_missing=True)
         )
