@@ -102,7 +102,7 @@ def _negative_pixel_count(file: LibraryFile, hints: CopyHints) -> float:
 
 
 # The rules by name, in their default order. A new rule is a new entry.
-RULES: dict[str, tuple[Criterion, ...]] = {
+KEEP_RULES: dict[str, tuple[Criterion, ...]] = {
     "original": (Criterion("not made of another", lambda file, hints: hints.is_derived),),
     "resolution": (
         Criterion("not only enlarged", lambda file, hints: hints.is_upscaled),
@@ -138,20 +138,20 @@ class KeepRules:
     """An order of keep rules.
 
     A present, undamaged file always comes first. The named rules follow in their order, then the
-    rest of RULES in theirs. `original` is the first rule unless it is named.
+    rest of KEEP_RULES in theirs. `original` is the first rule unless it is named.
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        """Use the rules `names`: keys of RULES, or folder:PATTERN.
+        """Use the rules `names`: keys of KEEP_RULES, or folder:PATTERN.
 
         folder:PATTERN prefers files below a folder whose name or whole path matches the pattern.
         Raises InvalidKeepRule for other names and for a name given twice.
         """
         named = list(names)
         for name in named:
-            if name not in RULES and not _is_folder_rule(name):
+            if name not in KEEP_RULES and not _is_folder_rule(name):
                 raise InvalidKeepRule(
-                    f"{ascii(name)} is not a keep rule; use {', '.join(RULES)}"
+                    f"{ascii(name)} is not a keep rule; use {', '.join(KEEP_RULES)}"
                     f" or {FOLDER_PREFIX}PATTERN"
                 )
             if named.count(name) > 1:
@@ -161,7 +161,7 @@ class KeepRules:
                 )
         if "original" not in named:
             named.insert(0, "original")
-        self.names = (*named, *(name for name in RULES if name not in named))
+        self.names = (*named, *(name for name in KEEP_RULES if name not in named))
 
     def find_unused(self, paths: Iterable[str]) -> list[str]:
         """Return the folder rules that match none of these paths."""
@@ -221,8 +221,8 @@ def _find_first_difference(first: tuple[Any, ...], second: tuple[Any, ...]) -> i
 
 
 def _get_criteria(name: str) -> tuple[Criterion, ...]:
-    if name in RULES:
-        return RULES[name]
+    if name in KEEP_RULES:
+        return KEEP_RULES[name]
     pattern = _parse_folder_pattern(name)
     return (Criterion(f"in {pattern}", lambda file, hints: not _is_in_folder(file.path, pattern)),)
 

@@ -8,14 +8,14 @@ from hypothesis.strategies import integers, lists, permutations, sampled_from
 
 from indexes.records import FileStat, Image
 from pipeline.errors import InvalidKeepRule
-from pipeline.grouping.keep_rules import RULES, CopyHints, KeepRules, LibraryFile
+from pipeline.grouping.keep_rules import KEEP_RULES, CopyHints, KeepRules, LibraryFile
 
 PLAIN = LibraryFile(
     "/photos/plain.jpg",
     FileStat(1000, 50, 0, 1, 1),
     Image(b"1", b"1", 100, 100, "JPEG", 1000, False),
 )
-RULE_NAMES = [*RULES, "folder:Albums"]
+RULE_NAMES = [*KEEP_RULES, "folder:Albums"]
 
 
 def make_file(
