@@ -1,87 +1,88 @@
-"""Transforms of the plane: 3 x 3 matrices that take places (x, y, 1) of one picture to those of another, and what fits places best."""
+"""Homographies of the plane: apply, invert, differentiate and fit 3 x 3 matrices."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-Homography = NDArray[np.float64]
-IRLS_ITERATIONS = 3  # of fitting, each with less weight for what the one before left far off
-MIN_SCALE = 0.01  # of a transform that still leads back
-UNIT_CORNERS = np.array(
-    [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]
-)  # a picture's corners, as shares of its sides
+Homography = NDArray[np.float64]  # (3, 3), maps (x, y, 1) of one image to the other
+IRLS_ITERATIONS = 3  # each weights points by the residuals of the fit before
+# Below 1 / 100, or above 100 times, a homography is too close to singular to be inverted.
+MIN_SCALE = 0.01
+# The corners of an image in shares of its width and height, clockwise from the upper left.
+UNIT_CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
 
 
 def compute_scale(H: Homography) -> float:
-    """How much larger things become, near the origin."""
+    """Compute the factor by which lengths grow near the origin."""
     return float(np.sqrt(abs(np.linalg.det(H[:2, :2]))))
 
 
 def unit_to_pixels(shape: tuple[int, ...]) -> Homography:
-    """What takes places as shares of the sides of a picture (height, width, ...) to its pixels, whose middles are half a pixel inside."""
+    """Build the matrix from shares of width and height to pixels of an image (height, width, ...).
+
+    Pixel centers have integer coordinates, so the upper left corner is (-0.5, -0.5).
+    """
     return np.array([[shape[1], 0.0, -0.5], [0.0, shape[0], -0.5], [0.0, 0.0, 1.0]])
 
 
 def invert_homography(H: Homography) -> Homography:
-    """The transform that leads back."""
-    back = np.linalg.inv(H)
-    return np.asarray(back / back[2, 2])
+    """Invert a homography, scaled so that its last element is 1."""
+    inverse = np.linalg.inv(H)
+    return np.asarray(inverse / inverse[2, 2])
 
 
 def apply_homography(H: Homography, points: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Places (n, 2) after a transform."""
-    lifted = points @ H[:, :2].T + H[:, 2]
-    return np.asarray(lifted[:, :2] / lifted[:, 2:])
+    """Map points (n, 2)."""
+    homogeneous = points @ H[:, :2].T + H[:, 2]
+    return np.asarray(homogeneous[:, :2] / homogeneous[:, 2:])
 
 
 def jacobian(H: Homography, points: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Where small steps from places (..., 2) lead to: (..., 2, 2), for each place its first derivatives, a column for x and one for y."""
-    lifted = points @ H[:, :2].T + H[:, 2]
-    there = lifted[..., :2] / lifted[..., 2:]
-    return np.asarray((H[:2, :2] - there[..., :, None] * H[2, :2]) / lifted[..., 2:, None])
+    """Compute the Jacobian at points (..., 2): (..., 2, 2), columns for the steps in x and y."""
+    homogeneous = points @ H[:, :2].T + H[:, 2]
+    mapped = homogeneous[..., :2] / homogeneous[..., 2:]
+    return np.asarray((H[:2, :2] - mapped[..., :, None] * H[2, :2]) / homogeneous[..., 2:, None])
 
 
 def fit_homography(
     src: NDArray[np.float64], dst: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> Homography | None:
-    """The projective transform, affine for fewer than 14 places, that brings `start` (n, 2) nearest to `end` (n, 2), strays left aside;
-    None where there is none.
+    """Fit a homography from src to dst by IRLS with Tukey weights; None if it is degenerate.
+
+    `src` and `dst` are (n, 2), `weights` (n,). Below 14 points an affine transform is fitted.
     """
-    one, other = _normalizing_transform(src), _normalizing_transform(dst)
-    places, goal = apply_homography(one, src), apply_homography(other, dst)
-    x, y = places.T
+    normalize_src, normalize_dst = _normalizing_transform(src), _normalizing_transform(dst)
+    points, target = apply_homography(normalize_src, src), apply_homography(normalize_dst, dst)
+    x, y = points.T
     if len(src) < 14:
         affine = robust_lstsq(
-            np.column_stack([x, y, np.ones_like(x)]), goal, weights, 1.0 / other[0, 0]
+            np.column_stack([x, y, np.ones_like(x)]), target, weights, 1.0 / normalize_dst[0, 0]
         )
-        matrix = np.vstack([affine.T, [0.0, 0.0, 1.0]])
+        H = np.vstack([affine.T, [0.0, 0.0, 1.0]])
     else:
-        (u, v), zero, unit = goal.T, np.zeros_like(x), np.ones_like(x)
+        (u, v), zero, unit = target.T, np.zeros_like(x), np.ones_like(x)
         rows = np.array(
             [
                 [x, y, unit, zero, zero, zero, -u * x, -u * y],
                 [zero, zero, zero, x, y, unit, -v * x, -v * y],
             ]
         )
-        easing = np.diag([1e-9] * 6 + [4e-4] * 2) * len(
-            x
-        )  # no perspective where nothing speaks for it
-        matrix, some = np.eye(3), weights
+        # Damping; the perspective terms get more, so that they stay near 0 without evidence.
+        ridge = np.diag([1e-9] * 6 + [4e-4] * 2) * len(x)
+        H, irls_weights = np.eye(3), weights
         for _ in range(IRLS_ITERATIONS):
-            heavy = rows * some
-            square = np.einsum("sin,sjn->ij", heavy, rows) + easing
-            matrix = np.append(
-                np.linalg.solve(square, np.einsum("sin,ns->i", heavy, goal)), 1.0
-            ).reshape(3, 3)
-            some = weights * _tukey_weights(
-                np.linalg.norm(apply_homography(matrix, places) - goal, axis=1) / other[0, 0]
-            )
-    matrix = np.linalg.inv(other) @ matrix @ one
-    if not np.isfinite(matrix).all() or abs(matrix[2, 2]) < 1e-9:
+            weighted_rows = rows * irls_weights
+            normal_matrix = np.einsum("sin,sjn->ij", weighted_rows, rows) + ridge
+            solution = np.linalg.solve(normal_matrix, np.einsum("sin,ns->i", weighted_rows, target))
+            H = np.append(solution, 1.0).reshape(3, 3)
+            residuals = np.linalg.norm(apply_homography(H, points) - target, axis=1)
+            irls_weights = weights * _tukey_weights(residuals / normalize_dst[0, 0])
+    H = np.linalg.inv(normalize_dst) @ H @ normalize_src
+    if not np.isfinite(H).all() or abs(H[2, 2]) < 1e-9:
         return None
-    matrix = matrix / matrix[2, 2]
-    return matrix if MIN_SCALE < compute_scale(matrix) < 1 / MIN_SCALE else None
+    H = H / H[2, 2]
+    return H if MIN_SCALE < compute_scale(H) < 1 / MIN_SCALE else None
 
 
 def robust_lstsq(
@@ -90,34 +91,36 @@ def robust_lstsq(
     weights: NDArray[np.floating],
     pixels_per_unit: float = 1.0,
 ) -> NDArray[np.float64]:
-    """What takes `known` (n, k) nearest to `goal` (n, m), as (k, m): again and again with less weight for what is far off (Tukey's
-    biweight). `unit`: pixels for 1 of the goal.
+    """Solve design @ X = target by IRLS with Tukey's biweight; returns X (k, m).
+
+    `design` is (n, k), `target` (n, m), `weights` (n,). `pixels_per_unit` converts residuals to
+    pixels, the unit of the outlier limit.
     """
-    some = weights.astype(np.float64)
+    irls_weights = weights.astype(np.float64)
     for _ in range(IRLS_ITERATIONS):
-        heavy = design.T * some
-        found = np.linalg.solve(
-            heavy @ design + 1e-9 * len(design) * np.eye(design.shape[1]), heavy @ target
+        weighted = design.T * irls_weights
+        solution = np.linalg.solve(
+            weighted @ design + 1e-9 * len(design) * np.eye(design.shape[1]), weighted @ target
         )
-        some = weights * _tukey_weights(
-            np.linalg.norm(design @ found - target, axis=1) * pixels_per_unit
-        )
-    return np.asarray(found)
+        residuals = np.linalg.norm(design @ solution - target, axis=1) * pixels_per_unit
+        irls_weights = weights * _tukey_weights(residuals)
+    return np.asarray(solution)
 
 
-def _tukey_weights(errors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of what is so many pixels off."""
-    limit = max(0.5, 3 * float(np.partition(errors, len(errors) // 2)[len(errors) // 2]))
-    return np.maximum(0.0, 1.0 - (errors / limit) ** 2) ** 2
+def _tukey_weights(residuals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weight residuals, in pixels, by Tukey's biweight; 0 beyond three times their median."""
+    middle = len(residuals) // 2
+    limit = max(0.5, 3 * float(np.partition(residuals, middle)[middle]))
+    return np.maximum(0.0, 1.0 - (residuals / limit) ** 2) ** 2
 
 
 def _normalizing_transform(points: NDArray[np.float64]) -> Homography:
-    """What brings places around 0, about 1 away (Hartley 1997)."""
-    middle, spread = points.mean(axis=0), float(points.std()) + 1e-6
+    """Build the transform that moves points to mean 0 and spread 1 (Hartley 1997)."""
+    mean, spread = points.mean(axis=0), float(points.std()) + 1e-6
     return np.array(
         [
-            [1 / spread, 0.0, -middle[0] / spread],
-            [0.0, 1 / spread, -middle[1] / spread],
+            [1 / spread, 0.0, -mean[0] / spread],
+            [0.0, 1 / spread, -mean[1] / spread],
             [0.0, 0.0, 1.0],
         ]
     )

@@ -1,4 +1,7 @@
-"""The relations that two images can have, and the sides of a pair. Imports nothing, so the command line can name them cheaply."""
+"""The relations that two images can have, and the sides of a pair.
+
+This module imports nothing else, so that the command line can name relations without loading numpy.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from enum import StrEnum
 
 
 class Relation(StrEnum):
-    """What two images are to each other, closest first. The values are stored, and printed as they are."""
+    """A kind of verdict on a pair, closest first. The values are stored, and printed unchanged."""
 
     IDENTICAL_BYTES = "identical bytes"
     IDENTICAL_PIXELS = "identical pixels"
@@ -39,9 +42,9 @@ REPORTED_RELATIONS = (
     Relation.SAME_SCENE,
     Relation.SIMILAR,
 )
-# Relations that are grouped unless more are asked for.
+# Relations that form groups unless more are requested.
 COPY_RELATIONS = frozenset(
     {Relation.IDENTICAL_BYTES, Relation.IDENTICAL_PIXELS, Relation.SAME_PICTURE, Relation.DERIVED}
 )
-# Relations that an answer to a query shows unless more are asked for.
+# Relations that the answer to a query shows unless more are requested.
 QUERY_RELATIONS = COPY_RELATIONS | {Relation.SIMILAR}
