@@ -1,4 +1,4 @@
-"""What verification is given: thumbs with their features, of stored images."""
+"""Inputs to verification: the thumbnails and features of stored images."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from pipeline.thumbnails import Thumbnails
 if TYPE_CHECKING:
     from pipeline.verify.features import ImageFeatures
 
-POISONED_VERIFIER = "poisoned its verifier"  # what ended the process that verified it; a file that ends its decoder is "poisoned"
+# The reason for an image or pair whose worker process crashed. A file that crashes its decoder
+# is "poisoned".
+POISONED_VERIFIER = "poisoned its verifier"
 
 
 class VerifyInput(NamedTuple):
-    """A picture to be verified: the hash of its image, its thumb, its features, and the width and height that it has in full."""
+    """An image as the verification workers receive it: thumbnail, features and full size.
+
+    `hash` identifies the image; `size` is its (width, height) in pixels.
+    """
 
     hash: bytes
     jpeg: bytes
@@ -25,7 +30,7 @@ class VerifyInput(NamedTuple):
 
 
 def build_verify_input(image: Image, thumbnail: Thumbnail) -> VerifyInput:
-    """An image as it is verified, by its thumb."""
+    """Combine an image's record with its thumbnail, which must have features."""
     return VerifyInput(image.hash, thumbnail.jpeg, thumbnail.features, (image.width, image.height))
 
 
@@ -34,27 +39,37 @@ def load_features(
     image_ids: Iterable[int],
     extract: Callable[[Sequence[bytes]], Sequence[bytes | None]],
 ) -> tuple[dict[int, tuple[Image, Thumbnail]], dict[int, str]]:
-    """Pictures of images, by id, all with features: where these are not kept, `look` gives those of thumbs, None of one that it
-    cannot look at.
-    The second dict says why the others have none.
+    """Load thumbnails with features by image id; also return, by id, why others have none.
+
+    `extract` computes the features of JPEGs where the cache has none; it returns None for a
+    thumbnail that crashes it.
     """
     from pipeline.verify.features import has_current_format  # loads OpenCV
 
-    found, failed = thumbnails.load(image_ids)
-    bare = {id_: one for id_, (_, one) in found.items() if not has_current_format(one.features)}
-    looked = zip(bare.items(), extract([one.jpeg for one in bare.values()]), strict=True)
-    made = {id_: Thumbnail(one.jpeg, its) for (id_, one), its in looked if its is not None}
-    poisoned = dict.fromkeys(bare.keys() - made.keys(), POISONED_VERIFIER)
-    thumbnails.save({found[id_][0].hash: one for id_, one in made.items()})
-    return {
-        id_: (image, made.get(id_, one))
-        for id_, (image, one) in found.items()
+    loaded, failed = thumbnails.load(image_ids)
+    without_features = {
+        id_: thumbnail
+        for id_, (_, thumbnail) in loaded.items()
+        if not has_current_format(thumbnail.features)
+    }
+    extracted = extract([thumbnail.jpeg for thumbnail in without_features.values()])
+    completed = {
+        id_: Thumbnail(thumbnail.jpeg, features)
+        for (id_, thumbnail), features in zip(without_features.items(), extracted, strict=True)
+        if features is not None
+    }
+    poisoned = dict.fromkeys(without_features.keys() - completed.keys(), POISONED_VERIFIER)
+    thumbnails.save({loaded[id_][0].hash: thumbnail for id_, thumbnail in completed.items()})
+    usable = {
+        id_: (image, completed.get(id_, thumbnail))
+        for id_, (image, thumbnail) in loaded.items()
         if id_ not in poisoned
-    }, failed | poisoned
+    }
+    return usable, failed | poisoned
 
 
 def features_from_stored_image(image: Image, thumbnail: Thumbnail) -> ImageFeatures:
-    """What is to be known of an image to verify it, by its thumb with features."""
+    """Build the features of a stored image from its thumbnail, which must have features."""
     from pipeline.verify.features import features_from_thumbnail
 
     return features_from_thumbnail(thumbnail.jpeg, thumbnail.features, (image.width, image.height))
