@@ -1,4 +1,9 @@
-"""Whether a picture has the detail that its pixels have room for, or was only made larger."""
+"""Detect upscaled images: enlarged ones, whose power spectrum lacks the short wavelengths.
+
+The check compares, in the larger image of a verified pair, the energy of wavelengths that the
+smaller image cannot show with that of longer ones. It needs pixels at full resolution, so the
+larger file is read once more, at CENTER_FULL_RES.
+"""
 
 from __future__ import annotations
 
@@ -17,29 +22,31 @@ from pipeline.verify.homography import invert_homography
 from pipeline.verify.relation import Side
 from pipeline.verify.verdict import MIN_FULL_OVERLAP, Box, Edits, Verdict, project_box_back
 
-CENTER_SIDE_PX = 512  # pixels of the middle that are looked at, with all that the file has of them
+CENTER_SIDE_PX = 512  # side of the central square that is read, at full resolution
 CENTER_FULL_RES = Preprocess(CENTER_SIDE_PX, "middle")
-MAX_BLOCKS_PER_ROW, MIN_BLOCK_SIDE_PX = (
-    4,
-    48,
-)  # blocks in a row, and pixels that a side of one has at least
-RADIAL_BINS = 64  # of wavelengths, up to the finest that pixels can show
-# Of the energy of coarser waves, and of the sides. Measured on 600 photos: as they are, none is below at half of their sides, 4 are at
-# 1 / 1.7, 6 at .65; enlarged 1.7 times, at qualities of 75 and 92, .81 and .87 are, 2 times .69 and .80, 1.3 times none.
+MAX_BLOCKS_PER_ROW = 4  # blocks of the central square, along a side
+MIN_BLOCK_SIDE_PX = 48  # side of a block; an image without room for one is not checked
+RADIAL_BINS = 64  # of radial frequency, from 0 to the Nyquist frequency
+# Energy above the frequencies of the smaller image over the energy below them. Of 600 photos in
+# their own resolution, none is below this for a smaller image of 0.5 times the side, 4 for
+# 1 / 1.7, and 6 for 0.65. At JPEG qualities 75 and 92, 81 and 87 % of those upscaled 1.7 times are
+# below, 69 and 80 % of those upscaled 2 times, none upscaled 1.3 times.
 MAX_UPSCALED_ENERGY_RATIO = 0.08
-MIN_SIDE_RATIO, MAX_SIDE_RATIO = (
-    0.1,
-    0.75,
-)  # of the larger one's sides, between which its detail tells something
-CHANGED_REGION_MARGIN = (
-    0.05  # of a side: a tile, of which what lies on a picture may cover too little to be seen there
-)
+# Side of the smaller image over that of the larger: between these the spectrum can decide.
+MIN_SIDE_RATIO = 0.1
+MAX_SIDE_RATIO = 0.75
+# Share of a side. A changed region may reach this far beyond its box: a tile that it covers only
+# a little still agrees, and is not in the box.
+CHANGED_REGION_MARGIN = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class RadialSpectrum:
-    """The energy of the waves in each block of a picture's middle, from the longest to those of two pixels, (blocks, BINS); and where the
-    blocks lie, (blocks, 4), as shares of its sides. There are none of a picture that is too small to tell.
+    """The power spectrum of each block of an image's center, summed over directions.
+
+    `power_spectrum`: (blocks, RADIAL_BINS) from low to high frequency. `block_boxes`: (blocks, 4),
+    left, top, right, bottom in shares of width and height. An image below MIN_BLOCK_SIDE_PX has no
+    blocks.
     """
 
     power_spectrum: NDArray[np.float64]
@@ -98,95 +105,96 @@ def spectrum_from_decoded(decoded: Decoded) -> RadialSpectrum:
 
 
 def larger_side(verdict: Verdict) -> Side | None:
-    """Which of two copies, FIRST or SECOND, has so many more pixels for the same thing that its detail tells something; "" for neither."""
-    if (
-        not verdict.edits
-        or not MIN_SIDE_RATIO < _compute_side_ratio(verdict.edits) < MAX_SIDE_RATIO
-    ):
+    """Return the side with more pixels for the same content; None if the check cannot decide."""
+    edits = verdict.edits
+    if not edits or not MIN_SIDE_RATIO < _compute_side_ratio(edits) < MAX_SIDE_RATIO:
         return None
-    return Side.SECOND if verdict.edits.scale > 1 else Side.FIRST
+    return Side.SECOND if edits.scale > 1 else Side.FIRST
 
 
 def _compute_side_ratio(edits: Edits) -> float:
-    """The smaller one's sides, as shares of the larger one's, where both show the same."""
+    """Compute the side of the smaller image over that of the larger, for the same content."""
     return min(edits.scale, 1 / edits.scale)
 
 
 def with_upscaling(verdict: Verdict, side: Side, spectrum: RadialSpectrum) -> Verdict:
-    """The same, with whether `one`, FIRST or SECOND, whose detail this is, was only enlarged, where it is the larger; if so, and all of it
-    is a part of the other, it was cut out of it: that the other shows it smaller then tells nothing.
+    """Complete a verdict by the spectrum of the image on `side`, if that is the larger one.
+
+    If the image is upscaled, `upscaled_side` is set. If the other image also shows all of it, it
+    was cropped from the other: that the other shows it at a smaller scale proves nothing then.
     """
-    changes = verdict.edits
-    if not changes or side != larger_side(verdict):
+    edits = verdict.edits
+    if not edits or side != larger_side(verdict):
         return verdict
-    back = invert_homography(verdict.homography_matrix)
-    spoiled = (
-        changes.changed_regions
+    inverse = invert_homography(verdict.homography_matrix)
+    changed_regions = (
+        edits.changed_regions
         if side == Side.FIRST
-        else tuple(project_box_back(back, box) for box in changes.changed_regions)
+        else tuple(project_box_back(inverse, box) for box in edits.changed_regions)
     )
-    if not is_upscaled(spectrum, _compute_side_ratio(changes), spoiled):
+    if not is_upscaled(spectrum, _compute_side_ratio(edits), changed_regions):
         return verdict
-    mine, its = changes.overlap[side == Side.SECOND], changes.overlap[side == Side.FIRST]
-    cut_out = (
-        not changes.embedded_side
-        and mine >= MIN_FULL_OVERLAP > its
-        and changes.derived_side == side.other
+    own_overlap = edits.overlap[side == Side.SECOND]
+    other_overlap = edits.overlap[side == Side.FIRST]
+    is_cropped_from_other = (
+        not edits.embedded_side
+        and own_overlap >= MIN_FULL_OVERLAP > other_overlap
+        and edits.derived_side == side.other
     )
-    return replace(
-        verdict,
-        edits=replace(
-            changes, upscaled_side=side, derived_side=side if cut_out else changes.derived_side
-        ),
-    )
+    derived_side = side if is_cropped_from_other else edits.derived_side
+    return replace(verdict, edits=replace(edits, upscaled_side=side, derived_side=derived_side))
 
 
 def radial_spectrum(rgb: NDArray[np.uint8], size: tuple[int, int]) -> RadialSpectrum:
-    """The detail of a picture of `size`, (width, height), as CLOSE shows it: (height, width, 3) of its middle."""
-    grey = np.asarray(Pillow.fromarray(rgb).convert("L"))
-    height, width = grey.shape
+    """Compute the radial power spectrum of the center of an image.
+
+    `rgb` (height, width, 3) is the image at CENTER_FULL_RES, `size` its full (width, height).
+    """
+    gray = np.asarray(Pillow.fromarray(rgb).convert("L"))
+    height, width = gray.shape
     side = min(CENTER_SIDE_PX, height, width)
-    block = max(side // MAX_BLOCKS_PER_ROW, MIN_BLOCK_SIDE_PX)
+    block_side = max(side // MAX_BLOCKS_PER_ROW, MIN_BLOCK_SIDE_PX)
     top, left = (height - side) // 2, (width - side) // 2
-    middle = grey[top : top + side, left : left + side].astype(np.float64)
-    window = np.outer(np.hanning(block), np.hanning(block))
-    along = np.fft.fftfreq(block) * 2
-    fine = np.hypot(along[:, None], along[None, :])
-    inside = fine < 1.0
-    bins = (fine[inside] * RADIAL_BINS).astype(np.int64)
-    waves, places = [], []
-    for y, x in product(range(0, side - block + 1, block), repeat=2):
-        some = middle[y : y + block, x : x + block]
-        energy = np.abs(np.fft.fft2((some - some.mean()) * window)) ** 2
-        waves.append(np.bincount(bins, energy[inside], RADIAL_BINS))
-        start = (np.array(size) - side) / 2 + [x, y]
-        places.append([*start / size, *(start + block) / size])
+    center = gray[top : top + side, left : left + side].astype(np.float64)
+    window = np.outer(np.hanning(block_side), np.hanning(block_side))
+    frequencies = np.fft.fftfreq(block_side) * 2  # 1 is the Nyquist frequency
+    radius = np.hypot(frequencies[:, None], frequencies[None, :])
+    is_within_nyquist = radius < 1.0
+    bins = (radius[is_within_nyquist] * RADIAL_BINS).astype(np.int64)
+    spectra, boxes = [], []
+    for y, x in product(range(0, side - block_side + 1, block_side), repeat=2):
+        block = center[y : y + block_side, x : x + block_side]
+        power = np.abs(np.fft.fft2((block - block.mean()) * window)) ** 2
+        spectra.append(np.bincount(bins, power[is_within_nyquist], RADIAL_BINS))
+        corner = (np.array(size) - side) / 2 + [x, y]
+        boxes.append([*corner / size, *(corner + block_side) / size])
     return RadialSpectrum(
-        np.array(waves, np.float64).reshape(-1, RADIAL_BINS), np.array(places).reshape(-1, 4)
+        np.array(spectra, np.float64).reshape(-1, RADIAL_BINS), np.array(boxes).reshape(-1, 4)
     )
 
 
 def is_upscaled(
     spectrum: RadialSpectrum, side_ratio: float, changed_regions: Sequence[Box]
 ) -> bool:
-    """Whether there is next to nothing in a picture that one of `share` of its width and height could not show too. Blocks that something
-    lies on, in the boxes `spoiled`, are left aside: words may have been written there later. No others are: what is sharp in a photo may be
-    small.
+    """Return True if an image of `side_ratio` times the side could show nearly all detail.
+
+    Blocks that touch a changed region are ignored, because text may have been added after
+    upscaling. All others count: the only sharp part of a photo may be small.
     """
-    clear = np.ones(len(spectrum.power_spectrum), bool)
+    is_unchanged = np.ones(len(spectrum.power_spectrum), bool)
+    block_left, block_top, block_right, block_bottom = spectrum.block_boxes.T
     for left, top, right, bottom in changed_regions:
-        x, y, to_x, to_y = spectrum.block_boxes.T
-        clear &= (
-            (x >= right + CHANGED_REGION_MARGIN)
-            | (to_x <= left - CHANGED_REGION_MARGIN)
-            | (y >= bottom + CHANGED_REGION_MARGIN)
-            | (to_y <= top - CHANGED_REGION_MARGIN)
+        is_unchanged &= (
+            (block_left >= right + CHANGED_REGION_MARGIN)
+            | (block_right <= left - CHANGED_REGION_MARGIN)
+            | (block_top >= bottom + CHANGED_REGION_MARGIN)
+            | (block_bottom <= top - CHANGED_REGION_MARGIN)
         )
-    waves = spectrum.power_spectrum[clear].sum(axis=0)
-    if not waves.any():
+    power = spectrum.power_spectrum[is_unchanged].sum(axis=0)
+    if not power.any():
         return False
-    finer, coarser = (
-        waves[int(side_ratio * 1.08 * RADIAL_BINS) :].sum(),
-        waves[int(side_ratio * 0.5 * RADIAL_BINS) : int(side_ratio * 0.92 * RADIAL_BINS)].sum(),
-    )
-    return bool(finer < MAX_UPSCALED_ENERGY_RATIO * coarser)
+    # Frequencies within 8 % of the limit of the smaller image count for neither.
+    fine = power[int(side_ratio * 1.08 * RADIAL_BINS) :].sum()
+    coarse_from, coarse_to = (int(side_ratio * share * RADIAL_BINS) for share in (0.5, 0.92))
+    coarse = power[coarse_from:coarse_to].sum()
+    return bool(fine < MAX_UPSCALED_ENERGY_RATIO * coarse)
