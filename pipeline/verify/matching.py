@@ -1,4 +1,8 @@
-"""How one picture lies on another, by the keypoints that they share."""
+"""Propose alignments of two images from their keypoints.
+
+Descriptors are matched by the ratio test, filtered by a Hough vote over rotation and scale, and
+fitted by RANSAC: an affine transform first, a homography if clearly more matches agree with it.
+"""
 
 from __future__ import annotations
 
@@ -17,35 +21,33 @@ from pipeline.verify.features import (
 )
 from pipeline.verify.homography import Homography, apply_homography, compute_scale
 
-MAX_RATIO = 0.85  # of the distances to the nearest and the second nearest, beyond which the nearest says nothing
-MIN_INLIERS = 6  # keypoints that must agree
-CONFIDENT_INLIERS = 40  # so many, and it is tried at once: by chance never more than 20 agree, but pictures may be like their mirror
-AFFINE_REPROJ_PX, HOMOGRAPHY_REPROJ_PX = (
-    6.0,
-    4.0,
-)  # pixels that they may be off, by an affine and by a projective transform
-HOUGH_ANGLE_BIN_DEG, HOUGH_SCALE_BIN_OCTAVES = (
-    15.0,
-    0.4,
-)  # of the bins in which turns, in degrees, and sizes, in powers of 2, are counted
-MIN_WHOLE_IMAGE_NCC = (
-    0.8  # the correlation from which on two pictures are laid on each other as a whole
-)
-MAX_SCALE_FACTOR = 12.0  # times larger or smaller
+MAX_RATIO = 0.85  # ratio test: distance to the nearest descriptor over that to the second nearest
+MIN_INLIERS = 6  # keypoint matches that must agree with an alignment
+# An upright alignment with so many inliers is tried before the mirrored one is computed. By chance
+# never more than 20 agree, but an image may resemble its own mirror image.
+CONFIDENT_INLIERS = 40
+AFFINE_REPROJ_PX = 6.0  # RANSAC: reprojection error of an inlier of an affine transform
+HOMOGRAPHY_REPROJ_PX = 4.0  # the same for a homography
+HOUGH_ANGLE_BIN_DEG = 15.0  # width of a bin of the Hough vote
+HOUGH_SCALE_BIN_OCTAVES = 0.4  # the same for scale, as a power of 2
+MIN_WHOLE_IMAGE_NCC = 0.8  # of the 32 x 32 versions, to align two images without keypoints
+MAX_SCALE_FACTOR = 12.0  # an alignment may enlarge or reduce by less than this
 
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """`matrix` (3, 3) takes pixels (x, y, 1) of one picture to those of another; so many keypoints agree on it."""
+    """A homography from pixels of the first image to the second, and its keypoint inliers."""
 
     homography: Homography
     inliers: int
 
 
 def propose_alignments(src: ImageFeatures, dst: ImageFeatures) -> Iterator[Alignment]:
-    """Ways in which `one` may lie on `other`, to be tried in turn: upright where ENOUGH keypoints agree; upright or mirrored, as more of
-    them say; all of one on all of the other, where fewer than LEAST agree either way. Each is worked out when it is asked for. The same for
-    the same two, whatever was asked before.
+    """Yield alignments from src to dst, the likeliest first; each is computed on demand.
+
+    An upright one with at least CONFIDENT_INLIERS comes first. Then comes the mirrored one if it
+    has more inliers, else the upright one. If both have fewer than MIN_INLIERS, the images are
+    aligned as a whole. The result depends on the two images alone.
     """
     upright = _align_keypoints(src.keypoints, dst.keypoints, mirrored=False)
     if upright and upright.inliers >= CONFIDENT_INLIERS:
@@ -55,73 +57,73 @@ def propose_alignments(src: ImageFeatures, dst: ImageFeatures) -> Iterator[Align
         yield mirrored
     elif upright and upright.inliers < CONFIDENT_INLIERS:
         yield upright
-    if not upright and not mirrored and (on_all := _align_whole_images(src, dst)):
-        yield on_all
+    if not upright and not mirrored and (whole := _align_whole_images(src, dst)):
+        yield whole
 
 
 def _align_keypoints(src: Keypoints, dst: Keypoints, *, mirrored: bool) -> Alignment | None:
-    """The transform that most keypoints agree on; None where fewer than LEAST do."""
-    left, right = _match_descriptors(
-        src.descriptors[:, MIRRORED_DESCRIPTOR_ORDER] if mirrored else src.descriptors,
-        dst.descriptors,
-    )
-    agree = _hough_filter(src, dst, left, right, mirrored)
-    if np.count_nonzero(agree) < MIN_INLIERS:
+    """Fit the transform with the most inliers; None below MIN_INLIERS."""
+    src_descriptors = src.descriptors[:, MIRRORED_DESCRIPTOR_ORDER] if mirrored else src.descriptors
+    src_indices, dst_indices = _match_descriptors(src_descriptors, dst.descriptors)
+    is_consistent = _hough_filter(src, dst, src_indices, dst_indices, mirrored)
+    if np.count_nonzero(is_consistent) < MIN_INLIERS:
         return None
-    start, end = _drop_duplicate_points(src.points[left[agree]], dst.points[right[agree]])
-    if len(start) < MIN_INLIERS:
+    src_points, dst_points = _drop_duplicate_points(
+        src.points[src_indices[is_consistent]], dst.points[dst_indices[is_consistent]]
+    )
+    if len(src_points) < MIN_INLIERS:
         return None
     cv2.setRNGSeed(0)
-    affine, inside = cv2.estimateAffine2D(
-        start,
-        end,
+    affine, inlier_mask = cv2.estimateAffine2D(
+        src_points,
+        dst_points,
         method=cv2.RANSAC,
         ransacReprojThreshold=AFFINE_REPROJ_PX,
         maxIters=500,
         confidence=0.995,
     )
-    if affine is None or int(inside.sum()) < MIN_INLIERS:
+    if affine is None or int(inlier_mask.sum()) < MIN_INLIERS:
         return None
-    found = _upgrade_to_homography(
-        Alignment(np.vstack([affine, [0.0, 0.0, 1.0]]), int(inside.sum())), start, end
-    )
-    return (
-        found if 1 / MAX_SCALE_FACTOR < compute_scale(found.homography) < MAX_SCALE_FACTOR else None
-    )
+    affine_alignment = Alignment(np.vstack([affine, [0.0, 0.0, 1.0]]), int(inlier_mask.sum()))
+    alignment = _upgrade_to_homography(affine_alignment, src_points, dst_points)
+    scale = compute_scale(alignment.homography)
+    return alignment if 1 / MAX_SCALE_FACTOR < scale < MAX_SCALE_FACTOR else None
 
 
 def _align_whole_images(src: ImageFeatures, dst: ImageFeatures) -> Alignment | None:
-    """All of `one` on all of `other`, in the one of eight ways, turned or mirrored, that agrees best; None where none agrees well.
+    """Align all of src with all of dst in the best of eight orientations; None if none agrees.
 
-    For pictures that are too soft to have keypoints.
+    For images that are too soft to have keypoints.
     """
-    first, second = (
-        sketch.small_gray.astype(np.float64) - sketch.small_gray.mean() for sketch in (src, dst)
+    src_gray, dst_gray = (
+        features.small_gray.astype(np.float64) - features.small_gray.mean()
+        for features in (src, dst)
     )
-    lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
-    if lengths < 1.0:
+    norms = float(np.linalg.norm(src_gray) * np.linalg.norm(dst_gray))
+    if norms < 1.0:
         return None
-    # As unit squares: what takes places (x, y) of the turned picture to those of the picture itself.
-    agree = {}
-    for turn in range(4):
+    ncc = {}
+    for quarter_turns in range(4):
         for mirrored in (False, True):
-            turned = np.rot90(second[:, ::-1] if mirrored else second, turn)
-            agree[turn, mirrored] = float((first * turned).sum()) / lengths
-    turn, mirrored = max(agree, key=lambda way: agree[way])
+            turned = np.rot90(dst_gray[:, ::-1] if mirrored else dst_gray, quarter_turns)
+            ncc[quarter_turns, mirrored] = float((src_gray * turned).sum()) / norms
+    best = max(ncc, key=lambda orientation: ncc[orientation])
     if (
-        agree[turn, mirrored] < MIN_WHOLE_IMAGE_NCC
+        ncc[best] < MIN_WHOLE_IMAGE_NCC
         or min(*src.gray.shape, *dst.gray.shape) < SMALL_GRAY_SIDE_PX
     ):
         return None
-    corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    ends = corners.copy()
-    for _ in range(turn):  # rot90 turns counterclockwise: the right edge becomes the top
-        ends = np.column_stack([1.0 - ends[:, 1], ends[:, 0]])
+    quarter_turns, mirrored = best
+    # Three corners in unit coordinates: of the turned image, and of the image itself.
+    src_corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    dst_corners = src_corners.copy()
+    for _ in range(quarter_turns):  # rot90 turns counterclockwise: the right edge becomes the top
+        dst_corners = np.column_stack([1.0 - dst_corners[:, 1], dst_corners[:, 0]])
     if mirrored:
-        ends[:, 0] = 1.0 - ends[:, 0]
-    places = [np.array(sketch.gray.shape[::-1]) - 1.0 for sketch in (src, dst)]
+        dst_corners[:, 0] = 1.0 - dst_corners[:, 0]
+    src_extent, dst_extent = (np.array(features.gray.shape[::-1]) - 1.0 for features in (src, dst))
     affine = cv2.getAffineTransform(
-        (corners * places[0]).astype(np.float32), (ends * places[1]).astype(np.float32)
+        (src_corners * src_extent).astype(np.float32), (dst_corners * dst_extent).astype(np.float32)
     )
     return Alignment(np.vstack([affine, [0.0, 0.0, 1.0]]), 0)
 
@@ -129,17 +131,20 @@ def _align_whole_images(src: ImageFeatures, dst: ImageFeatures) -> Alignment | N
 def _match_descriptors(
     src_descriptors: NDArray[np.float32], dst_descriptors: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs of looks of which the second is much nearer to the first than any other is (Lowe 2004, section 7.1)."""
+    """Match unit descriptors (n, 128) and (m, 128) by the ratio test (Lowe 2004, section 7.1).
+
+    Returns the indices of the matches, (k,) each.
+    """
     if len(src_descriptors) < MIN_INLIERS or len(dst_descriptors) < MIN_INLIERS:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     cosines = src_descriptors @ dst_descriptors.T
-    everyone, nearest = np.arange(len(src_descriptors)), cosines.argmax(axis=1)
-    first = cosines[everyone, nearest]
-    cosines[everyone, nearest] = -1.0
-    kept = np.flatnonzero(
-        1.0 - first < MAX_RATIO**2 * (1.0 - cosines.max(axis=1))
-    )  # squared distances are twice these
-    return kept, nearest[kept]
+    rows, nearest = np.arange(len(src_descriptors)), cosines.argmax(axis=1)
+    best_cosine = cosines[rows, nearest]
+    cosines[rows, nearest] = -1.0
+    second_cosine = cosines.max(axis=1)
+    # The squared distance of unit vectors is 2 (1 - cosine).
+    matched = np.flatnonzero(1.0 - best_cosine < MAX_RATIO**2 * (1.0 - second_cosine))
+    return matched, nearest[matched]
 
 
 def _hough_filter(
@@ -149,58 +154,54 @@ def _hough_filter(
     dst_indices: NDArray[np.int64],
     mirrored: bool,
 ) -> NDArray[np.bool_]:
-    """Those matches whose turn and change of size are near to what most of them say (a Hough vote)."""
-    turn = (
+    """Keep the matches near the most voted rotation and scale (Hough vote); a mask (k,)."""
+    rotation_deg = (
         dst.angles[dst_indices] + src.angles[src_indices] - 180.0
         if mirrored
         else dst.angles[dst_indices] - src.angles[src_indices]
     ) % 360.0
-    growth = np.log2(dst.sizes[dst_indices] / src.sizes[src_indices])
-    turns = int(360 / HOUGH_ANGLE_BIN_DEG)
-    row = np.floor(turn / HOUGH_ANGLE_BIN_DEG).astype(np.int64) % turns
-    column = np.clip(np.floor(growth / HOUGH_SCALE_BIN_OCTAVES).astype(np.int64) + 12, 1, 24)
-    votes = np.bincount(row * 26 + column, minlength=26 * turns).reshape(turns, 26)
-    near = votes + np.roll(votes, 1, 0) + np.roll(votes, -1, 0)
-    near[:, 1:-1] += near[:, :-2] + near[:, 2:]  # the outermost columns are empty
-    top = np.unravel_index(np.argmax(near[:, 1:-1]), (turns, 24))
-    top = top[0], top[1] + 1
-    return np.asarray(
-        (np.minimum((row - top[0]) % turns, (top[0] - row) % turns) <= 1)
-        & (np.abs(column - top[1]) <= 1)
-    )
+    octaves = np.log2(dst.sizes[dst_indices] / src.sizes[src_indices])
+    angle_bins = int(360 / HOUGH_ANGLE_BIN_DEG)
+    row = np.floor(rotation_deg / HOUGH_ANGLE_BIN_DEG).astype(np.int64) % angle_bins
+    # Columns 1 to 24 hold scales; 0 and 25 stay empty, so that sums over neighbors need no wrap.
+    column = np.clip(np.floor(octaves / HOUGH_SCALE_BIN_OCTAVES).astype(np.int64) + 12, 1, 24)
+    votes = np.bincount(row * 26 + column, minlength=26 * angle_bins).reshape(angle_bins, 26)
+    smoothed = votes + np.roll(votes, 1, 0) + np.roll(votes, -1, 0)
+    smoothed[:, 1:-1] += smoothed[:, :-2] + smoothed[:, 2:]
+    top_row, top_column = np.unravel_index(np.argmax(smoothed[:, 1:-1]), (angle_bins, 24))
+    top_column = top_column + 1
+    row_distance = np.minimum((row - top_row) % angle_bins, (top_row - row) % angle_bins)
+    return np.asarray((row_distance <= 1) & (np.abs(column - top_column) <= 1))
 
 
 def _drop_duplicate_points(
     src: NDArray[np.float32], dst: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Without those that begin or end within 2 pixels of another: one corner with three directions is one witness."""
+    """Drop matches that share a 2-pixel cell with another one in either image.
+
+    One corner may have keypoints of several directions; it counts once.
+    """
     for _ in range(2):
-        places = np.round(dst / 2.0) @ np.array([1 << 12, 1], np.float32)
-        _, first = np.unique(places, return_index=True)
-        src, dst = dst[np.sort(first)], src[np.sort(first)]
+        cells = np.round(dst / 2.0) @ np.array([1 << 12, 1], np.float32)
+        _, first_in_cell = np.unique(cells, return_index=True)
+        src, dst = dst[np.sort(first_in_cell)], src[np.sort(first_in_cell)]
     return src, dst
 
 
 def _upgrade_to_homography(
     affine_alignment: Alignment, src: NDArray[np.float32], dst: NDArray[np.float32]
 ) -> Alignment:
-    """A projective transform, where clearly more keypoints agree on it than on the affine one."""
+    """Fit a homography by RANSAC; keep the affine one unless clearly more matches agree."""
     if len(src) < 10:
         return affine_alignment
     cv2.setRNGSeed(0)
-    matrix, inside = cv2.findHomography(
+    H, inlier_mask = cv2.findHomography(
         src, dst, cv2.RANSAC, HOMOGRAPHY_REPROJ_PX, maxIters=500, confidence=0.995
     )
-    if matrix is None:
+    if H is None:
         return affine_alignment
-    before = int(
-        (
-            np.linalg.norm(apply_homography(affine_alignment.homography, src) - dst, axis=1)
-            < HOMOGRAPHY_REPROJ_PX
-        ).sum()
-    )
-    return (
-        Alignment(matrix, int(inside.sum()))
-        if inside.sum() > 1.1 * before + 2
-        else affine_alignment
-    )
+    affine_errors = np.linalg.norm(apply_homography(affine_alignment.homography, src) - dst, axis=1)
+    affine_inliers = int((affine_errors < HOMOGRAPHY_REPROJ_PX).sum())
+    if inlier_mask.sum() > 1.1 * affine_inliers + 2:
+        return Alignment(H, int(inlier_mask.sum()))
+    return affine_alignment
