@@ -1,4 +1,4 @@
-"""What is to be known of a picture to verify it: its grey pixels, a few of its colours, and what stands out in it, to be found again."""
+"""Features of an image for verification: pixels, small versions, SIFT keypoints and descriptors."""
 
 from __future__ import annotations
 
@@ -13,44 +13,46 @@ from numpy.typing import NDArray
 
 from pipeline.thumbnails import decode_thumbnail
 
-MAX_KEYPOINTS = 400  # keypoints of a picture, the strongest
-DETECT_SIDE_PX = 224  # pixels of the longer side that keypoints are looked for at: a third of the work of 448, and as many copies are found
-MIN_KEYPOINTS_BEFORE_FULL_SIZE = 100  # keypoints; where there are fewer, they are looked for at full size too, and are more exact
-SMALL_GRAY_SIDE_PX = 32  # pixels of a side of a whole picture, for those that have no keypoints
-SMALL_RGB_SIDE_PX = 48  # pixels of a side of what colours are compared by
-SIFT_CONTRAST_THRESHOLD = (
-    0.01  # a quarter of OpenCV's own: soft pictures have few that are stronger
-)
+MAX_KEYPOINTS = 400  # the strongest of an image
+# Longer side at which keypoints are detected: a third of the work of 448, and as many copies are
+# found.
+DETECT_SIDE_PX = 224
+# With fewer keypoints, they are detected at full thumbnail size instead, where they are more exact.
+MIN_KEYPOINTS_BEFORE_FULL_SIZE = 100
+SMALL_GRAY_SIDE_PX = 32  # of the small version that aligns images without keypoints
+SMALL_RGB_SIDE_PX = 48  # of the small version that colors are compared by
+# A quarter of OpenCV's default: soft images have few stronger keypoints.
+SIFT_CONTRAST_THRESHOLD = 0.01
 
-# A descriptor is 4 x 4 cells of 8 directions, laid out along the keypoint's own. In a mirror the cells of one axis trade places, and
-# directions turn the other way; so a picture need not be looked at twice to be recognised in its mirror.
+# A descriptor holds 4 x 4 cells of 8 directions, relative to the direction of its keypoint. In a
+# mirror image the cells of one axis trade places, and directions run the other way. Reordering the
+# descriptors therefore finds an image in its mirror image without a second detection.
 _DESCRIPTOR_LAYOUT = np.arange(128).reshape(4, 4, 8)
 MIRRORED_DESCRIPTOR_ORDER = _DESCRIPTOR_LAYOUT[::-1, :, -np.arange(8) % 8].ravel()
 
-# Lines on an even ground: of 24 pages, forms and drawings all such cells, of 1,400 photos and copies at most .86.
-LINE_ART_CELL_PX, MAX_LINE_WIDTH_PX, MAX_FLAT_STD_LEVELS, MIN_LINE_ART_SHARE = (
-    24,
-    9,
-    6.0,
-    0.9,
-)  # pixels of a cell's side, and of a line; grey levels, as a standard deviation; share of cells
+# Line art is thin lines on an even ground. Of 24 pages, forms and drawings all textured cells are
+# line art; of 1,400 photos and copies at most 0.86 of the cells are.
+LINE_ART_CELL_PX = 24  # side of a cell
+MAX_LINE_WIDTH_PX = 9  # wider marks are not lines
+MAX_FLAT_STD_LEVELS = 6.0  # standard deviation in gray levels of an even cell
+MIN_LINE_ART_SHARE = 0.9  # of the textured cells
 
-FORMAT_VERSION = b"\x01"  # what features begin with: a change in what they are needs a new one
-_QUANTIZATION_STEPS = (
-    64,
-    32,
-    256 / 360,
-)  # steps in which places and sizes, in pixels, and angles, in degrees, are kept
-# A descriptor's numbers are whole, from 0 to 255; four bits of each one's root tell as much as is used of them.
+FORMAT_VERSION = b"\x01"  # first byte of stored features; raise it if their content changes
+# Steps per pixel for points and sizes, and per degree for angles, in stored features.
+_QUANTIZATION_STEPS = (64, 32, 256 / 360)
+# Descriptor values are whole numbers from 0 to 255. Four bits of each square root carry all that
+# matching uses, two of them to a byte.
 _KEYPOINT_DTYPE = np.dtype(
-    [("place", "<u2", 2), ("size", "<u2"), ("angle", "u1"), ("look", "u1", 64)]
+    [("point", "<u2", 2), ("size", "<u2"), ("angle", "u1"), ("descriptor", "u1", 64)]
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Keypoints:
-    """n keypoints: `places` (n, 2) float32, in pixels (x, y) of a picture; `sizes` (n,) in pixels; `angles` (n,) in degrees, clockwise;
-    `looks` (n, 128) float32, each of length 1. Strongest first.
+    """Keypoints with their descriptors, strongest first.
+
+    `points` (n, 2) float32, x and y in thumbnail pixels; `sizes` (n,) in pixels; `angles` (n,) in
+    degrees, clockwise; `descriptors` (n, 128) float32, unit vectors.
     """
 
     points: NDArray[np.float32]
@@ -60,61 +62,67 @@ class Keypoints:
 
 
 class ImageFeatures:
-    """A picture as it is verified; each part is worked out when it is first asked for. Strangers are told apart by features alone.
+    """The features of one image, each computed on first use.
 
-    `size`: the width and height that it has in full.
+    Unrelated images are distinguished by their stored features alone, without decoding pixels.
     """
 
     def __init__(
         self, load_rgb: Callable[[], NDArray[np.uint8]], features: bytes, size: tuple[int, int]
     ) -> None:
-        """`view` gives the picture, rgb (height, width, 3), at most 448 pixels a side; `features` are those of features()."""
+        """Wrap stored features, as extract_features() returns them.
+
+        `load_rgb` returns the thumbnail (height, width, 3), at most 448 pixels a side; `size` is
+        the full (width, height) of the image.
+        """
         self._load_rgb, self._features, self.size = load_rgb, features, size
 
     def __le__(self, other: ImageFeatures) -> bool:
-        """Some order of pictures, for which strangers need not be unpacked: it is by features, and by pixels only where those are equal."""
+        """Order images in an arbitrary but fixed way.
+
+        By features and size first, so that unrelated images need no pixels; then by pixels.
+        """
         if (self._features, self.size) != (other._features, other.size):
             return (self._features, self.size) < (other._features, other.size)
         return (self.rgb.shape, self.rgb.tobytes()) <= (other.rgb.shape, other.rgb.tobytes())
 
     @cached_property
     def small_gray(self) -> NDArray[np.uint8]:
-        """All of it, grey (32, 32)."""
+        """The whole image in gray (32, 32)."""
         return np.frombuffer(
             self._features, np.uint8, SMALL_GRAY_SIDE_PX**2, len(FORMAT_VERSION)
         ).reshape(SMALL_GRAY_SIDE_PX, SMALL_GRAY_SIDE_PX)
 
     @cached_property
     def keypoints(self) -> Keypoints:
-        """What stands out in it."""
-        kept = np.frombuffer(
+        """The keypoints, decoded from the stored features."""
+        stored = np.frombuffer(
             self._features, _KEYPOINT_DTYPE, offset=len(FORMAT_VERSION) + SMALL_GRAY_SIDE_PX**2
         )
-        looks = (
-            np.stack([kept["look"] >> 4, kept["look"] & 15], axis=2)
-            .reshape(-1, 128)
-            .astype(np.float32)
+        packed = stored["descriptor"]
+        descriptors = (
+            np.stack([packed >> 4, packed & 15], axis=2).reshape(-1, 128).astype(np.float32)
         )
-        looks /= np.maximum(np.linalg.norm(looks, axis=1, keepdims=True), 1.0)
-        parts = zip(("place", "size", "angle"), _QUANTIZATION_STEPS, strict=True)
-        places, sizes, angles = (
-            kept[name].astype(np.float32) / np.float32(fine) for name, fine in parts
+        descriptors /= np.maximum(np.linalg.norm(descriptors, axis=1, keepdims=True), 1.0)
+        fields = zip(("point", "size", "angle"), _QUANTIZATION_STEPS, strict=True)
+        points, sizes, angles = (
+            stored[name].astype(np.float32) / np.float32(steps) for name, steps in fields
         )
-        return Keypoints(places, sizes, angles, looks)
+        return Keypoints(points, sizes, angles, descriptors)
 
     @cached_property
     def rgb(self) -> NDArray[np.uint8]:
-        """Its pixels (height, width, 3)."""
+        """The thumbnail (height, width, 3)."""
         return self._load_rgb()
 
     @cached_property
     def gray(self) -> NDArray[np.uint8]:
-        """Its pixels in grey (height, width)."""
+        """The thumbnail in gray (height, width)."""
         return convert_to_gray(self.rgb)
 
     @cached_property
     def small_rgb(self) -> NDArray[np.uint8]:
-        """All of it, rgb (48, 48, 3)."""
+        """The whole image in RGB (48, 48, 3)."""
         return np.asarray(
             cv2.resize(
                 self.rgb, (SMALL_RGB_SIDE_PX, SMALL_RGB_SIDE_PX), interpolation=cv2.INTER_AREA
@@ -124,40 +132,47 @@ class ImageFeatures:
 
     @cached_property
     def is_line_art(self) -> bool:
-        """Whether it is lines on an even ground: text, a form, a drawing."""
+        """True for thin lines on an even ground: text, a form, a drawing."""
         return is_line_art(self.gray)
 
     @cached_property
     def noise(self) -> float:
-        """The standard deviation of its noise, in grey levels."""
+        """The standard deviation of the noise, in gray levels."""
         return estimate_noise(self.gray)
 
 
 def features_from_pixels(rgb: NDArray[np.uint8], size: tuple[int, int]) -> ImageFeatures:
-    """Of a picture (height, width, 3) as SIGHT shows it, whose width and height in full are `size`."""
+    """Extract the features of an image at VERIFY_INPUT; `size` is its full (width, height)."""
     return ImageFeatures(lambda: rgb, extract_features(rgb), size)
 
 
 def features_from_thumbnail(jpeg: bytes, features: bytes, size: tuple[int, int]) -> ImageFeatures:
-    """Of a thumb and its features."""
+    """Combine a thumbnail with its stored features; `size` is the full (width, height)."""
     return ImageFeatures(lambda: decode_thumbnail(jpeg), features, size)
 
 
 def convert_to_gray(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A picture (height, width, 3) in grey (height, width)."""
+    """Convert RGB (height, width, 3) to gray (height, width)."""
     return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def estimate_noise(gray: NDArray[np.uint8]) -> float:
-    """The standard deviation of a picture's noise: of what neither planes nor edges have (Immerkaer 1996, equation 6)."""
-    rough = cv2.filter2D(
+    """Estimate the standard deviation of the noise in gray levels (Immerkaer 1996, equation 6).
+
+    The filter answers neither to planes nor to straight edges.
+    """
+    filtered = cv2.filter2D(
         gray, cv2.CV_32F, np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
     )
-    return float(np.sqrt(np.pi / 2) / 6 * cv2.mean(np.abs(rough))[0])
+    return float(np.sqrt(np.pi / 2) / 6 * cv2.mean(np.abs(filtered))[0])
 
 
 def is_line_art(gray: NDArray[np.uint8]) -> bool:
-    """Whether nearly all cells of a picture (height, width) that show something are even once thin lines, dark or bright, are away."""
+    """Return True if nearly all textured cells become even without their thin lines.
+
+    `gray` is (height, width). Dark lines are removed by a morphological closing, bright ones by an
+    opening.
+    """
     rows, columns = (side // LINE_ART_CELL_PX for side in gray.shape)
     if not rows or not columns:
         return False
@@ -170,63 +185,69 @@ def is_line_art(gray: NDArray[np.uint8]) -> bool:
         )
         return np.asarray(cells.std(axis=(1, 3)), np.float32)
 
-    before = compute_cell_std(gray)
-    shows, even = before > MAX_FLAT_STD_LEVELS, np.maximum(MAX_FLAT_STD_LEVELS, before / 4)
-    around = np.ones((MAX_LINE_WIDTH_PX, MAX_LINE_WIDTH_PX), np.uint8)
-    after = [
-        compute_cell_std(np.asarray(cv2.morphologyEx(gray, way, around), np.uint8))
-        for way in (cv2.MORPH_CLOSE, cv2.MORPH_OPEN)
+    std = compute_cell_std(gray)
+    is_textured, even_std = std > MAX_FLAT_STD_LEVELS, np.maximum(MAX_FLAT_STD_LEVELS, std / 4)
+    kernel = np.ones((MAX_LINE_WIDTH_PX, MAX_LINE_WIDTH_PX), np.uint8)
+    std_without_lines = [
+        compute_cell_std(np.asarray(cv2.morphologyEx(gray, operation, kernel), np.uint8))
+        for operation in (cv2.MORPH_CLOSE, cv2.MORPH_OPEN)
     ]
-    return (
-        bool(shows.any())
-        and max(float((rest <= even)[shows].mean()) for rest in after) >= MIN_LINE_ART_SHARE
-    )
+    if not is_textured.any():
+        return False
+    even_shares = [float((rest <= even_std)[is_textured].mean()) for rest in std_without_lines]
+    return max(even_shares) >= MIN_LINE_ART_SHARE
 
 
 def extract_features(rgb: NDArray[np.uint8]) -> bytes:
-    """What tells a picture (height, width, 3) from strangers, as it is kept, in at most 30 kB: all of it, small, and its strongest
-    keypoints: SIFT (Lowe 2004), root-normalised (Arandjelović and Zisserman 2012).
+    """Extract the features of a thumbnail (height, width, 3) as stored bytes, at most 30 kB.
+
+    They are the format version, the 32 x 32 gray version, and the strongest keypoints: SIFT (Lowe
+    2004) with root-normalized descriptors (Arandjelović and Zisserman 2012).
     """
-    whole = convert_to_gray(rgb)
-    share = min(1.0, DETECT_SIDE_PX / max(whole.shape))
-    width, height = (max(1, round(share * side)) for side in whole.shape[::-1])
-    found, looks = _get_sift().detectAndCompute(
-        cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), None
+    gray = convert_to_gray(rgb)
+    detect_scale = min(1.0, DETECT_SIDE_PX / max(gray.shape))
+    width, height = (max(1, round(detect_scale * side)) for side in gray.shape[::-1])
+    detected, descriptors = _get_sift().detectAndCompute(
+        cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA), None
     )
-    if len(found) < MIN_KEYPOINTS_BEFORE_FULL_SIZE and share < 1.0:
-        share, width, height = 1.0, whole.shape[1], whole.shape[0]
-        found, looks = _get_sift().detectAndCompute(whole, None)
-    strong = sorted(range(len(found)), key=lambda number: -found[number].response)[:MAX_KEYPOINTS]
-    kept = np.zeros(len(strong), _KEYPOINT_DTYPE)
-    if strong:
-        grown = np.array([whole.shape[1] / width, whole.shape[0] / height])
-        told = np.array(
-            [(*found[number].pt, found[number].size, found[number].angle) for number in strong]
+    if len(detected) < MIN_KEYPOINTS_BEFORE_FULL_SIZE and detect_scale < 1.0:
+        detect_scale, width, height = 1.0, gray.shape[1], gray.shape[0]
+        detected, descriptors = _get_sift().detectAndCompute(gray, None)
+    strongest = sorted(range(len(detected)), key=lambda index: -detected[index].response)
+    strongest = strongest[:MAX_KEYPOINTS]
+    stored = np.zeros(len(strongest), _KEYPOINT_DTYPE)
+    if strongest:
+        to_thumbnail = np.array([gray.shape[1] / width, gray.shape[0] / height])
+        geometry = np.array(
+            [
+                (*detected[index].pt, detected[index].size, detected[index].angle)
+                for index in strongest
+            ]
         )
-        kept["place"] = (
-            (((told[:, :2] + 0.5) * grown - 0.5) * _QUANTIZATION_STEPS[0]).round().clip(0, 65535)
-        )
-        kept["size"] = (told[:, 2] / share * _QUANTIZATION_STEPS[1]).round().clip(1, 65535)
-        kept["angle"] = (told[:, 3] * _QUANTIZATION_STEPS[2]).round().astype(np.int64) % 256
-        roots = np.sqrt(looks[strong]).round().clip(0, 15).astype(np.uint8)
-        kept["look"] = roots[:, ::2] << 4 | roots[:, 1::2]
-    small = np.asarray(
-        cv2.resize(whole, (SMALL_GRAY_SIDE_PX, SMALL_GRAY_SIDE_PX), interpolation=cv2.INTER_AREA),
+        points = (geometry[:, :2] + 0.5) * to_thumbnail - 0.5
+        point_steps, size_steps, angle_steps = _QUANTIZATION_STEPS
+        stored["point"] = (points * point_steps).round().clip(0, 65535)
+        stored["size"] = (geometry[:, 2] / detect_scale * size_steps).round().clip(1, 65535)
+        stored["angle"] = (geometry[:, 3] * angle_steps).round().astype(np.int64) % 256
+        roots = np.sqrt(descriptors[strongest]).round().clip(0, 15).astype(np.uint8)
+        stored["descriptor"] = roots[:, ::2] << 4 | roots[:, 1::2]
+    small_gray = np.asarray(
+        cv2.resize(gray, (SMALL_GRAY_SIDE_PX, SMALL_GRAY_SIDE_PX), interpolation=cv2.INTER_AREA),
         np.uint8,
     )
-    return FORMAT_VERSION + small.tobytes() + kept.tobytes()
+    return FORMAT_VERSION + small_gray.tobytes() + stored.tobytes()
 
 
 def has_current_format(features: bytes) -> bool:
-    """Whether these are features as this version makes them."""
-    rest = len(features) - len(FORMAT_VERSION) - SMALL_GRAY_SIDE_PX**2
+    """Return True if stored features have the format of this version."""
+    keypoint_bytes = len(features) - len(FORMAT_VERSION) - SMALL_GRAY_SIDE_PX**2
     return (
         features.startswith(FORMAT_VERSION)
-        and 0 <= rest <= MAX_KEYPOINTS * _KEYPOINT_DTYPE.itemsize
-        and rest % _KEYPOINT_DTYPE.itemsize == 0
+        and 0 <= keypoint_bytes <= MAX_KEYPOINTS * _KEYPOINT_DTYPE.itemsize
+        and keypoint_bytes % _KEYPOINT_DTYPE.itemsize == 0
     )
 
 
 @cache
-def _get_sift() -> Any:  # noqa: ANN401 - OpenCV has no types for it
+def _get_sift() -> Any:  # noqa: ANN401 - OpenCV's stubs lack SIFT
     return cv2.SIFT_create(MAX_KEYPOINTS, contrastThreshold=SIFT_CONTRAST_THRESHOLD)
