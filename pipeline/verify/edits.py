@@ -1,4 +1,9 @@
-"""What one picture is beside another that it is a copy of: turned, cropped, framed, toned, laid over; and which was made of which."""
+"""Detect the edits between two copies, and which of the two was made from the other.
+
+Rotation, scale and cropping follow from the homography. Whether an image is embedded in another
+or was cropped out of it shows along its outline: an embedded one has a seam there. Colors are
+compared on small versions, where the two overlap.
+"""
 
 from __future__ import annotations
 
@@ -20,42 +25,40 @@ from pipeline.verify.homography import (
 from pipeline.verify.relation import Side
 from pipeline.verify.verdict import MIN_FULL_OVERLAP, Box, Edits
 
-MIN_ROTATION_DEG = 1.5  # degrees that a turn may be off
-MAX_COPY_SKEW, MIN_SKEWED_COPY_OVERLAP = (
-    0.01,
-    0.4,
-)  # how far angles may be off in a copy; unless it shows all of one picture and this share of the other
-MAX_ISOTROPIC_RATIO, MAX_PERSPECTIVE_SKEW = (
-    1.03,
-    0.02,
-)  # one direction's growth over the other's, and how far a corner is from where no perspective would put it
-SEAM_OFFSET_PX, CLEAR_OFFSET_PX, FAR_OFFSET_PX = (
-    2.0,
-    6.0,
-    10.0,
-)  # pixels off an outline: where a seam or a thin line shows, and where neither does any more
-MAX_EMBEDDED_SCALE_ON_PLAIN, MAX_EMBEDDED_SCALE = (
-    0.87,
-    0.75,
-)  # the scales below which what lies on a plain ground, and on any, was made smaller for it
-MIN_SEAM_SIDE_PX = 40.0  # pixels of an outline's side that tell of a seam along it alone
-MIN_PLAIN_SHARE = 0.95  # the share of what lies around a picture that has one tone, if there is nothing there but a few signs
-MIN_SEAM_CONTRAST_LEVELS, MAX_PLAIN_VARIATION_LEVELS = (
-    4.0,
-    6.0,
-)  # grey levels that a seam jumps beyond what is usual there; and that a plain ground varies by
-MAX_GRAYSCALE_CHROMA_LEVELS, MIN_COLOR_CHROMA_LEVELS = (
-    4.0,
-    10.0,
-)  # levels between a pixel's strongest and weakest colour, on the mean
-OVERLAP_SAMPLES_PER_SIDE = (
-    100  # points of a side that are looked at to know how much of a picture lies on another
-)
-MAX_CONTRAST_RATIO, MAX_BRIGHTNESS_SHIFT_LEVELS, MIN_CHROMA_RATIO = (
-    1.15,
-    12.0,
-    0.75,
-)  # contrast, levels of brightness and colourfulness, beyond which tones are others
+MIN_ROTATION_DEG = 1.5  # smaller rotations are reported as none
+# Shear or perspective, as shares, up to which a pair may be copies. Beyond, the two are different
+# viewpoints, unless one image is shown whole and at least MIN_SKEWED_COPY_OVERLAP of the other.
+MAX_COPY_SKEW = 0.01
+MIN_SKEWED_COPY_OVERLAP = 0.4
+MAX_ISOTROPIC_RATIO = 1.03  # scale along one direction over the other; beyond, it is stretched
+# How far a corner may lie from its affine place, in shares of a side; beyond, it is stretched.
+MAX_PERSPECTIVE_SKEW = 0.02
+# Distances from an outline, in host pixels: where a seam or a thin line shows, and where neither
+# does any more, at two distances.
+SEAM_OFFSET_PX = 2.0
+CLEAR_OFFSET_PX = 6.0
+FAR_OFFSET_PX = 10.0
+# An image that another shows at a smaller scale than this was reduced to be embedded there: on a
+# plain background, and on any.
+MAX_EMBEDDED_SCALE_ON_PLAIN = 0.87
+MAX_EMBEDDED_SCALE = 0.75
+MIN_SEAM_SIDE_PX = 40.0  # length of a side whose seam counts alone, without the other three
+# Share of the surroundings that has one tone, if nothing but a few signs stands there.
+MIN_PLAIN_SHARE = 0.95
+MIN_SEAM_CONTRAST_LEVELS = 4.0  # gray levels that a seam jumps beyond the usual contrast there
+MAX_PLAIN_VARIATION_LEVELS = 6.0  # gray levels that a plain background varies by
+# Mean over pixels of the strongest channel minus the weakest, in levels: below the first an image
+# is grayscale, and above the second it has colors.
+MAX_GRAYSCALE_CHROMA_LEVELS = 4.0
+MIN_COLOR_CHROMA_LEVELS = 10.0
+OVERLAP_SAMPLES_PER_SIDE = 100  # the overlap is measured on a grid of this many points a side
+# Beyond any of these a copy is recolored: contrast over contrast, shift of the median brightness
+# in levels, and chroma over chroma.
+MAX_CONTRAST_RATIO = 1.15
+MAX_BRIGHTNESS_SHIFT_LEVELS = 12.0
+MIN_CHROMA_RATIO = 0.75
+
+ImageSizes = tuple[tuple[int, int], tuple[int, int]]  # (width, height) of the first and the second
 
 
 def detect_edits(
@@ -64,160 +67,172 @@ def detect_edits(
     homography: Homography,
     changed_regions: tuple[Box, ...],
 ) -> Edits:
-    """What the pixels of a copy show. `matrix` (3, 3) takes places, as shares of a picture's sides, from the first to the second."""
-    back = invert_homography(homography)
-    covers = _measure_overlap(homography), _measure_overlap(back)
-    smaller = Side.FIRST if covers[0] > covers[1] else Side.SECOND
-    grey, toned = _compare_colors(first.small_rgb, second.small_rgb, homography, changed_regions)
-    turn = _decompose_homography(homography, (first.size, second.size))
-    shown = (
-        turn[-1] if smaller == Side.FIRST else 1.0 / turn[-1]
-    )  # by how much the larger shows the smaller's pixels larger
+    """Detect the edits between two copies.
+
+    `homography` maps the first image to the second, both in shares of width and height.
+    `changed_regions` are boxes on the first image.
+    """
+    inverse = invert_homography(homography)
+    overlap = _measure_overlap(homography), _measure_overlap(inverse)
+    smaller = Side.FIRST if overlap[0] > overlap[1] else Side.SECOND  # the one that shows less
+    grayscale_side, is_recolored = _compare_colors(
+        first.small_rgb, second.small_rgb, homography, changed_regions
+    )
+    geometry = _decompose_homography(homography, (first.size, second.size))
+    # The scale at which the larger image shows the smaller one.
+    shown_scale = geometry[-1] if smaller == Side.FIRST else 1.0 / geometry[-1]
+    # Each image as a host, with the outline of the other in shares of the host's sides.
     hosts = {
-        Side.FIRST: (first.gray, apply_homography(back, UNIT_CORNERS)),
+        Side.FIRST: (first.gray, apply_homography(inverse, UNIT_CORNERS)),
         Side.SECOND: (second.gray, apply_homography(homography, UNIT_CORNERS)),
-    }  # with the other's outline
-    if max(covers) < MIN_FULL_OVERLAP:
-        seams = _has_one_sided_seam(*hosts[Side.FIRST]), _has_one_sided_seam(*hosts[Side.SECOND])
-        host = (
-            None if seams[0] == seams[1] else Side.FIRST if seams[0] else Side.SECOND
-        )  # which shows the other, cut, among other things
+    }
+    if max(overlap) < MIN_FULL_OVERLAP:
+        first_has_seam, second_has_seam = (_has_one_sided_seam(*hosts[side]) for side in Side)
+        embedded_side = None  # lies in the other, which shows a part of it among other things
+        if first_has_seam != second_has_seam:
+            embedded_side = Side.SECOND if first_has_seam else Side.FIRST
         return Edits(
-            *turn,
-            covers,
-            host.other if host else None,
+            *geometry,
+            overlap,
+            embedded_side,
             False,
-            grey,
-            toned,
+            grayscale_side,
+            is_recolored,
             changed_regions,
-            host or grey,
+            embedded_side.other if embedded_side else grayscale_side,
         )
-    seam, plain = (
+    has_seam, is_plain = (
         _detect_seam_and_background(*hosts[smaller.other])
-        if min(covers) < MIN_FULL_OVERLAP
+        if min(overlap) < MIN_FULL_OVERLAP
         else (False, False)
     )
-    if min(covers) >= MIN_FULL_OVERLAP:
-        derived: Side | None = grey
-    elif seam or shown < (MAX_EMBEDDED_SCALE_ON_PLAIN if plain else MAX_EMBEDDED_SCALE):
-        derived = smaller.other  # it was put into the other, which shows less of it
-    elif plain or shown < MAX_EMBEDDED_SCALE_ON_PLAIN:
-        derived = None  # a margin was added that the picture runs into, or cut off: who could tell
+    max_embedded_scale = MAX_EMBEDDED_SCALE_ON_PLAIN if is_plain else MAX_EMBEDDED_SCALE
+    if min(overlap) >= MIN_FULL_OVERLAP:
+        derived_side: Side | None = grayscale_side
+    elif has_seam or shown_scale < max_embedded_scale:
+        derived_side = smaller.other  # the smaller was embedded in it at a reduced scale
+    elif is_plain or shown_scale < MAX_EMBEDDED_SCALE_ON_PLAIN:
+        derived_side = None  # a margin was added that the image blends into, or was cropped off
     else:
-        derived = smaller  # it was cut out
-    bare = plain and not seam and not derived and _has_plain_background(*hosts[smaller.other])
+        derived_side = smaller  # it was cropped out of the other
+    has_bare_margin = (
+        is_plain
+        and not has_seam
+        and not derived_side
+        and _has_plain_background(*hosts[smaller.other])
+    )
     return Edits(
-        *turn,
-        covers,
-        smaller if seam else None,
-        bare or (seam and plain),
-        grey,
-        toned,
+        *geometry,
+        overlap,
+        smaller if has_seam else None,
+        has_bare_margin or (has_seam and is_plain),
+        grayscale_side,
+        is_recolored,
         changed_regions,
-        derived,
+        derived_side,
     )
 
 
-def is_viewpoint_change(
-    edits: Edits, homography: Homography, sizes: tuple[tuple[int, int], tuple[int, int]]
-) -> bool:
-    """Whether two pictures that agree were taken from two places, or in two directions, rather than one be made of the other.
+def is_viewpoint_change(edits: Edits, homography: Homography, sizes: ImageSizes) -> bool:
+    """Return True if the two images are shots from two viewpoints rather than copies.
 
-    Who makes a copy keeps its angles, or stretches all along one side; who leans it shows most of it, and puts it on top of something. Of
-    2,394 copies of 60 photos, those that lean aside, none was askew but a crop to 40 % in a hundred; those that lean show 57 % at least.
+    An edit keeps angles, or stretches along a side. A perspective edit shows most of the image and
+    embeds it in another. Of 2,394 copies of 60 photos, those with perspective aside, none was
+    skewed but one crop to 40 % in a hundred; those with perspective show at least 57 %.
     """
     if edits.embedded_side or (
         max(edits.overlap) >= MIN_FULL_OVERLAP and min(edits.overlap) >= MIN_SKEWED_COPY_OVERLAP
     ):
         return False
-    middle, grown, pixels = _local_jacobian(homography, sizes)
-    growth = np.linalg.svd(pixels)[1]
-    along = np.sort(np.abs(pixels), axis=None)[1] / np.sqrt(
-        growth[0] * growth[1]
-    )  # 0 where sides stay along sides
-    shear = min(growth[0] / growth[1] - 1.0, along)
+    center, unit_jacobian, pixel_jacobian = _local_jacobian(homography, sizes)
+    scales = np.linalg.svd(pixel_jacobian)[1]
+    # The second smallest entry is 0 where sides stay parallel to sides.
+    off_axis = np.sort(np.abs(pixel_jacobian), axis=None)[1] / np.sqrt(scales[0] * scales[1])
+    shear = min(scales[0] / scales[1] - 1.0, off_axis)
     return bool(
-        shear > MAX_COPY_SKEW or _perspective_skew(homography, middle, grown) > MAX_COPY_SKEW
+        shear > MAX_COPY_SKEW
+        or _perspective_skew(homography, center, unit_jacobian) > MAX_COPY_SKEW
     )
 
 
-def principal_scales(
-    homography: Homography, sizes: tuple[tuple[int, int], tuple[int, int]]
-) -> tuple[float, float]:
-    """By how much pixels grow from the first to the second of two pictures, (width, height) each, in the middle of what they share: most,
-    and least, along whatever direction.
+def principal_scales(homography: Homography, sizes: ImageSizes) -> tuple[float, float]:
+    """Compute the largest and smallest scale in pixels at the center of the shared area.
+
+    They are the singular values of the Jacobian: the growth along two orthogonal directions.
     """
-    most, least = np.linalg.svd(_local_jacobian(homography, sizes)[2])[1]
-    return float(most), float(least)
+    largest, smallest = np.linalg.svd(_local_jacobian(homography, sizes)[2])[1]
+    return float(largest), float(smallest)
 
 
 def _local_jacobian(
-    homography: Homography, sizes: tuple[tuple[int, int], tuple[int, int]]
+    homography: Homography, sizes: ImageSizes
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """What pixels do in the middle of what two pictures share: where that is; and the columns to which a step along x, and one along y,
-    leads, in shares of the sides and in pixels.
+    """Compute the Jacobian at the center of the shared area.
+
+    Returns the center (2,) on the first image in shares of its sides, and the Jacobian (2, 2) in
+    shares of the sides and in pixels.
     """
-    middle = apply_homography(invert_homography(homography), np.array([[0.5, 0.5]]))[0].clip(
-        0.0, 1.0
-    )
-    grown = jacobian(homography, middle)
-    return middle, grown, grown * np.array(sizes[1])[:, None] / np.array(sizes[0])[None, :]
+    second_center = np.array([[0.5, 0.5]])
+    center = apply_homography(invert_homography(homography), second_center)[0].clip(0.0, 1.0)
+    unit_jacobian = jacobian(homography, center)
+    pixel_jacobian = unit_jacobian * np.array(sizes[1])[:, None] / np.array(sizes[0])[None, :]
+    return center, unit_jacobian, pixel_jacobian
 
 
 def _perspective_skew(
     homography: Homography, center: NDArray[np.float64], unit_jacobian: NDArray[np.float64]
 ) -> float:
-    """How far a corner is, at most, from where no perspective would put it, as a share of the sides."""
-    straight = (
+    """Measure how far a corner is from its affine place, at most, in shares of the sides."""
+    affine_corners = (
         apply_homography(homography, center[None, :]) + (UNIT_CORNERS - center) @ unit_jacobian.T
     )
-    return float(np.abs(apply_homography(homography, UNIT_CORNERS) - straight).max()) * min(
-        1.0, 1.0 / float(np.abs(unit_jacobian).max())
-    )
+    offset = float(np.abs(apply_homography(homography, UNIT_CORNERS) - affine_corners).max())
+    return offset * min(1.0, 1.0 / float(np.abs(unit_jacobian).max()))
 
 
 def _decompose_homography(
-    homography: Homography, sizes: tuple[tuple[int, int], tuple[int, int]]
+    homography: Homography, sizes: ImageSizes
 ) -> tuple[bool, int, float, bool, float]:
-    """Whether it is mirrored, its quarter turns, the degrees that are left, whether it is stretched, and its scale: what pixels do in the
-    middle.
+    """Decompose the Jacobian at the center of the shared area.
+
+    Returns the fields of Edits in their order: mirrored, quarter_turn_deg, rotation_deg,
+    anisotropic, scale.
     """
-    middle, grown, pixels = _local_jacobian(homography, sizes)
-    mirrored = bool(np.linalg.det(pixels) < 0)
+    center, unit_jacobian, pixel_jacobian = _local_jacobian(homography, sizes)
+    mirrored = bool(np.linalg.det(pixel_jacobian) < 0)
     if mirrored:
-        pixels = pixels * np.array([-1.0, 1.0])  # it was mirrored left to right first
-    left, growth, right = np.linalg.svd(pixels)
-    pure = left @ right
-    angle = float(np.degrees(np.arctan2(pure[1, 0], pure[0, 0])))  # clockwise: y runs down
-    turned = round(angle / 90.0) * 90
-    stretched = bool(
-        growth[0] > MAX_ISOTROPIC_RATIO * growth[1]
-        or _perspective_skew(homography, middle, grown) > MAX_PERSPECTIVE_SKEW
+        pixel_jacobian = pixel_jacobian * np.array([-1.0, 1.0])  # mirrored left to right first
+    left, scales, right = np.linalg.svd(pixel_jacobian)
+    rotation = left @ right
+    angle = float(np.degrees(np.arctan2(rotation[1, 0], rotation[0, 0])))  # clockwise: y runs down
+    quarter_turn_deg = round(angle / 90.0) * 90
+    anisotropic = bool(
+        scales[0] > MAX_ISOTROPIC_RATIO * scales[1]
+        or _perspective_skew(homography, center, unit_jacobian) > MAX_PERSPECTIVE_SKEW
     )
-    rest = angle - turned
-    scale = round(float(np.sqrt(growth[0] * growth[1])), 4)
+    rotation_deg = angle - quarter_turn_deg
+    scale = round(float(np.sqrt(scales[0] * scales[1])), 4)
     return (
         mirrored,
-        turned % 360,
-        round(rest, 1) if abs(rest) > MIN_ROTATION_DEG else 0.0,
-        stretched,
+        quarter_turn_deg % 360,
+        round(rotation_deg, 1) if abs(rotation_deg) > MIN_ROTATION_DEG else 0.0,
+        anisotropic,
         scale,
     )
 
 
 def _measure_overlap(homography: Homography) -> float:
-    """How much of a picture a transform takes onto another: of points all over it, those that come to lie there."""
+    """Measure the share of an image that a homography maps into the other, on a grid of points."""
     x, y, depth = homography @ _compute_unit_grid(OVERLAP_SAMPLES_PER_SIDE)
     low, high = -0.005 * depth, 1.005 * depth
-    there = (
-        (x > low) & (x < high) & (y > low) & (y < high)
-    )  # none where the depth is negative, behind who looks
-    return round(np.count_nonzero(there) / OVERLAP_SAMPLES_PER_SIDE**2, 4)
+    # Empty where the depth is negative, behind the camera: there low > high.
+    is_inside = (x > low) & (x < high) & (y > low) & (y < high)
+    return round(np.count_nonzero(is_inside) / OVERLAP_SAMPLES_PER_SIDE**2, 4)
 
 
 @cache
 def _compute_unit_grid(side: int) -> NDArray[np.float64]:
-    """Places (x, y, 1) all over a picture as shares of its sides, (3, side * side), by rows."""
+    """Compute cell centers (x, y, 1) of a grid over the unit square, (3, side * side), by rows."""
     y, x = (np.mgrid[0:side, 0:side].reshape(2, -1) + 0.5) / side
     return np.stack([x, y, np.ones_like(x)])
 
@@ -225,49 +240,58 @@ def _compute_unit_grid(side: int) -> NDArray[np.float64]:
 def _detect_seam_and_background(
     host: NDArray[np.uint8], outline: NDArray[np.float64]
 ) -> tuple[bool, bool]:
-    """Whether a seam runs along an outline, in shares of the host's sides, where it is not the host's own edge; and whether the ground
-    around it is plain.
+    """Detect a seam along an outline, and a plain background around it.
 
-    A picture that was cut out of the host has none: the pixels change there as much as they do a little further in and out.
+    `outline` is (4, 2) in shares of the host's sides. Where it coincides with the host's own edge
+    it is ignored. An image that was cropped out of the host has no seam: pixels change across its
+    outline as much as they do a little further in and out.
     """
     sides = _measure_outline_sides(host, outline)
     if not sides:
         return False, False
-    jumps, beyond, within, grounds = zip(*sides, strict=True)
-    usual = float(np.concatenate(beyond + within).mean())
-    seam = float(np.concatenate(jumps).mean()) > 1.5 * usual + MIN_SEAM_CONTRAST_LEVELS
-    return seam, float(np.median(grounds)) < MAX_PLAIN_VARIATION_LEVELS
+    jumps, changes_outside, changes_inside, variations = zip(*sides, strict=True)
+    usual_change = float(np.concatenate(changes_outside + changes_inside).mean())
+    mean_jump = float(np.concatenate(jumps).mean())
+    has_seam = mean_jump > 1.5 * usual_change + MIN_SEAM_CONTRAST_LEVELS
+    return has_seam, float(np.median(variations)) < MAX_PLAIN_VARIATION_LEVELS
 
 
 def _has_plain_background(host: NDArray[np.uint8], outline: NDArray[np.float64]) -> bool:
-    """Whether there is next to nothing but one tone around an outline, in shares of the host's sides."""
-    around = np.full(host.shape[:2], 255, np.uint8)
+    """Return True if nearly all of the host outside of an outline has one tone."""
+    outside = np.full(host.shape[:2], 255, np.uint8)
     corners = outline * np.array(host.shape[1::-1]) - 0.5
-    cv2.fillConvexPoly(around, np.round(corners).astype(np.int32), 0)
-    tones = host[cv2.erode(around, np.ones((7, 7), np.uint8)) > 0].astype(np.float64)
+    cv2.fillConvexPoly(outside, np.round(corners).astype(np.int32), 0)
+    tones = host[cv2.erode(outside, np.ones((7, 7), np.uint8)) > 0].astype(np.float64)
     return len(tones) > 0 and bool(
         (np.abs(tones - np.median(tones)) <= MAX_PLAIN_VARIATION_LEVELS).mean() >= MIN_PLAIN_SHARE
     )
 
 
 def _has_one_sided_seam(host: NDArray[np.uint8], outline: NDArray[np.float64]) -> bool:
-    """Whether a seam runs along one side of an outline: the others may lie elsewhere, where a picture was cut to fit in.
+    """Return True if a seam runs along any long side of an outline.
 
-    Of 195 pairs of crops that overlap 1 % have such a side, of 140 photos that were cut to lie beside another 79 %.
+    The other sides may lie elsewhere if the image was cropped to fit in. Of 195 pairs of crops
+    that overlap 1 % have such a side, of 140 photos that were cropped to stand beside another 79 %.
     """
-    long = [
-        (jumps.mean(), within.mean())
-        for jumps, _, within, _ in _measure_outline_sides(host, outline)
+    long_sides = [
+        (jumps.mean(), changes_inside.mean())
+        for jumps, _, changes_inside, _ in _measure_outline_sides(host, outline)
         if 2 * len(jumps) >= MIN_SEAM_SIDE_PX
     ]
-    return any(jump > 2.5 * usual + 2 * MIN_SEAM_CONTRAST_LEVELS for jump, usual in long)
+    return any(
+        jump > 2.5 * usual_change + 2 * MIN_SEAM_CONTRAST_LEVELS
+        for jump, usual_change in long_sides
+    )
 
 
 def _measure_outline_sides(
     host: NDArray[np.uint8], outline: NDArray[np.float64]
 ) -> list[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], float]]:
-    """Of each side of an outline that lies within the host: by how much pixels change across it, at places 2 pixels apart, a little further
-    out, and a little further in; and how much the ground beyond it varies.
+    """Measure contrasts along each side of an outline that lies within the host.
+
+    Points are 2 pixels apart. Each side has the absolute changes across it, a little further
+    outside, and a little further inside, (n,) each, and the standard deviation of the tones
+    outside.
     """
     height, width = host.shape[:2]
     pixels = host.astype(np.float32)
@@ -279,16 +303,17 @@ def _measure_outline_sides(
         outward = np.array([along[1], -along[0]])
         if outward @ (start - corners.mean(axis=0)) < 0:
             outward = -outward
-        places = start + along * np.arange(4.0, max(length - 4.0, 4.0), 2.0)[:, None]
-        beyond = places + outward * CLEAR_OFFSET_PX
-        places = places[
-            (beyond >= 0).all(axis=1) & (beyond <= [width - 1.0, height - 1.0]).all(axis=1)
-        ]
-        if not len(places):
+        points = start + along * np.arange(4.0, max(length - 4.0, 4.0), 2.0)[:, None]
+        outside = points + outward * CLEAR_OFFSET_PX
+        is_on_host = (outside >= 0).all(axis=1) & (outside <= [width - 1.0, height - 1.0]).all(
+            axis=1
+        )
+        points = points[is_on_host]
+        if not len(points):
             continue
-        farther, far_out, out, within, far_in = (
-            _sample(pixels, places + outward * off)
-            for off in (
+        far_outside, clear_outside, just_outside, just_inside, clear_inside = (
+            _sample(pixels, points + outward * offset)
+            for offset in (
                 FAR_OFFSET_PX,
                 CLEAR_OFFSET_PX,
                 SEAM_OFFSET_PX,
@@ -298,17 +323,17 @@ def _measure_outline_sides(
         )
         sides.append(
             (
-                np.abs(out - within),
-                np.abs(farther - far_out),
-                np.abs(within - far_in),
-                float(far_out.std()),
+                np.abs(just_outside - just_inside),
+                np.abs(far_outside - clear_outside),
+                np.abs(just_inside - clear_inside),
+                float(clear_outside.std()),
             )
         )
     return sides
 
 
 def _sample(pixels: NDArray[np.float32], points: NDArray[np.float64]) -> NDArray[np.float32]:
-    """What lies at places (n, 2)."""
+    """Sample pixels bilinearly at points (n, 2); (n,) or (n, channels)."""
     x, y = (points[:, axis].astype(np.float32)[:, None] for axis in (0, 1))
     return np.asarray(
         cv2.remap(pixels, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0], np.float32
@@ -316,13 +341,16 @@ def _sample(pixels: NDArray[np.float32], points: NDArray[np.float64]) -> NDArray
 
 
 def _is_inside_margin(points: NDArray[np.float64], margin: float) -> NDArray[np.bool_]:
-    """Which places (n, 2), in shares of a picture's sides, are farther than that from its outline."""
+    """Return which unit points (n, 2) lie inside by more than `margin`, a share of a side."""
     return np.asarray(((points > margin) & (points < 1.0 - margin)).all(axis=1))
 
 
 def _coarsen(rgb: NDArray[np.uint8], cells: float) -> NDArray[np.float32]:
-    """Colours as coarse as those of a picture of which one covers so many of these `cells`, along a side: contrast is less there. Both are
-    blurred by a cell of the coarser one, so that it does not matter where cells lie.
+    """Blur a small RGB image to the resolution of another one.
+
+    `cells`: how many of its cells, along a side, a cell of the other covers. A coarser image has
+    less contrast. Both images are blurred by a cell of the coarser one, so that the position of
+    the cells does not matter.
     """
     cells = max(1.0, cells)
     return np.asarray(
@@ -337,38 +365,41 @@ def _compare_colors(
     homography: Homography,
     changed_regions: tuple[Box, ...],
 ) -> tuple[Side | None, bool]:
-    """Which of the two is grey where the other has colours, and whether their tones differ, where they lie on each other and nothing lies
-    on them.
+    """Compare colors where the images overlap and neither is covered.
+
+    Returns the side that is grayscale while the other has colors, and whether colors differ.
+    `first` and `second` are (48, 48, 3).
     """
-    places = _compute_unit_grid(SMALL_RGB_SIDE_PX)[:2].T
-    there = apply_homography(homography, places)
-    grown = compute_scale(_local_jacobian(homography, ((1, 1), (1, 1)))[1])
-    coarse = 1.0 / grown, grown  # cells of each that one cell of the other covers, along a side
-    edges = [
-        min(2.5 * max(1.0, cells) / SMALL_RGB_SIDE_PX, 0.2) for cells in coarse
-    ]  # what lies beyond an outline is mixed in there
-    both = _is_inside_margin(places, edges[0]) & _is_inside_margin(there, edges[1])
+    points = _compute_unit_grid(SMALL_RGB_SIDE_PX)[:2].T
+    mapped = apply_homography(homography, points)
+    scale = compute_scale(_local_jacobian(homography, ((1, 1), (1, 1)))[1])
+    cell_ratios = 1.0 / scale, scale  # own cells that a cell of the other covers, along a side
+    # Near an outline, blurring mixes in pixels from beyond.
+    margins = [min(2.5 * max(1.0, ratio) / SMALL_RGB_SIDE_PX, 0.2) for ratio in cell_ratios]
+    is_compared = _is_inside_margin(points, margins[0]) & _is_inside_margin(mapped, margins[1])
     for box in changed_regions:
-        both &= ~((places >= box[:2]) & (places <= box[2:])).all(axis=1)
-    if not both.any():
+        is_compared &= ~((points >= box[:2]) & (points <= box[2:])).all(axis=1)
+    if not is_compared.any():
         return None, False
-    alike = (_coarsen(rgb, cells) for rgb, cells in zip((first, second), coarse, strict=True))
-    one, other = (
-        _sample(rgb, some[both] * len(rgb) - 0.5)
-        for rgb, some in zip(alike, (places, there), strict=True)
+    first_colors, second_colors = (
+        _sample(_coarsen(rgb, ratio), where[is_compared] * len(rgb) - 0.5)
+        for rgb, ratio, where in zip((first, second), cell_ratios, (points, mapped), strict=True)
     )
-    colours = [float((rows.max(axis=1) - rows.min(axis=1)).mean()) for rows in (one, other)]
-    grey = (
-        Side.FIRST
-        if colours[0] < MAX_GRAYSCALE_CHROMA_LEVELS and colours[1] > MIN_COLOR_CHROMA_LEVELS
-        else Side.SECOND
-        if colours[1] < MAX_GRAYSCALE_CHROMA_LEVELS and colours[0] > MIN_COLOR_CHROMA_LEVELS
-        else None
+    colors = (first_colors, second_colors)
+    chroma = [float((rows.max(axis=1) - rows.min(axis=1)).mean()) for rows in colors]
+    grayscale_side = None
+    if chroma[0] < MAX_GRAYSCALE_CHROMA_LEVELS and chroma[1] > MIN_COLOR_CHROMA_LEVELS:
+        grayscale_side = Side.FIRST
+    elif chroma[1] < MAX_GRAYSCALE_CHROMA_LEVELS and chroma[0] > MIN_COLOR_CHROMA_LEVELS:
+        grayscale_side = Side.SECOND
+    brightness = [rows.mean(axis=1) for rows in colors]
+    contrast = [float(np.subtract(*np.percentile(rows, (90, 10)))) + 1.0 for rows in brightness]
+    shift = abs(float(np.median(brightness[0] - brightness[1])))
+    is_paler = min(chroma) + 2.0 < MIN_CHROMA_RATIO * (max(chroma) + 2.0)
+    is_recolored = (
+        grayscale_side is not None
+        or max(contrast) > MAX_CONTRAST_RATIO * min(contrast)
+        or shift > MAX_BRIGHTNESS_SHIFT_LEVELS
+        or is_paler
     )
-    lights = [rows.mean(axis=1) for rows in (one, other)]
-    spread = [float(np.subtract(*np.percentile(light, (90, 10)))) + 1.0 for light in lights]
-    lift = abs(float(np.median(lights[0] - lights[1])))
-    paler = min(colours) + 2.0 < MIN_CHROMA_RATIO * (max(colours) + 2.0)
-    return grey, bool(grey) or max(spread) > MAX_CONTRAST_RATIO * min(
-        spread
-    ) or lift > MAX_BRIGHTNESS_SHIFT_LEVELS or paler
+    return grayscale_side, is_recolored
