@@ -1,4 +1,9 @@
-"""A candidate pair is looked at again: two pictures, small, become what they are to each other, and the evidence for it."""
+"""Verify a candidate pair: align two thumbnails, compare them tile by tile, and give a verdict.
+
+Alignments come from keypoints (matching). Each is refined and measured on pixels (residual). The
+counts of agreeing, displaced and conflicting tiles decide the relation; the edits of a copy follow
+from the homography and the pixels (edits).
+"""
 
 from __future__ import annotations
 
@@ -24,38 +29,36 @@ from pipeline.verify.verdict import (
 )
 
 # Measured on copies of 40 kinds, and on look-alikes: scripts/results/verify.md.
-MIN_TILE_NCC = 0.8  # the correlation from which on a tile is the same
-MIN_DISPLACEMENT_PX, MIN_NCC_GAIN = (
-    0.6,
-    0.03,
-)  # pixels that a tile moved, and by how much its correlation is better there, to be the same elsewhere
-MIN_AGREEING_TILES = 4  # that must agree
-MIN_COPY_SHARE = 0.8  # the share of tiles that makes a copy
-MIN_OVERLAID_COPY_SHARE, MIN_OVERLAID_COPY_NCC = (
-    0.45,
-    0.95,
-)  # so does this share, where the median of those that agree is so clean: then something lies on the rest
-MIN_OVERLAID_COPY_TILES, MAX_CLASH_NCC, MIN_AGREEING_PER_CLASH = (
-    10,
-    0.4,
-    3,
-)  # but so many must agree, and for each that shows other things, with less than that correlation, so many
-MAX_COPY_DISPLACED_SHARE = (
-    0.1  # the share of those that agree or moved that may have moved in a copy
-)
-MIN_SCENE_SHARE = (
-    0.5  # the share of tiles that agree or moved, from which on two pictures show one scene
-)
-# What every tile of two texts or drawings agrees by at least, and the most by which one cell differs beyond others: 4.3 in 695 copies of
-# 72 pages. Of 224 pages in which one small digit is another 215 differ more, of 224 with two all.
-MIN_LINE_ART_NCC, MAX_CELL_OUTLIER = 0.98, 5.0
-MIN_KEYPOINTS = 8  # keypoints, with fewer of which a picture cannot be told from others
+MIN_TILE_NCC = 0.8  # NCC from which a tile agrees
+# A tile is displaced if it agrees at an offset beyond the first, and its NCC is better there by
+# more than the second.
+MIN_DISPLACEMENT_PX = 0.6
+MIN_NCC_GAIN = 0.03
+MIN_AGREEING_TILES = 4  # of a copy
+MIN_COPY_SHARE = 0.8  # share of agreeing tiles that makes a copy
+# An overlay may cover more: this share is enough if the median NCC of the agreeing tiles is at
+# least the second, and if tiles agree in these numbers, in all and for each conflicting tile.
+MIN_OVERLAID_COPY_SHARE = 0.45
+MIN_OVERLAID_COPY_NCC = 0.95
+MIN_OVERLAID_COPY_TILES = 10
+MIN_AGREEING_PER_CLASH = 3
+MAX_CLASH_NCC = 0.4  # below, a tile with texture in both images shows different content
+MAX_COPY_DISPLACED_SHARE = 0.1  # of the agreeing and displaced tiles of a copy
+MIN_SCENE_SHARE = 0.5  # share of agreeing or displaced tiles that makes a scene
+# Text and drawings are copies if every tile reaches the first, and no cell differs beyond others
+# by more than the second: at most 4.3 times in 695 copies of 72 pages. Of 224 pages with one small
+# digit changed 215 differ more, of 224 with two digits all.
+MIN_LINE_ART_NCC = 0.98
+MAX_CELL_OUTLIER = 5.0
+MIN_KEYPOINTS = 8  # below, an image without an alignment is not verifiable
 
 
 @dataclass(frozen=True, slots=True)
 class TileMasks:
-    """What was seen of each tile: (rows, columns), True or False. They lie on the second picture where `swapped`, else on the first,
-    beginning at `origin`, pixels (x, y) of its sketch.
+    """The outcome of each tile as masks (rows, columns).
+
+    Tiles lie on the second image if `is_swapped`, else on the first. `origin` is the corner of the
+    first tile, (x, y) in thumbnail pixels.
     """
 
     valid: NDArray[np.bool_]
@@ -66,23 +69,23 @@ class TileMasks:
 
 
 def verify(first: ImageFeatures, second: ImageFeatures) -> Verdict:
-    """What two pictures are to each other. The same for the same two, whatever was asked before, and whichever comes first."""
+    """Verify a pair. The verdict depends on the two images alone, and not on their order."""
     return verify_tiles(first, second)[0]
 
 
 def verify_tiles(first: ImageFeatures, second: ImageFeatures) -> tuple[Verdict, TileMasks | None]:
-    """As verify(), with what it saw; None where no tile could be compared.
+    """Verify a pair; also return the tiles, None if none could be compared.
 
-    One order is looked at, whichever was asked for: what is just enough for a copy in one would be just too little in the other. Where the
-    numbers of two odd pictures lead to no transform that could be one, nothing is said of them.
+    The pair is always compared in one order, because a copy that just reaches a threshold in one
+    order may miss it in the other. A pair whose numbers are singular is not verifiable.
     """
     try:
         if first <= second:
             return _verify_ordered_pair(first, second)
-        evidence, tiles = _verify_ordered_pair(second, first)
-        return evidence.swap_sides(), replace(
-            tiles, is_swapped=not tiles.is_swapped
-        ) if tiles else None
+        verdict, tiles = _verify_ordered_pair(second, first)
+        if tiles:
+            tiles = replace(tiles, is_swapped=not tiles.is_swapped)
+        return verdict.swap_sides(), tiles
     except (np.linalg.LinAlgError, cv2.error):
         return Verdict(Relation.NOT_VERIFIABLE), None
 
@@ -90,130 +93,143 @@ def verify_tiles(first: ImageFeatures, second: ImageFeatures) -> tuple[Verdict, 
 def _verify_ordered_pair(
     first: ImageFeatures, second: ImageFeatures
 ) -> tuple[Verdict, TileMasks | None]:
+    """Return the verdict of the first alignment that shows a copy, else of the likeliest."""
     likeliest = None
-    for way in propose_alignments(first, second):
-        found = _verify_alignment(way, first, second)
-        if found[0].relation in (Relation.SAME_PICTURE, Relation.DERIVED):
-            return found
-        likeliest = likeliest or found
+    for alignment in propose_alignments(first, second):
+        result = _verify_alignment(alignment, first, second)
+        if result[0].relation in (Relation.SAME_PICTURE, Relation.DERIVED):
+            return result
+        likeliest = likeliest or result
     if likeliest:
         return likeliest
-    seen = min(len(first.keypoints.points), len(second.keypoints.points))
-    return Verdict(Relation.UNRELATED if seen >= MIN_KEYPOINTS else Relation.NOT_VERIFIABLE), None
+    fewest_keypoints = min(len(first.keypoints.points), len(second.keypoints.points))
+    relation = Relation.UNRELATED if fewest_keypoints >= MIN_KEYPOINTS else Relation.NOT_VERIFIABLE
+    return Verdict(relation), None
 
 
 def _verify_alignment(
     alignment: Alignment, first: ImageFeatures, second: ImageFeatures
 ) -> tuple[Verdict, TileMasks | None]:
-    swapped = (
-        compute_scale(alignment.homography) < 1.0
-    )  # the one that has fewer pixels for the same thing is gone over tile by tile
-    one, other = (second, first) if swapped else (first, second)
-    rest = compute_residual(
-        one.gray,
-        other.gray,
-        invert_homography(alignment.homography) if swapped else alignment.homography,
-        max(one.noise, other.noise),
+    # Tiles lie on the image with fewer pixels for the same content.
+    is_swapped = compute_scale(alignment.homography) < 1.0
+    template, target = (second, first) if is_swapped else (first, second)
+    residual = compute_residual(
+        template.gray,
+        target.gray,
+        invert_homography(alignment.homography) if is_swapped else alignment.homography,
+        max(template.noise, target.noise),
     )
-    if rest is None or not rest.valid.any():
+    if residual is None or not residual.valid.any():
         return Verdict(Relation.NOT_VERIFIABLE, alignment.inliers), None
-    moved_away = (
-        rest.valid
-        & (rest.best_ncc >= MIN_TILE_NCC)
-        & (rest.best_ncc - rest.ncc > MIN_NCC_GAIN)
-        & (np.hypot(*np.moveaxis(rest.displacement, -1, 0)) > MIN_DISPLACEMENT_PX)
+    is_displaced = (
+        residual.valid
+        & (residual.best_ncc >= MIN_TILE_NCC)
+        & (residual.best_ncc - residual.ncc > MIN_NCC_GAIN)
+        & (np.hypot(*np.moveaxis(residual.displacement, -1, 0)) > MIN_DISPLACEMENT_PX)
     )
-    same = rest.valid & (rest.ncc >= MIN_TILE_NCC) & ~moved_away
-    told, agree, gone = (int(some.sum()) for some in (rest.valid, same, moved_away))
-    matrix = _convert_to_unit_homography(
-        invert_homography(rest.homography) if swapped else rest.homography, first, second
+    is_agreeing = residual.valid & (residual.ncc >= MIN_TILE_NCC) & ~is_displaced
+    is_conflicting = residual.textured_in_both & (residual.ncc < MAX_CLASH_NCC) & ~is_displaced
+    valid, agreeing, displaced, conflicting = (
+        int(mask.sum()) for mask in (residual.valid, is_agreeing, is_displaced, is_conflicting)
     )
-    clash = int((rest.textured_in_both & (rest.ncc < MAX_CLASH_NCC) & ~moved_away).sum())
-    relation, what = (
-        _classify(told, agree, gone, clash, float(np.median(rest.ncc[same])) if agree else 0.0),
-        None,
+    homography = _convert_to_unit_homography(
+        invert_homography(residual.homography) if is_swapped else residual.homography,
+        first,
+        second,
     )
+    median_ncc = float(np.median(residual.ncc[is_agreeing])) if agreeing else 0.0
+    relation = _classify(valid, agreeing, displaced, conflicting, median_ncc)
+    edits = None
     if (
         relation in (Relation.DERIVED, Relation.SAME_SCENE)
         and first.is_line_art
         and second.is_line_art
         and (
-            rest.ncc[rest.valid].min() < MIN_LINE_ART_NCC
-            or rest.cell_outlier_ratio() > MAX_CELL_OUTLIER
+            residual.ncc[residual.valid].min() < MIN_LINE_ART_NCC
+            or residual.cell_outlier_ratio() > MAX_CELL_OUTLIER
         )
     ):
-        relation = (
-            Relation.NOT_VERIFIABLE
-        )  # in text and drawings the ground agrees, whatever they say
+        # The ground of text and drawings agrees, whatever they say.
+        relation = Relation.NOT_VERIFIABLE
     if relation == Relation.DERIVED:
-        boxes = _changed_regions(rest.valid & ~same & ~moved_away, rest, one)
-        spoiled = tuple(project_box_back(matrix, box) if swapped else box for box in boxes)
-        what = detect_edits(first, second, matrix, spoiled)
-        relation = Relation.SAME_PICTURE if what.is_same_picture else Relation.DERIVED
-        if is_viewpoint_change(what, matrix, (first.size, second.size)):
-            relation, what = Relation.SAME_SCENE, None
-    evidence = Verdict(
+        boxes = _changed_regions(residual.valid & ~is_agreeing & ~is_displaced, residual, template)
+        changed_regions = tuple(
+            project_box_back(homography, box) if is_swapped else box for box in boxes
+        )
+        edits = detect_edits(first, second, homography, changed_regions)
+        relation = Relation.SAME_PICTURE if edits.is_same_picture else Relation.DERIVED
+        if is_viewpoint_change(edits, homography, (first.size, second.size)):
+            relation, edits = Relation.SAME_SCENE, None
+    verdict = Verdict(
         relation,
         alignment.inliers,
-        told,
-        round(agree / told, 4),
-        round(gone / told, 4),
-        flatten_homography(matrix),
-        what,
+        valid,
+        round(agreeing / valid, 4),
+        round(displaced / valid, 4),
+        flatten_homography(homography),
+        edits,
     )
-    return evidence, TileMasks(rest.valid, same, moved_away, rest.origin, swapped)
+    return verdict, TileMasks(
+        residual.valid, is_agreeing, is_displaced, residual.origin, is_swapped
+    )
 
 
 def _classify(
     valid: int, agreeing: int, displaced: int, conflicting: int, median_ncc: float
 ) -> Relation:
-    """DERIVED for any copy, SCENE, UNRELATED, or UNKNOWN where there is too little to tell."""
+    """Classify a pair by its tile counts.
+
+    Returns DERIVED for any copy, SAME_SCENE, UNRELATED, or NOT_VERIFIABLE below MIN_VALID_TILES.
+    """
     share = agreeing / valid
-    steady = displaced <= MAX_COPY_DISPLACED_SHARE * (agreeing + displaced) + 1
-    laid_over = (
+    is_rigid = displaced <= MAX_COPY_DISPLACED_SHARE * (agreeing + displaced) + 1
+    is_overlaid_copy = (
         share >= MIN_OVERLAID_COPY_SHARE
         and median_ncc >= MIN_OVERLAID_COPY_NCC
         and agreeing >= max(MIN_OVERLAID_COPY_TILES, MIN_AGREEING_PER_CLASH * conflicting)
     )
-    if agreeing >= MIN_AGREEING_TILES and steady and (share >= MIN_COPY_SHARE or laid_over):
+    is_copy = share >= MIN_COPY_SHARE or is_overlaid_copy
+    if agreeing >= MIN_AGREEING_TILES and is_rigid and is_copy:
         return Relation.DERIVED
     if valid < MIN_VALID_TILES:
         return Relation.NOT_VERIFIABLE
-    return (
-        Relation.SAME_SCENE
-        if agreeing + displaced >= MIN_SCENE_SHARE * valid
-        else Relation.UNRELATED
-    )
+    is_scene = agreeing + displaced >= MIN_SCENE_SHARE * valid
+    return Relation.SAME_SCENE if is_scene else Relation.UNRELATED
 
 
 def _convert_to_unit_homography(
     homography: Homography, first: ImageFeatures, second: ImageFeatures
 ) -> Homography:
-    """A transform of pixels as one of shares of the sides."""
-    shares = (
+    """Convert a homography between thumbnail pixels to shares of width and height."""
+    unit_homography = (
         np.linalg.inv(unit_to_pixels(second.gray.shape))
         @ homography
         @ unit_to_pixels(first.gray.shape)
     )
-    return np.asarray(shares / shares[2, 2])
+    return np.asarray(unit_homography / unit_homography[2, 2])
 
 
 def _changed_regions(
     mask: NDArray[np.bool_], residual: Residual, template: ImageFeatures
 ) -> list[Box]:
-    """Boxes around tiles that differ side by side, two or more, as shares of the picture's sides, from the top."""
-    count, _, found, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    """Find boxes around connected components of at least two tiles, from the top.
+
+    Boxes are in shares of the width and height of the template image.
+    """
+    count, _, components, _ = cv2.connectedComponentsWithStats(
+        mask.astype(np.uint8), connectivity=8
+    )
     height, width = template.gray.shape
     boxes = []
-    for left, top, across, down, tiles in found[1:count].tolist():
-        if tiles >= 2:
+    for left, top, columns, rows, tile_count in components[1:count].tolist():
+        if tile_count >= 2:
             x, y = residual.origin[0] + left * TILE_SIDE_PX, residual.origin[1] + top * TILE_SIDE_PX
             boxes.append(
                 (
                     x / width,
                     y / height,
-                    (x + across * TILE_SIDE_PX) / width,
-                    (y + down * TILE_SIDE_PX) / height,
+                    (x + columns * TILE_SIDE_PX) / width,
+                    (y + rows * TILE_SIDE_PX) / height,
                 )
             )
     return sorted((round_box(*box) for box in boxes), key=lambda box: (box[1], box[0]))
