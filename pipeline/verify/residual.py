@@ -1,8 +1,20 @@
-"""What is left between two pictures once one lies on the other: how well they agree, tile by tile, in place and when a tile may move.
+"""Compare two aligned gray images tile by tile, after refining their alignment on the pixels.
 
-The transform that keypoints gave is refined on the pixels first (Lucas and Kanade 1981, for each tile; then the transform that fits the
-tiles' steps best). A copy then agrees in place all over, but for what was laid over it. Another shot of a scene agrees where tiles may
-move: things at other depths move differently, and no one transform brings all of them home.
+NCC. The first image, the template, is cut into tiles of 24 x 24 pixels. Each is compared with the
+pixels of the second, the target, that the homography maps it to, by zero-mean normalized
+cross-correlation: brightness and contrast of a tile do not matter. Both images are brought to the
+same sharpness before.
+
+Lucas-Kanade for each tile. Image gradients give the step by which a tile would agree best (Lucas
+and Kanade 1981), once the target has the mean and the contrast of the template there.
+
+IRLS refinement. A homography is fitted to the steps of all tiles by iteratively reweighted least
+squares, and the tiles are compared again until they stop moving. Where tiles still move, a
+quadratic warp is added: lenses, and warps that are not projective.
+
+Displacement. Finally each tile may move by itself. A copy agrees in place all over, except where
+something covers it. Another shot of a scene agrees only where tiles may move, because parallax
+moves things at other depths differently, and no homography aligns all of them.
 """
 
 from __future__ import annotations
@@ -25,43 +37,45 @@ from pipeline.verify.homography import (
     robust_lstsq,
 )
 
-GrayPixels = NDArray[np.float32]
+GrayPixels = NDArray[np.float32]  # gray levels minus 128
 TileMap = NDArray[np.float32]  # a number for each tile, (rows, columns)
 
-TILE_SIDE_PX = 24  # pixels of a side
-CELL_SIDE_PX, MIN_CELL_ERROR = (
-    8,
-    0.5,
-)  # pixels of a cell's side, and what it always may differ by, in squared grey levels
-MIN_TEXTURE = 4.0  # grey levels, as a standard deviation, below which a tile tells nothing
-MIN_TEXTURE_TO_NOISE = 0.42  # of the noise: SOFT leaves .28 of it, and a tile with 1.5 times as much texture still agrees by more than .8
-PREBLUR_SIGMA_PX = 1.0  # pixels of blur before anything is compared: noise and codecs live below it
-BORDER_MARGIN_PX = 2.0  # pixels inside a picture's outline to which the blur brings what lies beyond: a border there, nothing here
-MIN_VARIANCE = 1.0  # the variance, in grey levels, of what shows nothing: below it rounding would tell how tiles agree
-MIN_SHARPNESS_RATIO = 0.7  # a picture with less than this share of the other's sharpness is the softer one, and the other is blurred to match
-BLUR_SIGMAS_PX = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)  # pixels, tried in turn
-MAX_HOMOGRAPHY_ITERATIONS, MAX_QUADRATIC_ITERATIONS, MAX_DISPLACEMENT_ITERATIONS = (
-    6,
-    8,
-    4,
-)  # of refining: the transform, a bend of it, and each tile's own place, at most
-CONFIDENT_NCC = 0.97  # the correlation of a tile that would be no better elsewhere
-MAX_DISPLACEMENT_PX = 8.0  # pixels that a tile may move
-MAX_BLACK_LEVEL, MIN_WHITE_LEVEL = (
-    -118.0,
-    112.0,
-)  # from the middle grey: tones that cannot get much darker, or brighter
-MIN_STEP_PX = 0.05  # pixels; when four of five tiles move less, nothing more is to be refined
+TILE_SIDE_PX = 24
+CELL_SIDE_PX = 8  # a tile has 3 x 3 cells, the unit in which a changed letter shows
+MIN_CELL_ERROR = 0.5  # added to the usual error of a cell, in squared gray levels
+MIN_TEXTURE = 4.0  # standard deviation in gray levels below which a tile cannot be compared
+# The same as a multiple of the noise. The blur leaves 0.28 of it, and a tile with 1.5 times as
+# much texture still agrees with an NCC above 0.8.
+MIN_TEXTURE_TO_NOISE = 0.42
+PREBLUR_SIGMA_PX = 1.0  # blur of both images before comparison: noise and codecs live below it
+# The blur mixes in pixels from beyond an outline this far: a border in one image, none in the
+# other.
+BORDER_MARGIN_PX = 2.0
+MIN_VARIANCE = 1.0  # lower bound of a variance in a ratio; below it rounding would decide
+# An image with less than this share of the other's sharpness is the softer one, and the other is
+# blurred to match.
+MIN_SHARPNESS_RATIO = 0.7
+BLUR_SIGMAS_PX = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)  # tried in turn to match sharpness
+MAX_HOMOGRAPHY_ITERATIONS = 6
+MAX_QUADRATIC_ITERATIONS = 8
+MAX_DISPLACEMENT_ITERATIONS = 4
+CONFIDENT_NCC = 0.97  # if all tiles reach it in place, none is moved
+MAX_DISPLACEMENT_PX = 8.0  # of a tile along x and along y
+# Gray levels minus 128 that cannot get much darker, or brighter.
+MAX_BLACK_LEVEL = -118.0
+MIN_WHITE_LEVEL = 112.0
+MIN_STEP_PX = 0.05  # refinement ends when four of five tiles would move less
 
 
 @dataclass(frozen=True, slots=True)
 class Residual:
-    """All maps are (rows, columns) of tiles over the first picture, beginning at `origin` (x, y).
+    """The comparison of a template with a target; maps are (rows, columns) of tiles.
 
-    `agrees`: the correlation of each tile with what lies below it, -1 to 1; `nearby`: the best when it may move, and `moves` (rows,
-    columns, 2) by how many pixels. `told`: whether a tile lies on the other picture with all of itself, and shows enough to be compared;
-    `both`: whether it does on both.
-    `matrix` takes the first picture's pixels to the second's; a smooth bend may have been added to it.
+    The tiles lie on the template, the first at `origin`, (x, y) in pixels. `ncc`: -1 to 1 in place;
+    `best_ncc`: the best when a tile may move, by `displacement` (rows, columns, 2) template pixels.
+    `valid`: the tile lies on the target completely, and one of the two has enough texture to be
+    compared; `textured_in_both`: both have. `homography` maps template to target pixels; a
+    quadratic warp may have been added to it.
     """
 
     ncc: TileMap
@@ -75,20 +89,23 @@ class Residual:
     _target: _Target
 
     def cell_outlier_ratio(self) -> float:
-        """How many times as much the cell that differs most does so as that which 95 of 100 stay below. One letter that is another is a
-        cell or two; codecs spoil all alike.
+        """Compute the error of the worst cell over the 95th percentile of all cells.
+
+        One changed letter is a cell or two, while codecs add errors everywhere.
         """
         in_place = self._target.sample(np.zeros((2, 1, 1, 1), np.float32))
-        above, below = (
-            some[self.valid] - some[self.valid].mean(axis=1, keepdims=True)
-            for some in (self._template.tiles, in_place)
+        template, target = (
+            tiles[self.valid] - tiles[self.valid].mean(axis=1, keepdims=True)
+            for tiles in (self._template.tiles, in_place)
         )
-        gain = (above * below).sum(axis=1, keepdims=True) / np.maximum(
-            (below * below).sum(axis=1, keepdims=True), MIN_VARIANCE
+        gain = (template * target).sum(axis=1, keepdims=True) / np.maximum(
+            (target * target).sum(axis=1, keepdims=True), MIN_VARIANCE
         )
-        count, unlike = TILE_SIDE_PX // CELL_SIDE_PX, (above - gain * below) ** 2
-        cells = unlike.reshape(-1, count, CELL_SIDE_PX, count, CELL_SIDE_PX).mean(axis=(2, 4))
-        return float(cells.max() / (np.percentile(cells, 95) + MIN_CELL_ERROR))
+        cells_per_side, errors = TILE_SIDE_PX // CELL_SIDE_PX, (template - gain * target) ** 2
+        cell_errors = errors.reshape(
+            -1, cells_per_side, CELL_SIDE_PX, cells_per_side, CELL_SIDE_PX
+        ).mean(axis=(2, 4))
+        return float(cell_errors.max() / (np.percentile(cell_errors, 95) + MIN_CELL_ERROR))
 
 
 def compute_residual(
@@ -97,67 +114,81 @@ def compute_residual(
     homography: Homography,
     noise: float,
 ) -> Residual | None:
-    """Compare two grey pictures; `matrix` takes pixels of `one` to those of `other`, and does not make them smaller (swap the two if so).
-    `noise`: the standard deviation of that of the noisier one, in grey levels.
+    """Compare two gray images (height, width) under a homography from template to target pixels.
 
-    None where not one tile of `one` fits on `other`.
+    The homography must not reduce the template; swap the two if it does. `noise` is the standard
+    deviation of the noise of the noisier image, in gray levels. None if no tile of the template
+    fits on the target.
     """
     origin, (columns, rows) = _place_tile_grid(homography, template_gray.shape, target_gray.shape)
     if not rows or not columns:
         return None
-    shifted = np.array([[1.0, 0.0, origin[0]], [0.0, 1.0, origin[1]], [0.0, 0.0, 1.0]])
-    homography, scale = homography @ shifted, max(1.0, compute_scale(homography))
-    above = _blur(template_gray, PREBLUR_SIGMA_PX)[
+    grid_to_template = np.array([[1.0, 0.0, origin[0]], [0.0, 1.0, origin[1]], [0.0, 0.0, 1.0]])
+    homography, scale = homography @ grid_to_template, max(1.0, compute_scale(homography))
+    template_pixels = _blur(template_gray, PREBLUR_SIGMA_PX)[
         origin[1] : origin[1] + rows * TILE_SIDE_PX, origin[0] : origin[0] + columns * TILE_SIDE_PX
     ]
-    below = _blur(target_gray, PREBLUR_SIGMA_PX * scale)
-    covered = _overlapping_tiles(homography, above.shape, target_gray.shape)
-    if not covered.any():
+    target_pixels = _blur(target_gray, PREBLUR_SIGMA_PX * scale)
+    is_overlapping = _overlapping_tiles(homography, template_pixels.shape, target_gray.shape)
+    if not is_overlapping.any():
         return None
-    above, below = _match_sharpness(above, below, homography, covered, scale)
-    look = _Template(above)
-    homography, seen = _refine_homography(look, below, homography)
-    covered = _overlapping_tiles(
-        homography, above.shape, target_gray.shape
-    ) & _find_border_safe_tiles(
-        homography, origin, look.texture.shape, template_gray.shape, target_gray.shape
+    template_pixels, target_pixels = _match_sharpness(
+        template_pixels, target_pixels, homography, is_overlapping, scale
     )
-    least = max(MIN_TEXTURE, MIN_TEXTURE_TO_NOISE * noise)
-    told = covered & ((look.texture > least) | (seen.texture > 2 * least))
-    told &= ~_clipped_tiles(look, seen, told)
-    ground = _Target(below, homography, told.shape)
-    seen = _refine_quadratic(look, ground, seen, told)
-    nearby, moves = _search_displacement(look, ground, seen, told)
-    both = told & (look.texture > least) & (seen.texture > least)
+    template = _Template(template_pixels)
+    homography, stats = _refine_homography(template, target_pixels, homography)
+    is_overlapping = _overlapping_tiles(
+        homography, template_pixels.shape, target_gray.shape
+    ) & _find_border_safe_tiles(
+        homography, origin, template.texture.shape, template_gray.shape, target_gray.shape
+    )
+    min_texture = max(MIN_TEXTURE, MIN_TEXTURE_TO_NOISE * noise)
+    valid = is_overlapping & ((template.texture > min_texture) | (stats.texture > 2 * min_texture))
+    valid &= ~_clipped_tiles(template, stats, valid)
+    target = _Target(target_pixels, homography, valid.shape)
+    stats = _refine_quadratic(template, target, stats, valid)
+    best_ncc, displacement = _search_displacement(template, target, stats, valid)
+    textured_in_both = valid & (template.texture > min_texture) & (stats.texture > min_texture)
     return Residual(
-        seen.ncc,
-        nearby,
-        moves,
-        told,
-        both,
+        stats.ncc,
+        best_ncc,
+        displacement,
+        valid,
+        textured_in_both,
         origin,
-        homography @ np.linalg.inv(shifted),
-        look,
-        ground,
+        homography @ np.linalg.inv(grid_to_template),
+        template,
+        target,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _TileStats:
+    """The target under each tile: NCC with the template, mean, texture, and Lucas-Kanade step.
+
+    `texture` is the standard deviation in gray levels; `steps` (rows, columns, 2) are in template
+    pixels.
+    """
+
     ncc: TileMap
-    mean: TileMap  # of what lies below
+    mean: TileMap
     texture: TileMap
-    steps: NDArray[np.float32]  # (rows, columns, 2): how far each tile would have to go
+    steps: NDArray[np.float32]
 
 
 class _Template:
-    """The picture above, and what is to be known of it once. Pixels go by tiles here: (rows, columns, TILE * TILE)."""
+    """The template image with the statistics that comparisons share.
+
+    Pixels are stored by tiles, (rows, columns, TILE_SIDE_PX ** 2).
+    """
 
     def __init__(self, pixels: GrayPixels) -> None:
+        """Precompute means, textures and inverse Hessians of all tiles."""
         self.shape = pixels.shape
-        # The picture and its slopes, (rows, columns, 3, TILE * TILE): one product with what lies below tells all that is asked.
+        # Pixels and gradients, (rows, columns, 3, TILE_SIDE_PX ** 2): one product with the target
+        # gives all sums that a comparison needs.
         self._pixels_and_gradients = np.stack(
-            [_split_into_tiles(grey) for grey in (pixels, *_gradients(pixels))], axis=2
+            [_split_into_tiles(channel) for channel in (pixels, *_gradients(pixels))], axis=2
         )
         self.tiles: GrayPixels = self._pixels_and_gradients[:, :, 0]
         means, products = (
@@ -167,21 +198,20 @@ class _Template:
         )
         self.mean, self._mean_gradient = means[..., 0], means[..., 1:]
         self._variance = np.maximum(products[..., 0, 0] - self.mean**2, 0.0)
-        graded = (
-            (self._mean_gradient**2).sum(axis=-1) * (TILE_SIDE_PX**2 - 1) / 12
-        )  # the variance of an even slope, which tells nothing
-        self.texture: TileMap = np.sqrt(np.maximum(self._variance - graded, 0.0))
+        # The variance of an even slope is no texture.
+        slope_variance = (self._mean_gradient**2).sum(axis=-1) * (TILE_SIDE_PX**2 - 1) / 12
+        self.texture: TileMap = np.sqrt(np.maximum(self._variance - slope_variance, 0.0))
         self._mean_pixel_gradient = products[..., 0, 1:]
         xx, xy, yy = products[..., 1, 1], products[..., 1, 2], products[..., 2, 2]
-        easing = 0.02 * (xx + yy) + 1.0
-        xx, yy = xx + easing, yy + easing
+        damping = 0.02 * (xx + yy) + 1.0
+        xx, yy = xx + damping, yy + damping
         self._inverse_hessian = (
             np.stack([np.stack([yy, -xy], -1), np.stack([-xy, xx], -1)], -2)
             / (xx * yy - xy * xy)[..., None, None]
         )
 
     def compare(self, target_tiles: GrayPixels) -> _TileStats:
-        """How the tiles agree with what lies below them, brightness and contrast of each set aside, and where each would go."""
+        """Compute NCC and Lucas-Kanade steps of all tiles against target pixels by tiles."""
         mean = target_tiles.mean(axis=2)
         variance = np.maximum(
             np.einsum("rcp,rcp->rc", target_tiles, target_tiles) / TILE_SIDE_PX**2 - mean**2, 0.0
@@ -189,185 +219,207 @@ class _Template:
         products = (
             np.matmul(self._pixels_and_gradients, target_tiles[..., None])[..., 0] / TILE_SIDE_PX**2
         )
-        common = products[..., 0] - self.mean * mean
-        agrees = np.clip(
-            common
+        covariance = products[..., 0] - self.mean * mean
+        ncc = np.clip(
+            covariance
             / np.sqrt(
                 np.maximum(self._variance, MIN_VARIANCE) * np.maximum(variance, MIN_VARIANCE)
             ),
             -1.0,
             1.0,
         )
-        gain = np.clip(common / np.maximum(variance, MIN_VARIANCE), 0.2, 5.0)[..., None]
-        pull = (
+        gain = np.clip(covariance / np.maximum(variance, MIN_VARIANCE), 0.2, 5.0)[..., None]
+        error_gradient = (
             self._mean_pixel_gradient
             - self.mean[..., None] * self._mean_gradient
             - gain * (products[..., 1:] - mean[..., None] * self._mean_gradient)
         )
-        return _TileStats(
-            agrees, mean, np.sqrt(variance), np.einsum("rcij,rcj->rci", self._inverse_hessian, pull)
-        )
+        steps = np.einsum("rcij,rcj->rci", self._inverse_hessian, error_gradient)
+        return _TileStats(ncc, mean, np.sqrt(variance), steps)
 
 
 def _clipped_tiles(
     template: _Template, stats: _TileStats, valid: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Tiles that one picture shows and the other cannot: by what tones become where they agree, its white, or its black, is full."""
-    sure = valid & (stats.ncc > 0.8)
-    if np.count_nonzero(sure) < 4:
+    """Find tiles that are clipped to black or white in one image but not in the other.
+
+    They are predicted by the gain and offset of the tiles that agree.
+    """
+    is_reliable = valid & (stats.ncc > 0.8)
+    if np.count_nonzero(is_reliable) < 4:
         return np.zeros_like(valid)
-    gain = float(np.median(stats.texture[sure] / np.maximum(template.texture[sure], 1e-3)))
-    lift = float(np.median(stats.mean[sure] - gain * template.mean[sure]))
-    below, above = gain * template.mean + lift, (stats.mean - lift) / max(gain, 1e-3)
-    full = ((below > MIN_WHITE_LEVEL) | (below < MAX_BLACK_LEVEL)) & (stats.texture < MIN_TEXTURE)
-    return np.asarray(
-        full
-        | (
-            ((above > MIN_WHITE_LEVEL) | (above < MAX_BLACK_LEVEL))
-            & (template.texture < MIN_TEXTURE)
-        )
+    gain = float(
+        np.median(stats.texture[is_reliable] / np.maximum(template.texture[is_reliable], 1e-3))
     )
+    offset = float(np.median(stats.mean[is_reliable] - gain * template.mean[is_reliable]))
+    expected_target = gain * template.mean + offset
+    expected_template = (stats.mean - offset) / max(gain, 1e-3)
+    clipped_in_target = _is_clipped(expected_target) & (stats.texture < MIN_TEXTURE)
+    clipped_in_template = _is_clipped(expected_template) & (template.texture < MIN_TEXTURE)
+    return np.asarray(clipped_in_target | clipped_in_template)
+
+
+def _is_clipped(levels: TileMap) -> NDArray[np.bool_]:
+    return np.asarray((levels > MIN_WHITE_LEVEL) | (levels < MAX_BLACK_LEVEL))
 
 
 def _refine_homography(
     template: _Template, target_pixels: GrayPixels, homography: Homography
 ) -> tuple[Homography, _TileStats]:
-    """The transform that brings most tiles home, of those that each tile's step leads to, and what is seen through it."""
-    centres, most = _compute_tile_centers(*template.texture.shape), -1.0
+    """Refine a homography by IRLS on the Lucas-Kanade steps of the tiles.
+
+    Returns the homography with the largest sum of NCC over all iterations, and its tile stats.
+    """
+    centers, best_ncc_sum = _compute_tile_centers(*template.texture.shape), -1.0
     for _ in range(MAX_HOMOGRAPHY_ITERATIONS):
-        seen = template.compare(_split_into_tiles(_warp(target_pixels, homography, template.shape)))
-        telling = _overlapping_tiles(homography, template.shape, target_pixels.shape) & (
+        target_tiles = _split_into_tiles(_warp(target_pixels, homography, template.shape))
+        stats = template.compare(target_tiles)
+        is_textured = _overlapping_tiles(homography, template.shape, target_pixels.shape) & (
             template.texture > MIN_TEXTURE
         )
-        home = float(np.maximum(seen.ncc[telling], 0.0).sum())
-        if home > most:
-            best, most = (homography, seen), home
-        sure = telling & (seen.ncc > 0.4)
-        if np.count_nonzero(sure) < 4:
+        ncc_sum = float(np.maximum(stats.ncc[is_textured], 0.0).sum())
+        if ncc_sum > best_ncc_sum:
+            best, best_ncc_sum = (homography, stats), ncc_sum
+        is_reliable = is_textured & (stats.ncc > 0.4)
+        if np.count_nonzero(is_reliable) < 4:
             break
-        steps, start = np.clip(seen.steps[sure], -4.0, 4.0), centres[sure]
+        steps, points = np.clip(stats.steps[is_reliable], -4.0, 4.0), centers[is_reliable]
         if np.percentile(np.hypot(*steps.T), 80) < MIN_STEP_PX:
             break
-        fitted = fit_homography(
-            start,
-            apply_homography(homography, start + steps),
-            seen.ncc[sure].astype(np.float64) ** 2,
+        refined = fit_homography(
+            points,
+            apply_homography(homography, points + steps),
+            stats.ncc[is_reliable].astype(np.float64) ** 2,
         )
-        if fitted is None:
+        if refined is None:
             break
-        homography = fitted
+        homography = refined
     return best
 
 
 @lru_cache(maxsize=64)
 def _compute_pixel_points(rows: int, columns: int) -> NDArray[np.float32]:
-    """x and y of each pixel of so many tiles, by tiles: (2, rows, columns, TILE * TILE)."""
+    """Compute x and y of each pixel by tiles, (2, rows, columns, TILE_SIDE_PX ** 2)."""
     x, y = (
         np.arange(columns * TILE_SIDE_PX, dtype=np.float32),
         np.arange(rows * TILE_SIDE_PX, dtype=np.float32),
     )
-    return np.stack([_split_into_tiles(places) for places in np.meshgrid(x, y)])
+    return np.stack([_split_into_tiles(coordinates) for coordinates in np.meshgrid(x, y)])
 
 
 @lru_cache(maxsize=64)
 def _compute_tile_centers(rows: int, columns: int) -> NDArray[np.float64]:
-    """x and y of the middle of each of so many tiles, (rows, columns, 2)."""
+    """Compute x and y of the center of each tile, (rows, columns, 2)."""
     y, x = np.mgrid[0:rows, 0:columns] * float(TILE_SIDE_PX) + (TILE_SIDE_PX - 1) / 2
     return np.stack([x, y], axis=-1)
 
 
 class _Target:
-    """The picture below, looked at through a transform, away from which each place can be moved."""
+    """The target image, sampled through a homography and an offset for each pixel.
+
+    `points` (2, rows, columns, TILE_SIDE_PX ** 2): x and y on the target of each template pixel.
+    """
 
     def __init__(
         self, pixels: GrayPixels, homography: Homography, grid_shape: tuple[int, ...]
     ) -> None:
+        """Map the pixels of a grid of tiles (rows, columns) to the target."""
         x, y = _compute_pixel_points(*grid_shape)
-        first, second, third = (
+        mapped_x, mapped_y, depth = (
             row[0] * x + row[1] * y + row[2] for row in homography.astype(np.float32)
         )
-        self._pixels, self.points = pixels, np.stack([first / third, second / third])
+        self._pixels, self.points = pixels, np.stack([mapped_x / depth, mapped_y / depth])
         self._jacobians = jacobian(homography, _compute_tile_centers(*grid_shape)).astype(
             np.float32
         )
 
     def map_steps(self, steps: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Where steps above (rows, columns, 2) lead to below."""
+        """Convert steps of tiles (rows, columns, 2) from template to target pixels."""
         return np.asarray(np.einsum("rcij,rcj->rci", self._jacobians, steps))
 
     def sample(self, offsets: NDArray[np.float32]) -> GrayPixels:
-        """What lies at each place after it was moved; `moves` (2, rows, columns, TILE * TILE, or 1 for all of a tile), in pixels below."""
-        places = self.points + offsets
-        x, y = places.reshape(2, -1, TILE_SIDE_PX**2)
-        return np.asarray(cv2.remap(self._pixels, x, y, cv2.INTER_LINEAR), np.float32).reshape(
-            places.shape[1:]
-        )
+        """Sample the target by tiles, at offsets in target pixels.
+
+        `offsets` is (2, rows, columns, TILE_SIDE_PX ** 2), or 1 last for one offset a tile.
+        """
+        points = self.points + offsets
+        x, y = points.reshape(2, -1, TILE_SIDE_PX**2)
+        sampled = np.asarray(cv2.remap(self._pixels, x, y, cv2.INTER_LINEAR), np.float32)
+        return sampled.reshape(points.shape[1:])
 
 
 def _refine_quadratic(
     template: _Template, target: _Target, stats: _TileStats, valid: NDArray[np.bool_]
 ) -> _TileStats:
-    """With the best smooth bend of second degree, where tiles still move and it brings them home: lenses, and warps that are no projection.
+    """Add the best quadratic warp, if tiles still move and it raises the mean NCC.
 
-    What lies below stays bent.
+    For lens distortion, and warps that are not projective. The target keeps the warp.
     """
-    straight = valid & (stats.ncc > 0.5)
-    if np.count_nonzero(straight) < 24 or (np.hypot(*stats.steps[straight].T) > 0.3).mean() < 0.1:
+    is_aligned = valid & (stats.ncc > 0.5)
+    if (
+        np.count_nonzero(is_aligned) < 24
+        or (np.hypot(*stats.steps[is_aligned].T) > 0.3).mean() < 0.1
+    ):
         return stats
-    tiles, pixels = _compute_quadratic_terms(*valid.shape)
-    bend, now, moves = np.zeros((6, 2)), stats, np.zeros_like(target.points)
+    tile_terms, pixel_terms = _compute_quadratic_terms(*valid.shape)
+    coefficients, warped_stats, offsets = np.zeros((6, 2)), stats, np.zeros_like(target.points)
     for _ in range(MAX_QUADRATIC_ITERATIONS):
-        sure = valid & (now.ncc > 0.5)
-        if np.count_nonzero(sure) < 24:
+        is_reliable = valid & (warped_stats.ncc > 0.5)
+        if np.count_nonzero(is_reliable) < 24:
             return stats
-        known, before = tiles[sure], bend
-        goal = known @ bend + target.map_steps(np.clip(now.steps, -3.0, 3.0))[sure]
-        bend = robust_lstsq(known, goal, now.ncc[sure] ** 2)
-        moves = np.tensordot(bend.T.astype(np.float32), pixels, 1)
-        now = template.compare(target.sample(moves))
-        if np.abs(known @ (bend - before)).max() < MIN_STEP_PX:
+        terms, previous = tile_terms[is_reliable], coefficients
+        steps = target.map_steps(np.clip(warped_stats.steps, -3.0, 3.0))[is_reliable]
+        wanted = terms @ coefficients + steps
+        coefficients = robust_lstsq(terms, wanted, warped_stats.ncc[is_reliable] ** 2)
+        offsets = np.tensordot(coefficients.T.astype(np.float32), pixel_terms, 1)
+        warped_stats = template.compare(target.sample(offsets))
+        if np.abs(terms @ (coefficients - previous)).max() < MIN_STEP_PX:
             break
-    if now.ncc[valid].mean() <= stats.ncc[valid].mean():
+    if warped_stats.ncc[valid].mean() <= stats.ncc[valid].mean():
         return stats
-    target.points = target.points + moves
-    return now
+    target.points = target.points + offsets
+    return warped_stats
 
 
 @lru_cache(maxsize=16)
 def _compute_quadratic_terms(
     rows: int, columns: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Those of a bend of second degree at the middle of each tile (rows, columns, 6), and at each pixel (6, rows, columns, TILE * TILE)."""
+    """Compute the six terms of a quadratic polynomial in x and y, scaled to about -1 to 1.
+
+    At the center of each tile (rows, columns, 6), and at each pixel (6, rows, columns,
+    TILE_SIDE_PX ** 2).
+    """
     half = TILE_SIDE_PX * max(rows, columns) / 2
 
     def evaluate_terms(x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.floating]:
         x, y = (x - TILE_SIDE_PX * columns / 2) / half, (y - TILE_SIDE_PX * rows / 2) / half
         return np.stack([np.ones_like(x), x, y, x * y, x * x, y * y])
 
-    centres = evaluate_terms(*np.moveaxis(_compute_tile_centers(rows, columns), -1, 0))
-    return np.moveaxis(centres, 0, -1).astype(np.float64), evaluate_terms(
-        *_compute_pixel_points(rows, columns)
-    ).astype(np.float32)
+    tile_terms = evaluate_terms(*np.moveaxis(_compute_tile_centers(rows, columns), -1, 0))
+    pixel_terms = evaluate_terms(*_compute_pixel_points(rows, columns))
+    return np.moveaxis(tile_terms, 0, -1).astype(np.float64), pixel_terms.astype(np.float32)
 
 
 def _search_displacement(
     template: _Template, target: _Target, stats: _TileStats, valid: NDArray[np.bool_]
 ) -> tuple[TileMap, NDArray[np.float32]]:
-    """The best agreement of each tile when it may move by itself, and the move. Where all agree well in place, none is moved."""
-    best, where, moves, now = (
-        stats.ncc.copy(),
-        np.zeros_like(stats.steps),
-        np.zeros_like(stats.steps),
-        stats,
-    )
-    for _ in range(MAX_DISPLACEMENT_ITERATIONS if (stats.ncc[valid] < CONFIDENT_NCC).any() else 0):
-        moves = np.clip(moves + now.steps, -MAX_DISPLACEMENT_PX, MAX_DISPLACEMENT_PX)
-        now = template.compare(
-            target.sample(np.moveaxis(target.map_steps(moves), -1, 0)[..., None])
-        )
-        better = now.ncc > best
-        best[better], where[better] = now.ncc[better], moves[better]
-    return best, where
+    """Search the offset of each tile with the best NCC by Lucas-Kanade.
+
+    Returns the best NCC and the offset in template pixels (rows, columns, 2). If all tiles reach
+    CONFIDENT_NCC in place, none is moved.
+    """
+    best_ncc, best_offsets = stats.ncc.copy(), np.zeros_like(stats.steps)
+    offsets, moved_stats = np.zeros_like(stats.steps), stats
+    is_search_needed = (stats.ncc[valid] < CONFIDENT_NCC).any()
+    for _ in range(MAX_DISPLACEMENT_ITERATIONS if is_search_needed else 0):
+        offsets = np.clip(offsets + moved_stats.steps, -MAX_DISPLACEMENT_PX, MAX_DISPLACEMENT_PX)
+        target_offsets = np.moveaxis(target.map_steps(offsets), -1, 0)[..., None]
+        moved_stats = template.compare(target.sample(target_offsets))
+        is_better = moved_stats.ncc > best_ncc
+        best_ncc[is_better] = moved_stats.ncc[is_better]
+        best_offsets[is_better] = offsets[is_better]
+    return best_ncc, best_offsets
 
 
 def _match_sharpness(
@@ -377,41 +429,38 @@ def _match_sharpness(
     mask: NDArray[np.bool_],
     scale: float,
 ) -> tuple[GrayPixels, GrayPixels]:
-    """Both pictures, the sharper one blurred to be as soft as the other; a blurred copy then agrees with its original."""
-    one, other = (
-        _measure_sharpness(template_pixels, mask),
-        _measure_sharpness(_warp(target_pixels, homography, template_pixels.shape), mask),
-    )
-    if other < MIN_SHARPNESS_RATIO * one:
-        for blur in BLUR_SIGMAS_PX:
-            soft = cv2.GaussianBlur(template_pixels, (0, 0), blur)
-            if _measure_sharpness(soft, mask) <= 1.05 * other:
+    """Blur the sharper image to the sharpness of the other, so that a blurred copy agrees."""
+    shape = template_pixels.shape
+    template_sharpness = _measure_sharpness(template_pixels, mask)
+    target_sharpness = _measure_sharpness(_warp(target_pixels, homography, shape), mask)
+    if target_sharpness < MIN_SHARPNESS_RATIO * template_sharpness:
+        for sigma in BLUR_SIGMAS_PX:
+            blurred = cv2.GaussianBlur(template_pixels, (0, 0), sigma)
+            if _measure_sharpness(blurred, mask) <= 1.05 * target_sharpness:
                 break
-        return soft, target_pixels
-    if one < MIN_SHARPNESS_RATIO * other:
-        for blur in BLUR_SIGMAS_PX:
-            soft = cv2.GaussianBlur(target_pixels, (0, 0), blur * scale)
-            if (
-                _measure_sharpness(_warp(soft, homography, template_pixels.shape), mask)
-                <= 1.05 * one
-            ):
+        return blurred, target_pixels
+    if template_sharpness < MIN_SHARPNESS_RATIO * target_sharpness:
+        for sigma in BLUR_SIGMAS_PX:
+            blurred = cv2.GaussianBlur(target_pixels, (0, 0), sigma * scale)
+            blurred_sharpness = _measure_sharpness(_warp(blurred, homography, shape), mask)
+            if blurred_sharpness <= 1.05 * template_sharpness:
                 break
-        return template_pixels, soft
+        return template_pixels, blurred
     return template_pixels, target_pixels
 
 
 def _measure_sharpness(gray: GrayPixels, mask: NDArray[np.bool_]) -> float:
-    """The energy of slopes over that of tones, whatever the contrast."""
-    across, down = _gradients(gray)
+    """Measure the energy of gradients over the variance, which is independent of contrast."""
+    dx, dy = _gradients(gray)
     mean = _average_tiles(gray)
-    tones = (_average_tiles(gray * gray) - mean**2)[mask].sum()
-    return float(_average_tiles(across**2 + down**2)[mask].sum() / max(tones, 1e-3))
+    variance = (_average_tiles(gray * gray) - mean**2)[mask].sum()
+    return float(_average_tiles(dx**2 + dy**2)[mask].sum() / max(variance, 1e-3))
 
 
 def _overlapping_tiles(
     homography: Homography, template_shape: tuple[int, ...], target_shape: tuple[int, ...]
 ) -> NDArray[np.bool_]:
-    """The tiles whose corners all lie on the picture below."""
+    """Find the tiles whose four corners all lie on the target, (rows, columns)."""
     rows, columns = template_shape[0] // TILE_SIDE_PX, template_shape[1] // TILE_SIDE_PX
     x, y, depth = np.tensordot(homography, _compute_tile_corners(rows, columns), 1)
     inside = (
@@ -427,16 +476,20 @@ def _overlapping_tiles(
 def _place_tile_grid(
     homography: Homography, template_shape: tuple[int, ...], target_shape: tuple[int, ...]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Where tiles begin on a picture, (x, y), and how many columns and rows of them fill what it shares with another."""
-    size, corners = np.array(template_shape[1::-1]), UNIT_CORNERS * target_shape[1::-1] - 0.5
-    back = invert_homography(homography)
+    """Center a grid of tiles on the part of the template that the target covers.
+
+    Returns the upper left corner (x, y) in pixels, and the numbers of columns and rows.
+    """
+    size, target_corners = np.array(template_shape[1::-1]), UNIT_CORNERS * target_shape[1::-1] - 0.5
+    inverse = invert_homography(homography)
     low, high = np.full(2, -0.5), size - 0.5
-    if (corners @ back[2, :2] + back[2, 2] > 0).all():
-        ends = apply_homography(back, corners)
-        first, last = ends.min(axis=0), ends.max(axis=0)
+    if (target_corners @ inverse[2, :2] + inverse[2, 2] > 0).all():
+        corners = apply_homography(inverse, target_corners)
+        first, last = corners.min(axis=0), corners.max(axis=0)
+        # A margin where the outlines differ: there one image continues where the other ends.
         low = np.where(
             np.abs(first - low) > BORDER_MARGIN_PX, np.maximum(low, first) + BORDER_MARGIN_PX, low
-        )  # one goes on where the other ends
+        )
         high = np.where(
             np.abs(last - high) > BORDER_MARGIN_PX, np.minimum(high, last) - BORDER_MARGIN_PX, high
         )
@@ -453,27 +506,30 @@ def _find_border_safe_tiles(
     template_shape: tuple[int, ...],
     target_shape: tuple[int, ...],
 ) -> NDArray[np.bool_]:
-    """The tiles around which both pictures go on, or neither does: what lies beyond the outline of one alone is blurred into them."""
+    """Find the tiles around which both images continue, or both end, (rows, columns).
+
+    Where only one ends, the blur mixes pixels from beyond its outline into the tile.
+    """
     y, x = np.mgrid[0 : grid_shape[0], 0 : grid_shape[1]] * float(TILE_SIDE_PX) - 0.5
-    around = (
+    surrounding = (
         np.stack([x, y], axis=-1)[:, :, None]
         + UNIT_CORNERS * (TILE_SIDE_PX + 2 * BORDER_MARGIN_PX)
         - BORDER_MARGIN_PX
     ).reshape(-1, 2)
-    alike = _is_inside(around + origin, template_shape) == _is_inside(
-        apply_homography(homography, around), target_shape
+    is_safe = _is_inside(surrounding + origin, template_shape) == _is_inside(
+        apply_homography(homography, surrounding), target_shape
     )
-    return np.asarray(alike.reshape(*grid_shape, len(UNIT_CORNERS)).all(axis=-1))
+    return np.asarray(is_safe.reshape(*grid_shape, len(UNIT_CORNERS)).all(axis=-1))
 
 
 def _is_inside(points: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Which of places (n, 2) lie on a picture (height, width)."""
+    """Return which points (n, 2) lie on an image (height, width)."""
     return np.asarray(((points >= -0.5) & (points <= np.array(shape[::-1]) - 0.5)).all(axis=1))
 
 
 @lru_cache(maxsize=64)
 def _compute_tile_corners(rows: int, columns: int) -> NDArray[np.float64]:
-    """Places (x, y, 1) of the corners of so many tiles, (3, rows + 1, columns + 1)."""
+    """Compute the corners (x, y, 1) of all tiles, (3, rows + 1, columns + 1)."""
     y, x = np.mgrid[0 : rows + 1, 0 : columns + 1] * float(TILE_SIDE_PX) - 0.5
     return np.stack([x, y, np.ones_like(x)])
 
@@ -495,15 +551,16 @@ def _warp(target_pixels: GrayPixels, homography: Homography, shape: tuple[int, .
 
 
 def _gradients(gray: GrayPixels) -> tuple[GrayPixels, GrayPixels]:
-    across, down = (
+    """Compute the derivatives along x and y by Sobel filters, in gray levels a pixel."""
+    dx, dy = (
         cv2.Sobel(gray, cv2.CV_32F, 1, 0, scale=1 / 8),
         cv2.Sobel(gray, cv2.CV_32F, 0, 1, scale=1 / 8),
     )
-    return np.asarray(across, np.float32), np.asarray(down, np.float32)
+    return np.asarray(dx, np.float32), np.asarray(dy, np.float32)
 
 
 def _average_tiles(gray: GrayPixels) -> TileMap:
-    """The mean of each tile."""
+    """Average each tile, (rows, columns)."""
     return np.asarray(
         cv2.resize(
             gray,
@@ -515,7 +572,7 @@ def _average_tiles(gray: GrayPixels) -> TileMap:
 
 
 def _split_into_tiles(gray: GrayPixels) -> GrayPixels:
-    """A picture by tiles, (rows, columns, TILE * TILE)."""
+    """Arrange pixels by tiles, (rows, columns, TILE_SIDE_PX ** 2)."""
     rows, columns = gray.shape[0] // TILE_SIDE_PX, gray.shape[1] // TILE_SIDE_PX
     return (
         gray.reshape(rows, TILE_SIDE_PX, columns, TILE_SIDE_PX)
