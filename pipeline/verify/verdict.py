@@ -1,4 +1,4 @@
-"""What two pictures were found to be to each other, and why: a record that is kept with the pair, and told from either side."""
+"""Verdicts on pairs of images: the records, their words for people, and how they are stored."""
 
 from __future__ import annotations
 
@@ -12,26 +12,34 @@ from indexes.catalog.verdicts import StoredVerdict
 from pipeline.verify.homography import UNIT_CORNERS, Homography, apply_homography, invert_homography
 from pipeline.verify.relation import Relation, Side
 
-# Of what evidence means: a change in verify.py, detail.py or in what they import that moves a relation, or which was made of which, needs a
-# new number.
+# The version of what verdicts mean. Raise it with every change in this package, or in what it
+# imports, that moves a relation or a side of an edit.
 VERDICT_VERSION = 9
 
-MIN_VALID_TILES = 8  # tiles that two pictures must share, or little is said of them
-MIN_FULL_OVERLAP = 0.97  # the share of a picture that counts as all of it
+MIN_VALID_TILES = 8  # tiles to compare, below which a pair that is no copy is not verifiable
+MIN_FULL_OVERLAP = 0.97  # share of an image from which the other counts as showing all of it
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom, as shares of a picture's sides
+Box = tuple[float, float, float, float]  # left, top, right, bottom in shares of width and height
 
 
 @dataclass(frozen=True, slots=True)
 class Edits:
-    """What the second picture is beside the first, both upright. FIRST, SECOND or "" say which one something is true of.
+    """The edits that make a copy: the second image relative to the first, both upright.
 
-    `mirrored`, then `turned` by 0, 90, 180 or 270 degrees clockwise, then `rotated` by a few more; `stretched`: wider, narrower or seen
-    from aside. `scale`: of its pixels, along a side, for one of the first's; `enlarged`: which one shows no more for having more of them.
-    `covers`: the share of each that lies on the other. `inside`: which one lies within the other like a picture in a frame, a screen or a
-    collage; `plain`: on one colour, or, where neither is inside, with next to nothing around it but one tone. `grey`: which one has lost
-    its colours; `toned`: they differ in brightness, contrast or colourfulness. `spoiled`: where on the first they differ, because something
-    lies on one of them. `derived`: which one was made of the other, where pixels show it.
+    To get from the first to the second: mirror if `mirrored`, then rotate clockwise by
+    `quarter_turn_deg` (0, 90, 180 or 270), then by `rotation_deg`. `anisotropic`: the two
+    directions are scaled differently, or there is perspective. `scale`: pixels of the second along
+    a side for one of the first.
+
+    `overlap`: the share of the first that the second shows, and the share of the second that the
+    first shows. `changed_regions`: boxes on the first where the two differ, because something
+    covers one of them. `recolored`: brightness, contrast or saturation differ.
+
+    A side names the image that something holds for, None for neither: `embedded_side` lies within
+    the other, as in a frame, a screenshot or a collage; `grayscale_side` lost its colors;
+    `derived_side` was made from the other, as far as pixels show; `upscaled_side` was enlarged
+    without new detail. `plain_background`: the embedded image has one tone around it; if neither
+    is embedded, the larger area has next to nothing but one tone around the smaller.
     """
 
     mirrored: bool
@@ -50,7 +58,7 @@ class Edits:
 
     @property
     def is_same_picture(self) -> bool:
-        """Whether each shows all of the other, upright and with nothing on it: the same picture, if in other tones or another size."""
+        """True if each shows all of the other, upright and uncovered, in any colors and size."""
         return min(self.overlap) >= MIN_FULL_OVERLAP and not (
             self.mirrored
             or self.quarter_turn_deg
@@ -60,12 +68,12 @@ class Edits:
         )
 
     def swap_sides(self, changed_regions: tuple[Box, ...]) -> Edits:
-        """The same with the second picture as the first; `spoiled` are its boxes."""
-        back = 1 if self.mirrored else -1  # what was mirrored turns the other way
+        """Return the edits from the second image to the first, with boxes on the second."""
+        sign = 1 if self.mirrored else -1  # a mirrored rotation runs the other way
         return replace(
             self,
-            quarter_turn_deg=back * self.quarter_turn_deg % 360,
-            rotation_deg=back * self.rotation_deg + 0.0,  # no minus zero
+            quarter_turn_deg=sign * self.quarter_turn_deg % 360,
+            rotation_deg=sign * self.rotation_deg + 0.0,  # turns -0.0 into 0.0
             scale=round(1 / self.scale, 4),
             overlap=(self.overlap[1], self.overlap[0]),
             embedded_side=_other_side(self.embedded_side),
@@ -76,58 +84,59 @@ class Edits:
         )
 
     def describe(self) -> list[str]:
-        """What the second picture is beside the first, in a few words each."""
-        cut = (
-            "cut out of it"
-            if self.embedded_side == Side.SECOND
-            else f"cropped to {100 * self.overlap[0]:.0f} %"
-        )
-        part = {
-            Side.FIRST: "partly inside another picture",
-            Side.SECOND: "partly cut out of it",
-            None: "another part",
-        }[self.embedded_side]
-        more = (
-            "on a plain ground"
-            if self.plain_background
-            else "inside another picture"
-            if self.embedded_side == Side.FIRST
-            else "shows more around it"
-        )
-        said = [
+        """Describe the second image relative to the first, in a few words an edit."""
+        region_count = len(self.changed_regions)
+        phrases = [
             "mirrored" if self.mirrored else "",
             f"turned by {self.quarter_turn_deg}°" if self.quarter_turn_deg else "",
             f"rotated by {abs(self.rotation_deg):g}°" if self.rotation_deg else "",
             "stretched" if self.anisotropic else "",
-            "enlarged"
-            if self.upscaled_side == Side.SECOND
-            else "not enlarged"
-            if self.upscaled_side == Side.FIRST
-            else "",
-            cut if self.overlap[1] >= MIN_FULL_OVERLAP > self.overlap[0] else "",
-            more if self.overlap[0] >= MIN_FULL_OVERLAP > self.overlap[1] else "",
-            part if max(self.overlap) < MIN_FULL_OVERLAP else "",
-            "in grey"
-            if self.grayscale_side == Side.SECOND
-            else "in colour"
-            if self.grayscale_side == Side.FIRST
-            else "in other tones"
-            if self.recolored
-            else "",
-            f"other in {len(self.changed_regions)} place{'s' * (len(self.changed_regions) > 1)}"
-            if self.changed_regions
-            else "",
+            self._describe_upscaling(),
+            self._describe_overlap(),
+            self._describe_colors(),
+            f"differs in {region_count} place{'s' * (region_count > 1)}" if region_count else "",
         ]
-        return [words for words in said if words]
+        return [phrase for phrase in phrases if phrase]
+
+    def _describe_upscaling(self) -> str:
+        if self.upscaled_side is None:
+            return ""
+        return "upscaled" if self.upscaled_side == Side.SECOND else "not upscaled"
+
+    def _describe_overlap(self) -> str:
+        shows_all_of_first, shows_all_of_second = (
+            share >= MIN_FULL_OVERLAP for share in self.overlap
+        )
+        if shows_all_of_first and shows_all_of_second:
+            return ""
+        if shows_all_of_first:
+            if self.plain_background:
+                return "on a plain background"
+            embedded = self.embedded_side == Side.FIRST
+            return "inside another photo" if embedded else "shows more around it"
+        if shows_all_of_second:
+            cut_out = self.embedded_side == Side.SECOND
+            return "cut out of it" if cut_out else f"cropped to {100 * self.overlap[0]:.0f} %"
+        if self.embedded_side is None:
+            return "shows another part"
+        if self.embedded_side == Side.FIRST:
+            return "partly inside another photo"
+        return "partly cut out of it"
+
+    def _describe_colors(self) -> str:
+        if self.grayscale_side is None:
+            return "recolored" if self.recolored else ""
+        return "in grayscale" if self.grayscale_side == Side.SECOND else "in color"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What two pictures are to each other, and why. Places are shares of a picture's sides, from its upper left corner.
+    """The result of verifying a pair, in coordinates that are shares of width and height.
 
-    So many `keypoints` agree that `matrix`, nine numbers by rows, takes places (x, y, 1) of the first picture to those of the second; it is
-    empty where nothing does. Of `tiles` that show enough to be compared, the share `agree` is the same in place, and the share `moved` when
-    each may move a little. `changes`: what a copy is beside the other, None for what is none.
+    `inliers` keypoint matches agree with `homography`: nine numbers by rows that map (x, y, 1) of
+    the first image to the second; empty if no alignment was found. Of `tiles` with enough texture
+    to compare, `agreeing_share` agree in place and `displaced_share` agree at a small offset.
+    `edits` is None unless the pair are copies.
     """
 
     relation: Relation
@@ -140,27 +149,27 @@ class Verdict:
 
     @property
     def homography_matrix(self) -> Homography:
-        """The matrix (3, 3); there must be one."""
+        """The homography as a (3, 3) array; fails if there is none."""
         return np.array(self.homography).reshape(3, 3)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to nested dicts for JSON."""
         return asdict(self)
 
     def describe(self) -> list[str]:
-        """What a copy is beside the other, in a few words each; none of what is no copy."""
+        """Describe the edits, in a few words each; empty unless the pair are copies."""
         return self.edits.describe() if self.edits else []
 
     def swap_sides(self) -> Verdict:
-        """The same with the second picture as the first."""
+        """Return the verdict on the same pair in the other order."""
         if not self.homography:
             return self
-        back, what = invert_homography(self.homography_matrix), self.edits
-        if what:
-            what = what.swap_sides(
-                tuple(project_box_back(back, box) for box in what.changed_regions)
+        inverse, edits = invert_homography(self.homography_matrix), self.edits
+        if edits:
+            edits = edits.swap_sides(
+                tuple(project_box_back(inverse, box) for box in edits.changed_regions)
             )
-        return replace(self, homography=flatten_homography(back), edits=what)
+        return replace(self, homography=flatten_homography(inverse), edits=edits)
 
 
 def _other_side(side: Side | None) -> Side | None:
@@ -172,8 +181,8 @@ def encode_verdict(
 ) -> StoredVerdict:
     """Encode a verdict on two images, by id, for the catalog.
 
-    Verdicts that say nothing positive are stored without homography and edits, because most are never read again. A provisional verdict
-    stands until the larger of the two files can be read.
+    UNRELATED and NOT_VERIFIABLE are stored without homography and edits, because most are never
+    read again. A provisional verdict stands until the larger of the two files can be read.
     """
     record = verdict.as_dict()
     del record["relation"]
@@ -200,12 +209,12 @@ def decode_verdict(stored: StoredVerdict) -> Verdict:
 
 
 def flatten_homography(homography: Homography) -> tuple[float, ...]:
-    """A matrix as it is kept, by rows."""
+    """Flatten a homography by rows, rounded to 6 digits."""
     return tuple(np.round(homography, 6).ravel().tolist())
 
 
 def project_box_back(homography: Homography, box: Box) -> Box:
-    """The box on the first picture around a box of the second."""
+    """Compute the bounding box, on the first image, of a box on the second."""
     left, top, right, bottom = box
     corners = apply_homography(
         invert_homography(homography), UNIT_CORNERS * [right - left, bottom - top] + [left, top]
@@ -214,7 +223,7 @@ def project_box_back(homography: Homography, box: Box) -> Box:
 
 
 def round_box(left: float, top: float, right: float, bottom: float) -> Box:
-    """A box as it is kept."""
+    """Round a box to 4 digits."""
     return (
         round(float(left), 4),
         round(float(top), 4),

@@ -87,7 +87,7 @@ def test_a_page_shows_each_group_with_what_differs(run: Run, library: Path, tmp_
     assert shown == set(before)
     assert "i" not in page.tags
     assert "<i>darker & 'so'" in words  # a name, not markup
-    for said in ("keep: ", "mirrored", "in other tones", "cropped to 6", "in more"):
+    for said in ("keep: ", "mirrored", "recolored", "cropped to 6", "in more"):
         assert said in words, said
     assert {file: file.read_bytes() for file in library.rglob("*") if file.is_file()} == before
     sizes = [
