@@ -1,0 +1,40 @@
+"""Features of drawn images, and the edits of drawn copies, for tests of verification."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+from PIL import Image
+
+from pipeline.calibrate.synthetic_copies import EVERYDAY_EDITS, HARD_EDITS
+from pipeline.decode.preprocess import VERIFY_INPUT
+from pipeline.verify.features import ImageFeatures, features_from_pixels
+from pipeline.verify.relation import Relation
+from pipeline.verify.verdict import Edits
+from pipeline.verify.verify import verify
+from tests.support.images import draw_textured_image
+
+COPIES = {Relation.SAME_PICTURE, Relation.DERIVED}
+ALL_EDITS = EVERYDAY_EDITS | HARD_EDITS
+PHOTO, OTHER_PHOTO = draw_textured_image(1), draw_textured_image(2)
+
+
+def extract(image: Image.Image) -> ImageFeatures:
+    """Extract the features of an image from its thumbnail."""
+    thumbnail = image.convert("RGB")
+    thumbnail.thumbnail((VERIFY_INPUT.size, VERIFY_INPUT.size), Image.Resampling.BICUBIC)
+    return features_from_pixels(np.asarray(thumbnail), image.size)
+
+
+def edit_photo(image: Image.Image, kind: str, seed: int | str) -> Image.Image:
+    """Make a synthetic copy; edits that need a second image use OTHER_PHOTO."""
+    return ALL_EDITS[kind](image, OTHER_PHOTO, random.Random(seed))
+
+
+def edits_of(first: Image.Image, second: Image.Image) -> Edits:
+    """Return the edits between two images, which must be verified as copies."""
+    verdict = verify(extract(first), extract(second))
+    assert verdict.relation in COPIES, verdict
+    assert verdict.edits is not None
+    return verdict.edits
