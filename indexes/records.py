@@ -1,17 +1,19 @@
-"""What a store keeps of files, pictures and runs, as plain records: who only describes a picture imports this, and no database."""
+"""Plain records of files, images and runs. This module imports no database and no numpy."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
 class Space:
-    """The vector space of a store; two vectors compare only inside one space.
+    """The vector space of a store. Vectors compare only inside one space.
 
-    `floor` and `threshold` are the scores that were calibrated for the space: no answer goes below the floor, and the
-    threshold is the default. They do not tell two spaces apart.
+    `weights` is the sha256 of the model's weights, `dim` the length of a vector. `floor` is the
+    lowest score that the space gives answers for, and `threshold` the default for answers; both
+    were calibrated for the space and do not tell two spaces apart.
     """
 
     backend: str
@@ -23,7 +25,7 @@ class Space:
     threshold: float = field(compare=False)
 
     def __str__(self) -> str:
-        """The space in a few words, for messages."""
+        """Describe the space in a few words, for messages."""
         return (
             f"{self.model} ({self.dim} dimensions, weights {self.weights[:12]}, {self.preprocess})"
         )
@@ -31,17 +33,39 @@ class Space:
 
 @dataclass(frozen=True)
 class SavedThresholds:
-    """What answers of a store go by unless more is said: the least cosine of two pictures, and the least share of their tiles that agree
-    in a copy.
+    """The defaults that `calibrate --save` gave a store.
+
+    `threshold` is the least score of two images, `min_agreement` the least share of compared tiles
+    that agree in a copy.
     """
 
     threshold: float
     min_agreement: float
 
 
+class RecordedStat(Protocol):
+    """A record that has the stat of a file at the time when its content was known."""
+
+    @property
+    def size(self) -> int:
+        """The size in bytes."""
+
+    @property
+    def mtime_ns(self) -> int:
+        """The time of the last write to the content, in nanoseconds."""
+
+    @property
+    def ctime_ns(self) -> int:
+        """The time of the last change to content or metadata, in nanoseconds."""
+
+    @property
+    def inode(self) -> int:
+        """The inode number."""
+
+
 @dataclass(frozen=True, slots=True)
 class FileStat:
-    """What the filesystem says of a file; times in nanoseconds."""
+    """The stat of a file; times in nanoseconds."""
 
     size: int
     mtime_ns: int
@@ -49,22 +73,39 @@ class FileStat:
     inode: int
     device: int
 
-    def is_unchanged_since(self, earlier: FileStat) -> bool:
-        """Whether the content can be taken as the same. The device number is left out: it may differ after each mount."""
-        return (self.size, self.mtime_ns, self.ctime_ns, self.inode) == (
-            earlier.size,
-            earlier.mtime_ns,
-            earlier.ctime_ns,
-            earlier.inode,
+    @classmethod
+    def from_os_stat(cls, status: os.stat_result) -> FileStat:
+        """Take what a store keeps from the answer of the operating system."""
+        return cls(
+            status.st_size,
+            status.st_mtime_ns,
+            status.st_ctime_ns,
+            status.st_ino,
+            status.st_dev,
+        )
+
+    def is_unchanged_since(self, earlier: RecordedStat) -> bool:
+        """Tell if the file has the content of `earlier`, as far as its stat shows.
+
+        The device number is left out: it can differ after each mount.
+        """
+        return (
+            self.size == earlier.size
+            and self.mtime_ns == earlier.mtime_ns
+            and self.ctime_ns == earlier.ctime_ns
+            and self.inode == earlier.inode
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One distinct content. `hash` is the blake3 of its bytes, `pixels` a hash that equals another's only if the upright pixels do.
+    """One distinct content.
 
-    `notes` are words for what a person should know of it: "damaged", "animated"; `metadata`, for what its file tells beside the pixels:
-    "date", "place". `taken` is when it was taken, in seconds since 1970 by the camera's own clock.
+    `hash` is the blake3 of its bytes; `pixel_hash` is equal for two images only if their upright
+    pixels are. `width` and `height` are those of the upright image. `flags` are words for what a
+    person should know of the image: "damaged", "animated"; `metadata` are words for the EXIF data
+    of its file: "date", "place". `taken_at` is the time of the shot, in seconds since 1970 by the
+    camera's own clock, without a time zone.
     """
 
     hash: bytes
@@ -80,13 +121,17 @@ class Image:
 
     @property
     def is_damaged(self) -> bool:
-        """Whether a part of it is missing."""
+        """True if a part of the image could not be decoded."""
         return "damaged" in self.flags
 
 
 @dataclass(frozen=True, slots=True)
 class NewFile:
-    """A path, what it was when it was read, and either the hash of its image or the reason why there is none."""
+    """A file to write to the catalog.
+
+    `stat` is that of the moment when the file was read. The file has either the hash of an image
+    or a reason why it has none, with an optional detail.
+    """
 
     path: str
     stat: FileStat
@@ -97,19 +142,22 @@ class NewFile:
 
 @dataclass(frozen=True, slots=True)
 class CatalogFile:
-    """What the catalog holds of a path that was seen before."""
+    """A file as the catalog has it.
+
+    `is_missing`: the file was not there at the last scan; perhaps only its drive is away.
+    """
 
     id: int
     path: str
     stat: FileStat
     image_id: int | None
     reason: str | None
-    is_missing: bool  # not there when it was last looked for, but perhaps only its drive is away
+    is_missing: bool
 
 
 @dataclass(frozen=True)
 class Root:
-    """A folder that `ingest` looks through every time."""
+    """A folder that every `ingest` scans, without the names that match a pattern of `excludes`."""
 
     path: str
     excludes: tuple[str, ...] = ()
@@ -118,8 +166,11 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Photos and those of them that are missing, distinct images, those that are featureless and those with each note, files without an
-    image by reason.
+    """Counts of the files and images in a catalog.
+
+    `files` are those with an image, `missing` those of them that were not there at the last scan;
+    `images` counts distinct contents, `featureless` those without features. `failed_by_reason`
+    counts files without an image, `flagged` images by flag.
     """
 
     files: int
@@ -132,7 +183,11 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """An ingest: when (UTC, ISO 8601), how it ended ("running", "complete" or "interrupted"), and what it saw."""
+    """One ingest.
+
+    `started` and `ended` are in UTC, ISO 8601. `outcome` is "running", "complete" or "interrupted".
+    `coverage` has the counts of the run, as JSON.
+    """
 
     started: str
     ended: str | None

@@ -126,9 +126,7 @@ def _stat_entry(entry: os.DirEntry[str]) -> SourceFile | Skipped:
 
 def to_file_stat(status: os.stat_result) -> FileStat:
     """What the store keeps of what the system says of a file."""
-    return FileStat(
-        status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
-    )
+    return FileStat.from_os_stat(status)
 
 
 def is_unchanged(file: CatalogFile) -> bool:

@@ -22,6 +22,7 @@ from indexes.catalog.vectors import Ids, SegmentRow
 from indexes.durable import files as durable
 from indexes.errors import InvalidVector, StoreDamaged, StoreError
 from indexes.paths import repair_hint
+from indexes.records import FileStat
 
 SUFFIX = ".faiss"
 # FAISS multiplies what is stored: a row may be off length 1 by LENGTH, and float16 rounds each number by up to 2^-11 of itself, so a
@@ -136,21 +137,17 @@ def write(
 
 def with_file_stat(row: SegmentRow, folder: Path) -> SegmentRow:
     """The row with what the filesystem says of its file now."""
-    status = (folder / f"{row.blake3}{SUFFIX}").stat()
-    return replace(
-        row, mtime_ns=status.st_mtime_ns, ctime_ns=status.st_ctime_ns, inode=status.st_ino
-    )
+    stat = FileStat.from_os_stat((folder / f"{row.blake3}{SUFFIX}").stat())
+    return replace(row, mtime_ns=stat.mtime_ns, ctime_ns=stat.ctime_ns, inode=stat.inode)
 
 
 def is_untouched(row: SegmentRow, folder: Path) -> bool:
     """Whether the file is untouched since its hash was known to be right, by what the filesystem says."""
     try:
-        return (
-            with_file_stat(row, folder) == row
-            and (folder / f"{row.blake3}{SUFFIX}").stat().st_size == row.size
-        )
+        status = (folder / f"{row.blake3}{SUFFIX}").stat()
     except OSError:
         return False
+    return FileStat.from_os_stat(status).is_unchanged_since(row)
 
 
 def verify(row: SegmentRow, folder: Path) -> None:
