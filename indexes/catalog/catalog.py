@@ -1,4 +1,4 @@
-"""The SQLite database of a store, table by table. The one commit point."""
+"""The catalog: the SQLite database of a store, table by table. It is the one commit point."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from indexes.catalog.database import Database
 from indexes.catalog.files import FileTable
-from indexes.catalog.images import ImageTable
+from indexes.catalog.images import IMAGE_IN_USE, ImageTable
 from indexes.catalog.pairs import PairTable
 from indexes.catalog.roots import RootTable
 from indexes.catalog.runs import RunTable
@@ -15,12 +15,24 @@ from indexes.catalog.settings import SettingsTable
 from indexes.catalog.vectors import VectorTable
 from indexes.catalog.verdicts import VerdictTable
 
+# The tables that belong to one space. Saved thresholds were chosen for its model.
+TABLES_OF_SPACE = ("edges", "join_watermark", "segments", "vectors", "space", "saved_thresholds")
+# Those of them that a new space brings along. Ids of vectors change with it, so they are valid only
+# inside one snapshot.
+COPIED_TABLES = ("space", "vectors", "edges", "join_watermark")
+
 
 class Catalog(Database):
-    """The database of one store. Its tables are attributes; transactions and snapshots span all of them."""
+    """The database of one store.
+
+    Its tables are attributes; transactions and snapshots span all of them.
+    """
 
     def __init__(self, folder: Path, *, write: bool) -> None:
-        """Open `folder`/catalog.db; with `write`, create it if it is missing and migrate an older one."""
+        """Open `folder`/catalog.db; with `write`, create it if it is missing and migrate it.
+
+        Raises what `Database` raises.
+        """
         super().__init__(folder / "catalog.db", SCHEMA_MIGRATIONS, write=write)
         self.settings = SettingsTable(self)
         self.roots = RootTable(self)
@@ -32,44 +44,36 @@ class Catalog(Database):
         self.runs = RunTable(self)
 
     def is_empty(self) -> bool:
-        """Whether it has no image, vector or segment, so that no space has any claim to it."""
-        ((some,),) = self.fetch_rows(
-            "SELECT EXISTS (SELECT 1 FROM images UNION ALL SELECT 1 FROM vectors UNION ALL SELECT 1 FROM segments)"
+        """Tell if there is no image, vector or segment, so that any space can be bound to it."""
+        ((has_any,),) = self.fetch_rows(
+            "SELECT EXISTS (SELECT 1 FROM images UNION ALL SELECT 1 FROM vectors"
+            " UNION ALL SELECT 1 FROM segments)"
         )
-        return not some
+        return not has_any
 
     def replace_vectors_from(self, attached_name: str) -> None:
-        """Put the space, vectors and pairs of a catalog that is `beside`, under the name `other`, in the place of one's own.
+        """Replace the space, vectors and edges by those of the catalog attached by this name.
 
-        Images are the same by their hash. Those that the other does not have wait to be embedded, unless no file holds them. Segments are
-        to be put by the caller.
+        Images correspond by their hash. An image that the attached catalog lacks loses its vector,
+        to be embedded again, and is deleted if it is not in use. The caller writes the segments.
         """
         self.write("UPDATE images SET vector = NULL, featureless = 0")
-        for table in (
-            "edges",
-            "join_watermark",
-            "segments",
-            "vectors",
-            "space",
-            "saved_thresholds",
-        ):  # what was chosen was for the other model
+        for table in TABLES_OF_SPACE:
             self.write(f"DELETE FROM {table}")
-        # Ids of vectors begin anew: nothing that is read outside of one snapshot goes by them.
-        for table in ("space", "vectors", "edges", "join_watermark"):
+        for table in COPIED_TABLES:
             self.write(f"INSERT INTO {table} SELECT * FROM {attached_name}.{table}")
         self.write(
-            "UPDATE images SET pixel_hash = new.pixel_hash, featureless = new.featureless, flags = new.flags, metadata = new.metadata,"
-            " taken_at = new.taken_at, vector = new.vector"
+            "UPDATE images SET pixel_hash = new.pixel_hash, featureless = new.featureless,"
+            " flags = new.flags, metadata = new.metadata, taken_at = new.taken_at,"
+            " vector = new.vector"
             f" FROM {attached_name}.images AS new WHERE new.hash = images.hash"
         )
+        self.write(f"DELETE FROM images WHERE vector IS NULL AND NOT {IMAGE_IN_USE}")
+        # The edges are no longer those of the earlier runs: add a run with the coverage of the one
+        # that joined the attached catalog.
+        now = "strftime('%Y-%m-%dT%H:%M:%S+00:00', 'now')"
+        coverage = f"(SELECT coverage FROM {attached_name}.runs ORDER BY id DESC LIMIT 1)"
         self.write(
-            "DELETE FROM images WHERE vector IS NULL AND NOT EXISTS (SELECT 1 FROM files WHERE image = images.id)"
-        )
-        # The pairs are no longer those that the ingests before found.
-        now, joined = (
-            "strftime('%Y-%m-%dT%H:%M:%S+00:00', 'now')",
-            f"(SELECT coverage FROM {attached_name}.runs ORDER BY id DESC LIMIT 1)",
-        )
-        self.write(
-            f"INSERT INTO runs (started, ended, outcome, coverage) SELECT {now}, {now}, 'migrated', ifnull({joined}, '{{}}')"
+            "INSERT INTO runs (started, ended, outcome, coverage)"
+            f" SELECT {now}, {now}, 'migrated', ifnull({coverage}, '{{}}')"
         )

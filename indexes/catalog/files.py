@@ -1,4 +1,4 @@
-"""Files with what they held when they were last read, and why some have no image."""
+"""The table of files, and why some of them have no image."""
 
 from __future__ import annotations
 
@@ -10,117 +10,131 @@ from typing import Any
 from indexes.catalog.database import Database
 from indexes.catalog.images import ImageTable
 from indexes.errors import StoreError
-from indexes.records import (
-    CatalogFile,
-    Counts,
-    FileStat,
-    NewFile,
-)
+from indexes.records import CatalogFile, Counts, FileStat, NewFile
 
 
 class FileTable:
-    """Files with what they held when they were last read, and why some have no image."""
+    """The files of a store, by path, each with its stat and image when it was last read."""
 
     def __init__(self, database: Database, images: ImageTable) -> None:
         """Use the tables of `database`; files refer to `images`."""
         self._database, self._images = database, images
 
     def get_by_path(self, path: str) -> CatalogFile | None:
-        """What is held of `path`."""
-        for known in self._stream("WHERE path = ?", os.fsencode(path)):
-            return known
+        """Return the file at `path`; None where the catalog has none."""
+        for file in self._stream("WHERE path = ?", os.fsencode(path)):
+            return file
         return None
 
     def find_under(self, folder: str) -> Iterator[CatalogFile]:
-        """All files held below the folder `root`, by path."""
+        """Yield all files below `folder`, ordered by path."""
         return self._stream(
             "WHERE path >= ? AND path < ? ORDER BY path", *_compute_path_range(folder)
         )
 
     def put(self, files: Iterable[NewFile]) -> None:
-        """Write what `files` are now; their images must be there."""
+        """Write files, in the place of earlier ones with the same path.
+
+        Raises StoreError for a file that has neither an image in the catalog nor a reason.
+        """
         for file in files:
-            stat = file.stat
-            image = (
-                self._images.get_ids([file.image_hash]).get(file.image_hash)
-                if file.image_hash
-                else None
-            )
-            if (image is None) == (file.reason is None):
+            image_id = None
+            if file.image_hash:
+                image_id = self._images.get_ids([file.image_hash]).get(file.image_hash)
+            if (image_id is None) == (file.reason is None):
                 raise StoreError(
-                    f"{ascii(file.path)} has neither a known image nor a reason for having none; add its image first"
+                    f"{ascii(file.path)} has neither a known image nor a reason for having none;"
+                    " add its image first"
                 )
-            (id_,) = self._database.write(
-                "INSERT INTO files (path, size, mtime_ns, ctime_ns, inode, device, image)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT (path) DO UPDATE SET size = excluded.size, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns,"
-                " inode = excluded.inode, device = excluded.device, missing = 0, image = excluded.image RETURNING id",
-                os.fsencode(file.path),
-                *(stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode, stat.device, image),
-            ).fetchone()
+            file_id = self._put_file(file, image_id)
             if file.reason is None:
-                self._database.write("DELETE FROM failures WHERE file = ?", id_)
+                self._database.write("DELETE FROM failures WHERE file = ?", file_id)
             else:
                 self._database.write(
                     "INSERT OR REPLACE INTO failures VALUES (?, ?, ?)",
-                    id_,
+                    file_id,
                     file.reason,
                     file.detail,
                 )
 
+    def _put_file(self, file: NewFile, image_id: int | None) -> int:
+        ((file_id,),) = self._database.write(
+            "INSERT INTO files (path, size, mtime_ns, ctime_ns, inode, device, image)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (path) DO UPDATE SET size = excluded.size,"
+            " mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns, inode = excluded.inode,"
+            " device = excluded.device, missing = 0, image = excluded.image RETURNING id",
+            os.fsencode(file.path),
+            file.stat.size,
+            file.stat.mtime_ns,
+            file.stat.ctime_ns,
+            file.stat.inode,
+            file.stat.device,
+            image_id,
+        ).fetchall()
+        return int(file_id)
+
     def mark_present(self, devices: Mapping[int, int]) -> None:
-        """Note that files, by id, are there, on these device numbers."""
+        """Note that files are there; `devices` has the device number of each, by file id."""
         self._database.write_many(
             "UPDATE files SET device = ?, missing = 0 WHERE id = ?",
-            ((device, id_) for id_, device in devices.items()),
+            ((device, file_id) for file_id, device in devices.items()),
         )
 
     def mark_missing(self, ids: Iterable[int]) -> None:
         """Note that files are not there now."""
         self._database.write_many(
-            "UPDATE files SET missing = 1 WHERE id = ?", ((id_,) for id_ in ids)
+            "UPDATE files SET missing = 1 WHERE id = ?", ((file_id,) for file_id in ids)
         )
 
     def remove(self, ids: Iterable[int]) -> None:
-        """Forget files; their images stay until compaction, so that a file that comes back costs no embedding."""
-        self._database.write_many("DELETE FROM files WHERE id = ?", ((id_,) for id_ in ids))
+        """Remove files.
+
+        Their images stay until compaction, so that a file that comes back needs no embedding.
+        """
+        self._database.write_many("DELETE FROM files WHERE id = ?", ((file_id,) for file_id in ids))
 
     def find_of_images(self, image_ids: Iterable[int]) -> Iterator[CatalogFile]:
-        """Every file that holds one of `images`."""
+        """Yield every file that has one of `image_ids`, in chunks that are ordered by path."""
         columns = "id, path, size, mtime_ns, ctime_ns, inode, device, image, NULL, missing"
-        return map(
-            _make_catalog_file,
-            self._database.stream_rows_in(
-                f"SELECT {columns} FROM files WHERE image IN ({{}}) ORDER BY path", image_ids
-            ),
-        )
+        sql = f"SELECT {columns} FROM files WHERE image IN ({{}}) ORDER BY path"
+        return map(_make_catalog_file, self._database.stream_rows_in(sql, image_ids))
 
     def list_failures(self) -> Iterator[tuple[str, str, str]]:
-        """(path, reason, detail) of each file without an image, by path."""
-        for path, reason, detail in self._database.fetch_rows(
+        """Yield (path, reason, detail) of each file without an image, ordered by path."""
+        rows = self._database.fetch_rows(
             "SELECT path, reason, detail FROM failures JOIN files ON file = files.id ORDER BY path"
-        ):
+        )
+        for path, reason, detail in rows:
             yield os.fsdecode(path), reason, detail or ""
 
     def get_counts(self, folders: Sequence[str] = ()) -> Counts:
-        """What is held below the folders `under`, or everywhere."""
+        """Count files and images below `folders`, or everywhere."""
         where = " OR ".join("(path >= ? AND path < ?)" for _ in folders) or "1"
         bounds = [bound for folder in folders for bound in _compute_path_range(folder)]
         scope = f"FROM files WHERE image IS NOT NULL AND ({where})"
         ((files, missing),) = self._database.fetch_rows(
             f"SELECT count(*), ifnull(sum(missing), 0) {scope}", *bounds
         )
-        sql = f"SELECT count(*), ifnull(sum(featureless), 0) FROM images WHERE id IN (SELECT image {scope})"
-        ((images, featureless),) = self._database.fetch_rows(sql, *bounds)
-        reasons = self._database.fetch_rows(
-            f"SELECT reason, count(*) FROM failures JOIN files ON file = files.id WHERE {where} GROUP BY reason ORDER BY reason",
+        ((images, featureless),) = self._database.fetch_rows(
+            "SELECT count(*), ifnull(sum(featureless), 0) FROM images"
+            f" WHERE id IN (SELECT image {scope})",
             *bounds,
         )
-        sql = f"SELECT flags, count(*) FROM images WHERE flags != '' AND id IN (SELECT image {scope}) GROUP BY flags ORDER BY flags"
-        noted: Counter[str] = Counter()
-        for notes, count in self._database.fetch_rows(sql, *bounds):
-            noted.update(dict.fromkeys(notes.split(), count))
-        return Counts(files, missing, images, featureless, dict(reasons), dict(noted))
+        failures = self._database.fetch_rows(
+            "SELECT reason, count(*) FROM failures JOIN files ON file = files.id"
+            f" WHERE {where} GROUP BY reason ORDER BY reason",
+            *bounds,
+        )
+        flagged: Counter[str] = Counter()
+        rows = self._database.fetch_rows(
+            f"SELECT flags, count(*) FROM images WHERE flags != '' AND id IN (SELECT image {scope})"
+            " GROUP BY flags ORDER BY flags",
+            *bounds,
+        )
+        for flags, count in rows:
+            flagged.update(dict.fromkeys(flags.split(), count))
+        return Counts(files, missing, images, featureless, dict(failures), dict(flagged))
 
     def _stream(self, where: str, *values: Any) -> Iterator[CatalogFile]:
         sql = (
@@ -131,18 +145,21 @@ class FileTable:
 
 
 def _make_catalog_file(row: tuple[Any, ...]) -> CatalogFile:
-    id_, path, size, mtime, ctime, inode, device, image, reason, missing = row
+    file_id, path, size, mtime_ns, ctime_ns, inode, device, image_id, reason, missing = row
     return CatalogFile(
-        id_,
+        file_id,
         os.fsdecode(path),
-        FileStat(size, mtime, ctime, inode, device),
-        image,
+        FileStat(size, mtime_ns, ctime_ns, inode, device),
+        image_id,
         reason,
         bool(missing),
     )
 
 
 def _compute_path_range(folder: str) -> tuple[bytes, bytes]:
-    """The range of paths below a folder: "/" is the byte before "0"."""
+    """Return the bounds, first included and second excluded, of the paths below `folder`.
+
+    "/" is the byte before "0".
+    """
     path = os.fsencode(folder).rstrip(b"/")
     return path + b"/", path + b"0"

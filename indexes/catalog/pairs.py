@@ -14,10 +14,12 @@ from indexes.catalog.vectors import Ids
 
 @dataclass(frozen=True, slots=True)
 class JoinWatermark:
-    """How far the pairs of the store are in its edges, down to the score `floor`.
+    """The progress of the join: which pairs with score >= `floor` are in the catalog.
 
-    For a vector x up to `through`, every pair with a y < x is there; up to `until`, every pair with a y <= `earlier`. Where a join by
-    buckets had a part in it, `recall` is the least share that one of them was measured to find; 1 is exact.
+    For a vector x <= `done`, every pair with a vector y < x is there. For a vector x of the block
+    that the join is in, `done` < x <= `block_end`, every pair with a vector y <= `block_done` is.
+    `recall` is 1 for an exact join. Otherwise it is the lowest recall that was measured for an IVF
+    join among those that found the pairs.
     """
 
     floor: float
@@ -28,14 +30,14 @@ class JoinWatermark:
 
 
 class PairTable:
-    """Edges, the pairs of vectors with their scores, and how far the join has come."""
+    """The edges of a store and its join watermark."""
 
     def __init__(self, database: Database) -> None:
         """Use the tables of `database`."""
         self._database = database
 
     def get_watermark(self) -> JoinWatermark | None:
-        """How far the pairs are found; None before the first join."""
+        """Return how far the join has come; None before the first join."""
         rows = self._database.fetch_rows(
             "SELECT floor, done, block_end, block_done, recall FROM join_watermark"
         )
@@ -44,9 +46,12 @@ class PairTable:
     def put(
         self, watermark: JoinWatermark, left: Ids, right: Ids, score: NDArray[np.float64]
     ) -> None:
-        """Write pairs, and how far they reach; those below a floor that was raised go."""
-        before = self.get_watermark()
-        if before and before.floor < watermark.floor:
+        """Write edges and move the watermark; left < right in each edge.
+
+        Where the watermark has a higher floor than before, the edges below it are deleted.
+        """
+        previous = self.get_watermark()
+        if previous and previous.floor < watermark.floor:
             self._database.write("DELETE FROM edges WHERE score < ?", watermark.floor)
         self._database.write_many(
             "INSERT OR IGNORE INTO edges (left, right, score) VALUES (?, ?, ?)",
@@ -57,16 +62,16 @@ class PairTable:
         )
 
     def stream(self, min_score: float) -> Iterator[tuple[int, int, float]]:
-        """(left, right, score) of each pair of vectors with score >= least."""
+        """Yield (left, right, score) of each pair of vectors with score >= `min_score`."""
         return self._database.stream_rows(
             "SELECT left, right, score FROM edges WHERE score >= ?", min_score
         )
 
     def delete_all(self) -> None:
-        """Forget all pairs; the next join finds them again."""
+        """Delete all edges and the watermark; the next join finds the edges again."""
         self._database.write("DELETE FROM edges")
         self._database.write("DELETE FROM join_watermark")
 
     def count(self) -> int:
-        """How many pairs are kept."""
+        """Return the number of edges."""
         return int(self._database.fetch_rows("SELECT count(*) FROM edges")[0][0])

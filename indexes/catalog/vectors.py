@@ -1,4 +1,4 @@
-"""Vectors with the segments that hold them."""
+"""The tables of vectors and of the segments that hold them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import astuple, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.catalog.database import IMAGE_IN_USE, Database
+from indexes.catalog.database import Database
+from indexes.catalog.images import IMAGE_IN_USE
 
 Ids = NDArray[np.int64]
 SEGMENT_COLUMNS = "blake3, rows, size, first, last, rewrites, mtime_ns, ctime_ns, inode"
@@ -16,10 +17,11 @@ SEGMENT_COLUMNS = "blake3, rows, size, first, last, rewrites, mtime_ns, ctime_ns
 
 @dataclass(frozen=True, slots=True)
 class SegmentRow:
-    """An immutable file of vectors: its blake3 is its name, and what is committed is that hash.
+    """A segment, an immutable file of vectors. Its name is its blake3, in hex.
 
-    It holds `rows` vectors with ids from `first` to `last`, ascending; those of an older segment are all lower. `rewrites` is how often
-    compaction has copied them. The other numbers are what the filesystem said of the file when its hash was known to be right.
+    It holds `vector_count` vectors with ids from `first_id` to `last_id`, ascending; the ids in an
+    older segment are all lower. `rewrites` is how often compaction has copied its vectors. The
+    stat is that of the file when its bytes were last known to have this hash.
     """
 
     blake3: str
@@ -34,115 +36,109 @@ class SegmentRow:
 
 
 class VectorTable:
-    """Vectors with the segments that hold them."""
+    """The vectors and segments of a store.
+
+    A vector that no image in use has is a tombstone. Its id is never given to another vector.
+    """
 
     def __init__(self, database: Database) -> None:
         """Use the tables of `database`."""
         self._database = database
 
     def put_segment(self, row: SegmentRow) -> None:
-        """Name a segment that is on disk, or note what the filesystem says of it now."""
+        """Write a segment that is on disk, or its new stat."""
         self._database.write(
-            f"INSERT OR REPLACE INTO segments ({SEGMENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT OR REPLACE INTO segments ({SEGMENT_COLUMNS})"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             *astuple(row),
         )
 
     def remove_segments(self, names: Iterable[str]) -> None:
-        """Name segments no more."""
+        """Remove segments by name; their files stay."""
         self._database.write_many(
             "DELETE FROM segments WHERE blake3 = ?", ((name,) for name in names)
         )
 
     def list_segments(self) -> list[SegmentRow]:
-        """All segments, in the order of the ids in them."""
-        return [
-            SegmentRow(*row)
-            for row in self._database.fetch_rows(
-                f"SELECT {SEGMENT_COLUMNS} FROM segments ORDER BY first"
-            )
-        ]
+        """Return all segments, ordered by the ids in them."""
+        rows = self._database.fetch_rows(f"SELECT {SEGMENT_COLUMNS} FROM segments ORDER BY first")
+        return [SegmentRow(*row) for row in rows]
 
     def get_next_id(self) -> int:
-        """The id that the next new vector gets; ids are never used twice."""
+        """Return the id that the next new vector gets; ids are never used twice."""
         return self._database.get_next_id("vectors")
 
     def put(self, digests: Mapping[int, int]) -> None:
-        """Write new vectors, by id, with their codes: 64 bits that equal vectors share."""
+        """Write new vectors; `digests` has 64 bits of each vector's hash, by vector id."""
         self._database.write_many("INSERT INTO vectors (id, digest) VALUES (?, ?)", digests.items())
 
     def find_by_digest(self, digests: Iterable[int]) -> dict[int, int]:
-        """The first vector with each of some codes."""
-        return dict(
-            self._database.stream_rows_in(
-                "SELECT digest, min(id) FROM vectors WHERE digest IN ({}) GROUP BY digest", digests
-            )
-        )
+        """Return the lowest vector id with each digest that the catalog has, by digest."""
+        sql = "SELECT digest, min(id) FROM vectors WHERE digest IN ({}) GROUP BY digest"
+        return dict(self._database.stream_rows_in(sql, digests))
 
     def find_by_pixel_hash(self, pixel_hashes: Iterable[bytes]) -> dict[bytes, int]:
-        """The vectors of images with these upright pixels."""
-        return dict(
-            self._database.stream_rows_in(
-                "SELECT pixel_hash, vector FROM images WHERE vector IS NOT NULL AND pixel_hash IN ({})",
-                pixel_hashes,
-            )
+        """Return the vector id of images with these upright pixels, by pixel hash."""
+        sql = (
+            "SELECT pixel_hash, vector FROM images WHERE vector IS NOT NULL AND pixel_hash IN ({})"
         )
+        return dict(self._database.stream_rows_in(sql, pixel_hashes))
 
     def find_of_images(self, image_ids: Iterable[int]) -> dict[int, int | None]:
-        """The vector of each of `images`; None for those that have none."""
-        return dict(
-            self._database.stream_rows_in(
-                "SELECT id, vector FROM images WHERE id IN ({})", image_ids
-            )
-        )
+        """Return the vector id of each image, by image id; None for an image without a vector."""
+        sql = "SELECT id, vector FROM images WHERE id IN ({})"
+        return dict(self._database.stream_rows_in(sql, image_ids))
 
     def stream_by_image_hash(self) -> Iterator[tuple[bytes, int]]:
-        """(hash, vector) of each image that has a vector and that some file holds."""
+        """Yield (image hash, vector id) of each image in use that has a vector."""
         return self._database.stream_rows(
             f"SELECT hash, vector FROM images WHERE vector IS NOT NULL AND {IMAGE_IN_USE}"
         )
 
     def list_in_use(self, first_id: int, last_id: int) -> Ids:
-        """Those vectors with ids from `first` to `last` that some file needs; the others are tombstones. In order."""
+        """Return the vectors from `first_id` to `last_id` that are no tombstones, ascending."""
         sql = (
-            "SELECT DISTINCT vector FROM images WHERE vector BETWEEN ? AND ?"
-            " AND EXISTS (SELECT 1 FROM files WHERE image = images.id) ORDER BY vector"
+            "SELECT DISTINCT vector FROM images"
+            f" WHERE vector BETWEEN ? AND ? AND {IMAGE_IN_USE} ORDER BY vector"
         )
-        return np.fromiter(
-            (row[0] for row in self._database.stream_rows(sql, first_id, last_id)), np.int64
-        )
+        return self._fetch_ids(sql, first_id, last_id)
 
     def list_ids(self, first_id: int, last_id: int) -> Ids:
-        """Every vector that the catalog knows with an id from `first` to `last`, in order."""
-        return np.fromiter(
-            (
-                row[0]
-                for row in self._database.stream_rows(
-                    "SELECT id FROM vectors WHERE id BETWEEN ? AND ? ORDER BY id", first_id, last_id
-                )
-            ),
-            np.int64,
-        )
+        """Return every vector from `first_id` to `last_id`, tombstones included, ascending."""
+        sql = "SELECT id FROM vectors WHERE id BETWEEN ? AND ? ORDER BY id"
+        return self._fetch_ids(sql, first_id, last_id)
+
+    def _fetch_ids(self, sql: str, first_id: int, last_id: int) -> Ids:
+        rows = self._database.stream_rows(sql, first_id, last_id)
+        return np.fromiter((id_ for (id_,) in rows), np.int64)
 
     def delete_tombstones(self, vector_ids: Ids) -> None:
-        """Forget vectors that no file needs, with their edges, and every image that no file holds."""
-        self._database.write("CREATE TEMP TABLE buried (id INTEGER PRIMARY KEY)")
+        """Delete tombstones with their edges, and the images that no file has.
+
+        Images not in use stay only with a vector that is not among `vector_ids`.
+        """
+        self._database.write("CREATE TEMP TABLE deleted (id INTEGER PRIMARY KEY)")
         self._database.write_many(
-            "INSERT INTO buried VALUES (?)", ((id_,) for id_ in vector_ids.tolist())
+            "INSERT INTO deleted VALUES (?)", ((id_,) for id_ in vector_ids.tolist())
         )
-        self._database.write("DELETE FROM edges WHERE left IN (SELECT id FROM buried)")
-        self._database.write("DELETE FROM edges WHERE right IN (SELECT id FROM buried)")
+        self._database.write("DELETE FROM edges WHERE left IN (SELECT id FROM deleted)")
+        self._database.write("DELETE FROM edges WHERE right IN (SELECT id FROM deleted)")
         self._database.write(
-            "DELETE FROM images WHERE (vector IS NULL OR vector IN (SELECT id FROM buried))"
-            " AND NOT EXISTS (SELECT 1 FROM files WHERE image = images.id)"
+            "DELETE FROM images WHERE (vector IS NULL OR vector IN (SELECT id FROM deleted))"
+            f" AND NOT {IMAGE_IN_USE}"
         )
-        self._database.write("DELETE FROM vectors WHERE id IN (SELECT id FROM buried)")
-        self._database.write("DROP TABLE buried")
+        self._database.write("DELETE FROM vectors WHERE id IN (SELECT id FROM deleted)")
+        self._database.write("DROP TABLE deleted")
 
     def invalidate(self, first_id: int, last_id: int) -> None:
-        """Forget vectors with ids from `first` to `last`, with their edges; their images stay, to be embedded again."""
+        """Delete the vectors from `first_id` to `last_id` with their edges.
+
+        Their images stay, to be embedded again.
+        """
+        id_range = (first_id, last_id)
         self._database.write(
-            "UPDATE images SET vector = NULL WHERE vector BETWEEN ? AND ?", first_id, last_id
+            "UPDATE images SET vector = NULL WHERE vector BETWEEN ? AND ?", *id_range
         )
-        self._database.write("DELETE FROM edges WHERE left BETWEEN ? AND ?", first_id, last_id)
-        self._database.write("DELETE FROM edges WHERE right BETWEEN ? AND ?", first_id, last_id)
-        self._database.write("DELETE FROM vectors WHERE id BETWEEN ? AND ?", first_id, last_id)
+        self._database.write("DELETE FROM edges WHERE left BETWEEN ? AND ?", *id_range)
+        self._database.write("DELETE FROM edges WHERE right BETWEEN ? AND ?", *id_range)
+        self._database.write("DELETE FROM vectors WHERE id BETWEEN ? AND ?", *id_range)
