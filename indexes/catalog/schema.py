@@ -1,4 +1,8 @@
-"""The tables of a store, as steps that are run in order; each store knows how many it has seen."""
+"""The tables of a store, as migrations that run in order.
+
+`user_version` of a store counts the migrations that it has had. Their SQL never changes, for the
+text of a table's definition is part of the format; a change is a new migration.
+"""
 
 from __future__ import annotations
 
@@ -8,51 +12,64 @@ from contextlib import closing
 from typing import Any
 
 
-def _create_first_tables(db: sqlite3.Connection) -> None:
+def _create_tables(db: sqlite3.Connection) -> None:
+    """Create the tables of format 1."""
     db.execute(
-        "CREATE TABLE space (one INTEGER PRIMARY KEY CHECK (one = 1), backend TEXT NOT NULL, model TEXT NOT NULL, weights TEXT NOT NULL,"
-        " preprocess TEXT NOT NULL, dim INTEGER NOT NULL, floor REAL NOT NULL, threshold REAL NOT NULL, source TEXT NOT NULL) STRICT"
+        "CREATE TABLE space (one INTEGER PRIMARY KEY CHECK (one = 1), backend TEXT NOT NULL,"
+        " model TEXT NOT NULL, weights TEXT NOT NULL,"
+        " preprocess TEXT NOT NULL, dim INTEGER NOT NULL, floor REAL NOT NULL,"
+        " threshold REAL NOT NULL, source TEXT NOT NULL) STRICT"
     )
     db.execute(
-        "CREATE TABLE roots (path BLOB PRIMARY KEY, excludes TEXT NOT NULL, hidden INTEGER NOT NULL) STRICT, WITHOUT ROWID"
+        "CREATE TABLE roots (path BLOB PRIMARY KEY, excludes TEXT NOT NULL,"
+        " hidden INTEGER NOT NULL) STRICT, WITHOUT ROWID"
     )
     db.execute(
-        "CREATE TABLE segments (id INTEGER PRIMARY KEY, blake3 TEXT NOT NULL UNIQUE, rows INTEGER NOT NULL, size INTEGER NOT NULL) STRICT"
+        "CREATE TABLE segments (id INTEGER PRIMARY KEY, blake3 TEXT NOT NULL UNIQUE,"
+        " rows INTEGER NOT NULL, size INTEGER NOT NULL) STRICT"
     )
-    # AUTOINCREMENT: an id that was once in a segment never comes to mean another image.
+    # AUTOINCREMENT: an id that was once in a segment is never given to another image.
     db.execute(
-        "CREATE TABLE images (id INTEGER PRIMARY KEY AUTOINCREMENT, hash BLOB NOT NULL UNIQUE, pixels BLOB NOT NULL,"
-        " width INTEGER NOT NULL, height INTEGER NOT NULL, format TEXT NOT NULL, size INTEGER NOT NULL, featureless INTEGER NOT NULL,"
+        "CREATE TABLE images (id INTEGER PRIMARY KEY AUTOINCREMENT, hash BLOB NOT NULL UNIQUE,"
+        " pixels BLOB NOT NULL,"
+        " width INTEGER NOT NULL, height INTEGER NOT NULL, format TEXT NOT NULL,"
+        " size INTEGER NOT NULL, featureless INTEGER NOT NULL,"
         " segment INTEGER REFERENCES segments (id)) STRICT"
     )
     db.execute("CREATE INDEX images_by_pixels ON images (pixels)")
     db.execute(
-        "CREATE TABLE files (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,"
+        "CREATE TABLE files (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE,"
+        " size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,"
         " ctime_ns INTEGER NOT NULL, inode INTEGER NOT NULL, device INTEGER NOT NULL,"
         " missing INTEGER NOT NULL DEFAULT 0, image INTEGER REFERENCES images (id)) STRICT"
     )
     db.execute("CREATE INDEX files_by_image ON files (image)")
     db.execute(
-        "CREATE TABLE failures (file INTEGER PRIMARY KEY REFERENCES files (id) ON DELETE CASCADE, reason TEXT NOT NULL, detail TEXT) STRICT"
+        "CREATE TABLE failures (file INTEGER PRIMARY KEY REFERENCES files (id) ON DELETE CASCADE,"
+        " reason TEXT NOT NULL, detail TEXT) STRICT"
     )
     db.execute(
-        "CREATE TABLE runs (id INTEGER PRIMARY KEY, started TEXT NOT NULL, ended TEXT, outcome TEXT NOT NULL,"
+        "CREATE TABLE runs (id INTEGER PRIMARY KEY, started TEXT NOT NULL, ended TEXT,"
+        " outcome TEXT NOT NULL,"
         " coverage TEXT NOT NULL) STRICT"
     )
 
 
 def _add_vectors_and_edges(db: sqlite3.Connection) -> None:
+    """Give vectors ids of their own; add the generation, the edges and the join's watermark."""
     db.execute(
-        "CREATE TABLE generation (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL) STRICT"
+        "CREATE TABLE generation (one INTEGER PRIMARY KEY CHECK (one = 1),"
+        " number INTEGER NOT NULL) STRICT"
     )
     db.execute("INSERT INTO generation VALUES (1, 0)")
-    # Photos with the same pixels, and pictures that the model cannot tell apart, share one vector.
+    # Images with the same pixels, and images that the model cannot tell apart, share one vector.
     db.execute("CREATE TABLE vectors (id INTEGER PRIMARY KEY AUTOINCREMENT, code INTEGER) STRICT")
     db.execute("CREATE INDEX vectors_by_code ON vectors (code)")
     db.execute("INSERT INTO vectors (id) SELECT id FROM images WHERE segment IS NOT NULL")
     db.execute("ALTER TABLE images ADD COLUMN vector INTEGER REFERENCES vectors (id)")
     db.execute(
-        "UPDATE images SET vector = (SELECT min(other.id) FROM images AS other WHERE other.pixels = images.pixels"
+        "UPDATE images SET vector = (SELECT min(other.id) FROM images AS other"
+        " WHERE other.pixels = images.pixels"
         " AND other.segment IS NOT NULL) WHERE segment IS NOT NULL"
     )
     db.execute("CREATE INDEX images_by_vector ON images (vector)")
@@ -63,49 +80,54 @@ def _add_vectors_and_edges(db: sqlite3.Connection) -> None:
         " last = (SELECT max(id) FROM images WHERE segment = segments.id)"
     )
     db.execute("ALTER TABLE images DROP COLUMN segment")
+    # The key begins with the newer vector, so the edges that a night adds are adjacent at the end.
+    # To find edges by the older vector, which is rare, SQLite scans the table.
     db.execute(
-        # The newer of the two first: what a night adds stands together at the end. Whatever goes by the older scans, and is rare.
-        "CREATE TABLE edges (left INTEGER NOT NULL, right INTEGER NOT NULL, score REAL NOT NULL, PRIMARY KEY (right, left),"
+        "CREATE TABLE edges (left INTEGER NOT NULL, right INTEGER NOT NULL, score REAL NOT NULL,"
+        " PRIMARY KEY (right, left),"
         " CHECK (left < right)) STRICT, WITHOUT ROWID"
     )
     db.execute(
-        "CREATE TABLE frontier (one INTEGER PRIMARY KEY CHECK (one = 1), floor REAL NOT NULL, through INTEGER NOT NULL,"
+        "CREATE TABLE frontier (one INTEGER PRIMARY KEY CHECK (one = 1), floor REAL NOT NULL,"
+        " through INTEGER NOT NULL,"
         " until INTEGER NOT NULL, earlier INTEGER NOT NULL, recall REAL NOT NULL) STRICT"
     )
 
 
-def _add_notes(db: sqlite3.Connection) -> None:
-    db.execute(
-        "ALTER TABLE images ADD COLUMN notes TEXT NOT NULL DEFAULT ''"
-    )  # words with spaces between
+def _add_flags(db: sqlite3.Connection) -> None:
+    """Add the flags of images, as words with spaces between them."""
+    db.execute("ALTER TABLE images ADD COLUMN notes TEXT NOT NULL DEFAULT ''")
 
 
-def _add_evidence(db: sqlite3.Connection) -> None:
+def _add_verdicts(db: sqlite3.Connection) -> None:
+    """Add the verdicts on image pairs."""
     db.execute(
         "CREATE TABLE evidence (first INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,"
-        " second INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE, version INTEGER NOT NULL, relation TEXT NOT NULL,"
+        " second INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,"
+        " version INTEGER NOT NULL, relation TEXT NOT NULL,"
         " told TEXT NOT NULL, PRIMARY KEY (first, second)) STRICT, WITHOUT ROWID"
     )
     db.execute("CREATE INDEX evidence_by_second ON evidence (second)")
 
 
 def _add_metadata(db: sqlite3.Connection) -> None:
-    db.execute(
-        "ALTER TABLE images ADD COLUMN metadata TEXT NOT NULL DEFAULT ''"
-    )  # words with spaces between
-    db.execute(
-        "ALTER TABLE images ADD COLUMN taken INTEGER"
-    )  # seconds since 1970, by the camera's clock
+    """Add the metadata of images, as words with spaces between them, and the time of the shot.
+
+    The time is in seconds since 1970, by the camera's clock.
+    """
+    db.execute("ALTER TABLE images ADD COLUMN metadata TEXT NOT NULL DEFAULT ''")
+    db.execute("ALTER TABLE images ADD COLUMN taken INTEGER")
 
 
-def _add_choice(db: sqlite3.Connection) -> None:
-    # What answers go by unless more is said: the least cosine, and the least share of tiles that agree.
+def _add_saved_thresholds(db: sqlite3.Connection) -> None:
+    """Add the least cosine, and the least share of tiles that agree, that `calibrate` saves."""
     db.execute(
-        "CREATE TABLE choice (one INTEGER PRIMARY KEY CHECK (one = 1), threshold REAL NOT NULL, strictness REAL NOT NULL) STRICT"
+        "CREATE TABLE choice (one INTEGER PRIMARY KEY CHECK (one = 1), threshold REAL NOT NULL,"
+        " strictness REAL NOT NULL) STRICT"
     )
 
 
-def _plain_names(db: sqlite3.Connection) -> None:
+def _rename_to_glossary_words(db: sqlite3.Connection) -> None:
     """Rename tables, columns and JSON keys to the words of docs/glossary.md. No value changes."""
     for table, old, new in (
         ("images", "pixels", "pixel_hash"),
@@ -200,7 +222,7 @@ def _rename_coverage_keys(text: str) -> str:
 
 
 def build_expected_schema() -> set[tuple[str, str, str]]:
-    """(kind, name, definition) of all that a store of today's format has."""
+    """Return (type, name, SQL) of all tables and indexes of the newest format."""
     with closing(sqlite3.connect(":memory:")) as db:
         for migration in SCHEMA_MIGRATIONS:
             migration(db)
@@ -208,13 +230,13 @@ def build_expected_schema() -> set[tuple[str, str, str]]:
 
 
 SCHEMA_QUERY = "SELECT type, name, ifnull(sql, '') FROM sqlite_master"
-# Run in order; user_version counts those done. Append only.
+# In the order in which they run. Append only.
 SCHEMA_MIGRATIONS = (
-    _create_first_tables,
+    _create_tables,
     _add_vectors_and_edges,
-    _add_notes,
-    _add_evidence,
+    _add_flags,
+    _add_verdicts,
     _add_metadata,
-    _add_choice,
-    _plain_names,
+    _add_saved_thresholds,
+    _rename_to_glossary_words,
 )
