@@ -24,7 +24,8 @@ from indexes.catalog.catalog import Catalog
 from indexes.catalog.pairs import JoinWatermark
 from indexes.catalog.vectors import Ids, SegmentRow
 from indexes.catalog.verdicts import StoredVerdict
-from indexes.durable import files as durable
+from indexes.durable import locks
+from indexes.durable.failpoints import failpoint
 from indexes.errors import (
     InvalidThreshold,
     InvalidVector,
@@ -116,7 +117,7 @@ class Store(Search):
                     f"{folder} cannot be made: {error.strerror}; name a folder you can write to with --store"
                 ) from error
         # Whoever is present may still need a segment that was merged. Where there is no store, no lock is left.
-        self._reader_lock = durable.ReaderLock(
+        self._reader_lock = locks.ReaderLock(
             folder / "readers.lock" if write or (folder / "catalog.db").exists() else None
         )
         try:
@@ -149,7 +150,7 @@ class Store(Search):
 
     def lock_for_ingest(self, timeout_seconds: float = 0.0) -> AbstractContextManager[None]:
         """Be the only ingest of this store for a block; waits up to `wait` seconds, then raises StoreLocked."""
-        return durable.lock(self.folder / "ingest.lock", timeout_seconds)
+        return locks.lock(self.folder / "ingest.lock", timeout_seconds)
 
     # --- the space ---
 
@@ -347,9 +348,7 @@ class Store(Search):
         with self._reader_lock.try_exclusive() as alone:
             for file in left if alone else ():
                 file.unlink(missing_ok=True)
-        with durable.lock(
-            self.folder / "write.lock", 60.0
-        ):  # others write there with this lock held
+        with locks.lock(self.folder / "write.lock", 60.0):  # others write there with this lock held
             for file in (self.folder / "tmp").iterdir():
                 if file.is_dir():
                     shutil.rmtree(file)
@@ -398,7 +397,7 @@ class Store(Search):
         self._bound_space = None
         self._map_segments()
         self._sweep()
-        durable.failpoint("switch swept")
+        failpoint("switch swept")
 
     def abort_migration(self) -> None:
         """Drop the successor, with all that was embedded for it. Call it with `exclusive` held."""
@@ -426,7 +425,7 @@ class Store(Search):
                 )
                 if made:
                     self.catalog.vectors.put_segment(made)
-            durable.failpoint("compaction committed")
+            failpoint("compaction committed")
             dropped += sum(counts[row.blake3] for row in run)
             written += made.size if made else 0
         self._map_segments()
@@ -438,7 +437,7 @@ class Store(Search):
             ):
                 thumbs.keep_only(self.catalog.images.stream_hashes_in_use())
                 parts.keep_only(self.catalog.images.stream_hashes_in_use())
-        durable.failpoint("compaction swept")
+        failpoint("compaction swept")
         return CompactionReport(
             len(rows), len(self.catalog.vectors.list_segments()), dropped, written
         )
@@ -542,7 +541,7 @@ class Store(Search):
                 or time.monotonic() - committed > MAX_UNCOMMITTED_SECONDS
                 or sum(len(part.left) for part in waiting) > MAX_UNCOMMITTED_PAIRS
             ):
-                durable.failpoint("join found")
+                failpoint("join found")
                 found = concat_pairs(waiting)
                 with self.catalog.transaction():
                     self.catalog.pairs.put(step.watermark, found.left, found.right, found.score)
@@ -571,7 +570,7 @@ def repair(folder: Path, *, read_all: bool = False) -> tuple[list[Finding], Repa
     """
     with suppress(StoreDamaged):
         Store(folder).close()  # where there is no store, no lock is made
-    with durable.lock(folder / "ingest.lock"):
+    with locks.lock(folder / "ingest.lock"):
         found = check(folder, read_all=read_all)
         catalog = os.fspath(folder / "catalog.db")
         if all(finding.location == damage.UNEMBEDDED_LOCATION for finding in found):
@@ -579,7 +578,7 @@ def repair(folder: Path, *, read_all: bool = False) -> tuple[list[Finding], Repa
         if all(finding.location != catalog for finding in found):
             with Store(folder, write=True) as store:
                 return found, damage.quarantine_damage(folder, store.catalog, found)
-        with durable.lock(folder / "write.lock", 60.0):
+        with locks.lock(folder / "write.lock", 60.0):
             return found, damage.rebuild_catalog(folder)
 
 

@@ -1,1 +1,1 @@
-"""Files that are whole or absent, locks that end with their process, and failpoints for the kill tests."""
+"""Files that are whole or absent, locks that end with their process, failpoints for kill tests."""

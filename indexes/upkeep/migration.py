@@ -11,6 +11,7 @@ from pathlib import Path
 
 from indexes.catalog.catalog import Catalog
 from indexes.durable import files as durable
+from indexes.durable.failpoints import failpoint
 from indexes.errors import StoreError
 from indexes.records import Space
 from indexes.vectors import segments
@@ -80,7 +81,7 @@ def commit_next_store(folder: Path, catalog: Catalog) -> None:
             folder / "tmp",
         )
         segments.verify(row, place)
-    durable.failpoint("switch linked")
+    failpoint("switch linked")
     with (
         catalog.attach(folder / NEXT_STORE_NAME / "catalog.db", NEXT_STORE_NAME),
         catalog.transaction(),
@@ -88,4 +89,4 @@ def commit_next_store(folder: Path, catalog: Catalog) -> None:
         catalog.replace_vectors_from(NEXT_STORE_NAME)
         for row in rows:
             catalog.vectors.put_segment(segments.with_file_stat(row, place))
-    durable.failpoint("switch committed")
+    failpoint("switch committed")

@@ -12,16 +12,16 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
-from blake3 import blake3
 
 from indexes.catalog import schema
 from indexes.catalog.catalog import Catalog
-from indexes.catalog.database import invalid_seal
+from indexes.catalog.seal import SealFile
 from indexes.catalog.vectors import SegmentRow
 from indexes.durable import files as durable
+from indexes.durable.failpoints import failpoint
+from indexes.durable.sqlite import OpenMode, connect
 from indexes.errors import StoreDamaged
 from indexes.join.exact import VectorRows
 from indexes.paths import RESTORE_BACKUP_HINT, format_command
@@ -32,6 +32,7 @@ from indexes.vectors.segments import Segment, cosines
 ROWS_PER_BLOCK = 1 << 16  # vectors, or edges, that are looked at together
 CATALOG_FILE_NAMES = ("catalog.db", "catalog.db-wal", "catalog.db-shm", "catalog.seal")
 RECOVERY_FILE_NAME = "store.json"
+BUSY_TIMEOUT_SECONDS = 5.0  # how long reading a damaged catalog waits for a process that writes
 UNEMBEDDED_LOCATION = "pictures"  # the place of a finding that the next ingest mends
 CATALOG_TABLES = {
     "vectors",
@@ -217,7 +218,7 @@ def quarantine_damage(folder: Path, catalog: Catalog, findings: Sequence[Finding
     backup = folder / "backup" / f"catalog-{_format_timestamp()}.db"
     _make_folder(backup.parent)
     catalog.back_up(backup)
-    durable.failpoint("repair saved")
+    failpoint("repair saved")
     lost = {finding.segment.blake3: finding.segment for finding in findings if finding.segment}
     sound = {row.blake3 for row in catalog.vectors.list_segments()} - set(lost)
     quarantined = _link_files(
@@ -235,7 +236,7 @@ def quarantine_damage(folder: Path, catalog: Catalog, findings: Sequence[Finding
             catalog.pairs.delete_all()
             for cure in _REPAIR_STATEMENTS:
                 catalog.write(cure)
-    durable.failpoint("repair committed")
+    failpoint("repair committed")
     for file in quarantined:
         file.unlink()
     return RepairReport(
@@ -254,7 +255,7 @@ def rebuild_catalog(folder: Path) -> RepairReport:
     held = [folder / name for name in CATALOG_FILE_NAMES if (folder / name).exists()]
     files = _list_segment_files(folder)
     _link_files([*held, *files], quarantine)
-    durable.failpoint("repair linked")
+    failpoint("repair linked")
     told, noted = _salvage_recovery_record(quarantine / "catalog.db"), _read_recovery_record(folder)
     _make_folder(quarantine / "new" / "tmp")
     new = Catalog(quarantine / "new", write=True)
@@ -262,15 +263,13 @@ def rebuild_catalog(folder: Path) -> RepairReport:
         for root in told.roots or noted.roots:
             new.roots.put(root)
     new.close()
-    durable.replace(
-        folder / "catalog.seal", invalid_seal(), folder / "tmp"
-    )  # whatever is there from now on, it is damaged
-    durable.failpoint("repair condemned")
+    SealFile(folder / "catalog.db").write_invalid()
+    failpoint("repair condemned")
     (quarantine / "new" / "catalog.db").replace(folder / "catalog.db")
     for name in ("catalog.db-wal", "catalog.db-shm"):
         (folder / name).unlink(missing_ok=True)
     durable.sync_folder(folder)
-    durable.failpoint("repair replaced")
+    failpoint("repair replaced")
     for file in files:
         file.unlink()
     (quarantine / "new" / "catalog.seal").replace(folder / "catalog.seal")
@@ -305,10 +304,9 @@ def _salvage_recovery_record(path: Path) -> RecoveryRecord:
     """What a damaged catalog still tells of its folders and its model."""
     roots: list[Root] = []
     model = None
-    uri = f"file:{quote(os.fsencode(path))}?mode=ro"
     with (
         suppress(sqlite3.Error, ValueError, TypeError),
-        closing(sqlite3.connect(uri, uri=True)) as damaged,
+        closing(connect(path, OpenMode.READ_ONLY, BUSY_TIMEOUT_SECONDS)) as damaged,
     ):
         for row in damaged.execute("SELECT * FROM roots"):
             roots.append(_make_root(os.fsdecode(row[0]), json.loads(row[1]), row[2]))
@@ -323,20 +321,17 @@ def _make_root(path: str, excludes: Sequence[str], include_hidden: object) -> Ro
 def write_recovery_record(folder: Path, record: RecoveryRecord) -> None:
     """Write down once more, beside the catalog, what no photo can tell."""
     line = json.dumps(asdict(record)).encode()
-    durable.replace(
-        folder / RECOVERY_FILE_NAME,
-        line + b"\n" + blake3(line).hexdigest().encode() + b"\n",
-        folder / "tmp",
-    )
+    durable.write_checked(folder / RECOVERY_FILE_NAME, line, folder / "tmp")
 
 
 def _read_recovery_record(folder: Path) -> RecoveryRecord:
     """What was written down beside the catalog; nothing where that is damaged too."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        line, digest = (folder / RECOVERY_FILE_NAME).read_bytes().splitlines()
-        if blake3(line).hexdigest().encode() == digest:
-            given = json.loads(line)
-            return RecoveryRecord([_make_root(**root) for root in given["roots"]], given["model"])
+    line = durable.read_checked(folder / RECOVERY_FILE_NAME)
+    with suppress(ValueError, TypeError, KeyError):
+        if line is not None:
+            record = json.loads(line)
+            roots = [_make_root(**root) for root in record["roots"]]
+            return RecoveryRecord(roots, record["model"])
     return RecoveryRecord([], None)
 
 

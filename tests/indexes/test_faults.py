@@ -28,8 +28,9 @@ from indexes import (
     check,
     repair,
 )
-from indexes.catalog import database
-from indexes.durable import files as durable
+from indexes.catalog import seal
+from indexes.durable import failpoints
+from indexes.records import FileStat
 from indexes.vectors import segments
 from tests.support import nightly
 from tests.support.stores import make_batch
@@ -86,7 +87,8 @@ def assert_goes_on(folder: Path, held: Held) -> None:
 
 @pytest.mark.parametrize("time_", [1, 2, 3])
 @pytest.mark.parametrize(
-    "failpoint", [name for name in durable.FAILPOINTS if not name.startswith(("repair", "switch"))]
+    "failpoint",
+    [name for name in failpoints.FAILPOINTS if not name.startswith(("repair", "switch"))],
 )
 def test_kill_at_every_failpoint(
     tmp_path: Path, whole: tuple[Path, Held], failpoint: str, time_: int
@@ -218,7 +220,7 @@ def test_decay_that_no_time_stamp_shows_is_found_by_reading(
     folder = tmp_path / "store"
     shutil.copytree(whole[0], folder)
     (segment,) = (folder / "segments").iterdir()
-    monkeypatch.setattr(database.Seal, "matches_stat", lambda *_: True)
+    monkeypatch.setattr(FileStat, "is_unchanged_since", lambda *_: True)
     monkeypatch.setattr(segments, "is_untouched", lambda *_: True)
     for path in (folder / "catalog.db", segment):
         for damaged in _damaged(path, 100):
@@ -386,7 +388,7 @@ def test_what_may_not_be_read_is_not_damaged(
             if file.is_file() and file.suffix != ".lock"
         }
         monkeypatch.setattr(
-            database if name == "catalog.db" else segments, "blake3", _unreadable(blake3)
+            seal if name == "catalog.db" else segments, "blake3", _unreadable(blake3)
         )
         for ask in (check, repair):
             with pytest.raises(StoreError, match="Permission denied") as raised:

@@ -31,6 +31,7 @@ from indexes import Store as OpenStore
 from indexes.catalog.pairs import JoinWatermark
 from indexes.catalog.vectors import SegmentRow
 from indexes.durable import files as durable
+from indexes.durable import locks
 from indexes.join import exact as join
 from indexes.records import FileStat, NewFile
 from indexes.store import Batch
@@ -422,8 +423,8 @@ def test_a_newer_store_is_left_alone(store: OpenStore) -> None:
 def test_one_ingest_at_a_time(store: OpenStore) -> None:
     """The lock of a killed process is free; that of a living one names it."""
     code = (
-        "import sys; from pathlib import Path; from indexes.durable import files\n"
-        "with files.lock(Path(sys.argv[1])): print(1, flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from indexes.durable.locks import lock\n"
+        "with lock(Path(sys.argv[1])): print(1, flush=True); sys.stdin.read()"
     )
     lock = store.folder / "ingest.lock"
     with subprocess.Popen(
@@ -514,7 +515,7 @@ def test_commits_are_synced_and_files_before_names(
 
     def committed(row: SegmentRow) -> None:
         happened.append("row")
-        with pytest.raises(StoreLocked), durable.lock(store.folder / "write.lock"):
+        with pytest.raises(StoreLocked), locks.lock(store.folder / "write.lock"):
             pass
         real_begin(row)
 
@@ -547,6 +548,6 @@ def test_broken_promises_are_refused(store: OpenStore) -> None:
             store.find_within(rows, 0.5)
     with (
         pytest.raises(StoreError, match="writable"),
-        durable.lock(store.folder / "nowhere" / "lock"),
+        locks.lock(store.folder / "nowhere" / "lock"),
     ):
         pass

@@ -690,7 +690,7 @@ def ends_while_others_wait(
         next(migration)
         clock = {name: getattr(time, name) for name in ("monotonic", "monotonic_ns")}
         monkeypatch.setattr(
-            "indexes.durable.files.time",
+            "indexes.durable.locks.time",
             SimpleNamespace(sleep=lambda seconds: list(migration), **clock),
         )
         yield
