@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -330,9 +331,15 @@ def _read_recovery_record(folder: Path) -> RecoveryRecord:
     with suppress(ValueError, TypeError, KeyError):
         if line is not None:
             record = json.loads(line)
-            roots = [_make_root(**root) for root in record["roots"]]
+            roots = [_read_root(root) for root in record["roots"]]
             return RecoveryRecord(roots, record["model"])
     return RecoveryRecord([], None)
+
+
+def _read_root(root: dict[str, Any]) -> Root:
+    """Make a root from the recovery record; stores up to format 6 say `hidden`."""
+    include_hidden = root["hidden"] if "hidden" in root else root["include_hidden"]
+    return _make_root(root["path"], root["excludes"], include_hidden)
 
 
 def _format_timestamp() -> str:
