@@ -1,1 +1,1 @@
-"""What can be computed again from photos: thumbnails with features, vectors of crops."""
+"""Caches of a store: thumbnails with features, and vectors of crops."""

@@ -1,4 +1,7 @@
-"""Small pictures of a store's images, and what stands out in them, so that photos need not be read again to be verified or shown."""
+"""The cache of thumbnails and features.
+
+With it, pairs are verified and galleries shown without reading the photos again.
+"""
 
 from __future__ import annotations
 
@@ -10,41 +13,50 @@ from blake3 import blake3
 
 from indexes.caches.cache import CacheDatabase
 
-TABLE = "CREATE TABLE thumbnails (hash BLOB PRIMARY KEY, jpeg BLOB NOT NULL, features BLOB NOT NULL, checksum BLOB NOT NULL) STRICT"
+TABLE = (
+    "CREATE TABLE thumbnails (hash BLOB PRIMARY KEY, jpeg BLOB NOT NULL, features BLOB NOT NULL,"
+    " checksum BLOB NOT NULL) STRICT"
+)
+CHECKSUM_BYTES = 8  # of the blake3 of a row's JPEG and features
 
 
 class Thumbnail(NamedTuple):
-    """A small picture, and its features, empty where nobody has looked for them yet."""
+    """The JPEG of an image and its encoded features, which are empty until they are extracted."""
 
     jpeg: bytes
     features: bytes
 
 
 class ThumbnailCache(CacheDatabase):
-    """The small pictures of one store, by the hash of their image."""
+    """The thumbnails of one store, by the hash of their image."""
 
     def __init__(self, folder: Path, *, write: bool) -> None:
-        """Those of the store in `folder`."""
+        """Open the thumbnail cache of the store in `folder`."""
         super().__init__(folder, "thumbnails.db", [TABLE], write=write)
 
     def get(self, hashes: Iterable[bytes]) -> dict[bytes, Thumbnail]:
-        """Those that are there of some images, and are as they were put."""
-        rows = self._stream_rows_in("SELECT * FROM thumbnails WHERE hash IN ({})", hashes)
+        """Return the thumbnails of those images that have one; damaged ones are left out."""
+        rows = self._stream_rows_in(
+            "SELECT hash, jpeg, features, checksum FROM thumbnails WHERE hash IN ({})", hashes
+        )
         return {
-            hash_: Thumbnail(picture, its)
-            for hash_, picture, its, told in rows
-            if told == _compute_checksum(picture, its)
+            hash_: Thumbnail(jpeg, features)
+            for hash_, jpeg, features, checksum in rows
+            if checksum == _compute_checksum(jpeg, features)
         }
 
     def put(self, thumbnails: Mapping[bytes, Thumbnail]) -> None:
-        """Keep some, where there is room."""
-        rows = ((hash_, *one, _compute_checksum(*one)) for hash_, one in thumbnails.items())
+        """Store thumbnails by the hash of their image, in the place of earlier ones."""
+        rows = (
+            (hash_, *thumbnail, _compute_checksum(*thumbnail))
+            for hash_, thumbnail in thumbnails.items()
+        )
         self._write(("INSERT OR REPLACE INTO thumbnails VALUES (?, ?, ?, ?)", rows))
 
     def keep_only(self, hashes: Iterable[bytes]) -> None:
-        """Drop those of all images but these."""
+        """Delete the thumbnails of all images but these."""
         self._keep_only("thumbnails", hashes)
 
 
 def _compute_checksum(jpeg: bytes, features: bytes) -> bytes:
-    return blake3(jpeg + features).digest(8)
+    return blake3(jpeg + features).digest(CHECKSUM_BYTES)

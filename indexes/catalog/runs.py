@@ -1,4 +1,4 @@
-"""Runs of ingest, with their outcome and coverage."""
+"""The table of runs: each ingest or migration, with its outcome and coverage."""
 
 from __future__ import annotations
 
@@ -6,47 +6,50 @@ import json
 from typing import Any
 
 from indexes.catalog.database import Database
-from indexes.records import (
-    Run,
-)
+from indexes.records import Run
+
+# A run's key: no run of another catalog has it, nor has a later run of an older copy of this one.
+RUN_KEY = "id || ' ' || started"
 
 
 class RunTable:
-    """Runs of ingest, with their outcome and coverage."""
+    """The runs of a store, in the order in which they began.
+
+    The outcome of a run is "running", "complete" or "interrupted", and "migrated" for a migration.
+    """
 
     def __init__(self, database: Database) -> None:
         """Use the tables of `database`."""
         self._database = database
 
     def begin(self, started: str) -> int:
-        """Note that an ingest began; returns its number. A run that was cut off stays marked as running until the next one begins."""
+        """Note that an ingest began, and return the id of its run.
+
+        A run that was killed has the outcome "running" until the next one begins; then it is
+        "interrupted".
+        """
         self._database.write("UPDATE runs SET outcome = 'interrupted' WHERE outcome = 'running'")
-        done = self._database.write(
+        cursor = self._database.write(
             "INSERT INTO runs (started, outcome, coverage) VALUES (?, 'running', '{}')", started
         )
-        assert done.lastrowid is not None
-        return done.lastrowid
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
 
-    def get_newest_key(self) -> str:
-        """What names the newest run, whatever became of it; "" before the first."""
-        return next(
-            (
-                name
-                for (name,) in self._database.fetch_rows(
-                    "SELECT id || ' ' || started FROM runs ORDER BY id DESC LIMIT 1"
-                )
-            ),
-            "",
-        )
+    def get_newest_key(self) -> str | None:
+        """Return the key of the newest run, whatever its outcome; None before the first run."""
+        sql = f"SELECT {RUN_KEY} FROM runs ORDER BY id DESC LIMIT 1"
+        for (run_key,) in self._database.fetch_rows(sql):
+            key: str = run_key
+            return key
+        return None
 
-    def has(self, run_key: str) -> bool:
-        """Whether there was a run that newest_run() named so."""
-        return bool(
-            self._database.fetch_rows("SELECT 1 FROM runs WHERE id || ' ' || started = ?", run_key)
-        )
+    def has(self, run_key: str | None) -> bool:
+        """Tell if there is a run for which `get_newest_key` returned `run_key`."""
+        sql = f"SELECT 1 FROM runs WHERE {RUN_KEY} = ?"
+        return bool(self._database.fetch_rows(sql, run_key))
 
     def end(self, run_id: int, ended: str, outcome: str, coverage: dict[str, Any]) -> None:
-        """Note how a run ended and what it saw."""
+        """Write how a run ended."""
         self._database.write(
             "UPDATE runs SET ended = ?, outcome = ?, coverage = ? WHERE id = ?",
             ended,
@@ -56,32 +59,47 @@ class RunTable:
         )
 
     def get_last_join(self) -> dict[str, Any] | None:
-        """How the newest ingest that joined anything, or the migration after it, did so; None where nothing was joined since."""
-        sql = "SELECT coverage FROM runs WHERE outcome = 'migrated' OR json_extract(coverage, '$.join') IS NOT NULL ORDER BY id DESC LIMIT 1"
+        """Return the join of the newest run that joined or migrated; None where it has none."""
+        sql = (
+            "SELECT coverage FROM runs"
+            " WHERE outcome = 'migrated' OR json_extract(coverage, '$.join') IS NOT NULL"
+            " ORDER BY id DESC LIMIT 1"
+        )
         for (coverage,) in self._database.fetch_rows(sql):
-            found: dict[str, Any] | None = self._database.parse_json(coverage).get("join")
-            return found
+            join: dict[str, Any] | None = self._database.parse_json(coverage).get("join")
+            return join
         return None
 
     def get_last(self) -> Run | None:
-        """The newest ingest."""
-        sql = "SELECT started, ended, outcome, coverage FROM runs WHERE outcome != 'migrated' ORDER BY id DESC LIMIT 1"
+        """Return the newest ingest. Raises StoreDamaged."""
+        sql = (
+            "SELECT started, ended, outcome, coverage FROM runs"
+            " WHERE outcome != 'migrated' ORDER BY id DESC LIMIT 1"
+        )
         for started, ended, outcome, coverage in self._database.fetch_rows(sql):
             return Run(started, ended, outcome, self._database.parse_json(coverage))
         return None
 
     def is_fully_verified(self, version: int, *, with_crops: bool) -> bool:
-        """Whether the run before had looked at every pair, by this version of the judge; with `parts`, also at pictures within others."""
-        for outcome, coverage in self._database.fetch_rows(
+        """Tell if the run before the present one verified every pair by `version` of `verify`.
+
+        False after a run that is not complete, or that left pairs unverified or provisional. With
+        `with_crops`, it must also have embedded the crops of all images.
+        """
+        sql = (
             "SELECT outcome, coverage FROM runs WHERE outcome != 'running' ORDER BY id DESC LIMIT 1"
-        ):
-            seen = json.loads(coverage) if outcome == "complete" else {}
-            told, compared = seen.get("verification"), seen.get("crops")
-            verified = (
-                told
-                and told["version"] == version
-                and not told["unverified"]
-                and not told.get("provisional")
+        )
+        for outcome, coverage in self._database.fetch_rows(sql):
+            return outcome == "complete" and _covers_all_pairs(
+                json.loads(coverage), version, with_crops=with_crops
             )
-            return bool(verified and (not with_crops or (compared and not compared["missing"])))
         return False
+
+
+def _covers_all_pairs(coverage: dict[str, Any], version: int, *, with_crops: bool) -> bool:
+    verification, crops = coverage.get("verification"), coverage.get("crops")
+    if not verification or verification["version"] != version:
+        return False
+    if verification["unverified"] or verification.get("provisional"):
+        return False
+    return not with_crops or bool(crops and not crops["missing"])

@@ -306,7 +306,7 @@ def _verify_crops(
             yield Progress(done, len(lacking), coverage, is_processing_crops=True)
         pairs = [np.empty((0, 2), np.int64)]
         if not store.catalog.runs.has(parts.run_key):  # the catalog began anew, or was brought back
-            parts.replace_compared_images({}, "")
+            parts.replace_compared_images({}, None)
         images = inside.load_comparable_images(store, parts)
         for found in inside.propose(store, parts, images):
             pairs.append(found)
