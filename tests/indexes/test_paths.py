@@ -1,4 +1,4 @@
-"""Commands that messages tell to copy reach the store that they speak of."""
+"""Commands in messages can be copied into a shell and reach the store that they are about."""
 
 from __future__ import annotations
 
@@ -10,76 +10,75 @@ from pathlib import Path
 
 import pytest
 
-from indexes import paths as place
+from indexes.paths import format_command, get_default_store_folder
 
 Run = Callable[..., tuple[int, str, str]]
 
 
-def test_the_default_store_needs_no_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_format_command_for_the_default_store_leaves_the_option_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.setenv("NEARDUP_STORE", str(tmp_path / "elsewhere"))
+    assert format_command(get_default_store_folder(), "ingest", "FOLDER") == "neardup ingest FOLDER"
     assert (
-        place.format_command(place.get_default_store_folder(), "ingest", "FOLDER")
-        == "neardup ingest FOLDER"
-    )
-    assert (
-        place.format_command(tmp_path / "elsewhere", "ingest")
+        format_command(tmp_path / "elsewhere", "ingest")
         == f"neardup ingest --store {tmp_path / 'elsewhere'}"
     )
     monkeypatch.chdir(tmp_path)
-    assert place.format_command(Path("neardup") / "default", "ingest") == "neardup ingest"
-    assert place.format_command(Path("x"), "ingest") == f"neardup ingest --store {tmp_path / 'x'}"
+    assert format_command(Path("neardup") / "default", "ingest") == "neardup ingest"
+    assert format_command(Path("x"), "ingest") == f"neardup ingest --store {tmp_path / 'x'}"
     monkeypatch.delenv("XDG_DATA_HOME")
-    assert (
-        place.get_default_store_folder() == Path.home() / ".local" / "share" / "neardup" / "default"
-    )
+    assert get_default_store_folder() == Path.home() / ".local" / "share" / "neardup" / "default"
 
 
-def test_who_has_no_home_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    def homeless() -> Path:
+def test_format_command_without_a_home_folder_names_the_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
-    monkeypatch.setattr(Path, "home", homeless)
-    assert place.format_command(Path("/x"), "ingest") == "neardup ingest --store /x"
+    monkeypatch.setattr(Path, "home", fail)
+    assert format_command(Path("/x"), "ingest") == "neardup ingest --store /x"
 
 
 @pytest.mark.parametrize(
     "name", ["plain", "a b", "it's", "$HOME `x`", "new\nline", "caf\xe9", os.fsdecode(b"s\xfe'\\")]
 )
-def test_a_shell_gives_back_what_was_meant(name: str) -> None:
-    written = place.format_command(Path("/stores") / name, "status")
-    assert written.isprintable()
-    said = subprocess.run(
-        ["bash", "-c", f"neardup() {{ printf '%s\\0' \"$@\"; }}; {written}"],
+def test_shell_passes_the_folder_of_a_formatted_command_on_unchanged(name: str) -> None:
+    command = format_command(Path("/stores") / name, "status")
+    assert command.isprintable()
+    output = subprocess.run(
+        ["bash", "-c", f"neardup() {{ printf '%s\\0' \"$@\"; }}; {command}"],
         capture_output=True,
         check=True,
     ).stdout
-    assert [os.fsdecode(word) for word in said.split(b"\0")[:-1]] == [
+    assert [os.fsdecode(word) for word in output.split(b"\0")[:-1]] == [
         "status",
         "--store",
         f"/stores/{name}",
     ]
 
 
-def test_every_message_names_the_store(run: Run, photos: Path, tmp_path: Path) -> None:
+def test_commands_in_messages_name_the_store(run: Run, photos: Path, tmp_path: Path) -> None:
     library = tmp_path / "library"
-    said = [*run("groups")[1:], *run("ingest", tmp_path / "nothing")[1:]]
+    messages = [*run("groups")[1:], *run("ingest", tmp_path / "nothing")[1:]]
     run("ingest", photos)
     (segment,) = (library / "segments").iterdir()
     sound = segment.read_bytes()
     segment.write_bytes(b"damaged")
-    for words in (
+    for args in (
         ["check", "--sample", "3"],
         ["repair"],
         ["status"],
         ["groups", tmp_path / "typo"],
     ):
-        said += run(*words)[1:]
+        messages += run(*args)[1:]
     segment.write_bytes(sound)
     for number in range(12):
         (photos / f"broken{number}.jpg").write_bytes((photos / "b.jpg").read_bytes()[:1000])
-    said += run("ingest")[1:]
-    commands = re.findall("`neardup [^`]*`", "".join(said))
+    messages += run("ingest")[1:]
+    commands = re.findall("`neardup [^`]*`", "".join(messages))
     assert len(commands) >= 6
     assert [command for command in commands if not command.endswith(f" --store {library}`")] == []

@@ -1,7 +1,8 @@
-"""A store that was made by the commit before format 7 (888f4dd) is migrated by the next ingest and answers the same.
+"""A store of format 6, made at commit 888f4dd, is migrated by the next ingest with equal answers.
 
-tests/fixtures/store_format_6/library.tar.xz holds nine drawn photos and a truncated one, their store as that commit left it, and what its
-`groups --json` printed. The store names the photos by the folder they were in, so the tests put their own folder in its place.
+tests/indexes/fixtures/store_format_6/library.tar.xz has nine synthetic photos and a truncated one,
+their store as that commit left it, and the output of its `groups --json`. The store names the
+photos by the folder where they were then, so the tests replace it by their own.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from indexes import Store, StoreVersionMismatch
+from indexes import Root, Store, StoreVersionMismatch, repair
 from indexes.caches.crops import CropCache
 from indexes.caches.thumbnails import ThumbnailCache
+from indexes.catalog.seal import SealFile
+from indexes.durable.files import write_checked
 from pipeline import Coverage, find_groups, ingest_roots, load_embedder
 from pipeline.report.answers import serialize_groups
 from pipeline.verify.verdict import VERDICT_VERSION
@@ -27,17 +30,25 @@ FORMER_ROOT = "/work/fixture/photos"  # where the photos were when the store was
 
 
 @pytest.fixture
-def former(tmp_path: Path) -> Path:
-    """The unpacked library, whose store names the photos where they are now."""
+def unpacked(tmp_path: Path) -> Path:
+    """Unpack the library, with its store as it was made."""
     with tarfile.open(FIXTURE) as archive:
         archive.extractall(tmp_path, filter="data")
-    (tmp_path / "store" / "catalog.seal").unlink()  # the catalog is edited, so its hash is another
-    with closing(sqlite3.connect(tmp_path / "store" / "catalog.db")) as db, db:
-        root = str(tmp_path / "photos").encode()
+    (tmp_path / "store" / "tmp").mkdir()  # it was empty, and the archive leaves it out
+    return tmp_path
+
+
+@pytest.fixture
+def former(unpacked: Path) -> Path:
+    """Unpack the library and let its store name the photos where they are now."""
+    store = unpacked / "store"
+    (store / "catalog.seal").unlink()  # the catalog is edited, so it has another hash
+    with closing(sqlite3.connect(store / "catalog.db")) as db, db:
+        root = str(unpacked / "photos").encode()
         for table in ("files", "roots"):
             sql = f"UPDATE {table} SET path = CAST(? || substr(path, ?) AS BLOB)"
             db.execute(sql, (root, len(FORMER_ROOT) + 1))
-    return tmp_path
+    return unpacked
 
 
 def ingest(library: Path) -> Coverage:
@@ -46,14 +57,18 @@ def ingest(library: Path) -> Coverage:
     return last.coverage
 
 
-def test_reading_an_older_store_names_the_command_that_migrates_it(former: Path) -> None:
+def test_opening_a_format_6_store_for_reading_names_the_command_that_migrates_it(
+    former: Path,
+) -> None:
     with pytest.raises(
         StoreVersionMismatch, match="neardup ingest --store .* brings it up to date"
     ):
         Store(former / "store")
 
 
-def test_ingest_migrates_without_embedding_and_groups_are_the_same(former: Path) -> None:
+def test_ingest_migrates_a_format_6_store_without_embedding_and_groups_are_the_same(
+    former: Path,
+) -> None:
     coverage = ingest(former)
     assert (coverage.seen, coverage.embedded, coverage.new) == (10, 0, 0)
     assert coverage.verification is None or coverage.verification.pairs == 0
@@ -61,8 +76,8 @@ def test_ingest_migrates_without_embedding_and_groups_are_the_same(former: Path)
         (former / "groups.json").read_text().replace(FORMER_ROOT, str(former / "photos"))
     )
     with Store(former / "store") as store:
-        found = json.loads(json.dumps(serialize_groups(find_groups(store), store.space, None, {})))
-        assert [describe_group(group) for group in found["groups"]] == [
+        answer = json.loads(json.dumps(serialize_groups(find_groups(store), store.space, None, {})))
+        assert [describe_group(group) for group in answer["groups"]] == [
             describe_group(group) for group in expected["groups"]
         ]
         saved = store.catalog.settings.get_saved_thresholds()
@@ -70,7 +85,7 @@ def test_ingest_migrates_without_embedding_and_groups_are_the_same(former: Path)
         store.catalog.verify()
 
 
-def test_migration_keeps_thumbnails_and_crop_vectors(former: Path) -> None:
+def test_migration_of_a_format_6_store_keeps_thumbnails_and_crop_vectors(former: Path) -> None:
     ingest(former)
     assert not (former / "store" / "thumbs").exists()
     with Store(former / "store") as store:
@@ -86,15 +101,55 @@ def test_migration_keeps_thumbnails_and_crop_vectors(former: Path) -> None:
             assert len(crops.get_compared_images()) == 8
 
 
-def test_a_negative_version_becomes_a_provisional_verdict(former: Path) -> None:
+def test_negative_version_is_migrated_to_a_provisional_verdict(former: Path) -> None:
     with closing(sqlite3.connect(former / "store" / "catalog.db")) as db, db:
         changed = db.execute(
             "UPDATE evidence SET version = -version WHERE relation = 'same picture'"
         ).rowcount
     assert changed == 1
     with Store(former / "store", write=True) as store:
-        (pair,) = store.catalog.verdicts.find_provisional_pairs(VERDICT_VERSION)
-        assert store.catalog.verdicts.get(*pair).is_provisional
-        assert pair in store.catalog.verdicts.find_unverified_pairs(-1.0, VERDICT_VERSION) or pair[
-            ::-1
-        ] in store.catalog.verdicts.find_unverified_pairs(-1.0, VERDICT_VERSION)
+        verdicts = store.catalog.verdicts
+        (pair,) = verdicts.find_provisional_pairs(VERDICT_VERSION)
+        assert verdicts.get(*pair).is_provisional
+        unverified = verdicts.find_unverified_pairs(-1.0, VERDICT_VERSION)
+        assert pair in unverified or pair[::-1] in unverified
+
+
+def test_seal_of_format_6_is_read(unpacked: Path) -> None:
+    seal = SealFile(unpacked / "store" / "catalog.db").read()
+    assert seal and seal.file
+    assert (seal.generation, seal.file.size) == (10, 37888)
+
+
+def test_repair_of_a_damaged_format_6_catalog_takes_roots_and_model_from_store_json(
+    unpacked: Path,
+) -> None:
+    """store.json of format 6 has the key `hidden` where that of format 7 has `include_hidden`."""
+    store = unpacked / "store"
+    content = bytearray((store / "catalog.db").read_bytes())
+    content[0] ^= 1  # in the header, so SQLite reads nothing of the file
+    (store / "catalog.db").write_bytes(content)
+    record = {
+        "roots": [
+            {"path": FORMER_ROOT, "excludes": ["*.gif"], "hidden": True},
+            {"path": "/other", "excludes": [], "hidden": False},
+        ],
+        "model": "neardup-1",
+    }
+    write_checked(store / "store.json", json.dumps(record).encode(), unpacked)
+    _, report = repair(store)
+    assert report and report.model == "neardup-1"
+    with Store(store) as repaired:
+        assert repaired.catalog.roots.list() == [
+            Root("/other"),
+            Root(FORMER_ROOT, ("*.gif",), True),
+        ]
+
+
+def test_repair_reads_the_store_json_that_format_6_wrote(unpacked: Path) -> None:
+    store = unpacked / "store"
+    (store / "catalog.db").write_bytes(b"damaged")
+    _, report = repair(store)
+    assert report and report.model == "neardup-1"
+    with Store(store) as repaired:
+        assert repaired.catalog.roots.list() == [Root(FORMER_ROOT)]
