@@ -397,7 +397,7 @@ class Store(Search):
         self._bound_space = None
         self._map_segments()
         self._sweep()
-        failpoint("switch swept")
+        failpoint("migration swept")
 
     def abort_migration(self) -> None:
         """Drop the successor, with all that was embedded for it. Call it with `exclusive` held."""
@@ -541,7 +541,7 @@ class Store(Search):
                 or time.monotonic() - committed > MAX_UNCOMMITTED_SECONDS
                 or sum(len(part.left) for part in waiting) > MAX_UNCOMMITTED_PAIRS
             ):
-                failpoint("join found")
+                failpoint("join pairs found")
                 found = concat_pairs(waiting)
                 with self.catalog.transaction():
                     self.catalog.pairs.put(step.watermark, found.left, found.right, found.score)

@@ -294,7 +294,7 @@ class Database:
                 failpoint("commit begun")
                 yield
                 self._db.execute("UPDATE generation SET number = number + 1")
-                failpoint("commit filled")
+                failpoint("commit written")
                 self._db.execute("COMMIT")
                 failpoint("commit done")
             except BaseException:

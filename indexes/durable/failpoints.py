@@ -7,25 +7,25 @@ import signal
 from collections import Counter
 
 FAILPOINTS = (
-    "file begun",  # the temporary file exists
-    "file filled",  # the temporary file has all of its bytes, perhaps only in memory
+    "file created",  # the temporary file exists
+    "file written",  # the temporary file has all of its bytes, perhaps only in memory
     "file synced",  # the bytes of the temporary file are on disk
-    "file named",  # the file has its final name, perhaps only in memory
+    "file renamed",  # the file has its final name, perhaps only in memory
     "file durable",  # the name is on disk
     "commit begun",  # a transaction holds the write lock
-    "commit filled",  # all rows are written
+    "commit written",  # all rows are written
     "commit done",  # the rows are visible; the seal still has the generation before
     "commit sealed",  # the seal has the new generation
-    "join found",  # pairs were found that are not committed
+    "join pairs found",  # pairs were found that are not committed
     "compaction committed",  # the new segment is visible, the old files are still there
     "compaction swept",  # the old files are removed
-    "switch linked",  # the segments of the new space have their names, and no row
-    "switch committed",  # the new space is the store's; the old files are still there
-    "switch swept",  # the old files are removed
+    "migration linked",  # the segments of the new space have their names, and no row
+    "migration committed",  # the new space is the store's; the old files are still there
+    "migration swept",  # the old files are removed
     "repair saved",  # the catalog has a backup
     "repair committed",  # damaged segments are out of the catalog, their files are still in place
     "repair linked",  # a damaged catalog and all segments have a second name in quarantine
-    "repair condemned",  # the seal matches no catalog, so the store counts as damaged
+    "repair invalidated",  # the seal matches no catalog, so the store counts as damaged
     "repair replaced",  # there is a new catalog; the segments are still in place
 )
 _hit_counts: Counter[str] = Counter()

@@ -86,17 +86,17 @@ def _write_atomically(
     temporary = scratch / f"{os.getpid()}-{time.monotonic_ns()}"
     try:
         with temporary.open("xb") as file:
-            failpoint("file begun")
+            failpoint("file created")
             hashing_file = HashingFile(file)
             fill(hashing_file)
-            failpoint("file filled")
+            failpoint("file written")
             file.flush()
             os.fsync(file.fileno())
         failpoint("file synced")
         digest = hashing_file.hexdigest()
         path = path_for_digest(digest)
         temporary.replace(path)
-        failpoint("file named")
+        failpoint("file renamed")
     except OSError as error:
         if error.errno in DISK_FULL_ERRNOS:
             raise DiskFull(

@@ -81,7 +81,7 @@ def commit_next_store(folder: Path, catalog: Catalog) -> None:
             folder / "tmp",
         )
         segments.verify(row, place)
-    failpoint("switch linked")
+    failpoint("migration linked")
     with (
         catalog.attach(folder / NEXT_STORE_NAME / "catalog.db", NEXT_STORE_NAME),
         catalog.transaction(),
@@ -89,4 +89,4 @@ def commit_next_store(folder: Path, catalog: Catalog) -> None:
         catalog.replace_vectors_from(NEXT_STORE_NAME)
         for row in rows:
             catalog.vectors.put_segment(segments.with_file_stat(row, place))
-    failpoint("switch committed")
+    failpoint("migration committed")

@@ -265,7 +265,7 @@ def rebuild_catalog(folder: Path) -> RepairReport:
             new.roots.put(root)
     new.close()
     SealFile(folder / "catalog.db").write_invalid()
-    failpoint("repair condemned")
+    failpoint("repair invalidated")
     (quarantine / "new" / "catalog.db").replace(folder / "catalog.db")
     for name in ("catalog.db-wal", "catalog.db-shm"):
         (folder / name).unlink(missing_ok=True)

@@ -88,7 +88,7 @@ def assert_goes_on(folder: Path, held: Held) -> None:
 @pytest.mark.parametrize("time_", [1, 2, 3])
 @pytest.mark.parametrize(
     "failpoint",
-    [name for name in failpoints.FAILPOINTS if not name.startswith(("repair", "switch"))],
+    [name for name in failpoints.FAILPOINTS if not name.startswith(("repair", "migration"))],
 )
 def test_kill_at_every_failpoint(
     tmp_path: Path, whole: tuple[Path, Held], failpoint: str, time_: int
@@ -104,7 +104,8 @@ def test_a_join_by_buckets_that_was_killed_is_done_again(
 ) -> None:
     folder = tmp_path / "store"
     assert (
-        ran(nightly.join_by_ivf_until_failpoint, folder, f"join found:{steps}") == -signal.SIGKILL
+        ran(nightly.join_by_ivf_until_failpoint, folder, f"join pairs found:{steps}")
+        == -signal.SIGKILL
     )
     assert_goes_on(folder, whole[1])
 
@@ -336,7 +337,7 @@ def _repair_killed(folder: Path, failpoint: str) -> None:
     "place", [0, 5000, None]
 )  # where nothing can be asked any more, where much can, and a catalog that is gone
 @pytest.mark.parametrize(
-    "failpoint", [None, "repair linked", "repair condemned", "repair replaced"]
+    "failpoint", [None, "repair linked", "repair invalidated", "repair replaced"]
 )
 def test_repair_of_a_damaged_catalog_keeps_everything_and_starts_anew(
     tmp_path: Path, whole: tuple[Path, Held], failpoint: str | None, place: int | None

@@ -610,13 +610,13 @@ def assert_old_or_new(library: Path, old: Contents, new: Contents, model: str) -
 @pytest.mark.parametrize(
     ("failpoint", "done"),
     [
-        ("join found:1", False),
-        ("switch linked", False),
-        ("switch committed", True),
-        ("switch swept", True),
+        ("join pairs found:1", False),
+        ("migration linked", False),
+        ("migration committed", True),
+        ("migration swept", True),
         *(
             (f"commit {moment}:{number}", None)
-            for moment in ("begun", "filled", "done", "sealed")
+            for moment in ("begun", "written", "done", "sealed")
             for number in (1, 2, 3, 4)
         ),
     ],
@@ -636,7 +636,9 @@ def test_killed_at_a_failpoint(
 
 
 def test_an_ingest_sweeps_what_a_killed_switch_left(copied: Path, small: str) -> None:
-    assert run_alone(copied, small, NEARDUP_FAILPOINT="switch committed").wait() == -signal.SIGKILL
+    assert (
+        run_alone(copied, small, NEARDUP_FAILPOINT="migration committed").wait() == -signal.SIGKILL
+    )
     assert (copied / "next").is_dir()
     with Store(copied) as store:
         assert store.get_pending_migration() is None  # it has ended
