@@ -16,7 +16,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SUFFIXES = {".py", ".md", ".toml", ".sh", ""}
-NOT_PROSE = {"scripts/check_prose.py", "LICENSE", "NOTICE"}  # this list itself, and texts of others
+NOT_PROSE = {
+    "scripts/check_prose.py",  # this list itself
+    "indexes/catalog/schema.py",  # the SQL of old migrations, which never changes
+    "LICENSE",
+    "NOTICE",
+}
 # Each hides who does what, or stands in the place of a term that docs/glossary.md has.
 BANNED = re.compile(
     r"\b(told|nobody|anew|said|looked (at|for|into)|is looked|go(es)? by|taken for|laid (on|over)|of which"
