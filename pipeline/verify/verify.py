@@ -28,7 +28,7 @@ from pipeline.verify.verdict import (
     round_box,
 )
 
-# Measured on copies of 40 kinds, and on look-alikes: scripts/results/verify.md.
+# Measured on copies of 40 kinds, and on look-alikes: docs/benchmarks/verify.md.
 MIN_TILE_NCC = 0.8  # NCC from which a tile agrees
 # A tile is displaced if it agrees at an offset beyond the first, and its NCC is better there by
 # more than the second.
