@@ -1,21 +1,22 @@
-"""What can go wrong on the way from file to group, beside the store's own errors.
+"""Errors between a file and its group, beside the store's own.
 
 PipelineError (1)
-├── RootNotFound (2)            a folder that was asked for is not there
-├── UnknownModel (2)       a model's name that means nothing here
-├── MissingExtra (1)       a model that needs packages which are not installed
-├── MissingKey (1)         a service that needs a key which is not in the environment
-├── UnusableModel (1)           weights that are missing, unsafe, or not what they were
-├── DecoderStartFailed (1)         processes that decode photos and do not start
-├── VerifierCrashed (1)        processes that verify pairs and do not start or end early
-├── InvalidKeepRule (2)            a rule that no photo can be kept by
-├── OutputNotWritable (2)     what was asked for cannot be written where it was asked for
-├── InvalidEmbedding (1)          a model that returned something cosine cannot compare
-├── ServiceUnavailable (6)         a service that did not answer, or refused
-├── PaidCallLimit (7)       more paid requests than were allowed
-└── IncompleteMigration (8)         photos that another model would leave without a vector
+├── RootNotFound (2)
+├── UnknownModel (2)
+├── MissingExtra (1)
+├── MissingKey (1)
+├── UnusableModel (1)
+├── DecoderStartFailed (1)
+├── VerifierCrashed (1)
+├── InvalidEmbedding (1)
+├── OutputNotWritable (2)
+├── InvalidKeepRule (2)
+├── ServiceUnavailable (6)
+├── PaidCallLimit (7)
+└── IncompleteMigration (8)
 
-The number is the exit code of the command that met the error. Trouble with one photo is no error: it is a Failure, and the rest goes on.
+The number is the exit code of a command that meets the error. A problem with one photo is no error:
+it is a Failure, and the command goes on.
 """
 
 from __future__ import annotations
@@ -35,35 +36,35 @@ class PipelineError(Exception):
 
 
 class RootNotFound(PipelineError):
-    """A folder that was asked for is not there."""
+    """A folder that was named does not exist."""
 
     exit_code = 2
 
 
 class UnknownModel(PipelineError):
-    """A model's name that means nothing here."""
+    """The name of a model has no known form."""
 
     exit_code = 2
 
 
 class MissingExtra(PipelineError):
-    """A model that needs packages which are not installed."""
+    """A model needs packages that are not installed."""
 
 
 class MissingKey(PipelineError):
-    """A service that needs a key which is not in the environment."""
+    """A service needs a key that is not in the environment."""
 
 
 class UnusableModel(PipelineError):
-    """Weights that are missing, unsafe to read, or not what they were."""
+    """The weights of a model are missing, unsafe to read, or not those of the store."""
 
 
 class DecoderStartFailed(PipelineError):
-    """A process that decodes photos did not start, so nothing can be said of any photo."""
+    """A worker process that decodes photos did not start; no photo is counted as failed for it."""
 
 
 class VerifierCrashed(PipelineError):
-    """A process that verifies pairs did not start, or ended early."""
+    """A worker process that verifies pairs did not start, or crashed at its start."""
 
 
 class InvalidEmbedding(PipelineError):
@@ -71,35 +72,38 @@ class InvalidEmbedding(PipelineError):
 
 
 class OutputNotWritable(PipelineError):
-    """What was asked for cannot be written where it was asked for."""
+    """The result cannot be written where the command was to write it."""
 
     exit_code = 2
 
 
 class InvalidKeepRule(PipelineError):
-    """A rule that no photo can be kept by."""
+    """A keep rule does not exist or has a wrong argument."""
 
     exit_code = 2
 
 
 class ServiceUnavailable(PipelineError):
-    """A service did not answer, or refused; `rows` are those that came, by their number in what was asked."""
+    """A service did not answer, or refused.
+
+    `rows` are the embeddings that it returned before, by their position in the request.
+    """
 
     exit_code = 6
 
     def __init__(self, message: str, rows: Mapping[int, NDArray[np.float32]] | None = None) -> None:
-        """Keep the rows: they are paid for."""
+        """Keep the rows, because they are paid for."""
         super().__init__(message)
         self.rows = rows or {}
 
 
 class PaidCallLimit(PipelineError):
-    """A command would make more paid requests than were allowed."""
+    """A command would make more paid requests than allowed."""
 
     exit_code = 7
 
 
 class IncompleteMigration(PipelineError):
-    """Some photos could not be embedded by another model, and nobody agreed to go on without them."""
+    """Another model could not embed some photos, and the user did not accept their loss."""
 
     exit_code = 8
