@@ -1,4 +1,4 @@
-"""Folders in, files out: every regular file below the roots once, in a stable order, without opening any."""
+"""List the files below folders: every regular file once, in a stable order, without opening any."""
 
 from __future__ import annotations
 
@@ -11,32 +11,38 @@ from pathlib import PurePath
 
 from indexes.records import CatalogFile, FileStat, Root
 
-TRASH_FOLDER_NAMES = {
-    "$RECYCLE.BIN",
-    "RECYCLER",
-    "System Volume Information",
-    "lost+found",
-    "@Recycle",
-    "#recycle",
-    "@eaDir",
-    "Trash",
+TRASH_FOLDER_NAMES = {  # and every name that starts with .Trash
+    *("$RECYCLE.BIN", "RECYCLER", "System Volume Information", "lost+found"),
+    *("@Recycle", "#recycle", "@eaDir", "Trash"),
 }
-
-
-UNKNOWN_STAT = FileStat(0, 0, 0, 0, 0)  # of what was not looked at
+STORE_ENTRY_NAMES = {"catalog.db", "segments"}  # a folder with these is a neardup store
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A regular file on disk. `path` may hold what is no UTF-8, as os.fsdecode gives it."""
+    """A file on disk.
+
+    `path` can hold bytes that are no UTF-8, in the form that os.fsdecode returns. `stat` is None if
+    the filesystem was not asked for it, or did not answer.
+    """
 
     path: str
-    stat: FileStat
+    stat: FileStat | None = None
+
+    def require_stat(self) -> FileStat:
+        """Return the stat; raise ValueError if it is unknown."""
+        if self.stat is None:
+            raise ValueError(f"{ascii(self.path)} has no stat; only files of a scan do")
+        return self.stat
+
+    def is_unchanged_since(self, earlier: FileStat) -> bool:
+        """Tell if the content can be taken as the same as before; False if the stat is unknown."""
+        return self.stat is not None and self.stat.is_unchanged_since(earlier)
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something below a root that was not looked into, and why. `trouble` when a user would want it mended."""
+    """Something below a root that is not read, and why; `is_failure` if a user should repair it."""
 
     path: str
     reason: str
@@ -45,26 +51,29 @@ class Skipped:
 
 
 def scan(roots: Sequence[Root]) -> Iterator[SourceFile | Skipped]:
-    """Every file below `roots`, always in the same order: a folder's files, then its folders; what only symbolic links reach comes last.
+    """List every file below `roots`, always in the same order.
 
-    Each folder is walked once, however many roots, links or mounts lead to it, so loops end. Nothing is opened: a FIFO or a socket is
-    passed. Hidden names, trash folders and what a root excludes are passed; a root itself is always walked.
+    A folder's files come before its folders; what only symbolic links reach comes last. Each folder
+    is walked once, however many roots, links or mounts lead to it, so loops end. Nothing is opened:
+    a FIFO or a socket is skipped. Hidden names, trash folders and what a root excludes are skipped;
+    a root itself is always walked.
     """
-    walked: set[tuple[int, int]] = set()
-    links: list[tuple[Root, str]] = []
-    tops = {root.path for root in roots}  # a root inside another is walked by its own rules
+    visited_folders: set[tuple[int, int]] = set()
+    symlinks: list[tuple[Root, str]] = []
+    root_paths = {root.path for root in roots}  # a root inside another is walked by its own rules
     for root in sorted(roots, key=lambda root: os.fsencode(root.path)):
-        yield from _walk(root, root.path, tops, walked, links)
-    while links:
-        links.sort(key=lambda link: os.fsencode(link[1]), reverse=True)
-        root, path = links.pop()
+        yield from _walk(root, root.path, root_paths, visited_folders, symlinks)
+    while symlinks:
+        symlinks.sort(key=lambda symlink: os.fsencode(symlink[1]), reverse=True)
+        root, path = symlinks.pop()
         try:
-            target = os.stat(path)  # noqa: PTH116 - str paths: a Path for each of a million files costs more than the walk
+            # A Path for each of a million files would cost more than the walk.
+            target = os.stat(path)  # noqa: PTH116
         except OSError:
             yield Skipped(path, "broken link")
             continue
         if stat.S_ISDIR(target.st_mode):
-            yield from _walk(root, path, tops, walked, links)
+            yield from _walk(root, path, root_paths, visited_folders, symlinks)
         elif stat.S_ISREG(target.st_mode):
             yield SourceFile(path, to_file_stat(target))
         else:
@@ -78,24 +87,25 @@ def _walk(
     visited_folders: set[tuple[int, int]],
     symlinks: list[tuple[Root, str]],
 ) -> Iterator[SourceFile | Skipped]:
+    """Walk a folder by the rules of `root`; add to `visited_folders` and to `symlinks`."""
     folders = [start_folder]
     while folders:
         folder = folders.pop()
         try:
-            here = os.stat(folder)  # noqa: PTH116 - as above
-            if (here.st_dev, here.st_ino) in visited_folders:
+            status = os.stat(folder)  # noqa: PTH116 - as above
+            if (status.st_dev, status.st_ino) in visited_folders:
                 yield Skipped(folder, "reached before")
                 continue
-            visited_folders.add((here.st_dev, here.st_ino))
+            visited_folders.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=_encode_name)
         except OSError as error:
             yield Skipped(folder, "unreadable folder", error.strerror or "", is_failure=True)
             continue
-        if {"catalog.db", "segments"} <= {entry.name for entry in entries}:
+        if STORE_ENTRY_NAMES <= {entry.name for entry in entries}:
             yield Skipped(folder, "a store")
             continue
-        below = []
+        subfolders = []
         for entry in entries:
             if entry.path in root_paths:
                 continue
@@ -104,10 +114,10 @@ def _walk(
             elif entry.is_symlink():
                 symlinks.append((root, entry.path))
             elif entry.is_dir(follow_symlinks=False):
-                below.append(entry.path)
+                subfolders.append(entry.path)
             else:
                 yield _stat_entry(entry)
-        folders.extend(reversed(below))
+        folders.extend(reversed(subfolders))
 
 
 def _encode_name(entry: os.DirEntry[str]) -> bytes:
@@ -125,12 +135,12 @@ def _stat_entry(entry: os.DirEntry[str]) -> SourceFile | Skipped:
 
 
 def to_file_stat(status: os.stat_result) -> FileStat:
-    """What the store keeps of what the system says of a file."""
+    """Return the fields of a stat that the store keeps."""
     return FileStat.from_os_stat(status)
 
 
 def is_unchanged(file: CatalogFile) -> bool:
-    """Whether a file is there and can be taken for what it was when it was read."""
+    """Tell if a file is present and its content can be taken as the same as when it was read."""
     try:
         status = os.stat(file.path)  # noqa: PTH116 - a path that may be no UTF-8
     except OSError:
@@ -139,23 +149,19 @@ def is_unchanged(file: CatalogFile) -> bool:
 
 
 def _find_skip_reason(root: Root, entry: os.DirEntry[str]) -> str | None:
+    """Return why an entry is skipped by its name, or None."""
     if entry.name in TRASH_FOLDER_NAMES or entry.name.startswith(".Trash"):
         return "trash"
     if entry.name.startswith(".") and not root.include_hidden:
         return "hidden"
-    relative = (
-        str(PurePath(entry.path).relative_to(root.path))
-        if root.excludes and "/" in "".join(root.excludes)
-        else entry.name
-    )
-    if any(
-        fnmatchcase(entry.name, pattern) or fnmatchcase(relative, pattern)
-        for pattern in root.excludes
-    ):
+    names = [entry.name]
+    if any("/" in pattern for pattern in root.excludes):  # relative paths cost time
+        names.append(str(PurePath(entry.path).relative_to(root.path)))
+    if any(fnmatchcase(name, pattern) for pattern in root.excludes for name in names):
         return "excluded"
     return None
 
 
 def is_below(path: str, folders: Sequence[str]) -> bool:
-    """Whether a path lies below one of some folders."""
+    """Tell if a path lies below any of `folders`."""
     return any(path.startswith(folder.rstrip("/") + "/") for folder in folders)

@@ -1,9 +1,10 @@
-"""The small pictures of a store's images: from its thumbs or, where one is not there yet, from a file."""
+"""Thumbnails of a store's images: from the cache or, if one is not there yet, from a file."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,73 +19,93 @@ from pipeline.decode.preprocess import VERIFY_INPUT, Preprocess
 from pipeline.decode.read import Failure
 from pipeline.scan import SourceFile
 
-THUMBNAIL_JPEG_QUALITY = 88  # of the JPEG that a thumb is: 448 pixels then take about 40 kB
+THUMBNAIL_JPEG_QUALITY = 88  # a thumbnail of 448 pixels then takes about 40 kB
+
+
+@dataclass(frozen=True, slots=True)
+class ImageUnavailable:
+    """An image of the store that no file gave.
+
+    `reason` is "away" if no file that holds it is present, "changed" if its last file holds other
+    bytes now, or the reason of that file's Failure.
+    """
+
+    reason: str
 
 
 class Thumbnails:
-    """Pictures of a store's images, by id. What is made here is kept among the thumbs, where those can be written."""
+    """Thumbnails of a store's images, by image id; new ones are saved if the cache is writable."""
 
     def __init__(self, store: Store, cache: ThumbnailCache, decoders: DecoderPool) -> None:
-        """Nothing is read yet."""
+        """Use `cache`, and `decoders` for images that it lacks; read nothing yet."""
         self._store, self._cache, self._decoders = store, cache, decoders
 
     def load(
         self, image_ids: Iterable[int]
     ) -> tuple[dict[int, tuple[Image, Thumbnail]], dict[int, str]]:
-        """Those of some images, with features where these are kept; and for images that have none and whose files cannot be read, why."""
-        about = dict(self._store.catalog.images.get(image_ids))
-        kept = self._cache.get(image.hash for image in about.values())
-        missing = {id_: image for id_, image in about.items() if image.hash not in kept}
-        made, failed = dict[bytes, Thumbnail](), dict[int, str]()
+        """Load thumbnails, with features where the cache has them.
+
+        The second dictionary has the reason for each image that has no thumbnail and whose files
+        give none; see ImageUnavailable.
+        """
+        images = dict(self._store.catalog.images.get(image_ids))
+        thumbnails = self._cache.get(image.hash for image in images.values())
+        missing = {id_: image for id_, image in images.items() if image.hash not in thumbnails}
+        new: dict[bytes, Thumbnail] = {}
+        failed: dict[int, str] = {}
         for id_, result in read_images(self._store, self._decoders, missing, VERIFY_INPUT):
             if isinstance(result, Decoded):
-                made[about[id_].hash] = Thumbnail(encode_thumbnail(result.pixels), b"")
+                new[images[id_].hash] = Thumbnail(encode_thumbnail(result.pixels), b"")
             else:
-                failed[id_] = result
-        self._cache.put(made)
-        kept |= made
-        return {
-            id_: (image, kept[image.hash]) for id_, image in about.items() if image.hash in kept
-        }, failed
+                failed[id_] = result.reason
+        self._cache.put(new)
+        thumbnails |= new
+        loaded = {
+            id_: (image, thumbnails[image.hash])
+            for id_, image in images.items()
+            if image.hash in thumbnails
+        }
+        return loaded, failed
 
     def save(self, thumbnails: Mapping[bytes, Thumbnail]) -> None:
-        """Keep thumbs, by the hash of their image, where they can be written."""
+        """Save thumbnails, by the hash of their image, if the cache is writable."""
         self._cache.put(thumbnails)
 
 
 def encode_thumbnail(rgb: NDArray[np.uint8]) -> bytes:
-    """A picture at SIGHT as it is kept."""
+    """Encode pixels at VERIFY_INPUT, uint8 (height, width, 3), as the JPEG that is stored."""
     buffer = io.BytesIO()
     Pillow.fromarray(rgb).save(buffer, "JPEG", quality=THUMBNAIL_JPEG_QUALITY)
     return buffer.getvalue()
 
 
 def decode_thumbnail(jpeg: bytes) -> NDArray[np.uint8]:
-    """A thumb's pixels, rgb (height, width, 3)."""
+    """Decode a thumbnail to RGB pixels, uint8 (height, width, 3)."""
     with Pillow.open(io.BytesIO(jpeg), formats=("JPEG",)) as opened:
         return np.asarray(opened.convert("RGB"))
 
 
 def read_images(
     store: Store, decoders: DecoderPool, images: Mapping[int, Image], preprocess: Preprocess
-) -> Iterator[tuple[int, Decoded | str]]:
-    """The pictures of images, by id, from the first file of each that still has it; or why none has, "away" or a failure's reason. To be
-    read to its end: closed before, it ends the decoders.
+) -> Iterator[tuple[int, Decoded | ImageUnavailable]]:
+    """Decode images, by id, each from the first of its files that still holds it.
+
+    Read the iterator to its end: closing it earlier ends the processes of `decoders`.
     """
-    there: dict[int, list[SourceFile]] = {}
-    for known in store.catalog.files.find_of_images(images):
-        if known.image_id is not None and not known.is_missing:
-            there.setdefault(known.image_id, []).append(SourceFile(known.path, known.stat))
-    yield from ((id_, "away") for id_ in images if id_ not in there)
-    while there:
-        first, there = (
-            {id_: sources[0] for id_, sources in there.items()},
-            {id_: sources[1:] for id_, sources in there.items()},
-        )
-        for id_, result in zip(first, decoders.stream(first.values(), preprocess), strict=True):
+    sources: dict[int, list[SourceFile]] = {}
+    for file in store.catalog.files.find_of_images(images):
+        if file.image_id is not None and not file.is_missing:
+            sources.setdefault(file.image_id, []).append(SourceFile(file.path, file.stat))
+    yield from ((id_, ImageUnavailable("away")) for id_ in images if id_ not in sources)
+    while sources:
+        first_sources = {id_: files[0] for id_, files in sources.items()}
+        later_sources = {id_: files[1:] for id_, files in sources.items()}
+        results = decoders.stream(first_sources.values(), preprocess)
+        for id_, result in zip(first_sources, results, strict=True):
             if isinstance(result, Decoded) and result.image.hash == images[id_].hash:
-                there[id_] = []
+                del later_sources[id_]
                 yield id_, result
-            elif not there[id_]:
-                yield id_, result.reason if isinstance(result, Failure) else "changed"
-        there = {id_: sources for id_, sources in there.items() if sources}
+            elif not later_sources[id_]:
+                reason = result.reason if isinstance(result, Failure) else "changed"
+                yield id_, ImageUnavailable(reason)
+        sources = {id_: files for id_, files in later_sources.items() if files}

@@ -125,7 +125,8 @@ def bench(rows: int, scratch: Path) -> None:
         own = made[:1]  # any unit vector will do
         store.add(
             Batch(
-                [(decoded.image, own[0])], [NewFile(source.path, source.stat, decoded.image.hash)]
+                [(decoded.image, own[0])],
+                [NewFile(source.path, source.require_stat(), decoded.image.hash)],
             )
         )
         print(

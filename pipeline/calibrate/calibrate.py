@@ -29,7 +29,7 @@ from pipeline.embed.embedder import Embedder, embed_all
 from pipeline.ingest.audit import sample_images
 from pipeline.query.groups import iter_scored_verdicts, score_crop_pairs
 from pipeline.query.thresholds import get_effective_floor
-from pipeline.scan import UNKNOWN_STAT, SourceFile
+from pipeline.scan import SourceFile
 from pipeline.thumbnails import Thumbnails, decode_thumbnail, encode_thumbnail, read_images
 from pipeline.verify.features import has_current_format
 from pipeline.verify.inputs import build_verify_input, load_features
@@ -132,7 +132,7 @@ def _score_copies(
         load_features(thumbnails, [image], verifiers.extract_features)[0],
         store.get_vectors([image]),
     )
-    sources = [SourceFile(str(path), UNKNOWN_STAT) for path in files.values()]
+    sources = [SourceFile(str(path)) for path in files.values()]
     views = [
         each.pixels
         for each in decoders.stream(sources, embedder.preprocess)

@@ -65,7 +65,7 @@ def decode(
 
     `shown` is picture(), or a way to have it run elsewhere. Never raises for what a file holds.
     """
-    with _large_file_lock if source.stat.size > MAX_PARALLEL_FILE_BYTES else nullcontext():
+    with _large_file_lock if (source.stat.size if source.stat else 0) > MAX_PARALLEL_FILE_BYTES else nullcontext():
         try:
             with read_slot:
                 data = read(source)

@@ -310,7 +310,11 @@ class BatchWriter:
         for failure in self._failures:
             batch.files.append(
                 NewFile(
-                    failure.source.path, failure.source.stat, None, failure.reason, failure.detail
+                    failure.source.path,
+                    failure.source.require_stat(),
+                    None,
+                    failure.reason,
+                    failure.detail,
                 )
             )
             counted.count(failure.reason)
@@ -380,4 +384,4 @@ class BatchWriter:
             counts.moved += 1
         else:
             counts.new += 1
-        return NewFile(source.path, source.stat, hash_)
+        return NewFile(source.path, source.require_stat(), hash_)

@@ -30,7 +30,7 @@ from pipeline.ingest.batch_writer import (
     VerificationReport,
 )
 from pipeline.ingest.reconcile import RootDiff, diff_root, files_under
-from pipeline.scan import UNKNOWN_STAT, Skipped, SourceFile, is_below, scan
+from pipeline.scan import Skipped, SourceFile, is_below, scan
 from pipeline.verify.verdict import VERDICT_VERSION
 
 # Of what could not be looked at, for one and for several.
@@ -356,7 +356,7 @@ def _scan(
                 coverage.unreadable_paths.append(
                     UnreadablePath(found.path, found.reason, found.detail)
                 )
-                failure = Failure(SourceFile(found.path, UNKNOWN_STAT), found.reason, found.detail)
+                failure = Failure(SourceFile(found.path), found.reason, found.detail)
                 yield Progress(coverage.seen, None, coverage, failure)
             continue
         coverage.seen += 1
@@ -365,7 +365,7 @@ def _scan(
             scan_result.known_file_ids.add(known.id)
         if (
             known
-            and found.stat.is_unchanged_since(known.stat)
+            and found.is_unchanged_since(known.stat)
             and known.reason not in RETRY_REASONS
             and known.image_id not in lost
         ):
@@ -373,12 +373,13 @@ def _scan(
                 coverage.unchanged += 1
             else:
                 coverage.count(known.reason)
-            if known.is_missing or found.stat.device != known.stat.device:
-                found_again[known.id] = found.stat.device
+            device = found.require_stat().device
+            if known.is_missing or device != known.stat.device:
+                found_again[known.id] = device
         else:
             scan_result.to_read.append(found)
             decoders.start(len(scan_result.to_read))  # they are ready when the scan is done
-            if known and known.image_id in lost and found.stat.is_unchanged_since(known.stat):
+            if known and known.image_id in lost and found.is_unchanged_since(known.stat):
                 scan_result.unembedded_paths.add(found.path)
             elif known:
                 scan_result.changed_paths.add(found.path)

@@ -207,5 +207,5 @@ class _UpscaleChecker:
             self._spectra[id_] = (
                 radial_spectrum(result.pixels, (about[id_].width, about[id_].height))
                 if isinstance(result, Decoded)
-                else result
+                else result.reason
             )

@@ -11,7 +11,7 @@ from indexes.records import CatalogFile
 from indexes.store import Store
 from pipeline.decode.read import Failure
 from pipeline.grouping.keep_rules import LibraryFile
-from pipeline.scan import UNKNOWN_STAT, SourceFile, is_below, to_file_stat
+from pipeline.scan import SourceFile, is_below, to_file_stat
 
 
 def resolve_source(file: str) -> SourceFile | Failure:
@@ -22,7 +22,7 @@ def resolve_source(file: str) -> SourceFile | Failure:
         status = os.stat(path)  # noqa: PTH116 - the path may not be valid UTF-8
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         detail = getattr(error, "strerror", None) or str(error)
-        return Failure(SourceFile(path, UNKNOWN_STAT), "unreadable", detail)
+        return Failure(SourceFile(path), "unreadable", detail)
     source = SourceFile(path, to_file_stat(status))
     if not stat.S_ISREG(status.st_mode):
         return Failure(source, "not a photo", "not a regular file")

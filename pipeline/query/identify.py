@@ -102,7 +102,7 @@ def _identify_by_path(file: str, store: Store) -> StoredQuery | SourceFile | Fai
     if isinstance(source, Failure):
         return source
     known = store.catalog.files.get_by_path(source.path)
-    if known and known.image_id is not None and source.stat.is_unchanged_since(known.stat):
+    if known and known.image_id is not None and source.is_unchanged_since(known.stat):
         return _load_stored_query(source, store, known.image_id)
     return source
 

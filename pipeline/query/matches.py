@@ -135,6 +135,7 @@ def _is_same_file(file: LibraryFile, query: Query) -> bool:
     if file.path == query.source.path:
         return True
     file_id = file.stat.inode, file.stat.device
-    query_id = query.source.stat.inode, query.source.stat.device
+    stat = query.source.stat
+    query_id = (stat.inode, stat.device) if stat else None
     # Both numbers are reused once a file is deleted or a drive is unmounted, so contents decide.
     return file_id == query_id and not file.is_missing and file.image.hash == query.image.hash

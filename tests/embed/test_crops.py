@@ -34,6 +34,7 @@ from pipeline.embed.crops import (
     propose,
 )
 from pipeline.ingest.batch_writer import CropReport
+from pipeline.thumbnails import ImageUnavailable
 from pipeline.verify.relation import Relation
 from tests.support.images import draw_scene, draw_textured_image, save_image, save_whole_and_part
 from tests.support.stores import SPACE, make_hash
@@ -166,9 +167,9 @@ def test_a_part_that_was_away_is_looked_at_when_it_is_back(
 
     def without(
         store: Store, decoders: DecoderPool, about: Mapping[int, StoredImage], view: Preprocess
-    ) -> Iterator[tuple[int, Decoded | str]]:
+    ) -> Iterator[tuple[int, Decoded | ImageUnavailable]]:
         there = {id_: image for id_, image in about.items() if image.hash != content}
-        yield from ((id_, "away") for id_ in about if id_ not in there)
+        yield from ((id_, ImageUnavailable("away")) for id_ in about if id_ not in there)
         yield from real(store, decoders, there, view)
 
     with Store(tmp_path / "store", write=True) as store:
@@ -204,7 +205,7 @@ def test_parts_are_made_when_their_photo_is_back_and_again_when_they_are_lost(
         monkeypatch.setattr(
             pictures,
             "read_images",
-            lambda store, decoders, about, view: ((id_, "away") for id_ in about),
+            lambda store, decoders, about, view: ((id_, ImageUnavailable("away")) for id_ in about),
         )
         assert ingested(store, photos) == CropReport(0, 2)
         monkeypatch.setattr(pictures, "read_images", real)

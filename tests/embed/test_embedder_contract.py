@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.decode.decode import Decoded, decode
 from pipeline.decode.read import Failure
 from pipeline.embed.embedder import Embedder, embed, load_embedder
-from pipeline.scan import UNKNOWN_STAT, SourceFile
+from pipeline.scan import SourceFile
 from tests.support import clip_models, fake_google, onnx_models
 from tests.support.images import draw_scene, save_image
 
@@ -76,7 +76,7 @@ def views(embedder: Embedder, tmp_path_factory: pytest.TempPathFactory) -> list[
     folder, made = tmp_path_factory.mktemp("pictures"), []
     for name, picture in PICTURES.items():
         decoded = decode(
-            SourceFile(str(save_image(folder / f"{name}.png", picture)), UNKNOWN_STAT),
+            SourceFile(str(save_image(folder / f"{name}.png", picture))),
             embedder.preprocess,
         )
         assert isinstance(decoded, Decoded), decoded if isinstance(decoded, Failure) else name

@@ -28,7 +28,6 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from numpy.typing import NDArray
 from PIL import Image
 
-from indexes.records import FileStat
 from pipeline.decode.decode import Decoded, decode
 from pipeline.decode.preprocess import Preprocess
 from pipeline.embed.backends import google_client as google_line
@@ -158,7 +157,7 @@ def test_photos_are_sent_small_and_without_metadata(google: FakeGoogle, tmp_path
     )
     embedder = load_embedder(MODEL)
     assert embedder.preprocess == Preprocess(768, "within")
-    decoded = decode(SourceFile(str(path), FileStat(0, 0, 0, 0, 0)), embedder.preprocess)
+    decoded = decode(SourceFile(str(path)), embedder.preprocess)
     assert isinstance(decoded, Decoded)
     embedder.encode([decoded.pixels])
     ((jpeg,),) = [request.jpegs for request in google.requests]

@@ -22,7 +22,6 @@ from hypothesis.strategies import integers, sampled_from
 from numpy.typing import NDArray
 from PIL import Image
 
-from indexes.records import FileStat
 from pipeline.decode.decode import Decoded, decode
 from pipeline.decode.preprocess import Preprocess
 from pipeline.embed.backends.openclip import OpenClipEmbedder
@@ -59,7 +58,7 @@ def weights(architectures: None, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def seen(path: Path, view: Preprocess) -> NDArray[np.uint8]:
     """A file's pixels as the pipeline gives them to an embedder."""
-    decoded = decode(SourceFile(str(path), FileStat(0, 0, 0, 0, 0)), view)
+    decoded = decode(SourceFile(str(path)), view)
     assert isinstance(decoded, Decoded), decoded
     return decoded.pixels
 

@@ -42,6 +42,7 @@ from pipeline import (
 from pipeline import thumbnails as pictures
 from pipeline.embed.embedder import Embedder
 from pipeline.ingest.ingest import Progress
+from pipeline.thumbnails import ImageUnavailable
 from tests.support import onnx_models
 from tests.support.embedders import CountingEmbedder, PaidEmbedder
 from tests.support.images import draw_scene, make_six_files, save_image
@@ -286,7 +287,7 @@ def test_pairs_that_could_not_be_looked_at_are_told(
     monkeypatch.setattr(
         pictures,
         "read_images",
-        lambda store, decoders, about, view: ((id_, "away") for id_ in about),
+        lambda store, decoders, about, view: ((id_, ImageUnavailable("away")) for id_ in about),
     )
     assert "not verified, because of a photo" in run("ingest", photos)[2]
     code, _, err = run("migrate", "--model", small)

@@ -40,7 +40,7 @@ from pipeline.decode.pool import DecoderPool
 from pipeline.ingest import verify_pairs as candidates
 from pipeline.ingest.batch_writer import CropReport
 from pipeline.ingest.verify_pairs import VerificationProgress, verify_candidates
-from pipeline.thumbnails import encode_thumbnail
+from pipeline.thumbnails import ImageUnavailable, encode_thumbnail
 from pipeline.verify.features import extract_features
 from pipeline.verify.relation import Relation
 from pipeline.verify.upscaling import RadialSpectrum, radial_spectrum
@@ -307,7 +307,7 @@ def test_what_was_found_of_a_picture_stands_when_one_of_its_files_is_deleted(
         monkeypatch.setattr(
             pictures,
             "read_images",
-            lambda store, decoders, about, view: ((id_, "away") for id_ in about),
+            lambda store, decoders, about, view: ((id_, ImageUnavailable("away")) for id_ in about),
         )
         monkeypatch.setattr("pipeline.query.search.Searched.unverified_images", ())
         *_, last = ingest_roots(
@@ -376,7 +376,7 @@ def test_pairs_that_were_not_seen_are_told(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setattr(
             pictures,
             "read_images",
-            lambda store, decoders, about, view: ((id_, "away") for id_ in about),
+            lambda store, decoders, about, view: ((id_, ImageUnavailable("away")) for id_ in about),
         )
         *_, last = ingest_roots([Root(str(photos))], store, load_embedder())
         assert last.coverage.warnings == [

@@ -46,7 +46,7 @@ def test_compare_passes_file_sizes_to_decoders(
     decode = DecoderPool.decode
 
     def record_size(decoders: DecoderPool, source: SourceFile, *args: Any) -> object:
-        sizes[source.path] = source.stat.size
+        sizes[source.path] = source.require_stat().size
         return decode(decoders, source, *args)
 
     monkeypatch.setattr(DecoderPool, "decode", record_size)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from indexes.records import FileStat
 from pipeline.decode.decode import Decoded, decode
 from pipeline.embed import backends
 from pipeline.embed.backends.onnx import OnnxEmbedder
@@ -44,7 +43,7 @@ def initializers(path: Path) -> dict[str, NDArray[np.float32]]:
 
 def seen(path: Path, embedder: Embedder) -> NDArray[np.uint8]:
     """A file's pixels as the pipeline gives them to the embedder."""
-    decoded = decode(SourceFile(str(path), FileStat(0, 0, 0, 0, 0)), embedder.preprocess)
+    decoded = decode(SourceFile(str(path)), embedder.preprocess)
     assert isinstance(decoded, Decoded), decoded
     return decoded.pixels
 

@@ -12,7 +12,6 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from indexes.records import FileStat
 from pipeline.decode.decode import Decoded, decode
 from pipeline.decode.preprocess import Preprocess
 from pipeline.scan import SourceFile
@@ -96,7 +95,7 @@ def save_image(path: Path, image: Image.Image, **options: Any) -> Path:
 
 def make_source_file(path: Path) -> SourceFile:
     """A file as a scan would give it, but for its stat."""
-    return SourceFile(str(path), FileStat(0, 0, 0, 0, 0))
+    return SourceFile(str(path))
 
 
 def decode_file(path: Path, preprocess: Preprocess = PREPROCESS) -> Decoded:
