@@ -15,7 +15,8 @@ import click
 
 from indexes.join.planner import JoinMethod
 from indexes.paths import format_command
-from pipeline.decode.read import SKIP_REASONS, Failure
+from pipeline.decode.formats import SKIP_REASONS
+from pipeline.decode.read import Failure
 from pipeline.ingest.batch_writer import Coverage
 from pipeline.ingest.ingest import Progress
 from pipeline.report.answers import format_failure

@@ -59,11 +59,11 @@ def run_ingest(
     from indexes.join.planner import JoinMethod
     from indexes.paths import format_command
     from pipeline.cli.progress import StoppedBySignal, run_with_progress
-    from pipeline.decode.pool import count_usable_cores
     from pipeline.ingest.batch_writer import IngestOptions
     from pipeline.ingest.ingest import ingest_locked, resolve_roots
     from pipeline.report.answers import pluralize
     from pipeline.report.status import format_extra_hints
+    from pipeline.workers.cpus import count_usable_cores
 
     named = {os.path.realpath(path) for path in paths}
     options = IngestOptions(

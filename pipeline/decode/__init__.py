@@ -1,1 +1,1 @@
-"""Bytes in, pixels out: formats, colour, EXIF, resize; photos are hostile, so workers decode them."""
+"""Decode files to pixels: formats, colour, EXIF, resizing, and the workers for hostile files."""

@@ -1,8 +1,7 @@
-"""A file is read once, and becomes a picture or the reason why there is none."""
+"""Read a file once and decode it to an image, or to the reason why there is none."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -12,32 +11,23 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from indexes.records import Image
+from pipeline.decode.formats import SIGNATURE_BYTES, has_raw_signature, has_raw_suffix
+from pipeline.decode.memory import hold_file
 from pipeline.decode.preprocess import DecodedImage, Preprocess
-from pipeline.decode.read import (
-    SIGNATURE_BYTES,
-    AlreadyStored,
-    Failure,
-    Rejected,
-    has_raw_signature,
-    has_raw_suffix,
-    read,
-)
+from pipeline.decode.read import AlreadyStored, Failure, Rejected, read
 from pipeline.scan import SourceFile
 
-MAX_PARALLEL_FILE_BYTES = (
-    1 << 25
-)  # bytes; files that are larger are held one at a time, so that memory is bounded by one of them
-
-_large_file_lock = threading.Lock()
-
-PreprocessOrLoader = (
-    Preprocess | Callable[[], Preprocess]
-)  # or what gives it, where that may cost loading a model: asked when a picture is wanted
+# The preprocessing, or a function that returns it where that may load a model: it is only called
+# when an image is to be decoded.
+PreprocessOrLoader = Preprocess | Callable[[], Preprocess]
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A picture: the file it came from, what the store keeps of it, and uint8 pixels (height, width, 3) for the embedder."""
+    """A decoded image: its file, the record that the store keeps, and pixels for the embedder.
+
+    `pixels` are uint8 RGB (height, width, 3).
+    """
 
     source: SourceFile
     image: Image
@@ -47,9 +37,8 @@ class Decoded:
 def _decode_in_process(
     data: bytes, digest: bytes, preprocess: Preprocess, is_raw: bool
 ) -> DecodedImage:
-    from pipeline.decode.image import (
-        decode_image,
-    )  # with all decoders, which who has it run elsewhere does not need
+    # Loads all decoders, which a process that has other processes decode does not need.
+    from pipeline.decode.image import decode_image
 
     return decode_image(data, digest, preprocess, is_raw)
 
@@ -61,26 +50,27 @@ def decode(
     read_slot: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - has no state
     decoder: Callable[[bytes, bytes, Preprocess, bool], DecodedImage] = _decode_in_process,
 ) -> Decoded | AlreadyStored | Failure:
-    """Read a file once, within `reading`, and give its picture; stops after hashing, as Recognised, when `wanted` says no to the hash.
+    """Read a file once, within `read_slot`, and decode it.
 
-    `shown` is picture(), or a way to have it run elsewhere. Never raises for what a file holds.
+    Returns AlreadyStored, without decoding, if `is_wanted` returns False for the blake3 of its
+    bytes. `decoder` is decode_image(), or a function that runs it in another process. Never raises
+    because of a file's content.
     """
-    with _large_file_lock if (source.stat.size if source.stat else 0) > MAX_PARALLEL_FILE_BYTES else nullcontext():
+    with hold_file(source.stat.size if source.stat else 0):
         try:
             with read_slot:
                 data = read(source)
                 digest = blake3(data).digest()
-        except Rejected as refused:
-            return Failure(source, refused.reason, refused.detail)
+        except Rejected as rejected:
+            return Failure(source, rejected.reason, rejected.detail)
         if not is_wanted(digest):
             return AlreadyStored(source, digest)
-        raw = has_raw_suffix(source.path) and has_raw_signature(
-            data[:SIGNATURE_BYTES]
-        )  # a JPEG with such a name is a JPEG
+        # A JPEG with the suffix of a raw photo is a JPEG.
+        is_raw = has_raw_suffix(source.path) and has_raw_signature(data[:SIGNATURE_BYTES])
         try:
-            return Decoded(
-                source,
-                *decoder(data, digest, preprocess() if callable(preprocess) else preprocess, raw),
-            )
-        except Rejected as refused:
-            return Failure(source, refused.reason, refused.detail, digest)
+            if callable(preprocess):
+                preprocess = preprocess()
+            image, pixels = decoder(data, digest, preprocess, is_raw)
+        except Rejected as rejected:
+            return Failure(source, rejected.reason, rejected.detail, digest)
+        return Decoded(source, image, pixels)

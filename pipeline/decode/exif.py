@@ -1,4 +1,4 @@
-"""What a picture's EXIF tells of itself: which kinds of metadata there are, and when it was taken."""
+"""EXIF of an image: its orientation, the kinds of metadata in it, and when it was taken."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image as Pillow
 
-from pipeline.decode.read import (
+from pipeline.decode.formats import (
     METADATA_CAMERA,
     METADATA_DATE,
     METADATA_EXPOSURE,
@@ -18,62 +18,60 @@ from pipeline.decode.read import (
     METADATA_WORDS,
 )
 
-ORIENTATION_TAG, EXIF_IFD, GPS_IFD = 0x0112, 0x8769, 0x8825
-DATE_TAKEN_TAGS = (
-    0x9003,
-    0x9004,
-)  # when it was taken, when it was digitised; 0x0132 only says when the file was written
-# Tags of each kind, one of which is enough; make, model; exposure, aperture, speed; what a person wrote, or rated.
+ORIENTATION_TAG = 0x0112
+EXIF_IFD = 0x8769
+GPS_IFD = 0x8825
+GPS_LATITUDE_TAG = 2  # inside GPS_IFD
+GPS_LONGITUDE_TAG = 4
+# DateTimeOriginal and DateTimeDigitized. DateTime (0x0132) is when the file was written.
+DATE_TAKEN_TAGS = (0x9003, 0x9004)
+# An image has a kind of metadata if one of these tags is filled.
 TAGS_BY_METADATA_KIND = {
-    METADATA_CAMERA: (0x010F, 0x0110),
-    METADATA_EXPOSURE: (0x829A, 0x829D, 0x8827),
+    METADATA_CAMERA: (0x010F, 0x0110),  # make, model
+    METADATA_EXPOSURE: (0x829A, 0x829D, 0x8827),  # exposure time, aperture, sensitivity
+    # What a person wrote or rated: description, artist, rating, copyright, comments, Windows' own.
+    METADATA_WORDS: (
+        *(0x010E, 0x013B, 0x4746, 0x8298, 0x9286),
+        *(0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F),
+    ),
 }
-ANNOTATION_TAGS = (0x010E, 0x013B, 0x4746, 0x8298, 0x9286, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F)
-COMMENT_CHARSET_PREFIXES = (
-    b"ASCII",
-    b"UNICODE",
-    b"JIS",
-)  # that a comment begins with, whether or not more follows
-MIN_YEAR_TAKEN = 1826  # of the oldest photograph; a clock that was never set says less
-GPS_LATITUDE_TAG, GPS_LONGITUDE_TAG = 2, 4
+COMMENT_CHARSET_PREFIXES = (b"ASCII", b"UNICODE", b"JIS")  # an empty comment has one too
+MIN_YEAR_TAKEN = 1826  # of the oldest photograph; a clock that was never set can show less
 EXIF_DATETIME_PATTERN = re.compile(r"(\d{4}):(\d\d):(\d\d) (\d\d):(\d\d):(\d\d)")
 
 
 def read_tags(image: Pillow.Image) -> dict[int, Any]:
-    """Its EXIF tags, those of the camera's directory among them, the place under GPS; none where they cannot be read. Raises nothing."""
-    found: dict[int, Any] = {}
-    with suppress(Exception):  # broken EXIF raises anything, and is no reason to refuse a picture
+    """Read an image's EXIF tags, merged with those of the Exif directory; GPS under GPS_IFD.
+
+    Returns what can be read of broken EXIF, and never raises.
+    """
+    tags: dict[int, Any] = {}
+    with suppress(Exception):  # broken EXIF raises anything, and is no reason to reject an image
         exif = image.getexif()
-        found.update(exif)
-        for directory in (EXIF_IFD, GPS_IFD):
-            with suppress(Exception):
-                inside = dict(exif.get_ifd(directory))
-                found = (
-                    found | {GPS_IFD: inside} if directory == GPS_IFD else inside | found
-                )  # the first directory is that of the picture
-    return found
+        tags.update(exif)
+        with suppress(Exception):
+            tags = exif.get_ifd(EXIF_IFD) | tags  # the first directory is that of the image
+        with suppress(Exception):
+            tags = tags | {GPS_IFD: dict(exif.get_ifd(GPS_IFD))}
+    return tags
 
 
 def read_orientation(tags: Mapping[int, Any], default: int) -> int:
-    """How the picture must be turned, 1 to 8 where the tag is sound."""
+    """Return the orientation, 1 to 8 if the tag is sound; `default` if there is none."""
     value = tags.get(ORIENTATION_TAG, default)
     return value if isinstance(value, int) else default
 
 
 def find_metadata_kinds(tags: Mapping[int, Any]) -> tuple[str, ...]:
-    """The kinds of metadata that there are, in the order of the alphabet."""
+    """Find the kinds of metadata in an image, in alphabetical order."""
     kinds = {
         kind
-        for kind, among in TAGS_BY_METADATA_KIND.items()
-        if any(_is_filled(tags.get(tag)) for tag in among)
+        for kind, tags_of_kind in TAGS_BY_METADATA_KIND.items()
+        if any(_is_filled(tags.get(tag)) for tag in tags_of_kind)
     }
-    if any(_is_filled(tags.get(tag)) for tag in ANNOTATION_TAGS):
-        kinds.add(METADATA_WORDS)
     place = tags.get(GPS_IFD)
-    if (
-        isinstance(place, dict)
-        and _is_filled(place.get(GPS_LATITUDE_TAG))
-        and _is_filled(place.get(GPS_LONGITUDE_TAG))
+    if isinstance(place, dict) and all(
+        _is_filled(place.get(tag)) for tag in (GPS_LATITUDE_TAG, GPS_LONGITUDE_TAG)
     ):
         kinds.add(METADATA_PLACE)
     if read_date_taken(tags) is not None:
@@ -82,19 +80,27 @@ def find_metadata_kinds(tags: Mapping[int, Any]) -> tuple[str, ...]:
 
 
 def read_date_taken(tags: Mapping[int, Any]) -> int | None:
-    """When it was taken, in seconds since 1970 by the camera's own clock, whatever its zone; None where nothing sound says so."""
+    """Read when an image was taken, in seconds since 1970 by the camera's own clock.
+
+    The clock's time zone is unknown. None if no tag holds a possible date.
+    """
     for tag in DATE_TAKEN_TAGS:
-        moment = EXIF_DATETIME_PATTERN.match(str(tags.get(tag, "")))
-        if moment:
+        match = EXIF_DATETIME_PATTERN.match(str(tags.get(tag, "")))
+        if match:
+            year, month, day, hour, minute, second = map(int, match.groups())
             with suppress(ValueError):  # 0000:00:00, which some cameras write
-                if int(moment[1]) < MIN_YEAR_TAKEN:
+                if year < MIN_YEAR_TAKEN:
                     continue
-                return int(datetime(*map(int, moment.groups()), tzinfo=UTC).timestamp())  # type: ignore[arg-type,misc] # six numbers
+                moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+                return int(moment.timestamp())
     return None
 
 
-def _is_filled(value: Any) -> bool:  # noqa: ANN401 - whatever a file holds
-    """Whether a tag says something: cameras write comments of spaces, ratings of 0, and places without a fix."""
+def _is_filled(value: Any) -> bool:  # noqa: ANN401 - anything that a file can hold
+    """Tell if a tag holds information.
+
+    Cameras write comments of spaces, ratings of 0, and positions without a fix.
+    """
     if value is None:
         return False
     if isinstance(value, bytes):
@@ -105,6 +111,6 @@ def _is_filled(value: Any) -> bool:  # noqa: ANN401 - whatever a file holds
         return any(_is_filled(part) for part in value)
     if isinstance(value, str):
         return bool(value.strip(" \0"))
-    with suppress(Exception):  # rationals of nothing by nothing
+    with suppress(Exception):  # a rational of 0 / 0
         return bool(value == value and value != 0)
     return False

@@ -1,15 +1,19 @@
-"""The bytes of a file become its upright sRGB pixels at the embedder's size, or the reason why there are none.
+"""Decode the bytes of a file to upright sRGB pixels at an embedder's size.
 
-Photos are hostile input. What is opened is on an allow-list of formats, its size is checked from the header before a pixel is decoded, and
-whatever a decoder raises becomes the reason why that file is refused.
+Photos are hostile input. Only formats on an allow-list are opened, an image's size is checked from
+its header before a pixel is decoded, and anything that a decoder raises becomes the reason why the
+file is rejected.
+
+Each family of formats has a reader: Pillow's here, LibRaw's in raw, libjxl's in jxl. decode_image()
+takes what a reader opened, converts its colours, resizes it and hashes its pixels.
 """
 
 from __future__ import annotations
 
 import io
-import threading
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from math import ceil
@@ -17,63 +21,43 @@ from typing import Any
 
 import numpy as np
 from PIL import Image as Pillow
-from PIL import PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import PngImagePlugin, UnidentifiedImageError
 
 from indexes.records import Image
 from pipeline.decode import exif
 from pipeline.decode.color import (
-    BITS_PER_SAMPLE_TAG,
-    SAMPLE_FORMAT_TAG,
     convert_to_8_bit,
     convert_to_srgb,
+    describe_unsupported_tiff,
+    fix_16_bit_planes,
     get_icc_profile,
+    has_reduced_depth,
     has_unusual_samples,
     split_into_strips,
 )
-from pipeline.decode.container import NotRaw, extract_from_jxl, extract_from_raw, is_jxl
-from pipeline.decode.pixel_hash import hash_jpeg_stream, hash_pixels
-from pipeline.decode.preprocess import DecodedImage, Preprocess
-from pipeline.decode.read import (
+from pipeline.decode.formats import (
     FLAG_ANIMATED,
     FLAG_DAMAGED,
     FLAG_PAGES,
     SIGNATURE_BYTES,
-    Rejected,
+    ExtractedImage,
     has_image_signature,
+    has_jxl_signature,
 )
+from pipeline.decode.jxl import extract_from_jxl
+from pipeline.decode.memory import MemoryBudget
+from pipeline.decode.pixel_hash import hash_jpeg_stream, hash_pixels
+from pipeline.decode.preprocess import DecodedImage, Preprocess
+from pipeline.decode.raw import NotRaw, extract_from_raw
+from pipeline.decode.read import Rejected
 from pipeline.decode.resize import apply_orientation, preprocess_image
 
-ALLOWED_FORMATS = (
-    "JPEG",
-    "PNG",
-    "WEBP",
-    "GIF",
-    "TIFF",
-    "BMP",
-    "AVIF",
-    "HEIF",
-    "JPEG2000",
-)  # an MPO opens as a JPEG
-PLUGIN_MODULE_BY_FORMAT = {
-    "WEBP": "WebP",
-    "JPEG2000": "Jpeg2K",
-}  # where a plugin's module is not named as its format
-MAX_PIXELS = (
-    100_000_000  # after a JPEG's draft; Pillow takes 4 bytes for each, twice while converting
+ALLOWED_FORMATS = (  # an MPO opens as a JPEG
+    *("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF", "JPEG2000"),
 )
-MAX_PROGRESSIVE_PIXELS = 200_000_000  # a progressive JPEG keeps all coefficients, whatever its draft: 3 to 6 bytes a pixel
-MAX_PNG_CHUNK_BYTES = (
-    1 << 24
-)  # bytes of a PNG's text or profile; Pillow's own limit of a million refuses pictures with a press's profile
-MAX_PARALLEL_PIXELS = 16_000_000  # what has more is decoded one file at a time, so that memory is bounded by one of them
-
-PLANAR_CONFIGURATION_TAG = 0x011C  # a TIFF tag
-JPEG_SIGNATURE, JPEG_END_MARKER, JPEG2000_CODESTREAM_START = (
-    b"\xff\xd8\xff",
-    b"\xff\xd9",
-    b"\xff\x4f\xff\x51",
-)  # how a JPEG begins and ends, and how a JPEG 2000's code begins
-# What it is called that a format has more than one frame. An MPO's others are previews, or the same seen by another eye.
+# Plugins of Pillow whose modules are not named like their formats.
+PLUGIN_MODULE_BY_FORMAT = {"WEBP": "WebP", "JPEG2000": "Jpeg2K"}
+# Formats with more frames than the first. Those of an MPO are previews, or a second eye's view.
 MULTIFRAME_FLAG_BY_FORMAT = {
     "GIF": FLAG_ANIMATED,
     "WEBP": FLAG_ANIMATED,
@@ -82,13 +66,43 @@ MULTIFRAME_FLAG_BY_FORMAT = {
     "TIFF": FLAG_PAGES,
     "HEIF": FLAG_PAGES,
 }
+# Of a PNG's text or profile. Pillow's own limit of 2^20 rejects images with a press's profile.
+MAX_PNG_CHUNK_BYTES = 1 << 24
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+JPEG_END_MARKER = b"\xff\xd9"
+# Of a truncated JPEG, the grey that libjpeg fills in for missing blocks: 127 to 129.
+JPEG_FILLER_LEVEL = 127
+JPEG_FILLER_RANGE = 2
+JPEG2000_CODESTREAM_START = b"\xff\x4f\xff\x51"
+JPEG2000_CODING_STYLE_MARKER = 0x52
+JPEG2000_TILE_MARKER = 0x90
+MAX_JPEG2000_LEVELS = 8  # of halving, whatever the file claims
 
-_memory_lock = threading.Lock()
+
+@dataclass(frozen=True)
+class _OpenImage:
+    """An image as its reader decoded it: not turned, in its own mode."""
+
+    image: Pillow.Image
+    size: tuple[int, int]  # width and height of the photo, upright
+    orientation: int  # EXIF orientation that is still to be applied
+    format: str
+    flags: tuple[str, ...]
+    exif_tags: Mapping[int, Any]
+    tiff_tags: Mapping[int, Any]
+    # The decoded pixels are fewer, or less precise, than those of the file: an image that equals
+    # no other, so that its pixel hash is the hash of its bytes.
+    is_partial: bool
+    # The bytes of a JPEG that was decoded at a reduced size: they are hashed, not the pixels.
+    reduced_jpeg: bytes | None = None
 
 
 @cache
 def load_format_plugins() -> None:
-    """Load the decoders on the list and no others; take over Pillow's pixel limit, which refuses phone photos of 200 megapixels."""
+    """Load the decoders of the allowed formats and no others.
+
+    Lifts Pillow's pixel limit, which rejects phone photos of 200 megapixels; see MemoryBudget.
+    """
     import pillow_heif
 
     for name in ALLOWED_FORMATS:
@@ -105,257 +119,247 @@ def decode_image(
     digest: bytes,
     preprocess: Preprocess,
     is_raw: bool = False,
-    memory_lock: AbstractContextManager[object] = _memory_lock,
+    large_image_lock: AbstractContextManager[object] | None = None,
 ) -> DecodedImage:
-    """What the bytes of a file, of which `digest` is the blake3, show at `view`; `raw`: its name is that of a raw photo.
+    """Decode the bytes of a file, whose blake3 is `digest`; `is_raw` if it has a raw suffix.
 
-    JPEGs and JPEG 2000 are decoded at the smallest scale that is twice the view's size or more, or a coarse view's own, a first frame
-    stands for an animation, and the camera's preview for a raw photo. Transparency is laid on white. A JPEG whose end is missing is shown
-    when half of its rows are there, and noted as damaged. What needs much memory is decoded within `turn`. Raises Refused, and nothing
-    else, for what the bytes are; and ImportError where a decoder is not there.
+    JPEG and JPEG 2000 are decoded at the smallest scale that leaves at least twice the size of
+    `preprocess`, or for coarse preprocessing just its size. The first frame stands for an
+    animation, the camera's preview for a raw photo. Transparency is composited on white. A JPEG
+    whose end is missing is decoded if half of its rows are there, and flagged as damaged. Large
+    images are decoded within `large_image_lock`, by default one at a time in this process.
+
+    Raises Rejected, and nothing else, because of the bytes; ImportError if a decoder is missing.
     """
     load_format_plugins()
+    budget = MemoryBudget(large_image_lock) if large_image_lock else MemoryBudget()
     try:
-        if is_raw:
-            try:
-                return _decode_container(data, digest, preprocess, is_raw, memory_lock)
-            except NotRaw as refused:
-                # Whatever it is called: the image is its bytes, and another name may have brought it here, or will.
-                if not has_image_signature(data[:SIGNATURE_BYTES]):
-                    raise
-                try:
-                    return _decode_or_salvage(data, digest, preprocess, memory_lock)
-                except UnidentifiedImageError:
-                    raise refused from None
-        if is_jxl(data):
-            return _decode_container(data, digest, preprocess, is_raw, memory_lock)
-        return _decode_or_salvage(data, digest, preprocess, memory_lock)
-    except (Rejected, ImportError):  # a broken installation says nothing of the file
+        with _open_image(data, preprocess, is_raw, budget) as opened:
+            return _finish_image(opened, data, digest, preprocess)
+    except (Rejected, ImportError):  # a broken installation is not the file's fault
         raise
     except UnidentifiedImageError as error:
-        raise Rejected(*_explain_unidentified(data)) from error
+        if tiff := describe_unsupported_tiff(data):
+            raise Rejected("not supported", tiff) from error
+        raise Rejected("no picture inside", "no decoder knows it") from error
     except MemoryError as error:
         raise Rejected("too much memory", "") from error
-    except Exception as error:  # broken files make decoders raise anything; a bug of ours shows in the tests of sound files
+    except Exception as error:
+        # Broken files make decoders raise anything. Our own bugs show in tests of sound files.
         detail = " ".join(str(error).split()) or type(error).__name__
-        raise Rejected(
-            "truncated"
-            if "truncated" in detail.lower() or isinstance(error, EOFError)
-            else "damaged",
-            detail,
-        ) from error
+        is_truncated = "truncated" in detail.lower() or isinstance(error, EOFError)
+        raise Rejected("truncated" if is_truncated else "damaged", detail) from error
 
 
-def _decode_container(
-    data: bytes,
-    digest: bytes,
-    preprocess: Preprocess,
-    is_raw: bool,
-    memory_lock: AbstractContextManager[object],
+def _finish_image(
+    opened: _OpenImage, data: bytes, digest: bytes, preprocess: Preprocess
 ) -> DecodedImage:
-    """As picture(), for what holds a JPEG or pixels that are not Pillow's to decode. It equals nothing but itself."""
-
-    def room(width: int, height: int) -> AbstractContextManager[object]:
-        if width * height > MAX_PIXELS:
-            raise _make_pixel_limit_error(width, height)
-        return memory_lock if width * height > MAX_PARALLEL_PIXELS else nullcontext()
-
-    inside = (
-        extract_from_raw(data, room, preprocess.size) if is_raw else extract_from_jxl(data, room)
-    )
-    if isinstance(inside.jpeg_or_image, bytes):
-        if not inside.jpeg_or_image.startswith(JPEG_SIGNATURE):
-            raise Rejected("damaged", "no JPEG is where there should be one")
-        image, fitted = _decode_or_salvage(
-            inside.jpeg_or_image, digest, preprocess, memory_lock, inside.orientation
-        )
-        size, featureless, notes = (
-            inside.full_size or (image.width, image.height),
-            image.is_featureless,
-            (*inside.flags, *image.flags),
-        )
-        about = image.metadata, image.taken_at
+    """Turn an image upright, convert its colours, resize it and hash its pixels."""
+    upright = apply_orientation(opened.image, opened.orientation)
+    eight_bit = convert_to_8_bit(upright, opened.tiff_tags)
+    if opened.is_partial:
+        pixel_hash = digest
+    elif opened.reduced_jpeg is not None:
+        pixel_hash = hash_jpeg_stream(opened.reduced_jpeg, opened.image, opened.orientation)
     else:
-        profile = get_icc_profile(inside.jpeg_or_image)
-        fitted, featureless = preprocess_image(
-            convert_to_8_bit(inside.jpeg_or_image, {}),
-            preprocess,
-            lambda small: convert_to_srgb(small, profile),
-        )
-        size, notes = inside.full_size or inside.jpeg_or_image.size, inside.flags
-        told = exif.read_tags(inside.jpeg_or_image)
-        about = exif.find_metadata_kinds(told), exif.read_date_taken(told)
-    return Image(
-        digest, digest, *size, inside.format, len(data), featureless, notes, *about
-    ), fitted
-
-
-def _decode_or_salvage(
-    data: bytes,
-    digest: bytes,
-    preprocess: Preprocess,
-    memory_lock: AbstractContextManager[object],
-    orientation: int = 1,
-) -> DecodedImage:
-    try:
-        return _decode_with_pillow(data, digest, preprocess, memory_lock, orientation)
-    except OSError as error:
-        if not data.startswith(JPEG_SIGNATURE) or "truncated" not in str(error):
-            raise
-    return _decode_with_pillow(
-        data + JPEG_END_MARKER, digest, preprocess, memory_lock, orientation, is_damaged=True
+        pixel_hash = hash_pixels(upright, eight_bit)
+    profile = get_icc_profile(upright)
+    pixels, is_featureless = preprocess_image(
+        eight_bit, preprocess, lambda resized: convert_to_srgb(resized, profile)
     )
+    width, height = opened.size
+    image = Image(
+        hash=digest,
+        pixel_hash=pixel_hash,
+        width=width,
+        height=height,
+        format=opened.format,
+        size=len(data),
+        is_featureless=is_featureless,
+        flags=opened.flags,
+        metadata=exif.find_metadata_kinds(opened.exif_tags),
+        taken_at=exif.read_date_taken(opened.exif_tags),
+    )
+    return image, pixels
 
 
-def _decode_with_pillow(
-    data: bytes,
-    digest: bytes,
-    preprocess: Preprocess,
-    memory_lock: AbstractContextManager[object],
-    orientation: int,
-    is_damaged: bool = False,
-) -> DecodedImage:
-    """As picture(), with the `orientation` of what says none itself.
-
-    `damaged`: the data had no end, and was given one, so that libjpeg fills the rest with grey.
-    """
-    with Pillow.open(io.BytesIO(data), formats=ALLOWED_FORMATS) as opened:
-        width, height = opened.size
-        format_ = opened.format or "?"
-        smaller = preprocess.fit != "middle"  # that is wanted as the file has it
-        drafted = smaller and format_ in ("JPEG", "MPO") and _draft_jpeg(opened, preprocess)
-        scale = (
-            _reduce_jpeg2000(opened, data, preprocess) if smaller and format_ == "JPEG2000" else 1
-        )
-        frames = (
-            MULTIFRAME_FLAG_BY_FORMAT[format_]
-            if format_ in MULTIFRAME_FLAG_BY_FORMAT and _has_more_frames(opened)
-            else None
-        )
-        tags = getattr(opened, "tag_v2", {})
-        _fix_16_bit_planes(opened, tags)
-        # What was decoded is less than what is there, or than what it was: it equals nothing but itself. A JPEG 2000 may have a profile
-        # that Pillow does not tell of, and what the numbers of deep grey mean is in its tags.
-        alone = (
-            is_damaged
-            or frames
-            or format_ == "JPEG2000"
-            or has_unusual_samples(opened.mode, tags)
-            or _has_reduced_depth(opened)
-        )
-        with memory_lock if _is_memory_heavy(opened, width * height, scale) else nullcontext():
-            opened.load()
-            if is_damaged and _is_mostly_filler(opened):
-                raise Rejected("truncated", "less than half of it is there")
-            told = exif.read_tags(opened)
-            orientation = exif.read_orientation(told, orientation)
-            turned = apply_orientation(opened, orientation)
-            if orientation in (5, 6, 7, 8):
-                width, height = height, width
-            plain = convert_to_8_bit(turned, tags)
-            if alone:
-                pixels = digest
-            elif drafted:
-                pixels = hash_jpeg_stream(data, opened, orientation)
-            else:
-                pixels = hash_pixels(turned, plain)
-            profile = get_icc_profile(turned)
-            fitted, featureless = preprocess_image(
-                plain, preprocess, lambda small: convert_to_srgb(small, profile)
-            )
-    notes = tuple(note for note in (frames, FLAG_DAMAGED if is_damaged else None) if note)
-    size = len(data) - len(JPEG_END_MARKER) * is_damaged
-    return Image(
-        digest,
-        pixels,
-        width,
-        height,
-        format_,
-        size,
-        featureless,
-        notes,
-        exif.find_metadata_kinds(told),
-        exif.read_date_taken(told),
-    ), fitted
-
-
-def _explain_unidentified(data: bytes) -> tuple[str, str]:
-    """Reason and detail for what no decoder opens."""
-    if data.startswith((b"II", b"MM")):
-        file = io.BytesIO(data)
+def _open_image(
+    data: bytes, preprocess: Preprocess, is_raw: bool, budget: MemoryBudget
+) -> AbstractContextManager[_OpenImage]:
+    """Open the bytes of a file with the reader of its family."""
+    if is_raw:
         try:
-            directory = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
-            file.seek(directory.next)
-            directory.load(file)
-            bits, kind = directory[BITS_PER_SAMPLE_TAG], directory.get(SAMPLE_FORMAT_TAG, (1,))[0]
-            TiffImagePlugin.TiffImageFile(io.BytesIO(data)).close()
-        except Exception as error:
-            if "unknown pixel mode" in str(error):  # sound, but not among those that Pillow reads
-                what = {1: "whole numbers", 2: "signed numbers", 3: "floats"}.get(kind, "samples")
-                return "not supported", f"a TIFF with {bits[0]}-bit {what}, {len(bits)} a pixel"
-    return "no picture inside", "no decoder knows it"
+            extracted = extract_from_raw(data, budget, preprocess.size)
+        except NotRaw as not_raw:
+            # An image is its bytes, whichever suffix the file has that was read first.
+            if not has_image_signature(data[:SIGNATURE_BYTES]):
+                raise
+            return _open_misnamed(data, preprocess, budget, not_raw)
+        return _open_extracted(extracted, preprocess, budget)
+    if has_jxl_signature(data):
+        return _open_extracted(extract_from_jxl(data, budget), preprocess, budget)
+    return _open_with_pillow(data, preprocess, budget)
 
 
-def _fix_16_bit_planes(image: Pillow.Image, tags: Mapping[int, Any]) -> None:
-    """Tell Pillow that the planes of a TIFF have 16 bits: uncompressed ones it takes for 8, and shows noise."""
-    if tags.get(PLANAR_CONFIGURATION_TAG) == 2 and set(tags.get(BITS_PER_SAMPLE_TAG, ())) == {16}:
-        kind = ";16" + ("B" if tags.prefix == b"MM" else "L")  # type: ignore[attr-defined] # Pillow's own mapping
-        image.tile = [  # type: ignore[attr-defined] # as below
-            tile._replace(args=(tile.args[0] + kind, *tile.args[1:]))
-            if tile.codec_name == "raw"
-            else tile
-            for tile in image.tile  # type: ignore[attr-defined]
-        ]
+@contextmanager
+def _open_misnamed(
+    data: bytes, preprocess: Preprocess, budget: MemoryBudget, not_raw: NotRaw
+) -> Iterator[_OpenImage]:
+    """Open a file that has the suffix of a raw photo and is none; raise `not_raw` if it fails."""
+    with ExitStack() as held:
+        try:
+            opened = held.enter_context(_open_with_pillow(data, preprocess, budget))
+        except UnidentifiedImageError:
+            raise not_raw from None
+        yield opened
 
 
-def _has_reduced_depth(image: Pillow.Image) -> bool:
-    """Whether Pillow will give 8 bits of colour samples that have more."""
-    arguments = image.tile[0].args if image.tile else ""  # type: ignore[attr-defined] # of every picture that was opened from a file
-    raw_mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
-    deep = isinstance(raw_mode, str) and "16" in raw_mode and not image.mode.startswith("I")
-    return deep or int(image.info.get("bit_depth") or 8) > 8
+@contextmanager
+def _open_extracted(
+    extracted: ExtractedImage, preprocess: Preprocess, budget: MemoryBudget
+) -> Iterator[_OpenImage]:
+    """Open what LibRaw or libjxl extracted: a JPEG stream or pixels. It equals no other image."""
+    content = extracted.content
+    if not isinstance(content, bytes):
+        tags = exif.read_tags(content)
+        upright = apply_orientation(content, extracted.orientation)
+        size = extracted.full_size or upright.size
+        yield _OpenImage(
+            upright, size, 1, extracted.format, extracted.flags, tags, {}, is_partial=True
+        )
+        return
+    if not content.startswith(JPEG_SIGNATURE):
+        raise Rejected("damaged", "the embedded preview is no JPEG")
+    with _open_with_pillow(content, preprocess, budget, extracted.orientation) as opened:
+        yield replace(
+            opened,
+            size=extracted.full_size or opened.size,
+            format=extracted.format,
+            flags=(*extracted.flags, *opened.flags),
+            is_partial=True,
+        )
 
 
-def _draft_jpeg(image: Pillow.Image, preprocess: Preprocess) -> bool:
-    """Let libjpeg decode at 1/2, 1/4 or 1/8 where that still leaves twice the view's size, or the pixels of a coarse one."""
-    before, twice = image.size, 2 * preprocess.size
-    ratio = preprocess.size / max(before)
-    image.draft(
-        "RGB",
-        (ceil(ratio * before[0]), ceil(ratio * before[1])) if preprocess.coarse else (twice, twice),
+@contextmanager
+def _open_with_pillow(
+    data: bytes, preprocess: Preprocess, budget: MemoryBudget, default_orientation: int = 1
+) -> Iterator[_OpenImage]:
+    """Open an image with Pillow; a JPEG whose end is missing as far as it goes.
+
+    `default_orientation` is that of an image whose EXIF has none.
+    """
+    with ExitStack() as held:
+        try:
+            opened = _load_with_pillow(data, preprocess, budget, held)
+        except OSError as error:
+            if not data.startswith(JPEG_SIGNATURE) or "truncated" not in str(error):
+                raise
+            held.close()
+            # With an end marker, libjpeg fills the missing rest with grey.
+            opened = _load_with_pillow(data + JPEG_END_MARKER, preprocess, budget, held)
+            if _is_mostly_filler(opened.image):
+                raise Rejected("truncated", "less than half of it is there") from error
+            opened = replace(opened, flags=(*opened.flags, FLAG_DAMAGED), is_partial=True)
+        orientation = exif.read_orientation(opened.exif_tags, default_orientation)
+        if orientation in (5, 6, 7, 8):
+            opened = replace(opened, size=(opened.size[1], opened.size[0]))
+        yield replace(opened, orientation=orientation)
+
+
+def _load_with_pillow(
+    data: bytes, preprocess: Preprocess, budget: MemoryBudget, held: ExitStack
+) -> _OpenImage:
+    """Decode an image, its first frame, at a reduced size where its format can.
+
+    The result lives, and its memory is reserved, until `held` is closed.
+    """
+    image = held.enter_context(Pillow.open(io.BytesIO(data), formats=ALLOWED_FORMATS))
+    size, format_ = image.size, image.format or "?"
+    can_reduce = preprocess.fit != "middle"  # which crops the pixels of the file
+    is_reduced_jpeg = can_reduce and format_ in ("JPEG", "MPO") and _reduce_jpeg(image, preprocess)
+    is_jpeg2000 = format_ == "JPEG2000"
+    reduction = _reduce_jpeg2000(image, data, preprocess) if can_reduce and is_jpeg2000 else 1
+    flag = MULTIFRAME_FLAG_BY_FORMAT.get(format_)
+    flags = (flag,) if flag and _has_more_frames(image) else ()
+    tiff_tags = getattr(image, "tag_v2", {})
+    fix_16_bit_planes(image, tiff_tags)
+    # A JPEG 2000 can have a profile that Pillow does not report.
+    is_partial = (
+        bool(flags)
+        or is_jpeg2000
+        or has_unusual_samples(image.mode, tiff_tags)
+        or has_reduced_depth(image)
     )
-    return image.size != before
+    is_progressive = bool(image.info.get("progressive") or image.info.get("progression"))
+    progressive_pixels = size[0] * size[1] if is_progressive else 0
+    held.enter_context(budget.reserve(image.width, image.height, reduction, progressive_pixels))
+    image.load()
+    return _OpenImage(
+        image=image,
+        size=size,
+        orientation=1,
+        format=format_,
+        flags=flags,
+        exif_tags=exif.read_tags(image),
+        tiff_tags=tiff_tags,
+        is_partial=is_partial,
+        reduced_jpeg=data if is_reduced_jpeg else None,
+    )
+
+
+def _reduce_jpeg(image: Pillow.Image, preprocess: Preprocess) -> bool:
+    """Make libjpeg decode at 1/2, 1/4 or 1/8 where that leaves enough pixels; tell if it will.
+
+    Enough is twice the size of `preprocess`; for coarse preprocessing, its size.
+    """
+    full_size = image.size
+    if preprocess.coarse:
+        ratio = preprocess.size / max(full_size)
+        min_size = ceil(ratio * full_size[0]), ceil(ratio * full_size[1])
+    else:
+        min_size = 2 * preprocess.size, 2 * preprocess.size
+    image.draft("RGB", min_size)
+    return image.size != full_size
 
 
 def _reduce_jpeg2000(image: Pillow.Image, data: bytes, preprocess: Preprocess) -> int:
-    """Let OpenJPEG decode a JPEG 2000 at 1/2, 1/4 ... where that leaves twice the view's size; returns what sides are divided by."""
-    at = data.find(JPEG2000_CODESTREAM_START)
-    if at < 0 or any(
-        data[at + 16 : at + 24]
-    ):  # a picture that does not begin at 0, 0 has other sizes
+    """Make OpenJPEG decode at 1/2, 1/4 ... where that leaves twice the size of `preprocess`.
+
+    Returns the factor by which both sides are divided.
+    """
+    start = data.find(JPEG2000_CODESTREAM_START)
+    # An image whose origin is not 0, 0 has other sizes.
+    if start < 0 or any(data[start + 16 : start + 24]):
         return 1
-    at += 2
-    while at + 10 <= len(data) and data[at + 1] not in (
-        0x52,
-        0x90,
-    ):  # how it is coded, or the first tile
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    levels = data[at + 9] if at + 10 <= len(data) and data[at + 1] == 0x52 else 0
-    # Pillow rounds a size where OpenJPEG takes the next whole number: only where both agree.
-    scales = [1 << level for level in range(min(levels, 8) + 1)]
-    right = [
-        scale
-        for scale in scales
-        if min(image.size) >= 2 * preprocess.size * scale
-        and all(side % scale == 0 or side % scale * 2 >= scale for side in image.size)
-    ]
-    scale = max(right, default=1)
-    image.reduce = scale.bit_length() - 1  # type: ignore[method-assign, assignment] # the plugin's own
-    return scale
+    levels = min(_read_jpeg2000_levels(data, start), MAX_JPEG2000_LEVELS)
+
+    def is_possible(factor: int) -> bool:
+        # Pillow rounds a side where OpenJPEG takes the next integer: both must agree.
+        has_same_sides = all(
+            side % factor == 0 or side % factor * 2 >= factor for side in image.size
+        )
+        return has_same_sides and min(image.size) >= 2 * preprocess.size * factor
+
+    factor = max(filter(is_possible, (1 << level for level in range(levels + 1))), default=1)
+    image.reduce = factor.bit_length() - 1  # type: ignore[method-assign, assignment] # the plugin's own
+    return factor
+
+
+def _read_jpeg2000_levels(data: bytes, codestream_start: int) -> int:
+    """Read how many times a JPEG 2000 can be halved; 0 if its header does not say."""
+    position = codestream_start + 2
+    while position + 10 <= len(data):
+        marker = data[position + 1]
+        if marker == JPEG2000_CODING_STYLE_MARKER:
+            return data[position + 9]
+        if marker == JPEG2000_TILE_MARKER:
+            break
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return 0
 
 
 def _has_more_frames(image: Pillow.Image) -> bool:
-    """Whether more frames follow the first; also when they are broken."""
+    """Tell if more frames follow the first, also where they are broken."""
     try:
         return bool(getattr(image, "is_animated", False))
     except Exception:
@@ -363,33 +367,17 @@ def _has_more_frames(image: Pillow.Image) -> bool:
 
 
 def _is_mostly_filler(image: Pillow.Image) -> bool:
-    """Whether more than half of a picture is the grey that libjpeg fills in for what is missing.
+    """Tell if more than half of a JPEG is the grey that libjpeg fills in for missing blocks.
 
-    Half: then most of what is seen is the picture. Measured on 200 photos with neardup-0, whose threshold is .85: no two that are cut at
-    half come above .73, and .82 at a quarter; a cut photo matches the whole one in 0 of 100 at a quarter, 26 at half, 95 at three quarters.
+    With half of it there, most of what the embedder gets is the photo. Measured on 200 photos with
+    neardup-0, whose threshold is .85: no two photos that are cut at half score above .73, and .82
+    at a quarter; a cut photo matches the whole one in 0 of 100 at a quarter, 26 at half, 95 at
+    three quarters.
     """
-    filled = 0
+    filler_pixels = 0
     for box in split_into_strips(image):
-        near = np.asarray(image.crop(box)) - np.uint8(127) <= 2  # below 127 it wraps around
-        filled += int(np.count_nonzero(near if near.ndim == 2 else near.all(axis=2)))
-    return 2 * filled > image.width * image.height
-
-
-def _is_memory_heavy(image: Pillow.Image, full_pixels: int, scale: int) -> bool:
-    """Whether it takes much memory, when its sides are divided by `scale`; refuses what would take too much."""
-    pixels = image.width * image.height // scale**2
-    progressive = bool(image.info.get("progressive") or image.info.get("progression"))
-    if pixels > MAX_PIXELS:
-        raise _make_pixel_limit_error(image.width, image.height)
-    if progressive and full_pixels > MAX_PROGRESSIVE_PIXELS:
-        raise Rejected(
-            "too many pixels",
-            f"a progressive JPEG of {full_pixels:,} pixels; the limit is {MAX_PROGRESSIVE_PIXELS // 1_000_000} megapixels",
-        )
-    return max(pixels, full_pixels if progressive else 0) > MAX_PARALLEL_PIXELS
-
-
-def _make_pixel_limit_error(width: int, height: int) -> Rejected:
-    return Rejected(
-        "too many pixels", f"{width} x {height}; the limit is {MAX_PIXELS // 1_000_000} megapixels"
-    )
+        # uint8: levels below 127 wrap around to large differences.
+        difference = np.atleast_3d(np.asarray(image.crop(box))) - np.uint8(JPEG_FILLER_LEVEL)
+        is_filler = (difference <= JPEG_FILLER_RANGE).all(axis=2)
+        filler_pixels += int(np.count_nonzero(is_filler))
+    return 2 * filler_pixels > image.width * image.height

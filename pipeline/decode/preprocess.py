@@ -1,4 +1,4 @@
-"""What an embedder asks a picture to be."""
+"""The size and shape that an embedder, or verification, needs an image in."""
 
 from __future__ import annotations
 
@@ -9,20 +9,29 @@ from numpy.typing import NDArray
 
 from indexes.records import Image
 
-PREPROCESS_VERSION = "decode-2"  # part of every space: a change here, in fit.py, picture.py or colour.py that moves pixels needs a new number
+# Part of every vector space. A change here, in resize.py, image.py or color.py that changes pixels
+# needs a new number.
+PREPROCESS_VERSION = "decode-2"
 
-DecodedImage = tuple[
-    Image, NDArray[np.uint8]
-]  # what the store keeps of a picture, and its pixels for the embedder
+# The record that the store keeps of an image, and its pixels for the embedder: uint8 RGB
+# (height, width, 3).
+DecodedImage = tuple[Image, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a picture becomes an embedder's input: `size` x `size` pixels, by `fit`, resampled by `resample`.
+    """How an image becomes an embedder's input of `size` x `size` pixels.
 
-    squash: both sides to `size`. shortest: the short side to `size`, then the middle cut out. longest: the long side to `size`, on
-    `fill` grey. middle: what of it fits into `size` x `size`, as it is. within: its own shape, the long side at most `size`, never
-    enlarged; `coarse`: from a JPEG that is decoded at about that size already, which takes half the time.
+    `fit` is one of
+
+    - squash: resize both sides to `size`;
+    - shortest: resize the short side to `size`, then crop the centre;
+    - longest: resize the long side to `size`, then pad with `fill` grey;
+    - middle: crop the centre, at most `size` x `size`, without resizing;
+    - within: keep the shape, resize the long side to at most `size`, never enlarge.
+
+    `resample` names one of Pillow's filters. With `coarse`, a JPEG is decoded at about `size`
+    already, which takes half the time.
     """
 
     size: int
@@ -32,9 +41,9 @@ class Preprocess:
     coarse: bool = False
 
     def __str__(self) -> str:
-        """The view as it stands in a space's preprocessing version."""
-        ground = f" fill {self.fill}" if self.fit == "longest" else ""  # the others show none
-        return f"{PREPROCESS_VERSION} {self.fit}-{self.size} {self.resample}{ground}"
+        """Return the preprocessing version that a space records."""
+        fill = f" fill {self.fill}" if self.fit == "longest" else ""  # the others never pad
+        return f"{PREPROCESS_VERSION} {self.fit}-{self.size} {self.resample}{fill}"
 
 
-VERIFY_INPUT = Preprocess(448, "within", coarse=True)  # how pictures are looked at to be verified
+VERIFY_INPUT = Preprocess(448, "within", coarse=True)  # thumbnails, from which pairs are verified

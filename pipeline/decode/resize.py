@@ -1,4 +1,4 @@
-"""How a picture becomes an embedder's input, and whether it shows anything at all."""
+"""Turn an image upright, resize it to an embedder's input, and tell if it is featureless."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from PIL import Image
 
 from pipeline.decode.preprocess import Preprocess
 
-FEATURELESS_GRID_SIDE, MAX_FEATURELESS_STD_LEVELS = 32, 2.0  # see is_featureless
+# The standard deviation of grey levels below which an image is featureless, over a grid of
+# 32 x 32 cells; see is_featureless() for the measurement.
+MAX_FEATURELESS_STD_LEVELS = 2.0
+FEATURELESS_GRID_SIDE = 32
+# A longer strip is cropped at both ends before it is resized, which bounds its long side.
+MAX_ASPECT_RATIO = 64
+# Pillow shrinks by whole factors first, as long as three times the size is left.
+REDUCING_GAP = 3.0
 TRANSPOSE_BY_ORIENTATION = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -24,12 +31,9 @@ TRANSPOSE_BY_ORIENTATION = {  # by EXIF orientation
 
 
 def apply_orientation(image: Image.Image, orientation: int) -> Image.Image:
-    """The picture as it is to be seen, by its EXIF orientation."""
-    return (
-        image.transpose(TRANSPOSE_BY_ORIENTATION[orientation])
-        if orientation in TRANSPOSE_BY_ORIENTATION
-        else image
-    )
+    """Turn an image upright by its EXIF orientation; an unknown one changes nothing."""
+    transpose = TRANSPOSE_BY_ORIENTATION.get(orientation)
+    return image if transpose is None else image.transpose(transpose)
 
 
 def _convert_to_rgb(image: Image.Image) -> Image.Image:
@@ -41,79 +45,83 @@ def preprocess_image(
     preprocess: Preprocess,
     to_rgb: Callable[[Image.Image], Image.Image] = _convert_to_rgb,
 ) -> tuple[NDArray[np.uint8], bool]:
-    """The picture as (height, width, 3) uint8, transparency laid on white; and whether what it shows is featureless.
+    """Resize an image to an embedder's input, uint8 RGB (height, width, 3).
 
-    It is L, RGB, RGBA, or anything that `shown` makes RGB of. That is asked when the picture has its size, because colours cost more.
+    `image` is L, RGB, RGBA, or any mode that `to_rgb` converts to RGB. Transparency is composited
+    on white. Colours are converted after resizing, because that costs less. The second value tells
+    if the image is featureless.
     """
-    size, resample = preprocess.size, Image.Resampling[preprocess.resample.upper()]
-    width, height = image.size
-    if preprocess.fit == "squash":
-        target = (size, size)
-    elif (
-        preprocess.fit == "shortest"
-    ):  # the rounding of torchvision's Resize and, below, of open_clip's ResizeKeepRatio
-        short = min(width, height)
-        target = (int(size * width / short), int(size * height / short))
-    elif preprocess.fit == "middle":
-        target = (min(width, size), min(height, size))
+    size = preprocess.size
+    if preprocess.fit == "middle":
+        target = min(image.width, size), min(image.height, size)
         image = _center_crop_or_pad(image, target)
     else:
-        ratio = max(width, height) / size
-        if preprocess.fit == "within":
-            ratio = max(1.0, ratio)
-        target = (max(1, round(width / ratio)), max(1, round(height / ratio)))
-    if max(target) > 64 * size:  # a strip: as much of its middle as can show at all
-        image = _center_crop_or_pad(image, (min(width, 64 * height), min(height, 64 * width)))
-        return preprocess_image(image, preprocess, to_rgb)
-    resized = image if image.size == target else image.resize(target, resample, reducing_gap=3.0)
-    if resized.mode == "RGBA":
-        ground = Image.new("RGBA", resized.size, (255, 255, 255, 255))
-        resized = Image.alpha_composite(ground, resized).convert("RGB")
-    rgb = to_rgb(resized)
+        target = _compute_target_size(image.size, preprocess)
+    if max(target) > MAX_ASPECT_RATIO * size:
+        max_size = (
+            min(image.width, MAX_ASPECT_RATIO * image.height),
+            min(image.height, MAX_ASPECT_RATIO * image.width),
+        )
+        return preprocess_image(_center_crop_or_pad(image, max_size), preprocess, to_rgb)
+    if image.size != target:
+        resample = Image.Resampling[preprocess.resample.upper()]
+        image = image.resize(target, resample, reducing_gap=REDUCING_GAP)
+    if image.mode == "RGBA":
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image).convert("RGB")
+    rgb = to_rgb(image)
     if preprocess.fit == "shortest":
         rgb = _center_crop_or_pad(rgb, (size, size))
-    featureless = is_featureless(rgb)
-    return np.asarray(
-        _center_crop_or_pad(rgb, (size, size), preprocess.fill)
-        if preprocess.fit == "longest"
-        else rgb
-    ), featureless
+    featureless = is_featureless(rgb)  # before padding, which would be a feature
+    if preprocess.fit == "longest":
+        rgb = _center_crop_or_pad(rgb, (size, size), preprocess.fill)
+    return np.asarray(rgb), featureless
+
+
+def _compute_target_size(image_size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
+    """Compute the (width, height) to resize to, before cropping or padding."""
+    size, (width, height) = preprocess.size, image_size
+    if preprocess.fit == "squash":
+        return size, size
+    if preprocess.fit == "shortest":  # rounded as by torchvision's Resize
+        short = min(width, height)
+        return int(size * width / short), int(size * height / short)
+    ratio = max(width, height) / size
+    if preprocess.fit == "within":
+        ratio = max(1.0, ratio)
+    # Rounded as by open_clip's ResizeKeepRatio.
+    return max(1, round(width / ratio)), max(1, round(height / ratio))
 
 
 def _center_crop_or_pad(image: Image.Image, size: tuple[int, int], fill: int = 0) -> Image.Image:
-    """The middle of a picture, on `fill` grey where it is smaller than `size`."""
+    """Crop the centre of an image, or pad it with `fill` grey where it is smaller than `size`."""
     if image.width < size[0] or image.height < size[1]:
-        ground = Image.new("RGB", size, (fill, fill, fill))
-        ground.paste(image, ((size[0] - image.width) // 2, (size[1] - image.height) // 2))
-        return ground
+        padded = Image.new("RGB", size, (fill, fill, fill))
+        padded.paste(image, ((size[0] - image.width) // 2, (size[1] - image.height) // 2))
+        return padded
     left, top = round((image.width - size[0]) / 2.0), round((image.height - size[1]) / 2.0)
     return image.crop((left, top, left + size[0], top + size[1]))
 
 
 def is_featureless(image: Image.Image) -> bool:
-    """Whether a picture shows nothing to recognise: one colour, or a smooth change between colours.
+    """Tell if an RGB image is one colour or a smooth gradient, with nothing to recognise.
 
-    What is left of 32 x 32 cells after the best surface of second degree is taken away, as a standard deviation in grey levels, in the
-    channel that has most. Measured: 0 to 1.5 for blank, noisy and graded pictures, 3.3 and up for 4,700 photos, drawings and patches
-    of cloth.
+    Subtracts the best quadratic surface from a grid of 32 x 32 cells; the residual's standard
+    deviation in grey levels, in the channel with the most, must be < MAX_FEATURELESS_STD_LEVELS.
+    Measured: 0 to 1.5 for blank, noisy and graded images, 3.3 and up for 4,700 photos, drawings
+    and patches of cloth.
     """
-    cells = np.asarray(
-        image.resize((FEATURELESS_GRID_SIDE, FEATURELESS_GRID_SIDE), Image.Resampling.BOX),
-        dtype=np.float64,
-    ).reshape(FEATURELESS_GRID_SIDE * FEATURELESS_GRID_SIDE, 3)
-    surface = _build_quadratic_basis()
-    return bool(
-        (cells - surface @ (surface.T @ cells)).std(axis=0).max() < MAX_FEATURELESS_STD_LEVELS
-    )
+    side = FEATURELESS_GRID_SIDE
+    grid = image.resize((side, side), Image.Resampling.BOX)
+    cells = np.asarray(grid, dtype=np.float64).reshape(side * side, 3)
+    basis = _build_quadratic_basis()
+    residual = cells - basis @ (basis.T @ cells)
+    return bool(residual.std(axis=0).max() < MAX_FEATURELESS_STD_LEVELS)
 
 
 @cache
 def _build_quadratic_basis() -> NDArray[np.float64]:
-    """An orthonormal basis of 1, x, y, x2, xy, y2 over the cells, as columns."""
-    y, x = (
-        grid.ravel()
-        for grid in np.mgrid[
-            -1 : 1 : FEATURELESS_GRID_SIDE * 1j, -1 : 1 : FEATURELESS_GRID_SIDE * 1j
-        ]
-    )
+    """Build an orthonormal basis of 1, x, y, x2, xy, y2 over the cells, one a column."""
+    coordinates = np.linspace(-1.0, 1.0, FEATURELESS_GRID_SIDE)
+    y, x = (grid.ravel() for grid in np.meshgrid(coordinates, coordinates, indexing="ij"))
     return np.linalg.qr(np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1))[0]

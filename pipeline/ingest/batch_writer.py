@@ -18,7 +18,8 @@ from indexes.records import Image, NewFile
 from indexes.store import Batch, Store
 from indexes.upkeep.compaction import CompactionReport
 from pipeline.decode.decode import Decoded
-from pipeline.decode.read import SKIP_REASONS, AlreadyStored, Failure
+from pipeline.decode.formats import SKIP_REASONS
+from pipeline.decode.read import AlreadyStored, Failure
 from pipeline.embed.embedder import Embedder, embed
 from pipeline.embed.paid_calls import PaidCallBudget, PaidCallEstimate
 from pipeline.errors import ServiceUnavailable

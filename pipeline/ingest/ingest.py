@@ -14,8 +14,9 @@ from indexes.join.planner import JoinPlan
 from indexes.paths import format_command
 from indexes.records import Root
 from indexes.store import Store
+from pipeline.decode.formats import RETRY_REASONS
 from pipeline.decode.pool import DecoderPool
-from pipeline.decode.read import RETRY_REASONS, Failure
+from pipeline.decode.read import Failure
 from pipeline.embed.embedder import Embedder
 from pipeline.embed.paid_calls import PaidCallEstimate
 from pipeline.errors import RootNotFound

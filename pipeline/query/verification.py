@@ -17,10 +17,11 @@ from indexes.caches.thumbnails import ThumbnailCache
 from indexes.records import Image
 from indexes.store import Store
 from pipeline.decode.decode import Decoded
-from pipeline.decode.pool import DecoderPool, count_usable_cores
+from pipeline.decode.pool import DecoderPool
 from pipeline.query.identify import NewQuery, decode_unchanged, read_thumbnails
 from pipeline.query.search import NearImage, Searched
 from pipeline.verify.verdict import Verdict
+from pipeline.workers.cpus import count_usable_cores
 
 if TYPE_CHECKING:
     from pipeline.thumbnails import Thumbnails

@@ -12,9 +12,9 @@ from typing import Any
 
 from PIL import features
 
-from pipeline.decode.pool import count_usable_cores
-from pipeline.decode.read import EXTRA_INSTALLED
+from pipeline.decode.formats import EXTRA_INSTALLED
 from pipeline.report.answers import SCHEMA_VERSION, escape_unprintable, pluralize
+from pipeline.workers.cpus import count_usable_cores
 
 # Asked of the packages' own records, because importing them takes seconds.
 PACKAGES = (

@@ -1,1 +1,1 @@
-"""Child processes and the memory that they share with this one."""
+"""Worker processes, and the memory that they share with this one."""

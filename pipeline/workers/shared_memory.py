@@ -1,4 +1,4 @@
-"""Bytes that go from one process to another through a file without a name that both have open."""
+"""A file without a name that two processes have open, to pass bytes between them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import os
 import sys
 import tempfile
 
-READY_LINE = b"ready\n"  # what a process says, once, before it is asked anything
-
 
 def create() -> int:
-    """The descriptor of an empty file without a name, in memory where the system has that."""
+    """Create an empty file without a name, in memory if the system can; return its descriptor."""
     if sys.platform == "linux":
         return os.memfd_create("neardup")
     with tempfile.TemporaryFile() as file:
@@ -18,17 +16,17 @@ def create() -> int:
 
 
 def put(memory_fd: int, data: bytes | memoryview) -> None:
-    """Make `data` all that the file holds."""
+    """Replace the content of the file by `data`."""
     os.ftruncate(memory_fd, len(data))
-    at, left = 0, memoryview(data)
-    while left:
-        done = os.pwrite(memory_fd, left, at)
-        at, left = at + done, left[done:]
+    offset, rest = 0, memoryview(data)
+    while rest:
+        written = os.pwrite(memory_fd, rest, offset)
+        offset, rest = offset + written, rest[written:]
 
 
 def get(memory_fd: int, size: int) -> bytes:
-    """The first `size` bytes of the file. Raises ValueError where it has fewer."""
+    """Return the first `size` bytes of the file. Raises ValueError if it has fewer."""
     data = os.pread(memory_fd, size, 0)
     if len(data) != size:
-        raise ValueError("less than was said")
+        raise ValueError(f"{len(data)} bytes in shared memory, {size} expected")
     return data

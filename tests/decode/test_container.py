@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.decode import exif as exif_module
-from pipeline.decode import image as picture_module
+from pipeline.decode import formats, memory
 from pipeline.decode import read as reading
 from pipeline.decode.decode import Decoded, decode
+from pipeline.decode.jxl import _JxlHeader
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.preprocess import Preprocess
 from pipeline.decode.read import Failure
@@ -184,9 +185,7 @@ def test_a_preview_that_is_smaller_than_what_is_asked_for_gives_way_to_the_senso
     path.write_bytes(dng(mosaic(small), encode_jpeg(Image.new("RGB", (64, 48))), (64, 48)))
     assert decode_file(path).image.flags == ("preview",)
     path.write_bytes(dng(mosaic(shown), encode_jpeg(Image.new("RGB", (80, 60))), (80, 60)))
-    monkeypatch.setattr(
-        picture_module, "MAX_PIXELS", 640 * 480 - 1
-    )  # a small preview is better than none
+    monkeypatch.setattr(memory, "MAX_PIXELS", 640 * 480 - 1)  # a small preview is better than none
     assert decode_file(path, Preprocess(61)).image.flags == ("preview",)
 
 
@@ -203,7 +202,7 @@ def test_a_raw_photo_without_a_preview_is_held_to_the_limit(
 ) -> None:
     path = tmp_path / "a.dng"
     path.write_bytes(dng(mosaic(draw_scene(1, (640, 480))), None, (0, 0)))
-    monkeypatch.setattr(picture_module, "MAX_PIXELS", 640 * 480 - 1)
+    monkeypatch.setattr(memory, "MAX_PIXELS", 640 * 480 - 1)
     failed = decode(make_source_file(path), PREPROCESS)
     assert isinstance(failed, Failure)
     assert (failed.reason, failed.detail[:9]) == ("too many pixels", "640 x 480")
@@ -312,7 +311,7 @@ def test_a_jpeg_xl_is_held_to_the_limit_before_it_is_decoded(
 ) -> None:
     path = jxl(tmp_path / "a.jxl", draw_scene(2, (640, 480)))
     path.write_bytes(path.read_bytes()[:40])
-    monkeypatch.setattr(picture_module, "MAX_PIXELS", 640 * 480 - 1)
+    monkeypatch.setattr(memory, "MAX_PIXELS", 640 * 480 - 1)
     failed = decode(make_source_file(path), PREPROCESS)
     assert isinstance(failed, Failure)
     assert (failed.reason, failed.detail[:9]) == ("too many pixels", "640 x 480")
@@ -321,8 +320,8 @@ def test_a_jpeg_xl_is_held_to_the_limit_before_it_is_decoded(
 def in_parts(path: Path, *ends: int) -> Path:
     """A JPEG XL whose code is cut at `ends` into parts with boxes of their own."""
     code = path.read_bytes()
-    assert code.startswith(reading.JXL_CODESTREAM_SIGNATURE)
-    boxed = reading.JXL_CONTAINER_SIGNATURE + b"\0\0\0\x14ftypjxl \0\0\0\0jxl "
+    assert code.startswith(formats.JXL_CODESTREAM_SIGNATURE)
+    boxed = formats.JXL_CONTAINER_SIGNATURE + b"\0\0\0\x14ftypjxl \0\0\0\0jxl "
     for number, (start, end) in enumerate(pairwise((0, *ends, len(code)))):
         last = 0x80000000 * (end == len(code))
         boxed += struct.pack(">I4sI", 12 + end - start, b"jxlp", number | last) + code[start:end]
@@ -339,7 +338,7 @@ def test_a_jpeg_xl_in_parts_is_held_to_the_limit(
         measure_difference(decode_file(path).pixels, resize_with_pillow(draw_scene(2, (640, 480))))
         < 3
     )
-    monkeypatch.setattr(picture_module, "MAX_PIXELS", 640 * 480 - 1)
+    monkeypatch.setattr(memory, "MAX_PIXELS", 640 * 480 - 1)
     failed = decode(make_source_file(path), PREPROCESS)
     assert isinstance(failed, Failure)
     assert (failed.reason, failed.detail[:9]) == ("too many pixels", "640 x 480")
@@ -349,7 +348,9 @@ def test_a_jpeg_xl_that_is_not_what_its_header_says_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = jxl(tmp_path / "a.jxl", draw_scene(2, (640, 480)))
-    monkeypatch.setattr("pipeline.decode.container._read_jxl_header", lambda data: (64, 48, False))
+    monkeypatch.setattr(
+        "pipeline.decode.jxl._read_jxl_header", lambda data: _JxlHeader(64, 48, False)
+    )
     failed = decode(make_source_file(path), PREPROCESS)
     assert isinstance(failed, Failure)
     assert (failed.reason, failed.detail) == (
@@ -379,7 +380,7 @@ def test_a_decoder_of_jpeg_xl_that_panics_costs_its_file(
 
 def test_an_animated_jpeg_xl_is_noted(tmp_path: Path) -> None:
     """From the specification's bits, lowest first: 8 x 8 pixels by eighths, square; not all by default, upright, then what there is."""
-    from pipeline.decode.container import _read_jxl_header
+    from pipeline.decode.jxl import _read_jxl_header
 
     def header(size: int, preview: int, animation: int) -> bytes:
         bits, at = 0, 0
@@ -398,9 +399,9 @@ def test_an_animated_jpeg_xl_is_noted(tmp_path: Path) -> None:
             bits, at = bits | value << at, at + width
         return b"\xff\x0a" + bits.to_bytes(20, "little")
 
-    assert _read_jxl_header(header(0, 0, 0)) == (8, 8, False)
-    assert _read_jxl_header(header(0, 0, 1)) == (8, 8, True)
-    assert _read_jxl_header(header(1, 0, 1)) == (8, 8, True)
+    assert _read_jxl_header(header(0, 0, 0)) == _JxlHeader(8, 8, False)
+    assert _read_jxl_header(header(0, 0, 1)) == _JxlHeader(8, 8, True)
+    assert _read_jxl_header(header(1, 0, 1)) == _JxlHeader(8, 8, True)
 
 
 @pytest.mark.parametrize(("name", "reason"), [("a.dng", "raw photo"), ("a.jxl", "no decoder")])
@@ -412,13 +413,13 @@ def test_without_its_extra_a_photo_is_left_out_and_seen_when_it_is_there(
         path.write_bytes(dng(mosaic(draw_scene(1)), encode_jpeg(draw_scene(1)), (320, 240)))
     else:
         jxl(path, draw_scene(1))
-    assert reason in reading.RETRY_REASONS  # an ingest reads it again, now that it can
+    assert reason in formats.RETRY_REASONS  # an ingest reads it again, now that it can
     monkeypatch.setattr(reading, "EXTRA_INSTALLED", {"raw": False, "jxl": False})
     failed = decode(make_source_file(path), PREPROCESS)
     assert isinstance(failed, Failure)
     assert failed.reason == reason
     assert f"neardup[{path.suffix == '.dng' and 'raw' or 'jxl'}]" in failed.detail
-    assert reason in reading.SKIP_REASONS
+    assert reason in formats.SKIP_REASONS
 
 
 def test_mutated_raw_photos_and_jpeg_xl_cost_themselves_alone(tmp_path: Path) -> None:

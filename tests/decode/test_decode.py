@@ -16,16 +16,16 @@ from PIL import Image, ImageCms, ImageOps
 
 from pipeline.decode import exif as exif_module
 from pipeline.decode import image as picture_module
+from pipeline.decode import memory
 from pipeline.decode import read as reading
 from pipeline.decode.decode import Decoded, decode
+from pipeline.decode.formats import SIGNATURE_BYTES, has_image_signature
 from pipeline.decode.preprocess import Preprocess
 from pipeline.decode.read import (
     MAX_FILE_BYTES,
-    SIGNATURE_BYTES,
     AlreadyStored,
     Failure,
     Rejected,
-    has_image_signature,
 )
 from pipeline.decode.resize import TRANSPOSE_BY_ORIENTATION
 from tests.support.images import (
@@ -269,7 +269,7 @@ def test_a_jpeg_2000_is_reduced_before_its_pixels_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save_image(tmp_path / "a.jp2", draw_scene(3, (1024, 768)))
-    monkeypatch.setattr(picture_module, "MAX_PIXELS", 1024 * 768 // 16)
+    monkeypatch.setattr(memory, "MAX_PIXELS", 1024 * 768 // 16)
     assert decode_file(path).image.width == 1024
     assert (
         "1024 x 768"
@@ -546,8 +546,8 @@ def test_memory_stays_bounded(tmp_path: Path) -> None:
         file.truncate(MAX_FILE_BYTES)
     code = (
         "import sys; from pathlib import Path; from pipeline.decode.decode import decode; from pipeline.decode.preprocess import Preprocess\n"
-        "from pipeline.scan import SourceFile\nfrom indexes.records import FileStat\n"
-        "print(type(decode(SourceFile(sys.argv[1], FileStat(0, 0, 0, 0, 0)), Preprocess(192))).__name__)\n"
+        "from pipeline.scan import SourceFile\n"
+        "print(type(decode(SourceFile(sys.argv[1]), Preprocess(192))).__name__)\n"
         # not getrusage: it counts what the process that started this one held
         "print(next(line.split()[1] for line in Path('/proc/self/status').read_text().splitlines() if line.startswith('VmHWM')))\n"
     )
@@ -571,7 +571,7 @@ def test_a_progressive_jpeg_is_held_to_its_full_size(
 ) -> None:
     path = save_image(tmp_path / "a.jpg", draw_scene(1, (1600, 1200)), progressive=True)
     decode_file(path)
-    monkeypatch.setattr(picture_module, "MAX_PROGRESSIVE_PIXELS", 1600 * 1200 - 1)
+    monkeypatch.setattr(memory, "MAX_PROGRESSIVE_PIXELS", 1600 * 1200 - 1)
     assert "progressive" in failure(path).detail
 
 

@@ -25,9 +25,10 @@ from PIL import Image
 from indexes import Root, Store
 from indexes.records import FileStat
 from pipeline.decode.decode import Decoded, decode
+from pipeline.decode.formats import REJECTION_REASONS
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.preprocess import Preprocess
-from pipeline.decode.read import REJECTION_REASONS, AlreadyStored, Failure
+from pipeline.decode.read import AlreadyStored, Failure
 from pipeline.errors import DecoderStartFailed
 from pipeline.scan import SourceFile
 from tests.support.images import DATA_FOLDER, draw_scene, needs_data, save_image
@@ -49,12 +50,12 @@ SOUND = {
     "width": 40,
     "height": 30,
     "format": "HEIF",
-    "pixels": "",
-    "featureless": False,
+    "pixel_hash": "",
+    "is_featureless": False,
     "flags": [],
     "shape": [64, 64],
 }
-SOUND |= {"metadata": ["camera", "date"], "taken": 1564835696}
+SOUND |= {"metadata": ["camera", "date"], "taken_at": 1564835696}
 
 
 def says(answer: str) -> str:
@@ -88,7 +89,10 @@ def buggy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str) -> None:
 
 
 def processes(decoders: DecoderPool) -> list[int]:
-    return [process.start()[0].pid for process in decoders._workers]
+    decoders.start(len(decoders._workers.workers))
+    for worker in decoders._workers.workers:
+        worker.start()
+    return [worker.pid or 0 for worker in decoders._workers.workers]
 
 
 def ended(pidfd: int) -> bool:
@@ -141,7 +145,7 @@ def test_a_process_shows_what_this_one_does(
 def test_known_content_never_comes_to_a_process(tmp_path: Path, decoders: DecoderPool) -> None:
     path = save_image(tmp_path / "a.png", draw_scene(1))
     assert isinstance(decoders.decode(source(path), VIEW, lambda hash_: False), AlreadyStored)
-    assert not any(process._running for process in decoders._workers)
+    assert not any(worker.pid for worker in decoders._workers.workers)
 
 
 def test_who_asks_one_thing_at_a_time_starts_one_process(
@@ -154,7 +158,7 @@ def test_who_asks_one_thing_at_a_time_starts_one_process(
             ),
             Decoded,
         )
-    assert sum(process._running is not None for process in decoders._workers) == 1
+    assert sum(worker.pid is not None for worker in decoders._workers.workers) == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
@@ -162,7 +166,7 @@ def test_there_is_a_process_for_each_core_that_may_be_used(monkeypatch: pytest.M
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5, 6})
     with DecoderPool() as decoders:
-        assert len(decoders._workers) == 3
+        assert len(decoders._workers.workers) == 3
 
 
 def test_results_keep_their_order_and_few_are_made_ahead(
@@ -191,63 +195,66 @@ def test_results_keep_their_order_and_few_are_made_ahead(
 @pytest.mark.parametrize(
     ("does", "detail"),
     [
-        ("os.kill(os.getpid(), signal.SIGSEGV)", "its decoder was ended by SIGSEGV, 2 times"),
-        ("os._exit(3)", "its decoder ended with 3, 2 times"),
-        (says("no"), "its decoder gave no sound answer, 2 times"),
-        (says("{}"), "its decoder gave no sound answer, 2 times"),
-        (says("[]"), "its decoder gave no sound answer, 2 times"),
-        (says("x" * 70_000), "its decoder gave no sound answer, 2 times"),
-        (says("[" * 60_000), "its decoder gave no sound answer, 2 times"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "the decoder was killed by SIGSEGV, 2 times"),
+        ("os._exit(3)", "the decoder exited with 3, 2 times"),
+        (says("no"), "the decoder sent no valid answer, 2 times"),
+        (says("{}"), "the decoder sent no valid answer, 2 times"),
+        (says("[]"), "the decoder sent no valid answer, 2 times"),
+        (says("x" * 70_000), "the decoder sent no valid answer, 2 times"),
+        (says("[" * 60_000), "the decoder sent no valid answer, 2 times"),
         (
             says(json.dumps(SOUND) + "\n" + json.dumps(SOUND)),
-            "its decoder gave no sound answer, 2 times",
+            "the decoder sent no valid answer, 2 times",
         ),
-        (says(json.dumps(SOUND | {"width": 10**400})), "its decoder gave no sound answer, 2 times"),
+        (says(json.dumps(SOUND | {"width": 10**400})), "the decoder sent no valid answer, 2 times"),
         (
             says(json.dumps(SOUND | {"height": 1 << 31})),
-            "its decoder gave no sound answer, 2 times",
+            "the decoder sent no valid answer, 2 times",
         ),
         (
             says(json.dumps(SOUND | {"shape": [64, 1 << 40]})),
-            "its decoder gave no sound answer, 2 times",
+            "the decoder sent no valid answer, 2 times",
         ),
         (
             says(json.dumps(SOUND | {"format": "\udc80"})),
-            "its decoder gave no sound answer, 2 times",
+            "the decoder sent no valid answer, 2 times",
         ),
         (
             says(json.dumps(SOUND | {"format": "P" * 21})),
-            "its decoder gave no sound answer, 2 times",
+            "the decoder sent no valid answer, 2 times",
         ),
         (
             says(json.dumps(SOUND | {"flags": ["damaged"] * 2})),
-            "its decoder gave no sound answer, 2 times",
+            "the decoder sent no valid answer, 2 times",
         ),
         (
             says(json.dumps(SOUND | {"metadata": ["date", "camera"]})),
-            "its decoder gave no sound answer, 2 times",
+            "the decoder sent no valid answer, 2 times",
         ),
         (
             says(json.dumps(SOUND | {"metadata": ["date; DROP TABLE images"]})),
-            "its decoder gave no sound answer, 2 times",
+            "the decoder sent no valid answer, 2 times",
         ),
-        (says(json.dumps(SOUND | {"taken": 2.5})), "its decoder gave no sound answer, 2 times"),
-        (says(json.dumps(SOUND | {"taken": 1 << 62})), "its decoder gave no sound answer, 2 times"),
+        (says(json.dumps(SOUND | {"taken_at": 2.5})), "the decoder sent no valid answer, 2 times"),
+        (
+            says(json.dumps(SOUND | {"taken_at": 1 << 62})),
+            "the decoder sent no valid answer, 2 times",
+        ),
         (
             says(json.dumps({"reason": "unreadable", "detail": ""})),
-            "its decoder gave no sound answer, 2 times",
+            "the decoder sent no valid answer, 2 times",
         ),
         (
             says(json.dumps({"reason": "\udc80", "detail": ""})),
-            "its decoder gave no sound answer, 2 times",
+            "the decoder sent no valid answer, 2 times",
         ),
         (
             says(json.dumps({"reason": "damaged", "detail": 1})),
-            "its decoder gave no sound answer, 2 times",
+            "the decoder sent no valid answer, 2 times",
         ),
-        ("os.close(int(sys.argv[1])); os._exit(4)", "its decoder ended with 4, 2 times"),
-        ("time.sleep(30)", "it took more than 2 seconds, 2 times"),
-        ("while True: pass", "it took more than 2 seconds, 2 times"),
+        ("os.close(int(sys.argv[1])); os._exit(4)", "the decoder exited with 4, 2 times"),
+        ("time.sleep(30)", "the decoder took more than 2 seconds, 2 times"),
+        ("while True: pass", "the decoder took more than 2 seconds, 2 times"),
     ],
 )
 def test_what_ends_its_decoder_costs_itself_alone(
@@ -293,11 +300,11 @@ def test_what_a_decoder_says_can_be_stored_and_shown(
 
 
 def test_every_reason_that_is_given_is_believed() -> None:
-    for module in ("image", "container"):
+    for module in ("image", "raw", "jxl", "memory"):
         text = (
             Path(__file__).parent.parent.parent / "pipeline" / "decode" / f"{module}.py"
         ).read_text()
-        given = set(re.findall(r'(?:Rejected\(|return )"([a-z ]+)", ', text))
+        given = set(re.findall(r'(?:Rejected|NotRaw)\(\s*"([a-z ]+)",', text))
         assert given
         assert given <= REJECTION_REASONS
 
@@ -310,11 +317,14 @@ def test_half_an_answer_is_not_waited_for_forever(
         monkeypatch,
         "signal.setitimer(signal.ITIMER_REAL, 0); os.write(int(sys.argv[1]), b'{'); time.sleep(600)",
     )
-    monkeypatch.setattr("pipeline.decode.pool.TERMINATE_GRACE_SECONDS", 0.5)
+    monkeypatch.setattr("pipeline.decode.pool.REPLY_GRACE_SECONDS", 0.5)
     with DecoderPool(1, max_seconds=0.5) as decoders:
         failed = decoders.decode(source(heic), VIEW)
     assert isinstance(failed, Failure)
-    assert (failed.reason, failed.detail) == ("poisoned", "it took more than 0.5 seconds, 2 times")
+    assert (failed.reason, failed.detail) == (
+        "poisoned",
+        "the decoder took more than 0.5 seconds, 2 times",
+    )
 
 
 @pytest.mark.parametrize(
@@ -328,7 +338,7 @@ def test_a_process_that_does_not_start_says_nothing_of_a_file(
     buggy(tmp_path, monkeypatch, "pass")
     (tmp_path / "modules" / "pillow_heif.py").write_text(f"import os, signal\n{trouble}\n")
     said = (
-        "ended with 1: ModuleNotFoundError: No module named 'nothing_of_this_name'; no photo"
+        "exited with 1: ModuleNotFoundError: No module named 'nothing_of_this_name'; no photo"
         if "import" in trouble
         else "SIGKILL; no photo"
     )
@@ -353,7 +363,10 @@ def test_a_process_that_talks_before_it_is_ready_did_not_start(
     (tmp_path / "modules" / "pillow_heif.py").write_text(
         "import os, sys, time\nos.write(int(sys.argv[1]), b'a\\nb\\n')\ntime.sleep(600)\n"
     )
-    with DecoderPool(1) as decoders, pytest.raises(DecoderStartFailed, match="said something else"):
+    with (
+        DecoderPool(1) as decoders,
+        pytest.raises(DecoderStartFailed, match="sent something other"),
+    ):
         decoders.decode(source(path), VIEW)
 
 
@@ -397,7 +410,7 @@ def test_starting_waits_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """A process that is never ready is no obstacle until it is asked."""
     buggy(tmp_path, monkeypatch, "pass")
     (tmp_path / "modules" / "pillow_heif.py").write_text("import time\ntime.sleep(600)\n")
-    monkeypatch.setattr("pipeline.decode.pool.SPAWN_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("pipeline.workers.pool.SPAWN_TIMEOUT_SECONDS", 0.1)
     with DecoderPool(2) as decoders:
         decoders.start(2)
         with pytest.raises(DecoderStartFailed, match=r"not ready after 0\.1 seconds"):
@@ -433,7 +446,8 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
     code = (
         "import time; from pipeline.decode.pool import DecoderPool\n"
         "decoders = DecoderPool(2)\n"
-        "print(*[process.start()[0].pid for process in decoders._workers], flush=True)\n"
+        "decoders.start(2)\n"
+        "print(*[worker.pid for worker in decoders._workers.workers], flush=True)\n"
         "time.sleep(600)\n"
     )
     with subprocess.Popen(
@@ -470,7 +484,7 @@ def test_closing_ends_what_runs(heic: Path, hanging: Path) -> None:
         ):  # and no second process was started for its file
             asked.result()
         assert all([ended(pidfd) for pidfd in watched])
-        assert not any(process._running for process in opened._workers)
+        assert not any(worker.pid for worker in opened._workers.workers)
 
 
 def test_a_stream_that_is_closed_early_waits_for_nothing(
@@ -507,12 +521,12 @@ def test_large_pictures_are_decoded_one_at_a_time(tmp_path: Path, decoders: Deco
         done.append(path.name)
 
     threads = [threading.Thread(target=decoded, args=(path,)) for path in (large, small)]
-    fcntl.lockf(decoders._memory_lock_fd, fcntl.LOCK_EX)
+    fcntl.lockf(decoders._large_image_lock_fd, fcntl.LOCK_EX)
     for thread in threads:
         thread.start()
     threads[1].join()
     assert done == ["small.png"]
-    fcntl.lockf(decoders._memory_lock_fd, fcntl.LOCK_UN)
+    fcntl.lockf(decoders._large_image_lock_fd, fcntl.LOCK_UN)
     threads[0].join()
     assert done == ["small.png", "large.png"]
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.decode.read import EXTRA_INSTALLED
+from pipeline.decode.formats import EXTRA_INSTALLED
 from pipeline.report import doctor
 
 Run = Callable[..., tuple[int, str, str]]

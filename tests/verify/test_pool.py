@@ -129,7 +129,7 @@ def test_where_all_ends_processes_it_is_not_the_pictures(
     monkeypatch.setattr(child, "spawn", lambda module, *rest: real("pipeline.nothing", *rest))
     with (
         VerifierPool(1, max_without_workers=0) as one,
-        pytest.raises(VerifierCrashed, match=r"ended with 1.*Run the same command again"),
+        pytest.raises(VerifierCrashed, match=r"exited with 1.*Run the same command again"),
     ):
         one.extract_features([b"no picture"])
 

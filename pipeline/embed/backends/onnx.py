@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.records import Space
-from pipeline.decode.pool import count_usable_cores
 from pipeline.decode.preprocess import Preprocess
 from pipeline.errors import InvalidEmbedding, UnusableModel
+from pipeline.workers.cpus import count_usable_cores
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -1,0 +1,143 @@
+"""File formats by suffix and signature, and the words that describe what reading a file gave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image as Pillow
+
+# Signatures: the first bytes of a file.
+
+SIGNATURE_BYTES = 18  # how many bytes are enough to tell every format below
+IMAGE_SIGNATURES = (
+    b"\xff\xd8\xff",  # JPEG
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF87a",
+    b"GIF89a",
+    b"II*\0",  # TIFF
+    b"MM\0*",
+    b"II+\0",  # BigTIFF
+    b"MM\0+",
+    b"\0\0\0\x0cjP  \r\n\x87\n",  # JPEG 2000
+    b"\xff\x4f\xff\x51",  # JPEG 2000, a bare codestream
+)
+BMP_HEADER_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}
+HEIF_BRANDS = {
+    *(b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"),
+    *(b"mif1", b"msf1", b"mif2", b"avif", b"avis", b"miaf"),
+}
+RAW_SIGNATURES = (
+    *(b"II*\0", b"MM\0*"),  # TIFF
+    *(b"IIRO", b"IIRS", b"MMOR", b"IIU\0"),  # the variants of Olympus and Panasonic
+    *(b"FUJIFILMCCD-RAW", b"II\x1a\0\0\0HEAP", b"\0MRM", b"FOVb"),
+)
+JXL_CODESTREAM_SIGNATURE = b"\xff\x0a"
+JXL_CONTAINER_SIGNATURE = b"\0\0\0\x0cJXL \r\n\x87\n"
+
+# Suffixes, in lower case.
+
+IMAGE_SUFFIXES = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".tif", ".tiff"),
+    *(".bmp", ".dib", ".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".j2c", ".jpc"),
+    *(".jpf", ".jpx", ".jxl"),
+}
+RAW_SUFFIXES = {
+    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq"),
+    *(".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2"),
+    *(".rwl", ".sr2", ".srf", ".srw", ".x3f"),
+}
+
+# Extras: formats that need a package which a plain installation does not have.
+
+MODULE_BY_EXTRA = {"raw": "rawpy", "jxl": "pillow_jxl"}
+EXTRA_INSTALLED = {
+    extra: find_spec(module) is not None for extra, module in MODULE_BY_EXTRA.items()
+}
+
+# Flags of an image.
+
+FLAG_ANIMATED = "animated"  # only the first frame is decoded
+FLAG_DAMAGED = "damaged"  # the end of the file is missing
+FLAG_PAGES = "pages"  # only the first page is decoded
+FLAG_PREVIEW = "preview"  # the camera's preview stands for a raw photo
+IMAGE_FLAGS = (FLAG_ANIMATED, FLAG_DAMAGED, FLAG_PAGES, FLAG_PREVIEW)
+
+# Kinds of metadata beside the pixels.
+
+METADATA_CAMERA = "camera"
+METADATA_DATE = "date"
+METADATA_EXPOSURE = "exposure"
+METADATA_PLACE = "place"
+METADATA_WORDS = "words"
+METADATA_KINDS = (
+    METADATA_CAMERA,
+    METADATA_DATE,
+    METADATA_EXPOSURE,
+    METADATA_PLACE,
+    METADATA_WORDS,
+)
+
+# Reasons why a file gives no image.
+
+# Why decode_image() rejects bytes, whichever file they came from.
+REJECTION_REASONS = {
+    "damaged",
+    "no picture inside",
+    "not supported",
+    "too many pixels",
+    "too much memory",
+    "truncated",
+}
+# Reasons that call for no action by the user.
+SKIP_REASONS = {"not a photo", "raw photo", "no decoder"}
+# Reasons that can disappear while the file stays as it is, so that every ingest reads it again.
+RETRY_REASONS = {"unreadable", "changed while read"}
+if EXTRA_INSTALLED["raw"]:
+    RETRY_REASONS.add("raw photo")
+if EXTRA_INSTALLED["jxl"]:
+    RETRY_REASONS.add("no decoder")
+
+
+@dataclass(frozen=True)
+class ExtractedImage:
+    """The image inside a format that Pillow does not decode: a JPEG stream, or decoded pixels.
+
+    `orientation` is the EXIF orientation to apply; for a JPEG stream only if it has none of its
+    own. `full_size` is the upright (width, height) of the photo where the content is smaller.
+    """
+
+    format: str
+    content: bytes | Pillow.Image
+    orientation: int = 1
+    full_size: tuple[int, int] | None = None
+    flags: tuple[str, ...] = ()
+
+
+def has_raw_suffix(path: str) -> bool:
+    """Tell if a path has the suffix of a raw photo; many raw photos start like any TIFF."""
+    return PurePath(path).suffix.lower() in RAW_SUFFIXES
+
+
+def has_raw_signature(head: bytes) -> bool:
+    """Tell if a file with the suffix of a raw photo can be one, by its first bytes."""
+    return head.startswith(RAW_SIGNATURES) or head[4:12] == b"ftypcrx "
+
+
+def has_jxl_signature(head: bytes) -> bool:
+    """Tell if a file starts like a JPEG XL, in a container or as a bare codestream."""
+    return head.startswith((JXL_CODESTREAM_SIGNATURE, JXL_CONTAINER_SIGNATURE))
+
+
+def has_image_signature(head: bytes) -> bool:
+    """Tell if the first SIGNATURE_BYTES of a file are those of a format that Pillow decodes."""
+    if head.startswith(IMAGE_SIGNATURES):
+        return True
+    if head[:2] == b"BM":  # any text can start with two letters; the next header's size decides
+        return int.from_bytes(head[14:18], "little") in BMP_HEADER_SIZES
+    if head[:4] == b"RIFF":
+        return head[8:12] == b"WEBP"
+    return head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS

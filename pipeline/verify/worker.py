@@ -1,0 +1,68 @@
+"""Inside a worker process that verifies pairs."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+from pipeline.verify.inputs import VerifyInput
+from pipeline.workers.process import report_ready
+
+if TYPE_CHECKING:
+    from pipeline.verify.features import ImageFeatures
+
+MAX_CACHED_FEATURES = 96  # images whose features a worker keeps: up to 80 MB
+
+
+class RequestHandler:
+    """Extracts features and verifies pairs; keeps the features that it used last."""
+
+    def __init__(self) -> None:
+        """Start with an empty cache."""
+        self._cached_features: OrderedDict[bytes, ImageFeatures] = OrderedDict()
+
+    def handle(self, operation: str, items: Sequence[Any]) -> list[Any]:
+        """Handle a request: "features" of JPEG thumbnails, or "verify" of pairs of VerifyInput."""
+        # Loads OpenCV, which a process that leaves this to workers does not need.
+        from pipeline.thumbnails import decode_thumbnail
+        from pipeline.verify.features import extract_features
+        from pipeline.verify.verify import verify
+
+        if operation == "features":
+            return [extract_features(decode_thumbnail(jpeg)) for jpeg in items]
+        return [
+            verify(self._load_features(first), self._load_features(second))
+            for first, second in items
+        ]
+
+    def _load_features(self, verify_input: VerifyInput) -> ImageFeatures:
+        from pipeline.verify.features import features_from_thumbnail
+
+        features = self._cached_features.pop(verify_input.hash, None)
+        if features is None:
+            features = features_from_thumbnail(
+                verify_input.jpeg, verify_input.features, verify_input.size
+            )
+        self._cached_features[verify_input.hash] = features
+        if len(self._cached_features) > MAX_CACHED_FEATURES:
+            self._cached_features.popitem(last=False)
+        return features
+
+
+def serve(channel_fd: str, memory_fd: str) -> None:
+    """Report that the worker is ready, then answer requests until the channel is closed.
+
+    Requests and answers are small, so they do not pass through the memory at `memory_fd`.
+    """
+    import cv2
+
+    cv2.setNumThreads(1)
+    handler = RequestHandler()
+    handler.handle("features", [])  # loads all modules: one that is missing fails before ready
+    report_ready(int(channel_fd))
+    with Connection(int(channel_fd)) as connection, suppress(EOFError, ConnectionError):
+        while True:
+            connection.send(handler.handle(*connection.recv()))
