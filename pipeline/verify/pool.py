@@ -132,6 +132,7 @@ def _exchange(channel: socket.socket, memory_fd: int, request: _Request) -> list
 
 def _make_start_error(reason: str) -> VerifierCrashed:
     return VerifierCrashed(
-        f"a verification worker crashed at its start ({reason}); what was verified before is kept. Run the same "
-        "command again; if this happens again, see what is installed with `neardup doctor`"
+        f"a verification worker crashed at its start ({reason}); what was verified before is kept. "
+        "Run the same command again; if this happens again, see what is installed with "
+        "`neardup doctor`"
     )

@@ -1,4 +1,4 @@
-"""What a picture's samples mean: colour profiles, against the sums that their definitions give."""
+"""Samples and colour profiles, against the definitions of their colour spaces."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from pipeline.decode.color import MAX_PROFILE_BYTES
-from pipeline.decode.decode import decode
-from pipeline.decode.read import Failure
 from tests.support.images import (
-    PREPROCESS,
+    decode_failure,
     decode_file,
     draw_scene,
     encode_jpeg,
-    make_source_file,
     measure_difference,
     resize_with_pillow,
     save_image,
@@ -35,8 +32,10 @@ SRGB = np.array(
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
-def icc(space: bytes, kind: bytes, tags: dict[bytes, bytes], connection: bytes = b"XYZ ") -> bytes:
-    """An ICC profile of version 2 with these tags."""
+def build_icc_profile(
+    space: bytes, kind: bytes, tags: dict[bytes, bytes], connection: bytes = b"XYZ "
+) -> bytes:
+    """Build an ICC profile of version 2."""
     at, body, table = 132 + 12 * len(tags), b"", struct.pack(">I", len(tags))
     for name, data in tags.items():
         table += name + struct.pack(">II", at + len(body), len(data))
@@ -59,30 +58,30 @@ def icc(space: bytes, kind: bytes, tags: dict[bytes, bytes], connection: bytes =
     return header.ljust(128, b"\0") + table + body
 
 
-def xyz(values: NDArray[np.float64]) -> bytes:
+def encode_xyz(values: NDArray[np.float64]) -> bytes:
     return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in values))
 
 
-def curve(gamma: float) -> bytes:
+def encode_curve(gamma: float) -> bytes:
     return b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256))
 
 
-def rgb_profile(primaries: NDArray[np.float64], gamma: float = 2.2) -> bytes:
+def build_rgb_profile(primaries: NDArray[np.float64], gamma: float = 2.2) -> bytes:
     columns = {
-        name + b"XYZ": xyz(column)
+        name + b"XYZ": encode_xyz(column)
         for name, column in zip((b"r", b"g", b"b"), primaries.T, strict=True)
     }
-    return icc(
+    return build_icc_profile(
         b"RGB ",
         b"mntr",
         columns
-        | {b"wtpt": xyz(SRGB.sum(axis=1))}
-        | {name + b"TRC": curve(gamma) for name in (b"r", b"g", b"b")},
+        | {b"wtpt": encode_xyz(SRGB.sum(axis=1))}
+        | {name + b"TRC": encode_curve(gamma) for name in (b"r", b"g", b"b")},
     )
 
 
-def cmyk_profile() -> bytes:
-    """Inks as a press without surprises has them: what is left of L is 100 (1-K)(1-(C+M+Y)/3), and there is no colour."""
+def build_cmyk_profile() -> bytes:
+    """Build a profile of an ideal press without colour: L is 100 (1-K)(1-(C+M+Y)/3)."""
     corners = [(c, m, y, k) for c in (0, 1) for m in (0, 1) for y in (0, 1) for k in (0, 1)]
     light = [(1 - k) * (1 - (c + m + y) / 3) for c, m, y, k in corners]
     table = b"".join(struct.pack(">3H", round(value * 0xFF00), 0x8000, 0x8000) for value in light)
@@ -97,15 +96,18 @@ def cmyk_profile() -> bytes:
         + table
         + ends * 3
     )
-    return icc(
-        b"CMYK", b"prtr", {b"A2B0": lut, b"A2B1": lut, b"wtpt": xyz(SRGB.sum(axis=1))}, b"Lab "
+    return build_icc_profile(
+        b"CMYK",
+        b"prtr",
+        {b"A2B0": lut, b"A2B1": lut, b"wtpt": encode_xyz(SRGB.sum(axis=1))},
+        b"Lab ",
     )
 
 
-def by_numpy(
+def convert_with_numpy(
     levels: NDArray[np.uint8], primaries: NDArray[np.float64], gamma: float = 2.2
 ) -> NDArray[np.uint8]:
-    """RGB of a profile as sRGB, by the definition of both."""
+    """Convert RGB of a profile to sRGB, by the definition of both."""
     linear = (levels / 255.0) ** gamma @ (np.linalg.inv(SRGB) @ primaries).T
     linear = linear.clip(0, 1)
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
@@ -113,28 +115,32 @@ def by_numpy(
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tiff", "webp", "avif"])
-def test_wide_gamut_is_shown_as_srgb(tmp_path: Path, suffix: str) -> None:
-    shown = draw_scene(1)
-    path = save_image(tmp_path / f"a.{suffix}", shown, quality=95, icc_profile=rgb_profile(ADOBE))
-    wide = Image.fromarray(by_numpy(np.asarray(shown), ADOBE))
+def test_wide_gamut_image_is_converted_to_srgb(tmp_path: Path, suffix: str) -> None:
+    scene = draw_scene(1)
+    path = save_image(
+        tmp_path / f"a.{suffix}", scene, quality=95, icc_profile=build_rgb_profile(ADOBE)
+    )
+    wide = Image.fromarray(convert_with_numpy(np.asarray(scene), ADOBE))
     assert (
         measure_difference(decode_file(path).pixels, resize_with_pillow(wide))
         < 4
-        < measure_difference(resize_with_pillow(shown), resize_with_pillow(wide)) - 4
+        < measure_difference(resize_with_pillow(scene), resize_with_pillow(wide)) - 4
     )
 
 
-@pytest.mark.parametrize("size", [(320, 240), (1600, 1200)])  # as it is, and drafted
-def test_a_copy_that_was_saved_as_srgb_looks_the_same(
-    tmp_path: Path, size: tuple[int, int]
-) -> None:
-    shown = draw_scene(2, size)
+@pytest.mark.parametrize("size", [(320, 240), (1600, 1200)])  # at full size, and reduced
+def test_copy_saved_as_srgb_has_same_pixels(tmp_path: Path, size: tuple[int, int]) -> None:
+    scene = draw_scene(2, size)
     wide = save_image(
-        tmp_path / "wide.jpg", shown, quality=95, subsampling=0, icc_profile=rgb_profile(ADOBE)
+        tmp_path / "wide.jpg",
+        scene,
+        quality=95,
+        subsampling=0,
+        icc_profile=build_rgb_profile(ADOBE),
     )
     copy = save_image(
         tmp_path / "copy.jpg",
-        Image.fromarray(by_numpy(np.asarray(shown), ADOBE)),
+        Image.fromarray(convert_with_numpy(np.asarray(scene), ADOBE)),
         quality=95,
         subsampling=0,
     )
@@ -142,19 +148,23 @@ def test_a_copy_that_was_saved_as_srgb_looks_the_same(
     assert decode_file(wide).image.pixel_hash != decode_file(copy).image.pixel_hash
 
 
-def test_transparency_stays_on_white_whatever_the_profile(tmp_path: Path) -> None:
-    shown = draw_scene(3, (64, 64)).convert("RGBA")
-    shown.putalpha(Image.new("L", shown.size, 0))
+def test_transparency_with_profile_is_composited_on_white(tmp_path: Path) -> None:
+    scene = draw_scene(3, (64, 64)).convert("RGBA")
+    scene.putalpha(Image.new("L", scene.size, 0))
     assert (
-        decode_file(save_image(tmp_path / "a.png", shown, icc_profile=rgb_profile(ADOBE))).pixels
+        decode_file(
+            save_image(tmp_path / "a.png", scene, icc_profile=build_rgb_profile(ADOBE))
+        ).pixels
         >= 254
     ).all()
 
 
-def test_grey_is_shown_by_its_profile(tmp_path: Path) -> None:
+def test_grey_is_converted_by_its_profile(tmp_path: Path) -> None:
     grey = draw_scene(4, (64, 64)).convert("L")
-    linear = icc(b"GRAY", b"mntr", {b"kTRC": curve(1.0), b"wtpt": xyz(SRGB.sum(axis=1))})
-    as_rgb = by_numpy(np.asarray(grey.convert("RGB")), SRGB, 1.0)
+    linear = build_icc_profile(
+        b"GRAY", b"mntr", {b"kTRC": encode_curve(1.0), b"wtpt": encode_xyz(SRGB.sum(axis=1))}
+    )
+    as_rgb = convert_with_numpy(np.asarray(grey.convert("RGB")), SRGB, 1.0)
     assert (
         measure_difference(
             decode_file(save_image(tmp_path / "a.png", grey, icc_profile=linear)).pixels, as_rgb
@@ -170,14 +180,14 @@ def test_grey_is_shown_by_its_profile(tmp_path: Path) -> None:
     )
 
 
-def test_inks_are_shown_by_their_profile(tmp_path: Path) -> None:
-    inks = np.zeros((64, 64, 4), np.uint8)
-    inks[:, 32:, 0] = 255  # cyan: here a third of the light is gone
-    inks[32:, :, 3] = 128
-    shown = Image.frombytes("CMYK", (64, 64), inks.tobytes())
+def test_cmyk_is_converted_by_its_profile(tmp_path: Path) -> None:
+    cmyk = np.zeros((64, 64, 4), np.uint8)
+    cmyk[:, 32:, 0] = 255  # cyan: by the profile, a third of the light is lost
+    cmyk[32:, :, 3] = 128
+    scene = Image.frombytes("CMYK", (64, 64), cmyk.tobytes())
     for suffix in ("tiff", "jpg"):
         view = decode_file(
-            save_image(tmp_path / f"a.{suffix}", shown, icc_profile=cmyk_profile())
+            save_image(tmp_path / f"a.{suffix}", scene, icc_profile=build_cmyk_profile())
         ).pixels
         assert measure_difference(view[4:28, 4:28], np.full((24, 24, 3), 255, np.uint8)) < 2
         assert (
@@ -186,7 +196,7 @@ def test_inks_are_shown_by_their_profile(tmp_path: Path) -> None:
         assert (
             measure_difference(view[36:60, 4:28], np.full((24, 24, 3), 118, np.uint8)) < 3
         )  # L of 49.8
-    plain = decode_file(save_image(tmp_path / "plain.tiff", shown)).pixels
+    plain = decode_file(save_image(tmp_path / "plain.tiff", scene)).pixels
     assert measure_difference(plain[4:28, 36:60], np.full((24, 24, 3), (0, 255, 255), np.uint8)) < 1
 
 
@@ -194,68 +204,72 @@ def test_inks_are_shown_by_their_profile(tmp_path: Path) -> None:
     "profile",
     [
         pytest.param(b"not a profile", id="noise"),
-        pytest.param(rgb_profile(ADOBE)[:200], id="cut"),
-        pytest.param(rgb_profile(ADOBE)[:132] + bytes(400), id="zeros"),
-        pytest.param(cmyk_profile(), id="of inks"),
+        pytest.param(build_rgb_profile(ADOBE)[:200], id="cut"),
+        pytest.param(build_rgb_profile(ADOBE)[:132] + bytes(400), id="zeros"),
+        pytest.param(build_cmyk_profile(), id="of CMYK"),
         pytest.param(
-            icc(b"GRAY", b"mntr", {b"kTRC": curve(1.0), b"wtpt": xyz(SRGB.sum(axis=1))}),
+            build_icc_profile(
+                b"GRAY",
+                b"mntr",
+                {b"kTRC": encode_curve(1.0), b"wtpt": encode_xyz(SRGB.sum(axis=1))},
+            ),
             id="of grey",
         ),
-        pytest.param(icc(b"RGB ", b"link", {}), id="that joins others"),
-        pytest.param(rgb_profile(ADOBE) + bytes(MAX_PROFILE_BYTES), id="huge"),
+        pytest.param(build_icc_profile(b"RGB ", b"link", {}), id="link"),
+        pytest.param(build_rgb_profile(ADOBE) + bytes(MAX_PROFILE_BYTES), id="huge"),
     ],
 )
-def test_a_profile_that_cannot_be_used_is_left_aside(tmp_path: Path, profile: bytes) -> None:
-    shown = draw_scene(5, (64, 64))
-    profiled = decode_file(save_image(tmp_path / "a.png", shown, icc_profile=profile))
-    plain = decode_file(save_image(tmp_path / "b.png", shown))
+def test_unusable_profile_is_ignored(tmp_path: Path, profile: bytes) -> None:
+    scene = draw_scene(5, (64, 64))
+    profiled = decode_file(save_image(tmp_path / "a.png", scene, icc_profile=profile))
+    plain = decode_file(save_image(tmp_path / "b.png", scene))
     assert np.array_equal(profiled.pixels, plain.pixels)
     assert profiled.image.pixel_hash != plain.image.pixel_hash
 
 
-def test_srgb_changes_no_pixel_whatever_its_name(tmp_path: Path) -> None:
-    shown = draw_scene(6)
-    plain = decode_file(save_image(tmp_path / "plain.png", shown)).pixels
+def test_srgb_profile_of_any_name_changes_no_pixel(tmp_path: Path) -> None:
+    scene = draw_scene(6)
+    plain = decode_file(save_image(tmp_path / "plain.png", scene)).pixels
     assert np.array_equal(
-        decode_file(save_image(tmp_path / "srgb.png", shown, icc_profile=PROFILE)).pixels, plain
+        decode_file(save_image(tmp_path / "srgb.png", scene, icc_profile=PROFILE)).pixels, plain
     )
     renamed = PROFILE.replace("sRGB".encode("utf-16-be"), "gbRs".encode("utf-16-be"))
     assert renamed != PROFILE
     assert np.array_equal(
-        decode_file(save_image(tmp_path / "renamed.png", shown, icc_profile=renamed)).pixels, plain
+        decode_file(save_image(tmp_path / "renamed.png", scene, icc_profile=renamed)).pixels, plain
     )
     wide = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     assert np.array_equal(
         decode_file(
             save_image(
                 tmp_path / "lab.jpg",
-                Image.open(save_image(tmp_path / "b.png", shown)),
+                Image.open(save_image(tmp_path / "b.png", scene)),
                 quality=95,
                 icc_profile=wide,
             )
         ).pixels,
-        decode_file(save_image(tmp_path / "c.jpg", shown, quality=95)).pixels,
+        decode_file(save_image(tmp_path / "c.jpg", scene, quality=95)).pixels,
     )
 
 
-def test_featureless_is_judged_by_what_is_shown(tmp_path: Path) -> None:
-    """A gamma of 9 leaves the eye nothing of what is dark."""
+def test_featureless_is_measured_after_color_conversion(tmp_path: Path) -> None:
+    """A gamma of 9 turns all dark levels black."""
     faint = Image.blend(Image.new("RGB", (64, 64), (40, 40, 40)), draw_scene(7, (64, 64)), 0.1)
     path = tmp_path / "a.jpg"
-    path.write_bytes(encode_jpeg(faint, quality=100, icc_profile=rgb_profile(SRGB, 9.0)))
+    path.write_bytes(encode_jpeg(faint, quality=100, icc_profile=build_rgb_profile(SRGB, 9.0)))
     assert decode_file(path).image.is_featureless
     path.write_bytes(encode_jpeg(faint, quality=100))
     assert not decode_file(path).image.is_featureless
 
 
-def tiff(
+def make_tiff(
     samples: NDArray[Any],
     photometric: int,
     order: Literal["<", ">"] = "<",
     planar: int = 1,
     extra: int | None = None,
 ) -> bytes:
-    """An uncompressed TIFF of any samples, most of which Pillow does not write."""
+    """Write an uncompressed TIFF of any samples; Pillow does not write most of them."""
     height, width = samples.shape[:2]
     planes = samples.reshape(height, width, -1)
     count, bits, kind = (
@@ -287,16 +301,19 @@ def tiff(
     }
     tags |= ({338: ("H", [extra])} if extra is not None else {}) | {339: ("H", [kind] * count)}
     at = 8 + sum(lengths)
-    directory, far = struct.pack(order + "H", len(tags)), b""
+    directory, long_values = struct.pack(order + "H", len(tags)), b""
     for tag, (format_, values) in tags.items():
         value = struct.pack(f"{order}{len(values)}{format_}", *values)
         if len(value) > 4:
-            far, value = far + value, struct.pack(order + "I", at + 6 + 12 * len(tags) + len(far))
+            long_values, value = (
+                long_values + value,
+                struct.pack(order + "I", at + 6 + 12 * len(tags) + len(long_values)),
+            )
         directory += struct.pack(
             order + "HHI", tag, {"H": 3, "I": 4}[format_], len(values)
         ) + value.ljust(4, b"\0")
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", at)
-    return head + b"".join(strips) + directory + bytes(4) + far
+    return head + b"".join(strips) + directory + bytes(4) + long_values
 
 
 SCENE = np.asarray(draw_scene(1))
@@ -306,54 +323,53 @@ ON_WHITE = (SCENE * (ALPHA / 255.0) + (255.0 - ALPHA)).round().astype(np.uint8)
 
 
 def deep(levels: NDArray[np.uint8]) -> NDArray[np.uint16]:
-    """The same in 16 bits, with low bytes that are not those of the high ones."""
+    """Convert levels to 16 bits, with low bytes that differ from the high ones."""
     return levels.astype(np.uint16) * 256 + levels[::-1, ::-1] // 2
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize(
-    ("samples", "photometric", "planar", "extra", "shown"),
+    ("samples", "layout", "scene"),  # layout: photometric, planar, extra
     [
-        pytest.param(deep(SCENE), 2, 1, None, SCENE, id="rgb"),
-        pytest.param(deep(SCENE), 2, 2, None, SCENE, id="rgb in planes"),
-        pytest.param(np.dstack([deep(SCENE), deep(ALPHA)]), 2, 1, 2, ON_WHITE, id="rgba"),
-        pytest.param(np.dstack([deep(SCENE), deep(ALPHA)]), 2, 2, 2, ON_WHITE, id="rgba in planes"),
+        pytest.param(deep(SCENE), (2, 1, None), SCENE, id="rgb"),
+        pytest.param(deep(SCENE), (2, 2, None), SCENE, id="rgb in planes"),
+        pytest.param(np.dstack([deep(SCENE), deep(ALPHA)]), (2, 1, 2), ON_WHITE, id="rgba"),
         pytest.param(
-            np.dstack([deep(SCENE), deep(ALPHA)]), 2, 1, 0, SCENE, id="rgb and something else"
+            np.dstack([deep(SCENE), deep(ALPHA)]), (2, 2, 2), ON_WHITE, id="rgba in planes"
+        ),
+        pytest.param(
+            np.dstack([deep(SCENE), deep(ALPHA)]), (2, 1, 0), SCENE, id="rgb and an unknown sample"
         ),
         pytest.param(
             (np.dstack([SCENE * (ALPHA / 255.0), ALPHA]) * 257).astype(np.uint16),
-            2,
-            1,
-            1,
+            (2, 1, 1),
             ON_WHITE,
-            id="rgb times alpha",
+            id="premultiplied rgba",
         ),
-        pytest.param(255 - GREY, 0, 1, None, GREY, id="white is 0"),
-        pytest.param(deep(GREY), 1, 1, None, GREY, id="grey"),
-        pytest.param(GREY.astype(np.int16) * 128, 1, 1, None, GREY, id="signed grey"),
-        pytest.param((GREY / 255).astype(np.float32), 1, 1, None, GREY, id="floats"),
+        pytest.param(255 - GREY, (0, 1, None), GREY, id="white is 0"),
+        pytest.param(deep(GREY), (1, 1, None), GREY, id="grey"),
+        pytest.param(GREY.astype(np.int16) * 128, (1, 1, None), GREY, id="signed grey"),
+        pytest.param((GREY / 255).astype(np.float32), (1, 1, None), GREY, id="floats"),
     ],
 )
-def test_a_tiff_shows_what_its_samples_say(
+def test_tiff_of_any_samples_decodes_to_its_colors(
     tmp_path: Path,
     samples: NDArray[Any],
-    photometric: int,
-    planar: int,
-    extra: int | None,
-    shown: NDArray[np.uint8],
+    layout: tuple[int, int, int | None],
+    scene: NDArray[np.uint8],
     order: Literal["<", ">"],
 ) -> None:
+    photometric, planar, extra = layout
     path = tmp_path / "a.tiff"
-    path.write_bytes(tiff(samples, photometric, order, planar, extra))
+    path.write_bytes(make_tiff(samples, photometric, order, planar, extra))
     assert (
-        measure_difference(decode_file(path).pixels, resize_with_pillow(Image.fromarray(shown))) < 1
+        measure_difference(decode_file(path).pixels, resize_with_pillow(Image.fromarray(scene))) < 1
     )
 
 
-def test_deep_grey_that_means_something_else_is_never_the_same_pixels(tmp_path: Path) -> None:
-    (tmp_path / "black.tiff").write_bytes(tiff(deep(GREY), 1))
-    (tmp_path / "white.tiff").write_bytes(tiff(deep(GREY), 0))
+def test_pixel_hash_of_inverted_deep_grey_differs(tmp_path: Path) -> None:
+    (tmp_path / "black.tiff").write_bytes(make_tiff(deep(GREY), 1))
+    (tmp_path / "white.tiff").write_bytes(make_tiff(deep(GREY), 0))
     black, white = decode_file(tmp_path / "black.tiff"), decode_file(tmp_path / "white.tiff")
     assert measure_difference(white.pixels, 255 - black.pixels) < 1
     assert white.image.pixel_hash != black.image.pixel_hash
@@ -367,34 +383,31 @@ def test_deep_grey_that_means_something_else_is_never_the_same_pixels(tmp_path: 
         (np.dstack([deep(GREY), deep(GREY)]), "a TIFF with 16-bit whole numbers, 2 a pixel"),
     ],
 )
-def test_samples_that_cannot_be_read_are_named(
-    tmp_path: Path, samples: NDArray[Any], detail: str
-) -> None:
+def test_unsupported_samples_are_named(tmp_path: Path, samples: NDArray[Any], detail: str) -> None:
     path = tmp_path / "a.tiff"
-    path.write_bytes(tiff(samples, 2 if "3 a" in detail else 1))
-    failed = decode(make_source_file(path), PREPROCESS)
-    assert isinstance(failed, Failure)
+    path.write_bytes(make_tiff(samples, 2 if "3 a" in detail else 1))
+    failed = decode_failure(path)
     assert (failed.reason, failed.detail) == ("not supported", detail)
 
 
 @pytest.mark.parametrize("suffix", ["png", "gif", "tiff", "bmp"])
-@pytest.mark.parametrize("colours", [2, 16, 256])
-def test_palettes_show_their_colours(tmp_path: Path, suffix: str, colours: int) -> None:
-    shown = draw_scene(2).quantize(colours)
+@pytest.mark.parametrize("color_count", [2, 16, 256])
+def test_palette_decodes_to_its_colors(tmp_path: Path, suffix: str, color_count: int) -> None:
+    scene = draw_scene(2).quantize(color_count)
     assert (
         measure_difference(
-            decode_file(save_image(tmp_path / f"a.{suffix}", shown)).pixels,
-            resize_with_pillow(shown.convert("RGB")),
+            decode_file(save_image(tmp_path / f"a.{suffix}", scene)).pixels,
+            resize_with_pillow(scene.convert("RGB")),
         )
         < 0.5
     )
     assert (
         decode_file(tmp_path / f"a.{suffix}").image.pixel_hash
-        == decode_file(save_image(tmp_path / "rgb.png", shown.convert("RGB"))).image.pixel_hash
+        == decode_file(save_image(tmp_path / "rgb.png", scene.convert("RGB"))).image.pixel_hash
     )
 
 
-def test_grey_with_alpha_and_a_transparent_colour_are_laid_on_white(tmp_path: Path) -> None:
+def test_grey_alpha_and_transparent_color_are_composited_on_white(tmp_path: Path) -> None:
     grey = Image.fromarray(np.dstack([GREY, ALPHA]))
     on_white = (GREY * (ALPHA[..., 0] / 255.0) + (255.0 - ALPHA[..., 0])).round().astype(np.uint8)
     for suffix in ("png", "tiff"):
@@ -406,10 +419,10 @@ def test_grey_with_alpha_and_a_transparent_colour_are_laid_on_white(tmp_path: Pa
             < 1
         )
     keyed = Image.fromarray(np.where(GREY[..., None] < 100, np.array([1, 2, 3], np.uint8), SCENE))
-    shown = np.asarray(
+    scene = np.asarray(
         decode_file(save_image(tmp_path / "keyed.png", keyed, transparency=(1, 2, 3))).pixels
     )
-    laid = np.where(GREY[..., None] < 100, np.uint8(255), SCENE)
+    composited = np.where(GREY[..., None] < 100, np.uint8(255), SCENE)
     assert (
-        measure_difference(shown, resize_with_pillow(Image.fromarray(laid))) < 3
-    )  # colour under full transparency does not bleed
+        measure_difference(scene, resize_with_pillow(Image.fromarray(composited))) < 3
+    )  # fully transparent colours do not bleed

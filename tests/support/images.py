@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from pipeline.decode.decode import Decoded, decode
 from pipeline.decode.preprocess import Preprocess
+from pipeline.decode.read import Failure
 from pipeline.scan import SourceFile
 
 DATA_FOLDER = Path(__file__).resolve().parent.parent.parent.parent / "shared" / "data"
@@ -103,6 +104,13 @@ def decode_file(path: Path, preprocess: Preprocess = PREPROCESS) -> Decoded:
     decoded = decode(make_source_file(path), preprocess)
     assert isinstance(decoded, Decoded), decoded
     return decoded
+
+
+def decode_failure(path: Path, preprocess: Preprocess = PREPROCESS) -> Failure:
+    """Decode a file that must fail."""
+    failure = decode(make_source_file(path), preprocess)
+    assert isinstance(failure, Failure), failure
+    return failure
 
 
 def measure_difference(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:

@@ -1,4 +1,4 @@
-"""The processes that verify pairs: they say what verify() says, and one that ends early is told of."""
+"""Verification in worker processes: same answers as verify(), and crashes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from PIL import Image
 
 from pipeline.errors import VerifierCrashed
 from pipeline.thumbnails import decode_thumbnail, encode_thumbnail
-from pipeline.verify import pool as verifiers
+from pipeline.verify import pool
 from pipeline.verify.features import (
     MAX_KEYPOINTS,
+    ImageFeatures,
     extract_features,
     features_from_pixels,
     features_from_thumbnail,
@@ -31,51 +33,45 @@ from pipeline.workers import process as child
 from tests.support.images import draw_textured_image
 
 
-def drawing(number: int, picture: Image.Image) -> VerifyInput:
-    small = encode_thumbnail(np.asarray(picture))
-    return VerifyInput(
-        bytes([number]), small, extract_features(decode_thumbnail(small)), picture.size
-    )
+def make_verify_input(number: int, image: Image.Image) -> VerifyInput:
+    jpeg = encode_thumbnail(np.asarray(image))
+    return VerifyInput(bytes([number]), jpeg, extract_features(decode_thumbnail(jpeg)), image.size)
 
 
-def test_processes_say_what_one_says_in_the_order_that_was_asked(
+def load_features(item: VerifyInput) -> ImageFeatures:
+    return features_from_thumbnail(item.jpeg, item.features, item.size)
+
+
+def test_workers_verify_like_one_process_in_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(verifiers, "MAX_ITEMS_PER_REQUEST", 3)
-    pictures = [draw_textured_image(seed, (320, 240)) for seed in range(4)]
-    pictures += [picture.crop((20, 10, 300, 220)) for picture in pictures]
-    drawings = [drawing(number, picture) for number, picture in enumerate(pictures)]
-    pairs = [(one, other) for one in drawings for other in drawings if one is not other]
-    with VerifierPool(2, max_without_workers=0) as several:
-        assert several.extract_features([one.jpeg for one in drawings]) == [
-            one.features for one in drawings
+    monkeypatch.setattr(pool, "MAX_ITEMS_PER_REQUEST", 3)
+    images = [draw_textured_image(seed, (320, 240)) for seed in range(4)]
+    images += [image.crop((20, 10, 300, 220)) for image in images]
+    inputs = [make_verify_input(number, image) for number, image in enumerate(images)]
+    pairs = list(permutations(inputs, 2))
+    with VerifierPool(2, max_without_workers=0) as verifiers:
+        assert verifiers.extract_features([item.jpeg for item in inputs]) == [
+            item.features for item in inputs
         ]
-        assert several.verify([]) == []
-        found = several.verify(pairs)
-    assert found == [
-        verify(*(features_from_thumbnail(one.jpeg, one.features, one.size) for one in pair))
-        for pair in pairs
-    ]
+        assert verifiers.verify([]) == []
+        verdicts = verifiers.verify(pairs)
+    assert verdicts == [verify(*map(load_features, pair)) for pair in pairs]
 
 
-def test_a_few_are_done_without_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_items_are_handled_without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    one, other = (
-        drawing(1, draw_textured_image(1, (320, 240))),
-        drawing(2, draw_textured_image(1, (320, 240)).crop((20, 10, 300, 220))),
+    first, second = (
+        make_verify_input(1, draw_textured_image(1, (320, 240))),
+        make_verify_input(2, draw_textured_image(1, (320, 240)).crop((20, 10, 300, 220))),
     )
-    with VerifierPool(1) as few:
-        assert few.extract_features([one.jpeg]) == [one.features]
-        assert few.verify([(one, other)]) == [
-            verify(
-                *(
-                    features_from_thumbnail(each.jpeg, each.features, each.size)
-                    for each in (one, other)
-                )
-            )
+    with VerifierPool(1) as verifiers:
+        assert verifiers.extract_features([first.jpeg]) == [first.features]
+        assert verifiers.verify([(first, second)]) == [
+            verify(load_features(first), load_features(second))
         ]
         with pytest.raises(VerifierCrashed):
-            few.verify([(one, other)] * 100)
+            verifiers.verify([(first, second)] * 100)
 
 
 Started = list[subprocess.Popen[bytes]]
@@ -83,94 +79,93 @@ Started = list[subprocess.Popen[bytes]]
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Started:
-    """The processes that were started."""
-    found: Started = []
-    real = subprocess.Popen
+    """The processes that the test starts."""
+    processes: Started = []
+    popen = subprocess.Popen
 
-    def remembered(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
-        found.append(real(*args, **options))
-        return found[-1]
+    def record(*args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
+        processes.append(popen(*args, **kwargs))
+        return processes[-1]
 
-    monkeypatch.setattr(subprocess, "Popen", remembered)
-    return found
+    monkeypatch.setattr(subprocess, "Popen", record)
+    return processes
 
 
-def test_another_takes_the_place_of_a_process_that_was_ended(started: Started) -> None:
-    pictures = [encode_thumbnail(np.asarray(draw_textured_image(1, (120, 90))))]
-    with VerifierPool(1, max_without_workers=0) as one:
-        before = one.extract_features(pictures)
+def test_killed_worker_is_replaced(started: Started) -> None:
+    jpegs = [encode_thumbnail(np.asarray(draw_textured_image(1, (120, 90))))]
+    with VerifierPool(1, max_without_workers=0) as verifiers:
+        before = verifiers.extract_features(jpegs)
         os.kill(started[0].pid, signal.SIGKILL)
         started[0].wait()
-        assert one.extract_features(pictures) == before
+        assert verifiers.extract_features(jpegs) == before
     assert len(started) == 2
     assert all(process.poll() is not None for process in started)
 
 
-def test_what_ends_a_process_costs_nothing_else(started: Started) -> None:
-    pictures = [
+def test_item_that_crashes_workers_fails_alone(started: Started) -> None:
+    jpegs = [
         encode_thumbnail(np.asarray(draw_textured_image(seed, (120, 90)))) for seed in range(3)
     ]
-    with VerifierPool(2, max_without_workers=0) as several:
-        sound = several.extract_features(pictures)
-        assert several.extract_features([pictures[0], b"no picture", *pictures[1:]]) == [
-            sound[0],
+    with VerifierPool(2, max_without_workers=0) as verifiers:
+        features = verifiers.extract_features(jpegs)
+        assert verifiers.extract_features([jpegs[0], b"no JPEG", *jpegs[1:]]) == [
+            features[0],
             None,
-            *sound[1:],
+            *features[1:],
         ]
-        assert several.extract_features(pictures) == sound
+        assert verifiers.extract_features(jpegs) == features
 
 
-def test_where_all_ends_processes_it_is_not_the_pictures(
+def test_worker_that_crashes_at_start_fails_no_item(
     started: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with VerifierPool(1, max_without_workers=0) as one:
-        assert one.extract_features([b"no picture"] * 5) == [None] * 5  # however many
-    real = child.spawn
-    monkeypatch.setattr(child, "spawn", lambda module, *rest: real("pipeline.nothing", *rest))
+    with VerifierPool(1, max_without_workers=0) as verifiers:
+        assert verifiers.extract_features([b"no JPEG"] * 5) == [None] * 5  # however many crash
+    spawn = child.spawn
+    monkeypatch.setattr(child, "spawn", lambda module, *args: spawn("pipeline.nothing", *args))
     with (
-        VerifierPool(1, max_without_workers=0) as one,
+        VerifierPool(1, max_without_workers=0) as verifiers,
         pytest.raises(VerifierCrashed, match=r"exited with 1.*Run the same command again"),
     ):
-        one.extract_features([b"no picture"])
+        verifiers.extract_features([b"no JPEG"])
 
 
-def test_one_who_stops_does_not_wait_for_a_process_that_does_not_answer(started: Started) -> None:
-    one = VerifierPool(1, max_without_workers=0)
-    pictures = [encode_thumbnail(np.asarray(draw_textured_image(1, (120, 90))))]
-    one.extract_features(pictures)
+def test_close_does_not_wait_for_stopped_worker(started: Started) -> None:
+    verifiers = VerifierPool(1, max_without_workers=0)
+    jpegs = [encode_thumbnail(np.asarray(draw_textured_image(1, (120, 90))))]
+    verifiers.extract_features(jpegs)
     os.kill(started[0].pid, signal.SIGSTOP)
-    one.submit_pairs([(drawing(1, draw_textured_image(1, (120, 90))),) * 2])
-    one.close()
+    verifiers.submit_pairs([(make_verify_input(1, draw_textured_image(1, (120, 90))),) * 2])
+    verifiers.close()
     assert started[0].returncode == -signal.SIGKILL
 
 
-def test_a_process_that_does_not_start_is_told_of(
+def test_worker_that_does_not_start_raises(
     started: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with (
-        VerifierPool(1, max_without_workers=0) as one,
+        VerifierPool(1, max_without_workers=0) as verifiers,
         pytest.raises(VerifierCrashed, match="No such file"),
     ):
-        one.extract_features([b""])
+        verifiers.extract_features([b""])
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(32, 32), (300, 40), (448, 448), (5, 448)]))
 @settings(max_examples=15, deadline=None)
-def test_features_can_be_read_again(seed: int, size: tuple[int, int]) -> None:
-    """Whatever there is to be seen, and however little of it."""
+def test_features_have_current_format_and_valid_keypoints(seed: int, size: tuple[int, int]) -> None:
     rng = np.random.default_rng(seed)
-    grain = Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).resize(
+    image = Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).resize(
         size, Image.Resampling.BICUBIC
     )
-    kept = extract_features(np.asarray(grain))
-    assert has_current_format(kept)
-    assert not has_current_format(kept[:-1])
+    features = extract_features(np.asarray(image))
+    assert has_current_format(features)
+    assert not has_current_format(features[:-1])
     assert not has_current_format(b"")
-    found = features_from_pixels(np.asarray(grain), size).keypoints
-    assert len(found.points) <= MAX_KEYPOINTS
-    assert (found.points >= 0).all()
-    assert (found.points <= np.array(size)).all()
-    assert (0 <= found.angles).all()
-    assert (found.angles < 360).all()
-    assert np.allclose(np.linalg.norm(found.descriptors, axis=1), 1.0, atol=1e-5)
+    keypoints = features_from_pixels(np.asarray(image), size).keypoints
+    assert len(keypoints.points) <= MAX_KEYPOINTS
+    assert (keypoints.points >= 0).all()
+    assert (keypoints.points <= np.array(size)).all()
+    assert (0 <= keypoints.angles).all()
+    assert (keypoints.angles < 360).all()
+    assert np.allclose(np.linalg.norm(keypoints.descriptors, axis=1), 1.0, atol=1e-5)
