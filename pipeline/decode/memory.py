@@ -1,6 +1,6 @@
-"""Limits of the memory that decoding takes: what is large is decoded one at a time.
+"""Bound the memory that decoding takes: large files and large images are handled one at a time.
 
-Memory is then bounded by one large file and one large image, however many are decoded at a time.
+At most one large file and one large image are in memory, however many are decoded in parallel.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class MemoryBudget:
     def __init__(
         self, large_image_lock: AbstractContextManager[object] = _large_image_lock
     ) -> None:
-        """Decode large images under `large_image_lock`, by default one a process at a time."""
+        """Decode large images under `large_image_lock`, by default one that this process shares."""
         self._large_image_lock = large_image_lock
 
     def reserve(

@@ -191,7 +191,7 @@ class DecoderPool:
         max_seconds: float = MAX_SECONDS_PER_FILE,
         max_memory_bytes: int = MAX_WORKER_MEMORY_BYTES,
     ) -> None:
-        """Prepare `workers` processes, one a usable core by default; start nothing yet.
+        """Prepare `workers` processes, one for each usable core by default; start nothing yet.
 
         At most `readers` files are read at a time. A file may take `max_seconds`, and a process
         `max_memory_bytes`.

@@ -20,7 +20,7 @@ DecodedImage = tuple[Image, NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How an image becomes an embedder's input of `size` x `size` pixels.
+    """The preprocessing that makes of an image an embedder's input of `size` x `size` pixels.
 
     `fit` is one of
 

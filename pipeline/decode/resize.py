@@ -121,7 +121,7 @@ def is_featureless(image: Image.Image) -> bool:
 
 @cache
 def _build_quadratic_basis() -> NDArray[np.float64]:
-    """Build an orthonormal basis of 1, x, y, x2, xy, y2 over the cells, one a column."""
+    """Build an orthonormal basis of 1, x, y, x2, xy, y2 over the cells, as columns."""
     coordinates = np.linspace(-1.0, 1.0, FEATURELESS_GRID_SIDE)
     y, x = (grid.ravel() for grid in np.meshgrid(coordinates, coordinates, indexing="ij"))
     return np.linalg.qr(np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1))[0]

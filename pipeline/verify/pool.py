@@ -40,7 +40,7 @@ class VerifierPool:
     def __init__(
         self, workers: int | None = None, max_without_workers: int = MAX_ITEMS_WITHOUT_WORKERS
     ) -> None:
-        """Prepare `workers` processes, one a usable core by default; start nothing yet."""
+        """Prepare `workers` processes, one for each usable core by default; start nothing yet."""
         workers = workers or count_usable_cores()
         self._max_without_workers = max_without_workers
         self._local_handler = RequestHandler()

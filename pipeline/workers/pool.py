@@ -34,7 +34,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class WorkerKind(Generic[Request, Answer]):
-    """How the workers of a pool are started, and how they receive a request and send its answer.
+    """A kind of worker: how it is started, and how it gets a request and sends the answer.
 
     A worker runs `module.serve(channel_fd, memory_fd, *args)`, which calls report_ready() and then
     serves requests until its channel is closed. `exchange(channel, memory_fd, request)` returns the
