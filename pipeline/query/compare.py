@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,9 @@ from pipeline.scan import SourceFile
 from pipeline.verify.relation import Relation
 from pipeline.verify.verdict import Verdict
 
+if TYPE_CHECKING:
+    from pipeline.verify.verify import TileMasks
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -29,7 +33,8 @@ class Comparison:
 
     `scores` are cosines, (n, n) float64, with 1 on the diagonal and NaN for a file that failed.
     `thumbnail_pixels`, uint8 RGB (height, width, 3), are those that were verified. `verdicts` are
-    by pair, the lower position first; there is one for each two files that did not fail.
+    by pair, the lower position first; there is one for each two files that did not fail. `tiles`
+    are those of each pair whose tiles were compared.
     """
 
     files: tuple[str, ...]
@@ -37,6 +42,7 @@ class Comparison:
     scores: NDArray[np.float64]
     thumbnail_pixels: dict[int, NDArray[np.uint8]]
     verdicts: dict[tuple[int, int], Verdict]
+    tiles: dict[tuple[int, int], TileMasks]
 
     def get_relation(self, first: int, second: int, threshold: float) -> Relation | None:
         """Return the relation of two files, `first` the lower position; None if one failed.
@@ -82,7 +88,7 @@ def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
             if isinstance(result, Decoded)
         }
         thumbnail_pixels = _read_thumbnails(sources, images, decoders)
-        verdicts = _verify_pairs(images, thumbnail_pixels)
+        verdicts, tiles = _verify_pairs(images, thumbnail_pixels)
         verdicts = _check_upscaling(verdicts, sources, images, decoders)
     inputs = [result.pixels for result in results if isinstance(result, Decoded)]
     stored = embed_all(embedder, inputs).astype(np.float16)
@@ -95,6 +101,7 @@ def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
         scores,
         thumbnail_pixels,
         verdicts,
+        tiles,
     )
 
 
@@ -135,22 +142,28 @@ def _read_thumbnails(
 
 def _verify_pairs(
     images: Mapping[int, Image], thumbnail_pixels: Mapping[int, NDArray[np.uint8]]
-) -> dict[tuple[int, int], Verdict]:
-    """Verify each pair of images; NOT_VERIFIABLE if one has no thumbnail."""
+) -> tuple[dict[tuple[int, int], Verdict], dict[tuple[int, int], TileMasks]]:
+    """Verify each pair of images; NOT_VERIFIABLE if one has no thumbnail.
+
+    The second dict has the masks of the pairs whose tiles were compared.
+    """
     from pipeline.verify.features import features_from_pixels
-    from pipeline.verify.verify import verify
+    from pipeline.verify.verify import verify_tiles
 
     features = {
         position: features_from_pixels(pixels, (images[position].width, images[position].height))
         for position, pixels in thumbnail_pixels.items()
     }
-    verdicts = {}
+    verdicts, tiles = {}, {}
     for first, second in combinations(images, 2):
         if first in features and second in features:
-            verdicts[first, second] = verify(features[first], features[second])
+            verdict, masks = verify_tiles(features[first], features[second])
+            verdicts[first, second] = verdict
+            if masks is not None:
+                tiles[first, second] = masks
         else:
             verdicts[first, second] = Verdict(Relation.NOT_VERIFIABLE)
-    return verdicts
+    return verdicts, tiles
 
 
 def _check_upscaling(
