@@ -16,9 +16,9 @@ from .errors import UnknownModel as UnknownModel
 from .errors import UnusableModel as UnusableModel
 from .errors import VerifierCrashed as VerifierCrashed
 from .grouping.cluster import Group as Group
-from .grouping.match import Match as Match
 from .grouping.keep_rules import KeepRules as KeepRules
 from .grouping.keep_rules import LibraryFile as LibraryFile
+from .grouping.match import Match as Match
 from .ingest.batch_writer import Coverage as Coverage
 from .ingest.batch_writer import IngestOptions as IngestOptions
 from .ingest.ingest import Progress as Progress

@@ -1,4 +1,4 @@
-"""`python -m pipeline.cli` is `neardup`."""
+"""Run `neardup` as `python -m pipeline.cli`."""
 
 from pipeline.cli.main import main
 

@@ -1,4 +1,4 @@
-"""What commands print: answers to stdout, everything else to stderr; and what they exit with."""
+"""Print answers to stdout and everything else to stderr; the exit codes of commands."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import Iterable
 
 import click
 
-# Exit codes: some inputs were left out; the store is not what was written; --exit-code and there are near-duplicates.
-EXIT_SKIPPED, EXIT_DAMAGED, EXIT_FOUND = 3, 4, 20
+# Exit codes that are no errors; those of errors are in pipeline.errors and indexes.errors.
+EXIT_SKIPPED = 3  # done, but some files were left out
+EXIT_DAMAGED = 4  # the store is damaged
+EXIT_FOUND = 20  # --exit-code was given, and there are near-duplicates
 
 
 def print_lines(lines: Iterable[str]) -> None:
@@ -19,21 +21,30 @@ def print_lines(lines: Iterable[str]) -> None:
         click.echo(line)
 
 
-def print_json(value: object) -> None:
-    """Print an answer for programs; in ASCII, so that bytes of a path that are no UTF-8 come as \\udcXX, which os.fsencode gives back."""
+def print_json(document: object) -> None:
+    """Print an answer for programs, in ASCII.
+
+    Bytes of a path that are not UTF-8 become \\udcXX, which os.fsencode() turns back into bytes.
+    """
     _require_output()
-    click.echo(json.dumps(value, indent=2))
+    click.echo(json.dumps(document, indent=2))
 
 
 def _require_output() -> None:
+    """Raise PipelineError if stdout is closed: Python sets it to None, and click prints nothing."""
     from pipeline.errors import PipelineError
 
-    if sys.stdout is None:  # as Python has it where a shell closed it; click says nothing then
+    if sys.stdout is None:
         raise PipelineError(
-            "standard output is closed, so the answer is lost; send it to /dev/null if that is meant"
+            "standard output is closed, so the answer is lost; redirect it to /dev/null to drop it"
         )
 
 
 def print_message(line: str) -> None:
-    """Print what is no answer, to stderr."""
+    """Print to stderr what does not belong to the answer."""
     click.echo(line, err=True)
+
+
+def print_warning(line: str) -> None:
+    """Print a warning to stderr, with the name of the program before it."""
+    print_message(f"neardup: {line}")

@@ -1,4 +1,4 @@
-"""The command line: parse, call one function, print, map errors to exit codes. Answers go to stdout, everything else to stderr."""
+"""The program `neardup`: its commands, and the exit code and message of each error."""
 
 from __future__ import annotations
 
@@ -9,26 +9,58 @@ from typing import Any
 
 import click
 
-from pipeline.cli import library, tuning, upkeep
-from pipeline.cli.console import print_message
+from pipeline.cli.calibrate import calibrate
+from pipeline.cli.check import check
+from pipeline.cli.compact import compact
+from pipeline.cli.compare import compare
+from pipeline.cli.console import print_warning
+from pipeline.cli.dedupe import dedupe
+from pipeline.cli.doctor import doctor
+from pipeline.cli.explain import explain
+from pipeline.cli.groups import groups
+from pipeline.cli.ingest import ingest
+from pipeline.cli.migrate import migrate
+from pipeline.cli.models import models
+from pipeline.cli.query import query
+from pipeline.cli.repair import repair
+from pipeline.cli.status import status
+
+# In the order of their use, which is also that of `neardup --help`.
+COMMANDS = (
+    ingest,
+    query,
+    groups,
+    dedupe,
+    compare,
+    explain,
+    calibrate,
+    status,
+    models,
+    check,
+    repair,
+    migrate,
+    compact,
+    doctor,
+)
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 class CommandGroup(click.Group):
-    """Lists commands in the order of use and turns our errors into messages with exit codes."""
+    """A group that keeps the order of its commands and turns our errors into exit codes."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """As click does it; an early Ctrl-C ends with the code of any other."""
+        """Parse as click does; Ctrl-C while parsing exits with the same code as later."""
         try:
             return super().make_context(*args, **kwargs)
         except KeyboardInterrupt:
-            sys.exit(130)
+            sys.exit(EXIT_INTERRUPTED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """As they were added."""
+        """List the commands in the order in which they were added; click sorts them."""
         return list(self.commands)
 
-    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click has it
-        """Run a command; any error that is not ours is a bug, and shows its traceback."""
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - the type that click declares
+        """Run a command; an error that is not ours is a bug and shows its traceback."""
         from indexes.durable.files import DISK_FULL_ERRNOS
         from indexes.errors import DiskFull, StoreError
         from pipeline.errors import PipelineError
@@ -36,15 +68,15 @@ class CommandGroup(click.Group):
         try:
             return super().invoke(ctx)
         except (PipelineError, StoreError) as error:
-            print_message(f"neardup: {error}")
+            print_warning(str(error))
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
-            ctx.exit(130)
+            ctx.exit(EXIT_INTERRUPTED)
         except OSError as error:
             if error.errno not in DISK_FULL_ERRNOS:
                 raise
-            print_message(
-                f"neardup: the answer could not be written: {error.strerror}; free some space, and ask again"
+            print_warning(
+                f"the answer could not be written: {error.strerror}; free some space and try again"
             )
             ctx.exit(DiskFull.exit_code)
 
@@ -62,31 +94,12 @@ def main() -> None:
     neardup ingest                     every night: what is new in all folders
     neardup query holiday.jpg          do I have this already?
     """
-    # What Pillow says of odd files is counted, not printed.
+    # What Pillow warns about in odd files is counted as flags and failures, not printed.
     warnings.filterwarnings("ignore", module="PIL")
     logging.getLogger("PIL").addHandler(logging.NullHandler())
-    for stream in filter(None, (sys.stdout, sys.stderr)):  # none where it was closed
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed
         stream.reconfigure(errors="backslashreplace")
 
 
-for command in (
-    *(
-        library.ingest,
-        library.query,
-        library.groups,
-        library.dedupe,
-        library.compare,
-        library.explain,
-    ),
-    tuning.calibrate,
-    *(
-        upkeep.status,
-        upkeep.models,
-        upkeep.check,
-        upkeep.repair,
-        upkeep.migrate,
-        upkeep.compact,
-        upkeep.doctor,
-    ),
-):
+for command in COMMANDS:
     main.add_command(command)

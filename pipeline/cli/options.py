@@ -1,68 +1,30 @@
-"""Options that several commands have."""
+"""Options that several commands share, and the records in which commands get their values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import wraps
+from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from indexes import paths as place
+from indexes.paths import get_default_store_folder
 from pipeline.verify.relation import Relation
 
+if TYPE_CHECKING:
+    from pipeline.grouping.keep_rules import KeepRules
+    from pipeline.ingest.batch_writer import IngestOptions
 
-def store_option(command: Callable[..., None]) -> Callable[..., None]:
-    """Where the store is."""
-    return click.option(
-        "--store",
-        type=click.Path(path_type=Path, file_okay=False),
-        envvar="NEARDUP_STORE",
-        default=place.get_default_store_folder,
-        show_default="$XDG_DATA_HOME/neardup/default",
-        help="Folder of the store; also NEARDUP_STORE.",
-    )(command)
+Command = Callable[..., None]
 
-
-MODEL_NAME_FORMS = "a name of `neardup models`, onnx:PATH, open_clip:ARCH/PRETRAINED, open_clip:ARCH@FILE, google:MODEL or google-describe:VISION+TEXT"
-
-
-class NonNanRange(click.FloatRange):
-    """A number in a range; not NaN, which is outside of each but below and above none."""
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:  # noqa: ANN401 - as click has it
-        """As click does it."""
-        number: float = super().convert(value, param, ctx)
-        if number != number:
-            self.fail(f"{value} is no number.", param, ctx)
-        return number
-
-
-POSITIVE_INT = click.IntRange(min=1)
-WORKER_COUNT = click.IntRange(
-    1, 64
-)  # a thousand decoders would take the memory of the whole machine before their first picture
-PATH_TYPE = click.Path(readable=False)  # what cannot be read is told of each path, by us
-
-model_option = click.option(
-    "--model",
-    metavar="NAME",
-    help=f"{MODEL_NAME_FORMS[0].upper()}{MODEL_NAME_FORMS[1:]}.  [default: the store's, else neardup-1]",
+MODEL_NAME_FORMS = (
+    "a name from `neardup models`, onnx:PATH, open_clip:ARCH/PRETRAINED, open_clip:ARCH@FILE,"
+    " google:MODEL or google-describe:VISION+TEXT"
 )
-threshold_option = click.option(
-    "--threshold",
-    type=NonNanRange(-1, 1),
-    metavar="COSINE",
-    help="Least cosine of two photos.  [default: what `calibrate --save` chose, else any that was verified]",
-)
-min_agreement_option = click.option(
-    "--min-agreement",
-    type=NonNanRange(0, 1),
-    metavar="SHARE",
-    help="Least share of a copy's tiles that agree; one with less is similar.  [default: what `calibrate --save` chose, else as verified]",
-)
+# What each word of --relations stands for.
 RELATIONS_BY_WORD = {
     "identical": (Relation.IDENTICAL_BYTES, Relation.IDENTICAL_PIXELS),
     "same": (Relation.SAME_PICTURE,),
@@ -71,142 +33,311 @@ RELATIONS_BY_WORD = {
     "similar": (Relation.SIMILAR,),
 }
 
+# --- types of values ---
 
-def split_rules(rules: Iterable[str]) -> list[str]:
-    """The rules of all --keep, one by one."""
-    return [rule.strip() for some in rules for rule in some.split(",")]
+
+class NumberRange(click.FloatRange):
+    """A number in a range. NaN is refused: it compares as neither below nor above a bound."""
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - the type that click declares
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        """Convert a word to a number in the range, or fail with exit code 2."""
+        number: float = super().convert(value, param, ctx)
+        if isnan(number):
+            self.fail(f"{value} is not a number.", param, ctx)
+        return number
 
 
 class RelationsType(click.ParamType[frozenset[Relation]]):
-    """Some of RELATIONS, with commas between, as the relations that they mean."""
+    """Words of RELATIONS_BY_WORD, separated by commas, as the relations that they stand for."""
 
     name = "relations"
 
     def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> frozenset[Relation]:  # noqa: ANN401 - as click has it
-        """As click does it."""
-        names = [name.strip() for name in value.split(",")]
-        if unknown := [name for name in names if name not in RELATIONS_BY_WORD]:
-            self.fail(
-                f"{', '.join(map(ascii, unknown))} is none of {', '.join(RELATIONS_BY_WORD)}.",
-                param,
-                ctx,
-            )
-        return frozenset(relation for name in names for relation in RELATIONS_BY_WORD[name])
+        self,
+        value: Any,  # noqa: ANN401 - the type that click declares
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> frozenset[Relation]:
+        """Convert words to relations, or fail with exit code 2."""
+        words = [word.strip() for word in value.split(",")]
+        if unknown := [word for word in words if word not in RELATIONS_BY_WORD]:
+            known = ", ".join(RELATIONS_BY_WORD)
+            self.fail(f"{', '.join(map(ascii, unknown))} is none of {known}.", param, ctx)
+        return frozenset(relation for word in words for relation in RELATIONS_BY_WORD[word])
 
 
-relations_option = click.option(
-    "--relations",
-    type=RelationsType(),
-    metavar="WORDS",
-    help=f"What counts, with commas between: {', '.join(RELATIONS_BY_WORD)}; a scene is another shot, similar is what pixels could not decide."
-    "  [default: identical,same,derived]",
+POSITIVE_INT = click.IntRange(min=1)
+WORKER_COUNT = click.IntRange(1, 64)  # a thousand decoders would fill the memory of the machine
+BATCH_SIZE = click.IntRange(1, 4096)
+COSINE = NumberRange(-1, 1)
+SHARE = NumberRange(0, 1)
+# Paths are not checked by click: each that cannot be read is reported by the command itself.
+PATH_TYPE = click.Path(readable=False)
+
+# --- records ---
+
+
+def pass_options(
+    name: str, record: type[Any], options: Sequence[Callable[[Command], Command]]
+) -> Callable[[Command], Command]:
+    """Add options to a command and pass their values as one record, in the parameter `name`.
+
+    The record is a dataclass with a field for each option.
+    """
+    option_names = [field.name for field in fields(record)]
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def pass_record(**values: Any) -> None:
+            chosen = {option_name: values.pop(option_name) for option_name in option_names}
+            command(**values, **{name: record(**chosen)})
+
+        decorated: Command = pass_record
+        for option in reversed(options):  # help lists first what is applied last
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkArguments:
+    """Options of decoding and embedding, as they were given on the command line."""
+
+    lock_timeout: float = 0.0
+    decoders: int | None = None
+    readers: int = 1
+    threads: int | None = None
+    batch: int | None = None
+    max_calls: int | None = None
+    allow_cost: bool = False
+
+    def to_ingest_options(self) -> IngestOptions:
+        """Build the options of the pipeline; `threads` is for the model."""
+        from pipeline.ingest.batch_writer import IngestOptions
+
+        return IngestOptions(
+            batch_size=self.batch,
+            decoders=self.decoders,
+            readers=self.readers,
+            lock_timeout_seconds=self.lock_timeout,
+            max_paid_calls=self.max_calls,
+            accept_paid_calls=self.allow_cost,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestArguments(WorkArguments):
+    """Options of an ingest, as they were given on the command line."""
+
+    model: str | None = None
+    excludes: Sequence[str] = ()
+    hidden: bool | None = None
+    accept_missing: bool = False
+    join: str | None = None
+    crops: bool = True
+    verbose: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelArguments:
+    """The model that was named, and whether it may make paid requests beyond a few."""
+
+    model: str | None
+    allow_cost: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchArguments:
+    """The thresholds (>=) and relations of a search; None for the store's or the default ones."""
+
+    threshold: float | None
+    min_agreement: float | None
+    relations: frozenset[Relation] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupArguments(SearchArguments):
+    """The thresholds and relations of groups, and the rules by which keepers are chosen."""
+
+    rules: Sequence[str]
+
+    def parse_keep_rules(self) -> KeepRules:
+        """Parse the rules of all --keep; raises InvalidKeepRule."""
+        from pipeline.grouping.keep_rules import KeepRules
+
+        return KeepRules(rule.strip() for rules in self.rules for rule in rules.split(","))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputArguments:
+    """The form of an answer: JSON or text, and whether near-duplicates set the exit code."""
+
+    as_json: bool
+    exit_code: bool
+
+
+# --- options ---
+
+store_option = click.option(
+    "--store",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="NEARDUP_STORE",
+    default=get_default_store_folder,
+    show_default="$XDG_DATA_HOME/neardup/default",
+    help="Folder of the store; also set by NEARDUP_STORE.",
+)
+model_option = click.option(
+    "--model",
+    metavar="NAME",
+    help=f"{MODEL_NAME_FORMS[0].upper()}{MODEL_NAME_FORMS[1:]}."
+    "  [default: the store's, else neardup-1]",
+)
+threshold_option = click.option(
+    "--threshold",
+    type=COSINE,
+    metavar="COSINE",
+    help="Lowest cosine of two photos."
+    "  [default: as saved by `calibrate --save`, else every verified pair counts]",
+)
+min_agreement_option = click.option(
+    "--min-agreement",
+    type=SHARE,
+    metavar="SHARE",
+    help="Lowest share of tiles that agree in a copy; a copy below it is reported as similar."
+    "  [default: as saved by `calibrate --save`, else every verified copy counts]",
 )
 keep_option = click.option(
     "--keep",
     "rules",
     multiple=True,
     metavar="RULES",
-    help="Which photo of a group to keep: the rules that matter most, with commas between, of original, resolution, format, metadata, date,"
-    " bytes, path and folder:PATTERN.  [default: in this order]",
+    help="Which photo of a group to keep: rules separated by commas, the most important first, out"
+    " of original, resolution, format, metadata, date, bytes, path and folder:PATTERN."
+    "  [default: in this order]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-wait_option = click.option(
+exit_code_option = click.option(
+    "--exit-code", is_flag=True, help="Exit with 20 if there are near-duplicates."
+)
+lock_timeout_option = click.option(
     "--lock-timeout",
-    type=NonNanRange(min=0),
+    type=NumberRange(min=0),
     default=0.0,
     metavar="SECONDS",
-    help="Wait for another ingest to end.",
+    help="Wait this long for another ingest to finish.",
+)
+allow_cost_option = click.option(
+    "--allow-cost", is_flag=True, help="Allow more than 1,000 paid requests."
 )
 allow_cost_up_to_limit_option = click.option(
     "--allow-cost",
     is_flag=True,
-    help="Make more than 1,000 paid requests, as many as it takes or --max-calls allows.",
-)
-allow_cost_option = click.option(
-    "--allow-cost", is_flag=True, help="Make more than 1,000 paid requests, as many as it takes."
+    help="Allow more than 1,000 paid requests, up to --max-calls if that is given.",
 )
 data_option = click.option(
-    "--data", is_flag=True, help="Read every byte, and compute every stored score again."
-)
-exit_option = click.option(
-    "--exit-code", is_flag=True, help="Exit with 20 when there are near-duplicates."
+    "--data", is_flag=True, help="Read every byte and compute every stored score again."
 )
 
 
-def ingest_options(command: Callable[..., None]) -> Callable[..., None]:
-    """How folders are looked through, and how the work is done."""
-    for option in (
-        click.option(
-            "--exclude",
-            "excludes",
-            multiple=True,
-            metavar="PATTERN",
-            help="Leave out names or relative paths like this; repeatable, remembered; '' clears.",
-        ),
-        click.option(
-            "--hidden/--no-hidden",
-            default=None,
-            help="Look into hidden files and folders too; remembered.",
-        ),
-        click.option(
-            "--accept-missing",
-            is_flag=True,
-            help="Missing files are deleted, no drive is away; a ROOT that is gone, forgotten.",
-        ),
-        wait_option,
-        click.option(
-            "--join",
-            type=click.Choice(["exact", "ivf"]),
-            help="How pairs are looked for.  [default: exact, or ivf where that would take minutes]",
-        ),
-        click.option(
-            "--crops/--no-crops",
-            default=True,
-            help="Look for pictures within pictures too: small crops, collages, screenshots.  [default: where the model runs here]",
-        ),
-        click.option("--verbose", is_flag=True, help="Print how the work is divided."),
-    ):
-        command = option(command)
-    return work_options(command)
+def make_relations_option(default: str) -> Callable[[Command], Command]:
+    """Make the option --relations; `default` is only for its help."""
+    return click.option(
+        "--relations",
+        type=RelationsType(),
+        metavar="WORDS",
+        help=f"Relations that count, separated by commas: {', '.join(RELATIONS_BY_WORD)}."
+        " A scene is another shot; similar is what pixels could not decide."
+        f"  [default: {default}]",
+    )
 
 
-def work_options(command: Callable[..., None]) -> Callable[..., None]:
-    """How the work of decoding and embedding is done."""
-    for option in (
-        click.option(
-            "--decoders",
-            type=WORKER_COUNT,
-            metavar="N",
-            help="Processes that decode.  [default: one for each core]",
-        ),
-        click.option(
-            "--readers",
-            type=WORKER_COUNT,
-            default=1,
-            metavar="N",
-            help="Files read at a time; more serve SSDs and network drives.  [default: 1]",
-        ),
-        click.option(
-            "--threads",
-            type=WORKER_COUNT,
-            metavar="N",
-            help="Threads of the model.  [default: one for each core]",
-        ),
-        click.option(
-            "--batch",
-            type=click.IntRange(1, 4096),
-            metavar="N",
-            help="Pictures embedded at a time.  [default: as the model likes]",
-        ),
-        click.option(
-            "--max-calls",
-            type=POSITIVE_INT,
-            metavar="N",
-            help="Make so many paid requests at most, and go on another time.",
-        ),
-        allow_cost_up_to_limit_option,
-    ):
-        command = option(command)
-    return command
+_WORK_OPTIONS = (
+    lock_timeout_option,
+    click.option(
+        "--decoders",
+        type=WORKER_COUNT,
+        metavar="N",
+        help="Processes that decode photos.  [default: one per core]",
+    ),
+    click.option(
+        "--readers",
+        type=WORKER_COUNT,
+        default=1,
+        metavar="N",
+        help="Files read at a time; more can be faster on SSDs and network drives.  [default: 1]",
+    ),
+    click.option(
+        "--threads",
+        type=WORKER_COUNT,
+        metavar="N",
+        help="Threads that the model uses.  [default: one per core]",
+    ),
+    click.option(
+        "--batch",
+        type=BATCH_SIZE,
+        metavar="N",
+        help="Photos embedded at a time.  [default: what suits the model]",
+    ),
+    click.option(
+        "--max-calls",
+        type=POSITIVE_INT,
+        metavar="N",
+        help="Make at most N paid requests; a later run makes the rest.",
+    ),
+    allow_cost_up_to_limit_option,
+)
+_INGEST_OPTIONS = (
+    model_option,
+    click.option(
+        "--exclude",
+        "excludes",
+        multiple=True,
+        metavar="PATTERN",
+        help="Skip names or relative paths that match; repeatable, remembered; '' clears.",
+    ),
+    click.option(
+        "--hidden/--no-hidden",
+        default=None,
+        help="Scan hidden files and folders too; remembered.",
+    ),
+    click.option(
+        "--accept-missing",
+        is_flag=True,
+        help="Treat missing files as deleted: no drive is away. Forget a ROOT that is gone.",
+    ),
+    click.option(
+        "--join",
+        type=click.Choice(["exact", "ivf"]),
+        help="How to find pairs.  [default: exact, or ivf where exact would take minutes]",
+    ),
+    click.option(
+        "--crops/--no-crops",
+        default=True,
+        help="Find photos within photos too: small crops, collages, screenshots."
+        "  [default: if the model runs locally]",
+    ),
+    click.option("--verbose", is_flag=True, help="Print how the work is divided."),
+    *_WORK_OPTIONS,
+)
+_COPIES = "identical,same,derived"  # the default of groups
+
+work_arguments = pass_options("work", WorkArguments, _WORK_OPTIONS)
+ingest_arguments = pass_options("arguments", IngestArguments, _INGEST_OPTIONS)
+model_arguments = pass_options("model", ModelArguments, (model_option, allow_cost_option))
+search_arguments = pass_options(
+    "search",
+    SearchArguments,
+    (threshold_option, min_agreement_option, make_relations_option(f"{_COPIES},similar")),
+)
+group_arguments = pass_options(
+    "search",
+    GroupArguments,
+    (threshold_option, min_agreement_option, make_relations_option(_COPIES), keep_option),
+)
+output_arguments = pass_options("output", OutputArguments, (json_option, exit_code_option))

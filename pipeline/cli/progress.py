@@ -1,4 +1,4 @@
-"""What an ingest shows while it runs, and how a person stops it."""
+"""Show the progress of an ingest or a migration, and stop it on a signal."""
 
 from __future__ import annotations
 
@@ -11,46 +11,47 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 
-import click
-
 from indexes.join.planner import JoinMethod
 from indexes.paths import format_command
+from pipeline.cli.console import print_message, print_warning
 from pipeline.decode.formats import SKIP_REASONS
 from pipeline.decode.read import Failure
 from pipeline.ingest.batch_writer import Coverage
 from pipeline.ingest.ingest import Progress
-from pipeline.report.answers import format_failure
+from pipeline.report.format import format_failure
 
-MAX_LISTED_FAILURES = 10
-MIN_ANNOUNCED_JOIN_SECONDS = 2.0  # seconds that a join will take
-PROGRESS_LINE_SECONDS = 60.0  # seconds between lines of progress where no terminal shows a bar
+MAX_LISTED_FAILURES = 10  # failures of a run that are printed; `status --failures` lists all
+MIN_ANNOUNCED_JOIN_SECONDS = 2.0  # shorter exact joins are over before a line about them is read
+PROGRESS_LINE_SECONDS = 60.0  # between lines of progress where no terminal shows a bar
 
 
 class StoppedBySignal(BaseException):
-    """An ingest was stopped by a signal, after it committed what it had embedded."""
+    """A signal stopped an ingest or a migration after it committed what it had embedded."""
 
     def __init__(self, signal_number: int) -> None:
-        """By signal `number`."""
+        """Set the exit code of a command that a signal ended."""
         super().__init__(signal_number)
         self.exit_code = 128 + signal_number
 
 
 def run_with_progress(updates: Generator[Progress], store: Path) -> Coverage:
-    """Run an ingest of `store` to its end and show it: a bar on a terminal, else a line a minute; failures as they come, up to a few.
+    """Run an ingest or a migration of `store` to its end and return its coverage.
 
-    The first Ctrl-C or SIGTERM commits what is embedded and raises Stopped; the second ends the process at once, which loses only that.
+    Shows a bar on a terminal, elsewhere a line a minute, and the first failures. The first Ctrl-C
+    or SIGTERM commits what is embedded and raises StoppedBySignal; the second ends the process at
+    once and loses what was not committed yet.
     """
-    asked: list[int] = []
+    signals: list[int] = []
 
     def stop(signal_number: int, frame: FrameType | None) -> None:
         signal.signal(signal_number, signal.SIG_DFL)
-        asked.append(signal_number)
-        print_message("\nstopping; once more to stop at once")
+        signals.append(signal_number)
+        print_message("\nstopping; interrupt again to stop at once")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     failures, coverage, planned = 0, Coverage(), False
     try:
-        # Closed here, and not wherever a traceback lets go of it: the store must still be open.
+        # Closed here while the store is open, not when the garbage collector finds it.
         with closing(updates), _open_display() as show:
             for now in updates:
                 coverage = now.coverage
@@ -65,32 +66,24 @@ def run_with_progress(updates: Generator[Progress], store: Path) -> Coverage:
                         now.plan.exact_seconds >= MIN_ANNOUNCED_JOIN_SECONDS
                         or now.plan.method is JoinMethod.IVF
                     ):
-                        print_message(
-                            f"joining {'exactly' if now.plan.method is JoinMethod.EXACT else 'by buckets'}: {now.plan.reason}"
-                        )
+                        is_exact = now.plan.method is JoinMethod.EXACT
+                        method = "exactly" if is_exact else "with inverted lists"
+                        print_message(f"finding pairs {method}: {now.plan.reason}")
                 show(now)
-                if asked:
-                    raise StoppedBySignal(asked[0])
+                if signals:
+                    raise StoppedBySignal(signals[0])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     return coverage
 
 
-def print_message(line: str) -> None:
-    """A line for the person, not for the program that reads the answer."""
-    click.echo(line, err=True)
-
-
 def _print_failure(failure_count: int, failure: Failure, store: Path) -> None:
     if failure_count <= MAX_LISTED_FAILURES:
-        print_message(
-            f"neardup: {format_failure(failure.source.path, failure.reason, failure.detail)}"
-        )
+        print_warning(format_failure(failure.source.path, failure.reason, failure.detail))
     elif failure_count == MAX_LISTED_FAILURES + 1:
-        print_message(
-            f"neardup: further failures are not listed here; see `{format_command(store, 'status', '--failures')}`"
-        )
+        list_all = format_command(store, "status", "--failures")
+        print_warning(f"more failures are not listed here; see `{list_all}`")
 
 
 @contextmanager
@@ -138,7 +131,7 @@ def _open_bar() -> Iterator[Callable[[Progress], None]]:
             stage = (
                 "verifying"
                 if progress.is_verifying
-                else "looking inside"
+                else "comparing crops"
                 if progress.is_processing_crops
                 else "joining"
                 if progress.plan
@@ -166,9 +159,9 @@ def _make_line_printer() -> Callable[[Progress], None]:
             print_message(f"{progress.done:,} of {progress.total or 0:,} pairs verified")
         elif progress.is_processing_crops:
             print_message(
-                f"{progress.done:,} of {progress.total:,} pictures looked into"
+                f"embedded the crops of {progress.done:,} of {progress.total:,} photos"
                 if progress.total
-                else "parts of pictures are compared"
+                else "comparing crops"
             )
         elif progress.plan:
             print_message(
@@ -179,8 +172,7 @@ def _make_line_printer() -> Callable[[Progress], None]:
         else:
             speed = max(progress.done / max(moment - began, 1e-9), 1e-9)
             left = (progress.total - progress.done) / speed / 60
-            print_message(
-                f"{progress.done:,} of {progress.total:,} files read, {speed:.0f} images/s, {left:.0f} min left"
-            )
+            pace = f"{speed:.0f} images/s, {left:.0f} min left"
+            print_message(f"{progress.done:,} of {progress.total:,} files read, {pace}")
 
     return show

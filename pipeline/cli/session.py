@@ -1,123 +1,139 @@
-"""What commands that write to a store begin with: it is opened, its model is chosen, and photos are ingested."""
+"""Steps that commands share: open a store for writing, choose its model, ingest into it."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cli.console import print_message
+from pipeline.cli.console import print_message, print_warning
 
 if TYPE_CHECKING:
     from indexes.records import Space
     from indexes.store import Store
+    from pipeline.cli.options import IngestArguments
     from pipeline.embed.embedder import Embedder
     from pipeline.embed.paid_calls import PaidCallEstimate
-    from pipeline.ingest.batch_writer import Coverage
+    from pipeline.ingest.batch_writer import Coverage, IngestOptions
+    from pipeline.ingest.ingest import ResolvedRoots
 
 
-def open_for_writing(store: Path, paths: Sequence[str] = ()) -> Store:
-    """The store, brought to today's format, or made where there is a folder to fill it from: a mistyped name leaves nothing behind."""
+@dataclass(frozen=True)
+class IngestResult:
+    """The coverage of an ingest, and the real paths of the roots that were named for it."""
+
+    coverage: Coverage
+    root_paths: list[str]
+
+
+def open_for_writing(store: Path, roots: Sequence[str] = ()) -> Store:
+    """Open a store for writing and bring it to the current format.
+
+    A store is created only if one of `roots` is a folder to fill it from, so that a mistyped path
+    leaves nothing behind. Raises StoreMissing, or RootNotFound if roots were named.
+    """
     from indexes.errors import StoreMissing, StoreVersionMismatch
     from indexes.store import Store
     from pipeline.errors import RootNotFound
 
-    if not any(os.path.isdir(path) for path in paths):  # noqa: PTH112 - never raises, whatever a dead mount answers
+    if not any(os.path.isdir(root) for root in roots):  # noqa: PTH112 - never raises, not even on a dead mount
         try:
             Store(store).close()
         except StoreVersionMismatch:
-            pass  # an older one is brought up to date below, and any other refused
+            pass  # opening it for writing migrates an older store and refuses a newer one
         except StoreMissing:
-            if paths:
-                raise RootNotFound(f"{', '.join(map(ascii, paths))} is no folder") from None
+            if roots:
+                raise RootNotFound(f"{', '.join(map(ascii, roots))} is not a folder") from None
             raise
     return Store(store, write=True)
 
 
-def run_ingest(
-    store: Store,
-    paths: Sequence[str],
-    model: str | None,
-    excludes: Sequence[str],
-    hidden: bool | None,
-    accept_missing: bool,
-    lock_timeout: float,
-    join: str | None = None,
-    crops: bool = True,
-    decoders: int | None = None,
-    readers: int = 1,
-    threads: int | None = None,
-    batch: int | None = None,
-    verbose: bool = False,
-    max_calls: int | None = None,
-    allow_cost: bool = False,
-) -> tuple[Coverage, list[str]]:
-    """Ingest and show how it goes; returns the coverage and the real paths of the roots."""
-    from indexes.join.planner import JoinMethod
-    from indexes.paths import format_command
-    from pipeline.cli.progress import StoppedBySignal, run_with_progress
-    from pipeline.ingest.batch_writer import IngestOptions
-    from pipeline.ingest.ingest import ingest_locked, resolve_roots
-    from pipeline.report.answers import pluralize
-    from pipeline.report.status import format_extra_hints
-    from pipeline.workers.cpus import count_usable_cores
+def run_ingest(store: Store, roots: Sequence[str], arguments: IngestArguments) -> IngestResult:
+    """Ingest folders (all that are remembered without any), showing progress and warnings.
 
-    named = {os.path.realpath(path) for path in paths}
-    options = IngestOptions(
-        batch_size=batch,
-        decoders=decoders,
-        readers=readers,
-        accept_missing=accept_missing,
-        roots_to_remove=frozenset(named) if accept_missing else frozenset[str](),
-        join_method=JoinMethod(join) if join else None,
-        with_crops=crops,
-        max_paid_calls=max_calls,
-        accept_paid_calls=allow_cost,
-    )
-    before = store.space
-    # From here on nobody else changes the store's folders and its model.
-    with store.lock_for_ingest(lock_timeout), explain_model_errors(store, model):
-        roots = resolve_roots(store, paths, excludes or None, hidden)
-        embedder = _choose_embedder_after_wait(store, before, model, threads)
-        if model is not None and store.space == embedder.space:
-            store.bind(
-                embedder.space, embedder.name
-            )  # from today on its file is found there, even if nothing is new
-        if verbose:
-            cores = count_usable_cores()
-            read = f"{pluralize(readers, 'file')} {'is' if readers == 1 else 'are'} read at a time"
-            work = f"{pluralize(decoders or cores, 'process decodes', 'processes decode')}, {read}"
-            print_message(
-                f"{embedder.name}: {pluralize(threads or cores, 'thread')}, batches of {batch or embedder.batch_size}; {work}"
-            )
+    Exits with 128 + its number if a signal stopped the ingest.
+    """
+    from pipeline.cli.progress import StoppedBySignal, run_with_progress
+    from pipeline.embed.model_errors import explain_model_errors
+    from pipeline.ingest.ingest import ingest_locked, resolve_roots
+
+    named = {os.path.realpath(root) for root in roots}
+    options = _build_ingest_options(arguments, named)
+    space_before = store.space
+    # While the lock is held, no other command changes the store's folders or its model.
+    with (
+        store.lock_for_ingest(options.lock_timeout_seconds),
+        explain_model_errors(store, arguments.model),
+    ):
+        resolved = resolve_roots(store, roots, arguments.excludes or None, arguments.hidden)
+        embedder = _choose_embedder_after_wait(
+            store, space_before, arguments.model, arguments.threads
+        )
+        if arguments.model is not None and store.space == embedder.space:
+            # Remembers where the file of the model is now, even if no photo is new.
+            store.bind(embedder.space, embedder.name)
+        if arguments.verbose:
+            _print_division_of_work(embedder, arguments)
         try:
             coverage = run_with_progress(
-                ingest_locked(roots.found, store, embedder, options), store.folder
+                ingest_locked(resolved.found, store, embedder, options), store.folder
             )
         except StoppedBySignal as stopped:
-            print_message(
-                "stopped; what was committed is kept, the same command goes on from there"
-            )
+            print_message("stopped; committed work is kept, the same command continues from there")
             sys.exit(stopped.exit_code)
-    coverage.absent_roots.extend(roots.absent_paths)
+    _print_ingest_warnings(store, coverage, resolved)
+    return IngestResult(coverage, [root.path for root in resolved.found if root.path in named])
+
+
+def _build_ingest_options(arguments: IngestArguments, named_roots: set[str]) -> IngestOptions:
+    """Build the options of an ingest whose named roots, as real paths, may be gone for good."""
+    from indexes.join.planner import JoinMethod
+
+    return replace(
+        arguments.to_ingest_options(),
+        accept_missing=arguments.accept_missing,
+        roots_to_remove=frozenset(named_roots if arguments.accept_missing else ()),
+        join_method=JoinMethod(arguments.join) if arguments.join else None,
+        with_crops=arguments.crops,
+    )
+
+
+def _print_division_of_work(embedder: Embedder, arguments: IngestArguments) -> None:
+    from pipeline.report.format import pluralize
+    from pipeline.workers.cpus import count_usable_cores
+
+    cores = count_usable_cores()
+    threads = pluralize(arguments.threads or cores, "thread")
+    batches = f"batches of {arguments.batch or embedder.batch_size}"
+    decoders = pluralize(arguments.decoders or cores, "decoder process", "decoder processes")
+    readers = f"{pluralize(arguments.readers, 'file')} read at a time"
+    print_message(f"{embedder.name}: {threads}, {batches}; {decoders}, {readers}")
+
+
+def _print_ingest_warnings(store: Store, coverage: Coverage, resolved: ResolvedRoots) -> None:
+    """Print what the ingest warns about, after adding named paths that are no folders to it."""
+    from indexes.paths import format_command
+    from pipeline.report.ingest import format_extra_hints
+
+    coverage.absent_roots.extend(resolved.absent_paths)
     for path in coverage.absent_roots:
-        forget = format_command(store.folder, "ingest", path, "--accept-missing")
-        known = (
-            f"what is known of it stays in the answers, marked; if it is gone for good: `{forget}`"
-        )
-        print_message(
-            f"neardup: {ascii(path)} is no folder{' now; ' + known if path not in roots.absent_paths else ''}"
-        )
-    for note in (*coverage.warnings, *format_extra_hints(coverage)):
-        print_message(f"neardup: {note}")
-    return coverage, [root.path for root in roots.found if root.path in named]
+        if path in resolved.absent_paths:
+            print_warning(f"{ascii(path)} is not a folder")
+        else:
+            forget = format_command(store.folder, "ingest", path, "--accept-missing")
+            print_warning(
+                f"{ascii(path)} is not a folder any more; its photos stay in the answers, marked"
+                f" missing; if they are gone for good: `{forget}`"
+            )
+    for warning in (*coverage.warnings, *format_extra_hints(coverage)):
+        print_warning(warning)
 
 
 def announce_paid_calls(estimate: PaidCallEstimate) -> None:
-    """Print how many paid requests a step takes at most; nothing where it takes none."""
+    """Print how many paid requests a step takes at most; nothing if it takes none."""
     if estimate.calls:
         print_message(estimate.describe())
 
@@ -135,71 +151,38 @@ def require_consent_to_query(embedder: Embedder, file_count: int, allow_cost: bo
 def choose_embedder(
     store: Store | None, model: str | None, threads: int | None = None, unless_empty: bool = False
 ) -> Embedder:
-    """The model that was asked for, else the store's own; a store is never left for another model unasked."""
+    """Load the model that was named, else the store's own, else the default one.
+
+    Raises SpaceMismatch for a named model of another space than the store's; with `unless_empty`
+    only if the store has vectors.
+    """
     from pipeline.embed.embedder import DEFAULT_MODEL, load_embedder
 
-    bound = store.model if store else None
-    embedder = load_embedder(model if model is not None else bound or DEFAULT_MODEL, threads)
-    if store and bound and model is not None and model != bound:
+    bound_model = store.model if store else None
+    embedder = load_embedder(model if model is not None else bound_model or DEFAULT_MODEL, threads)
+    if store and bound_model and model is not None and model != bound_model:
         store.require_space(embedder.space, unless_empty=unless_empty)
     return embedder
 
 
-@contextmanager
-def explain_model_errors(store: Store, model: str | None) -> Iterator[None]:
-    """While a store is used with its own model, because `model` is none, say what became of that, where it cannot be used any more."""
-    from indexes.errors import SpaceMismatch
-    from pipeline.errors import UnusableModel
-
-    bound, name = store.space, store.model
-    try:
-        yield
-    except (SpaceMismatch, UnusableModel) as error:
-        if model is not None or bound is None or name is None or store.space != bound:
-            raise
-        file = _parse_model_file(name)
-        if isinstance(error, SpaceMismatch):
-            raise SpaceMismatch(_format_model_change(store, bound, name, file)) from error
-        if file is None or file.exists():
-            raise
-        found = name.removesuffix(str(file)) + str(Path("NEW") / file.name)
-        raise UnusableModel(
-            f"{error}. If its folder was moved: --model {found} is accepted where the weights are the same, and `ingest` remembers it"
-        ) from error
-
-
-def _parse_model_file(model: str) -> Path | None:
-    """The file that a model's name names."""
-    backend, _, rest = model.partition(":")
-    path = rest if backend == "onnx" else rest.partition("@")[2] if backend == "open_clip" else ""
-    return Path(path) if path else None
-
-
-def _format_model_change(store: Store, bound_space: Space, name: str, file: Path | None) -> str:
-    from indexes.paths import format_command
-    from pipeline.embed.embedder import load_embedder
-
-    now = load_embedder(name).space
-    migrate = f"`{format_command(store.folder, 'migrate', '--model', name)}` embeds the photos again with what it is now"
-    if file and now.weights != bound_space.weights:
-        return f"{file} is no longer the file that {store.folder} was made with (sha256 {bound_space.weights[:12]}...); put it back, or {migrate}"
-    return f"{name} is no longer what {store.folder} was made with: that was {bound_space}, and it is {now}; put it back, or {migrate}"
-
-
 def _choose_embedder_after_wait(
-    store: Store, previous_space: Space | None, model: str | None, threads: int | None
+    store: Store, space_before: Space | None, model: str | None, threads: int | None
 ) -> Embedder:
-    """As embedder_of(), of a store that had the space `before` when it was opened; says so where another ended in between."""
+    """Choose the embedder of a store whose space may have changed while this waited for its lock.
+
+    `space_before` is the space from before the wait. Raises SpaceMismatch, which says so.
+    """
     from indexes.errors import SpaceMismatch
     from indexes.paths import format_command
 
     try:
         return choose_embedder(store, model, threads, unless_empty=True)
     except SpaceMismatch as error:
-        if store.space == previous_space:
+        if store.space == space_before:
             raise
         migrate = format_command(store.folder, "migrate", "--model", model or "")
         raise SpaceMismatch(
-            f"{store.folder} was brought to the model {store.model} while this waited for it, and --model says {model}; leave --model out"
-            f" to go on with {store.model}, or bring the store to the other with `{migrate}`"
+            f"{store.folder} was migrated to {store.model} while this command waited, but --model"
+            f" says {model}; leave --model out to continue with {store.model}, or migrate the store"
+            f" again with `{migrate}`"
         ) from error

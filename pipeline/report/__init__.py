@@ -1,1 +1,1 @@
-"""Groups, matches and the state of a store as JSON, text, HTML and pictures."""
+"""Answers of commands as JSON for programs, and as text, pages and images for people."""

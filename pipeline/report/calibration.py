@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.calibrate.measurement import MIN_PRECISION, Calibration, Setting, Share
-from pipeline.report.answers import MAX_LISTED_ITEMS, SCHEMA_VERSION, escape_unprintable, pluralize
+from pipeline.report.document import SCHEMA_VERSION
+from pipeline.report.format import MAX_LISTED_ITEMS, escape_unprintable, pluralize
 
 
 def serialize_calibration(

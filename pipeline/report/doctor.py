@@ -1,4 +1,4 @@
-"""What this installation is and can do, for a person who wonders and for reports of bugs."""
+"""Inspect this installation: versions, formats, hardware; for a person and for bug reports."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import Any
 from PIL import features
 
 from pipeline.decode.formats import EXTRA_INSTALLED
-from pipeline.report.answers import SCHEMA_VERSION, escape_unprintable, pluralize
+from pipeline.report.document import make_document
+from pipeline.report.format import escape_unprintable, pluralize
 from pipeline.workers.cpus import count_usable_cores
 
-# Asked of the packages' own records, because importing them takes seconds.
+# Their versions are read from the installed metadata: importing the packages takes seconds.
 PACKAGES = (
     "neardup",
     "numpy",
@@ -30,6 +31,7 @@ PACKAGES = (
     "open_clip_torch",
     "torch",
 )
+# Formats that need no extra, in the order of the README.
 BUILT_IN_FORMATS = (
     "JPEG",
     "MPO",
@@ -41,9 +43,18 @@ BUILT_IN_FORMATS = (
     "AVIF",
     "HEIC",
     "JPEG 2000",
-)  # formats that need no extra, as README has them
+)
+# Built-in formats that a build of Pillow may lack, by its name for the feature.
+PILLOW_FEATURES = {
+    "JPEG": "jpg",
+    "MPO": "jpg",
+    "WebP": "webp",
+    "TIFF": "libtiff",
+    "AVIF": "avif",
+    "JPEG 2000": "jpg_2000",
+}
 CPU_INFO_PATH = Path("/proc/cpuinfo")
-# Those that decide how fast a model runs, as Linux calls them.
+# CPU features that decide how fast a model runs, by their name in Linux.
 CPU_FEATURES = {
     "avx2": "AVX2",
     "avx512f": "AVX-512",
@@ -54,23 +65,27 @@ CPU_FEATURES = {
 
 
 def inspect_installation(store: Path) -> dict[str, Any]:
-    """Versions (None: not installed), formats with the extra that would add one, cores, CPU, GPUs, access to Google, and the store."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "versions": _collect_versions(),
-        "formats": {
-            name: {"read": there, "extra": extra}
-            for name, (there, extra) in _check_formats().items()
-        },
-        "cores": os.cpu_count() or 1,
-        "usable_cores": count_usable_cores(),
-        "threads": count_usable_cores(),
-        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
-        "cpu": {"architecture": platform.machine(), "features": _read_cpu_features()},
-        "gpus": _list_gpus(),
-        "google": _check_google_access(),
-        "store": {"path": os.fspath(store), "exists": (store / "catalog.db").exists()},
-    }
+    """Collect versions, readable formats, cores, CPU, GPUs, access to Google and the store's place.
+
+    The version of a package that is not installed is None; each format has the extra that adds it.
+    """
+    return make_document(
+        {
+            "versions": _collect_versions(),
+            "formats": {
+                name: {"read": is_readable, "extra": extra}
+                for name, (is_readable, extra) in _check_formats().items()
+            },
+            "cores": os.cpu_count() or 1,
+            "usable_cores": count_usable_cores(),
+            "threads": count_usable_cores(),
+            "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+            "cpu": {"architecture": platform.machine(), "features": _read_cpu_features()},
+            "gpus": _list_gpus(),
+            "google": _check_google_access(),
+            "store": {"path": os.fspath(store), "exists": (store / "catalog.db").exists()},
+        }
+    )
 
 
 def _get_version(package: str) -> str | None:
@@ -81,39 +96,31 @@ def _get_version(package: str) -> str | None:
 
 
 def _collect_versions() -> dict[str, str | None]:
-    own = {
+    """Collect the versions of packages, Python and the libraries below them; None if missing."""
+    return {package: _get_version(package) for package in PACKAGES} | {
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "libheif": _get_libheif_version(),
     }
-    return {package: _get_version(package) for package in PACKAGES} | own
 
 
 def _get_libheif_version() -> str | None:
     try:
         import pillow_heif
-    except ImportError:  # what a person may have come here for
+    except ImportError:  # a broken installation is what doctor is for
         return None
     return str(pillow_heif.libheif_version())
 
 
 def _check_formats() -> dict[str, tuple[bool, str | None]]:
-    """Whether each is read, and the extra that would add it."""
-    built = {
-        "JPEG": "jpg",
-        "MPO": "jpg",
-        "WebP": "webp",
-        "TIFF": "libtiff",
-        "AVIF": "avif",
-        "JPEG 2000": "jpg_2000",
-    }
-    return {
-        name: (name not in built or bool(features.check(built[name])), None)
-        for name in BUILT_IN_FORMATS
-    } | {
-        "raw photos": (EXTRA_INSTALLED["raw"], "raw"),
-        "JPEG XL": (EXTRA_INSTALLED["jxl"], "jxl"),
-    }
+    """Check for each format whether it can be read, and name the extra that adds it, if any."""
+    checked: dict[str, tuple[bool, str | None]] = {}
+    for name in BUILT_IN_FORMATS:
+        feature = PILLOW_FEATURES.get(name)
+        checked[name] = (feature is None or bool(features.check(feature)), None)
+    checked["raw photos"] = (EXTRA_INSTALLED["raw"], "raw")
+    checked["JPEG XL"] = (EXTRA_INSTALLED["jxl"], "jxl")
+    return checked
 
 
 def _read_cpu_features() -> list[str]:
@@ -123,13 +130,13 @@ def _read_cpu_features() -> list[str]:
         return []
     for line in text.splitlines():
         name, _, flags = line.partition(":")
-        if name.strip() in ("flags", "Features"):
+        if name.strip() in ("flags", "Features"):  # on x86, on ARM
             return sorted({CPU_FEATURES[flag] for flag in flags.split() if flag in CPU_FEATURES})
     return []
 
 
 def _list_gpus() -> list[str]:
-    """Those that torch can use; without torch no model here does."""
+    """List the GPUs that torch can use; without torch no model here uses one."""
     if not _get_version("torch"):
         return []
     try:
@@ -140,48 +147,47 @@ def _list_gpus() -> list[str]:
                 torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())
             ]
         return ["mps"] if torch.backends.mps.is_available() else []
-    except Exception as error:  # a torch that does not start, or a driver that does not fit it
+    except Exception as error:  # torch does not load, or does not fit the driver
         return [f"unknown: {error!r}"]
 
 
 def _check_google_access() -> dict[str, bool]:
-    """Whether there is something that gives access to Google's models; never what it is, and nobody is asked whether it is any good."""
-    config = Path(os.environ.get("CLOUDSDK_CONFIG") or os.path.expanduser("~/.config/gcloud"))  # noqa: PTH111 - some have no home
-    file = Path(
-        os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
-        or config / "application_default_credentials.json"
+    """Check whether a key or credentials for Google's models exist; neither is read or tried."""
+    config_folder = Path(
+        os.environ.get("CLOUDSDK_CONFIG") or os.path.expanduser("~/.config/gcloud")  # noqa: PTH111 - never raises, even without a home
     )
-    return {
-        "key": any(
-            os.environ.get(name, "").strip() for name in ("GOOGLE_API_KEY", "GEMINI_API_KEY")
-        ),
-        "credentials": file.is_file(),
-    }
+    credentials = Path(
+        os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+        or config_folder / "application_default_credentials.json"
+    )
+    keys = (os.environ.get(name, "").strip() for name in ("GOOGLE_API_KEY", "GEMINI_API_KEY"))
+    return {"key": any(keys), "credentials": credentials.is_file()}
 
 
 def format_doctor_report(report: dict[str, Any]) -> Iterator[str]:
-    """The same for a person."""
+    """Yield the lines of what inspect_installation() collected."""
     for name, version in report["versions"].items():
         yield f"{name:<18} {version or 'not installed'}"
     yield ""
-    for name, format_ in report["formats"].items():
-        hint = (
-            f", add it with: pip install 'neardup[{format_['extra']}]'"
-            if format_["extra"] and not format_["read"]
-            else ""
-        )
-        yield f"{name:<18} {'yes' if format_['read'] else 'no'}{hint}"
+    for name, support in report["formats"].items():
+        if support["read"]:
+            yield f"{name:<18} yes"
+        elif support["extra"]:
+            yield f"{name:<18} no; install it with: pip install 'neardup[{support['extra']}]'"
+        else:
+            yield f"{name:<18} no"
     yield ""
-    threads = (
-        f", OMP_NUM_THREADS={escape_unprintable(report['omp_num_threads'])}"
-        if report["omp_num_threads"]
-        else ""
-    )
-    yield f"{'cores':<18} {report['usable_cores']} of {report['cores']}; a model computes with {pluralize(report['threads'], 'thread')}{threads}"
-    yield f"{'cpu':<18} {', '.join([report['cpu']['architecture'], *report['cpu']['features']])}"
+    threads = f"models use {pluralize(report['threads'], 'thread')}"
+    if report["omp_num_threads"]:
+        threads += f", OMP_NUM_THREADS={escape_unprintable(report['omp_num_threads'])}"
+    yield f"{'cores':<18} {report['usable_cores']} of {report['cores']}; {threads}"
+    cpu = report["cpu"]
+    yield f"{'cpu':<18} {', '.join([cpu['architecture'], *cpu['features']])}"
     yield f"{'gpu':<18} {', '.join(map(escape_unprintable, report['gpus'])) or 'none'}"
-    key, credentials = (
-        "yes" if report["google"][name] else "no" for name in ("key", "credentials")
-    )
-    yield f"{'google':<18} key in the environment: {key}, application default credentials: {credentials}"
-    yield f"{'store':<18} {escape_unprintable(report['store']['path'])}{'' if report['store']['exists'] else ' (not there yet)'}"
+    google = {name: "yes" if exists else "no" for name, exists in report["google"].items()}
+    access = f"key in the environment: {google['key']}"
+    access += f", application default credentials: {google['credentials']}"
+    yield f"{'google':<18} {access}"
+    store = report["store"]
+    missing = "" if store["exists"] else " (does not exist yet)"
+    yield f"{'store':<18} {escape_unprintable(store['path'])}{missing}"

@@ -297,7 +297,7 @@ def test_the_command(run: Run, tmp_path: Path) -> None:
     told: dict[str, Any] = json.loads(run("status", "--json")[1])
     assert told["saved_thresholds"] == {"threshold": 0.6, "min_agreement": 0.9}
     assert (
-        "goes by     a threshold of 0.6, an agreement of 0.9, as `calibrate --save` chose"
+        "saved       threshold 0.6, agreement 0.9, by `calibrate --save`"
         in run("status")[1]
     )
     assert json.loads(run("groups", "--json")[1])["min_agreement"] == 0.9
@@ -315,11 +315,11 @@ def test_the_command(run: Run, tmp_path: Path) -> None:
     }
     assert run("calibrate", "--reset") == (
         0,
-        "a threshold of 0.6 and an agreement of 0.9 are forgotten\n",
+        "forgot the saved threshold of 0.6 and agreement of 0.9\n",
         "",
     )
     assert json.loads(run("status", "--json")[1])["saved_thresholds"] is None
-    assert run("calibrate", "--reset") == (0, "nothing was saved\n", "")
+    assert run("calibrate", "--reset") == (0, "no thresholds were saved\n", "")
     assert json.loads(run("calibrate", "--reset", "--json")[1])["forgotten"] is None
 
 

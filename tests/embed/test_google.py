@@ -871,7 +871,7 @@ def test_a_store_is_not_bound_to_a_model_that_cannot_be_used(
     assert "GEMINI_API_KEY" in err
     code, _, err = run("ingest", "--model", "neardup-1")
     assert code == 3, err  # for the broken photo
-    assert "5 pictures embedded" in err
+    assert "5 photos embedded" in err
     assert json.loads(run("status", "--json")[1])["model"] == "neardup-1"
     assert run("ingest", "--model", MODEL)[0] == 2
     assert not google.requests
@@ -904,7 +904,7 @@ def test_a_sample_is_asked_for_again_in_few_requests(library: FakeGoogle, run: R
     assert code == 0
     assert (
         out
-        == "5 photos embedded again, least cosine with the stored vector 1.00000\nthe store is sound\n"
+        == "5 photos embedded again, lowest cosine with the stored vector 1.00000\nthe store is sound\n"
     )
     assert "up to 1 paid request for 6 photos" in err
     assert [len(request.contents) for request in library.requests] == [5]

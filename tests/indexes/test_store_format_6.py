@@ -21,7 +21,7 @@ from indexes.caches.thumbnails import ThumbnailCache
 from indexes.catalog.seal import SealFile
 from indexes.durable.files import write_checked
 from pipeline import Coverage, find_groups, ingest_roots, load_embedder
-from pipeline.report.answers import serialize_groups
+from pipeline.report.groups import serialize_groups
 from pipeline.verify.verdict import VERDICT_VERSION
 from scripts.compare_answers import describe_group
 

@@ -214,7 +214,7 @@ def test_an_ingest_after_it_embeds_nothing_and_queries_are_answered(
             "dropped": None,
         },
     )
-    assert "0 pictures embedded" in run("ingest")[2]
+    assert "0 photos embedded" in run("ingest")[2]
     assert small in run("status")[1]
     assert run("query", photos / "a small.jpg")[1].startswith(
         f"{photos / 'a small.jpg'}: in the library, "
@@ -238,7 +238,7 @@ def test_an_ingest_after_it_embeds_nothing_and_queries_are_answered(
         "2",
     )
     assert code == 0
-    assert "5 of 5 distinct images now with neardup-1, 5 pictures embedded in this run\n" in err
+    assert "5 of 5 photos now embedded with neardup-1, 5 in this run\n" in err
     assert "calibrate" not in err
 
 
@@ -270,7 +270,7 @@ def test_who_stops_it_is_told_which_model_answers_now(
         )
         code, _, err = run("migrate", "--model", small)
         assert code == 130
-        assert "goes on from there, and the store answers as before\n" in err
+        assert "continues from there, and the store answers as before\n" in err
     assert "neardup-1" in run("status")[1]
     monkeypatch.setattr(
         "pipeline.ingest.migrate.verify_new_pairs",
@@ -278,7 +278,7 @@ def test_who_stops_it_is_told_which_model_answers_now(
     )
     code, _, err = run("migrate", "--model", small)
     assert code == 130
-    assert f"goes on from there, and the store has the model {small} now\n" in err
+    assert f"continues from there, and the store now uses {small}\n" in err
 
 
 def test_pairs_that_could_not_be_looked_at_are_told(
@@ -311,7 +311,7 @@ def test_a_store_of_an_older_format_and_preprocessing_needs_no_ingest_before(
     downgrade_store(library)
     code, _, err = run("migrate", "--model", "neardup-1")
     assert code == 0, err
-    assert "5 pictures embedded in this run" in err
+    assert ", 5 in this run" in err
     assert held(library) == expected
     assert kept(library) == before
     assert_clean(library)
@@ -406,14 +406,14 @@ def test_one_that_was_begun_for_another_model(
     assert code == 2
     assert f"go on with `neardup migrate --model {small} --store {copied}`" in err
     assert f"begin anew with `neardup migrate --model {other} --restart --store {copied}`" in err
-    waits = f"neardup-1; a migration to {small} waits, 5 of 17 pictures are done; "
+    waits = f"neardup-1; a migration to {small} is pending, 5 of 17 photos embedded; "
     code, _, err = run("migrate", "--model", "neardup-1")
     assert code == 0
     assert waits in err
     assert f"`neardup migrate --model neardup-1 --restart --store {copied}` drops it" in err
     code, _, err = run("migrate", "--model", "neardup-1", "--restart")
     assert code == 0
-    assert f"the migration to {small} (5 pictures) was dropped\n" in err
+    assert f"the migration to {small} (5 photos) was dropped\n" in err
     assert "nothing to do" not in err
     assert not (copied / "next").exists()
     assert "nothing to do" in run("migrate", "--model", "neardup-1", "--restart")[2]
@@ -464,7 +464,7 @@ def test_status_tells_of_a_migration_that_has_not_ended(
         "abort": drop,
     }
     assert 8 <= done <= 9
-    line = f"migration   to {small} is running or did not finish, {done} of 17 pictures are done; `{go_on}` goes on, `{drop}` drops it"
+    line = f"migration   to {small} is running or did not finish, {done} of 17 photos embedded; `{go_on}` resumes it, `{drop}` drops it"
     assert line in run("status")[1].splitlines()
     (photos / "a small.jpg").unlink()
     (photos / "b.jpg").unlink()  # both are done by now
@@ -508,9 +508,9 @@ def test_photos_that_are_away_are_waited_for_or_left_out(
     assert "--leave-out" in err
     code, _, err = run("migrate", "--model", small, "--leave-out")
     assert code == 3
-    assert f"4 of 17 distinct images now with {small}, " in err
-    assert "in this run; 13 are not compared until an ingest finds photos of them\n" in err
-    assert "13 pictures have no vector and are not compared" in run("groups")[2]
+    assert f"4 of 17 photos now embedded with {small}, " in err
+    assert "in this run; 13 are not compared until an ingest finds their files\n" in err
+    assert "13 photos have no vector and are not compared" in run("groups")[2]
     assert json.loads(run("migrate", "--model", small, "--json")[1])["waiting"] == 13
     assert [finding.problem.split()[0] for finding in check(library, read_all=True)] == ["13"]
     with Store(library) as store:
@@ -707,7 +707,7 @@ def test_an_ingest_that_waited_goes_on_with_the_new_model(
     assert code == 3, err  # for the broken photo
     assert f"{small}: " in err
     assert "1 new" in err
-    assert "; 1 picture embedded" in err
+    assert "; 1 photo embedded" in err
     assert held(library) == fresh(tmp_path / "fresh", photos, small)
 
 
@@ -718,12 +718,12 @@ def test_an_ingest_that_waited_does_not_go_on_with_another_model_than_was_named(
     code, _, err = run("ingest", "--lock-timeout", "60", "--model", "neardup-1")
     assert code == 2
     assert (
-        f"was brought to the model {small} while this waited for it, and --model says neardup-1; leave --model out"
+        f"was migrated to {small} while this command waited, but --model says neardup-1; leave --model out"
         in err
     )
     code, _, err = run("ingest", "--model", "neardup-1")
     assert code == 2
-    assert "while this waited" not in err
+    assert "while this command waited" not in err
 
 
 def test_a_query_never_compares_vectors_of_two_models(

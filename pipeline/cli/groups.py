@@ -1,0 +1,167 @@
+"""neardup groups: print the groups of near-duplicates in a store."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline.cli.console import EXIT_FOUND, print_json, print_lines, print_warning
+from pipeline.cli.options import (
+    PATH_TYPE,
+    GroupArguments,
+    OutputArguments,
+    group_arguments,
+    output_arguments,
+    store_option,
+)
+
+if TYPE_CHECKING:
+    from indexes.store import Store
+    from pipeline.grouping.cluster import Group
+    from pipeline.grouping.keep_rules import KeepRules
+    from pipeline.ingest.batch_writer import Coverage
+    from pipeline.query.thresholds import Thresholds
+
+
+@click.command()
+@click.argument("folders", nargs=-1, metavar="[FOLDER]...", type=PATH_TYPE)
+@store_option
+@group_arguments
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="OUT.html",
+    help="Write a page for a browser, too.",
+)
+@output_arguments
+def groups(
+    folders: Sequence[str],
+    store: Path,
+    search: GroupArguments,
+    page: Path | None,
+    output: OutputArguments,
+) -> None:
+    """Print the groups of near-duplicates in the store.
+
+    \b
+    neardup groups
+    neardup groups --threshold 0.95 --json
+    neardup groups ~/Pictures/2024                only among the photos below this folder
+    neardup groups --html groups.html             a page with thumbnails, in a folder beside it
+    neardup groups --keep folder:Albums,date      keep photos in a folder Albums, then the oldest
+
+    No photo is read, so drives may be away. Each member was verified against its keeper. A
+    threshold leaves out pairs whose photos score lower; any down to the store's floor works.
+    """
+    from indexes.store import Store
+
+    search.parse_keep_rules()  # an invalid rule fails before anything is printed
+    if page:
+        from pipeline.report.gallery import require_writable_page, write_gallery
+
+        require_writable_page(page)  # before an answer that would have to be computed again
+    with Store(store) as opened:
+        _require_photos_below(opened, folders)
+        query = GroupQuery(search, [os.path.realpath(folder) for folder in folders])
+        printed = print_groups(opened, query, None, output.as_json)
+        if page:
+            write_gallery(printed.groups, opened, page, printed.warnings)
+    if output.exit_code and printed.groups:
+        sys.exit(EXIT_FOUND)
+
+
+def _require_photos_below(store: Store, folders: Sequence[str]) -> None:
+    """Raise RootNotFound if the store has no photo below one of the folders."""
+    from indexes.paths import format_command
+    from pipeline.errors import RootNotFound
+
+    for folder in folders:
+        if not store.catalog.files.get_counts([os.path.realpath(folder)]).files:
+            status = format_command(store.folder, "status")
+            raise RootNotFound(
+                f"the store has no photo below {ascii(folder)}; ingest it first, or see `{status}`"
+                " for its folders"
+            )
+
+
+@dataclass(frozen=True)
+class GroupQuery:
+    """A query for groups: thresholds and rules, and the folders (real paths) to search.
+
+    With `against_all`, groups with a photo below the folders may have members anywhere.
+    """
+
+    search: GroupArguments
+    folders: Sequence[str]
+    against_all: bool = False
+
+
+@dataclass(frozen=True)
+class PrintedGroups:
+    """The groups that were printed, and the warnings that go with them."""
+
+    groups: list[Group]
+    warnings: list[str]
+
+
+def print_groups(
+    store: Store, query: GroupQuery, coverage: Coverage | None, as_json: bool
+) -> PrintedGroups:
+    """Find groups and print them, with warnings; `coverage` is of an ingest just before, if any."""
+    from pipeline.query.freshness import format_stale_warning
+    from pipeline.report.document import serialize_coverage
+    from pipeline.report.groups import format_groups, serialize_groups
+    from pipeline.report.status import format_warnings
+
+    keep_rules = query.search.parse_keep_rules()
+    with store.catalog.snapshot():  # a migration may end between the two questions
+        space = store.space
+        groups = _find_groups(store, query, keep_rules)
+        thresholds = _resolve_thresholds(store, query.search)
+        warnings = list(format_warnings(store))
+    files = [file for group in groups for file in group.files]
+    if stale := format_stale_warning(files):
+        warnings.append(stale)
+    for warning in warnings:
+        print_warning(warning)
+    if groups:
+        for rule in keep_rules.find_unused(file.path for file in files):
+            print_warning(f"no photo in these groups matches the rule {ascii(rule)}")
+    if as_json:
+        covered = serialize_coverage(store, query.folders, coverage)
+        print_json(serialize_groups(groups, space, thresholds, covered))
+    else:
+        print_lines(format_groups(groups))
+    return PrintedGroups(groups, warnings)
+
+
+def _find_groups(store: Store, query: GroupQuery, keep_rules: KeepRules) -> list[Group]:
+    from pipeline.query.freshness import refresh_status
+    from pipeline.query.groups import GroupOptions, find_groups
+    from pipeline.verify.relation import COPY_RELATIONS
+
+    return find_groups(
+        store,
+        query.search.threshold,
+        query.folders,
+        relations=query.search.relations or COPY_RELATIONS,
+        min_agreement=query.search.min_agreement,
+        options=GroupOptions(query.against_all, keep_rules, refresh_status),
+    )
+
+
+def _resolve_thresholds(store: Store, search: GroupArguments) -> Thresholds | None:
+    """Resolve the thresholds that groups were found with; None for an empty store."""
+    from pipeline.query.thresholds import resolve_thresholds
+
+    space = store.space
+    if space is None:
+        return None
+    return resolve_thresholds(store, space, search.threshold, search.min_agreement)

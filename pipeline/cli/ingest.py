@@ -1,0 +1,48 @@
+"""neardup ingest: bring the store up to date with folders of photos."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from pipeline.cli.console import EXIT_SKIPPED, print_json, print_message
+from pipeline.cli.options import (
+    PATH_TYPE,
+    IngestArguments,
+    ingest_arguments,
+    json_option,
+    store_option,
+)
+from pipeline.cli.session import open_for_writing, run_ingest
+
+
+@click.command()
+@click.argument("roots", nargs=-1, metavar="[ROOT]...", type=PATH_TYPE)
+@ingest_arguments
+@store_option
+@json_option
+def ingest(roots: Sequence[str], arguments: IngestArguments, store: Path, as_json: bool) -> None:
+    """Bring the store up to date with folders of photos.
+
+    \b
+    neardup ingest ~/Pictures /mnt/nas/photos     add folders; they are remembered
+    neardup ingest                                refresh all of them: the nightly call
+    neardup ingest ~/Pictures --exclude '*.gif' --exclude 'raw/*'
+
+    Only new and changed files are read, and only new content is embedded. Stop it with Ctrl-C at
+    any moment; the same command continues from there. Exit code 3: done, but some photos could not
+    be read or a folder is missing.
+    """
+    from pipeline.report.ingest import format_coverage, serialize_ingest
+
+    with open_for_writing(store, roots) as opened:
+        coverage = run_ingest(opened, roots, arguments).coverage
+    if as_json:
+        print_json(serialize_ingest(coverage))
+    else:
+        print_message(format_coverage(coverage))
+    if coverage.has_problems:
+        sys.exit(EXIT_SKIPPED)

@@ -1,0 +1,129 @@
+"""neardup query: check whether photos are already in the library."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline.cli.console import (
+    EXIT_FOUND,
+    EXIT_SKIPPED,
+    print_json,
+    print_lines,
+    print_warning,
+)
+from pipeline.cli.options import (
+    PATH_TYPE,
+    ModelArguments,
+    OutputArguments,
+    SearchArguments,
+    model_arguments,
+    output_arguments,
+    search_arguments,
+    store_option,
+)
+from pipeline.cli.session import choose_embedder, require_consent_to_query
+
+if TYPE_CHECKING:
+    from indexes.store import Store
+    from pipeline.query.matches import Answer
+
+
+@click.command()
+@click.argument("files", nargs=-1, metavar="[FILE]...", type=PATH_TYPE)
+@click.option(
+    "-0",
+    "--null",
+    "is_null_separated",
+    is_flag=True,
+    help="Paths on standard input end with NUL, as those of find -print0 do.",
+)
+@store_option
+@model_arguments
+@search_arguments
+@output_arguments
+def query(
+    files: Sequence[str],
+    is_null_separated: bool,
+    store: Path,
+    model: ModelArguments,
+    search: SearchArguments,
+    output: OutputArguments,
+) -> None:
+    """Check whether photos are already in the library.
+
+    \b
+    neardup query holiday.jpg                     best match first
+    neardup query ~/Downloads/*.jpg --json
+    find /media/card -name '*.jpg' -print0 | neardup query -0 -
+
+    FILE may be inside the library or outside; nothing is added. Without FILE, or with -, paths are
+    read from standard input.
+    """
+    from indexes.store import Store
+    from pipeline.embed.model_errors import explain_model_errors
+    from pipeline.report.format import format_failure
+    from pipeline.report.matches import format_answer, serialize_answers
+    from pipeline.report.status import format_warnings
+
+    answers = []
+    with Store(store) as opened:
+        for warning in format_warnings(opened):
+            print_warning(warning)
+        with explain_model_errors(opened, model.model):
+            paths = list(_read_paths(files, is_null_separated))
+            for answer in _find_answers(opened, paths, model, search):
+                answers.append(answer)
+                if failure := answer.failure:
+                    print_warning(format_failure(answer.file, failure.reason, failure.detail))
+                if not output.as_json:
+                    print_lines(format_answer(answer))
+                _print_stale_warning(answer)
+    if output.as_json:
+        print_json(serialize_answers(answers))
+    if output.exit_code and any(answer.matches for answer in answers):
+        sys.exit(EXIT_FOUND)
+    if any(answer.failure for answer in answers):
+        sys.exit(EXIT_SKIPPED)
+
+
+def _read_paths(files: Sequence[str], is_null_separated: bool) -> Iterator[str]:
+    """Yield the files that were named, and those on standard input in the place of each -."""
+    if not files and sys.stdin.isatty():
+        raise click.UsageError("name a FILE, or send paths to standard input")
+    for file in files or ("-",):
+        if file == "-":
+            separator = b"\0" if is_null_separated else b"\n"
+            paths = sys.stdin.buffer.read().split(separator)
+            yield from (os.fsdecode(path) for path in paths if path)
+        else:
+            yield file
+
+
+def _find_answers(
+    store: Store, paths: Sequence[str], model: ModelArguments, search: SearchArguments
+) -> Iterator[Answer]:
+    """Yield an answer for each path; files of the library are checked for changes on disk."""
+    from pipeline.query.freshness import refresh_answer
+    from pipeline.query.matches import find_matches
+    from pipeline.verify.relation import QUERY_RELATIONS
+
+    embedder = choose_embedder(store, model.model)
+    require_consent_to_query(embedder, len(paths), model.allow_cost)
+    relations = search.relations or QUERY_RELATIONS
+    for answer in find_matches(
+        paths, store, embedder, search.threshold, relations, search.min_agreement
+    ):
+        yield refresh_answer(answer)
+
+
+def _print_stale_warning(answer: Answer) -> None:
+    from pipeline.query.freshness import format_stale_warning
+
+    if warning := format_stale_warning(match.file for match in answer.matches):
+        print_warning(warning)

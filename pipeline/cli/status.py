@@ -1,0 +1,64 @@
+"""neardup status: show what a store holds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline.cli.console import print_json, print_lines
+from pipeline.cli.options import json_option, store_option
+
+if TYPE_CHECKING:
+    from indexes.store import Store
+
+
+@click.command()
+@click.option(
+    "--failures",
+    "list_failures",
+    is_flag=True,
+    help="List every file and folder that could not be read, with the reason.",
+)
+@store_option
+@json_option
+def status(list_failures: bool, store: Path, as_json: bool) -> None:
+    """Show what a store holds and how the last ingest ended.
+
+    \b
+    neardup status
+    neardup status --failures                     which files could not be read, and why
+    """
+    from indexes.store import Store
+    from pipeline.report.format import format_failure
+    from pipeline.report.status import format_status, serialize_status
+
+    with Store(store) as opened:
+        opened.verify()
+        document = serialize_status(opened)
+        failures = _collect_failures(opened) if list_failures else []
+    if as_json:
+        if list_failures:
+            document["failures"] = [
+                {"path": path, "reason": reason, "detail": detail}
+                for path, reason, detail in failures
+            ]
+        print_json(document)
+    elif list_failures:
+        print_lines(format_failure(*failure) for failure in failures)
+    else:
+        print_lines(format_status(document))
+
+
+def _collect_failures(store: Store) -> list[tuple[str, str, str]]:
+    """Collect (path, reason, detail) of files without an image and folders that were not read."""
+    failures = list(store.catalog.files.list_failures())
+    last_run = store.catalog.runs.get_last()
+    if last_run:  # folders are not in the catalog, only in the coverage of the run
+        failures += [
+            (unreadable["path"], unreadable["reason"], unreadable["detail"])
+            for unreadable in last_run.coverage.get("unreadable_paths", [])
+        ]
+    return sorted(failures, key=lambda failure: os.fsencode(failure[0]))

@@ -1,0 +1,165 @@
+"""Comparisons of a few files, for `compare` and `explain`, as JSON and text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from math import isnan
+from typing import Any
+
+from indexes.records import Image, Space
+from pipeline.decode.read import Failure
+from pipeline.query.compare import Comparison
+from pipeline.report.document import make_document, serialize_space
+from pipeline.report.format import escape_unprintable, format_bytes
+from pipeline.report.matches import format_edits
+from pipeline.verify.relation import Relation
+from pipeline.verify.verdict import MIN_VALID_TILES, Edits, Verdict
+
+# --- JSON ---
+
+
+def serialize_comparison(comparison: Comparison, space: Space, threshold: float) -> dict[str, Any]:
+    """Serialize the answer of `compare` and `explain`; scores are null for a file that failed."""
+    scores = [
+        [None if isnan(score) else round(score, 6) for score in row]
+        for row in comparison.scores.tolist()
+    ]
+    pairs = []
+    for first, second in comparison.iter_pairs():
+        pair: dict[str, Any] = {
+            "a": comparison.files[first],
+            "b": comparison.files[second],
+            "relation": comparison.get_relation(first, second, threshold),
+            "score": scores[first][second],
+        }
+        if verdict := comparison.verdicts.get((first, second)):
+            pair["verdict"] = verdict.as_dict()
+        pairs.append(pair)
+    return make_document(
+        {
+            "space": serialize_space(space),
+            "threshold": threshold,
+            "files": list(comparison.files),
+            "errors": {
+                file: {"reason": failure.reason, "detail": failure.detail}
+                for file, failure in comparison.list_failures()
+            },
+            "scores": scores,
+            "pairs": pairs,
+        }
+    )
+
+
+# --- text of `compare` ---
+
+
+def format_comparison(comparison: Comparison, threshold: float) -> Iterator[str]:
+    """Yield the score and the relation of two files, or the score matrix of more and all pairs
+    that are related.
+    """
+    if len(comparison.files) == 2:
+        if not comparison.list_failures():
+            yield f"{comparison.scores[0, 1]:.4f}  {_format_relation(comparison, 0, 1, threshold)}"
+        return
+    yield from _format_score_matrix(comparison)
+    unrelated = (None, Relation.UNRELATED, Relation.NOT_VERIFIABLE)
+    related_pairs = [
+        pair
+        for pair in comparison.iter_pairs()
+        if comparison.get_relation(*pair, threshold) not in unrelated
+    ]
+    if related_pairs:
+        yield ""
+    for first, second in related_pairs:
+        relation = _format_relation(comparison, first, second, threshold)
+        yield f"{first + 1:>3} {second + 1:>3}  {relation}"
+
+
+def _format_score_matrix(comparison: Comparison) -> Iterator[str]:
+    """Yield the numbered files, then a row of scores for each; - for a file that failed."""
+    for number, file in enumerate(comparison.files, 1):
+        yield f"{number:>3}  {escape_unprintable(file)}"
+    yield ""
+    yield "     " + " ".join(f"{number:>6}" for number in range(1, len(comparison.files) + 1))
+    for number, row in enumerate(comparison.scores.tolist(), 1):
+        cells = ("     -" if isnan(score) else f"{score:6.3f}" for score in row)
+        yield f"{number:>3}  " + " ".join(cells)
+
+
+def _format_relation(comparison: Comparison, first: int, second: int, threshold: float) -> str:
+    """Format the relation of two files, with the edits if the second is a copy of the first."""
+    relation = comparison.get_relation(first, second, threshold)
+    if relation in (Relation.SAME_PICTURE, Relation.DERIVED):
+        edits = format_edits(comparison.verdicts[first, second])
+        return f"{relation}: {edits}" if edits else str(relation)
+    return str(relation)
+
+
+# --- text of `explain` ---
+
+
+def format_explanation(comparison: Comparison, threshold: float) -> Iterator[str]:
+    """Yield how two files are related and what verification measured; nothing if one failed."""
+    first, second = comparison.images
+    if isinstance(first, Failure) or isinstance(second, Failure):
+        return
+    yield _format_image_line("first", comparison.files[0], first)
+    yield _format_image_line("second", comparison.files[1], second)
+    yield f"relation    {_format_relation(comparison, 0, 1, threshold)}"
+    yield f"score       {comparison.scores[0, 1]:.4f}"
+    verdict = comparison.verdicts[0, 1]
+    yield f"keypoints   {_describe_alignment(verdict)}"
+    if not verdict.homography:
+        return
+    yield f"tiles       {_describe_tiles(verdict)}"
+    if verdict.relation == Relation.NOT_VERIFIABLE:
+        yield f"reason      {_explain_not_verifiable(verdict)}"
+    if verdict.edits:
+        yield from _format_edit_lines(verdict.edits)
+
+
+def _format_image_line(side: str, file: str, image: Image) -> str:
+    flags = "".join(f", {flag}" for flag in image.flags)
+    size = f"{image.width} x {image.height}, {format_bytes(image.size)}"
+    return f"{side:<11} {escape_unprintable(file)}   {size}{flags}"
+
+
+def _describe_alignment(verdict: Verdict) -> str:
+    if verdict.homography:
+        if verdict.inliers:
+            return f"{verdict.inliers} matches agree on how to align the photos"
+        return "too few matches; the photos were aligned as a whole"
+    if verdict.relation == Relation.NOT_VERIFIABLE:
+        return "too few to align the photos"
+    return "no alignment agrees with enough matches"
+
+
+def _describe_tiles(verdict: Verdict) -> str:
+    differing_share = max(0.0, 1 - verdict.agreeing_share - verdict.displaced_share)
+    return (
+        f"{verdict.tiles}: {100 * verdict.agreeing_share:.0f} % agree in place,"
+        f" {100 * verdict.displaced_share:.0f} % agree when displaced,"
+        f" {100 * differing_share:.0f} % differ"
+    )
+
+
+def _explain_not_verifiable(verdict: Verdict) -> str:
+    if verdict.tiles < MIN_VALID_TILES:
+        return "too few tiles have enough texture to decide"
+    return (
+        "both are text or drawings on an even background;"
+        " at this size different words can look the same"
+    )
+
+
+def _format_edit_lines(edits: Edits) -> Iterable[str]:
+    first_share, second_share = edits.overlap
+    shares = f"{100 * first_share:.0f} % of the first, {100 * second_share:.0f} % of the second"
+    yield f"shared      {shares}"
+    for left, top, right, bottom in edits.changed_regions:
+        across = f"{left:.2f} to {right:.2f} of the first's width"
+        yield f"differs     at {across}, {top:.2f} to {bottom:.2f} of its height"
+    if edits.derived_side:
+        original_side = edits.derived_side.other
+        made = f"the {edits.derived_side} was made from the {original_side}"
+        yield f"origin      {made}, as far as the pixels show"

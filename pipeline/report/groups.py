@@ -1,0 +1,99 @@
+"""Groups of near-duplicates as JSON and text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from indexes.records import Space
+from pipeline.grouping.cluster import Group
+from pipeline.query.thresholds import Thresholds
+from pipeline.report.document import make_document, serialize_space
+from pipeline.report.format import format_bytes, pluralize
+from pipeline.report.matches import format_file, format_match, serialize_file, serialize_match
+from pipeline.verify.relation import REPORTED_RELATIONS, Relation
+
+# How a person reads the relation of a file that is close to a member of a group.
+_RELATED_LABELS = {
+    Relation.SAME_PICTURE: "a copy of a member, not of the keeper",
+    Relation.DERIVED: "derived from a member, not from the keeper",
+    Relation.SAME_SCENE: Relation.SAME_SCENE,
+    Relation.SIMILAR: Relation.SIMILAR,
+}
+
+
+def serialize_groups(
+    groups: Iterable[Group],
+    space: Space | None,
+    thresholds: Thresholds | None,
+    coverage: dict[str, Any],
+) -> dict[str, Any]:
+    """Serialize the answer of `groups` and `dedupe`; an empty store has no space."""
+    return make_document(
+        {
+            "space": serialize_space(space) if space else None,
+            "threshold": thresholds.similar if thresholds else None,
+            "floor": thresholds.search if thresholds else None,
+            "min_agreement": thresholds.min_agreement if thresholds else None,
+            "groups": [_serialize_group(group) for group in groups],
+            "coverage": coverage,
+        }
+    )
+
+
+def _serialize_group(group: Group) -> dict[str, Any]:
+    return {
+        "id": group.id,
+        "keeper": serialize_file(group.keeper) | {"reason": group.reason},
+        "members": [
+            serialize_file(member.file) | serialize_match(member) for member in group.members
+        ],
+        "related": [
+            {
+                "path": related.file.path,
+                "member": related.member.path,
+                "relation": related.relation,
+                "score": round(related.score, 6),
+            }
+            for related in group.related
+        ],
+    }
+
+
+def format_groups(groups: Sequence[Group]) -> Iterable[str]:
+    """Yield a block of lines for each group, the keeper first, then a summary of all groups."""
+    if not groups:
+        yield "no near-duplicates"
+        return
+    for group in groups:
+        yield f"keep  {format_file(group.keeper)}   {group.reason}"
+        for member in group.members:
+            yield f"      {format_file(member.file)}   {format_match(member)}"
+        yield ""
+    members = [member for group in groups for member in group.members]
+    counts = f"{pluralize(len(groups), 'group')}, {pluralize(len(members), 'near-duplicate')}"
+    to_free = format_bytes(sum(map(sum_reclaimable_bytes, groups)))
+    yield f"{counts} besides the keepers, {to_free} to free"
+    if related := format_related(groups):
+        yield related
+    if any(member.relation == Relation.SIMILAR for member in members):
+        yield "similar is not proof: pixels could not decide, so check before you delete"
+
+
+def sum_reclaimable_bytes(group: Group) -> int:
+    """Sum the bytes of the members of a group that are on disk."""
+    return sum(member.file.image.size for member in group.members if member.file.is_present)
+
+
+def format_related(groups: Iterable[Group]) -> str | None:
+    """Count the photos that are close to members but in no group, by relation; None without any."""
+    counts = Counter(related.relation for group in groups for related in group.related)
+    labels = [
+        f"{counts[relation]:,} {_RELATED_LABELS[relation]}"
+        for relation in REPORTED_RELATIONS
+        if counts[relation]
+    ]
+    if not labels:
+        return None
+    return f"close to these but not grouped: {', '.join(labels)} (listed in --json)"

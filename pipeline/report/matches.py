@@ -1,0 +1,118 @@
+"""Answers of `query`, and the files and matches that they share with groups, as JSON and text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.grouping.keep_rules import DiskStatus, LibraryFile
+from pipeline.grouping.match import Match
+from pipeline.query.matches import Answer
+from pipeline.report.document import make_document
+from pipeline.report.format import escape_unprintable, format_bytes, pluralize
+from pipeline.verify.relation import Relation
+from pipeline.verify.verdict import Verdict
+
+# --- JSON ---
+
+
+def serialize_answers(answers: Sequence[Answer]) -> dict[str, Any]:
+    """Serialize the answer of `query`."""
+    return make_document({"answers": [_serialize_answer(answer) for answer in answers]})
+
+
+def _serialize_answer(answer: Answer) -> dict[str, Any]:
+    """Serialize the matches of one file, or its error if it could not be read."""
+    document: dict[str, Any] = {
+        "file": answer.file,
+        "in_library": answer.in_library,
+        "matches": [_serialize_answer_match(match) for match in answer.matches],
+    }
+    if answer.flags:
+        document["flags"] = list(answer.flags)
+    if answer.failure:
+        document["error"] = {"reason": answer.failure.reason, "detail": answer.failure.detail}
+    return document
+
+
+def _serialize_answer_match(match: Match) -> dict[str, Any]:
+    """Serialize a match of a query: its path, how it is related, then the rest of the file."""
+    file = serialize_file(match.file)
+    return {"path": file.pop("path")} | serialize_match(match) | file
+
+
+def serialize_match(match: Match) -> dict[str, Any]:
+    """Serialize how a file is related to its keeper or to the file of a query.
+
+    The keeper, or the file of the query, is the first image of the verdict.
+    """
+    document: dict[str, Any] = {"relation": match.relation, "score": round(match.score, 6)}
+    if match.verdict:
+        document["verdict"] = match.verdict.as_dict()
+    return document
+
+
+def serialize_file(file: LibraryFile) -> dict[str, Any]:
+    """Serialize a file of the library with its image; fields that say nothing are left out."""
+    image = file.image
+    document: dict[str, Any] = {
+        "path": file.path,
+        "bytes": image.size,
+        "width": image.width,
+        "height": image.height,
+    }
+    if image.metadata:
+        document["metadata"] = list(image.metadata)
+    if image.taken_at is not None:
+        taken = datetime.fromtimestamp(image.taken_at, UTC)
+        document["taken"] = f"{taken:%Y-%m-%dT%H:%M:%S}"
+    if file.is_missing or file.disk_status is DiskStatus.GONE:
+        document["missing"] = True
+    if file.disk_status is DiskStatus.CHANGED:
+        document["changed"] = True
+    if image.flags:
+        document["flags"] = list(image.flags)
+    return document
+
+
+# --- text ---
+
+
+def format_answer(answer: Answer) -> Iterable[str]:
+    """Yield a line for the file of a query, then a line for each match; nothing if it failed."""
+    if answer.failure:
+        return
+    flags = f" ({', '.join(answer.flags)})" if answer.flags else ""
+    place = "in the library" if answer.in_library else "not in the library"
+    yield f"{escape_unprintable(answer.file)}{flags}: {place}, {_format_match_count(answer)}"
+    for match in answer.matches:
+        yield f"  {format_match(match):<18}  {format_file(match.file)}"
+
+
+def _format_match_count(answer: Answer) -> str:
+    if answer.matches:
+        return pluralize(len(answer.matches), "match", "matches")
+    return "no other copy" if answer.in_library else "no match"
+
+
+def format_match(match: Match) -> str:
+    """Format how a file is related to its keeper or to the file of a query."""
+    if match.relation in (Relation.IDENTICAL_BYTES, Relation.IDENTICAL_PIXELS):
+        return match.relation
+    relation = f"{match.relation} {match.score:.3f}"
+    edits = format_edits(match.verdict)
+    return f"{relation}: {edits}" if edits else relation
+
+
+def format_edits(verdict: Verdict | None) -> str:
+    """Format what was done to a copy, separated by commas; empty if nothing is known."""
+    return ", ".join(verdict.describe()) if verdict else ""
+
+
+def format_file(file: LibraryFile) -> str:
+    """Format a file of the library: path, size in pixels and bytes, labels."""
+    image = file.image
+    labels = "".join(f", {label}" for label in file.labels)
+    size = f"{image.width} x {image.height}, {format_bytes(image.size)}"
+    return f"{escape_unprintable(file.path)}   {size}{labels}"
