@@ -5,46 +5,43 @@ import pty
 import re
 import signal
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.support.cli import NEARDUP, Run, run_process
 from tests.support.images import draw_scene, save_image
 
-Run = Callable[..., tuple[int, str, str]]
 
-
-def on_a_terminal(store: Path, *words: str | Path) -> tuple[int, str]:
-    """(exit code, what a terminal gets to see) of a command."""
-    ours, theirs = pty.openpty()
+def run_on_terminal(store: Path, *arguments: str | Path) -> tuple[int, str]:
+    """Run a command whose stderr is a terminal: (exit code, what the terminal got, as text)."""
+    own_end, command_end = pty.openpty()
     environment = os.environ | {"NEARDUP_STORE": str(store), "TERM": "xterm"}
     with subprocess.Popen(
-        [sys.executable, "-m", "pipeline.cli", *map(str, words)], env=environment, stderr=theirs
+        [*NEARDUP, *map(str, arguments)], env=environment, stderr=command_end
     ) as running:
-        os.close(theirs)
-        seen = b""
+        os.close(command_end)
+        printed = b""
         try:
-            while part := os.read(ours, 4096):
-                seen += part
-        except OSError:  # how a pseudo-terminal says that the other end is closed
+            while part := os.read(own_end, 4096):
+                printed += part
+        except OSError:  # a pseudo-terminal raises this when its other end is closed
             pass
-    os.close(ours)
-    return running.returncode, re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode())
+    os.close(own_end)
+    return running.returncode, re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", printed.decode())
 
 
-def test_a_terminal_shows_a_bar(tmp_path: Path, photos: Path) -> None:
+def test_ingest_on_a_terminal_shows_a_bar(tmp_path: Path, photos: Path) -> None:
     (photos / "broken.jpg").write_bytes((photos / "b.jpg").read_bytes()[:2000])
-    code, seen = on_a_terminal(tmp_path / "store", "ingest", photos)
+    code, printed = run_on_terminal(tmp_path / "store", "ingest", photos)
     assert code == 3
-    assert "7/7" in seen
-    assert "images/s" in seen
-    assert "broken.jpg: truncated" in seen
-    assert "7 files seen, 6 new" in seen
+    assert "7/7" in printed
+    assert "images/s" in printed
+    assert "broken.jpg: truncated" in printed
+    assert "7 files seen, 6 new" in printed
 
 
-def test_elsewhere_a_line_comes_now_and_then(
+def test_ingest_without_a_terminal_prints_a_line_now_and_then(
     run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "images/s" not in run("ingest", photos)[2]  # it took less than a minute
@@ -56,22 +53,20 @@ def test_elsewhere_a_line_comes_now_and_then(
 
 
 def test_decoders_do_not_write_to_the_terminal(tmp_path: Path, photos: Path) -> None:
-    """libtiff tells descriptor 2 what it thinks of odd files, whatever Python does with warnings."""
+    """libtiff writes its complaints to descriptor 2, whatever Python does with warnings."""
     data = bytearray(
         save_image(photos / "odd.tiff", draw_scene(1), compression="tiff_lzw").read_bytes()
     )
     data[100:400] = bytes(300)
     (photos / "odd.tiff").write_bytes(data)
-    environment = os.environ | {"NEARDUP_STORE": str(tmp_path / "store")}
-    words = [sys.executable, "-m", "pipeline.cli", "ingest", str(photos)]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 3
-    assert "failed 1 (1 damaged)" in done.stderr
-    assert "LZWDecode" not in done.stderr  # as it does when nobody stops it
-    assert len(done.stderr.splitlines()) == 2
+    code, _, err = run_process(tmp_path / "store", "ingest", photos)
+    assert code == 3
+    assert "failed 1 (1 damaged)" in err
+    assert "LZWDecode" not in err  # libtiff's complaint
+    assert len(err.splitlines()) == 2
 
 
-def test_signals_are_given_back(run: Run, photos: Path) -> None:
+def test_ingest_restores_signal_handlers(run: Run, photos: Path) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     run("ingest", photos)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

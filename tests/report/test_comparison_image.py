@@ -1,10 +1,9 @@
-"""Why two photos are what they are to each other, in words and as a picture."""
+"""Explanations of pairs, as text and as an image."""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +11,22 @@ import pytest
 from PIL import Image
 
 from pipeline.calibrate.synthetic_copies import EVERYDAY_EDITS, HARD_EDITS
+from tests.support.cli import Run
 from tests.support.images import draw_textured_image, save_image
 
-Run = Callable[..., tuple[int, str, str]]
 KINDS = ["crop 60 %", "mirror", "screenshot", "stickers", "grey"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_copy_is_explained_and_drawn(run: Run, tmp_path: Path, kind: str) -> None:
-    one = save_image(tmp_path / "one.png", draw_textured_image(1))
-    other = save_image(
+def test_explain_copy_prints_and_draws_it(run: Run, tmp_path: Path, kind: str) -> None:
+    first = save_image(tmp_path / "one.png", draw_textured_image(1))
+    second = save_image(
         tmp_path / "other.png",
         (EVERYDAY_EDITS | HARD_EDITS)[kind](
             draw_textured_image(1), draw_textured_image(2), random.Random(1)
         ),
     )
-    code, out, err = run("explain", one, other, "--image", tmp_path / "why.png")
+    code, out, err = run("explain", first, second, "--image", tmp_path / "why.png")
     assert (code, err) == (0, "")
     lines = {line.split(maxsplit=1)[0]: line.split(maxsplit=1)[1] for line in out.splitlines()}
     assert lines["relation"].startswith("same picture" if kind == "grey" else "derived")
@@ -39,57 +38,59 @@ def test_a_copy_is_explained_and_drawn(run: Run, tmp_path: Path, kind: str) -> N
         pixels[..., 1].astype(int) - pixels[..., 2] > 10
     )
     assert green.mean() > 0.01  # tiles that agree
-    found = json.loads(run("explain", one, other, "--json")[1])["pairs"][0]
+    found = json.loads(run("explain", first, second, "--json")[1])["pairs"][0]
     assert found["verdict"]["edits"]["overlap"]
 
 
-def test_strangers_are_explained_too(run: Run, tmp_path: Path) -> None:
-    one, other = (
+def test_explain_unrelated_photos_names_no_alignment(run: Run, tmp_path: Path) -> None:
+    first, second = (
         save_image(tmp_path / f"{seed}.png", draw_textured_image(seed)) for seed in (1, 2)
     )
-    code, out, _ = run("explain", one, other, "--image", tmp_path / "why.jpg")
+    code, out, _ = run("explain", first, second, "--image", tmp_path / "why.jpg")
     assert code == 0
     assert "relation    unrelated" in out
-    assert "none agree" in out
+    assert "no alignment agrees" in out
     assert (tmp_path / "why.jpg").exists()
 
 
-def test_what_shows_nothing_is_not_guessed_at(run: Run, tmp_path: Path) -> None:
-    one, other = (
+def test_explain_featureless_photos_are_not_verifiable(run: Run, tmp_path: Path) -> None:
+    first, second = (
         save_image(tmp_path / f"{grey}.png", Image.new("RGB", (300, 200), (grey,) * 3))
         for grey in (10, 200)
     )
-    code, out, _ = run("explain", one, other)
+    code, out, _ = run("explain", first, second)
     assert code == 0
     assert "relation    not verifiable" in out
-    assert "too little stands out" in out
+    assert "too few to align" in out
 
 
-def test_a_photo_that_cannot_be_read(run: Run, tmp_path: Path) -> None:
-    one = save_image(tmp_path / "one.png", draw_textured_image(1))
-    code, out, err = run("explain", one, tmp_path / "gone.png", "--image", tmp_path / "why.png")
+def test_explain_unreadable_photo_writes_no_image(run: Run, tmp_path: Path) -> None:
+    first = save_image(tmp_path / "one.png", draw_textured_image(1))
+    code, out, err = run("explain", first, tmp_path / "gone.png", "--image", tmp_path / "why.png")
     assert (code, out) == (3, "")
     assert "gone.png: unreadable" in err
     assert not (tmp_path / "why.png").exists()
 
 
-def test_a_picture_replaces_no_file(run: Run, tmp_path: Path) -> None:
-    one, other = (
+def test_image_option_replaces_no_file(run: Run, tmp_path: Path) -> None:
+    first, second = (
         save_image(tmp_path / f"{number}.png", draw_textured_image(number, (200, 150)))
         for number in (1, 2)
     )
-    before = other.read_bytes()
-    code, out, err = run("explain", one, one, "--image", other)
+    before = second.read_bytes()
+    code, out, err = run("explain", first, first, "--image", second)
     assert (code, out) == (2, "")
-    assert "is there already" in err
-    assert other.read_bytes() == before
+    assert "already exists" in err
+    assert second.read_bytes() == before
 
 
 @pytest.mark.parametrize(
     "name", ["no folder/why.png", "x" * 300 + "/why.png", "why.what", "why.psd", "why"]
 )
-def test_a_picture_that_cannot_be_written(run: Run, tmp_path: Path, name: str) -> None:
-    one = save_image(tmp_path / "one.png", draw_textured_image(1, (200, 150)))
-    code, out, err = run("explain", one, one, "--image", tmp_path / name)
+def test_image_option_that_cannot_be_written_is_refused(
+    run: Run, tmp_path: Path, name: str
+) -> None:
+    first = save_image(tmp_path / "one.png", draw_textured_image(1, (200, 150)))
+    code, out, err = run("explain", first, first, "--image", tmp_path / name)
     assert (code, out) == (2, "")
     assert "cannot be written" in err

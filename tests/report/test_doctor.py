@@ -4,7 +4,6 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,41 +11,42 @@ import pytest
 
 from pipeline.decode.formats import EXTRA_INSTALLED
 from pipeline.report import doctor
-
-Run = Callable[..., tuple[int, str, str]]
+from tests.support.cli import Run
 
 
 @pytest.fixture
 def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = doctor._get_version
+    get_version = doctor._get_version
     monkeypatch.setattr(
-        doctor, "_get_version", lambda package: None if package == "torch" else real(package)
+        doctor, "_get_version", lambda package: None if package == "torch" else get_version(package)
     )
 
 
-def test_what_is_installed_and_can_be_read(run: Run, without_torch: None, tmp_path: Path) -> None:
+def test_doctor_reports_versions_formats_and_store(
+    run: Run, without_torch: None, tmp_path: Path
+) -> None:
     code, out, _ = run("doctor", "--json")
     assert code == 0
-    about = json.loads(out)
-    assert about["versions"]["python"] == platform.python_version()
-    assert about["versions"]["torch"] is None
+    report = json.loads(out)
+    assert report["versions"]["python"] == platform.python_version()
+    assert report["versions"]["torch"] is None
     assert all(
-        about["versions"][name]
+        report["versions"][name]
         for name in ("neardup", "faiss-cpu", "onnxruntime", "pillow", "libheif", "sqlite")
     )
     assert all(
-        about["formats"][name]["read"]
+        report["formats"][name]["read"]
         for name in ("JPEG", "PNG", "GIF", "WebP", "TIFF", "BMP", "AVIF", "HEIC", "JPEG 2000")
     )
-    assert 1 <= about["usable_cores"] <= about["cores"]
-    assert about["threads"] == about["cores"]
-    assert about["versions"]["google-genai"]
-    assert list(about["formats"]) == [*doctor.BUILT_IN_FORMATS, "raw photos", "JPEG XL"]
-    assert about["gpus"] == []
-    assert about["store"] == {"path": str(tmp_path / "library"), "exists": False}
+    assert 1 <= report["usable_cores"] <= report["cores"]
+    assert report["threads"] == report["cores"]
+    assert report["versions"]["google-genai"]
+    assert list(report["formats"]) == [*doctor.BUILT_IN_FORMATS, "raw photos", "JPEG XL"]
+    assert report["gpus"] == []
+    assert report["store"] == {"path": str(tmp_path / "library"), "exists": False}
 
 
-def test_a_missing_format_names_its_extra(
+def test_doctor_names_extra_of_missing_format(
     run: Run, without_torch: None, monkeypatch: pytest.MonkeyPatch, photos: Path
 ) -> None:
     monkeypatch.setitem(EXTRA_INSTALLED, "raw", False)
@@ -55,14 +55,14 @@ def test_a_missing_format_names_its_extra(
     code, out, _ = run("doctor")
     lines = {line[:18].strip(): line[19:] for line in out.splitlines()}
     assert code == 0
-    assert lines["raw photos"] == "no, add it with: pip install 'neardup[raw]'"
+    assert lines["raw photos"] == "no; install it with: pip install 'neardup[raw]'"
     assert lines["JPEG XL"] == lines["HEIC"] == "yes"
     assert lines["torch"] == "not installed"
     assert lines["gpu"] == "none"
-    assert "not there" not in lines["store"]
+    assert "does not exist" not in lines["store"]
 
 
-def test_a_broken_decoder_is_no_obstacle_to_the_doctor(
+def test_doctor_works_with_broken_decoder(
     run: Run, without_torch: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
@@ -72,7 +72,7 @@ def test_a_broken_decoder_is_no_obstacle_to_the_doctor(
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "features"),
     [
         (
             "processor\t: 0\nflags\t\t: fpu avx avx2 avx512f avx512_vnni avx_vnni\nbugs\t: none\n",
@@ -83,16 +83,16 @@ def test_a_broken_decoder_is_no_obstacle_to_the_doctor(
         (None, []),
     ],
 )
-def test_cpu_features(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, found: list[str]
+def test_cpu_features_are_read_from_cpuinfo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, features: list[str]
 ) -> None:
     monkeypatch.setattr(doctor, "CPU_INFO_PATH", tmp_path / "cpuinfo")
     if text:
         (tmp_path / "cpuinfo").write_text(text)
-    assert doctor._read_cpu_features() == found
+    assert doctor._read_cpu_features() == features
 
 
-def test_gpus_are_those_that_torch_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_are_named_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_get_version", lambda package: "2.9")
     cuda = SimpleNamespace(
         is_available=lambda: True,
@@ -105,26 +105,25 @@ def test_gpus_are_those_that_torch_names(monkeypatch: pytest.MonkeyPatch) -> Non
     assert doctor._list_gpus()[0].startswith("unknown")
 
 
-def test_versions_need_no_import_of_a_model_s_library() -> None:
+def test_versions_are_read_without_importing_model_libraries() -> None:
     code = (
         "import sys; from pathlib import Path; from pipeline.report import doctor\n"
         "doctor._list_gpus = list\n"
         "doctor.inspect_installation(Path('/nowhere'))\n"
-        "print(sorted({'torch', 'open_clip', 'onnxruntime', 'rawpy', 'pillow_jxl'} & set(sys.modules)))\n"
+        "libraries = {'torch', 'open_clip', 'onnxruntime', 'rawpy', 'pillow_jxl'}\n"
+        "print(sorted(libraries & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
 
-def test_formats_come_in_the_order_of_the_readme() -> None:
-    readme = (Path(__file__).parent.parent.parent / "README.md").read_text()
-    assert (
-        f"{', '.join(doctor.BUILT_IN_FORMATS[:-1])} and {doctor.BUILT_IN_FORMATS[-1]}, whatever the name"
-        in readme
-    )
+def test_formats_come_in_the_order_of_the_documentation() -> None:
+    guide = Path(__file__).parent.parent.parent / "docs" / "guide" / "formats.md"
+    *first, last = doctor.BUILT_IN_FORMATS
+    assert f"{', '.join(first)} and {last}, whatever the name" in guide.read_text()
 
 
-def test_access_to_google_is_told_and_never_shown(
+def test_google_access_is_reported_without_secrets(
     run: Run, without_torch: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("GOOGLE_API_KEY", "GEMINI_API_KEY", "GOOGLE_APPLICATION_CREDENTIALS"):
@@ -134,6 +133,6 @@ def test_access_to_google_is_told_and_never_shown(
     monkeypatch.setenv("GEMINI_API_KEY", "very-secret")
     (tmp_path / "application_default_credentials.json").write_text("secret too")
     assert json.loads(run("doctor", "--json")[1])["google"] == {"key": True, "credentials": True}
-    for words in (["doctor"], ["doctor", "--json"]):
-        assert "secret" not in run(*words)[1]
+    for arguments in (["doctor"], ["doctor", "--json"]):
+        assert "secret" not in run(*arguments)[1]
     assert "key in the environment: yes, application default credentials: yes" in run("doctor")[1]

@@ -1,4 +1,4 @@
-"""Groups as a page: what is on it, that names cannot disturb it, and that a browser shows it."""
+"""The page of groups: its contents, hostile file names, and a browser that renders it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import random
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -18,9 +17,9 @@ import pytest
 from PIL import Image
 
 from pipeline.calibrate.synthetic_copies import EVERYDAY_EDITS
+from tests.support.cli import Run
 from tests.support.images import draw_textured_image, save_image
 
-Run = Callable[..., tuple[int, str, str]]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = (
     "--headless",
@@ -33,28 +32,28 @@ QUIET = (
 
 
 class Page(HTMLParser):
-    """Pictures, links and words of a page, and that all that was opened is closed."""
+    """The images, links, text and tags of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.pictures: list[str] = []
+        self.images: list[str] = []
         self.links: list[str] = []
-        self.words: list[str] = []
+        self.texts: list[str] = []
         self.tags: set[str] = set()
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
-        given = dict(attrs)
+        attributes = dict(attrs)
         if tag == "img":
-            assert given["loading"] == "lazy"
-            self.pictures.append(given["src"] or "")
+            assert attributes["loading"] == "lazy"
+            self.images.append(attributes["src"] or "")
         if tag == "a":
-            self.links.append(given["href"] or "")
+            self.links.append(attributes["href"] or "")
 
     def handle_data(self, data: str) -> None:
-        self.words.append(data)
+        self.texts.append(data)
 
 
 @pytest.fixture
@@ -70,25 +69,25 @@ def library(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_page_shows_each_group_with_what_differs(run: Run, library: Path, tmp_path: Path) -> None:
+def test_page_has_each_group_with_its_differences(run: Run, library: Path, tmp_path: Path) -> None:
     run("ingest", library)
     before = {file: file.read_bytes() for file in library.rglob("*") if file.is_file()}
     code, out, _ = run("groups", "--html", tmp_path / "page.html")
     assert code == 0
     assert out.startswith("keep  ")
     page = Page((tmp_path / "page.html").read_text())
-    words = " ".join(page.words)
+    words = " ".join(page.texts)
     assert "2 groups of near-duplicates" in words
-    assert len(page.pictures) == len(page.links) == 5
-    for picture in page.pictures:
-        with Image.open(tmp_path / unquote(picture)) as small:
-            assert max(small.size) <= 448
-    shown = {Path(unquote(urlsplit(link).path)) for link in page.links}
-    assert shown == set(before)
+    assert len(page.images) == len(page.links) == 5
+    for image in page.images:
+        with Image.open(tmp_path / unquote(image)) as thumbnail:
+            assert max(thumbnail.size) <= 448
+    linked = {Path(unquote(urlsplit(link).path)) for link in page.links}
+    assert linked == set(before)
     assert "i" not in page.tags
     assert "<i>darker & 'so'" in words  # a name, not markup
-    for said in ("keep: ", "mirrored", "recolored", "cropped to 6", "in more"):
-        assert said in words, said
+    for text in ("keep: ", "mirrored", "recolored", "cropped to 6", "in more"):
+        assert text in words, text
     assert {file: file.read_bytes() for file in library.rglob("*") if file.is_file()} == before
     sizes = [
         int(number) for number in re.findall(r"<h2>(\d+) kB", (tmp_path / "page.html").read_text())
@@ -96,7 +95,7 @@ def test_a_page_shows_each_group_with_what_differs(run: Run, library: Path, tmp_
     assert sizes == sorted(sizes, reverse=True)
 
 
-def test_what_is_to_be_read_with_an_answer_is_on_the_page_too(
+def test_page_and_text_warn_of_gone_and_changed_photos(
     run: Run, library: Path, tmp_path: Path
 ) -> None:
     run("ingest", library)
@@ -104,34 +103,34 @@ def test_what_is_to_be_read_with_an_answer_is_on_the_page_too(
     save_image(library / "2.png", draw_textured_image(7))
     code, out, err = run("groups", "--html", tmp_path / "page.html", "--relations", "same")
     assert code == 0
-    said = (
+    warning = (
         "1 of these photos is gone since the last ingest, as marked;"
         " run `neardup ingest` before you rely on this answer"
     )
-    assert said in err
-    words = " ".join(Page((tmp_path / "page.html").read_text()).words)
-    assert said in words
-    assert "close to these, but not grouped: 1 derived from a member" in out.replace(
+    assert warning in err
+    words = " ".join(Page((tmp_path / "page.html").read_text()).texts)
+    assert warning in words
+    assert "close to these but not grouped: 1 derived from a member" in out.replace(
         ", not from the keeper", ""
     )
-    assert "lose to these, but not grouped" in words
+    assert "lose to these but not grouped" in words
     code, out, err = run("groups", "--json")
     members = [
-        photo
+        member
         for group in json.loads(out)["groups"]
-        for photo in (group["keeper"], *group["members"])
+        for member in (group["keeper"], *group["members"])
     ]
     assert {
-        Path(one["path"]).name: (one.get("missing"), one.get("changed"))
-        for one in members
-        if "more" not in one["path"]
+        Path(member["path"]).name: (member.get("missing"), member.get("changed"))
+        for member in members
+        if "more" not in member["path"]
     } == {
         "1.png": (True, None),
         "2.png": (None, True),
     }
     assert all(
         "more" in group["keeper"]["path"] for group in json.loads(out)["groups"]
-    )  # what is there is kept
+    )  # a file on disk is kept
     assert "gone since" in run("groups")[1]
     assert "1 of these photos is gone and 1 has changed since the last ingest" in err
     code, out, err = run("query", next((library / "more").glob("2*")))
@@ -141,28 +140,26 @@ def test_what_is_to_be_read_with_an_answer_is_on_the_page_too(
     assert "folder:" not in run("groups", "--keep", "folder:more")[2]
 
 
-def test_a_page_is_made_again_in_the_place_of_the_old(
-    run: Run, library: Path, tmp_path: Path
-) -> None:
+def test_page_replaces_older_page(run: Run, library: Path, tmp_path: Path) -> None:
     run("ingest", library)
-    page, pictures = tmp_path / "page.html", tmp_path / "page-pictures"
+    page, thumbnails = tmp_path / "page.html", tmp_path / "page-pictures"
     assert run("groups", "--html", page)[0] == 0
-    first = page.read_text(), sorted(file.name for file in pictures.iterdir())
+    first = page.read_text(), sorted(file.name for file in thumbnails.iterdir())
     assert run("groups", "--html", page)[0] == 0
-    assert (page.read_text(), sorted(file.name for file in pictures.iterdir())) == first
+    assert (page.read_text(), sorted(file.name for file in thumbnails.iterdir())) == first
     assert sorted(file.name for file in tmp_path.glob("page*")) == ["page-pictures", "page.html"]
 
 
-def test_photos_that_are_away_are_shown_as_they_were(
+def test_page_has_thumbnails_of_photos_that_are_away(
     run: Run, library: Path, tmp_path: Path
 ) -> None:
     run("ingest", library)
     library.rename(tmp_path / "away")
     assert run("groups", "--html", tmp_path / "page.html")[0] == 0
-    assert len(Page((tmp_path / "page.html").read_text()).pictures) == 5
+    assert len(Page((tmp_path / "page.html").read_text()).images) == 5
 
 
-def test_a_page_that_cannot_be_written(run: Run, library: Path, tmp_path: Path) -> None:
+def test_page_that_cannot_be_written_is_refused(run: Run, library: Path, tmp_path: Path) -> None:
     run("ingest", library)
     for folder in ("no folder", "x" * 300):
         code, out, err = run("groups", "--html", tmp_path / folder / "page.html")
@@ -172,21 +169,19 @@ def test_a_page_that_cannot_be_written(run: Run, library: Path, tmp_path: Path) 
     assert run("groups", "--html", tmp_path / "page.html")[0] == 2
 
 
-def test_a_folder_that_is_no_pages_is_never_replaced(
-    run: Run, library: Path, tmp_path: Path
-) -> None:
-    """It may be a user's own, of the same name."""
+def test_page_never_replaces_folder_of_others(run: Run, library: Path, tmp_path: Path) -> None:
+    """A folder of that name may be the user's own."""
     run("ingest", library)
-    mine = save_image(tmp_path / "page-pictures" / "holiday.jpg", draw_textured_image(5))
-    before = mine.read_bytes()
+    own_file = save_image(tmp_path / "page-pictures" / "holiday.jpg", draw_textured_image(5))
+    before = own_file.read_bytes()
     code, _, err = run("groups", "--html", tmp_path / "page.html")
     assert code == 2
-    assert "page-pictures holds other things" in err
-    assert mine.read_bytes() == before
+    assert "page-pictures holds files that neardup did not write" in err
+    assert own_file.read_bytes() == before
     assert not (tmp_path / "page.html").exists()
-    named = mine.rename(
-        mine.with_name("0123456789abcdef" * 2 + ".jpg")
-    )  # as some name photos by their MD5
+    named = own_file.rename(
+        own_file.with_name("0123456789abcdef" * 2 + ".jpg")
+    )  # a photo named by its MD5
     assert run("groups", "--html", tmp_path / "page.html")[0] == 2
     assert named.read_bytes() == before
     named.unlink()
@@ -199,17 +194,17 @@ def test_a_folder_that_is_no_pages_is_never_replaced(
     ) == ["page-pictures", "page.html"]
 
 
-def test_a_photo_is_never_replaced_by_a_page(run: Run, library: Path, tmp_path: Path) -> None:
+def test_page_never_replaces_photo(run: Run, library: Path, tmp_path: Path) -> None:
     run("ingest", library)
     before = (library / "1.png").read_bytes()
     code, _, err = run("groups", "--html", library / "1.png")
     assert code == 2
-    assert "is there already, and no such page" in err
+    assert "already exists and is not a page of neardup" in err
     assert (library / "1.png").read_bytes() == before
     assert not (library / "1-pictures").exists()
 
 
-def test_no_groups_make_a_page_too(run: Run, tmp_path: Path) -> None:
+def test_page_without_groups_is_written(run: Run, tmp_path: Path) -> None:
     save_image(tmp_path / "photos" / "one.png", draw_textured_image(1))
     run("ingest", tmp_path / "photos")
     assert run("groups", "--html", tmp_path / "page.html")[0] == 0
@@ -217,11 +212,11 @@ def test_no_groups_make_a_page_too(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed here")
-def test_a_browser_shows_the_page(run: Run, library: Path, tmp_path: Path) -> None:
+def test_browser_renders_the_page(run: Run, library: Path, tmp_path: Path) -> None:
     run("ingest", library)
     run("groups", "--html", tmp_path / "page.html")
     environment = os.environ | {"HOME": str(tmp_path)}
-    words = [
+    command = [
         str(CHROMIUM),
         *QUIET,
         f"--user-data-dir={tmp_path / 'profile'}",
@@ -229,9 +224,9 @@ def test_a_browser_shows_the_page(run: Run, library: Path, tmp_path: Path) -> No
     ]
     done = subprocess.run(
         [
-            *words,
+            *command,
             "--enable-logging=stderr",
-            f"--screenshot={tmp_path / 'seen.png'}",
+            f"--screenshot={tmp_path / 'screenshot.png'}",
             (tmp_path / "page.html").as_uri(),
         ],
         env=environment,
@@ -240,7 +235,7 @@ def test_a_browser_shows_the_page(run: Run, library: Path, tmp_path: Path) -> No
         timeout=120,
         check=True,
     )
-    assert "CONSOLE" not in done.stderr  # nothing that the page's own policy refuses
-    with Image.open(tmp_path / "seen.png") as seen:
-        pixels = np.asarray(seen.convert("RGB")).reshape(-1, 3)
-    assert len(np.unique(pixels // 16, axis=0)) > 200  # photos, not only words on a ground
+    assert "CONSOLE" not in done.stderr  # nothing violates the page's own policy
+    with Image.open(tmp_path / "screenshot.png") as screenshot:
+        pixels = np.asarray(screenshot.convert("RGB")).reshape(-1, 3)
+    assert len(np.unique(pixels // 16, axis=0)) > 200  # photos, not only text on a background
