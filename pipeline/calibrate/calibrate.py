@@ -24,7 +24,7 @@ from pipeline.calibrate.synthetic_copies import EVERYDAY_EDITS, HARD_EDITS
 from pipeline.decode.decode import Decoded
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.preprocess import VERIFY_INPUT, Preprocess
-from pipeline.embed.crops import embed_crops, get_crop_floor
+from pipeline.embed.crops import embed_crops, compute_crop_floor
 from pipeline.embed.embedder import Embedder, embed_all
 from pipeline.ingest.audit import sample_images
 from pipeline.query.groups import iter_scored_verdicts, score_crop_pairs
@@ -197,7 +197,7 @@ def _match_by_crops(
                 both = cosines(
                     rows.astype(np.float16), np.broadcast_to(whole.astype(np.float16), rows.shape)
                 )
-                near[number] |= both.max() >= get_crop_floor(embedder.space)
+                near[number] |= both.max() >= compute_crop_floor(embedder.space)
     return near
 
 

@@ -1,8 +1,11 @@
-"""STAGE 1, beside its end: pictures within pictures. Parts of each large picture are embedded too, and compared with whole pictures, so
-that a crop, a screenshot or a collage is proposed whose own vector says little of the picture in it.
+"""Find images within images: embed crops of large images and compare them with whole images.
 
-Measured on 40 photos, with neardup-1, as shares proposed without and with parts: crops to 40 % .58 and .98, collages .68 and 1, pictures
-on others .78 and .98, screenshots .93 and .98; of pairs of strangers 3 in 10,000 more, where whole pictures propose 4.
+A crop, a screenshot or a collage has a vector of its own that says little about the image in it.
+Comparing crops with whole images makes a candidate of such a pair.
+
+Measured on 40 photos with neardup-1, as the share of pairs that become candidates, without and
+with crops: crops to 40 % .58 and .98, collages .68 and 1, images on a background .78 and .98,
+screenshots .93 and .98. Of unrelated pairs, whole images propose 4 in 10,000, and crops 3 more.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as Pillow
+from PIL import Image as PillowImage
 
 from indexes.caches.crops import CropCache
 from indexes.caches.thumbnails import ThumbnailCache
@@ -24,136 +27,164 @@ from pipeline.decode.resize import preprocess_image
 from pipeline.embed.embedder import Embedder, embed_all
 from pipeline.thumbnails import Thumbnails, decode_thumbnail
 
-# Left and top of each part, as shares of a picture's sides; all are half as wide and half as high.
+# Left and top of each crop, as shares of the image's width and height.
 FIVE_CROP = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5), (0.25, 0.25))
-CROP_FLOOR_MARGIN = 0.1  # by how much more than the floor a part must be like a whole picture: there are ten times as many chances
-MAX_IMAGES_FOR_CROPS = (
-    100_000  # pictures of a store in which parts are looked for: the work grows with their square
-)
-IMAGES_PER_BLOCK = 400  # pictures that are embedded, or compared, at a time
+# Width and height of each crop, as shares of the image's.
+CROP_SIDE_SHARE = 0.5
+# A crop must score this much above the floor of the space to match a whole image, because crops
+# make ten times as many comparisons.
+CROP_FLOOR_MARGIN = 0.1
+# Larger stores compare no crops: the work grows with the square of the number of images.
+MAX_IMAGES_FOR_CROPS = 100_000
+# Images that are embedded, or compared, at a time; bounds the memory.
+IMAGES_PER_BLOCK = 400
 
 
-def get_crop_floor(space: Space) -> float:
-    """The cosine from which on (>=) a part of a picture and a whole one are looked at."""
+def compute_crop_floor(space: Space) -> float:
+    """Compute the cosine (>=) that makes a candidate of a crop and a whole image."""
     return min(1.0, space.floor + CROP_FLOOR_MARGIN)
 
 
 def is_large(image: Image, preprocess: Preprocess) -> bool:
-    """Whether a part of it has about as many pixels as the model looks at."""
+    """Return True if a crop of `image` has at least about as many pixels as the model's input."""
     return min(image.width, image.height) > 2 * preprocess.size
 
 
 def make_crops(rgb: NDArray[np.uint8], preprocess: Preprocess) -> list[NDArray[np.uint8]]:
-    """The parts of a picture (height, width, 3) as a model wants to see them, in the order of WINDOWS."""
-    picture = Pillow.fromarray(rgb)
-    width, height = picture.size
-    boxes = [
-        (left * width, top * height, (left + 0.5) * width, (top + 0.5) * height)
-        for left, top in FIVE_CROP
-    ]
-    return [
-        preprocess_image(
-            picture.crop((round(left), round(top), round(right), round(bottom))), preprocess
-        )[0]
-        for left, top, right, bottom in boxes
-    ]
+    """Cut an image (height, width, 3) into crops, in the order of FIVE_CROP, and preprocess them.
+
+    Pixel coordinates are rounded to the nearest integer.
+    """
+    image = PillowImage.fromarray(rgb)
+    crops = []
+    for left, top in FIVE_CROP:
+        box = (
+            round(left * image.width),
+            round(top * image.height),
+            round((left + CROP_SIDE_SHARE) * image.width),
+            round((top + CROP_SIDE_SHARE) * image.height),
+        )
+        pixels, _ = preprocess_image(image.crop(box), preprocess)
+        crops.append(pixels)
+    return crops
 
 
-def images_without_crops(store: Store, crop_cache: CropCache, embedder: Embedder) -> list[int]:
-    """Images that are large enough for parts and have none, by id; of those with the same pixels, one."""
-    there, seen = crop_cache.list_hashes(), set[bytes]()
-    found = []
-    for id_, image in store.catalog.images.get(store.catalog.images.list_in_use()):
-        if (
-            is_large(image, embedder.preprocess)
-            and not image.is_featureless
-            and image.pixel_hash not in seen
-        ):
-            seen.add(image.pixel_hash)
-            if image.hash not in there:
-                found.append(id_)
-    return found
+def find_images_without_crops(store: Store, crop_cache: CropCache, embedder: Embedder) -> list[int]:
+    """Return the ids of images that are large enough for crops but have no crop vectors.
+
+    Of images with equal pixels, only the first is considered. Featureless images have no crops.
+    """
+    cached_hashes = crop_cache.list_hashes()
+    pixel_hashes = set[bytes]()
+    image_ids = []
+    for image_id, image in store.catalog.images.get(store.catalog.images.list_in_use()):
+        needs_crops = is_large(image, embedder.preprocess) and not image.is_featureless
+        if needs_crops and image.pixel_hash not in pixel_hashes:
+            pixel_hashes.add(image.pixel_hash)
+            if image.hash not in cached_hashes:
+                image_ids.append(image_id)
+    return image_ids
 
 
 def fill_crop_cache(
     store: Store,
     crop_cache: CropCache,
     embedder: Embedder,
-    images: list[int],
+    image_ids: list[int],
     decoders: DecoderPool,
 ) -> Iterator[int]:
-    """Embed the parts of images, by id, as they are kept among the thumbs; yields how many are done. Those that are away are left out."""
-    with ThumbnailCache(store.folder, write=True) as thumbs:
-        pictures = Thumbnails(store, thumbs, decoders)
-        for start in range(0, len(images), IMAGES_PER_BLOCK):
-            some = images[start : start + IMAGES_PER_BLOCK]
-            found, _ = pictures.load(some)
-            views = (
-                view
-                for _, thumb in found.values()
-                for view in make_crops(decode_thumbnail(thumb.jpeg), embedder.preprocess)
+    """Embed the crops of images, cut from their thumbnails; yield how many images are done.
+
+    Skips images whose files are not readable now.
+    """
+    with ThumbnailCache(store.folder, write=True) as thumbnail_cache:
+        thumbnails = Thumbnails(store, thumbnail_cache, decoders)
+        for start in range(0, len(image_ids), IMAGES_PER_BLOCK):
+            block = image_ids[start : start + IMAGES_PER_BLOCK]
+            loaded, _ = thumbnails.load(block)
+            inputs = (
+                crop
+                for _, thumbnail in loaded.values()
+                for crop in make_crops(decode_thumbnail(thumbnail.jpeg), embedder.preprocess)
             )
-            rows = embed_all(embedder, views).reshape(
-                len(found), len(FIVE_CROP), embedder.space.dim
-            )
-            crop_cache.put(
-                {image.hash: own for (image, _), own in zip(found.values(), rows, strict=True)}
-            )
-            yield start + len(some)
+            rows = embed_all(embedder, inputs)
+            rows = rows.reshape(len(loaded), len(FIVE_CROP), embedder.space.dim)
+            hashes = [image.hash for image, _ in loaded.values()]
+            crop_cache.put(dict(zip(hashes, rows, strict=True)))
+            yield start + len(block)
 
 
 def load_comparable_images(store: Store, crop_cache: CropCache) -> dict[bytes, tuple[int, bool]]:
-    """All images that some file holds and that have a vector, as Parts.compared() tells of them when they were compared."""
-    there, vectors = crop_cache.list_hashes(), dict(store.catalog.vectors.stream_by_image_hash())
-    return {hash_: (vector, hash_ in there) for hash_, vector in vectors.items()}
+    """Return the vector id, and whether crops are cached, of all images that have a vector.
+
+    Keyed by image hash; these are the records that CropCache keeps of compared images.
+    """
+    cached_hashes = crop_cache.list_hashes()
+    return {
+        hash_: (vector_id, hash_ in cached_hashes)
+        for hash_, vector_id in store.catalog.vectors.stream_by_image_hash()
+    }
 
 
-def propose(
+def propose_pairs(
     store: Store, crop_cache: CropCache, images: Mapping[bytes, tuple[int, bool]]
 ) -> Iterator[NDArray[np.int64]]:
-    """Pairs of vectors (n, 2), the smaller id first, of those of `images` of which a part of one is like the other, and that were not
-    compared before; a block at a time.
+    """Find the pairs of `images`, not compared before, that match by a crop of either of the two.
+
+    `images` is the result of `load_comparable_images`. Yields pairs of vector ids (n, 2), the
+    smaller id first, a block of images at a time.
     """
-    before = crop_cache.get_compared_images()
-    new = {hash_ for hash_, about in images.items() if before.get(hash_) != about}
-    vectors = np.unique(np.array([images[hash_][0] for hash_ in new], np.int64))
-    if not len(vectors):
+    compared_images = crop_cache.get_compared_images()
+    new_hashes = {hash_ for hash_, record in images.items() if compared_images.get(hash_) != record}
+    new_vectors = np.unique(np.array([images[hash_][0] for hash_ in new_hashes], np.int64))
+    if not len(new_vectors):
         return
-    for some in crop_cache.stream(IMAGES_PER_BLOCK):
-        fresh = [(images[hash_][0], rows) for hash_, rows in some if hash_ in new]
-        known = [
-            (images[hash_][0], rows) for hash_, rows in some if hash_ in images and hash_ not in new
-        ]
-        found = [_find_pairs(store, fresh, 0)] if fresh else []
-        if known:
-            pairs = _find_pairs(store, known, int(vectors[0]))
-            found.append(pairs[np.isin(pairs, vectors).any(axis=1)])
-        yield np.unique(np.concatenate([np.empty((0, 2), np.int64), *found]), axis=0)
+    for block in crop_cache.stream(IMAGES_PER_BLOCK):
+        new_crops, old_crops = [], []
+        for hash_, rows in block:
+            if hash_ in new_hashes:
+                new_crops.append((images[hash_][0], rows))
+            elif hash_ in images:
+                old_crops.append((images[hash_][0], rows))
+        pairs = [np.empty((0, 2), np.int64)]
+        if new_crops:
+            pairs.append(_match_stored_vectors(store, new_crops, 0))
+        if old_crops:
+            matches = _match_stored_vectors(store, old_crops, int(new_vectors[0]))
+            pairs.append(matches[np.isin(matches, new_vectors).any(axis=1)])
+        yield np.unique(np.concatenate(pairs), axis=0)
 
 
-def _find_pairs(
-    store: Store, crops: list[tuple[int, NDArray[np.float16]]], since: int
+def _match_stored_vectors(
+    store: Store, crops: list[tuple[int, NDArray[np.float16]]], min_vector_id: int
 ) -> NDArray[np.int64]:
+    """Find the stored vectors with id >= `min_vector_id` that match crops of other images.
+
+    `crops` holds the vector id of each image with the vectors of its crops. Returns unique pairs
+    of vector ids (n, 2), the smaller id first.
+    """
     space = store.space
     assert space is not None
-    own = np.repeat([vector for vector, _ in crops], [len(rows) for _, rows in crops])
-    found = store.find_vectors_within(
-        np.concatenate([rows for _, rows in crops]), get_crop_floor(space), since
-    )
-    pairs = np.sort(np.stack([own[found.left], found.right], axis=1), axis=1)
+    own_ids = np.repeat([vector_id for vector_id, _ in crops], [len(rows) for _, rows in crops])
+    queries = np.concatenate([rows for _, rows in crops])
+    matches = store.find_vectors_within(queries, compute_crop_floor(space), min_vector_id)
+    pairs = np.sort(np.stack([own_ids[matches.left], matches.right], axis=1), axis=1)
     return np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0)
 
 
 def embed_crops(
     images: Sequence[tuple[Image, NDArray[np.uint8]]], embedder: Embedder
 ) -> list[NDArray[np.float32] | None]:
-    """The vectors of the parts (parts, dim) of each picture that is asked about, by its pixels as a thumb has them; None of small ones."""
-    views = [
+    """Embed the crops of images, given with their thumbnail pixels (height, width, 3).
+
+    Returns the unit vectors (crops, dim) of each image; None for an image that is not large.
+    """
+    crops_by_image = [
         make_crops(rgb, embedder.preprocess) if is_large(image, embedder.preprocess) else []
         for image, rgb in images
     ]
-    rows = iter(embed_all(embedder, (view for some in views for view in some)))
-    return [np.stack([next(rows) for _ in some]) if some else None for some in views]
+    rows = iter(embed_all(embedder, (crop for crops in crops_by_image for crop in crops)))
+    return [np.stack([next(rows) for _ in crops]) if crops else None for crops in crops_by_image]
 
 
 def match_crops(
@@ -161,27 +192,33 @@ def match_crops(
     crop_cache: CropCache,
     queries: Sequence[tuple[NDArray[np.float32], NDArray[np.float32] | None]],
 ) -> list[set[int]]:
-    """For each picture that is asked about, its vector and those of its parts, the images that are like a part of it, or of which a part is
-    like it, by id.
+    """Find the stored images that match each query by a crop of either of the two.
+
+    A query is the vector of an image (dim,) and those of its crops (crops, dim) or None. Returns
+    a set of image ids for each query, in order.
     """
-    space, found = store.space, [set[int]() for _ in queries]
+    space = store.space
+    matches = [set[int]() for _ in queries]
     if space is None or not queries:
-        return found
-    own = [
-        (number, row)
-        for number, (_, rows) in enumerate(queries)
+        return matches
+    min_score = compute_crop_floor(space)
+    query_crops = [
+        (query, row)
+        for query, (_, rows) in enumerate(queries)
         for row in (rows if rows is not None else ())
     ]
-    if own:
-        hits = store.find_within(np.stack([row for _, row in own]), get_crop_floor(space))
-        for row, id_ in zip(hits.left.tolist(), hits.right.tolist(), strict=True):
-            found[own[row][0]].add(id_)
-    whole = np.stack([row for row, _ in queries]).astype(np.float16)
-    for some in crop_cache.stream(IMAGES_PER_BLOCK):
-        image = np.repeat(np.arange(len(some)), [len(its) for _, its in some])
-        hits = pairs_above(np.concatenate([its for _, its in some]), whole, get_crop_floor(space))
-        ids = store.catalog.images.get_ids([some[at][0] for at in np.unique(image[hits.left])])
-        for at, number in zip(image[hits.left].tolist(), hits.right.tolist(), strict=True):
-            if (hash_ := some[at][0]) in ids:
-                found[number].add(ids[hash_])
-    return found
+    if query_crops:
+        hits = store.find_within(np.stack([row for _, row in query_crops]), min_score)
+        for crop, image_id in zip(hits.left.tolist(), hits.right.tolist(), strict=True):
+            matches[query_crops[crop][0]].add(image_id)
+    query_vectors = np.stack([row for row, _ in queries]).astype(np.float16)
+    for block in crop_cache.stream(IMAGES_PER_BLOCK):
+        image_of_row = np.repeat(np.arange(len(block)), [len(rows) for _, rows in block])
+        block_rows = np.concatenate([rows for _, rows in block])
+        hits = pairs_above(block_rows, query_vectors, min_score)
+        hit_images = image_of_row[hits.left]
+        ids = store.catalog.images.get_ids([block[index][0] for index in np.unique(hit_images)])
+        for index, query in zip(hit_images.tolist(), hits.right.tolist(), strict=True):
+            if (hash_ := block[index][0]) in ids:
+                matches[query].add(ids[hash_])
+    return matches

@@ -299,7 +299,7 @@ def _verify_crops(
         return
     with CropCache(store.folder, space, write=True) as parts:
         lacking = (
-            inside.images_without_crops(store, parts, embedder) if embedder.space == space else []
+            inside.find_images_without_crops(store, parts, embedder) if embedder.space == space else []
         )
         for done in (
             inside.fill_crop_cache(store, parts, embedder, lacking, decoders) if lacking else ()
@@ -309,7 +309,7 @@ def _verify_crops(
         if not store.catalog.runs.has(parts.run_key):  # the catalog began anew, or was brought back
             parts.replace_compared_images({}, None)
         images = inside.load_comparable_images(store, parts)
-        for found in inside.propose(store, parts, images):
+        for found in inside.propose_pairs(store, parts, images):
             pairs.append(found)
             yield Progress(0, None, coverage, is_processing_crops=True)
         seen, proposed = set(tried_pairs), np.concatenate(pairs)

@@ -28,10 +28,10 @@ from pipeline.decode.pool import DecoderPool
 from pipeline.decode.preprocess import Preprocess
 from pipeline.embed.crops import (
     FIVE_CROP,
-    get_crop_floor,
+    compute_crop_floor,
     load_comparable_images,
     make_crops,
-    propose,
+    propose_pairs,
 )
 from pipeline.ingest.batch_writer import CropReport
 from pipeline.thumbnails import ImageUnavailable
@@ -302,7 +302,7 @@ def test_all_pairs_are_compared_once_as_they_come(
                 }
             )
             images = load_comparable_images(store, kept)
-            for some in propose(store, kept, images):
+            for some in propose_pairs(store, kept, images):
                 found |= set(map(tuple, some.tolist()))
             kept.replace_compared_images(images, None)
         stored = [whole.astype(np.float16), parts.astype(np.float16)]
@@ -312,7 +312,7 @@ def test_all_pairs_are_compared_once_as_they_come(
             for m in set(range(count)) - {n}:
                 if cosines(
                     np.broadcast_to(stored[0][m], stored[1][n].shape), stored[1][n]
-                ).max() >= get_crop_floor(SPACE):
+                ).max() >= compute_crop_floor(SPACE):
                     one, other = sorted((vector[make_hash(n)], vector[make_hash(m)]))
                     expected.add((one, other))
         assert found == expected
