@@ -133,25 +133,25 @@ def test_the_right_file_is_pinned(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"name": ...}, "has no 'name'"),
-        ({"name": 3}, "3 is no name"),
-        ({"file": "../small.onnx"}, "describes no model"),
-        ({"file": "/etc/passwd"}, "describes no model"),
-        ({"file": "."}, "describes no model"),
-        ({"dim": 0}, "no number from 1"),
-        ({"dim": True}, "no number from 1"),
-        ({"dim": "256"}, "no number from 1"),
-        ({"preprocess": {"size": 8, "fit": "within"}}, "fit is one of"),
-        ({"preprocess": {"size": 8, "crop": 1}}, "no preprocessing"),
-        ({"preprocess": {"size": 1 << 20}}, "no number from 1"),
-        ({"preprocess": 8}, "no preprocessing"),
+        ({"name": ...}, "lacks the key 'name'"),
+        ({"name": 3}, "3 is not a name"),
+        ({"file": "../small.onnx"}, "is not a valid model card"),
+        ({"file": "/etc/passwd"}, "is not a valid model card"),
+        ({"file": "."}, "is not a valid model card"),
+        ({"dim": 0}, "not an integer from 1"),
+        ({"dim": True}, "not an integer from 1"),
+        ({"dim": "256"}, "not an integer from 1"),
+        ({"preprocess": {"size": 8, "fit": "within"}}, "fit must be one of"),
+        ({"preprocess": {"size": 8, "crop": 1}}, "must be an object with size"),
+        ({"preprocess": {"size": 1 << 20}}, "not an integer from 1"),
+        ({"preprocess": 8}, "must be an object with size"),
         ({"layout": "HWC"}, "NHWC or NCHW"),
-        ({"mean": MEAN}, "come together"),
-        ({"mean": MEAN, "std": [0, 1, 1]}, "above 0"),
+        ({"mean": MEAN}, "must come together"),
+        ({"mean": MEAN, "std": [0, 1, 1]}, "must be above 0"),
         ({"mean": MEAN, "std": [1, 1]}, "three numbers"),
         ({"mean": [float("nan"), 0, 0], "std": STD}, "three numbers"),
         ({"floor": 0.95}, "above threshold"),
-        ({"threshold": 2}, "no cosine"),
+        ({"threshold": 2}, "not a cosine"),
         ({"sha256": "abc"}, "64 hexadecimal"),
         ({"dims": 3}, "unknown keys"),
     ],
@@ -172,7 +172,7 @@ def test_what_is_no_card_or_no_model_says_so(tmp_path: Path) -> None:
         with pytest.raises(UnusableModel):
             load_embedder(f"onnx:{tmp_path / name}.json")
     for weights in (b"", b"no model", build_model()[:200]):
-        with pytest.raises(UnusableModel, match="is refused"):
+        with pytest.raises(UnusableModel, match="cannot be loaded"):
             load_embedder(f"onnx:{save_model(tmp_path, weights)}").encode(colours(1))
     save_model(tmp_path, b"").unlink()
     with pytest.raises(UnusableModel, match="put the model beside its card"):
@@ -186,10 +186,10 @@ def test_what_is_no_card_or_no_model_says_so(tmp_path: Path) -> None:
     [
         (build_model(), {"input": "picture"}, "has the inputs"),
         (build_model(), {"output": "vectors"}, "has the inputs"),
-        (build_model(kind=TensorProto.INT32), {}, "only uint8 and floats"),
-        (build_model(), {"mean": MEAN, "std": STD}, "may name no mean"),
-        (build_model(), {"preprocess": {"size": 9}}, "cannot be run"),
-        (build_model(), {"layout": "NCHW"}, "cannot be run"),
+        (build_model(kind=TensorProto.INT32), {}, "only uint8, float and float16 are supported"),
+        (build_model(), {"mean": MEAN, "std": STD}, "must not name a mean"),
+        (build_model(), {"preprocess": {"size": 9}}, "fails on the input"),
+        (build_model(), {"layout": "NCHW"}, "fails on the input"),
     ],
 )
 def test_a_card_that_does_not_fit_its_model_is_refused(
@@ -221,7 +221,7 @@ def test_rows_of_unequal_length_are_no_output(tmp_path: Path) -> None:
     )
     dark, light = np.zeros((SIZE, SIZE, 3), np.uint8), np.ones((SIZE, SIZE, 3), np.uint8)
     dark[0, 0, 0] = 1
-    with pytest.raises(InvalidEmbedding, match="rows of 4 and 768 numbers, expected 6"):
+    with pytest.raises(InvalidEmbedding, match="vectors of 4 and 768 numbers, expected 6"):
         embed(
             load_embedder(f"onnx:{save_model(tmp_path, made.SerializeToString())}"), [dark, light]
         )
@@ -241,9 +241,9 @@ def test_weights_in_other_files_are_refused(
     monkeypatch.chdir(tmp_path / "folder")
     with pytest.raises(
         UnusableModel,
-        match="is refused: its weights lie in beside.bin beside the model"
+        match="cannot be loaded: its weights are in another file, beside.bin"
         if where == "beside.bin"
-        else "is refused",
+        else "cannot be loaded",
     ):
         embedder.encode(colours(1))
 

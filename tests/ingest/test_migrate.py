@@ -866,4 +866,4 @@ def test_a_model_without_a_name_is_none(run: Run, photos: Path, model: str) -> N
     ):
         code, _, err = run(*words, "--model", model)
         assert code == 2
-        assert f"no model is called {model!r}" in err
+        assert f"unknown model {model!r}" in err

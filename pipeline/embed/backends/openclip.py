@@ -1,4 +1,7 @@
-"""Image towers of open_clip models, from its own downloads or from a local file. Text towers are never built."""
+"""Image towers of open_clip models, downloaded by open_clip or read from a local file.
+
+Text towers are never built.
+"""
 
 from __future__ import annotations
 
@@ -20,24 +23,34 @@ from pipeline.errors import MissingExtra, UnknownModel, UnusableModel
 if TYPE_CHECKING:
     import torch
 
-# No copy set has been measured for these models: a cosine of .95 is the usual choice for CLIP towers.
-FLOOR, THRESHOLD = 0.80, 0.95
-PREPROCESS_KEYS = {
-    "mean",
-    "std",
-    "interpolation",
-    "resize_mode",
-    "fill_color",
-}  # not "size": as in open_clip, the tower's own counts
-RESAMPLE_BY_INTERPOLATION = {
-    "bicubic": "bicubic",
-    "bilinear": "bilinear",
-    "random": "bicubic",
-}  # open_clip's words; random is for training
+# Copies have not been measured for these models: a cosine of .95 is the usual choice for CLIP.
+FLOOR = 0.80
+THRESHOLD = 0.95
+# Keys of open_clip's preprocessing configuration that are used. Not "size": as in open_clip, the
+# size of the tower decides.
+PREPROCESS_KEYS = {"mean", "std", "interpolation", "resize_mode", "fill_color"}
+FITS = ("shortest", "longest", "squash")
+# open_clip's names of interpolations; "random" is for training.
+RESAMPLE_BY_INTERPOLATION = {"bicubic": "bicubic", "bilinear": "bilinear", "random": "bicubic"}
+DEFAULT_INPUT_SIDE_PX = 224  # of an architecture whose configuration names no size
+CPU_BATCH_SIZE = 32
+GPU_BATCH_SIZE = 256  # keeps a GPU busy; halved until a batch fits into its memory
+MAX_ERROR_CHARS = 300  # of a message of torch
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """A weights file, its revision if it was downloaded from a hub, and its preprocessing."""
+
+    path: Path
+    revision: str | None
+    preprocess_config: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class _Tower:
+    """A loaded image tower; mean and std are (1, 3, 1, 1), on its device."""
+
     name: str
     model: torch.nn.Module
     device: torch.device
@@ -50,12 +63,15 @@ class _Tower:
 
 
 class OpenClipEmbedder:
-    """An open_clip image tower: `ARCH/PRETRAINED`, `ARCH/PRETRAINED@REVISION` or `ARCH@WEIGHTS_FILE`. Loaded by its first use."""
+    """An open_clip image tower, loaded by its first use.
+
+    Named `ARCH/PRETRAINED`, `ARCH/PRETRAINED@REVISION` or `ARCH@WEIGHTS_FILE`.
+    """
 
     def __init__(self, model: str, threads: int | None = None) -> None:
-        """Note which model; raises UnknownModel when `model` has none of the three forms."""
+        """Parse the model name. Raises UnknownModel unless it has one of the three forms."""
         self._threads = threads
-        self._max_batch_size: int | None = None  # pictures that the GPU's memory was found to hold
+        self._max_batch_size: int | None = None  # known once a batch exceeded the GPU's memory
         head, slash, tail = model.partition("/")
         self._weights_path: Path | None
         if "@" in head or (not slash and "@" in model):
@@ -68,12 +84,13 @@ class OpenClipEmbedder:
             self._revision = revision or None
         if not self._arch or not (self._tag or self._weights_path):
             raise UnknownModel(
-                f"open_clip:{model} names no weights; use open_clip:ARCH/PRETRAINED or open_clip:ARCH@WEIGHTS_FILE"
+                f"open_clip:{model} names no weights; use open_clip:ARCH/PRETRAINED or"
+                " open_clip:ARCH@WEIGHTS_FILE"
             )
 
     @property
     def name(self) -> str:
-        """The model's name with the revision that its weights came from, so that the next run takes the same."""
+        """The name with the revision of the weights, so that the next run loads the same."""
         if self._weights_path:
             return f"open_clip:{self._arch}@{self._weights_path}"
         revision = self._tower.revision
@@ -81,21 +98,22 @@ class OpenClipEmbedder:
 
     @property
     def preprocess(self) -> Preprocess:
-        """The model's own preprocessing."""
+        """The preprocessing that the model was trained with."""
         return self._tower.preprocess
 
     @property
     def batch_size(self) -> int:
-        """More where there is a GPU to be kept busy, but no more than its memory was found to hold."""
-        return self._max_batch_size or (256 if self._tower.device.type == "cuda" else 32)
+        """More on a GPU than on the CPU, but no more than fits into the GPU's memory."""
+        on_gpu = self._tower.device.type == "cuda"
+        return self._max_batch_size or (GPU_BATCH_SIZE if on_gpu else CPU_BATCH_SIZE)
 
     @cached_property
     def space(self) -> Space:
-        """The space that the sha256 of the weights file stands for, wherever the file lies."""
+        """The vector space, identified by the sha256 of the weights file wherever it is."""
         tower = self._tower
         mean, std = (
-            ",".join(f"{number:.6g}" for number in numbers.flatten().tolist())
-            for numbers in (tower.mean, tower.std)
+            ",".join(f"{value:.6g}" for value in tensor.flatten().tolist())
+            for tensor in (tower.mean, tower.std)
         )
         return Space(
             "open_clip",
@@ -108,24 +126,30 @@ class OpenClipEmbedder:
         )
 
     def count_paid_calls(self, image_count: int) -> int:
-        """None: it runs here."""
+        """Return 0: the model runs locally."""
         return 0
 
     def encode(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """One raw row for each picture, in order; float32 on the CPU, mixed precision on a GPU, in halves where its memory is too small."""
+        """Compute a raw row for each image (height, width, 3), in order: (n, dim).
+
+        float32 on the CPU, mixed precision on a GPU. A batch that does not fit into the GPU's
+        memory is halved. Raises UnusableModel if a single image does not fit.
+        """
         import torch
 
-        most = self._max_batch_size or len(inputs)
-        if len(inputs) > most:
+        max_batch_size = self._max_batch_size or len(inputs)
+        if len(inputs) > max_batch_size:
+            starts = range(0, len(inputs), max_batch_size)
             return np.concatenate(
-                [self.encode(inputs[start : start + most]) for start in range(0, len(inputs), most)]
+                [self.encode(inputs[start : start + max_batch_size]) for start in starts]
             )
         try:
             return self._encode_batch(np.stack(inputs))
         except torch.cuda.OutOfMemoryError as error:
             if len(inputs) == 1:
                 raise UnusableModel(
-                    f"the GPU has no memory for one picture of {self.name}: {_summarize_error(error)}; free some"
+                    f"the GPU has too little memory for one image with {self.name}:"
+                    f" {_summarize_error(error)}; close other programs that use the GPU"
                 ) from error
         torch.cuda.empty_cache()
         self._max_batch_size = len(inputs) // 2
@@ -135,98 +159,59 @@ class OpenClipEmbedder:
         import torch
 
         tower = self._tower
+        on_gpu = tower.device.type == "cuda"
         with torch.inference_mode():
             pixels = torch.from_numpy(inputs)
-            if tower.device.type == "cuda":
+            if on_gpu:
                 pixels = pixels.pin_memory().to(tower.device, non_blocking=True)
             pixels = pixels.permute(0, 3, 1, 2).float().div_(255.0)
-            with torch.autocast("cuda", dtype=torch.float16, enabled=tower.device.type == "cuda"):
+            with torch.autocast("cuda", dtype=torch.float16, enabled=on_gpu):
                 rows = tower.model((pixels - tower.mean) / tower.std)
-        done: NDArray[np.float32] = rows.float().cpu().numpy()
-        return done
+        array: NDArray[np.float32] = rows.float().cpu().numpy()
+        return array
 
     @cached_property
     def _tower(self) -> _Tower:
         try:
             import open_clip
             import torch
-            from open_clip.model import _build_vision_tower
         except ImportError as error:
             raise _make_missing_extra(error) from error
-        # Asked only for names on its list: a hub's or a folder's name would make it look there.
-        config = (
-            open_clip.get_model_config(self._arch)
-            if self._arch in open_clip.list_models()
-            else None
-        )
+        # Looked up only if it is listed: for the name of a hub or folder, open_clip looks there.
+        is_known = self._arch in open_clip.list_models()
+        config = open_clip.get_model_config(self._arch) if is_known else None
         if config is None:
             raise UnknownModel(
-                f"open_clip knows no architecture {self._arch!r}; `python -c 'import open_clip; print(open_clip.list_models())'`"
+                f"open_clip knows no architecture {self._arch!r}; list them with"
+                " `python -c 'import open_clip; print(open_clip.list_models())'`"
             )
-        path, revision, preprocess = self._fetch_weights(open_clip)
+        weights = self._fetch_weights(open_clip)
         if self._threads:
             torch.set_num_threads(self._threads)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        tag = open_clip.get_pretrained_cfg(self._arch, self._tag) if self._tag else {}
-        quick_gelu = bool(tag.get("quick_gelu", config.get("quick_gelu", False)))
-        try:
-            alone = {
-                "timm_model_pretrained": False,
-                "output_tokens": False,
-            }  # CoCa's decoder wants tokens beside the row
-            model = _build_vision_tower(
-                config["embed_dim"], {**config["vision_cfg"], **alone}, quick_gelu
-            )
-            model.load_state_dict(_load_tower_weights(path))
-        except (RuntimeError, ValueError, KeyError, TypeError, AssertionError) as error:
-            raise UnusableModel(
-                f"{path} does not fit {self._arch}: {_summarize_error(error)}"
-            ) from error
-        size = config["vision_cfg"].get("image_size", 224)
-        sides = {size} if isinstance(size, int) else set(size)
-        if len(sides) != 1:
-            raise UnusableModel(
-                f"{self._arch} takes {size} pixels; only square inputs are supported"
-            )
-        fit, resample, fill = (
-            preprocess["resize_mode"],
-            RESAMPLE_BY_INTERPOLATION.get(preprocess["interpolation"]),
-            preprocess.get("fill_color", 0),
-        )
-        try:
-            mean, std = (
-                torch.tensor(preprocess[key], device=device).expand(3).reshape(1, 3, 1, 1)
-                for key in ("mean", "std")
-            )
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise UnusableModel(f"{path} has no usable mean and std: {error}") from error
-        if (
-            fit not in ("shortest", "longest", "squash")
-            or not resample
-            or not isinstance(fill, int)
-        ):
-            raise UnusableModel(f"{path} wants pictures prepared in an unknown way: {preprocess}")
-        view = Preprocess(sides.pop(), fit, resample, fill)
-        # A tag may change the activation, so that a file has other rows under it than alone.
-        called = (
-            self._arch
-            if quick_gelu == config.get("quick_gelu", False)
-            else f"{self._arch} quick_gelu={quick_gelu}"
-        )
-        model = model.eval().to(device)
-        if device.type == "cuda" and any(
-            isinstance(module, torch.nn.Conv2d) and module.kernel_size != module.stride
-            for module in model.modules()
-        ):
-            model = model.to(
-                memory_format=torch.channels_last
-            )  # convolutions that overlap, not the patches of a transformer
+        tag_config = open_clip.get_pretrained_cfg(self._arch, self._tag) if self._tag else {}
+        default_quick_gelu = config.get("quick_gelu", False)
+        quick_gelu = bool(tag_config.get("quick_gelu", default_quick_gelu))
+        model = _build_model(self._arch, config, weights.path, quick_gelu=quick_gelu)
+        preprocess = _parse_preprocess(self._arch, config, weights)
+        mean, std = _parse_mean_and_std(weights, device)
+        # A tag may change the activation, so one file may have two spaces.
+        is_default = quick_gelu == default_quick_gelu
+        name = self._arch if is_default else f"{self._arch} quick_gelu={quick_gelu}"
         return _Tower(
-            called, model, device, mean, std, view, config["embed_dim"], _hash_file(path), revision
+            name,
+            _move_to_device(model, device),
+            device,
+            mean,
+            std,
+            preprocess,
+            config["embed_dim"],
+            _hash_file(weights.path),
+            weights.revision,
         )
 
-    def _fetch_weights(self, open_clip: Any) -> tuple[Path, str | None, dict[str, Any]]:  # noqa: ANN401 - a module without types
-        """The weights file, its revision if it was downloaded, and how its model wants pictures prepared."""
+    def _fetch_weights(self, open_clip: Any) -> _Weights:  # noqa: ANN401 - a module without types
+        """Find the local weights file, or download it."""
         defaults = {
             "mean": open_clip.OPENAI_DATASET_MEAN,
             "std": open_clip.OPENAI_DATASET_STD,
@@ -236,114 +221,200 @@ class OpenClipEmbedder:
         if self._weights_path:
             if not self._weights_path.is_file():
                 raise UnusableModel(
-                    f"{self._weights_path} is not there; give the path of a .safetensors or .pt file after @"
+                    f"{self._weights_path} does not exist;"
+                    " give the path of a .safetensors or .pt file after @"
                 )
-            return (
-                self._weights_path,
-                None,
-                defaults | self._read_preprocess_config(open_clip, self._weights_path),
-            )
-        tag = open_clip.get_pretrained_cfg(self._arch, self._tag)
-        if not tag:
-            known = ", ".join(open_clip.list_pretrained_tags_by_model(self._arch)) or "none"
+            config = self._find_preprocess_config(open_clip, self._weights_path)
+            return _Weights(self._weights_path, None, defaults | config)
+        tag_config = open_clip.get_pretrained_cfg(self._arch, self._tag)
+        if not tag_config:
+            known_tags = ", ".join(open_clip.list_pretrained_tags_by_model(self._arch)) or "none"
             raise UnknownModel(
-                f"open_clip has no weights {self._tag!r} for {self._arch}; it has: {known}"
+                f"open_clip has no weights {self._tag!r} for {self._arch}; it has: {known_tags}"
             )
+        path = self._download_weights(open_clip, tag_config)
+        revision = path.parent.name if path.parent.parent.name == "snapshots" else None
+        return _Weights(path, revision, defaults | _select_preprocess_keys(tag_config))
+
+    def _download_weights(self, open_clip: Any, tag_config: dict[str, Any]) -> Path:  # noqa: ANN401 - a module without types
         try:
-            if hub := tag.get("hf_hub"):
-                repository, _, file = hub.rpartition("/")
-                path = Path(
-                    open_clip.pretrained.download_pretrained_from_hf(
-                        repository, filename=file or None, revision=self._revision
-                    )
+            hub = tag_config.get("hf_hub")
+            if not hub:
+                return Path(open_clip.download_pretrained(tag_config))
+            repository, _, file_name = hub.rpartition("/")
+            return Path(
+                open_clip.pretrained.download_pretrained_from_hf(
+                    repository, filename=file_name or None, revision=self._revision
                 )
-            else:
-                path = Path(open_clip.download_pretrained(tag))
+            )
         except Exception as error:
             raise UnusableModel(
-                f"the weights of {self._arch}/{self._tag} cannot be downloaded ({error}); use open_clip:{self._arch}@FILE"
+                f"the weights of {self._arch}/{self._tag} cannot be downloaded ({error});"
+                f" download them by other means and use open_clip:{self._arch}@FILE"
             ) from error
-        revision = path.parent.name if path.parent.parent.name == "snapshots" else None
-        return (
-            path,
-            revision,
-            defaults | {key: value for key, value in tag.items() if key in PREPROCESS_KEYS},
-        )
 
-    def _read_preprocess_config(self, open_clip: Any, path: Path) -> dict[str, Any]:  # noqa: ANN401 - as above
-        """From open_clip_config.json beside the weights; else what all published weights of this architecture agree on; else nothing."""
-        beside = path.with_name("open_clip_config.json")
-        if beside.is_file():
+    def _find_preprocess_config(self, open_clip: Any, path: Path) -> dict[str, Any]:  # noqa: ANN401 - a module without types
+        """Find the preprocessing of a local weights file; empty if nothing describes it.
+
+        It is in open_clip_config.json beside the file. Without that, it is the preprocessing of
+        the published weights of this architecture, if all have the same.
+        """
+        config_path = path.with_name("open_clip_config.json")
+        if config_path.is_file():
             try:
-                given = json.loads(beside.read_text())["preprocess_cfg"]
+                config = json.loads(config_path.read_text())["preprocess_cfg"]
                 return {
                     key: value
-                    for key, value in given.items()
-                    if key in PREPROCESS_KEYS and value is not None
+                    for key, value in _select_preprocess_keys(config).items()
+                    if value is not None
                 }
             except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
                 raise UnusableModel(
-                    f"{beside} holds no preprocess_cfg ({error!r}); mend it, or move it away"
+                    f"{config_path} has no readable preprocess_cfg ({error!r});"
+                    " repair it, or move it away"
                 ) from error
-        tags = [
-            open_clip.get_pretrained_cfg(self._arch, tag)
+        published = [
+            _select_preprocess_keys(open_clip.get_pretrained_cfg(self._arch, tag))
             for tag in open_clip.list_pretrained_tags_by_model(self._arch)
         ]
-        agreed = [
-            {key: value for key, value in tag.items() if key in PREPROCESS_KEYS} for tag in tags
-        ]
-        return agreed[0] if agreed and all(other == agreed[0] for other in agreed) else {}
+        all_equal = bool(published) and all(config == published[0] for config in published)
+        return published[0] if all_equal else {}
+
+
+def _select_preprocess_keys(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key in PREPROCESS_KEYS}
+
+
+def _build_model(
+    arch: str, config: dict[str, Any], path: Path, *, quick_gelu: bool
+) -> torch.nn.Module:
+    """Build the image tower of `arch` with the weights at `path`. Raises UnusableModel."""
+    from open_clip.model import _build_vision_tower
+
+    # CoCa's text decoder needs tokens beside the row; the image tower alone returns no tokens.
+    own_config = {"timm_model_pretrained": False, "output_tokens": False}
+    try:
+        model: torch.nn.Module = _build_vision_tower(
+            config["embed_dim"], {**config["vision_cfg"], **own_config}, quick_gelu
+        )
+        model.load_state_dict(_load_tower_weights(path))
+    except (RuntimeError, ValueError, KeyError, TypeError, AssertionError) as error:
+        raise UnusableModel(f"{path} does not fit {arch}: {_summarize_error(error)}") from error
+    return model
+
+
+def _move_to_device(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """Prepare a model for inference on `device`."""
+    import torch
+
+    model = model.eval().to(device)
+    # Faster for overlapping convolutions, but not for the patch embedding of a transformer.
+    has_overlapping_convolutions = any(
+        isinstance(module, torch.nn.Conv2d) and module.kernel_size != module.stride
+        for module in model.modules()
+    )
+    if device.type == "cuda" and has_overlapping_convolutions:
+        model = model.to(memory_format=torch.channels_last)
+    return model
+
+
+def _parse_preprocess(arch: str, config: dict[str, Any], weights: _Weights) -> Preprocess:
+    """Convert open_clip's preprocessing to ours. Raises UnusableModel for what is unsupported."""
+    size = config["vision_cfg"].get("image_size", DEFAULT_INPUT_SIDE_PX)
+    sides = {size} if isinstance(size, int) else set(size)
+    if len(sides) != 1:
+        raise UnusableModel(f"{arch} takes {size} pixels; only square inputs are supported")
+    fit = weights.preprocess_config["resize_mode"]
+    resample = RESAMPLE_BY_INTERPOLATION.get(weights.preprocess_config["interpolation"])
+    fill = weights.preprocess_config.get("fill_color", 0)
+    if fit not in FITS or not resample or not isinstance(fill, int):
+        raise UnusableModel(
+            f"{weights.path} needs preprocessing that is not supported: {weights.preprocess_config}"
+        )
+    return Preprocess(sides.pop(), fit, resample, fill)
+
+
+def _parse_mean_and_std(
+    weights: _Weights, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and std as tensors (1, 3, 1, 1) on `device`. Raises UnusableModel."""
+    import torch
+
+    try:
+        mean, std = (
+            torch.tensor(weights.preprocess_config[key], device=device).expand(3)
+            for key in ("mean", "std")
+        )
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UnusableModel(f"{weights.path} has no usable mean and std: {error}") from error
+    return mean.reshape(1, 3, 1, 1), std.reshape(1, 3, 1, 1)
 
 
 def _load_tower_weights(path: Path) -> Mapping[str, torch.Tensor]:
-    """The image tower's tensors in a checkpoint; nothing in it is executed. Raises BadModel for a pickle that holds more than tensors."""
-    import torch
+    """Load the image tower's tensors from a checkpoint, without executing anything in it.
 
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            state: Any = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise UnusableModel(f"{path} is no sound safetensors file: {error}") from error
-    else:
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # on damaged files: whatever a pickle machine can trip over
-            # The first sentence of what torch met, not its message: that advises to trust the file.
-            why = str(error.__context__ or error).partition("\n")[0].partition(". ")[0]
-            raise UnusableModel(
-                f"{path} is refused, it is damaged or holds more than tensors: {why or type(error).__name__}"
-            ) from error
+    Raises UnusableModel for a damaged file and for a pickle that holds more than tensors.
+    """
+    state = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
-    if not isinstance(state, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
-    ):
-        raise UnusableModel(f"{path} holds no model's weights")
-    named = {key.removeprefix("module."): value for key, value in state.items()}
-    return {
+    if not _is_state_dict(state):
+        raise UnusableModel(f"{path} does not hold the weights of a model")
+    tensors = {key.removeprefix("module."): value for key, value in state.items()}
+    tower = {
         key.removeprefix("visual."): value
-        for key, value in named.items()
+        for key, value in tensors.items()
         if key.startswith("visual.")
-    } or named
+    }
+    return tower or tensors
+
+
+def _load_safetensors(path: Path) -> Any:  # noqa: ANN401 - checked by the caller
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UnusableModel(f"{path} is not a valid safetensors file: {error}") from error
+
+
+def _load_pickle(path: Path) -> Any:  # noqa: ANN401 - checked by the caller
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can raise almost any exception
+        # The first sentence of the cause, not torch's own message: that suggests to trust the file.
+        cause = str(error.__context__ or error).partition("\n")[0].partition(". ")[0]
+        raise UnusableModel(
+            f"{path} is damaged or holds more than tensors: {cause or type(error).__name__}"
+        ) from error
+
+
+def _is_state_dict(state: object) -> bool:
+    import torch
+
+    return isinstance(state, Mapping) and all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
+    )
 
 
 def _summarize_error(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return " ".join(str(error).split())[:MAX_ERROR_CHARS]
 
 
 def _make_missing_extra(error: ImportError) -> MissingExtra:
     return MissingExtra(
-        f"open_clip models need packages that are not installed ({error.name}); run `pip install 'neardup[clip]'`"
+        f"open_clip models need packages that are not installed ({error.name});"
+        " run `pip install 'neardup[clip]'`"
     )
 
 
 def list_pretrained() -> Iterator[tuple[str, int, int]]:
-    """Every model that open_clip can download: its name, the numbers in a vector, and the side of its pictures in pixels.
+    """Yield the name, the dimension and the input side in px of each model to download.
 
-    Raises MissingExtra where open_clip is not installed.
+    Raises MissingExtra if open_clip is not installed.
     """
     try:
         import open_clip
@@ -351,8 +422,10 @@ def list_pretrained() -> Iterator[tuple[str, int, int]]:
         raise _make_missing_extra(error) from error
     for arch, tag in open_clip.list_pretrained():
         config = open_clip.get_model_config(arch)
-        size = config["vision_cfg"].get("image_size", 224) if config else None
-        if config and isinstance(size, int):
+        if config is None:
+            continue
+        size = config["vision_cfg"].get("image_size", DEFAULT_INPUT_SIDE_PX)
+        if isinstance(size, int):
             yield f"open_clip:{arch}/{tag}", config["embed_dim"], size
 
 
