@@ -23,8 +23,9 @@ NOT_PROSE = {
     "NOTICE",
 }
 # Each hides who does what, or stands in the place of a term that docs/glossary.md has.
+# "laid over another" names a synthetic copy; the name seeds the copy and stands in benchmarks.
 BANNED = re.compile(
-    r"\b(told|nobody|anew|said|looked (at|for|into)|is looked|go(es)? by|taken for|laid (on|over)|of which"
+    r"\b(told|nobody|anew|said|looked (at|for|into)|is looked|go(es)? by|taken for|laid (on|over)(?! another\b)|of which"
     r"|makes known|as is meant|come to lie|what for)\b",
     re.IGNORECASE,
 )

@@ -1,1 +1,1 @@
-"""What this library would find: thresholds measured on synthetic copies of its own photos."""
+"""Measure what a store's settings find, on synthetic copies of its own photos."""

@@ -1,6 +1,8 @@
-"""What people and apps do to a photo: the edits that the benchmarks and calibrations make copies with.
+"""Synthetic copies: the edits that people and apps make, for calibration and benchmarks.
 
-Each edit takes an upright RGB picture, a picture to lay it over where one is needed, and a seeded generator, and returns a new picture.
+Each edit takes an upright RGB image, a background image for the edits that need one, and a seeded
+random generator; it returns a new image. The names of edits seed the generators, so renaming one
+changes its copies.
 """
 
 from __future__ import annotations
@@ -17,42 +19,42 @@ PILLOW_FORMATS = {"jpeg": "JPEG", "webp": "WEBP"}
 
 
 def reencode(image: Image.Image, codec: str, quality: int) -> Image.Image:
-    """The picture after one trip through a lossy format, "jpeg" or "webp"."""
+    """Encode and decode an image with a lossy codec, "jpeg" or "webp"."""
     buffer = io.BytesIO()
     image.save(buffer, PILLOW_FORMATS[codec], quality=quality)
     return Image.open(buffer).convert("RGB")
 
 
 def rescale(image: Image.Image, factor: float) -> Image.Image:
-    """The picture at `factor` times its width and height, at least one pixel each."""
+    """Scale width and height by `factor`, to at least one pixel each."""
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
 def crop_randomly(image: Image.Image, share: float, rng: random.Random) -> Image.Image:
-    """A random window that keeps `share` of the width and of the height."""
+    """Crop to a random window with `share` of the width and of the height."""
     width, height = round(image.width * share), round(image.height * share)
     left, top = rng.randint(0, image.width - width), rng.randint(0, image.height - height)
     return image.crop((left, top, left + width, top + height))
 
 
 def add_caption(image: Image.Image, rng: random.Random) -> Image.Image:
-    """The picture with a line of white text near its lower edge."""
-    done = image.copy()
-    draw = ImageDraw.Draw(done)
+    """Draw a line of white text near the lower edge."""
+    edited = image.copy()
+    draw = ImageDraw.Draw(edited)
     size = max(10, image.height // 12)
-    place = (image.width * rng.uniform(0.02, 0.2), image.height - 1.5 * size)
+    position = (image.width * rng.uniform(0.02, 0.2), image.height - 1.5 * size)
     draw.text(
-        place,
+        position,
         rng.choice(["my holiday 2019", "(c) studio north", "look at this!"]),
         fill="white",
         font_size=size,
     )
-    return done
+    return edited
 
 
 def add_watermark(image: Image.Image, rng: random.Random) -> Image.Image:
-    """The picture under half-transparent diagonal text."""
+    """Draw rows of half-transparent text over the whole image."""
     layer = Image.new("RGBA", image.size, (255, 255, 255, 0))
     size = max(12, image.width // 8)
     draw = ImageDraw.Draw(layer)
@@ -64,19 +66,19 @@ def add_watermark(image: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def add_stripe(image: Image.Image, rng: random.Random) -> Image.Image:
-    """The picture with a broad opaque stripe across it."""
-    done = image.copy()
+    """Draw an opaque stripe across the image, a quarter of its height."""
+    edited = image.copy()
     top = rng.uniform(0.1, 0.6) * image.height
-    ImageDraw.Draw(done).rectangle(
+    ImageDraw.Draw(edited).rectangle(
         (0, top, image.width, top + 0.25 * image.height), fill=(200, 30, 40)
     )
-    return done
+    return edited
 
 
 def add_stickers(image: Image.Image, rng: random.Random) -> Image.Image:
-    """The picture with five round yellow faces on it."""
-    done = image.copy()
-    draw = ImageDraw.Draw(done)
+    """Draw five round yellow faces at random places."""
+    edited = image.copy()
+    draw = ImageDraw.Draw(edited)
     for _ in range(5):
         radius = rng.uniform(0.06, 0.12) * min(image.size)
         x, y = rng.uniform(radius, image.width - radius), rng.uniform(radius, image.height - radius)
@@ -93,11 +95,11 @@ def add_stickers(image: Image.Image, rng: random.Random) -> Image.Image:
             fill="black",
             width=3,
         )
-    return done
+    return edited
 
 
 def warp_perspective(image: Image.Image, rng: random.Random) -> Image.Image:
-    """A perspective view: the corners moved in by up to a sixth of the picture."""
+    """Warp by a homography that moves each corner inwards by up to a sixth of the sides."""
     width, height = image.size
     corners = [
         (rng.uniform(0, width / 6), rng.uniform(0, height / 6)),
@@ -105,27 +107,27 @@ def warp_perspective(image: Image.Image, rng: random.Random) -> Image.Image:
         (width - rng.uniform(0, width / 6), height - rng.uniform(0, height / 6)),
         (width - rng.uniform(0, width / 6), rng.uniform(0, height / 6)),
     ]
-    flat = [number for corner in corners for number in corner]
-    return image.transform(image.size, Image.Transform.QUAD, flat, Image.Resampling.BICUBIC)
+    coordinates = [coordinate for corner in corners for coordinate in corner]
+    return image.transform(image.size, Image.Transform.QUAD, coordinates, Image.Resampling.BICUBIC)
 
 
 def add_noise(image: Image.Image, rng: random.Random) -> Image.Image:
-    """The picture with Gaussian grey noise around the middle, of 90 levels, blended in at a quarter."""
+    """Blend in a quarter of Gaussian grey noise with mean 128 and standard deviation 90."""
     noise = np.random.default_rng(rng.getrandbits(64)).normal(128, 90, (image.height, image.width))
     grain = Image.fromarray(noise.clip(0, 255).astype(np.uint8)).convert("RGB")
     return Image.blend(image, grain, 0.25)
 
 
 def paste_on(image: Image.Image, background: Image.Image, rng: random.Random) -> Image.Image:
-    """The picture, smaller, on top of another picture: half of each side, anywhere."""
-    done = background.resize((640, 480))
+    """Paste the image, within 400 x 300 px, at a random place of a 640 x 480 background."""
+    edited = background.resize((640, 480))
     inner = ImageOps.contain(image, (400, 300))
-    done.paste(inner, (rng.randint(0, 640 - inner.width), rng.randint(0, 480 - inner.height)))
-    return done
+    edited.paste(inner, (rng.randint(0, 640 - inner.width), rng.randint(0, 480 - inner.height)))
+    return edited
 
 
 def make_screenshot(image: Image.Image) -> Image.Image:
-    """The picture in the middle of a phone's screen, with bars above and below."""
+    """Show the image in a phone app: a screenshot with bars above and below it."""
     screen = Image.new("RGB", (540, 1080), (18, 18, 18))
     draw = ImageDraw.Draw(screen)
     draw.text((20, 12), "12:30", fill="white", font_size=22)
@@ -142,21 +144,21 @@ def make_screenshot(image: Image.Image) -> Image.Image:
 
 
 def make_collage(image: Image.Image, filler: Image.Image, rng: random.Random) -> Image.Image:
-    """Two by two tiles: the picture in one, parts of another in the rest."""
-    done = Image.new("RGB", (640, 480), "white")
+    """Arrange the image and three versions of `filler` as 2 x 2 tiles in random order."""
+    edited = Image.new("RGB", (640, 480), "white")
     tiles = [image, filler, ImageOps.mirror(filler), ImageOps.flip(filler)]
     rng.shuffle(tiles)
     for index, tile in enumerate(tiles):
-        done.paste(tile.resize((314, 234)), (2 + 320 * (index % 2), 2 + 240 * (index // 2)))
-    return done
+        edited.paste(tile.resize((314, 234)), (2 + 320 * (index % 2), 2 + 240 * (index // 2)))
+    return edited
 
 
 def make_meme(image: Image.Image, rng: random.Random) -> Image.Image:
-    """The picture in a black frame with large words above and below."""
+    """Put the image between black bars with large text above and below."""
     width, height = image.size
-    done = Image.new("RGB", (width, round(height * 1.5)), "black")
-    done.paste(image, (0, height // 4))
-    draw = ImageDraw.Draw(done)
+    edited = Image.new("RGB", (width, round(height * 1.5)), "black")
+    edited.paste(image, (0, height // 4))
+    draw = ImageDraw.Draw(edited)
     size = max(12, height // 7)
     draw.text(
         (width // 10, height // 20),
@@ -170,51 +172,59 @@ def make_meme(image: Image.Image, rng: random.Random) -> Image.Image:
         fill="white",
         font_size=size,
     )
-    return done
+    return edited
 
 
 EVERYDAY_EDITS: dict[str, Edit] = {
-    "jpeg 60": lambda p, o, r: reencode(p, "jpeg", 60),
-    "jpeg 25": lambda p, o, r: reencode(p, "jpeg", 25),
-    "webp 50": lambda p, o, r: reencode(p, "webp", 50),
-    "half size": lambda p, o, r: rescale(p, 0.5),
-    "thumbnail 160": lambda p, o, r: ImageOps.contain(p, (160, 160)),
-    "enlarged": lambda p, o, r: rescale(p, 1.7),
-    "crop 90 %": lambda p, o, r: crop_randomly(p, 0.9, r),
-    "crop 80 %": lambda p, o, r: crop_randomly(p, 0.8, r),
-    "brighter": lambda p, o, r: ImageEnhance.Brightness(p).enhance(1.3),
-    "darker": lambda p, o, r: ImageEnhance.Brightness(p).enhance(0.7),
-    "contrast": lambda p, o, r: ImageEnhance.Contrast(p).enhance(1.5),
-    "saturation": lambda p, o, r: ImageEnhance.Color(p).enhance(1.7),
-    "grey": lambda p, o, r: ImageOps.grayscale(p).convert("RGB"),
-    "sharpened": lambda p, o, r: ImageEnhance.Sharpness(p).enhance(3),
-    "soft": lambda p, o, r: p.filter(ImageFilter.GaussianBlur(1.2)),
-    "border": lambda p, o, r: ImageOps.expand(p, max(4, p.width // 25), "white"),
-    "caption": lambda p, o, r: add_caption(p, r),
-    "watermark": lambda p, o, r: add_watermark(p, r),
-    "mirror": lambda p, o, r: ImageOps.mirror(p),
-    "flip": lambda p, o, r: ImageOps.flip(p),
-    "turn 90": lambda p, o, r: p.transpose(Image.Transpose.ROTATE_90),
-    "turn 180": lambda p, o, r: p.transpose(Image.Transpose.ROTATE_180),
-    "turn 270": lambda p, o, r: p.transpose(Image.Transpose.ROTATE_270),
-    "transpose": lambda p, o, r: p.transpose(Image.Transpose.TRANSPOSE),
-    "transverse": lambda p, o, r: p.transpose(Image.Transpose.TRANSVERSE),
+    "jpeg 60": lambda image, background, rng: reencode(image, "jpeg", 60),
+    "jpeg 25": lambda image, background, rng: reencode(image, "jpeg", 25),
+    "webp 50": lambda image, background, rng: reencode(image, "webp", 50),
+    "half size": lambda image, background, rng: rescale(image, 0.5),
+    "thumbnail 160": lambda image, background, rng: ImageOps.contain(image, (160, 160)),
+    "enlarged": lambda image, background, rng: rescale(image, 1.7),
+    "crop 90 %": lambda image, background, rng: crop_randomly(image, 0.9, rng),
+    "crop 80 %": lambda image, background, rng: crop_randomly(image, 0.8, rng),
+    "brighter": lambda image, background, rng: ImageEnhance.Brightness(image).enhance(1.3),
+    "darker": lambda image, background, rng: ImageEnhance.Brightness(image).enhance(0.7),
+    "contrast": lambda image, background, rng: ImageEnhance.Contrast(image).enhance(1.5),
+    "saturation": lambda image, background, rng: ImageEnhance.Color(image).enhance(1.7),
+    "grey": lambda image, background, rng: ImageOps.grayscale(image).convert("RGB"),
+    "sharpened": lambda image, background, rng: ImageEnhance.Sharpness(image).enhance(3),
+    "soft": lambda image, background, rng: image.filter(ImageFilter.GaussianBlur(1.2)),
+    "border": lambda image, background, rng: ImageOps.expand(
+        image, max(4, image.width // 25), "white"
+    ),
+    "caption": lambda image, background, rng: add_caption(image, rng),
+    "watermark": lambda image, background, rng: add_watermark(image, rng),
+    "mirror": lambda image, background, rng: ImageOps.mirror(image),
+    "flip": lambda image, background, rng: ImageOps.flip(image),
+    "turn 90": lambda image, background, rng: image.transpose(Image.Transpose.ROTATE_90),
+    "turn 180": lambda image, background, rng: image.transpose(Image.Transpose.ROTATE_180),
+    "turn 270": lambda image, background, rng: image.transpose(Image.Transpose.ROTATE_270),
+    "transpose": lambda image, background, rng: image.transpose(Image.Transpose.TRANSPOSE),
+    "transverse": lambda image, background, rng: image.transpose(Image.Transpose.TRANSVERSE),
 }
 
 HARD_EDITS: dict[str, Edit] = {
-    "crop 60 %": lambda p, o, r: crop_randomly(p, 0.6, r),
-    "crop 40 %": lambda p, o, r: crop_randomly(p, 0.4, r),
-    "rotated 10": lambda p, o, r: p.rotate(10, Image.Resampling.BICUBIC, expand=True),
-    "rotated 30": lambda p, o, r: p.rotate(30, Image.Resampling.BICUBIC, expand=True),
-    "perspective": lambda p, o, r: warp_perspective(p, r),
-    "blur": lambda p, o, r: p.filter(ImageFilter.GaussianBlur(4)),
-    "noise": lambda p, o, r: add_noise(p, r),
-    "posterised": lambda p, o, r: ImageOps.posterize(p, 2),
-    "equalised": lambda p, o, r: ImageOps.equalize(p),
-    "stripe": lambda p, o, r: add_stripe(p, r),
-    "stickers": lambda p, o, r: add_stickers(p, r),
-    "meme": lambda p, o, r: make_meme(p, r),
-    "collage": lambda p, o, r: make_collage(p, o, r),
+    "crop 60 %": lambda image, background, rng: crop_randomly(image, 0.6, rng),
+    "crop 40 %": lambda image, background, rng: crop_randomly(image, 0.4, rng),
+    "rotated 10": lambda image, background, rng: image.rotate(
+        10, Image.Resampling.BICUBIC, expand=True
+    ),
+    "rotated 30": lambda image, background, rng: image.rotate(
+        30, Image.Resampling.BICUBIC, expand=True
+    ),
+    "perspective": lambda image, background, rng: warp_perspective(image, rng),
+    "blur": lambda image, background, rng: image.filter(ImageFilter.GaussianBlur(4)),
+    "noise": lambda image, background, rng: add_noise(image, rng),
+    "posterised": lambda image, background, rng: ImageOps.posterize(image, 2),
+    "equalised": lambda image, background, rng: ImageOps.equalize(image),
+    "stripe": lambda image, background, rng: add_stripe(image, rng),
+    "stickers": lambda image, background, rng: add_stickers(image, rng),
+    "meme": lambda image, background, rng: make_meme(image, rng),
+    "collage": lambda image, background, rng: make_collage(image, background, rng),
     "laid over another": paste_on,
-    "screenshot": lambda p, o, r: make_screenshot(p),
+    "screenshot": lambda image, background, rng: make_screenshot(image),
 }
+
+EDITS = EVERYDAY_EDITS | HARD_EDITS

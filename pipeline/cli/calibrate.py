@@ -136,7 +136,7 @@ def _measure(store: Path, arguments: CalibrateArguments) -> tuple[Calibration, S
 
 def _announce(embedder: Embedder, images: Sequence[int], allow_cost: bool) -> None:
     """Print how many copies will be made and what they cost; raises PaidCallLimit."""
-    from pipeline.calibrate.calibrate import EDITS
+    from pipeline.calibrate.synthetic_copies import EDITS
     from pipeline.embed.paid_calls import PaidCallBudget
     from pipeline.report.format import pluralize
 

@@ -164,7 +164,7 @@ def test_a_card_that_is_wrong_says_where(tmp_path: Path, change: dict[str, Any],
 
 
 def test_what_is_no_card_or_no_model_says_so(tmp_path: Path) -> None:
-    with pytest.raises(UnusableModel, match="see README"):
+    with pytest.raises(UnusableModel, match="see docs/models.md"):
         load_embedder(f"onnx:{tmp_path / 'nothing.onnx'}")
     (tmp_path / "list.json").write_text("[1]")
     (tmp_path / "text.json").write_bytes(b"\xff\xfe")
