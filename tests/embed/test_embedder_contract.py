@@ -1,4 +1,4 @@
-"""What every embedder keeps to, whatever runs behind it."""
+"""The contract of Embedder, checked for every backend."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support import clip_models, fake_google, onnx_models
 from tests.support.images import draw_scene, save_image
 
 architectures = clip_models.architectures
-PICTURES = {
+IMAGES = {
     "scene": draw_scene(1),
     "tall": draw_scene(2, (60, 200)),
     "grey": draw_scene(3).convert("L"),
@@ -52,18 +52,21 @@ def embedder(
             yield load_embedder(f"onnx:{onnx_models.save_model(folder, onnx_models.build_model())}")
         case "onnx float":
             weights = onnx_models.build_model("NCHW", TensorProto.FLOAT)
-            yield load_embedder(
-                f"onnx:{onnx_models.save_model(folder, weights, layout='NCHW', mean=onnx_models.MEAN, std=onnx_models.STD)}"
-            )
+            scaling = {"mean": onnx_models.MEAN, "std": onnx_models.STD}
+            path = onnx_models.save_model(folder, weights, layout="NCHW", **scaling)
+            yield load_embedder(f"onnx:{path}")
         case "open_clip":
             weights_file = clip_models.save_weights(
                 folder / "tiny.safetensors", clip_models.build_clip_model()
             )
             yield load_embedder(f"open_clip:{clip_models.TINY}@{weights_file}")
         case _:
-            with fake_google.FakeGoogle().serve() as google, pytest.MonkeyPatch.context() as patch:
-                patch.setenv("GEMINI_API_KEY", fake_google.API_KEY)
-                patch.setenv("GOOGLE_GEMINI_BASE_URL", google.url)
+            with (
+                fake_google.FakeGoogle().serve() as google,
+                pytest.MonkeyPatch.context() as environment,
+            ):
+                environment.setenv("GEMINI_API_KEY", fake_google.API_KEY)
+                environment.setenv("GOOGLE_GEMINI_BASE_URL", google.url)
                 yield load_embedder(
                     "google:gemini-embedding-2"
                     if request.param == "google"
@@ -72,56 +75,58 @@ def embedder(
 
 
 @pytest.fixture(scope="module")
-def views(embedder: Embedder, tmp_path_factory: pytest.TempPathFactory) -> list[NDArray[np.uint8]]:
-    folder, made = tmp_path_factory.mktemp("pictures"), []
-    for name, picture in PICTURES.items():
+def inputs(embedder: Embedder, tmp_path_factory: pytest.TempPathFactory) -> list[NDArray[np.uint8]]:
+    folder, inputs_so_far = tmp_path_factory.mktemp("images"), []
+    for name, image in IMAGES.items():
         decoded = decode(
-            SourceFile(str(save_image(folder / f"{name}.png", picture))),
+            SourceFile(str(save_image(folder / f"{name}.png", image))),
             embedder.preprocess,
         )
         assert isinstance(decoded, Decoded), decoded if isinstance(decoded, Failure) else name
-        made.append(decoded.pixels)
-    return made
+        inputs_so_far.append(decoded.pixels)
+    return inputs_so_far
 
 
-def test_a_row_for_each_picture_in_order_finite_and_of_length_1(
-    embedder: Embedder, views: list[NDArray[np.uint8]]
+def test_embed_returns_a_unit_row_for_each_image_in_order(
+    embedder: Embedder, inputs: list[NDArray[np.uint8]]
 ) -> None:
-    usable = [
-        view for view in views if view.any()
-    ]  # a network without a bias has no direction for black
-    rows = embed(embedder, usable)
+    nonblack = [
+        pixels for pixels in inputs if pixels.any()
+    ]  # a network without bias maps black to the zero vector
+    rows = embed(embedder, nonblack)
     assert rows.dtype == np.float32
-    assert rows.shape == (len(usable), embedder.space.dim)
+    assert rows.shape == (len(nonblack), embedder.space.dim)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(embed(embedder, usable[::-1])[::-1], rows, atol=1e-5)
+    np.testing.assert_allclose(embed(embedder, nonblack[::-1])[::-1], rows, atol=1e-5)
     assert embed(embedder, []).shape == (0, embedder.space.dim)
 
 
-def test_a_batch_of_one_equals_a_batch_of_many_and_the_same_twice(
-    embedder: Embedder, views: list[NDArray[np.uint8]]
+def test_encode_does_not_depend_on_the_batch_and_is_deterministic(
+    embedder: Embedder, inputs: list[NDArray[np.uint8]]
 ) -> None:
-    rows = embedder.encode(views)
+    rows = embedder.encode(inputs)
     assert np.isfinite(rows).all()
-    alone = np.concatenate([embedder.encode([view]) for view in views])
+    rows_one_by_one = np.concatenate([embedder.encode([pixels]) for pixels in inputs])
     scale = np.abs(rows).max()
-    np.testing.assert_allclose(alone / scale, rows / scale, atol=1e-5)
-    np.testing.assert_array_equal(embedder.encode(views), rows)
+    np.testing.assert_allclose(rows_one_by_one / scale, rows / scale, atol=1e-5)
+    np.testing.assert_array_equal(embedder.encode(inputs), rows)
 
 
-def test_its_name_loads_it_again_in_the_same_space(
-    embedder: Embedder, views: list[NDArray[np.uint8]]
+def test_name_loads_the_same_model_again(
+    embedder: Embedder, inputs: list[NDArray[np.uint8]]
 ) -> None:
-    again = load_embedder(embedder.name)
-    assert (again.name, again.space, again.preprocess) == (
+    reloaded = load_embedder(embedder.name)
+    assert (reloaded.name, reloaded.space, reloaded.preprocess) == (
         embedder.name,
         embedder.space,
         embedder.preprocess,
     )
-    np.testing.assert_allclose(again.encode(views), embedder.encode(views), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        reloaded.encode(inputs), embedder.encode(inputs), rtol=1e-5, atol=1e-5
+    )
 
 
-def test_it_says_what_it_costs_and_takes(embedder: Embedder) -> None:
+def test_batch_size_paid_calls_and_thresholds_are_valid(embedder: Embedder) -> None:
     assert embedder.batch_size >= 1
     assert embedder.count_paid_calls(0) == 0
     assert 0 <= embedder.count_paid_calls(1) <= embedder.count_paid_calls(100)

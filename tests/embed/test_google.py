@@ -309,7 +309,9 @@ def test_a_wait_that_is_asked_for_is_kept(
 
 def test_a_wait_of_hours_is_a_failure(google: FakeGoogle, waits: list[float]) -> None:
     google.faults.append(make_refusal(429, "quota by the day", retry_after="7200"))
-    with pytest.raises(ServiceUnavailable, match="quota by the day.*the service asks to wait 7200 s"):
+    with pytest.raises(
+        ServiceUnavailable, match="quota by the day.*the service asks to wait 7200 s"
+    ):
         load_embedder(MODEL).encode(noise(1))
     assert (len(google.requests), waits) == (1, [])
 
@@ -320,7 +322,9 @@ def test_an_answer_that_drips_in_is_given_up(
     monkeypatch.setattr(google_line, "REQUEST_TIMEOUT_SECONDS", 0.2)
     monkeypatch.setattr(google_line, "MAX_ATTEMPTS", 2)
     google.faults.extend([send_slowly, send_slowly])
-    with pytest.raises(ServiceUnavailable, match=r"no complete answer within 0\.2 s; tried 2 times"):
+    with pytest.raises(
+        ServiceUnavailable, match=r"no complete answer within 0\.2 s; tried 2 times"
+    ):
         load_embedder(MODEL).encode(noise(1))
     assert len(google.requests) == 2
 
@@ -363,7 +367,10 @@ USELESS: dict[str, tuple[Fault, str]] = {
     "broken JSON": (send_broken_json, "unreadable answer"),
     "empty": (lambda handler, good: handler.send(b""), "0 vectors instead of 2"),
     **{
-        name: (make_changed_answer(partial(set_value, value)), "zero or not finite|unreadable answer")
+        name: (
+            make_changed_answer(partial(set_value, value)),
+            "zero or not finite|unreadable answer",
+        )
         for name, value in VALUES.items()
     },
 }
@@ -374,9 +381,7 @@ def test_a_useless_answer_is_paid_for_twice_at_most(
     google: FakeGoogle, fault: Fault, said: str
 ) -> None:
     google.choose_fault = lambda: fault
-    with pytest.raises(
-        ServiceUnavailable, match=f"unusable answer: .*({said})|({said})"
-    ) as failed:
+    with pytest.raises(ServiceUnavailable, match=f"unusable answer: .*({said})|({said})") as failed:
         load_embedder(MODEL).encode(noise(2))
     assert len(google.requests) == 2
     assert not failed.value.rows
