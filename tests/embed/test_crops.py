@@ -1,10 +1,11 @@
-"""Pictures within pictures: parts of large ones are compared with whole ones, whatever came first, and what is lost is made again."""
+"""Images within images: crops of large images are compared with whole images."""
 
 from __future__ import annotations
 
 import random
 import tempfile
 from collections.abc import Iterator, Mapping
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from indexes.records import Image as StoredImage
 from indexes.store import Batch
 from indexes.vectors.segments import cosines
 from pipeline import IngestOptions, find_groups, find_matches, ingest_roots, load_embedder
-from pipeline import thumbnails as pictures
+from pipeline import thumbnails as thumbnails_module
 from pipeline.calibrate.synthetic_copies import HARD_EDITS
 from pipeline.decode.decode import Decoded
 from pipeline.decode.pool import DecoderPool
@@ -42,11 +43,11 @@ from tests.support.stores import SPACE, make_hash
 LARGE = (640, 480)
 
 
-def garbled(path: Path) -> None:
+def overwrite_with_garbage(path: Path) -> None:
     path.write_bytes(b"no database" * 400)
 
 
-def groups(store: Store) -> list[set[str]]:
+def list_group_names(store: Store) -> list[set[str]]:
     return [
         {
             Path(photo.path).name
@@ -56,50 +57,64 @@ def groups(store: Store) -> list[set[str]]:
     ]
 
 
-def ingested(store: Store, folder: Path, *, parts: bool = True) -> CropReport | None:
+def ingest_folder(store: Store, folder: Path, *, with_crops: bool = True) -> CropReport | None:
     *_, last = ingest_roots(
-        [Root(str(folder))], store, load_embedder(), IngestOptions(with_crops=parts)
+        [Root(str(folder))], store, load_embedder(), IngestOptions(with_crops=with_crops)
     )
     return last.coverage.crops
 
 
-def test_a_small_part_is_found_whatever_the_whole_pictures_say(tmp_path: Path) -> None:
+def get_verdicts_by_hash(store: Store) -> dict[tuple[bytes, bytes], tuple[str, object]]:
+    """Return the relation and the record of each verdict, by the hashes of its two images."""
+    image_ids = store.catalog.images.list_in_use()
+    hash_by_id = {id_: image.hash for id_, image in store.catalog.images.get(image_ids)}
+    return {
+        (hash_by_id[verdict.first], hash_by_id[verdict.second]): (verdict.relation, verdict.record)
+        for verdict in store.catalog.verdicts.stream()
+    }
+
+
+def test_small_crop_is_found_although_the_whole_images_score_low(tmp_path: Path) -> None:
     whole, part = save_whole_and_part(tmp_path / "photos")
     with Store(tmp_path / "store", write=True) as store:
-        assert ingested(store, tmp_path / "photos", parts=False) is None
-        frontier = store.catalog.pairs.get_watermark()
-        assert frontier
-        assert not len(store.find_pairs(frontier.floor).left)  # or this would show nothing
-        assert groups(store) == []
-        assert ingested(store, tmp_path / "photos") == CropReport(2, 0)
-        assert groups(store) == [{"whole.jpg", "part.jpg"}]
+        assert ingest_folder(store, tmp_path / "photos", with_crops=False) is None
+        watermark = store.catalog.pairs.get_watermark()
+        assert watermark
+        assert not len(
+            store.find_pairs(watermark.floor).left
+        )  # otherwise crops would not be needed
+        assert list_group_names(store) == []
+        assert ingest_folder(store, tmp_path / "photos") == CropReport(2, 0)
+        assert list_group_names(store) == [{"whole.jpg", "part.jpg"}]
         ((match,),) = (
             answer.matches for answer in find_matches([str(part)], store, load_embedder())
         )
         assert (match.file.path, match.relation) == (str(whole), Relation.DERIVED)
-        assert match.score < frontier.floor
-        assert find_groups(store, frontier.floor) == []  # who names a threshold means it
-        assert ingested(store, tmp_path / "photos") == CropReport(0, 0)  # nothing is new
+        assert match.score < watermark.floor
+        assert (
+            find_groups(store, watermark.floor) == []
+        )  # a named threshold excludes matches by crops
+        assert ingest_folder(store, tmp_path / "photos") == CropReport(0, 0)  # nothing is new
 
 
 @pytest.mark.parametrize("kind", ["crop 40 %", "collage", "laid over another", "screenshot"])
-def test_a_file_that_is_new_is_asked_about_by_its_parts(tmp_path: Path, kind: str) -> None:
-    made = HARD_EDITS[kind](
+def test_query_matches_by_its_crops(tmp_path: Path, kind: str) -> None:
+    copy = HARD_EDITS[kind](
         draw_textured_image(1, LARGE), draw_textured_image(2, LARGE), random.Random(4)
     )
-    asked = save_image(tmp_path / "asked.jpg", made, quality=92)
+    query_path = save_image(tmp_path / "query.jpg", copy, quality=92)
     save_image(tmp_path / "photos" / "whole.jpg", draw_textured_image(1, LARGE), quality=92)
     with Store(tmp_path / "store", write=True) as store:
-        ingested(store, tmp_path / "photos")
+        ingest_folder(store, tmp_path / "photos")
         ((match,),) = (
-            answer.matches for answer in find_matches([str(asked)], store, load_embedder())
+            answer.matches for answer in find_matches([str(query_path)], store, load_embedder())
         )
         assert match.relation == Relation.DERIVED
 
 
 @pytest.mark.parametrize("first", ["whole.jpg", "part.jpg", "collage.jpg"])
-def test_it_does_not_matter_what_came_first(tmp_path: Path, first: str) -> None:
-    found = tmp_path / "photos"
+def test_verdicts_do_not_depend_on_the_order_of_ingest(tmp_path: Path, first: str) -> None:
+    photos = tmp_path / "photos"
     save_whole_and_part(tmp_path / "waiting")
     save_image(
         tmp_path / "waiting" / "collage.jpg",
@@ -108,40 +123,31 @@ def test_it_does_not_matter_what_came_first(tmp_path: Path, first: str) -> None:
         ),
         quality=92,
     )
-    found.mkdir()
-    (tmp_path / "waiting" / first).rename(found / first)
+    photos.mkdir()
+    (tmp_path / "waiting" / first).rename(photos / first)
     with (
         Store(tmp_path / "store", write=True) as store,
-        Store(tmp_path / "at once", write=True) as once,
+        Store(tmp_path / "at once", write=True) as store_at_once,
     ):
-        ingested(store, found)
+        ingest_folder(store, photos)
         for path in sorted((tmp_path / "waiting").iterdir()):
-            path.rename(found / path.name)
-            ingested(store, found)
-        ingested(once, found)
-        evidence = [
-            {
-                (names[one.first], names[one.second]): (one.relation, one.record)
-                for one in some.catalog.verdicts.stream()
-            }
-            for some in (store, once)
-            for names in [
-                {
-                    id_: image.hash
-                    for id_, image in some.catalog.images.get(some.catalog.images.list_in_use())
-                }
-            ]
-        ]
-        assert evidence[0] == evidence[1]
-        assert groups(store) == groups(once) == [{"whole.jpg", "part.jpg", "collage.jpg"}]
+            path.rename(photos / path.name)
+            ingest_folder(store, photos)
+        ingest_folder(store_at_once, photos)
+        assert get_verdicts_by_hash(store) == get_verdicts_by_hash(store_at_once)
+        assert (
+            list_group_names(store)
+            == list_group_names(store_at_once)
+            == [{"whole.jpg", "part.jpg", "collage.jpg"}]
+        )
 
 
-def test_a_photo_that_comes_back_is_compared_with_what_came_meanwhile(tmp_path: Path) -> None:
+def test_restored_photo_is_compared_with_photos_ingested_meanwhile(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     whole, part = save_whole_and_part(photos)
     part.rename(tmp_path / "part.jpg")
     with Store(tmp_path / "store", write=True) as store:
-        ingested(store, photos)
+        ingest_folder(store, photos)
         whole.rename(tmp_path / "whole.jpg")
         (tmp_path / "part.jpg").rename(part)
         list(
@@ -151,70 +157,74 @@ def test_a_photo_that_comes_back_is_compared_with_what_came_meanwhile(tmp_path: 
         )
         assert list(store.catalog.verdicts.stream()) == []
         (tmp_path / "whole.jpg").rename(whole)
-        ingested(store, photos)
-        assert groups(store) == [{"whole.jpg", "part.jpg"}]
+        ingest_folder(store, photos)
+        assert list_group_names(store) == [{"whole.jpg", "part.jpg"}]
 
 
-def test_a_part_that_was_away_is_looked_at_when_it_is_back(
+def test_pair_with_an_unreadable_photo_is_verified_once_it_is_readable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = tmp_path / "photos"
     _, part = save_whole_and_part(photos)
     save_image(
         part, draw_scene(1, (200, 150)), quality=92
-    )  # too small for parts of its own, which would make it new again
-    content, real = blake3(part.read_bytes()).digest(), pictures.read_images
+    )  # too small for crops, which would make the image new again
+    part_hash = blake3(part.read_bytes()).digest()
+    read_images = thumbnails_module.read_images
 
-    def without(
-        store: Store, decoders: DecoderPool, about: Mapping[int, StoredImage], view: Preprocess
+    def read_all_but_part(
+        store: Store,
+        decoders: DecoderPool,
+        images: Mapping[int, StoredImage],
+        preprocess: Preprocess,
     ) -> Iterator[tuple[int, Decoded | ImageUnavailable]]:
-        there = {id_: image for id_, image in about.items() if image.hash != content}
-        yield from ((id_, ImageUnavailable("away")) for id_ in about if id_ not in there)
-        yield from real(store, decoders, there, view)
+        readable = {id_: image for id_, image in images.items() if image.hash != part_hash}
+        yield from ((id_, ImageUnavailable("away")) for id_ in images if id_ not in readable)
+        yield from read_images(store, decoders, readable, preprocess)
 
     with Store(tmp_path / "store", write=True) as store:
-        ingested(store, photos, parts=False)
-        monkeypatch.setattr(pictures, "read_images", without)
-        ingested(store, photos)
-        assert groups(store) == []
-        monkeypatch.setattr(pictures, "read_images", real)
-        ingested(store, photos)
-        assert groups(store) == [{"whole.jpg", "part.jpg"}]
+        ingest_folder(store, photos, with_crops=False)
+        monkeypatch.setattr(thumbnails_module, "read_images", read_all_but_part)
+        ingest_folder(store, photos)
+        assert list_group_names(store) == []
+        monkeypatch.setattr(thumbnails_module, "read_images", read_images)
+        ingest_folder(store, photos)
+        assert list_group_names(store) == [{"whole.jpg", "part.jpg"}]
 
 
-def test_a_store_that_began_anew_compares_anew(tmp_path: Path) -> None:
+def test_new_store_with_an_old_crop_cache_compares_all_images(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     save_whole_and_part(photos)
     with Store(tmp_path / "store", write=True) as store:
-        ingested(store, photos)
-    with Store(tmp_path / "anew", write=True) as store:
+        ingest_folder(store, photos)
+    with Store(tmp_path / "new", write=True) as store:
         (store.folder / "caches").mkdir()
         for path in (tmp_path / "store" / "caches").iterdir():
             path.rename(store.folder / "caches" / path.name)
-        ingested(store, photos)
-        assert groups(store) == [{"whole.jpg", "part.jpg"}]
+        ingest_folder(store, photos)
+        assert list_group_names(store) == [{"whole.jpg", "part.jpg"}]
 
 
-def test_parts_are_made_when_their_photo_is_back_and_again_when_they_are_lost(
+def test_crop_vectors_are_computed_when_missing_or_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = tmp_path / "photos"
     save_whole_and_part(photos)
     with Store(tmp_path / "store", write=True) as store:
-        real = pictures.read_images
+        read_images = thumbnails_module.read_images
         monkeypatch.setattr(
-            pictures,
+            thumbnails_module,
             "read_images",
-            lambda store, decoders, about, view: ((id_, ImageUnavailable("away")) for id_ in about),
+            lambda store, decoders, images, preprocess: ((id_, ImageUnavailable("away")) for id_ in images),
         )
-        assert ingested(store, photos) == CropReport(0, 2)
-        monkeypatch.setattr(pictures, "read_images", real)
-        assert ingested(store, photos) == CropReport(2, 0)
-        assert groups(store) == [{"whole.jpg", "part.jpg"}]
-        for damage in (Path.unlink, garbled):
+        assert ingest_folder(store, photos) == CropReport(0, 2)
+        monkeypatch.setattr(thumbnails_module, "read_images", read_images)
+        assert ingest_folder(store, photos) == CropReport(2, 0)
+        assert list_group_names(store) == [{"whole.jpg", "part.jpg"}]
+        for damage in (Path.unlink, overwrite_with_garbage):
             for path in (tmp_path / "store" / "caches").glob("crops.db*"):
                 (damage if path.suffix == ".db" else Path.unlink)(path)
-            assert groups(store) == [{"whole.jpg", "part.jpg"}]
+            assert list_group_names(store) == [{"whole.jpg", "part.jpg"}]
             list(
                 find_matches(
                     [str(save_image(tmp_path / "new.jpg", draw_textured_image(3, LARGE)))],
@@ -226,33 +236,33 @@ def test_parts_are_made_when_their_photo_is_back_and_again_when_they_are_lost(
                 photos / f"{len(list(photos.iterdir()))}.jpg",
                 draw_textured_image(len(list(photos.iterdir())), LARGE),
             )
-            told = ingested(store, photos)
-            assert told == CropReport(len(list(photos.iterdir())), 0)
+            report = ingest_folder(store, photos)
+            assert report == CropReport(len(list(photos.iterdir())), 0)
 
 
-def test_parts_go_with_their_images_and_with_their_space(tmp_path: Path) -> None:
+def test_crop_vectors_are_dropped_with_their_image_and_their_space(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     whole, _ = save_whole_and_part(photos)
     with Store(tmp_path / "store", write=True) as store:
-        ingested(store, photos)
+        ingest_folder(store, photos)
         assert store.space
         whole.unlink()
-        ingested(store, photos)
+        ingest_folder(store, photos)
         store.compact(full=True)
-        with CropCache(store.folder, store.space, write=False) as parts:
-            assert len(parts.list_hashes()) == 1
-        with CropCache(store.folder, SPACE, write=False) as parts:
-            assert (parts.has_compared_images, parts.list_hashes()) == (False, set())
-        with CropCache(store.folder, SPACE, write=True) as parts:
-            assert parts.list_hashes() == set()
-        with CropCache(store.folder, store.space, write=True) as parts:
-            assert (parts.has_compared_images, parts.list_hashes()) == (False, set())
+        with CropCache(store.folder, store.space, write=False) as crops:
+            assert len(crops.list_hashes()) == 1
+        with CropCache(store.folder, SPACE, write=False) as crops:
+            assert (crops.has_compared_images, crops.list_hashes()) == (False, set())
+        with CropCache(store.folder, SPACE, write=True) as crops:
+            assert crops.list_hashes() == set()
+        with CropCache(store.folder, store.space, write=True) as crops:
+            assert (crops.has_compared_images, crops.list_hashes()) == (False, set())
 
 
-def test_parts_are_halves_as_the_model_wants_them() -> None:
-    shown = np.zeros((48, 64, 3), np.uint8)
-    shown[:24, :32], shown[:24, 32:], shown[24:, :32], shown[24:, 32:] = 10, 60, 110, 160
-    corners = make_crops(shown, Preprocess(16))
+def test_make_crops_cuts_corners_and_center_and_preprocesses_them() -> None:
+    rgb = np.zeros((48, 64, 3), np.uint8)
+    rgb[:24, :32], rgb[:24, 32:], rgb[24:, :32], rgb[24:, 32:] = 10, 60, 110, 160
+    corners = make_crops(rgb, Preprocess(16))
     assert [part.shape for part in corners] == [(16, 16, 3)] * len(FIVE_CROP)
     assert [int(part.mean()) for part in corners[:4]] == [10, 60, 110, 160]
     assert int(corners[4].mean()) == 85
@@ -261,77 +271,76 @@ def test_parts_are_halves_as_the_model_wants_them() -> None:
 @given(
     seed=st.integers(0, 2**32 - 1),
     sizes=st.lists(st.integers(1, 6), min_size=1, max_size=4),
-    bare=st.sets(st.integers(0, 20), max_size=4),
-    late=st.sets(st.integers(0, 20), max_size=4),
+    without_crops=st.sets(st.integers(0, 20), max_size=4),
+    with_late_crops=st.sets(st.integers(0, 20), max_size=4),
 )
 @settings(max_examples=40, deadline=None)
-def test_all_pairs_are_compared_once_as_they_come(
-    seed: int, sizes: list[int], bare: set[int], late: set[int]
+def test_propose_pairs_equals_brute_force_after_any_history(
+    seed: int, sizes: list[int], without_crops: set[int], with_late_crops: set[int]
 ) -> None:
-    """By brute force, some pictures without parts, and some whose parts come last."""
+    """Images without crops, and images that get their crops last, are among them."""
     rng = np.random.default_rng(seed)
     count = sum(sizes)
     rows = rng.normal(size=(count, 1 + len(FIVE_CROP), SPACE.dim)) + rng.normal(size=SPACE.dim)
     rows = (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
-    whole, parts = rows[:, 0], rows[:, 1:]
+    whole, crops = rows[:, 0], rows[:, 1:]
     with (
         tempfile.TemporaryDirectory() as folder,
         Store(Path(folder), write=True) as store,
-        CropCache(Path(folder), SPACE, write=True) as kept,
+        CropCache(Path(folder), SPACE, write=True) as crop_cache,
     ):
         store.bind(SPACE, "test")
-        found: set[tuple[int, int]] = set()
+        proposed: set[tuple[int, int]] = set()
         numbers = iter(range(count))
         steps = [[next(numbers) for _ in range(size)] for size in sizes]
         for step in [*steps, []]:
-            store.add(
-                Batch(
-                    [
-                        (StoredImage(make_hash(n), make_hash(n), 10, 10, "PNG", 1, False), whole[n])
-                        for n in step
-                    ],
-                    [NewFile(f"/p/{n}", FileStat(1, 1, 1, n, 1), make_hash(n)) for n in step],
-                )
-            )
-            new = step if step else late - bare
-            kept.put(
-                {
-                    make_hash(n): parts[n]
-                    for n in new
-                    if n < count and n not in bare and (n not in late or not step)
-                }
-            )
-            images = load_comparable_images(store, kept)
-            for some in propose_pairs(store, kept, images):
-                found |= set(map(tuple, some.tolist()))
-            kept.replace_compared_images(images, None)
-        stored = [whole.astype(np.float16), parts.astype(np.float16)]
-        vector = dict(store.catalog.vectors.stream_by_image_hash())
+            hashes = {index: make_hash(index) for index in range(count)}
+            images_and_rows = [
+                (StoredImage(hashes[index], hashes[index], 10, 10, "PNG", 1, False), whole[index])
+                for index in step
+            ]
+            files = [
+                NewFile(f"/p/{index}", FileStat(1, 1, 1, index, 1), hashes[index]) for index in step
+            ]
+            store.add(Batch(images_and_rows, files))
+            if step:
+                with_new_crops = set(step) - without_crops - with_late_crops
+            else:
+                with_new_crops = (with_late_crops - without_crops) & set(range(count))
+            crop_cache.put({hashes[index]: crops[index] for index in with_new_crops})
+            images = load_comparable_images(store, crop_cache)
+            for pairs in propose_pairs(store, crop_cache, images):
+                proposed |= set(map(tuple, pairs.tolist()))
+            crop_cache.replace_compared_images(images, None)
+        stored_whole, stored_crops = whole.astype(np.float16), crops.astype(np.float16)
+        vector_ids = dict(store.catalog.vectors.stream_by_image_hash())
         expected = set()
-        for n in set(range(count)) - bare:
-            for m in set(range(count)) - {n}:
-                if cosines(
-                    np.broadcast_to(stored[0][m], stored[1][n].shape), stored[1][n]
-                ).max() >= compute_crop_floor(SPACE):
-                    one, other = sorted((vector[make_hash(n)], vector[make_hash(m)]))
-                    expected.add((one, other))
-        assert found == expected
+        for first, second in permutations(range(count), 2):
+            if first in without_crops:
+                continue
+            wholes = np.broadcast_to(stored_whole[second], stored_crops[first].shape)
+            if cosines(wholes, stored_crops[first]).max() >= compute_crop_floor(SPACE):
+                ids = vector_ids[make_hash(first)], vector_ids[make_hash(second)]
+                expected.add((min(ids), max(ids)))
+        assert proposed == expected
 
 
-def test_a_thumb_is_enough_to_make_parts_of(tmp_path: Path) -> None:
-    """Photos that are away have parts, where they were verified before there were any."""
+def test_crops_are_made_from_cached_thumbnails_of_missing_photos(tmp_path: Path) -> None:
+    """Missing photos get crops if they were verified before crops were enabled."""
     photos = tmp_path / "photos"
     save_whole_and_part(photos)
     save_image(photos / "small.jpg", draw_scene(1, LARGE).resize((320, 240)), quality=92)
     with Store(tmp_path / "store", write=True) as store:
-        ingested(store, photos, parts=False)
-        with ThumbnailCache(store.folder, write=False) as thumbs:
+        ingest_folder(store, photos, with_crops=False)
+        with ThumbnailCache(store.folder, write=False) as thumbnail_cache:
             large = [
                 image.hash
                 for _, image in store.catalog.images.get(store.catalog.images.list_in_use())
                 if image.height > 320
             ]
-            there = len(thumbs.get(large))
-        assert 0 < there < len(large)  # the photo, for its smaller copy
+            readable_count = len(thumbnail_cache.get(large))
+        assert 0 < readable_count < len(large)  # the photo, verified with its smaller copy
         photos.rename(tmp_path / "away")
-        assert ingested(store, photos) == CropReport(there, len(large) - there)
+        assert ingest_folder(store, photos) == CropReport(
+            readable_count, len(large) - readable_count
+        )

@@ -45,7 +45,7 @@ from tests.support.images import draw_scene, encode_jpeg, save_image
 # Read before the fixture below hides the GPU.
 GPU = torch.cuda.is_available()
 architectures = clip_models.architectures  # an autouse fixture
-PICTURES = [
+IMAGES = [
     draw_scene(1, (320, 240)),
     draw_scene(2, (101, 187)),
     draw_scene(3, (64, 64)),
@@ -59,29 +59,29 @@ def weights(architectures: None, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return save_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors", build_clip_model())
 
 
-def seen(path: Path, view: Preprocess) -> NDArray[np.uint8]:
-    """A file's pixels as the pipeline gives them to an embedder."""
-    decoded = decode(SourceFile(str(path)), view)
+def decode_file(path: Path, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Decode a file as the pipeline does for an embedder."""
+    decoded = decode(SourceFile(str(path)), preprocess)
     assert isinstance(decoded, Decoded), decoded
     return decoded.pixels
 
 
-def rows_of(embedder: Embedder, folder: Path, pictures: list[Image.Image]) -> NDArray[np.float32]:
-    """The embedder's raw rows of pictures that went through PNG files."""
-    files = [
-        save_image(folder / f"{number}.png", picture) for number, picture in enumerate(pictures)
-    ]
-    return embedder.encode([seen(file, embedder.preprocess) for file in files])
+def encode_images(
+    embedder: Embedder, folder: Path, images: list[Image.Image]
+) -> NDArray[np.float32]:
+    """Save images as PNG files and encode them."""
+    files = [save_image(folder / f"{number}.png", image) for number, image in enumerate(images)]
+    return embedder.encode([decode_file(file, embedder.preprocess) for file in files])
 
 
-def expected(
+def encode_with_open_clip(
     model: torch.nn.Module, transform: Callable[[Image.Image], torch.Tensor]
 ) -> NDArray[np.float32]:
-    """open_clip's own rows of PICTURES, not brought to length 1."""
+    """Encode IMAGES with open_clip itself, without normalizing the rows."""
     options = {"normalize": False}
     with torch.inference_mode():
         rows: torch.Tensor = model.encode_image(
-            torch.stack([transform(picture) for picture in PICTURES]), **options
+            torch.stack([transform(image) for image in IMAGES]), **options
         )  # type: ignore[operator]
     return rows.numpy()
 
@@ -105,7 +105,7 @@ def expected(
 @example(65, 64, "shortest", "bicubic", 0)  # one pixel to cut
 @example(9, 20, "longest", "bilinear", 0)
 @example(300, 12, "shortest", "bicubic", 0)
-def test_pixels_equal_open_clips_transform(
+def test_pixels_equal_those_of_open_clips_transform(
     tmp_path_factory: pytest.TempPathFactory,
     width: int,
     height: int,
@@ -113,12 +113,12 @@ def test_pixels_equal_open_clips_transform(
     resample: str,
     fill: int,
 ) -> None:
-    """Bit for bit, where no side shrinks to a sixth: there Pillow's reducing_gap saves time for a difference that nobody sees."""
+    """Bit for bit, unless a side shrinks to a sixth: then Pillow's reducing_gap rounds."""
     noise = np.random.default_rng(width * 1000 + height).integers(
         0, 256, (height, width, 3), dtype=np.uint8
     )
-    picture = Image.fromarray(noise)
-    path = save_image(tmp_path_factory.getbasetemp() / "noise.png", picture, compress_level=0)
+    image = Image.fromarray(noise)
+    path = save_image(tmp_path_factory.getbasetemp() / "noise.png", image, compress_level=0)
     transform = open_clip.image_transform(
         SIZE,
         is_train=False,
@@ -128,30 +128,34 @@ def test_pixels_equal_open_clips_transform(
         interpolation=resample,
         fill_color=fill,
     )
-    theirs = (transform(picture).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-    np.testing.assert_array_equal(seen(path, Preprocess(SIZE, fit, resample, fill)), theirs)
+    expected_pixels = (transform(image).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    np.testing.assert_array_equal(
+        decode_file(path, Preprocess(SIZE, fit, resample, fill)), expected_pixels
+    )
 
 
 # Rows
 
 
 @pytest.mark.parametrize("file", ["tiny.safetensors", "tiny.pt"])
-def test_rows_equal_open_clips_encode_image(tmp_path: Path, file: str) -> None:
+def test_encode_equals_open_clips_encode_image(tmp_path: Path, file: str) -> None:
     model, _, transform = open_clip.create_model_and_transforms(TINY)
     embedder = load_embedder(f"open_clip:{TINY}@{save_weights(tmp_path / file, model)}")
     assert embedder.preprocess == Preprocess(SIZE, "shortest", "bicubic")
-    rows = rows_of(embedder, tmp_path, PICTURES)
+    rows = encode_images(embedder, tmp_path, IMAGES)
     assert rows.dtype == np.float32
-    np.testing.assert_allclose(rows, expected(model.eval(), transform), atol=1e-5)
-    assert np.abs(rows[0] - rows[1]).max() > 1e-2  # not one row for all
+    np.testing.assert_allclose(rows, encode_with_open_clip(model.eval(), transform), atol=1e-5)
+    assert np.abs(rows[0] - rows[1]).max() > 1e-2  # rows differ
     np.testing.assert_allclose(
-        np.linalg.norm(embed(embedder, [seen(tmp_path / "0.png", embedder.preprocess)]), axis=1),
+        np.linalg.norm(
+            embed(embedder, [decode_file(tmp_path / "0.png", embedder.preprocess)]), axis=1
+        ),
         1.0,
         atol=1e-6,
     )
 
 
-def test_a_training_checkpoint_gives_the_rows_of_its_model(tmp_path: Path, weights: Path) -> None:
+def test_training_checkpoint_gives_the_rows_of_its_model(tmp_path: Path, weights: Path) -> None:
     state = {f"module.{name}": tensor for name, tensor in build_clip_model().state_dict().items()}
     torch.save({"epoch": 3, "name": "a run", "state_dict": state}, tmp_path / "epoch_3.pt")
     checkpoint, plain = (
@@ -159,12 +163,12 @@ def test_a_training_checkpoint_gives_the_rows_of_its_model(tmp_path: Path, weigh
         load_embedder(f"open_clip:{TINY}@{weights}"),
     )
     np.testing.assert_array_equal(
-        rows_of(checkpoint, tmp_path, PICTURES), rows_of(plain, tmp_path, PICTURES)
+        encode_images(checkpoint, tmp_path, IMAGES), encode_images(plain, tmp_path, IMAGES)
     )
 
 
 @pytest.mark.parametrize(
-    ("wanted", "view"),
+    ("preprocess_cfg", "preprocess"),
     [
         (
             {"resize_mode": "squash", "interpolation": "bilinear"},
@@ -181,27 +185,29 @@ def test_a_training_checkpoint_gives_the_rows_of_its_model(tmp_path: Path, weigh
         (
             {"size": 2 * SIZE, "fill_color": None},
             Preprocess(SIZE, "shortest", "bicubic"),
-        ),  # as in open_clip, the tower's own size counts
+        ),  # as in open_clip, the size of the tower decides
     ],
 )
-def test_a_config_beside_the_weights_is_obeyed_as_open_clip_does(
-    tmp_path: Path, weights: Path, wanted: dict[str, object], view: Preprocess
+def test_config_beside_the_weights_applies_as_in_open_clip(
+    tmp_path: Path, weights: Path, preprocess_cfg: dict[str, object], preprocess: Preprocess
 ) -> None:
     path = save_weights(tmp_path / "open_clip_model.safetensors", build_clip_model())
     (tmp_path / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": CONFIGS[TINY], "preprocess_cfg": wanted})
+        json.dumps({"model_cfg": CONFIGS[TINY], "preprocess_cfg": preprocess_cfg})
     )
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{tmp_path}")
     embedder = load_embedder(f"open_clip:{TINY}@{path}")
-    assert embedder.preprocess == view
+    assert embedder.preprocess == preprocess
     np.testing.assert_allclose(
-        rows_of(embedder, tmp_path, PICTURES), expected(model.eval(), transform), atol=1e-5
+        encode_images(embedder, tmp_path, IMAGES),
+        encode_with_open_clip(model.eval(), transform),
+        atol=1e-5,
     )
-    if wanted.keys() - {"size", "fill_color"}:
+    if preprocess_cfg.keys() - {"size", "fill_color"}:
         assert embedder.space != load_embedder(f"open_clip:{TINY}@{weights}").space
 
 
-def test_weights_alone_are_prepared_as_all_published_weights_of_the_architecture_agree(
+def test_weights_without_config_use_the_preprocessing_that_all_published_weights_share(
     weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     squash, longest = (
@@ -218,7 +224,7 @@ def test_weights_alone_are_prepared_as_all_published_weights_of_the_architecture
     )
 
 
-def test_a_tags_activation_is_used_and_told_apart(
+def test_activation_of_a_tag_applies_and_changes_the_space(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(
@@ -233,40 +239,45 @@ def test_a_tags_activation_is_used_and_told_apart(
         load_embedder(f"open_clip:{TINY}/quick"),
         load_embedder(f"open_clip:{TINY}@{weights}"),
     )
-    rows = rows_of(tagged, tmp_path, PICTURES)
-    np.testing.assert_allclose(rows, expected(model.eval(), transform), atol=1e-5)
-    assert np.abs(rows - rows_of(plain, tmp_path, PICTURES)).max() > 1e-3
-    assert tagged.space != plain.space  # one file, two rows for each picture
-    assert tagged.name == f"open_clip:{TINY}/quick"  # there is no revision to add
+    rows = encode_images(tagged, tmp_path, IMAGES)
+    np.testing.assert_allclose(rows, encode_with_open_clip(model.eval(), transform), atol=1e-5)
+    assert np.abs(rows - encode_images(plain, tmp_path, IMAGES)).max() > 1e-3
+    assert tagged.space != plain.space  # one file gives two rows of an image
+    assert tagged.name == f"open_clip:{TINY}/quick"  # a local file has no revision
 
 
-def test_rows_of_a_coca_model_equal_its_encode_image(tmp_path: Path) -> None:
+def test_encode_of_a_coca_model_equals_its_encode_image(tmp_path: Path) -> None:
     model, _, transform = open_clip.create_model_and_transforms(COCA)
     embedder = load_embedder(
         f"open_clip:{COCA}@{save_weights(tmp_path / 'coca.safetensors', model)}"
     )
     np.testing.assert_allclose(
-        rows_of(embedder, tmp_path, PICTURES), expected(model.eval(), transform), atol=1e-5
+        encode_images(embedder, tmp_path, IMAGES),
+        encode_with_open_clip(model.eval(), transform),
+        atol=1e-5,
     )
 
 
-def test_a_row_depends_on_its_picture_alone(tmp_path: Path, weights: Path) -> None:
-    embedder, again = (
+def test_row_depends_only_on_its_image(tmp_path: Path, weights: Path) -> None:
+    embedder, reloaded = (
         load_embedder(f"open_clip:{TINY}@{weights}"),
         load_embedder(f"open_clip:{TINY}@{weights}"),
     )
-    rows = rows_of(embedder, tmp_path, PICTURES)
-    np.testing.assert_array_equal(rows_of(again, tmp_path, PICTURES), rows)
-    views = np.stack(
-        [seen(tmp_path / f"{number}.png", embedder.preprocess) for number in range(len(PICTURES))]
+    rows = encode_images(embedder, tmp_path, IMAGES)
+    np.testing.assert_array_equal(encode_images(reloaded, tmp_path, IMAGES), rows)
+    inputs = np.stack(
+        [
+            decode_file(tmp_path / f"{number}.png", embedder.preprocess)
+            for number in range(len(IMAGES))
+        ]
     )
     np.testing.assert_allclose(
-        np.concatenate([embedder.encode([view]) for view in views]), rows, atol=1e-5
+        np.concatenate([embedder.encode([pixels]) for pixels in inputs]), rows, atol=1e-5
     )
-    np.testing.assert_allclose(embedder.encode(list(views[::-1]))[::-1], rows, atol=1e-5)
+    np.testing.assert_allclose(embedder.encode(list(inputs[::-1]))[::-1], rows, atol=1e-5)
 
 
-def test_efficientnet_puts_a_scene_nearer_to_its_jpeg_than_to_another_scene(tmp_path: Path) -> None:
+def test_efficientnet_scores_a_scene_and_its_jpeg_above_two_scenes(tmp_path: Path) -> None:
     model = build_clip_model(LITE)
     trunk = model.get_submodule("visual.trunk")
     published = torch.load(
@@ -275,7 +286,7 @@ def test_efficientnet_puts_a_scene_nearer_to_its_jpeg_than_to_another_scene(tmp_
     )
     tensors = [
         tensor for name, tensor in published.items() if not name.startswith("_fc.")
-    ]  # a tower has no classifier
+    ]  # an image tower has no classifier
     trunk.load_state_dict(dict(zip(trunk.state_dict(), tensors, strict=True)))
     path = save_weights(tmp_path / "lite0.safetensors", model)
     grey = {"mean": [127 / 255] * 3, "std": [128 / 255] * 3, "resize_mode": "squash"}
@@ -285,36 +296,32 @@ def test_efficientnet_puts_a_scene_nearer_to_its_jpeg_than_to_another_scene(tmp_
     assert embedder.space.dim == 1280
     originals, copies = [], []
     for number in range(4):
-        picture = draw_scene(number, (640, 480))
-        originals.append(save_image(tmp_path / f"{number}.png", picture))
+        image = draw_scene(number, (640, 480))
+        originals.append(save_image(tmp_path / f"{number}.png", image))
         copies.append(tmp_path / f"{number}.jpg")
-        copies[-1].write_bytes(encode_jpeg(picture.resize((320, 240)), quality=60))
-    rows = embed(embedder, [seen(file, embedder.preprocess) for file in originals + copies])
+        copies[-1].write_bytes(encode_jpeg(image.resize((320, 240)), quality=60))
+    rows = embed(embedder, [decode_file(file, embedder.preprocess) for file in originals + copies])
     scores = rows[:4] @ rows[4:].T
-    strangers = np.where(np.eye(4, dtype=bool), -1, scores)
-    assert (scores.diagonal() > strangers.max(axis=0) + 0.05).all()
-    assert (scores.diagonal() > strangers.max(axis=1) + 0.05).all()
+    unrelated_scores = np.where(np.eye(4, dtype=bool), -1, scores)
+    assert (scores.diagonal() > unrelated_scores.max(axis=0) + 0.05).all()
+    assert (scores.diagonal() > unrelated_scores.max(axis=1) + 0.05).all()
 
 
 # Spaces and names
 
 
-def test_a_space_is_its_weights_wherever_they_lie(tmp_path: Path, weights: Path) -> None:
-    here = load_embedder(f"open_clip:{TINY}@{weights}").space
-    assert (here.backend, here.model, here.dim) == ("open_clip", TINY, DIM)
-    elsewhere = tmp_path / "elsewhere" / "renamed.safetensors"
-    elsewhere.parent.mkdir()
-    elsewhere.write_bytes(weights.read_bytes())
-    assert load_embedder(f"open_clip:{TINY}@{elsewhere}").space == here
-    assert (
-        load_embedder(
-            f"open_clip:{TINY}@{save_weights(tmp_path / 'other.safetensors', build_clip_model(seed=1))}"
-        ).space
-        != here
-    )
+def test_space_depends_on_the_weights_but_not_on_their_path(tmp_path: Path, weights: Path) -> None:
+    space = load_embedder(f"open_clip:{TINY}@{weights}").space
+    assert (space.backend, space.model, space.dim) == ("open_clip", TINY, DIM)
+    moved_file = tmp_path / "elsewhere" / "renamed.safetensors"
+    moved_file.parent.mkdir()
+    moved_file.write_bytes(weights.read_bytes())
+    assert load_embedder(f"open_clip:{TINY}@{moved_file}").space == space
+    other_weights = save_weights(tmp_path / "other.safetensors", build_clip_model(seed=1))
+    assert load_embedder(f"open_clip:{TINY}@{other_weights}").space != space
 
 
-def test_spaces_differ_by_the_ground_that_pictures_are_laid_on(tmp_path: Path) -> None:
+def test_space_depends_on_the_fill_color(tmp_path: Path) -> None:
     spaces = []
     for fill in (0, 127):
         path = save_weights(tmp_path / str(fill) / "tiny.safetensors", build_clip_model())
@@ -324,10 +331,10 @@ def test_spaces_differ_by_the_ground_that_pictures_are_laid_on(tmp_path: Path) -
         spaces.append(load_embedder(f"open_clip:{TINY}@{path}").space)
     assert spaces[0].weights == spaces[1].weights
     assert spaces[0] != spaces[1]
-    assert " bicubic fill 127 mean " in spaces[1].preprocess  # as it stands in stores that exist
+    assert " bicubic fill 127 mean " in spaces[1].preprocess  # the format in existing stores
 
 
-def test_a_local_files_name_is_the_same_from_every_folder(
+def test_name_of_a_local_file_does_not_depend_on_the_working_folder(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(weights.parent)
@@ -352,7 +359,7 @@ def test_a_local_files_name_is_the_same_from_every_folder(
         "open_clip:@w.pt",
     ],
 )
-def test_a_name_of_no_known_form_is_refused_at_once(name: str) -> None:
+def test_invalid_name_is_refused_without_loading(name: str) -> None:
     with pytest.raises(
         UnknownModel, match="open_clip:ARCH/PRETRAINED.*open_clip:ARCH@WEIGHTS_FILE"
     ):
@@ -360,25 +367,25 @@ def test_a_name_of_no_known_form_is_refused_at_once(name: str) -> None:
 
 
 @pytest.mark.parametrize("arch", ["ViT-B-33", "hf-hub:owner", "local-dir:"])
-def test_an_unknown_architecture_is_refused(arch: str) -> None:
+def test_unknown_architecture_is_refused(arch: str) -> None:
     with pytest.raises(UnknownModel, match="open_clip knows no architecture"):
         _ = load_embedder(f"open_clip:{arch}/laion2b").space
 
 
-def test_an_unknown_tag_is_refused_with_those_that_exist() -> None:
+def test_unknown_tag_is_refused_with_a_list_of_known_tags() -> None:
     with pytest.raises(
         UnknownModel, match=r"no weights 'nope' for ViT-B-32; it has: openai, laion"
     ):
         _ = load_embedder("open_clip:ViT-B-32/nope").space
 
 
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+def test_missing_weights_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnusableModel, match=r"gone\.pt does not exist"):
         _ = load_embedder(f"open_clip:{TINY}@{tmp_path / 'gone.pt'}").space
 
 
 class Payload:
-    """Makes a folder when it is unpickled by a reader that trusts it."""
+    """An object whose unpickling creates a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -388,19 +395,21 @@ class Payload:
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-@pytest.mark.parametrize("hidden", [True, False])
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_that_would_run_code_is_refused_and_not_run(
-    tmp_path: Path, suffix: str, hidden: bool, zipped: bool
+@pytest.mark.parametrize("is_hidden", [True, False])
+@pytest.mark.parametrize("is_zipped", [True, False])
+def test_pickle_with_code_is_refused_and_not_executed(
+    tmp_path: Path, suffix: str, is_hidden: bool, is_zipped: bool
 ) -> None:
-    ran, path = tmp_path / "it ran", tmp_path / "weights.pt"
+    created_folder, path = tmp_path / "it ran", tmp_path / "weights.pt"
     content = (
-        {**build_clip_model().state_dict(), "visual.more": Payload(ran)} if hidden else Payload(ran)
+        {**build_clip_model().state_dict(), "visual.more": Payload(created_folder)}
+        if is_hidden
+        else Payload(created_folder)
     )
-    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    torch.save(content, path, _use_new_zipfile_serialization=is_zipped)
     torch.load(path, weights_only=False)
-    assert ran.is_dir()  # the payload is live
-    ran.rmdir()
+    assert created_folder.is_dir()  # the payload is live
+    created_folder.rmdir()
     path = path.rename(path.with_suffix(suffix))
     with pytest.raises(
         UnusableModel,
@@ -409,11 +418,11 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(
         else "not a valid safetensors",
     ) as refused:
         _ = load_embedder(f"open_clip:{TINY}@{path}").space
-    assert not ran.exists()
-    assert "weights_only" not in str(refused.value)  # no advice to trust it
+    assert not created_folder.exists()
+    assert "weights_only" not in str(refused.value)  # torch's advice to trust the file
 
 
-def test_a_checkpoint_with_the_options_of_its_run_is_refused_by_their_type(tmp_path: Path) -> None:
+def test_checkpoint_with_training_options_is_refused_with_their_type(tmp_path: Path) -> None:
     torch.save(
         {"state_dict": build_clip_model().state_dict(), "args": Namespace(lr=0.1)},
         tmp_path / "run.pt",
@@ -427,11 +436,13 @@ def test_a_checkpoint_with_the_options_of_its_run_is_refused_by_their_type(tmp_p
 
 
 @pytest.mark.parametrize("file", ["tiny.safetensors", "tiny.pt"])
-@pytest.mark.parametrize("kept", [0, 7, 0.5, 0.999])
-def test_truncated_weights_are_refused(tmp_path: Path, file: str, kept: float) -> None:
+@pytest.mark.parametrize("kept_share", [0, 7, 0.5, 0.999])
+def test_truncated_weights_are_refused(tmp_path: Path, file: str, kept_share: float) -> None:
     path = save_weights(tmp_path / file, build_clip_model())
     content = path.read_bytes()
-    path.write_bytes(content[: int(kept * len(content)) if kept < 1 else int(kept)])
+    path.write_bytes(
+        content[: int(kept_share * len(content)) if kept_share < 1 else int(kept_share)]
+    )
     with pytest.raises(
         UnusableModel, match=rf"{file} is (not a valid safetensors file|damaged or holds more)"
     ):
@@ -439,26 +450,26 @@ def test_truncated_weights_are_refused(tmp_path: Path, file: str, kept: float) -
 
 
 @settings(deadline=None, max_examples=60)
-@given(seed=integers(0, 2**32 - 1), zipped=sampled_from([True, False]))
+@given(seed=integers(0, 2**32 - 1), is_zipped=sampled_from([True, False]))
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
-def test_damaged_pickles_are_refused(
-    tmp_path_factory: pytest.TempPathFactory, seed: int, zipped: bool
+def test_damaged_pickle_is_refused(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, is_zipped: bool
 ) -> None:
-    """The loader's parser is torch's, and raises of all kinds."""
+    """torch's parser raises exceptions of many classes."""
     buffer = io.BytesIO()
-    torch.save({"visual.proj": torch.zeros(2)}, buffer, _use_new_zipfile_serialization=zipped)
+    torch.save({"visual.proj": torch.zeros(2)}, buffer, _use_new_zipfile_serialization=is_zipped)
     content, rng = np.frombuffer(buffer.getvalue(), np.uint8).copy(), np.random.default_rng(seed)
     content[rng.integers(len(content), size=5)] = rng.integers(256, size=5)
     path = tmp_path_factory.getbasetemp() / "damaged.pt"
     path.write_bytes(content[: rng.integers(len(content) + 1)].tobytes())
     with pytest.raises(
         UnusableModel
-    ):  # where the damage is not met, the one tensor does not make a tower
+    ):  # if the damage is not detected, the one tensor still is no tower
         _ = load_embedder(f"open_clip:{TINY}@{path}").space
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {1: torch.zeros(2)}, torch.zeros(2)])
-def test_what_holds_no_weights_is_refused(tmp_path: Path, content: object) -> None:
+def test_file_without_weights_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "other.pt")
     with pytest.raises(UnusableModel, match="does not hold the weights of a model"):
         _ = load_embedder(f"open_clip:{TINY}@{tmp_path / 'other.pt'}").space
@@ -482,9 +493,7 @@ def test_weights_of_another_architecture_are_refused(weights: Path) -> None:
         '{"preprocess_cfg": {"std": "one"}}',
     ],
 )
-def test_a_config_that_means_nothing_is_refused_before_any_picture_is_read(
-    tmp_path: Path, config: str
-) -> None:
+def test_invalid_config_is_refused_before_an_image_is_read(tmp_path: Path, config: str) -> None:
     path = save_weights(tmp_path / "tiny.safetensors", build_clip_model())
     (tmp_path / "open_clip_config.json").write_text(config)
     with pytest.raises(UnusableModel, match=str(tmp_path)):
@@ -492,11 +501,11 @@ def test_a_config_that_means_nothing_is_refused_before_any_picture_is_read(
 
 
 @pytest.mark.parametrize("module", ["open_clip", "torch"])
-def test_a_missing_package_is_named_with_the_command_that_brings_it(
+def test_missing_package_is_named_with_the_install_command(
     weights: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    embedder = load_embedder(f"open_clip:{TINY}@{weights}")  # costs nothing yet
+    embedder = load_embedder(f"open_clip:{TINY}@{weights}")  # loads nothing yet
     assert embedder.name == f"open_clip:{TINY}@{weights}"
     with pytest.raises(MissingExtra, match=rf"\({module}\); run `pip install 'neardup\[clip\]'`"):
         _ = embedder.space
@@ -507,15 +516,18 @@ def test_a_missing_package_is_named_with_the_command_that_brings_it(
 
 @dataclass
 class Hub:
-    """The part of the Hugging Face hub's protocol that a download needs: commits of one repository, each with one weights file."""
+    """A server with the part of the Hugging Face hub's protocol that downloads need.
+
+    It holds commits of one repository, each with one weights file.
+    """
 
     commits: dict[str, bytes]
     main: str
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     url: str = ""
 
-    def found(self, path: str) -> tuple[str, bytes] | None:
-        """The commit and the content that a path stands for."""
+    def find(self, path: str) -> tuple[str, bytes] | None:
+        """Return the commit and the content of a URL path."""
         match path.removeprefix("/").split("/"):
             case ["tests", "tiny", "resolve", revision, "open_clip_model.safetensors"]:
                 commit = self.main if revision == "main" else revision
@@ -523,8 +535,8 @@ class Hub:
         return None
 
     @contextmanager
-    def serving(self) -> Iterator[Hub]:
-        """Answer on a port of this machine meanwhile."""
+    def serve(self) -> Iterator[Hub]:
+        """Serve on a local port."""
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -532,9 +544,9 @@ class Hub:
                 self.do_GET()
 
             def do_GET(self) -> None:
-                hub.asked.append(f"{self.command} {self.path}")
-                if found := hub.found(self.path):
-                    commit, content = found
+                hub.requests.append(f"{self.command} {self.path}")
+                if weights := hub.find(self.path):
+                    commit, content = weights
                     self.send_response(200)
                     self.send_header("X-Repo-Commit", commit)
                     self.send_header("ETag", f'"{commit}-etag"')
@@ -554,8 +566,9 @@ class Hub:
             yield self
 
 
-# The hub's address and cache are read from the environment when its client is imported, so each look has a process of its own.
-LOOK = """
+# The hub's client reads its address and cache from the environment when it is imported, so each
+# case runs in a new process.
+LOAD_CODE = """
 import json, sys, time
 from pathlib import Path
 import open_clip
@@ -565,8 +578,11 @@ from pipeline.errors import PipelineError
 time.sleep = lambda seconds: None  # the hub's client waits longer after each failed attempt
 open_clip.add_model_config(Path(sys.argv[1]))
 arch = Path(sys.argv[1]).stem
-open_clip.pretrained._PRETRAINED[arch] = {"main": {"hf_hub": "tests/tiny/", "resize_mode": "squash", "interpolation": "bilinear",
-    "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}, "lost": {"hf_hub": "tests/lost/"}}
+open_clip.pretrained._PRETRAINED[arch] = {
+    "main": {"hf_hub": "tests/tiny/", "resize_mode": "squash", "interpolation": "bilinear",
+             "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
+    "lost": {"hf_hub": "tests/lost/"},
+}
 answers = []
 for model in sys.argv[2:]:
     try:
@@ -578,37 +594,40 @@ print(json.dumps(answers))
 """
 
 
-def look(hub: Hub, cache: Path, *models: str) -> list[list[str]]:
-    """For each model its name, weights and view, or the error's name and text, from a new process."""
+def load_in_new_process(hub: Hub, cache: Path, *models: str) -> list[list[str]]:
+    """Load models in a new process.
+
+    Returns the name, weights and preprocessing of each, or the class and text of its error.
+    """
     config = cache / f"{TINY}.json"
     cache.mkdir(exist_ok=True)
     config.write_text(json.dumps(CONFIGS[TINY]))
-    kept = {
+    inherited = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("HF_") and not name.lower().endswith("_proxy")
     }
     environment = {
-        **kept,
+        **inherited,
         "HF_ENDPOINT": hub.url,
         "HF_HOME": str(cache),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_XET": "1",
     }
-    done = subprocess.run(
-        [sys.executable, "-c", LOOK, str(config), *models],
+    completed = subprocess.run(
+        [sys.executable, "-c", LOAD_CODE, str(config), *models],
         cwd=Path(__file__).resolve().parent.parent.parent,
         env={**environment, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert done.returncode == 0, done.stderr
-    answers: list[list[str]] = json.loads(done.stdout)
+    assert completed.returncode == 0, completed.stderr
+    answers: list[list[str]] = json.loads(completed.stdout)
     return answers
 
 
-def test_downloaded_weights_stay_at_the_commit_they_came_from(tmp_path: Path) -> None:
+def test_name_of_downloaded_weights_pins_their_commit(tmp_path: Path) -> None:
     old, new = "1a" * 20, "2b" * 20
     commits = {
         commit: save_weights(
@@ -622,69 +641,72 @@ def test_downloaded_weights_stay_at_the_commit_they_came_from(tmp_path: Path) ->
         ).space.weights
         for commit in commits
     }
-    tag, view = f"open_clip:{TINY}/main", str(Preprocess(SIZE, "squash", "bilinear"))
-    with Hub(commits, main=old).serving() as hub:
-        by_tag, by_commit = look(hub, tmp_path / "cache", tag, f"{tag}@{new}")
-        assert by_tag == [f"{tag}@{old}", local[old], view]
-        assert by_commit == [f"{tag}@{new}", local[new], view]
-        assert f"HEAD /tests/tiny/resolve/{new}/open_clip_model.safetensors" in hub.asked
+    tag, preprocess = f"open_clip:{TINY}/main", str(Preprocess(SIZE, "squash", "bilinear"))
+    with Hub(commits, main=old).serve() as hub:
+        by_tag, by_commit = load_in_new_process(hub, tmp_path / "cache", tag, f"{tag}@{new}")
+        assert by_tag == [f"{tag}@{old}", local[old], preprocess]
+        assert by_commit == [f"{tag}@{new}", local[new], preprocess]
+        assert f"HEAD /tests/tiny/resolve/{new}/open_clip_model.safetensors" in hub.requests
 
-    # The server is gone: what the cache holds is used, what it does not hold is refused.
-    kept, lost = look(hub, tmp_path / "cache", f"{tag}@{old}", f"open_clip:{TINY}/lost")
-    assert kept == [f"{tag}@{old}", local[old], view]
-    assert lost[0] == "UnusableModel"
-    assert f"the weights of {TINY}/lost cannot be downloaded" in lost[1]
-    assert f"use open_clip:{TINY}@FILE" in lost[1]
+    # Without the server, cached weights are used and others are refused.
+    cached, missing = load_in_new_process(
+        hub, tmp_path / "cache", f"{tag}@{old}", f"open_clip:{TINY}/lost"
+    )
+    assert cached == [f"{tag}@{old}", local[old], preprocess]
+    assert missing[0] == "UnusableModel"
+    assert f"the weights of {TINY}/lost cannot be downloaded" in missing[1]
+    assert f"use open_clip:{TINY}@FILE" in missing[1]
 
 
-def test_where_memory_is_too_small_batches_are_halved(
+def test_batch_that_exceeds_the_gpu_memory_is_halved(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedder = OpenClipEmbedder(f"{TINY}@{weights}")
-    rows = rows_of(embedder, tmp_path, PICTURES)
-    real, asked = embedder._encode_batch, list[int]()
+    rows = encode_images(embedder, tmp_path, IMAGES)
+    encode_batch, batch_sizes = embedder._encode_batch, list[int]()
 
-    def small(views: NDArray[np.uint8]) -> NDArray[np.float32]:
-        asked.append(len(views))
-        if len(views) > holds:
+    def encode_small_batch(inputs: NDArray[np.uint8]) -> NDArray[np.float32]:
+        batch_sizes.append(len(inputs))
+        if len(inputs) > max_images:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return real(views)
+        return encode_batch(inputs)
 
-    monkeypatch.setattr(embedder, "_encode_batch", small)
-    holds = 2
-    views = [
-        seen(tmp_path / f"{number}.png", embedder.preprocess) for number in range(len(PICTURES))
+    monkeypatch.setattr(embedder, "_encode_batch", encode_small_batch)
+    max_images = 2
+    inputs = [
+        decode_file(tmp_path / f"{number}.png", embedder.preprocess)
+        for number in range(len(IMAGES))
     ]
-    np.testing.assert_allclose(embedder.encode(views), rows, atol=1e-5)
+    np.testing.assert_allclose(embedder.encode(inputs), rows, atol=1e-5)
     assert embedder.batch_size == 2
-    asked.clear()
-    embedder.encode(views)
-    assert asked == [2, 2, 1]  # it is not tried again
-    holds = 0
+    batch_sizes.clear()
+    embedder.encode(inputs)
+    assert batch_sizes == [2, 2, 1]  # the larger batch is not tried again
+    max_images = 0
     with pytest.raises(UnusableModel, match="too little memory for one image"):
-        embedder.encode(views)
+        embedder.encode(inputs)
 
 
-@pytest.mark.skipif(not GPU, reason="there is no GPU here")
-def test_scores_on_a_gpu_are_those_of_the_cpu(
+@pytest.mark.skipif(not GPU, reason="no GPU")
+def test_scores_on_a_gpu_equal_those_on_the_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save_weights(tmp_path / "lite.safetensors", build_clip_model(LITE))
     rows = embed(
         OpenClipEmbedder(f"{LITE}@{path}"),
-        [seen_for(LITE, path, tmp_path, number) for number in range(len(PICTURES))],
+        [decode_for_model(LITE, path, tmp_path, number) for number in range(len(IMAGES))],
     )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    there = embed(
+    gpu_rows = embed(
         OpenClipEmbedder(f"{LITE}@{path}"),
-        [seen_for(LITE, path, tmp_path, number) for number in range(len(PICTURES))],
+        [decode_for_model(LITE, path, tmp_path, number) for number in range(len(IMAGES))],
     )
-    np.testing.assert_allclose(there @ there.T, rows @ rows.T, atol=1e-3)
+    np.testing.assert_allclose(gpu_rows @ gpu_rows.T, rows @ rows.T, atol=1e-3)
 
 
-def seen_for(arch: str, path: Path, folder: Path, number: int) -> NDArray[np.uint8]:
-    """The pixels of one of PICTURES as a model wants them."""
-    return seen(
-        save_image(folder / f"{number}.png", PICTURES[number]),
+def decode_for_model(arch: str, path: Path, folder: Path, number: int) -> NDArray[np.uint8]:
+    """Decode one of IMAGES with the preprocessing of a model."""
+    return decode_file(
+        save_image(folder / f"{number}.png", IMAGES[number]),
         OpenClipEmbedder(f"{arch}@{path}").preprocess,
     )
