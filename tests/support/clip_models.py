@@ -1,4 +1,4 @@
-"""Small open_clip models with random weights."""
+"""Tiny open_clip models with random weights."""
 
 from __future__ import annotations
 
@@ -12,18 +12,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-TINY, COCA, LITE = "neardup-test-vit", "neardup-test-coca", "neardup-test-lite0"
+TINY = "neardup-test-vit"
+COCA = "neardup-test-coca"
+LITE = "neardup-test-lite0"
 
-
-SIZE, DIM = 64, 32
-
+SIZE = 64  # px
+DIM = 32
 
 VISION = {"image_size": SIZE, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16}
-
-
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 1}
-
-
 CONFIGS: dict[str, dict[str, Any]] = {
     TINY: {"embed_dim": DIM, "vision_cfg": VISION, "text_cfg": TEXT},
     COCA: {
@@ -54,9 +51,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module", autouse=True)
 def architectures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """open_clip knows the architectures above; everything runs on the CPU, where two ways to one row differ least."""
+    """Register the architectures above with open_clip, and hide the GPU.
+
+    On the CPU, two computations of one row differ least.
+    """
     registry = open_clip.factory
-    before, paths = dict(registry._MODEL_CONFIGS), list(registry._MODEL_CONFIG_PATHS)
+    configs, paths = dict(registry._MODEL_CONFIGS), list(registry._MODEL_CONFIG_PATHS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: False)
         for name, config in CONFIGS.items():
@@ -64,11 +64,11 @@ def architectures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             path.write_text(json.dumps(config))
             open_clip.add_model_config(path)
         yield
-    registry._MODEL_CONFIGS, registry._MODEL_CONFIG_PATHS = before, paths
+    registry._MODEL_CONFIGS, registry._MODEL_CONFIG_PATHS = configs, paths
 
 
 def build_clip_model(arch: str = TINY, seed: int = 0) -> torch.nn.Module:
-    """The whole CLIP model with random weights, as open_clip builds it."""
+    """Build a CLIP model with random weights, its text tower included."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model: torch.nn.Module = open_clip.create_model(arch)
@@ -76,7 +76,7 @@ def build_clip_model(arch: str = TINY, seed: int = 0) -> torch.nn.Module:
 
 
 def save_weights(path: Path, model: torch.nn.Module) -> Path:
-    """`path`, after the model's weights were saved there in the form that its suffix says."""
+    """Save the weights in the format of the suffix, .safetensors or .pt; return `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     if path.suffix == ".safetensors":

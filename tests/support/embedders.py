@@ -1,4 +1,4 @@
-"""Embedders that count what they embed, or cost money."""
+"""Embedders that count images or paid requests."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import (
-    ServiceUnavailable,
-    load_embedder,
-)
+from pipeline import ServiceUnavailable, load_embedder
 
 
 class CountingEmbedder:
-    """The default embedder, or another, counting what it embeds."""
+    """An embedder, the default one unless named, that counts the images it embeds."""
 
     def __init__(self, model: str | None = None) -> None:
         self._real = load_embedder(model) if model else load_embedder()
@@ -35,7 +32,11 @@ class CountingEmbedder:
 
 
 class PaidEmbedder(CountingEmbedder):
-    """Takes a request for each picture, and stops answering after `patience` of them, in the middle of a batch."""
+    """An embedder with a paid request for each image.
+
+    It stops answering after `patience` images, even in the middle of a batch. `answered` counts
+    the answers for each input.
+    """
 
     def __init__(self, patience: int, model: str | None = None) -> None:
         super().__init__(model)
@@ -47,7 +48,7 @@ class PaidEmbedder(CountingEmbedder):
     def encode(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         answered = inputs[: self.patience]
         self.patience -= len(answered)
-        self.answered.update(view.tobytes() for view in answered)
+        self.answered.update(pixels.tobytes() for pixels in answered)
         rows = super().encode(answered) if answered else np.empty((0, self.space.dim), np.float32)
         if len(answered) < len(inputs):
             raise ServiceUnavailable("it does not answer", dict(enumerate(rows)))

@@ -1,4 +1,7 @@
-"""A server on this machine that answers as Google's two APIs do: vectors made from the pixels and texts that it is sent, and faults."""
+"""A local server that answers like Google's two APIs, and faults of such answers.
+
+Vectors depend only on the pixels and texts of a request.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +14,30 @@ import struct
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from tests.support.http import serve_http
 
-API_KEY, ACCESS_TOKEN = "AIza-test-key-that-nobody-may-see", "ya29.test-token-that-nobody-may-see"
+API_KEY = "AIza-test-key-that-must-stay-secret"
+ACCESS_TOKEN = "ya29.test-token-that-must-stay-secret"
+MODEL = "google:gemini-embedding-2@128"
+DESCRIBE_MODEL = "google-describe:gemini-3-flash+gemini-embedding-001@128"
+Inputs = list[NDArray[np.uint8]]
+# Projects 8 x 8 RGB pixels and a constant to vectors.
 AXES = np.random.default_rng(0).standard_normal((3 * 8 * 8 + 1, 3072))
 
 
 @dataclass
 class Request:
-    """What came in."""
+    """A request that the server received."""
 
     path: str
     headers: dict[str, str]
@@ -36,20 +45,20 @@ class Request:
 
     @property
     def contents(self) -> list[dict[str, Any]]:
-        """The contents to embed or to describe."""
+        """The contents to embed or describe."""
         if "requests" in self.body:
             return [request["content"] for request in self.body["requests"]]
         return [self.body["content"]] if "content" in self.body else self.body.get("contents", [])
 
     @property
     def jpegs(self) -> list[bytes]:
-        """All pictures in it, in order."""
-        found = [_jpeg(part) for content in self.contents for part in content["parts"]]
-        return [jpeg for jpeg in found if jpeg]
+        """All images of the request, in order."""
+        parts = [part for content in self.contents for part in content["parts"]]
+        return [jpeg for part in parts if (jpeg := _decode_jpeg(part))]
 
     @property
     def dim(self) -> int:
-        """The length of a row that is asked for."""
+        """The requested dimension."""
         first = self.body.get("requests", [self.body])[0]
         return int(
             first.get("outputDimensionality") or first["embedContentConfig"]["outputDimensionality"]
@@ -58,18 +67,21 @@ class Request:
 
 @dataclass
 class FakeGoogle:
-    """The server. `faults` are used up by the next requests, None being an answer without fault; then `chance` is asked for one."""
+    """The server.
+
+    Each request takes the next of `faults`, None for a correct answer. Once these are used up,
+    `choose_fault` decides.
+    """
 
     faults: deque[Fault | None] = field(default_factory=deque)
     choose_fault: Callable[[], Fault | None] = lambda: None
     requests: list[Request] = field(default_factory=list)
-    answered_jpegs: Counter[bytes] = field(
-        default_factory=Counter
-    )  # JPEGs that an answer without fault was given for
-    max_concurrent: int = 0  # requests at once
+    # How often each JPEG got a correct answer.
+    answered_jpegs: Counter[bytes] = field(default_factory=Counter)
+    max_concurrent: int = 0  # requests
     url: str = ""
-    refused_jpegs: set[bytes] = field(default_factory=set)  # JPEGs that will not be described
-    _now: int = 0
+    refused_jpegs: set[bytes] = field(default_factory=set)  # images not to describe
+    _concurrent: int = 0  # requests
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
@@ -99,8 +111,8 @@ class FakeGoogle:
         )
         with self._lock:
             self.requests.append(request)
-            self._now += 1
-            self.max_concurrent = max(self.max_concurrent, self._now)
+            self._concurrent += 1
+            self.max_concurrent = max(self.max_concurrent, self._concurrent)
             fault = self.faults.popleft() if self.faults else self.choose_fault()
         try:
             if (
@@ -109,23 +121,21 @@ class FakeGoogle:
             ):
                 make_refusal(401, "no key")(handler, {})
             elif fault:
-                fault(handler, self._good(request))
+                fault(handler, self._make_answer(request))
             else:
-                good = self._good(request)
-                with (
-                    self._lock
-                ):  # before it is sent, so that whoever has the answer sees it counted
+                good = self._make_answer(request)
+                with self._lock:  # before sending, so that the receiver finds it counted
                     self.answered_jpegs.update(request.jpegs)
                 handler.send(json.dumps(good).encode())
         except OSError:
-            pass  # the other side hung up
+            pass  # the client closed the connection
         finally:
             with self._lock:
-                self._now -= 1
+                self._concurrent -= 1
 
-    def _good(self, request: Request) -> dict[str, Any]:
+    def _make_answer(self, request: Request) -> dict[str, Any]:
         if request.path.endswith(":generateContent"):
-            return self._described(request)
+            return self._make_description(request)
         rows = [{"values": embed_content(content, request.dim)} for content in request.contents]
         return (
             {"embedding": rows[0]}
@@ -133,7 +143,7 @@ class FakeGoogle:
             else {"embeddings": rows}
         )
 
-    def _described(self, request: Request) -> dict[str, Any]:
+    def _make_description(self, request: Request) -> dict[str, Any]:
         (jpeg,) = request.jpegs
         if jpeg in self.refused_jpegs:
             return {"promptFeedback": {"blockReason": "SAFETY"}}
@@ -153,7 +163,7 @@ class FakeGoogle:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # or each answer waits for 40 ms
+    disable_nagle_algorithm = True  # otherwise each answer is delayed by 40 ms
 
     def send(
         self,
@@ -162,7 +172,7 @@ class Handler(BaseHTTPRequestHandler):
         headers: dict[str, str] | None = None,
         length: int | None = None,
     ) -> None:
-        """An answer, `length` being the bytes that it promises."""
+        """Send an answer whose Content-Length is `length` (default: its true length)."""
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
@@ -176,25 +186,25 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def decode_pixels(jpeg: bytes) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """A JPEG brought down to 8 x 8 colours."""
+    """Scale a JPEG to 8 x 8 px and flatten it to numbers from 0 to 1."""
     return np.asarray(Image.open(io.BytesIO(jpeg)).resize((8, 8)), np.float64).ravel() / 255
 
 
 def embed_content(content: dict[str, Any], dim: int) -> list[float]:
-    """The vector of a content, a function of nothing else: the mean of its parts', as the service merges them."""
+    """Compute the vector of a content, the mean of those of its parts, as the service does."""
     rows = []
     for part in content["parts"]:
-        if jpeg := _jpeg(part):
+        if jpeg := _decode_jpeg(part):
             rows.append(
                 np.einsum("i,ij->j", np.append(decode_pixels(jpeg), 1), AXES[:, :dim])
-            )  # @ starts threads that crowd out the client's
+            )  # not @, which starts threads that slow down the client
         else:
             rows.append(np.random.default_rng(list(part["text"].encode())).standard_normal(dim))
     return [float(number) for number in np.mean(rows, axis=0)]
 
 
-def _jpeg(part: dict[str, Any]) -> bytes | None:
-    """The picture in a part; both ways to write names, and both alphabets of base64, are allowed."""
+def _decode_jpeg(part: dict[str, Any]) -> bytes | None:
+    """Decode the image of a part, with either spelling of keys and either base64 alphabet."""
     inline = part.get("inlineData") or part.get("inline_data")
     if not inline:
         return None
@@ -202,7 +212,7 @@ def _jpeg(part: dict[str, Any]) -> bytes | None:
     return base64.b64decode(inline["data"].replace("-", "+").replace("_", "/"), validate=True)
 
 
-# Faults: what is done in the place of a good answer, which is given.
+# A fault answers a request in its own way; it receives the correct answer.
 
 Fault = Callable[[Handler, dict[str, Any]], None]
 
@@ -213,7 +223,7 @@ def make_refusal(
     retry_after: str | None = None,
     details: list[dict[str, str]] | None = None,
 ) -> Fault:
-    """A refusal in the form of Google's, with a Retry-After of `wait`."""
+    """Make a refusal in Google's format."""
     error = {
         "error": {"code": code, "message": message, "status": "REFUSED", "details": details or []}
     }
@@ -222,7 +232,7 @@ def make_refusal(
 
 
 def make_changed_answer(change: Callable[[dict[str, Any]], object]) -> Fault:
-    """An answer that `change` was let loose on."""
+    """Make an answer that `change` modifies in place."""
 
     def fault(handler: Handler, good: dict[str, Any]) -> None:
         change(good)
@@ -232,39 +242,68 @@ def make_changed_answer(change: Callable[[dict[str, Any]], object]) -> Fault:
 
 
 def send_broken_json(handler: Handler, good: dict[str, Any]) -> None:
-    """Half the JSON, as a whole answer."""
+    """Send half of the JSON as a complete answer."""
     content = json.dumps(good).encode()
     handler.send(content[: len(content) // 2])
 
 
 def cut_connection(handler: Handler, good: dict[str, Any]) -> None:
-    """Half of the bytes that were promised, then the end of the connection."""
+    """Send half of the announced bytes, then close the connection."""
     content = json.dumps(good).encode()
     handler.send(content[: len(content) // 2], length=len(content))
     handler.close_connection = True
 
 
 def reset_connection(handler: Handler, good: dict[str, Any]) -> None:
-    """The connection reset."""
+    """Reset the connection."""
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     handler.close_connection = True
     handler.connection.close()
 
 
 def send_slowly(handler: Handler, good: dict[str, Any]) -> None:
-    """The right answer, a byte at a time."""
+    """Send an answer a byte at a time, for 20 seconds."""
     handler.send(b"", length=1000)
     for _ in range(1000):
         handler.wfile.write(b" ")
-        time.sleep(0.02)
+        time.sleep(0.02)  # the fault is slowness itself
 
 
 def make_late_answer(event: threading.Event) -> Fault:
-    """The right answer, a moment after `until`."""
+    """Make a correct answer that is sent once `event` is set."""
 
     def fault(handler: Handler, good: dict[str, Any]) -> None:
         event.wait(10)
-        time.sleep(0.05)
+        time.sleep(0.05)  # the client handles the event meanwhile
         handler.send(json.dumps(good).encode())
 
     return fault
+
+
+def make_noise_inputs(count: int, seed: int = 0) -> Inputs:
+    """Make `count` different images of 8 x 8 px."""
+    return list(np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8))
+
+
+def rows_match_requests(
+    rows: NDArray[np.float32], requests: Sequence[Request], inputs: Inputs
+) -> bool:
+    """Return True if row n is the vector of the JPEG of input n."""
+    jpegs = [jpeg for request in requests for jpeg in request.jpegs]
+    sent_pixels = np.array([decode_pixels(jpeg) for jpeg in jpegs])
+    input_pixels = np.array([pixels.ravel() / 255 for pixels in inputs])
+    nearest = (
+        ((sent_pixels[:, None] - input_pixels[None]) ** 2).sum(axis=2).argmin(axis=1)
+    )  # the input of each JPEG
+    expected = {
+        int(index): content
+        for index, content in zip(
+            nearest,
+            (content for request in requests for content in request.contents),
+            strict=True,
+        )
+    }
+    return all(
+        np.allclose(rows[index], embed_content(expected[index], 128), atol=1e-3)
+        for index in range(len(inputs))
+    )

@@ -1,4 +1,4 @@
-"""Small ONNX networks with their cards."""
+"""Small ONNX models with their cards."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-DIM, SIZE = 6, 8
-
-
+DIM = 6
+SIZE = 8  # px
 WEIGHTS = np.random.default_rng(1).standard_normal((3, DIM)).astype(np.float32)
-
-
 CARD: dict[str, Any] = {
     "name": "small",
     "file": "small.onnx",
@@ -23,9 +20,8 @@ CARD: dict[str, Any] = {
     "floor": 0.5,
     "threshold": 0.9,
 }
-
-
-MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
+MEAN = [0.5, 0.4, 0.3]
+STD = [0.2, 0.3, 0.4]
 
 
 def build_model(
@@ -34,7 +30,11 @@ def build_model(
     outside: str | None = None,
     outputs: tuple[str, ...] = ("rows",),
 ) -> bytes:
-    """A network that projects a picture's mean colour, in 0..255 for uint8; each further output is twice the one before it."""
+    """Build a network that projects the mean color of an image, 0 to 255 for uint8 inputs.
+
+    Each further output is twice the output before it. With `outside`, the weights are stored in
+    that file, beside the model.
+    """
     shape = [None, SIZE, SIZE, 3] if layout == "NHWC" else [None, 3, SIZE, SIZE]
     weights = numpy_helper.from_array(WEIGHTS, "weights")
     if outside:
@@ -52,8 +52,8 @@ def build_model(
         helper.make_node("ReduceMean", ["floats", "axes"], ["mean"], keepdims=0),
         helper.make_node("MatMul", ["mean", "weights"], [outputs[0]]),
         *(
-            helper.make_node("Mul", [before, "two"], [after])
-            for before, after in zip(outputs, outputs[1:], strict=False)
+            helper.make_node("Mul", [source, "two"], [target])
+            for source, target in zip(outputs, outputs[1:], strict=False)
         ),
     ]
     graph = helper.make_graph(
@@ -63,12 +63,12 @@ def build_model(
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, DIM]) for name in outputs],
         [weights, axes, two],
     )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    return bytes(made.SerializeToString())
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return bytes(model.SerializeToString())
 
 
 def save_model(folder: Path, weights: bytes, **card: object) -> Path:
-    """The model's path, after it and its card were saved; a value of ... leaves a key out."""
+    """Save a model and its card; return the path of the model. A value of ... omits a key."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "small.onnx").write_bytes(weights)
     (folder / "small.json").write_text(
