@@ -299,7 +299,9 @@ def _verify_crops(
         return
     with CropCache(store.folder, space, write=True) as parts:
         lacking = (
-            inside.find_images_without_crops(store, parts, embedder) if embedder.space == space else []
+            inside.find_images_without_crops(store, parts, embedder)
+            if embedder.space == space
+            else []
         )
         for done in (
             inside.fill_crop_cache(store, parts, embedder, lacking, decoders) if lacking else ()

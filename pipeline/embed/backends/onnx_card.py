@@ -47,7 +47,8 @@ def read_card(path: Path) -> ModelCard:
         content = json.loads(path.read_bytes())
     except OSError as error:
         raise UnusableModel(
-            f"{path} cannot be read: {error.strerror}; a model needs a card beside it, see docs/models.md"
+            f"{path} cannot be read: {error.strerror};"
+            " a model needs a card beside it, see docs/models.md"
         ) from error
     except ValueError as error:
         raise UnusableModel(f"{path} is not valid JSON: {error}") from error
@@ -55,7 +56,9 @@ def read_card(path: Path) -> ModelCard:
         card = _parse_card(content, path)
         _validate_card(card, content, path)
     except KeyError as error:
-        raise UnusableModel(f"{path} lacks the key {error}; see docs/models.md for all keys") from error
+        raise UnusableModel(
+            f"{path} lacks the key {error}; see docs/models.md for all keys"
+        ) from error
     except (ValueError, TypeError) as error:
         raise UnusableModel(f"{path} is not a valid model card: {error}") from error
     return card
