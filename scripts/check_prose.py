@@ -30,14 +30,18 @@ BANNED = re.compile(
     re.IGNORECASE,
 )
 SEEN = re.compile(r"\bseen\b", re.IGNORECASE)
-SEEN_BY_A_SCAN = re.compile(r"\bfiles? (?:were |was )?seen\b|coverage\.seen\b|[\"'`]seen[\"'`]|\bseen[:=] ?|\.seen\b|every file seen")
+SEEN_BY_A_SCAN = re.compile(
+    r"\bfiles? (?:were |was )?seen\b|coverage\.seen\b|[\"'`]seen[\"'`]|\bseen[:=] ?|\.seen\b|every file seen"
+)
 # A docstring starts with what the function does or what the class is.
 BAD_OPENINGS = re.compile(r"(What|Whether|How|Which|Those|As |Some |One who|Says|Tells)\b")
 
 
 def list_files() -> list[Path]:
     """List the tracked files that hold prose."""
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.splitlines()
     names = (name for name in listed if Path(name).suffix in SUFFIXES and name not in NOT_PROSE)
     return [ROOT / name for name in names if (ROOT / name).is_file()]
 

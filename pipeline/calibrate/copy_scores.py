@@ -23,7 +23,7 @@ from pipeline.decode.pool import DecoderPool
 from pipeline.decode.preprocess import VERIFY_INPUT, Preprocess
 from pipeline.embed.crops import compute_crop_floor, embed_crops
 from pipeline.embed.embedder import Embedder, embed_all
-from pipeline.scan import UNKNOWN_STAT, SourceFile
+from pipeline.scan import SourceFile
 from pipeline.thumbnails import Thumbnails, decode_thumbnail, encode_thumbnail, read_images
 from pipeline.verify.features import has_current_format
 from pipeline.verify.inputs import VerifyInput, build_verify_input, load_features
@@ -104,7 +104,7 @@ class CopyScorer:
         vectors = self.store.get_vectors([image_id])
         if image_id not in originals or image_id not in vectors:
             return []
-        sources = [SourceFile(str(path), UNKNOWN_STAT) for path in files.values()]
+        sources = [SourceFile(str(path)) for path in files.values()]
         inputs = self._decode(sources, self.embedder.preprocess)
         copies = self._prepare(sources)
         if inputs is None or copies is None:

@@ -180,10 +180,7 @@ def test_calibrate_command_saves_and_resets_thresholds(run: Run, tmp_path: Path)
     )
     status: dict[str, Any] = json.loads(run("status", "--json")[1])
     assert status["saved_thresholds"] == {"threshold": 0.6, "min_agreement": 0.9}
-    assert (
-        "saved       threshold 0.6, agreement 0.9, by `calibrate --save`"
-        in run("status")[1]
-    )
+    assert "saved       threshold 0.6, agreement 0.9, by `calibrate --save`" in run("status")[1]
     assert json.loads(run("groups", "--json")[1])["min_agreement"] == 0.9
     answer = json.loads(run("calibrate", "--sample", "1", "--json")[1])
     assert answer["copies"] == 40

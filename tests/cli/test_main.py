@@ -226,4 +226,4 @@ def test_model_path_that_is_not_utf8_is_refused(run: Run, photos: Path, tmp_path
         f"onnx:{onnx_models.save_model(odd, onnx_models.build_model())}",
     )
     assert code == 2
-    assert "is no UTF-8" in err
+    assert "is not valid UTF-8" in err

@@ -215,7 +215,9 @@ def test_crop_vectors_are_computed_when_missing_or_damaged(
         monkeypatch.setattr(
             thumbnails_module,
             "read_images",
-            lambda store, decoders, images, preprocess: ((id_, ImageUnavailable("away")) for id_ in images),
+            lambda store, decoders, images, preprocess: (
+                (id_, ImageUnavailable("away")) for id_ in images
+            ),
         )
         assert ingest_folder(store, photos) == CropReport(0, 2)
         monkeypatch.setattr(thumbnails_module, "read_images", read_images)
