@@ -124,7 +124,7 @@ def test_ingest_with_an_unusable_model_does_not_bind_the_store(
     assert "GEMINI_API_KEY" in err
     code, _, err = run("ingest", "--model", "neardup-1")
     assert code == 3, err  # because of the broken photo
-    assert "5 pictures embedded" in err
+    assert "5 photos embedded" in err
     assert json.loads(run("status", "--json")[1])["model"] == "neardup-1"
     assert run("ingest", "--model", MODEL)[0] == 2
     assert not google.requests
@@ -158,7 +158,7 @@ def test_check_sample_embeds_photos_again_in_one_request(
     code, out, err = run("check", "--sample", "9")
     assert code == 0
     embedded_again, verdict = out.splitlines()
-    assert embedded_again == "5 photos embedded again, least cosine with the stored vector 1.00000"
+    assert embedded_again == "5 photos embedded again, lowest cosine with the stored vector 1.00000"
     assert verdict == "the store is sound"
     assert "up to 1 paid request for 6 photos" in err
     assert [len(request.contents) for request in ingested_library.requests] == [5]
