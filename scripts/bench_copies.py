@@ -1,11 +1,17 @@
-"""What neardup makes of a library with copies in it: how pure its groups are, and how many copies are with their original. Prints Markdown.
+"""Measure the precision and recall of groups in a library with many copies.
 
-    python scripts/bench_copies.py PHOTOS --others OVERLAYS [--model NAME ...] [--no-parts] [--fastdup PYTHON]
-PHOTOS holds photos of which no two are alike. Some are copied in the 40 ways of copies.py, with the same screenshot and meme frames,
-watermarks and stickers for all of them; the rest are strangers. OVERLAYS supplies what copies are laid over and collaged with. Everything
-goes through the command's own stages: files, decoders, embedder, join, verification, parts, groups. The same files are given to a
-perceptual hash as imagededup uses it (64 bits, pairs that differ in at most 10) where the package imagehash is installed, and to fastdup,
-in the environment of PYTHON, as it is by default (groups are its connected components).
+    python -m scripts.bench_copies PHOTOS --others OVERLAYS --fastdup PYTHON
+
+PHOTOS holds photos that all differ. --sources of them are copied in the 40 ways of
+pipeline/calibrate/synthetic_copies.py, with the same screenshot and meme frames, watermarks and
+stickers for all of them; --strangers more are not copied. OVERLAYS supplies the images that copies
+are pasted into and collaged with. Everything runs through the stages of the command: scan, decode,
+embed, join, verify, crops, groups. --model takes several names, and each model gets a store of its
+own.
+
+The same files are given to a perceptual hash as imagededup uses it (64 bits, pairs that differ in
+at most 10) where the package imagehash is installed, and to fastdup with its defaults (groups are
+its connected components) in the environment of PYTHON, where it is installed. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -13,12 +19,12 @@ from __future__ import annotations
 import argparse
 import csv
 import random
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import combinations, cycle
 from pathlib import Path
 
@@ -31,260 +37,327 @@ from pipeline.calibrate.synthetic_copies import EVERYDAY_EDITS, HARD_EDITS
 from pipeline.embed.embedder import DEFAULT_MODEL
 from pipeline.ingest.batch_writer import VerificationReport
 from pipeline.verify.relation import Relation
-from scripts.bench_embedder import LOSSY_EDITS, format_table, list_files, open_upright
+from scripts.bench_embedder import format_table, list_files, open_upright, save_copy
+from scripts.bench_fastdup import has_fastdup, read_feature_files, run_fastdup
 from scripts.bench_verify import get_stage
 
 EDITS = EVERYDAY_EDITS | HARD_EDITS
 
+# Pairs whose perceptual hashes differ in at most this many of 64 bits are duplicates.
+MAX_PHASH_BITS = 10
 
-def make_library(
-    source_folder: Path,
-    overlay_folder: Path,
-    source_count: int,
-    stranger_count: int,
-    seed: int,
-    folder: Path,
-) -> dict[str, tuple[str, str]]:
-    """Write originals, their copies and strangers into `folder`; for each name there, its original's name and its kind, "" for none."""
-    found = list_files(source_folder)
-    rng = random.Random(seed)
-    drawn = rng.sample(found, min(len(found), source_count + stranger_count))
-    spare = list_files(overlay_folder)
-    overlays = cycle(
-        rng.sample(spare, len(spare))
-    )  # no two copies share one, where there are enough: they would show the same, rightly
-    made: dict[str, tuple[str, str]] = {}
+# Kinds of wrong pairs that are listed, the most frequent.
+MAX_LISTED_KINDS = 8
+
+Pairs = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The original that a file was made from, by name, and the kind of copy; None if it is none."""
+
+    original: str
+    kind: str | None
+
+
+Origins = dict[str, Origin]
+
+
+@dataclass(frozen=True)
+class LibraryRecipe:
+    """Folders and counts that a library is made from."""
+
+    photos: Path
+    overlays: Path
+    source_count: int
+    stranger_count: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class GroupScores:
+    """Pairs within groups, the right ones, recalled copies by kind, wrong pairs by both kinds.
+
+    A copy is recalled if it is in a group with its original.
+    """
+
+    pair_count: int
+    correct_count: int
+    recalled: Counter[str]
+    wrong_kinds: Counter[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class IngestResult:
+    """An ingest by one model: seconds of each stage, verdicts, groups and candidate pairs."""
+
+    seconds: dict[str, float]
+    verification: VerificationReport
+    groups: list[Group]
+    candidates: set[tuple[str, str]]
+
+
+def make_library(recipe: LibraryRecipe, folder: Path) -> Origins:
+    """Write originals, their copies and strangers into `folder`; return the origins by name."""
+    photos = list_files(recipe.photos)
+    rng = random.Random(recipe.seed)
+    drawn_count = min(len(photos), recipe.source_count + recipe.stranger_count)
+    drawn = rng.sample(photos, drawn_count)
+    overlay_files = list_files(recipe.overlays)
+    # Two copies share an overlay only if there are too few: those two would rightly match.
+    overlays = cycle(rng.sample(overlay_files, len(overlay_files)))
+    origins: Origins = {}
     for number, source in enumerate(drawn):
-        picture, name = open_upright(source), f"{number:04}.jpg"
+        image, name = open_upright(source), f"{number:04}.jpg"
         (folder / name).write_bytes(Path(source.path).read_bytes())
-        made[name] = (name, "")
-        for place, (kind, edit) in enumerate(EDITS.items() if number < source_count else ()):
-            own = random.Random(f"{seed} {Path(source.path).name} {kind}")
-            edited = edit(picture, open_upright(next(overlays)), own)
-            copy = f"{number:04}-{place:02}.{'png' if kind in LOSSY_EDITS else 'jpg'}"
-            if kind in LOSSY_EDITS:
-                edited.save(folder / copy, compress_level=1)
-            else:
-                edited.save(folder / copy, quality=85)
-            made[copy] = (name, kind)
-    return made
+        origins[name] = Origin(name, None)
+        if number >= recipe.source_count:
+            continue
+        for index, (kind, edit) in enumerate(EDITS.items()):
+            copy_rng = random.Random(f"{recipe.seed} {Path(source.path).name} {kind}")
+            edited = edit(image, open_upright(next(overlays)), copy_rng)
+            copy = save_copy(edited, kind, folder, f"{number:04}-{index:02}")
+            origins[copy] = Origin(name, kind)
+    return origins
 
 
-def score_groups(
-    groups: Sequence[Group], origins: dict[str, tuple[str, str]]
-) -> tuple[int, int, Counter[str], Counter[tuple[str, str]]]:
-    """Pairs within groups, those that are right, copies with their original by kind, and wrong pairs by their two kinds."""
-    pairs = right = 0
-    home: dict[str, int] = {}
-    wrong: Counter[tuple[str, str]] = Counter()
+def score_groups(groups: Sequence[Group], origins: Origins) -> GroupScores:
+    """Score the groups of a library."""
+    pair_count = correct_count = 0
+    group_of: dict[str, int] = {}
+    wrong_kinds: Counter[tuple[str, str]] = Counter()
     for number, group in enumerate(groups):
-        names = [
-            Path(photo.path).name
-            for photo in (group.keeper, *(member.file for member in group.members))
-        ]
-        home |= dict.fromkeys(names, number)
-        for one, other in combinations(names, 2):
-            pairs += 1
-            if origins[one][0] == origins[other][0]:
-                right += 1
+        names = [Path(file.path).name for file in group.files]
+        group_of |= dict.fromkeys(names, number)
+        for first, second in combinations(names, 2):
+            pair_count += 1
+            if origins[first].original == origins[second].original:
+                correct_count += 1
             else:
-                first, second = sorted(
-                    (origins[one][1] or "original", origins[other][1] or "original")
-                )
-                wrong[first, second] += 1
+                kinds = sorted(origins[name].kind or "original" for name in (first, second))
+                wrong_kinds[kinds[0], kinds[1]] += 1
     recalled = Counter(
-        kind
-        for name, (original, kind) in origins.items()
-        if kind and name in home and home[name] == home.get(original, -1)
+        origin.kind
+        for name, origin in origins.items()
+        if origin.kind and name in group_of and group_of[name] == group_of.get(origin.original)
     )
-    return pairs, right, recalled, wrong
+    return GroupScores(pair_count, correct_count, recalled, wrong_kinds)
 
 
-def pair_by_phash(folder: Path, origins: dict[str, tuple[str, str]]) -> list[tuple[str, str]]:
-    """Pairs by a perceptual hash; none where imagehash is not installed."""
-    try:
-        import imagehash
-    except ImportError:
-        return []
+def pair_by_phash(folder: Path, origins: Origins) -> list[tuple[str, str]]:
+    """Find pairs by a perceptual hash. Raises ImportError where imagehash is not installed."""
+    import imagehash
+
     names = sorted(origins)
-    bits = np.array(
-        [imagehash.phash(Image.open(folder / name)).hash.ravel() for name in names], np.float32
-    )
-    apart = bits @ (1 - bits).T
-    left, right = np.nonzero(np.triu(apart + apart.T <= 10, 1))
+    hashes = [imagehash.phash(Image.open(folder / name)).hash.ravel() for name in names]
+    bits = np.array(hashes, np.float32)
+    one_sided = bits @ (1 - bits).T
+    left, right = np.nonzero(np.triu(one_sided + one_sided.T <= MAX_PHASH_BITS, 1))
     return [
-        (names[one], names[other]) for one, other in zip(left.tolist(), right.tolist(), strict=True)
+        (names[first], names[second])
+        for first, second in zip(left.tolist(), right.tolist(), strict=True)
     ]
 
 
 def pair_by_fastdup(python: Path, folder: Path, work_folder: Path) -> list[tuple[str, str]]:
-    """Pairs within the connected components that fastdup finds."""
-    run = "import sys, fastdup\nsys.exit(fastdup.run(sys.argv[1], work_dir=sys.argv[2], num_threads=-1, verbose=False, license=''))"
-    subprocess.run(
-        [python, "-c", run, folder, work_folder],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    files = [
-        Path(line.split(",", 1)[1]).name
-        for line in (work_folder / "atrain_features.dat.csv").read_text().splitlines()[1:]
-    ]
+    """Find all pairs within the connected components of fastdup."""
+    run_fastdup(python, folder, work_folder)
+    names = [path.name for path in read_feature_files(work_folder)]
     components: dict[str, list[str]] = defaultdict(list)
     with (work_folder / "connected_components.csv").open() as lines:
         for row in csv.DictReader(lines):
-            components[row["component_id"]].append(files[int(row["__id"])])
-    return [pair for some in components.values() for pair in combinations(sorted(some), 2)]
+            components[row["component_id"]].append(names[int(row["__id"])])
+    return [
+        pair for component in components.values() for pair in combinations(sorted(component), 2)
+    ]
 
 
-def summarize_tool(
-    name: str, pairs: Sequence[tuple[str, str]], origins: dict[str, tuple[str, str]]
-) -> list[object]:
-    """How pure the pairs of another tool are, and how many copies are paired with their original."""
-    right = sum(origins[one][0] == origins[other][0] for one, other in pairs)
-    found = Counter(
-        origins[other][1] or origins[one][1]
-        for one, other in pairs
-        if origins[one][0] == origins[other][0] and "" in (origins[one][1], origins[other][1])
-    )
-    copies = Counter(kind for _, kind in origins.values() if kind)
-    shares = [
-        sum(found[kind] for kind in part) / sum(copies[kind] for kind in part)
+def measure_shares(counts: Counter[str], copies: Counter[str]) -> list[float]:
+    """Divide counts by the number of copies, over all everyday and over all hard kinds."""
+    return [
+        sum(counts[kind] for kind in part) / sum(copies[kind] for kind in part)
         for part in (EVERYDAY_EDITS, HARD_EDITS)
     ]
-    return [name, len(pairs), len(pairs) - right, right / max(len(pairs), 1), *shares]
 
 
-def main() -> None:
-    """Make the library, let each model have it, print the tables."""
+def count_copies(origins: Origins) -> Counter[str]:
+    """Count the copies of each kind."""
+    return Counter(origin.kind for origin in origins.values() if origin.kind)
+
+
+def summarize_tool(name: str, pairs: Pairs, origins: Origins) -> list[object]:
+    """Score the pairs of another tool; a copy is recalled if it is paired with its original."""
+    recalled: Counter[str] = Counter()
+    correct_count = 0
+    for first, second in pairs:
+        if origins[first].original != origins[second].original:
+            continue
+        correct_count += 1
+        kinds = [origins[second].kind, origins[first].kind]
+        if None in kinds:
+            recalled.update(kind for kind in kinds if kind)
+    precision = correct_count / max(len(pairs), 1)
+    shares = measure_shares(recalled, count_copies(origins))
+    return [name, len(pairs), len(pairs) - correct_count, precision, *shares]
+
+
+def get_file_name(store: Store, image_id: int) -> str:
+    """Get the name of a file of an image."""
+    return next(Path(file.path).name for file in store.catalog.files.find_of_images([image_id]))
+
+
+def sort_pair(first: str, second: str) -> tuple[str, str]:
+    """Order two names."""
+    return (first, second) if first <= second else (second, first)
+
+
+def ingest_library(folder: Path, store_folder: Path, model: str, crops: bool) -> IngestResult:
+    """Ingest a library into a new store, timing each stage, and group it."""
+    seconds: dict[str, float] = defaultdict(float)
+    with Store(store_folder, write=True) as store:
+        started = time.perf_counter()
+        options = IngestOptions(with_crops=crops)
+        for progress in ingest_roots([Root(str(folder))], store, load_embedder(model), options):
+            seconds[get_stage(progress)] += time.perf_counter() - started
+            started = time.perf_counter()
+        verification = progress.coverage.verification or VerificationReport(0)
+        groups = find_groups(store)
+        images = store.catalog.images.list_in_use()
+        names = {image_id: get_file_name(store, image_id) for image_id in images}
+        candidates = {
+            sort_pair(names[verdict.first], names[verdict.second])
+            for verdict in store.catalog.verdicts.stream()
+        }
+    return IngestResult(seconds, verification, groups, candidates)
+
+
+def count_proposed(origins: Origins, candidates: set[tuple[str, str]]) -> Counter[str]:
+    """Count the copies of each kind that are a candidate together with their original."""
+    return Counter(
+        origin.kind
+        for copy, origin in origins.items()
+        if origin.kind and sort_pair(copy, origin.original) in candidates
+    )
+
+
+def count_keepers(groups: Iterable[Group], origins: Origins) -> Counter[str]:
+    """Count the keepers by kind: a kind of copy, "original" or "stranger"."""
+    originals = {origin.original for origin in origins.values() if origin.kind}
+    names = [Path(group.keeper.path).name for group in groups]
+    return Counter(
+        origins[name].kind or ("original" if name in originals else "stranger") for name in names
+    )
+
+
+def summarize_model(
+    model: str, result: IngestResult, origins: Origins, source_count: int
+) -> list[object]:
+    """Score a model; return the cells of a row of the first table."""
+    scores = score_groups(result.groups, origins)
+    proposed = count_proposed(origins, result.candidates)
+    keepers = count_keepers(result.groups, origins)
+    print(
+        f"{model}: wrong pairs by kind {dict(scores.wrong_kinds.most_common(MAX_LISTED_KINDS))},"
+        f" kept {dict(keepers.most_common())}",
+        file=sys.stderr,
+    )
+    relations, seconds = result.verification.relations, result.seconds
+    total = sum(seconds.values())
+    return [
+        model,
+        result.verification.pairs,
+        relations[Relation.SAME_PICTURE] + relations[Relation.DERIVED],
+        scores.pair_count,
+        scores.pair_count - scores.correct_count,
+        scores.correct_count / max(scores.pair_count, 1),
+        *measure_shares(proposed, count_copies(origins)),
+        *measure_shares(scores.recalled, count_copies(origins)),
+        keepers["original"] / source_count,
+        round(result.verification.pairs / max(seconds["verify"], 1e-9)),
+        seconds["verify"] / total,
+        seconds["crops"] / total,
+    ]
+
+
+def summarize_tools(
+    folder: Path, work_folder: Path, origins: Origins, python: Path | None
+) -> list[list[object]]:
+    """Score the other tools that are installed."""
+    rows: list[list[object]] = []
+    try:
+        pairs = pair_by_phash(folder, origins)
+    except ImportError:
+        print("imagehash is not installed", file=sys.stderr)
+    else:
+        rows.append(summarize_tool("perceptual hash, 64 bits, 10 apart", pairs, origins))
+    if python is None:
+        return rows
+    if not has_fastdup(python):
+        print(f"{python} has no fastdup", file=sys.stderr)
+        return rows
+    pairs = pair_by_fastdup(python, folder, work_folder)
+    return [*rows, summarize_tool("fastdup, by default", pairs, origins)]
+
+
+def parse_options() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("photos", type=Path, metavar="PHOTOS")
     parser.add_argument("--others", type=Path, required=True, metavar="OVERLAYS")
     parser.add_argument("--model", nargs="+", default=[DEFAULT_MODEL], metavar="NAME")
-    parser.add_argument("--sources", type=int, default=150)
-    parser.add_argument("--strangers", type=int, default=450)
+    parser.add_argument(
+        "--sources", type=int, default=150, help="photos to copy (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--strangers", type=int, default=450, help="photos not to copy (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--no-parts", dest="parts", action="store_false", help="without pictures within pictures"
+        "--no-crops", dest="crops", action="store_false", help="do not search images within images"
     )
-    parser.add_argument("--fastdup", type=Path, metavar="PYTHON")
-    given = parser.parse_args()
+    parser.add_argument("--fastdup", type=Path, metavar="PYTHON", help="interpreter with fastdup")
+    return parser.parse_args()
 
+
+def main() -> None:
+    """Make the library, ingest it with each model, print the tables."""
+    options = parse_options()
+    recipe = LibraryRecipe(
+        options.photos, options.others, options.sources, options.strangers, options.seed
+    )
     summary: list[list[object]] = []
-    kinds: dict[str, dict[str, float]] = defaultdict(dict)
+    shares: dict[str, list[float]] = {kind: [] for kind in EDITS}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "library"
+        scratch = Path(name)
+        folder = scratch / "library"
         folder.mkdir()
-        made = make_library(
-            given.photos, given.others, given.sources, given.strangers, given.seed, folder
-        )
-        copies = Counter(kind for _, kind in made.values() if kind)
-        originals = {original for original, kind in made.values() if kind}
+        origins = make_library(recipe, folder)
+        copies = count_copies(origins)
         print(
-            f"{len(made)} files, {given.sources} photos copied in {len(EDITS)} ways, seed {given.seed}\n"
+            f"{len(origins)} files, {options.sources} photos copied in {len(EDITS)} ways,"
+            f" seed {options.seed}\n"
         )
-        for model in given.model:
-            with Store(Path(name) / model.replace("/", "_"), write=True) as store:
-                began = time.perf_counter()
-                spent: dict[str, float] = defaultdict(float)
-                for now in ingest_roots(
-                    [Root(str(folder))],
-                    store,
-                    load_embedder(model),
-                    IngestOptions(with_crops=given.parts),
-                ):
-                    spent[get_stage(now)] += time.perf_counter() - began
-                    began = time.perf_counter()
-                verified = now.coverage.verification or VerificationReport(0)
-                groups = find_groups(store)
-                names = {
-                    id_: get_file_name(store, id_) for id_ in store.catalog.images.list_in_use()
-                }
-                close = {
-                    tuple(sorted((names[one.first], names[one.second])))
-                    for one in store.catalog.verdicts.stream()
-                }
-            pairs, right, recalled, wrong = score_groups(groups, made)
-            keepers = [Path(group.keeper.path).name for group in groups]
-            kept = Counter(
-                made[name][1] or ("original" if name in originals else "stranger")
-                for name in keepers
-            )
-            candidates = Counter(
-                kind
-                for copy, (original, kind) in made.items()
-                if kind and tuple(sorted((copy, original))) in close
-            )
+        for model in options.model:
+            store_folder = scratch / model.replace("/", "_")
+            result = ingest_library(folder, store_folder, model, options.crops)
+            summary.append(summarize_model(model, result, origins, options.sources))
+            proposed = count_proposed(origins, result.candidates)
+            recalled = score_groups(result.groups, origins).recalled
             for kind in EDITS:
-                kinds[kind][f"{model}, candidates"] = candidates[kind] / copies[kind]
-                kinds[kind][model] = recalled[kind] / copies[kind]
-            shares = [
-                sum(counted[kind] for kind in part) / sum(copies[kind] for kind in part)
-                for counted in (candidates, recalled)
-                for part in (EVERYDAY_EDITS, HARD_EDITS)
-            ]
-            rate = verified.pairs / max(spent["verify"], 1e-9)
-            accepted = sum(
-                verified.relations[relation]
-                for relation in (Relation.SAME_PICTURE, Relation.DERIVED)
-            )
-            summary.append(
-                [
-                    model,
-                    verified.pairs,
-                    accepted,
-                    pairs,
-                    pairs - right,
-                    right / max(pairs, 1),
-                    *shares,
-                    kept["original"] / given.sources,
-                    round(rate),
-                    spent["verify"] / sum(spent.values()),
-                    spent["parts"] / sum(spent.values()),
-                ]
-            )
-            print(
-                f"{model}: wrong pairs by kind {dict(wrong.most_common(8))}, kept {dict(kept.most_common())}",
-                file=sys.stderr,
-            )
-        others = [
-            summarize_tool("perceptual hash, 64 bits, 10 apart", pairs, made)
-            for pairs in [pair_by_phash(folder, made)]
-            if pairs
-        ]
-        if given.fastdup:
-            others.append(
-                summarize_tool(
-                    "fastdup, by default",
-                    pair_by_fastdup(given.fastdup, folder, Path(name) / "fastdup"),
-                    made,
-                )
-            )
-    head = ["model", "candidates", "copies among them", "pairs in groups", "wrong", "precision"]
-    head += [f"{what} {part}" for what in ("candidate", "grouped") for part in ("everyday", "hard")]
-    print(
-        format_table(
-            [*head, "originals kept", "pairs/s", "share of verify", "share of parts"], summary
-        )
-    )
-    if others:
-        print(
-            format_table(["beside it", "pairs", "wrong", "precision", "everyday", "hard"], others)
-        )
-    columns = list(next(iter(kinds.values())))
-    print(
-        format_table(
-            ["copies", *columns],
-            [[kind, *(kinds[kind][column] for column in columns)] for kind in EDITS],
-        )
-    )
-
-
-def get_file_name(store: Store, image_id: int) -> str:
-    """The name of the file of an image."""
-    return next(Path(known.path).name for known in store.catalog.files.find_of_images([image_id]))
+                shares[kind] += [proposed[kind] / copies[kind], recalled[kind] / copies[kind]]
+        tools = summarize_tools(folder, scratch / "fastdup", origins, options.fastdup)
+    header = ["model", "candidates", "copies among them", "pairs in groups", "wrong", "precision"]
+    header += [
+        f"{what} {part}" for what in ("candidate", "grouped") for part in ("everyday", "hard")
+    ]
+    header += ["originals kept", "pairs/s", "share of verify", "share of crops"]
+    print(format_table(header, summary))
+    if tools:
+        print(format_table(["beside it", "pairs", "wrong", "precision", "everyday", "hard"], tools))
+    columns = [column for model in options.model for column in (f"{model}, candidates", model)]
+    print(format_table(["copies", *columns], [[kind, *shares[kind]] for kind in EDITS]))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,15 @@
-"""How well embedders know copies of a photo, how far apart they keep different pictures, and how fast they are. Prints Markdown.
+"""Measure how well embedders match copies, how they separate different images, and their speed.
 
-    python scripts/bench_embedder.py PHOTOS --lookalikes LOOKALIKES --others TRAIN [--model NAME_OR_CARD.json ...]
+    python -m scripts.bench_embedder PHOTOS --lookalikes LOOKALIKES --others TRAIN
 
-PHOTOS holds photos of which no two are alike: some are made copies of, the rest are distractors. LOOKALIKES holds different pictures that
-resemble each other, named THEME_*: distractors too. TRAIN supplies what copies are laid over and collaged with. Every copy goes the way of
-a user's file: written to disk, read by decode(), embedded by embed(). All tables but the last are the same at every run.
+PHOTOS holds photos that all differ: --bases of them are copied in 40 ways, the rest are
+distractors. LOOKALIKES holds different images that resemble each other, named THEME_*: distractors
+too; --crowd of them are copied to measure normalised scores. TRAIN supplies the images that copies
+are pasted into and collaged with. --model takes names of models and paths of the JSON cards of ONNX
+models, several at once.
+
+Every copy is processed like a user's file: written to disk, read by decode(), embedded by embed().
+Prints Markdown. All tables but the last, the speeds, are equal in every run.
 """
 
 from __future__ import annotations
@@ -32,22 +37,17 @@ from pipeline.embed.embedder import DEFAULT_MODEL, Embedder, embed, load_embedde
 from pipeline.scan import SourceFile, scan
 
 Rows = NDArray[np.float32]
+Scores = NDArray[np.floating]
 MODEL_FOLDER = Path(__file__).resolve().parent.parent / "pipeline" / "embed" / "backends"
 REPORTED_SCORES = (0.30, 0.35, 0.40, 0.45, 0.50, 0.60, 0.70, 0.80, 0.85, 0.90)
 EDITS = EVERYDAY_EDITS | HARD_EDITS
-LOSSY_EDITS = {
-    "jpeg 60",
-    "jpeg 25",
-    "webp 50",
-}  # edits that are a lossy file already; all others are saved as JPEG of quality 85
-REORIENTING_EDITS = {
-    "flip",
-    "turn 90",
-    "turn 180",
-    "turn 270",
-    "transpose",
-    "transverse",
-}  # a mirrored photo still stands upright
+
+# Edits that end in a lossy file of their own; all others are saved as JPEG of quality 85.
+LOSSY_EDITS = {"jpeg 60", "jpeg 25", "webp 50"}
+
+# Edits after which a photo no longer stands upright; a mirrored one does.
+REORIENTING_EDITS = {"flip", "turn 90", "turn 180", "turn 270", "transpose", "transverse"}
+
 EDIT_CLASSES: dict[str, Callable[[str], bool]] = {
     "everyday, not turned": lambda kind: kind in EVERYDAY_EDITS and kind not in REORIENTING_EDITS,
     "everyday, turned": lambda kind: kind in REORIENTING_EDITS,
@@ -55,58 +55,112 @@ EDIT_CLASSES: dict[str, Callable[[str], bool]] = {
     "hard": lambda kind: kind in HARD_EDITS,
     "all": lambda kind: True,
 }
-BATCH_SIZE, TIMING_ROUNDS = 32, 25
-BACKGROUND_COUNT, CROWDING_K = (
-    350,
-    5,
-)  # pictures of a library that scores are normalised by, and how many of them each picture is held against
+
+# Images of a batch, in embedding and in timing.
+BATCH_SIZE = 32
+
+# Batches before the timed ones.
+WARMUP_ROUNDS = 2
+
+# References that scores are normalised by.
+MAX_BACKGROUND_IMAGES = 350
+
+# Crowding is the mean cosine with this many of the nearest of them.
+CROWDING_K = 5
+
+# A row of the background with at least this cosine is the image itself or its equal.
+MAX_CROWDING_SCORE = 0.9999
+
+# Shares of the crowding that are subtracted; 0 leaves the scores as they are.
+CROWDING_SHARES = (0.0, 0.5, 1.0)
+
 NORMALIZED_SECTION = """## Normalised scores
 
-From each score is subtracted a share of how crowded it is around its two pictures: the mean of their mean cosines with the {nearest}
-nearest of {background} references. The last two columns: copies of {crowd} look-alikes at or above the floor.
+From each score, a share of the crowding around its two images is subtracted: the mean of their
+mean cosines with the {nearest} nearest of {background} references. The last two columns: copies
+of {crowd} look-alikes at or above the floor.
 """
 
 
 @dataclass(frozen=True)
 class Copies:
-    """Edited photos on disk: their files, the edit of each, and the place of its original among the references."""
+    """Edited photos on disk: their files, edits, and the indices of their originals (n,)."""
 
     files: list[SourceFile]
     kinds: list[str]
     originals: NDArray[np.int64]
 
+    @property
+    def is_everyday(self) -> NDArray[np.bool_]:
+        """Mark the copies that are everyday edits; the others are hard ones."""
+        return np.array([kind in EVERYDAY_EDITS for kind in self.kinds])
+
+
+@dataclass(frozen=True)
+class Library:
+    """References with the folder or theme of each, copies of photos and of look-alikes.
+
+    `background` holds the indices of the references that scores are normalised by.
+    """
+
+    references: list[SourceFile]
+    folders: list[str]
+    copies: Copies
+    crowd_copies: Copies
+    background: list[int]
+
+
+@dataclass(frozen=True)
+class LibraryRows:
+    """The unit rows of a library by one embedder, and the crowding of all of them in sequence."""
+
+    references: Rows
+    copies: Rows
+    crowd_copies: Rows
+    crowding: Rows
+
 
 @dataclass(frozen=True)
 class Ranking:
-    """All pairs of a copy and a reference by falling score; of equal scores, the wrong pair first."""
+    """All pairs of a copy and a reference by falling score; the wrong ones first among equals."""
 
-    scores: NDArray[np.floating]
+    scores: Scores
     is_correct: NDArray[np.bool_]
 
     @property
     def precision(self) -> NDArray[np.float64]:
-        """Precision of all pairs down to each rank."""
+        """Compute the precision of all pairs down to each rank."""
         return np.asarray(np.cumsum(self.is_correct) / np.arange(1, len(self.is_correct) + 1))
 
     def average_precision(self) -> float:
-        """Micro average precision: all copies in one ranking."""
+        """Compute micro average precision: all copies in one ranking."""
         return float(self.precision[self.is_correct].mean())
 
     def score_at_precision(self, precision: float) -> float:
-        """The lowest score at which `precision` is kept; infinite if at none."""
-        kept = np.flatnonzero(self.precision >= precision)
-        return float(self.scores[kept[-1]]) if len(kept) else float("inf")
+        """Find the lowest score down to which the precision is >= `precision`; infinite if none."""
+        ranks = np.flatnonzero(self.precision >= precision)
+        return float(self.scores[ranks[-1]]) if len(ranks) else float("inf")
 
 
 def list_files(folder: Path) -> list[SourceFile]:
-    """Every file below `folder`, in the order of their paths."""
-    return [found for found in scan([Root(str(folder.resolve()))]) if isinstance(found, SourceFile)]
+    """List every file below `folder`, in the order of a scan."""
+    entries = scan([Root(str(folder.resolve()))])
+    return [entry for entry in entries if isinstance(entry, SourceFile)]
 
 
 def open_upright(source: SourceFile) -> Image.Image:
-    """A whole picture, for editing."""
-    with Image.open(source.path) as picture:
-        return ImageOps.exif_transpose(picture).convert("RGB")
+    """Open a whole image for editing: upright, RGB."""
+    with Image.open(source.path) as image:
+        return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def save_copy(image: Image.Image, kind: str, folder: Path, stem: str) -> str:
+    """Save an edited image, without loss if its edit was lossy; return the name of the file."""
+    if kind in LOSSY_EDITS:
+        image.save(folder / f"{stem}.png", compress_level=1)
+        return f"{stem}.png"
+    image.save(folder / f"{stem}.jpg", quality=85)
+    return f"{stem}.jpg"
 
 
 def make_copies(
@@ -116,23 +170,24 @@ def make_copies(
     seed: int,
     folder: Path,
 ) -> Copies:
-    """Write every edit of each original into `folder`; an edit draws from its own generator, seeded by photo and kind."""
+    """Write every edit of each original into `folder`.
+
+    Each edit draws from a generator of its own, seeded by `seed`, the name of the photo and the
+    kind.
+    """
     kinds: list[str] = []
     for original in originals:
-        picture = open_upright(sources[original])
+        image = open_upright(sources[original])
         for kind, edit in EDITS.items():
             rng = random.Random(f"{seed} {PurePath(sources[original].path).name} {kind}")
-            edited = edit(picture, open_upright(rng.choice(overlays)), rng)
-            if kind in LOSSY_EDITS:
-                edited.save(folder / f"{len(kinds):06}.png", compress_level=1)
-            else:
-                edited.save(folder / f"{len(kinds):06}.jpg", quality=85)
+            edited = edit(image, open_upright(rng.choice(overlays)), rng)
+            save_copy(edited, kind, folder, f"{len(kinds):06}")
             kinds.append(kind)
     return Copies(list_files(folder), kinds, np.repeat(originals, len(EDITS)))
 
 
 def load_pixels(source: SourceFile, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """The picture as the pipeline shows it to an embedder."""
+    """Decode a file for an embedder. Exits if it cannot be decoded."""
     decoded = decode(source, preprocess)
     if not isinstance(decoded, Decoded):
         raise SystemExit(f"{source.path} cannot be decoded: {decoded}")
@@ -140,127 +195,232 @@ def load_pixels(source: SourceFile, preprocess: Preprocess) -> NDArray[np.uint8]
 
 
 def embed_all(embedders: Sequence[Embedder], sources: Sequence[SourceFile]) -> list[Rows]:
-    """Unit rows of all pictures by each embedder; pictures are decoded once for each different view."""
-    rows: list[list[Rows]] = [[] for _ in embedders]
-    for view in dict.fromkeys(embedder.preprocess for embedder in embedders):
+    """Embed all images by each embedder; each image is decoded once for each preprocessing."""
+    batches: list[list[Rows]] = [[] for _ in embedders]
+    for preprocess in dict.fromkeys(embedder.preprocess for embedder in embedders):
         for start in range(0, len(sources), BATCH_SIZE):
-            views = [load_pixels(source, view) for source in sources[start : start + BATCH_SIZE]]
-            for embedder, mine in zip(embedders, rows, strict=True):
-                if embedder.preprocess == view:
-                    mine.append(embed(embedder, views))
-    return [np.concatenate(mine) for mine in rows]
+            batch = sources[start : start + BATCH_SIZE]
+            pixels = [load_pixels(source, preprocess) for source in batch]
+            for embedder, own_batches in zip(embedders, batches, strict=True):
+                if embedder.preprocess == preprocess:
+                    own_batches.append(embed(embedder, pixels))
+    return [np.concatenate(own_batches) for own_batches in batches]
 
 
-def rank(scores: NDArray[np.floating], originals: NDArray[np.int64]) -> Ranking:
+def rank(scores: Scores, originals: NDArray[np.int64]) -> Ranking:
     """Rank all pairs of `scores` (copies, references)."""
-    right = np.zeros(scores.shape, dtype=bool)
-    right[np.arange(len(originals)), originals] = True
-    order = np.lexsort((right.ravel(), -scores.ravel()))
-    return Ranking(scores.ravel()[order], right.ravel()[order])
+    is_correct = np.zeros(scores.shape, dtype=bool)
+    is_correct[np.arange(len(originals)), originals] = True
+    order = np.lexsort((is_correct.ravel(), -scores.ravel()))
+    return Ranking(scores.ravel()[order], is_correct.ravel()[order])
 
 
 def measure_crowding(rows: Rows, background: Rows) -> Rows:
-    """How near each row is to those of a sample that are nearest to it: the mean of NEAREST cosines, without itself and its equals."""
+    """Compute the mean of the CROWDING_K highest cosines of each row with a background sample.
+
+    The image itself and its equals are left out.
+    """
     scores = rows @ background.T
-    scores[scores > 0.9999] = -1.0
-    nearest: Rows = np.sort(scores, axis=1)[:, -CROWDING_K:].mean(axis=1)
-    return nearest
+    scores[scores > MAX_CROWDING_SCORE] = -1.0
+    crowding: Rows = np.sort(scores, axis=1)[:, -CROWDING_K:].mean(axis=1)
+    return crowding
 
 
-def estimate_floor(own_scores: NDArray[np.floating], is_everyday: NDArray[np.bool_]) -> float:
-    """What a join would have to let through to keep 99 % of everyday and 90 % of hard copies."""
-    return float(
-        min(np.quantile(own_scores[is_everyday], 0.01), np.quantile(own_scores[~is_everyday], 0.10))
-    )
+def estimate_floor(own_scores: Scores, is_everyday: NDArray[np.bool_]) -> float:
+    """Find the highest floor that keeps 99 % of everyday and 90 % of hard copies."""
+    everyday = np.quantile(own_scores[is_everyday], 0.01)
+    return float(min(everyday, np.quantile(own_scores[~is_everyday], 0.10)))
 
 
-def count_pairs_above(scores: NDArray[np.floating], floor: float) -> int:
-    """Pairs of different references at or above a score."""
+def count_pairs_above(scores: Scores, floor: float) -> int:
+    """Count the pairs of different references at or above a score."""
     return int((scores[np.triu_indices(len(scores), 1)] >= floor).sum())
 
 
-def measure_speeds(embedders: Sequence[Embedder]) -> list[float]:
-    """Pictures a second of each embedder, as it ships, on all cores: medians of batches that take turns, so that a busy moment hits all."""
+def measure_speeds(embedders: Sequence[Embedder], rounds: int) -> list[float]:
+    """Measure the images a second of each embedder, as it ships, on all cores.
+
+    Medians of `rounds` batches that alternate between the embedders, so that a busy moment slows
+    all of them.
+    """
     runs: list[Callable[[], object]] = []
     for embedder in embedders:
-        pixels = np.random.default_rng(0).integers(
-            0,
-            256,
-            (BATCH_SIZE, embedder.preprocess.size, embedder.preprocess.size, 3),
-            dtype=np.uint8,
-        )
+        side = embedder.preprocess.size
+        shape = (BATCH_SIZE, side, side, 3)
+        pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         runs.append(partial(embed, embedder, list(pixels)))
-    seconds = np.zeros((TIMING_ROUNDS, len(runs)))
-    for turn in range(-2, TIMING_ROUNDS):  # the first two warm up, and are overwritten
+    seconds = np.zeros((WARMUP_ROUNDS + rounds, len(runs)))
+    for turn in range(WARMUP_ROUNDS + rounds):
         for column, run in enumerate(runs):
-            start = time.perf_counter()
+            started = time.perf_counter()
             run()
-            seconds[turn, column] = time.perf_counter() - start
-    return [float(BATCH_SIZE / median) for median in np.median(seconds, axis=0)]
+            seconds[turn, column] = time.perf_counter() - started
+    return [float(BATCH_SIZE / median) for median in np.median(seconds[WARMUP_ROUNDS:], axis=0)]
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; numbers with a point get three decimals."""
+    """Format a Markdown table; floats get three decimals."""
     texts = [
-        [f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in line] for line in rows
+        [f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows
     ]
     rule = ["---", *("---:" for _ in header[1:])]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *texts]) + "\n"
 
 
 def format_copies_table(
-    own_scores: Rows, kinds: Sequence[str], min_scores: dict[str, float]
+    own_scores: Scores, kinds: Sequence[str], min_scores: dict[str, float]
 ) -> str:
-    """The share of each kind whose score with its original is at or above each cut."""
-    chosen = {name: np.array([test(kind) for kind in kinds]) for name, test in EDIT_CLASSES.items()}
-    chosen |= {kind: np.array([kind == each for each in kinds]) for kind in EDITS}
-    return format_table(
-        ["copies", *min_scores],
-        [
-            [name, *(float((own_scores[mine] >= cut).mean()) for cut in min_scores.values())]
-            for name, mine in chosen.items()
-            if mine.any()
-        ],
-    )
+    """Format the share of each kind whose score with its original is >= each score."""
+    masks = {name: np.array([test(kind) for kind in kinds]) for name, test in EDIT_CLASSES.items()}
+    masks |= {edit: np.array([edit == kind for kind in kinds]) for edit in EDITS}
+    rows: list[list[object]] = []
+    for name, mask in masks.items():
+        if mask.any():
+            scores = own_scores[mask]
+            rows.append([name, *(float((scores >= least).mean()) for least in min_scores.values())])
+    return format_table(["copies", *min_scores], rows)
 
 
-def format_pairs_table(
-    rows: Rows, folders: Sequence[str], wrong_scores: NDArray[np.floating]
-) -> str:
-    """How many pairs of different pictures reach each cut: within each of `folders`, across them, and `wrong`, of copies and others."""
+def format_pairs_table(rows: Rows, folders: Sequence[str], wrong_scores: Scores) -> str:
+    """Format the number of pairs of different images at or above each score.
+
+    Within each of `folders`, across them, and `wrong_scores`: copies with references that are not
+    their originals.
+    """
     left, right = np.triu_indices(len(rows), 1)
     scores, names = (rows @ rows.T)[left, right], np.array(folders)
     groups = {
         name: scores[(names[left] == name) & (names[right] == name)]
         for name in dict.fromkeys(folders)
     }
-    groups |= {
-        "across these": scores[names[left] != names[right]],
-        "copies and others": wrong_scores,
-    }
-    return format_table(
-        ["different pictures", "pairs", "highest", *(f">= {cut:.2f}" for cut in REPORTED_SCORES)],
-        [
-            [
-                name,
-                len(mine),
-                float(mine.max()),
-                *(int((mine >= cut).sum()) for cut in REPORTED_SCORES),
-            ]
-            for name, mine in groups.items()
-            if len(mine)
-        ],
-    )
+    groups["across these"] = scores[names[left] != names[right]]
+    groups["copies and others"] = wrong_scores
+    header = ["different pictures", "pairs", "highest"]
+    header += [f">= {least:.2f}" for least in REPORTED_SCORES]
+    table: list[list[object]] = []
+    for name, group in groups.items():
+        if len(group):
+            counts = [int((group >= least).sum()) for least in REPORTED_SCORES]
+            table.append([name, len(group), float(group.max()), *counts])
+    return format_table(header, table)
 
 
 def find_card(model: str) -> Path | None:
-    """The card of an ONNX model, given itself or by the model's name."""
-    path = Path(model) if model.endswith(".json") else MODEL_FOLDER / f"{model}.json"
-    return path if model.endswith(".json") or path.exists() else None
+    """Find the card of an ONNX model, by its path or the name of a bundled model; None if none."""
+    if model.endswith(".json"):
+        return Path(model)
+    path = MODEL_FOLDER / f"{model}.json"
+    return path if path.exists() else None
 
 
-def main() -> None:
-    """Make the copies, embed everything, print the tables."""
+def load_model(model: str) -> Embedder:
+    """Load a model by its name or the path of its card."""
+    card = find_card(model)
+    return OnnxEmbedder(card) if card else load_embedder(model)
+
+
+def make_library(options: argparse.Namespace, folder: Path) -> Library:
+    """Draw the originals and write their copies into `folder`."""
+    photos, lookalikes = list_files(options.photos), list_files(options.lookalikes)
+    references = photos + lookalikes
+    themes = [PurePath(source.path).name.partition("_")[0] for source in lookalikes]
+    rng = random.Random(options.seed)
+    originals = sorted(rng.sample(range(len(photos)), options.bases))
+    crowd = sorted(rng.sample(range(len(photos), len(references)), options.crowd))
+    background_count = min(MAX_BACKGROUND_IMAGES, len(references))
+    background = sorted(rng.sample(range(len(references)), background_count))
+    overlays = list_files(options.others)
+    copies, crowd_copies = folder / "copies", folder / "crowd"
+    copies.mkdir()
+    crowd_copies.mkdir()
+    return Library(
+        references,
+        ["photos"] * len(photos) + themes,
+        make_copies(references, originals, overlays, options.seed, copies),
+        make_copies(references, crowd, overlays, options.seed, crowd_copies),
+        background,
+    )
+
+
+def split_rows(library: Library, rows: Rows) -> LibraryRows:
+    """Split the rows of references, copies and copies of look-alikes, and measure crowding."""
+    reference_count = len(library.references)
+    ends = [reference_count, reference_count + len(library.copies.files)]
+    references, copies, crowd_copies = np.split(rows, ends)
+    crowding = measure_crowding(rows, references[library.background])
+    return LibraryRows(references, copies, crowd_copies, crowding)
+
+
+def measure_normalized(library: Library, rows: LibraryRows, share: float) -> list[object]:
+    """Measure scores less a share of their crowding; return the cells of a row of the table."""
+    copies, crowd_copies = library.copies, library.crowd_copies
+    ends = [len(rows.references), len(rows.references) + len(rows.copies)]
+    of_references, of_copies, of_crowd_copies = np.split(share * rows.crowding, ends)
+    scores = rows.copies @ rows.references.T
+    scores = scores - (of_copies[:, None] + of_references[None, :]) / 2
+    own_scores = scores[np.arange(len(scores)), copies.originals]
+    floor = estimate_floor(own_scores, copies.is_everyday)
+    reference_scores = rows.references @ rows.references.T
+    reference_scores = reference_scores - (of_references[:, None] + of_references[None, :]) / 2
+    crowd_scores = (rows.crowd_copies * rows.references[crowd_copies.originals]).sum(axis=1)
+    crowd_scores = crowd_scores - (of_crowd_copies + of_references[crowd_copies.originals]) / 2
+    is_found = crowd_scores >= floor
+    rankings = [
+        rank(scores[part], copies.originals[part])
+        for part in (copies.is_everyday, ~copies.is_everyday)
+    ]
+    return [
+        share,
+        *(ranking.average_precision() for ranking in rankings),
+        floor,
+        count_pairs_above(reference_scores, floor),
+        float(is_found[crowd_copies.is_everyday].mean()),
+        float(is_found[~crowd_copies.is_everyday].mean()),
+    ]
+
+
+def summarize(library: Library, rows: LibraryRows) -> list[object]:
+    """Measure an embedder; return the cells of a row of the first table."""
+    copies = library.copies
+    scores = rows.copies @ rows.references.T
+    own_scores = scores[np.arange(len(scores)), copies.originals]
+    floor = estimate_floor(own_scores, copies.is_everyday)
+    parts = (copies.is_everyday, ~copies.is_everyday)
+    rankings = [rank(scores[part], copies.originals[part]) for part in parts]
+    recalls = [
+        float((own_scores[part] >= ranking.score_at_precision(precision)).mean())
+        for precision in (0.99, 0.90)
+        for part, ranking in zip(parts, rankings, strict=True)
+    ]
+    return [
+        *(ranking.average_precision() for ranking in rankings),
+        *recalls,
+        floor,
+        count_pairs_above(rows.references @ rows.references.T, floor),
+    ]
+
+
+def format_details(name: str, library: Library, rows: LibraryRows) -> str:
+    """Format the tables of copies and of different images of one embedder."""
+    copies = library.copies
+    scores = rows.copies @ rows.references.T
+    own_scores = scores[np.arange(len(scores)), copies.originals]
+    ranking = rank(scores, copies.originals)
+    p99, p90 = ranking.score_at_precision(0.99), ranking.score_at_precision(0.90)
+    min_scores = {"R@P99": p99, "R@P90": p90}
+    min_scores |= {f">= {least:.2f}": least for least in REPORTED_SCORES}
+    wrong_scores = ranking.scores[~ranking.is_correct]
+    return (
+        f"## {name}\n\nShare of the copies at or above each score. R@P99: the score {p99:.3f}, at"
+        f" which 99 % of all pairs of a copy and a reference are right; R@P90: {p90:.3f}.\n\n"
+        + format_copies_table(own_scores, copies.kinds, min_scores)
+        + "\nPairs of different pictures at or above each score.\n\n"
+        + format_pairs_table(rows.references, library.folders, wrong_scores)
+    )
+
+
+def parse_options() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -278,134 +438,56 @@ def main() -> None:
         help="look-alikes to make copies of, to see what normalising costs (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    parser.add_argument(
+        "--repeat", type=int, default=25, help="batches of each timing (default: %(default)s)"
+    )
+    return parser.parse_args()
 
-    cards = [find_card(model) for model in given.model]
-    embedders: list[Embedder] = [
-        OnnxEmbedder(card) if card else load_embedder(model)
-        for model, card in zip(given.model, cards, strict=True)
-    ]
-    photos, lookalikes = list_files(given.photos), list_files(given.lookalikes)
-    references = photos + lookalikes
-    folders = ["photos"] * len(photos) + [
-        PurePath(each.path).name.partition("_")[0] for each in lookalikes
-    ]
-    rng = random.Random(given.seed)
-    originals = sorted(rng.sample(range(len(photos)), given.bases))
-    crowd = sorted(rng.sample(range(len(photos), len(references)), given.crowd))
-    background = sorted(rng.sample(range(len(references)), min(BACKGROUND_COUNT, len(references))))
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as more:
-        copies = make_copies(
-            references, originals, list_files(given.others), given.seed, Path(folder)
-        )
-        alike = make_copies(references, crowd, list_files(given.others), given.seed, Path(more))
-        print(f"{len(copies.files) + len(alike.files)} copies made; embedding", file=sys.stderr)
-        rows = embed_all(embedders, references + copies.files + alike.files)
+
+def main() -> None:
+    """Make the copies, embed everything, print the tables."""
+    options = parse_options()
+    embedders = [load_model(model) for model in options.model]
+    with tempfile.TemporaryDirectory() as scratch:
+        library = make_library(options, Path(scratch))
+        files = library.copies.files + library.crowd_copies.files
+        print(f"{len(files)} copies made; embedding", file=sys.stderr)
+        rows_by_embedder = embed_all(embedders, library.references + files)
 
     print(
-        f"{given.bases} photos, {len(copies.files)} copies, {len(references)} references, seed {given.seed}\n"
+        f"{options.bases} photos, {len(library.copies.files)} copies,"
+        f" {len(library.references)} references, seed {options.seed}\n"
     )
-    everyday, easy = (
-        np.array([kind in EVERYDAY_EDITS for kind in some.kinds]) for some in (copies, alike)
-    )
-    summary, details, normalised = [], [], []
-    for embedder, all_rows in zip(embedders, rows, strict=True):
-        mine, theirs = np.split(all_rows, [len(references) + len(copies.files)])
-        scores = mine[len(references) :] @ mine[: len(references)].T
-        every = rank(scores, copies.originals)
-        own = scores[np.arange(len(scores)), copies.originals]
-        floor = estimate_floor(own, everyday)
-        near = mine[: len(references)] @ mine[: len(references)].T
-        candidates = count_pairs_above(near, floor)
-        crowded = measure_crowding(all_rows, mine[background])
-        for share in (0.0, 0.5, 1.0):  # of the crowding that is subtracted; 0: scores as they are
-            taken = share * crowded
-            less = (
-                scores
-                - (taken[len(references) : len(mine), None] + taken[None, : len(references)]) / 2
-            )
-            lowest = estimate_floor(less[np.arange(len(less)), copies.originals], everyday)
-            pairs = count_pairs_above(
-                near - (taken[: len(references), None] + taken[None, : len(references)]) / 2, lowest
-            )
-            ranks = [
-                rank(less[part], copies.originals[part]).average_precision()
-                for part in (everyday, ~everyday)
-            ]
-            kept = (theirs * mine[alike.originals]).sum(axis=1) - (
-                taken[len(mine) :] + taken[alike.originals]
-            ) / 2 >= lowest
-            normalised.append(
-                [
-                    embedder.name,
-                    share,
-                    *ranks,
-                    lowest,
-                    pairs,
-                    float(kept[easy].mean()),
-                    float(kept[~easy].mean()),
-                ]
-            )
-        at = {"P 99 %": every.score_at_precision(0.99), "P 90 %": every.score_at_precision(0.90)}
-        parts = {"everyday": everyday, "hard": ~everyday}
-        ranked = {name: rank(scores[part], copies.originals[part]) for name, part in parts.items()}
-        average = [each.average_precision() for each in ranked.values()]
-        recalls = [
-            float((own[part] >= ranked[name].score_at_precision(share)).mean())
-            for share in (0.99, 0.90)
-            for name, part in parts.items()
-        ]
-        summary.append(
-            [
-                embedder.name,
-                embedder.preprocess.size,
-                embedder.space.dim,
-                *average,
-                *recalls,
-                floor,
-                candidates,
-            ]
-        )
-        details.append(
-            f"## {embedder.name}\n\nShare of the copies at or above each score. R@P99: the score {at['P 99 %']:.3f}, at which 99 % of all "
-            f"pairs of a copy and a reference are right; R@P90: {at['P 90 %']:.3f}.\n\n"
-            + format_copies_table(
-                own,
-                copies.kinds,
-                {"R@P99": at["P 99 %"], "R@P90": at["P 90 %"]}
-                | {f">= {cut:.2f}": cut for cut in REPORTED_SCORES},
-            )
-            + "\nPairs of different pictures at or above each score.\n\n"
-            + format_pairs_table(mine[: len(references)], folders, every.scores[~every.is_correct])
-        )
-    head = ["model", "size", "dim"] + [
-        f"{what} {part}" for what in ("uAP", "R@P99", "R@P90") for part in ("everyday", "hard")
+    summary: list[list[object]] = []
+    normalized: list[list[object]] = []
+    details: list[str] = []
+    for embedder, all_rows in zip(embedders, rows_by_embedder, strict=True):
+        rows = split_rows(library, all_rows)
+        size = embedder.preprocess.size
+        summary.append([embedder.name, size, embedder.space.dim, *summarize(library, rows)])
+        details.append(format_details(embedder.name, library, rows))
+        for share in CROWDING_SHARES:
+            normalized.append([embedder.name, *measure_normalized(library, rows, share)])
+    columns = [
+        f"{measure} {part}"
+        for measure in ("uAP", "R@P99", "R@P90")
+        for part in ("everyday", "hard")
     ]
-    print(format_table([*head, "floor", "look-alikes above"], summary), *details, sep="\n")
+    header = ["model", "size", "dim", *columns, "floor", "look-alikes above"]
+    print(format_table(header, summary), *details, sep="\n")
     print(
-        NORMALIZED_SECTION.format(nearest=CROWDING_K, background=len(background), crowd=given.crowd)
-    )
-    print(
-        format_table(
-            [
-                "model",
-                "share",
-                "uAP everyday",
-                "uAP hard",
-                "floor",
-                "look-alikes above",
-                "everyday",
-                "hard",
-            ],
-            normalised,
+        NORMALIZED_SECTION.format(
+            nearest=CROWDING_K, background=len(library.background), crowd=options.crowd
         )
     )
+    header = ["model", "share", "uAP everyday", "uAP hard", "floor", "look-alikes above"]
+    print(format_table([*header, "everyday", "hard"], normalized))
     print("## Speed\n")
-    rates = zip(embedders, measure_speeds(embedders), strict=True)
+    speeds = zip(embedders, measure_speeds(embedders, options.repeat), strict=True)
     print(
         format_table(
             ["model", "size", "images/s"],
-            [[embedder.name, embedder.preprocess.size, round(rate)] for embedder, rate in rates],
+            [[embedder.name, embedder.preprocess.size, round(speed)] for embedder, speed in speeds],
         )
     )
 

@@ -1,11 +1,15 @@
-"""What it costs to look at the pixels: the share of an ingest, its memory, and how candidates grow with a library. Prints Markdown.
+"""Measure the cost of verification: its share of an ingest, its memory, the growth of candidates.
 
-    python scripts/bench_verify.py FOLDER ... --files 2000 8000 15000
+    python -m scripts.bench_verify PHOTOS LOOKALIKES --files 2000 8000 15000
 
-So many pictures of all FOLDERs, drawn by the seed, are ingested into a new store, in this process, each stage timed: reading and embedding,
-the join, parts (pictures within pictures: embedding and comparing them), and verification. Memory is that of the process and of all that
-it started, looked at twice a second. Then --again pairs that were verified, drawn from those that have keypoints in common and from
-strangers, as many of each where there are so many, are verified again with their features kept in the store, and without.
+--files images of all folders together, drawn by the seed, are ingested into a new store, in this
+process, and each stage is timed: reading and embedding, the join, crops (embedding and comparing
+them, to find images within images), and verification. Memory is that of this process and all its
+children, sampled twice a second.
+
+Then --again of the verified pairs are verified again, with their features kept in the store, and
+without: half of them have keypoints in common, half are strangers, as far as there are enough of
+each. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from indexes import Root, Store
@@ -26,65 +31,134 @@ from pipeline import ingest_roots, load_embedder
 from pipeline.decode.pool import DecoderPool
 from pipeline.ingest.ingest import Progress
 from pipeline.ingest.verify_pairs import verify_candidates
+from pipeline.verify.relation import Relation
 from scripts.bench_embedder import format_table
 from scripts.bench_ingest import list_files, measure_memory_bytes
 
-STAGES = ("read and embed", "join", "parts", "verify")
+STAGES = ("read and embed", "join", "crops", "verify")
+
+# How often the memory of an ingest is sampled.
+MEMORY_POLL_SECONDS = 0.5
+
+# Relations of pairs that have nothing in common.
+STRANGERS = (Relation.UNRELATED, Relation.NOT_VERIFIABLE)
+
+# The relations that are counted, in the order of their columns.
+COUNTED_RELATIONS = (
+    Relation.SAME_PICTURE,
+    Relation.DERIVED,
+    Relation.SAME_SCENE,
+    Relation.UNRELATED,
+    Relation.NOT_VERIFIABLE,
+)
+
+
+@dataclass(frozen=True)
+class IngestCost:
+    """The cost of an ingest: seconds of each stage, peak memory in bytes, its last progress."""
+
+    seconds: dict[str, float]
+    max_bytes: int
+    last: Progress
+
+
+@dataclass(frozen=True)
+class VerifyRates:
+    """Pairs verified again, the strangers among them, and pairs a second with features and not."""
+
+    pair_count: int
+    stranger_count: int
+    with_features: float
+    without_features: float
 
 
 def get_stage(progress: Progress) -> str:
-    """The stage that ended with this report."""
-    return (
-        "verify"
-        if progress.is_verifying
-        else "parts"
-        if progress.is_processing_crops
-        else "join"
-        if progress.plan
-        else "read and embed"
-    )
+    """Name the stage that ended with this report, one of STAGES."""
+    if progress.is_verifying:
+        return "verify"
+    if progress.is_processing_crops:
+        return "crops"
+    return "join" if progress.plan else "read and embed"
 
 
-def time_stages(folder: Path, store: Store) -> tuple[dict[str, float], int, Progress]:
-    """Seconds of each stage of an ingest, the most memory in bytes, and its last report."""
-    spent: dict[str, float] = defaultdict(float)
-    most, over = 0, threading.Event()
+def time_stages(folder: Path, store: Store) -> IngestCost:
+    """Ingest a folder in this process, timing each stage and sampling memory."""
+    seconds: dict[str, float] = defaultdict(float)
+    max_bytes, has_ended = 0, threading.Event()
 
-    def watch() -> None:
-        nonlocal most
-        while not over.wait(0.5):
-            most = max(most, measure_memory_bytes(os.getpid()))
+    def watch_memory() -> None:
+        nonlocal max_bytes
+        while not has_ended.wait(MEMORY_POLL_SECONDS):
+            max_bytes = max(max_bytes, measure_memory_bytes(os.getpid()))
 
-    watching = threading.Thread(target=watch)
-    watching.start()
-    began = time.perf_counter()
-    for now in ingest_roots([Root(str(folder))], store, load_embedder()):
-        spent[get_stage(now)] += time.perf_counter() - began
-        began = time.perf_counter()
-    over.set()
-    watching.join()
-    return spent, most, now
+    watcher = threading.Thread(target=watch_memory)
+    watcher.start()
+    started = time.perf_counter()
+    for progress in ingest_roots([Root(str(folder))], store, load_embedder()):
+        seconds[get_stage(progress)] += time.perf_counter() - started
+        started = time.perf_counter()
+    has_ended.set()
+    watcher.join()
+    return IngestCost(seconds, max_bytes, progress)
 
 
-def sample_verified_pairs(store: Store, count: int, rng: random.Random) -> list[tuple[int, int]]:
-    """Pairs that were verified: copies and scenes, and as many strangers."""
-    kinds: dict[bool, list[tuple[int, int]]] = defaultdict(list)
-    for one in store.catalog.verdicts.stream():
-        kinds[one.relation in ("unrelated", "not verifiable")].append((one.first, one.second))
-    return sorted(
-        pair
-        for some in kinds.values()
-        for pair in rng.sample(sorted(some), min(count // 2, len(some)))
-    )
+def sample_verified_pairs(
+    store: Store, count: int, rng: random.Random
+) -> tuple[list[tuple[int, int]], int]:
+    """Draw verified pairs, sorted: `count` // 2 strangers and as many others, or all there are.
+
+    Returns the pairs and the number of strangers among them.
+    """
+    pairs: dict[bool, list[tuple[int, int]]] = defaultdict(list)
+    for verdict in store.catalog.verdicts.stream():
+        pairs[verdict.relation in STRANGERS].append((verdict.first, verdict.second))
+    drawn: list[tuple[int, int]] = []
+    for candidates in pairs.values():
+        drawn += rng.sample(sorted(candidates), min(count // 2, len(candidates)))
+    return sorted(drawn), min(count // 2, len(pairs[True]))
 
 
 def measure_rate(store: Store, pairs: list[tuple[int, int]]) -> float:
-    """Pairs verified a second."""
-    began = time.perf_counter()
+    """Verify pairs again and measure pairs a second."""
+    started = time.perf_counter()
     with DecoderPool() as decoders:
         for _ in verify_candidates(store, pairs, decoders):
             pass
-    return len(pairs) / (time.perf_counter() - began)
+    return len(pairs) / (time.perf_counter() - started)
+
+
+def drop_features(store: Store) -> None:
+    """Empty the stored features of all thumbnails."""
+    with closing(sqlite3.connect(store.folder / "caches" / "thumbnails.db")) as database, database:
+        database.execute("UPDATE thumbnails SET features = x''")
+
+
+def measure_rates(store: Store, count: int, seed: int) -> VerifyRates:
+    """Verify a sample of the verified pairs again, with features and without."""
+    pairs, stranger_count = sample_verified_pairs(store, count, random.Random(seed))
+    with_features = measure_rate(store, pairs)
+    drop_features(store)
+    return VerifyRates(len(pairs), stranger_count, with_features, measure_rate(store, pairs))
+
+
+def count_relations(cost: IngestCost) -> Counter[str]:
+    """Count the verdicts of an ingest by relation."""
+    report = cost.last.coverage.verification
+    return report.relations if report else Counter()
+
+
+def format_cost_row(file_count: int, cost: IngestCost) -> list[object]:
+    """Format the row of the first table."""
+    pair_count, total = count_relations(cost).total(), sum(cost.seconds.values())
+    return [
+        file_count,
+        *(f"{cost.seconds[stage]:.0f} s" for stage in STAGES),
+        pair_count,
+        pair_count / file_count,
+        cost.seconds["verify"] / total,
+        cost.seconds["crops"] / total,
+        f"{cost.max_bytes / 1e6:.0f} MB",
+    ]
 
 
 def main() -> None:
@@ -93,105 +167,46 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
-    parser.add_argument("--files", type=int, nargs="+", default=[2000, 8000, 15_000])
-    parser.add_argument("--again", type=int, default=2000)
+    parser.add_argument(
+        "--files",
+        type=int,
+        nargs="+",
+        default=[2000, 8000, 15_000],
+        help="sizes of the libraries (default: 2000 8000 15000)",
+    )
+    parser.add_argument(
+        "--again", type=int, default=2000, help="pairs to verify again (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    found = [source.path for folder in given.folders for source in list_files(folder)]
-    random.Random(given.seed).shuffle(found)
+    options = parser.parse_args()
+    paths = [Path(source.path) for folder in options.folders for source in list_files(folder)]
+    random.Random(options.seed).shuffle(paths)
 
-    costs, relations, rates = [], [], []
-    for count in given.files:
-        with tempfile.TemporaryDirectory() as name:
-            library = Path(name) / "library"
+    costs: list[list[object]] = []
+    relations: list[list[object]] = []
+    rates: list[list[object]] = []
+    for max_files in options.files:
+        file_count = min(max_files, len(paths))
+        with tempfile.TemporaryDirectory() as scratch:
+            library = Path(scratch) / "library"
             library.mkdir()
-            for number, path in enumerate(found[:count]):
-                (library / f"{number:06}{Path(path).suffix}").write_bytes(Path(path).read_bytes())
-            files = min(count, len(found))
-            with Store(Path(name) / "store", write=True) as store:
-                spent, memory, last = time_stages(library, store)
-                report = last.coverage.verification
-                told = report.relations if report else Counter[str]()
-                pairs, whole = told.total(), sum(spent.values())
-                costs.append(
-                    [
-                        files,
-                        *(f"{spent[one]:.0f} s" for one in STAGES),
-                        pairs,
-                        pairs / files,
-                        spent["verify"] / whole,
-                        spent["parts"] / whole,
-                    ]
-                    + [f"{memory / 1e6:.0f} MB"]
-                )
-                relations.append(
-                    [
-                        files,
-                        *(
-                            told[one]
-                            for one in (
-                                "same picture",
-                                "derived",
-                                "same scene",
-                                "unrelated",
-                                "not verifiable",
-                            )
-                        ),
-                    ]
-                )
-                drawn = sample_verified_pairs(store, given.again, random.Random(given.seed))
-                strangers = sum(
-                    one.relation in ("unrelated", "not verifiable")
-                    for one in store.catalog.verdicts.stream()
-                )
-                kept = measure_rate(store, drawn)
-                with (
-                    closing(sqlite3.connect(store.folder / "caches" / "thumbnails.db")) as thumbs,
-                    thumbs,
-                ):
-                    thumbs.execute("UPDATE thumbnails SET features = x''")
-                rates.append(
-                    [
-                        files,
-                        len(drawn),
-                        min(strangers, given.again // 2),
-                        round(kept),
-                        round(measure_rate(store, drawn)),
-                    ]
-                )
-    print(f"{os.cpu_count()} cores, seed {given.seed}\n")
-    print(
-        format_table(
-            [
-                "files",
-                *STAGES,
-                "pairs",
-                "pairs a file",
-                "share of verify",
-                "share of parts",
-                "memory",
-            ],
-            costs,
-        )
-    )
-    print(
-        format_table(
-            ["files", "same picture", "derived", "same scene", "unrelated", "not verifiable"],
-            relations,
-        )
-    )
-    print(
-        format_table(
-            [
-                "files",
-                "pairs again",
-                "strangers among them",
-                "pairs/s, features kept",
-                "pairs/s, without",
-            ],
-            rates,
-        )
-    )
+            for number, path in enumerate(paths[:file_count]):
+                (library / f"{number:06}{path.suffix}").write_bytes(path.read_bytes())
+            with Store(Path(scratch) / "store", write=True) as store:
+                cost = time_stages(library, store)
+                rate = measure_rates(store, options.again, options.seed)
+        counts = count_relations(cost)
+        costs.append(format_cost_row(file_count, cost))
+        relations.append([file_count, *(counts[relation] for relation in COUNTED_RELATIONS)])
+        counted = [file_count, rate.pair_count, rate.stranger_count]
+        rates.append([*counted, round(rate.with_features), round(rate.without_features)])
+
+    print(f"{os.cpu_count()} cores, seed {options.seed}\n")
+    shares = ["pairs", "pairs a file", "share of verify", "share of crops", "memory"]
+    print(format_table(["files", *STAGES, *shares], costs))
+    print(format_table(["files", *COUNTED_RELATIONS], relations))
+    header = ["files", "pairs again", "strangers among them"]
+    print(format_table([*header, "pairs/s, features kept", "pairs/s, without"], rates))
 
 
 if __name__ == "__main__":
