@@ -2,8 +2,9 @@
 
     python scripts/compare_answers.py 888f4dd PHOTOS [MORE PHOTOS ...]
 
-Runs `neardup dedupe --json` of both on each folder, each with a store of its own, and prints for each folder how many groups, keepers, members
-and relations are equal, and every difference. Verdicts are compared by value in the order of their fields, so renamed JSON fields are no
+Runs `neardup dedupe --json` of both on each folder, each with a store of its own, and prints for
+each folder how many groups, keepers, members and relations are equal, and every difference.
+Verdicts are compared by value in the order of their fields, so renamed JSON fields are no
 difference. Exit code 1 if anything differs.
 """
 
@@ -50,7 +51,10 @@ def flatten(value: Any) -> Any:  # noqa: ANN401 - any JSON
 
 
 def describe_group(group: dict[str, Any]) -> dict[str, Any]:
-    """Describe a group by what must not change: keeper, reason, members with relation, score and verdict, related files."""
+    """Describe a group by all that must not change.
+
+    That is its keeper, reason, members with relation, score and verdict, and related files.
+    """
     members = {
         member["path"]: [
             member["relation"],
@@ -81,7 +85,8 @@ def find_differences(before: list[dict[str, Any]], after: list[dict[str, Any]]) 
             continue
         for part in ("keeper", "reason", "members", "related"):
             if old[group_id][part] != new[group_id][part]:
-                yield f"group {group_id}: {part} was {old[group_id][part]}, is {new[group_id][part]}"
+                before, after = old[group_id][part], new[group_id][part]
+                yield f"group {group_id}: {part} was {before}, is {after}"
 
 
 def main() -> None:
@@ -106,7 +111,8 @@ def main() -> None:
                 differences = list(find_differences(before, after))
                 members = sum(len(group["members"]) for group in after)
                 print(
-                    f"{folder}: {len(before)} groups before, {len(after)} after, {members} members; {len(differences)} differences"
+                    f"{folder}: {len(before)} groups before, {len(after)} after,"
+                    f" {members} members; {len(differences)} differences"
                 )
                 for line in differences:
                     print(f"  {line}")

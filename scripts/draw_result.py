@@ -1,9 +1,10 @@
-"""Draw docs/result.png, the picture of the README: the groups that `neardup dedupe` finds among copies of four photos.
+"""Draw docs/result.png for the README: groups of `neardup dedupe` among copies of four photos.
 
     python scripts/draw_result.py PHOTOS
 
-PHOTOS holds coffee.png, chelsea.png, astronaut.png and rocket.jpg, sample images of scikit-image that are CC0 or in the public domain (see
-NOTICE); they lie in the folder skimage/data of its package.
+PHOTOS holds coffee.png, chelsea.png, astronaut.png and rocket.jpg, sample images of scikit-image
+that are CC0 or in the public domain (see NOTICE); they lie in the folder skimage/data of its
+package.
 """
 
 from __future__ import annotations
