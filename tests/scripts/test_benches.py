@@ -1,0 +1,259 @@
+"""The commands in the docstrings of the benchmark scripts, run on small drawn folders.
+
+Each command runs as its docstring states it, from the repository root, with drawn images in the
+place of PHOTOS and the like, and with small sizes appended: argparse takes the last of an option.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from ast import get_docstring, parse
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.images import draw_scene, save_image
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("bench_*.py"))
+COMMAND = re.compile(r"^ +(python (?:-m scripts\.|scripts/)\w+.*)$", re.MULTILINE)
+
+IMAGE_SIZE = (160, 120)
+FOLDER_NAMES = (
+    "CALIBRATION",
+    "FOLDER",
+    "FRAMES",
+    "LOOKALIKES",
+    "OVERLAYS",
+    "PHOTOS",
+    "TRAIN",
+)
+IMAGES_PER_FOLDER = 4
+
+# Stands for the Python of an environment that has fastdup: it lists every file as a component.
+FASTDUP_STUB = """#!{python}
+import sys
+from pathlib import Path
+
+if len(sys.argv) > 3:  # -c SCRIPT FOLDER WORK_FOLDER OPTIONS
+    folder, work_folder = Path(sys.argv[3]), Path(sys.argv[4])
+    work_folder.mkdir()
+    paths = sorted(folder.iterdir())
+    features = [f"{{number}},{{path}}" for number, path in enumerate(paths)]
+    features_file = work_folder / "atrain_features.dat.csv"
+    features_file.write_text("\\n".join(["index,filename", *features]))
+    components = [f"{{number}},0" for number, _ in enumerate(paths)]
+    components_file = work_folder / "connected_components.csv"
+    components_file.write_text("\\n".join(["__id,component_id", *components]))
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A Markdown table: its header and the first cells of its rows."""
+
+    header: str
+    first_cells: list[str]
+
+
+@pytest.fixture(scope="module")
+def replacements(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return what stands in the place of each capital word, and of the Python with fastdup."""
+    base = tmp_path_factory.mktemp("folders")
+    paths: dict[str, str] = {}
+    for index, name in enumerate(FOLDER_NAMES):
+        for number in range(IMAGES_PER_FOLDER):
+            image = draw_scene(IMAGES_PER_FOLDER * index + number, IMAGE_SIZE)
+            save_image(base / name / f"theme_{number}.jpg", image, quality=90)
+        paths[name] = str(base / name)
+    stub = base / "fastdup-python"
+    stub.write_text(FASTDUP_STUB.format(python=sys.executable))
+    stub.chmod(0o755)
+    return paths | {"PYTHON": str(stub), "/tmp/fastdup/bin/python": str(stub)}
+
+
+def read_commands(script: str) -> list[str]:
+    """Read the commands in the docstring of a script."""
+    docstring = get_docstring(parse((ROOT / "scripts" / f"{script}.py").read_text()), clean=False)
+    assert docstring is not None
+    return [match[1] for match in COMMAND.finditer(docstring)]
+
+
+def run_command(command: str, small_sizes: str, replacements: dict[str, str]) -> list[Table]:
+    """Run a command from the repository root; return the tables that it prints."""
+    words = [replacements.get(word, word) for word in shlex.split(command)]
+    assert words[0] == "python"
+    run = subprocess.run(
+        [sys.executable, *words[1:], *small_sizes.split()],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    return parse_tables(run.stdout)
+
+
+def parse_tables(markdown: str) -> list[Table]:
+    """Parse all Markdown tables of a text."""
+    tables: list[Table] = []
+    lines = markdown.splitlines()
+    for number, line in enumerate(lines):
+        if not re.fullmatch(r"\|( -+:? \|)+", line):
+            continue
+        rows: list[str] = []
+        for row in lines[number + 1 :]:
+            if not row.startswith("| "):
+                break
+            assert row.count(" |") == line.count(" |"), row
+            rows.append(row.split(" | ")[0].removeprefix("| "))
+        tables.append(Table(lines[number - 1], rows))
+    return tables
+
+
+def run_only_command(script: str, small_sizes: str, replacements: dict[str, str]) -> list[Table]:
+    """Run the one command of a script."""
+    (command,) = read_commands(script)
+    return run_command(command, small_sizes, replacements)
+
+
+def test_every_bench_script_states_its_commands_and_is_run_here() -> None:
+    for script in SCRIPTS:
+        commands = read_commands(script)
+        assert commands, script
+        forms = (f"python -m scripts.{script} ", f"python scripts/{script}.py ")
+        assert all(command.startswith(forms) for command in commands)
+        assert f"test_{script}_" in Path(__file__).read_text()
+
+
+def test_bench_bursts_prints_the_outcomes_of_each_kind_of_copy(
+    replacements: dict[str, str],
+) -> None:
+    (table,) = run_only_command("bench_bursts", "--copied 1", replacements)
+    assert table.header == (
+        "| copies | with their own frame alone | with it and others | without it |"
+    )
+    assert len(table.first_cells) == 7
+
+
+def test_bench_copies_prints_models_other_tools_and_40_kinds_of_copies(
+    replacements: dict[str, str],
+) -> None:
+    summary, tools, kinds = run_only_command(
+        "bench_copies", "--sources 1 --strangers 2", replacements
+    )
+    assert summary.header == (
+        "| model | candidates | copies among them | pairs in groups | wrong | precision"
+        " | candidate everyday | candidate hard | grouped everyday | grouped hard"
+        " | originals kept | pairs/s | share of verify | share of crops |"
+    )
+    assert summary.first_cells == ["neardup-1"]
+    assert tools.header == "| beside it | pairs | wrong | precision | everyday | hard |"
+    hashed = ["perceptual hash, 64 bits, 10 apart"] * bool(importlib.util.find_spec("imagehash"))
+    assert tools.first_cells == [*hashed, "fastdup, by default"]
+    assert kinds.header == "| copies | neardup-1, candidates | neardup-1 |"
+    assert len(kinds.first_cells) == 40
+
+
+def test_bench_cpu_paths_prints_every_runtime_that_is_installed(
+    replacements: dict[str, str],
+) -> None:
+    (table,) = run_only_command("bench_cpu_paths", "--repeat 1", replacements)
+    assert table.header == (
+        "| way | images/s | of what ships | mean drift | 99 % below | greatest |"
+    )
+    openvino_rows = 4 if importlib.util.find_spec("openvino") else 0
+    assert len(table.first_cells) == 6 + openvino_rows
+
+
+def test_bench_embedder_prints_four_tables_and_the_speed(replacements: dict[str, str]) -> None:
+    summary, copies, pairs, normalized, speed = run_only_command(
+        "bench_embedder", "--bases 1 --crowd 1 --repeat 1", replacements
+    )
+    assert summary.header == (
+        "| model | size | dim | uAP everyday | uAP hard | R@P99 everyday | R@P99 hard"
+        " | R@P90 everyday | R@P90 hard | floor | look-alikes above |"
+    )
+    assert summary.first_cells == ["neardup-1"]
+    assert copies.header.startswith("| copies | R@P99 | R@P90 | >= 0.30 | >= 0.35 |")
+    assert len(copies.first_cells) == 5 + 40
+    assert pairs.header.startswith("| different pictures | pairs | highest | >= 0.30 |")
+    assert pairs.first_cells == ["photos", "theme", "across these", "copies and others"]
+    assert normalized.header == (
+        "| model | share | uAP everyday | uAP hard | floor | look-alikes above | everyday | hard |"
+    )
+    assert normalized.first_cells == ["neardup-1"] * 3
+    assert speed == Table("| model | size | images/s |", ["neardup-1"])
+
+
+def test_bench_fastdup_prints_both_rates_and_their_ratio(replacements: dict[str, str]) -> None:
+    (table,) = run_only_command("bench_fastdup", "--repeat 1", replacements)
+    assert table.header == "| neardup ingest | fastdup, features | ratio |"
+    assert len(table.first_cells) == 1
+    assert "nan" not in table.first_cells[0]
+
+
+def test_bench_fastdup_without_fastdup_times_neardup_alone(
+    replacements: dict[str, str], tmp_path: Path
+) -> None:
+    no_python = {**replacements, "/tmp/fastdup/bin/python": str(tmp_path / "python")}
+    (table,) = run_only_command("bench_fastdup", "--repeat 1", no_python)
+    assert re.fullmatch(r"[\d.]+ images/s", table.first_cells[0])
+
+
+def test_bench_ingest_prints_speed_and_growth(replacements: dict[str, str]) -> None:
+    speed, made, growth = read_commands("bench_ingest")
+    for command, small_sizes in ((speed, "--repeat 1"), (made, "--made 1 --repeat 1")):
+        (table,) = run_command(command, small_sizes, replacements)
+        assert table.header == (
+            "| decode alone | embed alone | limit | ingest, whole process | of the limit |"
+        )
+        assert len(table.first_cells) == 1
+    (table,) = run_command(growth, "--files 6 --repeat 1", replacements)
+    assert table.header == (
+        "| files | first ingest | its memory | nothing changed | 1 % replaced |"
+    )
+    assert table.first_cells == ["6"]
+
+
+def test_bench_join_prints_the_comparison_with_faiss_and_the_growth(
+    replacements: dict[str, str],
+) -> None:
+    comparison, growth, *_ = read_commands("bench_join")
+    (table,) = run_command(comparison, "--rows 2000 --dim 16 --repeat 1", replacements)
+    assert table.header.startswith("| vectors | dim | threshold | pairs | bound | FAISS s |")
+    assert table.first_cells == ["isotropic", "CLIP-like"]
+    sizes = "--grow 1000 2000 3000 --dim 16"
+    (table,) = run_command(growth, sizes, replacements)
+    assert table.header.startswith("| vectors | rows | exact s | IVF s | pairs |")
+    assert [cell.split()[0] for cell in table.first_cells] == ["isotropic"] * 3
+
+
+def test_bench_store_prints_every_cost_of_a_store(replacements: dict[str, str]) -> None:
+    fill, *_ = read_commands("bench_store")
+    (table,) = run_command(fill, "--rows 2000 --night 200", replacements)
+    assert table.header == "| what | measured |"
+    assert table.first_cells[0] == "filled"
+    assert len(table.first_cells) == 15
+
+
+def test_bench_verify_prints_costs_relations_and_rates(replacements: dict[str, str]) -> None:
+    costs, relations, rates = run_only_command(
+        "bench_verify", "--files 3 6 --again 4", replacements
+    )
+    assert costs.header == (
+        "| files | read and embed | join | crops | verify | pairs | pairs a file"
+        " | share of verify | share of crops | memory |"
+    )
+    assert relations.header == (
+        "| files | same picture | derived | same scene | unrelated | not verifiable |"
+    )
+    assert rates.header == (
+        "| files | pairs again | strangers among them | pairs/s, features kept | pairs/s, without |"
+    )
+    assert costs.first_cells == relations.first_cells == rates.first_cells == ["3", "6"]
