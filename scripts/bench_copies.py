@@ -289,14 +289,14 @@ def summarize_tools(
     except ImportError:
         print("imagehash is not installed", file=sys.stderr)
     else:
-        rows.append(summarize_tool("perceptual hash, 64 bits, 10 apart", pairs, origins))
+        rows.append(summarize_tool("perceptual hash, 64 bits, distance up to 10", pairs, origins))
     if python is None:
         return rows
     if not has_fastdup(python):
         print(f"{python} has no fastdup", file=sys.stderr)
         return rows
     pairs = pair_by_fastdup(python, folder, work_folder)
-    return [*rows, summarize_tool("fastdup, by default", pairs, origins)]
+    return [*rows, summarize_tool("fastdup, defaults", pairs, origins)]
 
 
 def parse_options() -> argparse.Namespace:
@@ -348,14 +348,18 @@ def main() -> None:
             for kind in EDITS:
                 shares[kind] += [proposed[kind] / copies[kind], recalled[kind] / copies[kind]]
         tools = summarize_tools(folder, scratch / "fastdup", origins, options.fastdup)
-    header = ["model", "candidates", "copies among them", "pairs in groups", "wrong", "precision"]
+    header = ["model", "candidates", "accepted as copies", "pairs in groups", "wrong", "precision"]
     header += [
         f"{what} {part}" for what in ("candidate", "grouped") for part in ("everyday", "hard")
     ]
     header += ["originals kept", "pairs/s", "share of verify", "share of crops"]
     print(format_table(header, summary))
     if tools:
-        print(format_table(["beside it", "pairs", "wrong", "precision", "everyday", "hard"], tools))
+        print(
+            format_table(
+                ["compared with", "pairs", "wrong", "precision", "everyday", "hard"], tools
+            )
+        )
     columns = [column for model in options.model for column in (f"{model}, candidates", model)]
     print(format_table(["copies", *columns], [[kind, *shares[kind]] for kind in EDITS]))
 

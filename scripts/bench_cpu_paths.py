@@ -191,7 +191,7 @@ def make_encoders(calibration: NDArray[np.uint8], scratch: Path) -> dict[str, En
     """Make all encoders by their names in the table, the shipped one first."""
     embedder = load_embedder()
     encoders: dict[str, Encoder] = {
-        "onnxruntime, one at a time on each core: **what ships**": (
+        "onnxruntime, one at a time on each core: **shipped**": (
             lambda pixels: embedder.encode(list(pixels))
         ),
         "batches of 4 on all cores": make_batch_encoder(MODEL_PATH, 4),
@@ -251,7 +251,7 @@ def main() -> None:
     shipped = next(iter(encoders))
     shipped_rate, shipped_scores = median(rates[shipped]), pair_scores(rows[shipped])
     print(f"{len(pixels)} images, {CORE_COUNT} cores, medians of {options.repeat}\n")
-    print("| way | images/s | of what ships | mean drift | 99 % below | greatest |")
+    print("| runtime | images/s | relative to shipped | mean drift | 99th percentile | maximum |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name in encoders:
         drift = np.abs(pair_scores(rows[name]) - shipped_scores)

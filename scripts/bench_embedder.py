@@ -295,7 +295,7 @@ def format_pairs_table(rows: Rows, folders: Sequence[str], wrong_scores: Scores)
     }
     groups["across these"] = scores[names[left] != names[right]]
     groups["copies and others"] = wrong_scores
-    header = ["different pictures", "pairs", "highest"]
+    header = ["different images", "pairs", "highest"]
     header += [f">= {least:.2f}" for least in REPORTED_SCORES]
     table: list[list[object]] = []
     for name, group in groups.items():
@@ -414,7 +414,7 @@ def format_details(name: str, library: Library, rows: LibraryRows) -> str:
         f"## {name}\n\nShare of the copies at or above each score. R@P99: the score {p99:.3f}, at"
         f" which 99 % of all pairs of a copy and a reference are right; R@P90: {p90:.3f}.\n\n"
         + format_copies_table(own_scores, copies.kinds, min_scores)
-        + "\nPairs of different pictures at or above each score.\n\n"
+        + "\nPairs of different images at or above each score.\n\n"
         + format_pairs_table(rows.references, library.folders, wrong_scores)
     )
 
@@ -473,14 +473,14 @@ def main() -> None:
         for measure in ("uAP", "R@P99", "R@P90")
         for part in ("everyday", "hard")
     ]
-    header = ["model", "size", "dim", *columns, "floor", "look-alikes above"]
+    header = ["model", "size", "dim", *columns, "floor", "look-alikes above the floor"]
     print(format_table(header, summary), *details, sep="\n")
     print(
         NORMALIZED_SECTION.format(
             nearest=CROWDING_K, background=len(library.background), crowd=options.crowd
         )
     )
-    header = ["model", "share", "uAP everyday", "uAP hard", "floor", "look-alikes above"]
+    header = ["model", "share", "uAP everyday", "uAP hard", "floor", "look-alikes above the floor"]
     print(format_table([*header, "everyday", "hard"], normalized))
     print("## Speed\n")
     speeds = zip(embedders, measure_speeds(embedders, options.repeat), strict=True)

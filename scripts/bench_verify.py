@@ -202,11 +202,11 @@ def main() -> None:
         rates.append([*counted, round(rate.with_features), round(rate.without_features)])
 
     print(f"{os.cpu_count()} cores, seed {options.seed}\n")
-    shares = ["pairs", "pairs a file", "share of verify", "share of crops", "memory"]
+    shares = ["pairs", "pairs per file", "share of verify", "share of crops", "memory"]
     print(format_table(["files", *STAGES, *shares], costs))
     print(format_table(["files", *COUNTED_RELATIONS], relations))
-    header = ["files", "pairs again", "strangers among them"]
-    print(format_table([*header, "pairs/s, features kept", "pairs/s, without"], rates))
+    header = ["files", "pairs verified again", "unrelated among them"]
+    print(format_table([*header, "pairs/s, stored features", "pairs/s, without them"], rates))
 
 
 if __name__ == "__main__":

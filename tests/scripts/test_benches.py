@@ -148,14 +148,16 @@ def test_bench_copies_prints_models_other_tools_and_40_kinds_of_copies(
         "bench_copies", "--sources 1 --strangers 2", replacements
     )
     assert summary.header == (
-        "| model | candidates | copies among them | pairs in groups | wrong | precision"
+        "| model | candidates | accepted as copies | pairs in groups | wrong | precision"
         " | candidate everyday | candidate hard | grouped everyday | grouped hard"
         " | originals kept | pairs/s | share of verify | share of crops |"
     )
     assert summary.first_cells == ["neardup-1"]
-    assert tools.header == "| beside it | pairs | wrong | precision | everyday | hard |"
-    hashed = ["perceptual hash, 64 bits, 10 apart"] * bool(importlib.util.find_spec("imagehash"))
-    assert tools.first_cells == [*hashed, "fastdup, by default"]
+    assert tools.header == "| compared with | pairs | wrong | precision | everyday | hard |"
+    hashed = ["perceptual hash, 64 bits, distance up to 10"] * bool(
+        importlib.util.find_spec("imagehash")
+    )
+    assert tools.first_cells == [*hashed, "fastdup, defaults"]
     assert kinds.header == "| copies | neardup-1, candidates | neardup-1 |"
     assert len(kinds.first_cells) == 40
 
@@ -165,7 +167,7 @@ def test_bench_cpu_paths_prints_every_runtime_that_is_installed(
 ) -> None:
     (table,) = run_only_command("bench_cpu_paths", "--repeat 1", replacements)
     assert table.header == (
-        "| way | images/s | of what ships | mean drift | 99 % below | greatest |"
+        "| runtime | images/s | relative to shipped | mean drift | 99th percentile | maximum |"
     )
     openvino_rows = 4 if importlib.util.find_spec("openvino") else 0
     assert len(table.first_cells) == 6 + openvino_rows
@@ -177,15 +179,16 @@ def test_bench_embedder_prints_four_tables_and_the_speed(replacements: dict[str,
     )
     assert summary.header == (
         "| model | size | dim | uAP everyday | uAP hard | R@P99 everyday | R@P99 hard"
-        " | R@P90 everyday | R@P90 hard | floor | look-alikes above |"
+        " | R@P90 everyday | R@P90 hard | floor | look-alikes above the floor |"
     )
     assert summary.first_cells == ["neardup-1"]
     assert copies.header.startswith("| copies | R@P99 | R@P90 | >= 0.30 | >= 0.35 |")
     assert len(copies.first_cells) == 5 + 40
-    assert pairs.header.startswith("| different pictures | pairs | highest | >= 0.30 |")
+    assert pairs.header.startswith("| different images | pairs | highest | >= 0.30 |")
     assert pairs.first_cells == ["photos", "theme", "across these", "copies and others"]
     assert normalized.header == (
-        "| model | share | uAP everyday | uAP hard | floor | look-alikes above | everyday | hard |"
+        "| model | share | uAP everyday | uAP hard | floor | look-alikes above the floor"
+        " | everyday | hard |"
     )
     assert normalized.first_cells == ["neardup-1"] * 3
     assert speed == Table("| model | size | images/s |", ["neardup-1"])
@@ -247,13 +250,14 @@ def test_bench_verify_prints_costs_relations_and_rates(replacements: dict[str, s
         "bench_verify", "--files 3 6 --again 4", replacements
     )
     assert costs.header == (
-        "| files | read and embed | join | crops | verify | pairs | pairs a file"
+        "| files | read and embed | join | crops | verify | pairs | pairs per file"
         " | share of verify | share of crops | memory |"
     )
     assert relations.header == (
         "| files | same picture | derived | same scene | unrelated | not verifiable |"
     )
     assert rates.header == (
-        "| files | pairs again | strangers among them | pairs/s, features kept | pairs/s, without |"
+        "| files | pairs verified again | unrelated among them | pairs/s, stored features"
+        " | pairs/s, without them |"
     )
     assert costs.first_cells == relations.first_cells == rates.first_cells == ["3", "6"]
