@@ -29,7 +29,7 @@ from pathlib import Path
 from indexes import Root, Store
 from pipeline import ingest_roots, load_embedder
 from pipeline.decode.pool import DecoderPool
-from pipeline.ingest.ingest import Progress
+from pipeline.ingest.progress import Progress, Stage
 from pipeline.ingest.verify_pairs import verify_candidates
 from pipeline.verify.relation import Relation
 from scripts.bench_embedder import format_table
@@ -72,13 +72,13 @@ class VerifyRates:
     without_features: float
 
 
+# The column of each stage; listing and reading are one.
+STAGE_NAMES = {Stage.JOINING: "join", Stage.CROPPING: "crops", Stage.VERIFYING: "verify"}
+
+
 def get_stage(progress: Progress) -> str:
     """Name the stage that ended with this report, one of STAGES."""
-    if progress.is_verifying:
-        return "verify"
-    if progress.is_processing_crops:
-        return "crops"
-    return "join" if progress.plan else "read and embed"
+    return STAGE_NAMES.get(progress.stage, "read and embed")
 
 
 def time_stages(folder: Path, store: Store) -> IngestCost:

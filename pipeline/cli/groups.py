@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from indexes.store import Store
     from pipeline.grouping.cluster import Group
     from pipeline.grouping.keep_rules import KeepRules
-    from pipeline.ingest.batch_writer import Coverage
+    from pipeline.ingest.coverage import Coverage
     from pipeline.query.thresholds import Thresholds
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from indexes.records import Space
     from indexes.store import Store
     from pipeline.embed.embedder import Embedder
-    from pipeline.ingest.batch_writer import Coverage
+    from pipeline.ingest.coverage import Coverage
     from pipeline.report.maintenance import MigrationReport
 
 

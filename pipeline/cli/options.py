@@ -16,7 +16,7 @@ from pipeline.verify.relation import Relation
 
 if TYPE_CHECKING:
     from pipeline.grouping.keep_rules import KeepRules
-    from pipeline.ingest.batch_writer import IngestOptions
+    from pipeline.ingest.coverage import IngestOptions
 
 Command = Callable[..., None]
 
@@ -119,7 +119,7 @@ class WorkArguments:
 
     def to_ingest_options(self) -> IngestOptions:
         """Build the options of the pipeline; `threads` is for the model."""
-        from pipeline.ingest.batch_writer import IngestOptions
+        from pipeline.ingest.coverage import IngestOptions
 
         return IngestOptions(
             batch_size=self.batch,

@@ -16,8 +16,8 @@ from indexes.paths import format_command
 from pipeline.cli.console import print_message, print_warning
 from pipeline.decode.formats import SKIP_REASONS
 from pipeline.decode.read import Failure
-from pipeline.ingest.batch_writer import Coverage
-from pipeline.ingest.ingest import Progress
+from pipeline.ingest.coverage import Coverage
+from pipeline.ingest.progress import Progress, Stage
 from pipeline.report.format import format_failure
 
 MAX_LISTED_FAILURES = 10  # failures of a run that are printed; `status --failures` lists all
@@ -113,7 +113,7 @@ def _open_bar() -> Iterator[Callable[[Progress], None]]:
         def render(self, task: Task) -> Text:
             return Text(
                 f"{task.speed:.0f} images/s"
-                if task.speed and task.total and task.description == "reading"
+                if task.speed and task.total and task.description == Stage.READING
                 else ""
             )
 
@@ -125,21 +125,15 @@ def _open_bar() -> Iterator[Callable[[Progress], None]]:
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("listing", total=None)
+        task = bar.add_task(Stage.LISTING.value, total=None)
 
         def show(progress: Progress) -> None:
-            stage = (
-                "verifying"
-                if progress.is_verifying
-                else "comparing crops"
-                if progress.is_processing_crops
-                else "joining"
-                if progress.plan
-                else "listing"
-                if progress.total is None
-                else "reading"
+            bar.update(
+                task,
+                description=progress.stage.value,
+                completed=progress.done,
+                total=progress.total,
             )
-            bar.update(task, description=stage, completed=progress.done, total=progress.total)
 
         yield show
 
@@ -155,15 +149,15 @@ def _make_line_printer() -> Callable[[Progress], None]:
         if moment - since < PROGRESS_LINE_SECONDS:
             return
         since = moment
-        if progress.is_verifying:
+        if progress.stage is Stage.VERIFYING:
             print_message(f"{progress.done:,} of {progress.total or 0:,} pairs verified")
-        elif progress.is_processing_crops:
+        elif progress.stage is Stage.CROPPING:
             print_message(
                 f"embedded the crops of {progress.done:,} of {progress.total:,} photos"
                 if progress.total
                 else "comparing crops"
             )
-        elif progress.plan:
+        elif progress.stage is Stage.JOINING:
             print_message(
                 f"{100 * progress.done // max(progress.total or 1, 1)} % of the join done"
             )

@@ -22,7 +22,7 @@ from pipeline.cli.session import run_ingest
 
 if TYPE_CHECKING:
     from indexes.store import Store
-    from pipeline.ingest.batch_writer import Coverage
+    from pipeline.ingest.coverage import Coverage
 
 
 @click.command()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.cli.options import IngestArguments
     from pipeline.embed.embedder import Embedder
     from pipeline.embed.paid_calls import PaidCallEstimate
-    from pipeline.ingest.batch_writer import Coverage, IngestOptions
+    from pipeline.ingest.coverage import Coverage, IngestOptions
     from pipeline.ingest.ingest import ResolvedRoots
 
 
@@ -79,13 +79,13 @@ def run_ingest(store: Store, roots: Sequence[str], arguments: IngestArguments) -
             _print_division_of_work(embedder, arguments)
         try:
             coverage = run_with_progress(
-                ingest_locked(resolved.found, store, embedder, options), store.folder
+                ingest_locked(resolved.roots, store, embedder, options), store.folder
             )
         except StoppedBySignal as stopped:
             print_message("stopped; committed work is kept, the same command continues from there")
             sys.exit(stopped.exit_code)
     _print_ingest_warnings(store, coverage, resolved)
-    return IngestResult(coverage, [root.path for root in resolved.found if root.path in named])
+    return IngestResult(coverage, [root.path for root in resolved.roots if root.path in named])
 
 
 def _build_ingest_options(arguments: IngestArguments, named_roots: set[str]) -> IngestOptions:

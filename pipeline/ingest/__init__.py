@@ -1,1 +1,1 @@
-"""STAGE 1: scan, decode, embed, store, join, verify. Files go in; verdicts on image pairs come out."""
+"""Stage 1: scan, decode, embed, store, join, verify. From files to verdicts on pairs of images."""

@@ -1,4 +1,4 @@
-"""Whether photos still give the vectors that the store has of them."""
+"""Check on a sample that photos still give the vectors that the store has of them."""
 
 from __future__ import annotations
 
@@ -20,58 +20,70 @@ from pipeline.decode.pool import DecoderPool
 from pipeline.embed.embedder import Embedder, embed
 from pipeline.scan import SourceFile, is_unchanged
 
-MIN_REEMBED_SCORE = 0.999  # float16 and the batch that a picture was in move its vector by less than this (measured: .9999)
+# float16, and the batch that an image is embedded in, move its vector by less (measured: 0.9999).
+MIN_REEMBED_SCORE = 0.999
 
 
 @dataclass(frozen=True)
 class AuditResult:
-    """A photo that was embedded again, and the cosine of its vector with the stored one."""
+    """A photo that was embedded again, and the cosine of its new vector with the stored one."""
 
     path: str
     score: float
 
     @property
     def is_unchanged(self) -> bool:
-        """Whether that is what the store should hold."""
+        """True if the score is >= MIN_REEMBED_SCORE."""
         return self.score >= MIN_REEMBED_SCORE
 
 
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """A photo to embed again, with its stored vector."""
+
+    path: str
+    pixels: NDArray[np.uint8]
+    vector: NDArray[np.floating[Any]]
+
+
 def sample_images(store: Store, count: int) -> list[int]:
-    """Up to `count` images that photos of the store show, spread over it."""
+    """Return up to `count` ids of images that a file holds, evenly spread."""
     images = store.catalog.images.list_in_use()
     return [images[row] for row in pick_evenly(len(images), count)]
 
 
 def reembed(store: Store, embedder: Embedder, images: Sequence[int]) -> Iterator[AuditResult]:
-    """Embed photos of `images` again; those that changed, are away or cannot be read are passed over, as are pictures without features.
+    """Embed a photo of each image again and compare it with the stored vector.
 
-    Raises SpaceMismatch for an embedder of another space than the store's, and Unanswered where a service stops answering.
+    Skips images without a vector, and those whose files are all changed, away or unreadable.
+    Raises SpaceMismatch for an embedder of another space than the store's, and ServiceUnavailable
+    if a service stops answering.
     """
     store.require_space(embedder.space)
     with DecoderPool(1) as decoders:
-        pictures = _decode_stored_images(store, embedder, decoders, images)
-        while some := list(islice(pictures, embedder.batch_size)):
-            again = embed(embedder, [view for _, view, _ in some]).astype(np.float16)
-            scores = cosines(again, np.stack([stored for _, _, stored in some]))
-            yield from (
-                AuditResult(path, score)
-                for (path, _, _), score in zip(some, scores.tolist(), strict=True)
-            )
+        samples = _decode_stored_images(store, embedder, decoders, images)
+        while batch := list(islice(samples, embedder.batch_size)):
+            rows = embed(embedder, [sample.pixels for sample in batch]).astype(np.float16)
+            scores = cosines(rows, np.stack([sample.vector for sample in batch]))
+            for sample, score in zip(batch, scores.tolist(), strict=True):
+                yield AuditResult(sample.path, score)
 
 
 def _decode_stored_images(
     store: Store, embedder: Embedder, decoders: DecoderPool, images: Sequence[int]
-) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.floating[Any]]]]:
-    """The path and the pixels of a photo of each image, and the vector that the store has of it."""
+) -> Iterator[_Sample]:
+    """Decode each image that has a vector, from its first file that still holds it."""
     for id_, image in store.catalog.images.get(images):
-        stored = store.get_vectors([id_]).get(id_)
-        wanted = partial(eq, image.hash)  # a file may have been changed behind its times
-        for known in store.catalog.files.find_of_images([id_]) if stored is not None else ():
-            decoded = (
-                decoders.decode(SourceFile(known.path, known.stat), embedder.preprocess, wanted)
-                if is_unchanged(known)
-                else None
-            )
-            if isinstance(decoded, Decoded) and stored is not None:
-                yield known.path, decoded.pixels, stored
+        vector = store.get_vectors([id_]).get(id_)
+        if vector is None:
+            continue
+        # A file may hold another content although its size and times are as they were.
+        has_same_content = partial(eq, image.hash)
+        for file in store.catalog.files.find_of_images([id_]):
+            if not is_unchanged(file):
+                continue
+            source = SourceFile(file.path, file.stat)
+            decoded = decoders.decode(source, embedder.preprocess, has_same_content)
+            if isinstance(decoded, Decoded):
+                yield _Sample(file.path, decoded.pixels, vector)
                 break

@@ -1,180 +1,49 @@
-"""Pictures are embedded in batches and committed with their files, and what comes of each file is counted."""
+"""Embed decoded images in batches, commit them with their files, and count what was committed."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.join.planner import JoinMethod
 from indexes.records import Image, NewFile
 from indexes.store import Batch, Store
-from indexes.upkeep.compaction import CompactionReport
 from pipeline.decode.decode import Decoded
-from pipeline.decode.formats import SKIP_REASONS
 from pipeline.decode.read import AlreadyStored, Failure
 from pipeline.embed.embedder import Embedder, embed
 from pipeline.embed.paid_calls import PaidCallBudget, PaidCallEstimate
 from pipeline.errors import ServiceUnavailable
+from pipeline.ingest.coverage import Coverage, IngestOptions
 from pipeline.ingest.reconcile import RootDiff
 from pipeline.scan import SourceFile
 
+# Files without an embedding of their own that weigh as much as one embedding in a commit.
+LIGHT_FILES_PER_IMAGE = 4
+
 
 @dataclass(frozen=True)
-class IngestOptions:
-    """How an ingest works; the defaults fit the machine."""
+class FileHistory:
+    """The history of the files to read; tells changed and moved files from new ones."""
 
-    batch_size: int | None = None  # pictures embedded together; the embedder knows best
-    commit_images: int = 1024  # a crash loses at most this many embeddings ...
-    commit_seconds: float = 20.0  # ... or this much time
-    decoders: int | None = None  # processes that decode, one for each core by default
-    readers: int = (
-        1  # files read at a time: more make a single disk seek, and serve SSDs and network drives
-    )
-    accept_missing: bool = (
-        False  # vanished files of a root that is there are deleted ones, however many
-    )
-    roots_to_remove: frozenset[str] = frozenset()  # real paths of roots that are gone for good
-    lock_timeout_seconds: float = 0.0  # seconds to wait for another ingest of the same store
-    join_method: JoinMethod | None = None  # how pairs are looked for; the planner decides
-    max_paid_calls: int | None = (
-        None  # paid requests that may be made; where it ends, the ingest does
-    )
-    accept_paid_calls: bool = False  # pay for as many as it takes, or as max_calls allows
-    with_crops: bool = True  # look for pictures within pictures too, where the model runs here
-
-
-@dataclass(frozen=True, slots=True)
-class UnreadablePath:
-    """A folder, or a name in it, that could not be read."""
-
-    path: str
-    reason: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class RecallReport:
-    """The measured recall of a join: of `sampled` pairs `found`; with 95 % confidence it found at least `lower_bound_95` of all."""
-
-    sampled: int
-    found: int
-    lower_bound_95: float
-
-
-@dataclass(frozen=True, slots=True)
-class JoinReport:
-    """How the pairs of new vectors were found: the method and why, pairs with score >= `floor`; recall None where the join was exact."""
-
-    method: str
-    reason: str
-    floor: float
-    pairs: int
-    recall: RecallReport | None
-
-
-@dataclass
-class VerificationReport:
-    """How many pairs a run verified, by relation; how many could not be verified and why; how many verdicts are provisional and why."""
-
-    version: int
-    pairs: int = 0
-    relations: Counter[str] = field(default_factory=Counter)
-    unverified: Counter[str] = field(default_factory=Counter)
-    provisional: Counter[str] = field(default_factory=Counter)
-
-
-@dataclass(frozen=True, slots=True)
-class CropReport:
-    """How many images had their crops compared with whole images, and how many large images have no crop vectors."""
-
-    compared: int = 0
-    missing: int = 0
-
-
-@dataclass
-class Coverage:
-    """What an ingest saw, in files. seen = new + changed + unchanged + moved + those of `skipped` and `failed` that are files."""
-
-    seen: int = 0
-    new: int = 0
-    changed: int = 0
-    unchanged: int = 0
-    moved: int = 0
-    gone: int = 0  # and taken out of the answers
-    left_out: int = 0  # known, but excluded or hidden now, and taken out of the answers
-    missing: int = 0  # known, perhaps only away, and still in the answers
-    embedded: int = 0
-    flagged: Counter[str] = field(
-        default_factory=Counter
-    )  # of what is new, those that are damaged, animated ...
-    skipped: Counter[str] = field(default_factory=Counter)
-    failed: Counter[str] = field(default_factory=Counter)
-    absent_roots: list[str] = field(default_factory=list)
-    unreadable_paths: list[UnreadablePath] = field(
-        default_factory=list
-    )  # path, reason and detail of folders, and names in them, that cannot be seen
-    warnings: list[str] = field(default_factory=list)
-    join: JoinReport | None = (
-        None  # how the pairs of new pictures were looked for, and what share was found
-    )
-    verification: VerificationReport | None = (
-        None  # pairs that were looked at, what they are, and why some could not be
-    )
-    crops: CropReport | None = (
-        None  # pictures whose parts were compared with others, and those whose parts are not known
-    )
-    compaction: CompactionReport | None = (
-        None  # segments that were merged, vectors that were dropped
-    )
-
-    @property
-    def has_problems(self) -> bool:
-        """Whether something that a user would expect to be compared was not."""
-        return bool(self.failed or self.absent_roots or self.missing)
-
-    def count(self, reason: str) -> None:
-        """Count a file without an image."""
-        (self.skipped if reason in SKIP_REASONS else self.failed)[reason] += 1
-
-    def include(self, counts: Coverage) -> None:
-        """Count the files that were read, and the pictures embedded, that `other` counted."""
-        self.new += counts.new
-        self.changed += counts.changed
-        self.unchanged += counts.unchanged
-        self.moved += counts.moved
-        self.embedded += counts.embedded
-        self.flagged.update(counts.flagged)
-        self.skipped.update(counts.skipped)
-        self.failed.update(counts.failed)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON: counters in alphabetical order."""
-        return {item.name: _to_json(getattr(self, item.name)) for item in fields(self)}
-
-
-def _to_json(value: Any) -> Any:  # noqa: ANN401 - any value of a coverage
-    if isinstance(value, Counter):  # asdict() cannot copy one
-        return dict(sorted(value.items()))
-    if isinstance(value, list):
-        return [_to_json(item) for item in value]
-    if is_dataclass(value):
-        return {item.name: _to_json(getattr(value, item.name)) for item in fields(value)}
-    return value
+    # Paths in the catalog whose size, times or inode differ now.
+    changed_paths: Collection[str] = frozenset()
+    # Paths in the catalog that are unchanged, and whose image has no vector.
+    unembedded_paths: Collection[str] = frozenset()
+    # The vanished files of each root; a new file with the content of one of them was moved.
+    root_diffs: Sequence[RootDiff] = ()
 
 
 class BatchWriter:
-    """Gathers results, embeds pictures in batches, commits now and then, and counts files as they are committed.
+    """A buffer of decoded images that embeds and commits them in batches.
 
-    Use it as a context manager: at the end of the block all is embedded and committed. A block that fails commits what was embedded, and
-    embeds the rest only where that costs no money.
+    Use it as a context manager: at the end of the block the rest is embedded and committed. A
+    block that raises commits what was embedded, and embeds the rest only if that is free.
     """
 
     def __init__(
@@ -183,54 +52,36 @@ class BatchWriter:
         embedder: Embedder,
         options: IngestOptions,
         coverage: Coverage,
-        changed_paths: Collection[str] = (),
-        unembedded_paths: Collection[str] = (),
-        root_diffs: Sequence[RootDiff] = (),
+        history: FileHistory | None = None,
     ) -> None:
-        """Write to `store`; paths that `changed`, or lost their vector, and the `losses` of roots tell changes and moves from new files."""
-        self.moved_file_ids: set[int] = (
-            set()
-        )  # files of `losses` whose content came under a new path
-        self._store, self._embedder, self._options, self._coverage = (
-            store,
-            embedder,
-            options,
-            coverage,
-        )
-        self._changed_paths, self._unembedded_paths = changed_paths, unembedded_paths
+        """Write to `store`, and count in `coverage` what was committed."""
         self.batch_size = options.batch_size or embedder.batch_size
-        self._claim_lock = threading.Lock()
-        self._claimed_hashes: set[bytes] = (
-            set()
-        )  # contents that a decode has been started for and that are not committed
-        self._failure_by_hash: dict[bytes, Failure] = {}
-        self._unembedded: list[Decoded] = []  # not embedded yet
-        # Not committed yet, without their pixels, which would take 100 MB; no row where there is nothing to embed.
-        self._uncommitted: list[tuple[SourceFile, Image, NDArray[np.float32] | None]] = []
-        self._failures: list[Failure] = []
-        self._duplicates: list[
-            AlreadyStored
-        ] = []  # files whose content is in the store, or is being decoded under another path
-        self._vanished_by_image: dict[int, list[int]] = defaultdict(list)  # files by their image
-        for loss in root_diffs:
-            for known in loss.vanished:
-                if known.image_id is not None:
-                    self._vanished_by_image[known.image_id].append(known.id)
-        self._last_commit_time = time.monotonic()
+        # Vanished files whose content was found under a new path.
+        self.moved_file_ids: set[int] = set()
+        self._store = store
+        self._embedder = embedder
+        self._options = options
+        self._coverage = coverage
+        self._history = history or FileHistory()
+        self._vanished_by_image = _group_vanished_by_image(self._history.root_diffs)
         self._budget = PaidCallBudget(
             embedder, options.max_paid_calls, is_cost_accepted=options.accept_paid_calls
         )
-
-    def require_consent(self, file_count: int) -> PaidCallEstimate:
-        """Estimate the paid requests of `file_count` files. Raises PaidCallLimit without consent."""
-        estimate = self._budget.estimate(file_count)
-        self._budget.require_consent(
-            estimate, "--max-calls N to make N now and the rest another time"
-        )
-        return estimate
+        # Contents whose decoding has started and that are not committed.
+        self._claimed_hashes: set[bytes] = set()
+        self._claim_lock = threading.Lock()
+        self._failure_by_hash: dict[bytes, Failure] = {}
+        self._unembedded: list[Decoded] = []
+        # Without pixels, which would take 100 MB; without a vector where the image needs none of
+        # its own.
+        self._uncommitted: list[tuple[SourceFile, Image, NDArray[np.float32] | None]] = []
+        self._failures: list[Failure] = []
+        # Files whose content is in the store, or is being decoded under another path.
+        self._duplicates: list[AlreadyStored] = []
+        self._last_commit_time = time.monotonic()
 
     def __enter__(self) -> BatchWriter:
-        """As it is."""
+        """Return the writer."""
         return self
 
     def __exit__(
@@ -239,13 +90,24 @@ class BatchWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Commit."""
+        """Embed the rest unless that costs money after an error, and commit."""
         if error is not None and self._budget.is_paid:
             self._unembedded = []
         self.flush()
 
+    def require_consent(self, file_count: int) -> PaidCallEstimate:
+        """Estimate the paid requests of files. Raises PaidCallLimit without consent."""
+        estimate = self._budget.estimate(file_count)
+        self._budget.require_consent(
+            estimate, "--max-calls N to make N now and the rest another time"
+        )
+        return estimate
+
     def claim(self, hash_: bytes) -> bool:
-        """Whether a content must be decoded; only the first who asks hears yes. Called by the decoding threads."""
+        """Return True if the caller has to decode a content; only the first caller has to.
+
+        Called by the threads that decode.
+        """
         with self._claim_lock:
             if hash_ in self._claimed_hashes or self._store.find_complete_hashes([hash_]):
                 return False
@@ -253,132 +115,146 @@ class BatchWriter:
             return True
 
     def add(self, result: Decoded | AlreadyStored | Failure) -> None:
-        """Note one file's result; embeds and commits when enough have come."""
+        """Add the result of one file; embed and commit if enough are waiting."""
         match result:
             case Decoded():
                 self._unembedded.append(result)
                 if len(self._unembedded) >= self.batch_size:
                     self._embed()
                     if self._budget.is_paid:
-                        self.flush()  # what is paid for is kept
+                        self.flush()  # a crash must not lose what was paid for
             case AlreadyStored():
                 self._duplicates.append(result)
             case Failure():
                 self._failures.append(result)
                 if result.hash:
                     self._failure_by_hash[result.hash] = result
-        files = len(self._uncommitted) + len(self._duplicates) // 4 + len(self._failures) // 4
-        late = time.monotonic() - self._last_commit_time > self._options.commit_seconds
-        if files >= self._options.commit_images or (
-            late and not self._budget.is_paid
-        ):  # half a batch costs a request
+        if self._is_commit_due():
             self.flush()
 
     def flush(self) -> None:
-        """Embed what is left and commit; what was embedded is committed even where that fails."""
+        """Embed what is waiting and commit; if embedding fails, commit what was embedded."""
         try:
             self._embed()
         finally:
             self._commit()
 
-    def _commit(self) -> None:
-        batch, counted = Batch(), Coverage()
-        for source, image, row in self._uncommitted:
-            batch.images.append((image, row))
-            counted.embedded += row is not None
-            counted.flagged.update(image.flags)
-            batch.files.append(self._record_file(counted, source, image.hash))
-        new = {image.hash for _, image, _ in self._uncommitted}
-        known = self._store.catalog.images.get_ids(
-            [file.hash for file in self._duplicates if file.hash not in new]
+    def _is_commit_due(self) -> bool:
+        waiting = (
+            len(self._uncommitted)
+            + len(self._duplicates) // LIGHT_FILES_PER_IMAGE
+            + len(self._failures) // LIGHT_FILES_PER_IMAGE
         )
-        waiting = []
+        if waiting >= self._options.commit_images:
+            return True
+        # Flushing embeds a part of a batch, which would waste a paid request.
+        is_late = time.monotonic() - self._last_commit_time > self._options.commit_seconds
+        return is_late and not self._budget.is_paid
+
+    def _embed(self) -> None:
+        """Embed one waiting image of each pixel hash; images with equal pixels share its vector.
+
+        Images that a service does not answer, or that the limit of paid requests excludes, are
+        left to the next run. Raises ServiceUnavailable and PaidCallLimit after adding the others
+        to the uncommitted.
+        """
+        # Cleared first: whatever fails below, no image is sent twice.
+        waiting, self._unembedded = self._unembedded, []
+        inputs = self._select_inputs(waiting)
+        selected = list(inputs)[: self._budget.reserve(len(inputs))]
+        outage = None
+        try:
+            rows = embed(self._embedder, [inputs[pixel_hash].pixels for pixel_hash in selected])
+            vectors = dict(zip(selected, rows, strict=True))
+        except ServiceUnavailable as error:
+            outage = error
+            vectors = {selected[number]: row for number, row in error.rows.items()}
+        postponed = set(inputs) - set(vectors)
+        for decoded in waiting:
+            pixel_hash = decoded.image.pixel_hash
+            if pixel_hash not in postponed:
+                # Only the first image takes the vector; the store finds it for the others.
+                vector = vectors.pop(pixel_hash, None)
+                self._uncommitted.append((decoded.source, decoded.image, vector))
+        if outage:
+            raise outage
+        if len(selected) < len(inputs):
+            self._budget.raise_limit_reached()
+
+    def _select_inputs(self, waiting: Sequence[Decoded]) -> dict[bytes, Decoded]:
+        """Return by pixel hash the first image that needs a vector of its own."""
+        pixel_hashes = [decoded.image.pixel_hash for decoded in waiting]
+        embedded = set(self._store.catalog.vectors.find_by_pixel_hash(pixel_hashes))
+        embedded.update(
+            image.pixel_hash for _, image, vector in self._uncommitted if vector is not None
+        )
+        inputs: dict[bytes, Decoded] = {}
+        for decoded in waiting:
+            if not decoded.image.is_featureless and decoded.image.pixel_hash not in embedded:
+                inputs.setdefault(decoded.image.pixel_hash, decoded)
+        return inputs
+
+    def _commit(self) -> None:
+        """Commit all uncommitted images, duplicates and failures, then count them."""
+        batch, counts = Batch(), Coverage()
+        for source, image, vector in self._uncommitted:
+            batch.images.append((image, vector))
+            batch.files.append(self._record_file(counts, source, image.hash))
+            counts.embedded += vector is not None
+            counts.flagged.update(image.flags)
+        new_hashes = {image.hash for _, image, _ in self._uncommitted}
+        undecided = self._record_duplicates(batch, counts, new_hashes)
+        for failure in self._failures:
+            batch.files.append(_record_failure(failure))
+            counts.count(failure.reason)
+        self._uncommitted, self._duplicates, self._failures = [], undecided, []
+        if batch.files:
+            self._store.add(batch)
+        self._coverage.include(counts)
+        self.moved_file_ids.update(batch.moved_file_ids)
+        with self._claim_lock:
+            self._claimed_hashes -= new_hashes
+        self._last_commit_time = time.monotonic()
+
+    def _record_duplicates(
+        self, batch: Batch, counts: Coverage, new_hashes: Collection[bytes]
+    ) -> list[AlreadyStored]:
+        """Add the files of images that are stored or in `batch`; return those still being decoded.
+
+        A file whose content failed under another path is added to the failures.
+        """
+        stored_ids = self._store.catalog.images.get_ids(
+            [file.hash for file in self._duplicates if file.hash not in new_hashes]
+        )
+        undecided = []
         for file in self._duplicates:
-            if file.hash in known or file.hash in new:
+            if file.hash in stored_ids or file.hash in new_hashes:
+                vanished = self._vanished_by_image.get(stored_ids.get(file.hash, 0), [])
+                moved = batch.moved_file_ids
                 batch.files.append(
-                    self._record_file(
-                        counted,
-                        file.source,
-                        file.hash,
-                        batch.moved_file_ids,
-                        self._vanished_by_image.get(known.get(file.hash, 0)),
-                    )
+                    self._record_file(counts, file.source, file.hash, vanished, moved)
                 )
             elif failure := self._failure_by_hash.get(file.hash):
                 self._failures.append(replace(failure, source=file.source))
             else:
-                waiting.append(file)
-        for failure in self._failures:
-            batch.files.append(
-                NewFile(
-                    failure.source.path,
-                    failure.source.require_stat(),
-                    None,
-                    failure.reason,
-                    failure.detail,
-                )
-            )
-            counted.count(failure.reason)
-        self._uncommitted, self._duplicates, self._failures = [], waiting, []
-        if batch.files:
-            self._store.add(batch)
-        self._coverage.include(counted)
-        self.moved_file_ids.update(batch.moved_file_ids)
-        with self._claim_lock:
-            self._claimed_hashes -= new
-        self._last_commit_time = time.monotonic()
-
-    def _embed(self) -> None:
-        """Embed the first picture with its pixels; others share its vector. What is not answered, or costs more than max_calls leaves, is
-        left to the next run.
-        """
-        pictures, self._unembedded = (
-            self._unembedded,
-            [],
-        )  # whatever happens, none is asked for twice
-        has_vector = set(
-            self._store.catalog.vectors.find_by_pixel_hash(
-                [picture.image.pixel_hash for picture in pictures]
-            )
-        )
-        has_vector.update(
-            image.pixel_hash for _, image, row in self._uncommitted if row is not None
-        )
-        shown: dict[bytes, Decoded] = {}
-        for picture in pictures:
-            if not picture.image.is_featureless and picture.image.pixel_hash not in has_vector:
-                shown.setdefault(picture.image.pixel_hash, picture)
-        asked = list(shown)[: self._budget.reserve(len(shown))]
-        unanswered = None
-        try:
-            found = embed(self._embedder, [shown[pixels].pixels for pixels in asked])
-            rows = dict(zip(asked, found, strict=True))
-        except ServiceUnavailable as error:
-            unanswered = error
-            rows = {asked[number]: row for number, row in error.rows.items()}
-        left = set(shown) - set(rows)
-        for picture in pictures:
-            if picture.image.pixel_hash not in left:
-                self._uncommitted.append(
-                    (picture.source, picture.image, rows.pop(picture.image.pixel_hash, None))
-                )
-        if unanswered:
-            raise unanswered
-        if len(asked) < len(shown):
-            self._budget.raise_limit_reached()
+                undecided.append(file)
+        return undecided
 
     def _record_file(
         self,
         counts: Coverage,
         source: SourceFile,
         hash_: bytes,
-        moved_file_ids: list[int] | None = None,
         vanished_file_ids: list[int] | None = None,
+        moved_file_ids: list[int] | None = None,
     ) -> NewFile:
-        """The file, counted as unchanged, changed, moved or new; a move takes one of those that `vanished` with its content along."""
-        if source.path in self._unembedded_paths:
+        """Record a file with an image, and count it as unchanged, changed, moved or new.
+
+        A moved file takes one id from `vanished_file_ids` to `moved_file_ids`.
+        """
+        if source.path in self._history.unembedded_paths:
             counts.unchanged += 1
-        elif source.path in self._changed_paths:
+        elif source.path in self._history.changed_paths:
             counts.changed += 1
         elif vanished_file_ids and moved_file_ids is not None:
             moved_file_ids.append(vanished_file_ids.pop())
@@ -386,3 +262,18 @@ class BatchWriter:
         else:
             counts.new += 1
         return NewFile(source.path, source.require_stat(), hash_)
+
+
+def _group_vanished_by_image(root_diffs: Sequence[RootDiff]) -> dict[int, list[int]]:
+    """Group the ids of vanished files by the id of their image."""
+    by_image: dict[int, list[int]] = defaultdict(list)
+    for diff in root_diffs:
+        for file in diff.vanished:
+            if file.image_id is not None:
+                by_image[file.image_id].append(file.id)
+    return by_image
+
+
+def _record_failure(failure: Failure) -> NewFile:
+    source = failure.source
+    return NewFile(source.path, source.require_stat(), None, failure.reason, failure.detail)

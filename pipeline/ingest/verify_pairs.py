@@ -1,7 +1,9 @@
-"""STAGE 1, its end: candidates that nobody has looked at yet are verified, and what was found is kept.
+"""Verify candidate pairs and store the verdicts.
 
-Pictures are verified as they are kept in the store's thumbs: the same pixels, whenever a pair comes up. Only of copies of other sizes is
-the larger one's file read again, to see whether it was only enlarged; where that is away, a later run does this alone.
+Pairs are verified on the thumbnails of the store, so that a pair always has the same pixels,
+whenever it is proposed. Only the upscale check of copies of other sizes reads a file, that of the
+larger image. While that file is away the verdict is provisional, and a later run repeats only the
+check.
 """
 
 from __future__ import annotations
@@ -9,35 +11,44 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from indexes.caches.cache import CACHE_FOLDER
 from indexes.caches.thumbnails import ThumbnailCache
 from indexes.store import Store
 from pipeline.decode.decode import Decoded
 from pipeline.decode.pool import DecoderPool
+from pipeline.ingest.progress import IngestContext, Progress, Stage
 from pipeline.thumbnails import Thumbnails, read_images
-from pipeline.verify.inputs import POISONED_VERIFIER, build_verify_input, load_features
+from pipeline.verify.inputs import (
+    POISONED_VERIFIER,
+    VerifyInput,
+    build_verify_input,
+    load_features,
+)
 from pipeline.verify.pool import MAX_ITEMS_WITHOUT_WORKERS, VerifierPool
-from pipeline.verify.relation import Side
 from pipeline.verify.upscaling import (
     CENTER_FULL_RES,
     RadialSpectrum,
-    larger_side,
-    radial_spectrum,
-    with_upscaling,
+    UpscaleCheck,
+    spectrum_from_decoded,
 )
 from pipeline.verify.verdict import VERDICT_VERSION, Verdict, decode_verdict, encode_verdict
 
-PAIRS_PER_BLOCK = 400  # pairs that are verified together, and kept in one commit
-RETRYABLE_REASONS = ("away", "changed", "unreadable")  # what may be otherwise the next time
-MAX_CACHED_SPECTRA = 5_000  # pictures whose details are held: 40 MB
+# Pairs that are verified together and committed at once.
+PAIRS_PER_BLOCK = 400
+# Reasons for an unread file that may not hold in the next run.
+RETRYABLE_REASONS = ("away", "changed", "unreadable")
+# Spectra in memory: 40 MB.
+MAX_CACHED_SPECTRA = 5_000
 
 
 @dataclass
 class VerificationProgress:
-    """How far it is: pairs `done` of `total`, those with each relation, why others could not be looked at, and why it is not known of some
-    with a relation whether the larger one was only enlarged.
+    """The progress of a verification: `done` of `total` pairs.
+
+    `relations` counts the verdicts, `unverified` by reason the pairs that could not be verified,
+    and `provisional` by reason the verdicts whose upscale check is still due.
     """
 
     done: int
@@ -47,55 +58,87 @@ class VerificationProgress:
     provisional: Counter[str] = field(default_factory=Counter)
 
 
+@dataclass(frozen=True, slots=True)
+class PairVerdict:
+    """A verdict on two images, by id.
+
+    `retry_reason` says why the upscale check has to be repeated; None if it is done, or cannot
+    succeed.
+    """
+
+    first: int
+    second: int
+    verdict: Verdict
+    retry_reason: str | None = None
+
+
+def verify_and_report(
+    context: IngestContext, pairs: Sequence[tuple[int, int]]
+) -> Iterator[Progress]:
+    """Verify pairs of images, by id, and add the counts to the verification of the coverage."""
+    report = context.coverage.verification
+    assert report is not None, "the caller begins the report"
+    before = replace(report)
+    for step in verify_candidates(context.store, pairs, context.decoders, context.options.decoders):
+        report.pairs = before.pairs + step.done
+        report.relations = before.relations + step.relations
+        report.unverified = before.unverified + step.unverified
+        report.provisional = before.provisional + step.provisional
+        yield Progress(Stage.VERIFYING, step.done, step.total, context.coverage)
+
+
 def verify_candidates(
     store: Store,
     pairs: Sequence[tuple[int, int]],
     decoders: DecoderPool,
     worker_count: int | None = None,
 ) -> Iterator[VerificationProgress]:
-    """Look at pairs of the store's images, by id, on `count` cores; all by default.
+    """Verify pairs of images, by id, in `worker_count` processes; by default one per usable core.
 
-    A pair whose photos are away, or changed since they were ingested, stays for the next time. Stop it at any yield: what was yielded is
-    kept. Call it with `store.exclusive` held.
+    A pair is left for the next run if a photo of it is away, or changed since it was ingested.
+    Safe to stop at any yield: the verdicts counted so far are stored. The caller holds the ingest
+    lock of the store.
     """
-    looked, begun = VerificationProgress(0, len(pairs)), deque[_PendingBlock]()
-    # It stays where this process is ended, and where something ends those that verify: then nothing is looked at in this one the next time.
-    mark = store.folder / CACHE_FOLDER / "verifying"
-    few = 0 if mark.exists() else MAX_ITEMS_WITHOUT_WORKERS
+    progress = VerificationProgress(0, len(pairs))
+    # The marker stays if this process is killed, or if a pair crashed a worker. As long as it
+    # exists nothing is verified in this process, where a poisonous pair would end the ingest.
+    marker = store.folder / CACHE_FOLDER / "verifying"
+    max_without_workers = 0 if marker.exists() else MAX_ITEMS_WITHOUT_WORKERS
     with (
-        ThumbnailCache(store.folder, write=True) as thumbs,
-        VerifierPool(worker_count, few) as verifiers,
+        ThumbnailCache(store.folder, write=True) as cache,
+        VerifierPool(worker_count, max_without_workers) as verifiers,
     ):
         with suppress(OSError):
-            mark.touch()
-        pictures, details = Thumbnails(store, thumbs, decoders), _UpscaleChecker(store, decoders)
-        unsure = store.catalog.verdicts.find_provisional_pairs(VERDICT_VERSION)
+            marker.touch()
+        thumbnails = Thumbnails(store, cache, decoders)
+        checker = _UpscaleChecker(store, decoders)
+        provisional_pairs = store.catalog.verdicts.find_provisional_pairs(VERDICT_VERSION)
+        pending = deque[_PendingBlock]()
         for start in range(0, len(pairs), PAIRS_PER_BLOCK):
-            begun.append(
-                _start_block(
-                    pairs[start : start + PAIRS_PER_BLOCK], store, unsure, pictures, verifiers
-                )
-            )
-            if (
-                len(begun) > 1
-            ):  # the pictures of one block are fetched while the block before it is verified
-                yield _finish_block(begun.popleft(), store, details, looked)
-        while begun:
-            yield _finish_block(begun.popleft(), store, details, looked)
+            block = pairs[start : start + PAIRS_PER_BLOCK]
+            pending.append(_start_block(block, store, provisional_pairs, thumbnails, verifiers))
+            # The thumbnails of a block are loaded while the block before it is verified.
+            if len(pending) > 1:
+                yield _finish_block(pending.popleft(), store, checker, progress)
+        while pending:
+            yield _finish_block(pending.popleft(), store, checker, progress)
     with suppress(OSError):
-        if POISONED_VERIFIER not in looked.unverified:
-            mark.unlink()
+        if POISONED_VERIFIER not in progress.unverified:
+            marker.unlink()
 
 
 @dataclass(frozen=True)
 class _PendingBlock:
-    """`pairs` that are being verified, and what gives their evidence; those that `lack` only a look at the larger; and why those of others,
-    of `count` in all, cannot be looked at.
+    """A block of pairs that is being verified.
+
+    `pairs` are being verified, in the order of `wait_for_verdicts`; `upscale_checks` are
+    provisional verdicts that lack only the upscale check; `unverified` has the reason of each pair
+    that cannot be verified. Together they are the `pair_count` pairs of the block.
     """
 
     pair_count: int
     pairs: list[tuple[int, int]]
-    upscale_checks: list[tuple[int, int, Verdict]]
+    upscale_checks: list[PairVerdict]
     unverified: list[str]
     wait_for_verdicts: Callable[[], list[Verdict | None]]
 
@@ -107,105 +150,119 @@ def _start_block(
     thumbnails: Thumbnails,
     verifiers: VerifierPool,
 ) -> _PendingBlock:
-    """`unsure`: pairs, the first first, of which only the larger is to be looked at again."""
-    count = len(block)
-    lack = [
-        store.catalog.verdicts.get(*pair)
-        for one, other in block
-        for pair in ((one, other), (other, one))
-        if pair in provisional_pairs
+    """Load the inputs of a block and submit its pairs to the verifiers."""
+    upscale_checks = _load_provisional_verdicts(block, store, provisional_pairs)
+    checked = {frozenset((stored.first, stored.second)) for stored in upscale_checks}
+    new_pairs = [pair for pair in block if frozenset(pair) not in checked]
+    images = {image for pair in new_pairs for image in pair}
+    loaded, failed = load_features(thumbnails, images, verifiers.extract_features)
+    inputs = {id_: build_verify_input(*stored) for id_, stored in loaded.items()}
+    pairs = [_sort_by_hash(pair, inputs) for pair in new_pairs if inputs.keys() >= set(pair)]
+    unverified = [
+        failed[first if first in failed else second]
+        for first, second in new_pairs
+        if first in failed or second in failed
     ]
-    done = {frozenset((one.first, one.second)) for one in lack}
-    block = [pair for pair in block if frozenset(pair) not in done]
-    found, failed = load_features(
-        thumbnails, {image for pair in block for image in pair}, verifiers.extract_features
-    )
-    drawings = {id_: build_verify_input(*one) for id_, one in found.items()}
-    # By the order of contents, not of their coming, so that evidence does not depend on it.
-    pairs = [
-        (one, other) if drawings[one].hash < drawings[other].hash else (other, one)
-        for one, other in block
-        if one in drawings and other in drawings
-    ]
-    unseen = [
-        failed[one if one in failed else other]
-        for one, other in block
-        if one in failed or other in failed
-    ]
-    return _PendingBlock(
-        count,
-        pairs,
-        [(one.first, one.second, decode_verdict(one)) for one in lack],
-        unseen,
-        verifiers.submit_pairs([(drawings[first], drawings[second]) for first, second in pairs]),
-    )
+    wait = verifiers.submit_pairs([(inputs[first], inputs[second]) for first, second in pairs])
+    return _PendingBlock(len(block), pairs, upscale_checks, unverified, wait)
+
+
+def _load_provisional_verdicts(
+    block: Sequence[tuple[int, int]],
+    store: Store,
+    provisional_pairs: Collection[tuple[int, int]],
+) -> list[PairVerdict]:
+    """Load the verdicts of the pairs of a block that are provisional, in either order."""
+    verdicts = []
+    for first, second in block:
+        for pair in ((first, second), (second, first)):
+            if pair in provisional_pairs:
+                stored = store.catalog.verdicts.get(*pair)
+                verdicts.append(PairVerdict(stored.first, stored.second, decode_verdict(stored)))
+    return verdicts
+
+
+def _sort_by_hash(pair: tuple[int, int], inputs: dict[int, VerifyInput]) -> tuple[int, int]:
+    """Sort a pair by content, so that its verdict does not depend on the order of ingestion."""
+    first, second = pair
+    return pair if inputs[first].hash < inputs[second].hash else (second, first)
 
 
 def _finish_block(
-    block: _PendingBlock,
-    store: Store,
-    upscale_checker: _UpscaleChecker,
-    progress: VerificationProgress,
+    block: _PendingBlock, store: Store, checker: _UpscaleChecker, progress: VerificationProgress
 ) -> VerificationProgress:
-    """What was found is kept, and counted in `looked`."""
-    told = [
-        (*pair, evidence)
-        for pair, evidence in zip(block.pairs, block.wait_for_verdicts(), strict=True)
-    ]
+    """Wait for the verdicts of a block, complete them, store them, and count them in `progress`."""
+    verdicts = block.wait_for_verdicts()
     verified = [
-        (first, second, evidence) for first, second, evidence in told if evidence is not None
+        PairVerdict(first, second, verdict)
+        for (first, second), verdict in zip(block.pairs, verdicts, strict=True)
+        if verdict is not None
     ]
-    new, again = upscale_checker.check(verified), upscale_checker.check(block.upscale_checks)
-    judged = new + [one for one in again if not one[-1]]
+    new = checker.complete(verified)
+    completed = checker.complete(block.upscale_checks)
+    # A provisional verdict that could not be completed is stored already.
+    to_store = new + [pair for pair in completed if pair.retry_reason is None]
     store.save_verdicts(
-        encode_verdict(first, second, evidence, is_provisional=bool(unsure))
-        for first, second, evidence, unsure in judged
+        encode_verdict(
+            pair.first,
+            pair.second,
+            pair.verdict,
+            is_provisional=pair.retry_reason is not None,
+        )
+        for pair in to_store
     )
+    poisoned = [POISONED_VERIFIER] * (len(verdicts) - len(verified))
     progress.done += block.pair_count
-    progress.relations.update(evidence.relation for _, _, evidence, _ in judged)
-    progress.unverified.update(block.unverified + [POISONED_VERIFIER] * (len(told) - len(verified)))
-    progress.provisional.update(unsure for *_, unsure in new + again if unsure)
+    progress.relations.update(pair.verdict.relation for pair in to_store)
+    progress.unverified.update(block.unverified + poisoned)
+    progress.provisional.update(
+        pair.retry_reason for pair in new + completed if pair.retry_reason is not None
+    )
     return progress
 
 
 class _UpscaleChecker:
-    """Which of two copies was only made larger, by a closer look at the larger one's file."""
+    """The upscale check of stored images, with the spectra that were computed so far."""
 
     def __init__(self, store: Store, decoders: DecoderPool) -> None:
-        self._store, self._decoders = store, decoders
-        self._spectra: dict[int, RadialSpectrum | str] = {}  # or why there is none
+        self._store = store
+        self._decoders = decoders
+        # By image id; a reason if the image could not be read.
+        self._spectra: dict[int, RadialSpectrum | str] = {}
 
-    def check(
-        self, verdicts: Sequence[tuple[int, int, Verdict]]
-    ) -> list[tuple[int, int, Verdict, str]]:
-        """The same, with what is known of it; and why another look is due, where the larger one's file is away."""
+    def complete(self, verdicts: Sequence[PairVerdict]) -> list[PairVerdict]:
+        """Return the verdicts in their order, completed where the larger image can be read."""
         if len(self._spectra) > MAX_CACHED_SPECTRA:
             self._spectra.clear()
-        sides = [larger_side(evidence) for *_, evidence in verdicts]
-        larger = [
-            None if side is None else first if side is Side.FIRST else second
-            for side, (first, second, _) in zip(sides, verdicts, strict=True)
-        ]
-        self._load_spectra(
-            {image for image in larger if image is not None and image not in self._spectra}
+        check = UpscaleCheck({(pair.first, pair.second): pair.verdict for pair in verdicts})
+        self._load_spectra(check.larger_images - self._spectra.keys())
+        completed = check.apply(
+            {
+                id_: spectrum
+                for id_ in check.larger_images
+                if isinstance(spectrum := self._spectra.get(id_), RadialSpectrum)
+            }
         )
-        done = []
-        for (first, second, evidence), side, image in zip(verdicts, sides, larger, strict=True):
-            detail = self._spectra.get(image, "away") if image is not None else ""
-            if side is None or isinstance(detail, str):
-                assert isinstance(detail, str)
-                done.append(
-                    (first, second, evidence, detail if detail in RETRYABLE_REASONS else "")
-                )
-            else:
-                done.append((first, second, with_upscaling(evidence, side, detail), ""))
-        return done
-
-    def _load_spectra(self, images: Collection[int]) -> None:
-        about = dict(self._store.catalog.images.get(images))
-        for id_, result in read_images(self._store, self._decoders, about, CENTER_FULL_RES):
-            self._spectra[id_] = (
-                radial_spectrum(result.pixels, (about[id_].width, about[id_].height))
-                if isinstance(result, Decoded)
-                else result.reason
+        return [
+            PairVerdict(
+                first,
+                second,
+                verdict,
+                self._find_retry_reason(check.get_larger_image((first, second))),
             )
+            for (first, second), verdict in completed.items()
+        ]
+
+    def _find_retry_reason(self, larger_image: int | None) -> str | None:
+        if larger_image is None:
+            return None
+        spectrum = self._spectra.get(larger_image, "away")
+        return spectrum if isinstance(spectrum, str) and spectrum in RETRYABLE_REASONS else None
+
+    def _load_spectra(self, image_ids: Collection[int]) -> None:
+        images = dict(self._store.catalog.images.get(image_ids))
+        for id_, result in read_images(self._store, self._decoders, images, CENTER_FULL_RES):
+            if isinstance(result, Decoded):
+                self._spectra[id_] = spectrum_from_decoded(result)
+            else:
+                self._spectra[id_] = result.reason

@@ -8,7 +8,7 @@ from typing import Any
 
 from indexes.records import Space
 from indexes.store import Store
-from pipeline.ingest.batch_writer import Coverage
+from pipeline.ingest.coverage import Coverage
 
 # Raised only when a field changes its meaning or is removed; fields may be added without it.
 SCHEMA_VERSION = 3

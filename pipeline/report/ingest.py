@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pipeline.ingest.batch_writer import Coverage
+from pipeline.ingest.coverage import Coverage
 from pipeline.report.document import make_document
 from pipeline.report.format import pluralize
 

@@ -34,7 +34,7 @@ from pipeline.embed.crops import (
     make_crops,
     propose_pairs,
 )
-from pipeline.ingest.batch_writer import CropReport
+from pipeline.ingest.coverage import CropReport
 from pipeline.thumbnails import ImageUnavailable
 from pipeline.verify.relation import Relation
 from tests.support.images import draw_scene, draw_textured_image, save_image, save_whole_and_part

@@ -1,0 +1,83 @@
+"""The stages of an ingest after its files are stored: join new vectors, then verify new pairs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from pipeline.ingest.coverage import (
+    CropReport,
+    JoinReport,
+    RecallReport,
+    VerificationReport,
+)
+from pipeline.ingest.progress import IngestContext, Progress, Stage
+from pipeline.verify.verdict import VERDICT_VERSION
+
+
+def find_pairs(context: IngestContext) -> Iterator[Progress]:
+    """Find the pairs of new vectors, and report the join in the coverage."""
+    for step in context.store.join(context.options.join_method):
+        recall = None
+        if step.recall:
+            lower_bound = round(step.recall.lower_bound_95, 5)
+            recall = RecallReport(step.recall.sampled, step.recall.found, lower_bound)
+        plan = step.plan
+        context.coverage.join = JoinReport(
+            plan.method.value, plan.reason, plan.watermark.floor, step.pair_count, recall
+        )
+        yield Progress(Stage.JOINING, step.done, step.total, context.coverage, plan=plan)
+
+
+def verify_new_pairs(context: IngestContext) -> Iterator[Progress]:
+    """Verify the candidates without a verdict, then those that crops propose.
+
+    Reports both in the coverage. Nothing is read if no file came since a run that verified all.
+    """
+    store, coverage = context.store, context.coverage
+    watermark = store.catalog.pairs.get_watermark()
+    if watermark is None:
+        return
+    coverage.verification = VerificationReport(VERDICT_VERSION)
+    # Crops are not embedded where each would cost a paid request.
+    with_crops = context.options.with_crops and context.embedder.count_paid_calls(1) == 0
+    has_new_files = coverage.join is not None or coverage.new or coverage.changed or coverage.moved
+    if not has_new_files and store.catalog.runs.is_fully_verified(
+        VERDICT_VERSION, with_crops=with_crops
+    ):
+        coverage.crops = CropReport() if with_crops else None
+        return
+    pairs = store.catalog.verdicts.find_unverified_pairs(watermark.floor, VERDICT_VERSION)
+    if pairs:
+        from pipeline.ingest.verify_pairs import verify_and_report  # loads OpenCV
+
+        yield from verify_and_report(context, pairs)
+    if with_crops:
+        from pipeline.ingest.crop_pairs import verify_crop_pairs  # loads OpenCV
+
+        yield from verify_crop_pairs(context, watermark.floor, pairs)
+    _warn_of_unfinished_pairs(context)
+
+
+def _warn_of_unfinished_pairs(context: IngestContext) -> None:
+    report = context.coverage.verification
+    assert report is not None, "the caller begins the report"
+    if report.unverified:
+        one = report.unverified.total() == 1
+        subject = "candidate pair" if one else "candidate pairs"
+        _add_warning(context, report.unverified, f"{subject} could not be verified")
+    if report.provisional:
+        one = report.provisional.total() == 1
+        subject = "copy" if one else "copies"
+        _add_warning(
+            context,
+            report.provisional,
+            f"{subject} could not be checked for upscaling, because the larger photo is unreadable",
+        )
+
+
+def _add_warning(context: IngestContext, reasons: Counter[str], problem: str) -> None:
+    listed = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items()))
+    context.coverage.warnings.append(
+        f"{reasons.total():,} {problem} ({listed}); the next ingest tries again"
+    )

@@ -1,0 +1,52 @@
+"""The stages of an ingest, and the progress that it reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from indexes.join.planner import JoinPlan
+from indexes.store import Store
+from pipeline.decode.pool import DecoderPool
+from pipeline.decode.read import Failure
+from pipeline.embed.embedder import Embedder
+from pipeline.embed.paid_calls import PaidCallEstimate
+from pipeline.ingest.coverage import Coverage, IngestOptions
+
+
+class Stage(StrEnum):
+    """A stage of an ingest, in the order in which they run."""
+
+    LISTING = "listing"  # counts files that the scan met
+    READING = "reading"  # counts files that were decoded and embedded
+    JOINING = "joining"  # counts blocks of vectors, in units of the join
+    VERIFYING = "verifying"  # counts pairs
+    CROPPING = "cropping"  # counts images whose crops were embedded
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The progress of an ingest: `done` of `total` items of a stage.
+
+    `total` is None while files are listed and while crops are compared. `failure` is what just
+    failed. `plan` comes with the join, and `paid_calls` once, before the first paid request.
+    """
+
+    stage: Stage
+    done: int
+    total: int | None
+    coverage: Coverage
+    failure: Failure | None = None
+    plan: JoinPlan | None = None
+    paid_calls: PaidCallEstimate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IngestContext:
+    """The resources that all steps of a run share, and the coverage that they fill in."""
+
+    store: Store
+    embedder: Embedder
+    decoders: DecoderPool
+    options: IngestOptions
+    coverage: Coverage
