@@ -1,0 +1,178 @@
+"""Unreadable photos, damaged thumbnails and crashed workers cost no verdict of other pairs."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexes import Root, Store
+from indexes.caches.thumbnails import Thumbnail, ThumbnailCache
+from pipeline import (
+    ingest_roots,
+    load_embedder,
+    thumbnails,
+)
+from pipeline.thumbnails import ImageUnavailable
+from pipeline.verify.features import extract_features
+from pipeline.verify.relation import Relation
+from tests.support.images import draw_textured_image, save_image
+from tests.support.pair_verification import (
+    ingest_and_count,
+    load_verdicts,
+    verify,
+)
+
+
+def test_ingest_corrupt_thumbnail_cache_is_rebuilt(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    save_image(photos / "one.png", draw_textured_image(1))
+    save_image(photos / "two.jpg", draw_textured_image(1), quality=80)
+    database = tmp_path / "store" / "caches" / "thumbnails.db"
+    with Store(tmp_path / "store", write=True) as store:
+        ingest_and_count(store, photos)
+        assert database.exists()
+        before = load_verdicts(store)
+        database.write_bytes(b"no database at all" * 100)
+        for end in ("-wal", "-shm"):
+            database.with_name(database.name + end).unlink(missing_ok=True)
+        save_image(photos / "three.jpg", draw_textured_image(1), quality=60)
+        assert ingest_and_count(store, photos) == {Relation.SAME_PICTURE: 2}
+        assert before.items() <= load_verdicts(store).items()
+        with ThumbnailCache(tmp_path / "store", write=False) as cache:
+            assert (
+                len(
+                    cache.get(
+                        [
+                            image.hash
+                            for _, image in store.catalog.images.get(
+                                store.catalog.images.list_in_use()
+                            )
+                        ]
+                    )
+                )
+                == 3
+            )
+
+
+def test_ingest_unreadable_images_warns_of_unverified_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = tmp_path / "photos"
+    save_image(photos / "one.png", draw_textured_image(1))
+    save_image(photos / "two.jpg", draw_textured_image(1), quality=80)
+    with Store(tmp_path / "store", write=True) as store:
+        real = thumbnails.read_images
+        monkeypatch.setattr(
+            thumbnails,
+            "read_images",
+            lambda store, decoders, images, preprocess: (
+                (id_, ImageUnavailable("away")) for id_ in images
+            ),
+        )
+        *_, last = ingest_roots([Root(str(photos))], store, load_embedder())
+        assert last.coverage.warnings == [
+            "1 candidate pair could not be verified (1 away); the next ingest tries again"
+        ]
+        monkeypatch.setattr(thumbnails, "read_images", real)
+        assert ingest_and_count(store, photos) == {Relation.SAME_PICTURE: 1}
+
+
+def test_ingest_damaged_thumbnail_is_made_again(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    save_image(photos / "one.png", draw_textured_image(1))
+    save_image(photos / "two.jpg", draw_textured_image(1), quality=80)
+    with Store(tmp_path / "store", write=True) as store:
+        ingest_and_count(store, photos)
+        with sqlite3.connect(tmp_path / "store" / "caches" / "thumbnails.db") as db:
+            db.execute("UPDATE thumbnails SET jpeg = zeroblob(length(jpeg))")
+        db.close()
+        save_image(photos / "three.jpg", draw_textured_image(1), quality=60)
+        assert ingest_and_count(store, photos) == {Relation.SAME_PICTURE: 2}
+
+
+def test_verify_poisonous_pair_leaves_the_others_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in later runs, where it is the only pair left."""
+    photos = tmp_path / "photos"
+    for name in ("one.png", "two.jpg", "three.jpg"):
+        save_image(
+            photos / name,
+            draw_textured_image(1),
+            **({"quality": 60 + len(name)} if name.endswith("jpg") else {}),
+        )
+    with Store(tmp_path / "store", write=True) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr("pipeline.ingest.ingest.verify_new_pairs", lambda *args: iter(()))
+            ingest_and_count(store, photos)
+        known = store.catalog.files.get_by_path(str(photos / "two.jpg"))
+        assert known and known.image_id
+        ((_, image),) = store.catalog.images.get([known.image_id])
+        with ThumbnailCache(store.folder, write=True) as cache:
+            cache.put(
+                {
+                    image.hash: Thumbnail(
+                        b"no JPEG", extract_features(np.asarray(draw_textured_image(1)))
+                    )
+                }
+            )
+        (progress,) = verify(store)
+        assert (dict(progress.relations), dict(progress.unverified)) == (
+            {Relation.SAME_PICTURE: 1},
+            {"poisoned its verifier": 2},
+        )
+        monkeypatch.setattr("pipeline.verify.pool.VerifierPool._handle_locally", fail_locally)
+        for _ in range(2):
+            (progress,) = verify(store)
+            assert (dict(progress.relations), dict(progress.unverified)) == (
+                {},
+                {"poisoned its verifier": 2},
+            )
+
+
+def fail_locally(*args: object) -> None:
+    raise AssertionError("the pair was verified in this process")
+
+
+def test_verify_after_killed_run_uses_only_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = tmp_path / "photos"
+    save_image(photos / "one.png", draw_textured_image(1))
+    save_image(photos / "two.jpg", draw_textured_image(1), quality=80)
+    marker = tmp_path / "store" / "caches" / "verifying"
+    with Store(tmp_path / "store", write=True) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr("pipeline.verify.pool.VerifierPool._handle_locally", fail_locally)
+            with pytest.raises(AssertionError):
+                ingest_and_count(store, photos)
+            assert marker.exists()
+            assert ingest_and_count(store, photos) == {Relation.SAME_PICTURE: 1}
+        assert not marker.exists()
+        save_image(photos / "three.jpg", draw_textured_image(1), quality=60)
+        assert ingest_and_count(store, photos) == {Relation.SAME_PICTURE: 2}
+
+
+def test_ingest_poisonous_pair_warns_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = tmp_path / "photos"
+    save_image(photos / "one.png", draw_textured_image(1))
+    save_image(photos / "two.jpg", draw_textured_image(1), quality=80)
+    with Store(tmp_path / "store", write=True) as store:
+        crashing_methods = {
+            "extract_features": lambda verifiers, items: [None for _ in items],
+            "submit_pairs": lambda verifiers, items: lambda: [None for _ in items],
+        }
+        for name, method in crashing_methods.items():
+            with monkeypatch.context() as patch:
+                patch.setattr(f"pipeline.verify.pool.VerifierPool.{name}", method)
+                *_, last = ingest_roots([Root(str(photos))], store, load_embedder())
+            assert last.coverage.warnings == [
+                "1 candidate pair could not be verified (1 poisoned its verifier);"
+                " the next ingest tries again"
+            ]
+        assert ingest_and_count(store, photos) == {Relation.SAME_PICTURE: 1}

@@ -1,0 +1,80 @@
+"""Images whose pairs are verified, and the verdicts on them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from indexes import Root, Store
+from pipeline import (
+    ingest_roots,
+    load_embedder,
+)
+from pipeline.calibrate.synthetic_copies import EVERYDAY_EDITS
+from pipeline.decode.pool import DecoderPool
+from pipeline.ingest.verify_pairs import VerificationProgress, verify_candidates
+from pipeline.verify.verdict import VERDICT_VERSION
+from tests.support.images import draw_textured_image, save_image
+
+EDIT_KINDS = ["crop 80 %", "mirror", "grey", "half size"]
+
+
+def save_photos_and_copies(folder: Path) -> list[Path]:
+    """Save three photos, and four copies of two of them."""
+    paths = [save_image(folder / f"{seed}.png", draw_textured_image(seed)) for seed in (1, 2, 3)]
+    for seed in (1, 2):
+        for kind in EDIT_KINDS:
+            copy = EVERYDAY_EDITS[kind](
+                draw_textured_image(seed), draw_textured_image(9), random.Random(seed)
+            )
+            paths.append(
+                save_image(folder / f"{seed} {kind.replace(' %', '')}.jpg", copy, quality=90)
+            )
+    return paths
+
+
+def ingest_and_count(store: Store, folder: Path) -> dict[str, int]:
+    """Ingest `folder`; return the number of verified pairs by relation."""
+    *_, last = ingest_roots([Root(str(folder))], store, load_embedder())
+    return dict(last.coverage.verification.relations) if last.coverage.verification else {}
+
+
+def list_unverified(store: Store) -> list[tuple[int, int]]:
+    """Return the pairs without a verdict."""
+    watermark = store.catalog.pairs.get_watermark()
+    assert watermark
+    return list(store.catalog.verdicts.find_unverified_pairs(watermark.floor, VERDICT_VERSION))
+
+
+def verify(
+    store: Store, pairs: Sequence[tuple[int, int]] | None = None
+) -> Iterator[VerificationProgress]:
+    """Verify pairs; by default those without a verdict."""
+    with DecoderPool(1) as decoders:
+        yield from verify_candidates(
+            store, list_unverified(store) if pairs is None else pairs, decoders, 1
+        )
+
+
+def load_verdicts(store: Store) -> dict[tuple[bytes, bytes], tuple[str, str]]:
+    hashes = {
+        id_: image.hash
+        for id_, image in store.catalog.images.get(store.catalog.images.list_in_use())
+    }
+    return {
+        (hashes[stored.first], hashes[stored.second]): (stored.relation, stored.record)
+        for stored in store.catalog.verdicts.stream()
+    }
+
+
+def draw_sharp_image(width: int, height: int) -> Image.Image:
+    """Draw an image with fine detail, like a sharp photo."""
+    grain = np.random.default_rng(1).normal(0, 12, (height, width, 1))
+    noisy = np.asarray(draw_textured_image(1, (width, height))) + grain
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).filter(
+        ImageFilter.GaussianBlur(0.8)
+    )
