@@ -13,9 +13,9 @@ from pipeline.decode.pool import DecoderPool
 from pipeline.embed.crops import (
     MAX_IMAGES_FOR_CROPS,
     fill_crop_cache,
-    images_without_crops,
+    find_images_without_crops,
     load_comparable_images,
-    propose,
+    propose_pairs,
 )
 from pipeline.embed.embedder import Embedder
 from pipeline.ingest.coverage import CropReport
@@ -30,7 +30,7 @@ class CropStage:
     with CropStage(store, embedder, decoders) as stage:
         for done in stage.embed(stage.find_missing()): ...
         images = stage.load_images()
-        proposed = np.concatenate(list(stage.propose(images)))
+        proposed = np.concatenate(list(stage.propose_pairs(images)))
         # verify the pairs, then:
         stage.save_compared(images, stage.find_pairs_to_retry(proposed, floor))
     """
@@ -55,7 +55,7 @@ class CropStage:
         """List large images without crop vectors, by id; none if the embedder has another space."""
         if self._embedder.space != self._store.space:
             return []
-        return images_without_crops(self._store, self._cache, self._embedder)
+        return find_images_without_crops(self._store, self._cache, self._embedder)
 
     def embed(self, missing: list[int]) -> Iterator[int]:
         """Embed the crops of images, by id; yields how many images are done.
@@ -71,7 +71,9 @@ class CropStage:
         """Load the images to compare, by hash: the vector, and True if there are crop vectors."""
         return load_comparable_images(self._store, self._cache)
 
-    def propose(self, images: Mapping[bytes, tuple[int, bool]]) -> Iterator[NDArray[np.int64]]:
+    def propose_pairs(
+        self, images: Mapping[bytes, tuple[int, bool]]
+    ) -> Iterator[NDArray[np.int64]]:
         """Yield blocks of new pairs of vectors (n, 2), the smaller id first.
 
         A pair is new if one of its images was not compared yet.
@@ -81,7 +83,7 @@ class CropStage:
         """
         if not self._store.catalog.runs.has(self._cache.run_key):
             self._cache.replace_compared_images({}, None)
-        yield from propose(self._store, self._cache, images)
+        yield from propose_pairs(self._store, self._cache, images)
 
     def find_pairs_to_retry(
         self, proposed: NDArray[np.int64], floor: float
@@ -124,7 +126,7 @@ def verify_crop_pairs(
             yield Progress(Stage.CROPPING, done, len(missing), coverage)
         images = stage.load_images()
         blocks = [np.empty((0, 2), np.int64)]
-        for block in stage.propose(images):
+        for block in stage.propose_pairs(images):
             blocks.append(block)
             yield Progress(Stage.CROPPING, 0, None, coverage)
         proposed = np.concatenate(blocks)
