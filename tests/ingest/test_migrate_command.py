@@ -483,4 +483,4 @@ def test_model_without_name_is_unknown(run: Run, photos: Path, model: str) -> No
     ):
         code, _, err = run(*words, "--model", model)
         assert code == 2
-        assert f"no model is called {model!r}" in err
+        assert f"unknown model {model!r}" in err
