@@ -1,6 +1,7 @@
-"""What is on disk and how it is searched: unit vectors in FAISS segments, and one SQLite catalog as the commit point.
+"""Unit vectors in FAISS segments, with one SQLite catalog as the commit point.
 
-The public names are those of __init__.pyi. Each is imported at its first use, so a decoding worker loads no database.
+The public names are those of __init__.pyi. Each is imported at its first use, so a decoding worker
+loads no database.
 """
 
 import lazy_loader

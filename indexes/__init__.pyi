@@ -10,5 +10,5 @@ from .errors import StoreVersionMismatch as StoreVersionMismatch
 from .records import Root as Root
 from .records import Space as Space
 from .store import Store as Store
-from .store import check as check
-from .store import repair as repair
+from .upkeep.check import check as check
+from .upkeep.repair import repair as repair

@@ -165,11 +165,11 @@ def bench(rows: int, scratch: Path) -> None:
             f"| open, all segments mapped | {1000 * (time.perf_counter() - began):.0f} ms, {(measure_private_bytes() - before) / 1e6:.0f} MB |"
         )
         for count in (1, 100):
-            query = store.get_vectors(store.catalog.images.list_in_use()[:count])
+            query = store.search.get_vectors(store.catalog.images.list_in_use()[:count])
             began = time.perf_counter()
-            store.find_within(np.stack(list(query.values())), space.threshold)
+            store.search.find_within(np.stack(list(query.values())), space.threshold)
             between = time.perf_counter()
-            store.find_nearest(np.stack(list(query.values())), 10)
+            store.search.find_nearest(np.stack(list(query.values())), 10)
             last = time.perf_counter() - between
             print(
                 f"| within, nearest 10, of {count} | {1000 * (between - began):.0f} ms, {1000 * last:.0f} ms |",

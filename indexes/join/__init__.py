@@ -1,1 +1,1 @@
-"""All pairs of vectors at or above a score: planned, exact with a bound or by IVF lists, with a measured recall."""
+"""Find all pairs of vectors at or above a score, exactly or by inverted lists."""

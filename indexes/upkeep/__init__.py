@@ -1,1 +1,1 @@
-"""What keeps a store sound: check, repair, compaction, migration to another space."""
+"""Keep a store sound: check, repair, compaction, and migration to another space."""

@@ -1,18 +1,29 @@
-"""Caches of stores of format 6 and older: taken over once, so that no thumbnail or crop vector is computed again."""
+"""Adopt the caches of stores of format 6 and older, so that nothing in them is computed again."""
 
 from __future__ import annotations
 
 import shutil
 import sqlite3
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from indexes.caches.cache import CACHE_FOLDER, delete_database
 
 FORMER_FOLDER = "thumbs"
-# (former name, name, statements that bring its tables up to date)
+
+
+@dataclass(frozen=True)
+class FormerCache:
+    """A cache of an older store, and the statements that bring its tables up to date."""
+
+    former_name: str
+    name: str
+    statements: tuple[str, ...]
+
+
 FORMER_CACHES = (
-    (
+    FormerCache(
         "thumbs.db",
         "thumbnails.db",
         (
@@ -21,7 +32,7 @@ FORMER_CACHES = (
             "ALTER TABLE thumbnails RENAME COLUMN sum TO checksum",
         ),
     ),
-    (
+    FormerCache(
         "parts.db",
         "crops.db",
         (
@@ -34,25 +45,29 @@ FORMER_CACHES = (
 
 
 def adopt_former_caches(folder: Path) -> None:
-    """Move the caches of an older store in `folder` to where they belong now. What cannot be moved is filled again from the photos.
+    """Move the caches of an older store in `folder` to their present names, and update them.
 
-    Call it with the ingest lock held.
+    A cache that cannot be moved is filled again from the photos. Call it with the ingest lock held.
     """
     if not (folder / FORMER_FOLDER).is_dir():
         return
     with suppress(OSError):
         (folder / CACHE_FOLDER).mkdir(mode=0o700, exist_ok=True)
-    for former_name, name, statements in FORMER_CACHES:
-        former, cache = folder / FORMER_FOLDER / former_name, folder / CACHE_FOLDER / name
-        if former.exists() and not cache.exists():
+    for cache in FORMER_CACHES:
+        former_path = folder / FORMER_FOLDER / cache.former_name
+        path = folder / CACHE_FOLDER / cache.name
+        if former_path.exists() and not path.exists():
             with suppress(sqlite3.Error, OSError):
-                with closing(sqlite3.connect(former, isolation_level=None, timeout=10.0)) as db:
-                    for sql in statements:
-                        with suppress(
-                            sqlite3.OperationalError
-                        ):  # done by a run that was killed before the file was moved
-                            db.execute(sql)
-                    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                former.replace(cache)
-        delete_database(former)
+                _update_tables(former_path, cache.statements)
+                former_path.replace(path)
+        delete_database(former_path)
     shutil.rmtree(folder / FORMER_FOLDER, ignore_errors=True)
+
+
+def _update_tables(path: Path, statements: tuple[str, ...]) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=10.0)) as database:
+        for statement in statements:
+            # A run that was killed before it moved the file may have executed it already.
+            with suppress(sqlite3.OperationalError):
+                database.execute(statement)
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -1,1 +1,1 @@
-"""Unit vectors in FAISS segment files, and their scores. The only importer of faiss."""
+"""Segments of unit vectors, rows across them, and scores. The only importer of faiss."""

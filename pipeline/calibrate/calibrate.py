@@ -13,8 +13,8 @@ from pathlib import Path
 
 from indexes.caches.crops import CropCache
 from indexes.caches.thumbnails import ThumbnailCache
-from indexes.join.exact import pick_evenly
 from indexes.store import Store
+from indexes.vectors.rows import pick_evenly
 from pipeline.calibrate.copy_scores import MIN_SOURCE_SIDE_PX, CopyScorer, make_copies
 from pipeline.calibrate.library_pairs import measure_library_pairs
 from pipeline.calibrate.measurement import Calibration, ScoredCopy

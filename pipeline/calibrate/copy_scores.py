@@ -15,7 +15,7 @@ from PIL import Image as PillowImage
 from indexes.caches.thumbnails import Thumbnail
 from indexes.records import Image
 from indexes.store import Store
-from indexes.vectors.segments import cosines
+from indexes.vectors.scores import cosines
 from pipeline.calibrate.measurement import ScoredCopy
 from pipeline.calibrate.synthetic_copies import EDITS
 from pipeline.decode.decode import Decoded
@@ -101,7 +101,7 @@ class CopyScorer:
         Returns an empty list if the image or one of its copies cannot be embedded or verified.
         """
         originals, _ = load_features(self.thumbnails, [image_id], self.verifiers.extract_features)
-        vectors = self.store.get_vectors([image_id])
+        vectors = self.store.search.get_vectors([image_id])
         if image_id not in originals or image_id not in vectors:
             return []
         sources = [SourceFile(str(path)) for path in files.values()]

@@ -120,7 +120,7 @@ def _measure(store: Path, arguments: CalibrateArguments) -> tuple[Calibration, S
         explain_model_errors(opened, None),
     ):
         if arguments.threshold is not None:
-            opened.check_threshold(arguments.threshold)  # before a minute of work
+            opened.search.check_threshold(arguments.threshold)  # before a minute of work
         images = sample_copyable_images(opened, arguments.sample)
         embedder = choose_embedder(opened, None)
         _announce(embedder, images, arguments.allow_cost)

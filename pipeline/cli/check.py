@@ -54,7 +54,7 @@ def check(
     Nothing is changed. Exit code 4 if something is wrong; each line names a file or a part of the
     catalog.
     """
-    from indexes.store import check as find_damage
+    from indexes import check as find_damage
     from pipeline.report.maintenance import format_check, serialize_check
 
     findings = find_damage(store, read_all=data)

@@ -56,7 +56,7 @@ def dedupe(
     search.parse_keep_rules()  # an invalid rule fails before hours of work
     with open_for_writing(store, roots) as opened:
         if search.threshold is not None:
-            opened.check_threshold(search.threshold)
+            opened.search.check_threshold(search.threshold)
         result = run_ingest(opened, roots, arguments)
         print_message(format_coverage(result.coverage))
         query = GroupQuery(search, result.root_paths, against_all)

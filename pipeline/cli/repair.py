@@ -47,7 +47,7 @@ def repair(data: bool, yes: bool, store: Path) -> None:
 
 
 def _print_plan(store: Path, *, read_all: bool) -> None:
-    from indexes.store import check
+    from indexes import check
     from pipeline.report.maintenance import format_check, format_repair_plan
 
     findings = check(store, read_all=read_all)
@@ -60,7 +60,7 @@ def _print_plan(store: Path, *, read_all: bool) -> None:
 
 
 def _repair(store: Path, *, read_all: bool) -> None:
-    from indexes.store import Store, repair
+    from indexes import Store, repair
     from pipeline.report.ingest import format_coverage
     from pipeline.report.maintenance import format_check, format_repair
 

@@ -20,7 +20,7 @@ from indexes.caches.crops import CropCache
 from indexes.caches.thumbnails import ThumbnailCache
 from indexes.records import Image, Space
 from indexes.store import Store
-from indexes.vectors.segments import pairs_above
+from indexes.vectors.scores import pairs_above
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.preprocess import Preprocess
 from pipeline.decode.resize import preprocess_image
@@ -167,7 +167,7 @@ def _match_stored_vectors(
     assert space is not None
     own_ids = np.repeat([vector_id for vector_id, _ in crops], [len(rows) for _, rows in crops])
     queries = np.concatenate([rows for _, rows in crops])
-    matches = store.find_vectors_within(queries, compute_crop_floor(space), min_vector_id)
+    matches = store.search.find_vectors_within(queries, compute_crop_floor(space), min_vector_id)
     pairs = np.sort(np.stack([own_ids[matches.left], matches.right], axis=1), axis=1)
     return np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0)
 
@@ -208,7 +208,7 @@ def match_crops(
         for row in (rows if rows is not None else ())
     ]
     if query_crops:
-        hits = store.find_within(np.stack([row for _, row in query_crops]), min_score)
+        hits = store.search.find_within(np.stack([row for _, row in query_crops]), min_score)
         for crop, image_id in zip(hits.left.tolist(), hits.right.tolist(), strict=True):
             matches[query_crops[crop][0]].add(image_id)
     query_vectors = np.stack([row for row, _ in queries]).astype(np.float16)

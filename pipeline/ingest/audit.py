@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.join.exact import pick_evenly
 from indexes.store import Store
-from indexes.vectors.segments import cosines
+from indexes.vectors.rows import pick_evenly
+from indexes.vectors.scores import cosines
 from pipeline.decode.decode import Decoded
 from pipeline.decode.pool import DecoderPool
 from pipeline.embed.embedder import Embedder, embed
@@ -74,7 +74,7 @@ def _decode_stored_images(
 ) -> Iterator[_Sample]:
     """Decode each image that has a vector, from its first file that still holds it."""
     for id_, image in store.catalog.images.get(images):
-        vector = store.get_vectors([id_]).get(id_)
+        vector = store.search.get_vectors([id_]).get(id_)
         if vector is None:
             continue
         # A file may hold another content although its size and times are as they were.

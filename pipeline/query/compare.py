@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.records import Image
-from indexes.vectors.segments import cosines
+from indexes.vectors.scores import cosines
 from pipeline.decode.decode import Decoded
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.preprocess import VERIFY_INPUT, Preprocess

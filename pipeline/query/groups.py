@@ -13,7 +13,7 @@ import numpy as np
 
 from indexes.catalog.verdicts import MAX_IMAGES_PER_VECTOR, StoredVerdict
 from indexes.store import Store
-from indexes.vectors.segments import cosines
+from indexes.vectors.scores import cosines
 from pipeline.grouping.cluster import Edge, Group, form_groups
 from pipeline.grouping.keep_rules import CopyHints, KeepRules, LibraryFile
 from pipeline.grouping.match import relation_of
@@ -114,7 +114,7 @@ def load_snapshot(
     An image without a scored pair is loaded only if it may have an exact copy.
     """
     with store.catalog.snapshot():
-        scores = store.find_pairs(thresholds.search).to_dict()
+        scores = store.search.find_pairs(thresholds.search).to_dict()
         if thresholds.with_crops:
             scores |= score_crop_pairs(store, scores)
         vector_by_image = dict(store.catalog.images.find_with_copies())
@@ -253,7 +253,7 @@ def score_crop_pairs(
     ]
     if not pairs:
         return {}
-    rows = store.get_vectors(list(image_by_vector.values()))
+    rows = store.search.get_vectors(list(image_by_vector.values()))
     left_rows, right_rows = (
         np.stack([rows[image_by_vector[pair[side]]] for pair in pairs]).astype(np.float16)
         for side in (0, 1)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from indexes.caches.crops import CropCache
 from indexes.records import Image, Space
 from indexes.store import Store
-from indexes.vectors.segments import cosines
+from indexes.vectors.scores import cosines
 from pipeline.grouping.keep_rules import LibraryFile
 from pipeline.grouping.match import exact_relation
 from pipeline.query.files import load_files
@@ -105,7 +105,7 @@ def _make_near_images(
 def _load_vectors(queries: Sequence[Query], store: Store) -> dict[int, NDArray[np.float32]]:
     """Return the vectors of queries, by position; featureless images have none."""
     stored_ids = [query.image_id for query in queries if isinstance(query, StoredQuery)]
-    stored = store.get_vectors(stored_ids)
+    stored = store.search.get_vectors(stored_ids)
     vectors = {}
     for position, query in enumerate(queries):
         if isinstance(query, StoredQuery):
@@ -138,7 +138,7 @@ def _search_vectors(
     if not vectors:
         return scores
     positions = list(vectors)
-    hits = store.find_within(np.stack(list(vectors.values())), min_score)
+    hits = store.search.find_within(np.stack(list(vectors.values())), min_score)
     columns = hits.left.tolist(), hits.right.tolist(), hits.score.tolist()
     for row, image_id, score in zip(*columns, strict=True):
         scores[positions[row]][image_id] = score
@@ -198,7 +198,7 @@ def _score_images(
     vector: NDArray[np.float32], image_ids: Iterable[int], store: Store
 ) -> dict[int, float]:
     """Return the cosine of `vector` with each of these stored images that has a vector."""
-    rows = store.get_vectors(sorted(image_ids))
+    rows = store.search.get_vectors(sorted(image_ids))
     if not rows:
         return {}
     stored = np.stack(list(rows.values())).astype(np.float16)

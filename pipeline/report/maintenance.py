@@ -9,9 +9,10 @@ from typing import Any
 
 from indexes.paths import format_command
 from indexes.store import Store
+from indexes.upkeep.check import Finding
 from indexes.upkeep.compaction import CompactionReport
 from indexes.upkeep.migration import PendingMigration
-from indexes.upkeep.repair import Finding, RepairReport
+from indexes.upkeep.repair import RepairReport
 from pipeline.ingest.audit import AuditResult
 from pipeline.report.document import make_document
 from pipeline.report.format import escape_unprintable, format_bytes, pluralize

@@ -20,7 +20,7 @@ from indexes.caches.thumbnails import ThumbnailCache
 from indexes.records import FileStat, NewFile
 from indexes.records import Image as StoredImage
 from indexes.store import Batch
-from indexes.vectors.segments import cosines
+from indexes.vectors.scores import cosines
 from pipeline import IngestOptions, find_groups, find_matches, ingest_roots, load_embedder
 from pipeline import thumbnails as thumbnails_module
 from pipeline.calibrate.synthetic_copies import HARD_EDITS
@@ -81,7 +81,7 @@ def test_small_crop_is_found_although_the_whole_images_score_low(tmp_path: Path)
         watermark = store.catalog.pairs.get_watermark()
         assert watermark
         assert not len(
-            store.find_pairs(watermark.floor).left
+            store.search.find_pairs(watermark.floor).left
         )  # otherwise crops would not be needed
         assert list_group_names(store) == []
         assert ingest_folder(store, tmp_path / "photos") == CropReport(2, 0)

@@ -188,7 +188,7 @@ def test_damage_in_any_place_is_found(tmp_path: Path, whole: tuple[Path, Held], 
         assert [finding.location for finding in found] == [os.fspath(path)], damaged
         if kind != "catalog.seal":
             with pytest.raises((StoreDamaged, StoreVersionMismatch)), Store(folder) as store:
-                store.find_within(nightly.ROWS[:1], 0.5)
+                store.search.find_within(nightly.ROWS[:1], 0.5)
     assert check(folder, read_all=True) == []
 
 

@@ -16,15 +16,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from indexes import Store, StoreError, repair
-from indexes import store as store_module
 from indexes.catalog.vectors import SegmentRow
 from indexes.join import exact as join
+from indexes.join import join as join_module
 from indexes.join import planner as planning
 from indexes.join.planner import JoinMethod
 from indexes.records import FileStat, Image, NewFile
 from indexes.store import Batch
 from indexes.upkeep import compaction as compact
-from indexes.vectors import segments
+from indexes.vectors import scores, segment_search, segments
+from indexes.vectors.scores import cosines
 from pipeline import find_groups
 from pipeline.verify.relation import REPORTED_RELATIONS
 from tests.support.nightly import read_contents
@@ -106,7 +107,7 @@ def small_steps() -> Iterator[None]:
         patch.setattr(
             os, "fsync", lambda descriptor: None
         )  # no power is cut here, and there are thousands of commits
-        patch.setattr(store_module, "MAX_UNCOMMITTED_SECONDS", -1.0)
+        patch.setattr(join_module, "MAX_UNCOMMITTED_SECONDS", -1.0)
         yield
 
 
@@ -225,13 +226,13 @@ def test_nearest_equals_brute_force(seed: int, rows: int, count: int, gone: set[
             store.add(make_batch(list(range(start, min(start + 25, rows))), made))
         lost = [store.catalog.files.get_by_path(f"/p/{number}") for number in gone]
         store.remove_files([known.id for known in lost if known])
-        found = store.find_nearest(made, count)
+        found = store.search.find_nearest(made, count)
         ids = store.catalog.images.get_ids([make_hash(number) for number in range(rows)])
         left = [number for number in range(rows) if number not in gone]
         stored = made.astype(np.float16)
         for query in range(rows):
             mine = found.left == query
-            scores = segments.cosines(np.broadcast_to(stored[query], stored.shape), stored)
+            scores = cosines(np.broadcast_to(stored[query], stored.shape), stored)
             best = sorted((-float(scores[number]), ids[make_hash(number)]) for number in left)[
                 :count
             ]
@@ -242,7 +243,7 @@ def test_nearest_equals_brute_force(seed: int, rows: int, count: int, gone: set[
                 )
             ] == best
         with pytest.raises(StoreError, match="1 or more"):
-            store.find_nearest(made, 0)
+            store.search.find_nearest(made, 0)
 
 
 def test_few_and_many_queries_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,10 +252,10 @@ def test_few_and_many_queries_give_the_same(monkeypatch: pytest.MonkeyPatch) -> 
         store.add(make_batch(list(range(300)), made))
         answers = []
         for few, first, block in ((1000, 1, 10), (1000, 64, 10), (0, 64, 7), (0, 64, 4096)):
-            monkeypatch.setattr(segments, "MAX_SCANNED_QUERIES", few)
-            monkeypatch.setattr(segments, "INITIAL_SEARCH_K", first)
-            monkeypatch.setattr(segments, "STORED_BLOCK_ROWS", block)
-            found = store.find_within(made, 0.3)
+            monkeypatch.setattr(segment_search, "MAX_SCANNED_QUERIES", few)
+            monkeypatch.setattr(segment_search, "INITIAL_SEARCH_K", first)
+            monkeypatch.setattr(scores, "PRODUCT_BLOCK_ROWS", block)
+            found = store.search.find_within(made, 0.3)
             answers.append((found.left.tolist(), found.right.tolist(), found.score.tolist()))
         assert len(answers[0][0]) > 1000
         assert all(answer == answers[0] for answer in answers)
@@ -286,7 +287,10 @@ def test_ten_thousand_equal_pictures_make_no_crowd() -> None:
             few.add(make_batch(list(range(40)), rows))
             for _ in few.join():
                 pass
-            assert store.find_pairs(0.5).score.tolist() == few.find_pairs(0.5).score.tolist()
+            assert (
+                store.search.find_pairs(0.5).score.tolist()
+                == few.search.find_pairs(0.5).score.tolist()
+            )
         (crowd,) = [
             group
             for group in find_groups(store, 0.999, relations=REPORTED_RELATIONS)
@@ -301,7 +305,7 @@ def test_a_crowd_raises_the_floor_and_a_lower_threshold_is_searched(
     rows = make_unit_rows(1, 60)
     with fresh() as store:
         store.add(make_batch(list(range(60)), rows))
-        expected = store.find_pairs(-1.0)
+        expected = store.search.find_pairs(-1.0)
         monkeypatch.setattr(planning, "MAX_EDGES_PER_VECTOR", 2)
         monkeypatch.setattr(planning, "MIN_EDGE_BUDGET", 0)
         for _ in store.join():
@@ -311,7 +315,7 @@ def test_a_crowd_raises_the_floor_and_a_lower_threshold_is_searched(
         assert SPACE.floor < frontier.floor <= SPACE.threshold
         assert store.catalog.pairs.count() < len(expected.score)
         for least in (-1.0, 0.0, frontier.floor, 0.95):
-            found = store.find_pairs(least)
+            found = store.search.find_pairs(least)
             keep = expected.score >= least
             assert (found.left.tolist(), found.score.tolist()) == (
                 expected.left[keep].tolist(),
@@ -349,7 +353,7 @@ def test_a_small_crowd_raises_no_floor_and_one_that_became_small_beside_others_l
             SPACE.floor,
             store.catalog.vectors.get_next_id() - 1,
         )
-        expected = store.find_pairs(SPACE.floor)
+        expected = store.search.find_pairs(SPACE.floor)
         assert store.catalog.pairs.count() == len(expected.score)
         assert len(expected.score) > 60 * 59 / 4
 
@@ -473,14 +477,14 @@ def test_both_ways_find_the_pairs(way: JoinMethod) -> None:
         store.add(make_batch(list(range(2000, 3000)), rows))
         *_, last = store.join(way)
         assert last.plan.method is way
-        assert "as asked" in last.plan.reason
+        assert "as requested" in last.plan.reason
         frontier = store.catalog.pairs.get_watermark()
         assert frontier
         least = frontier.floor
         kept = {(left, right): score for left, right, score in store.catalog.pairs.stream(-2.0)}
         with fresh() as once:
             once.add(make_batch(list(range(3000)), rows))
-            found = once.find_pairs(least)
+            found = once.search.find_pairs(least)
         exact = dict(
             zip(
                 zip(found.left.tolist(), found.right.tolist(), strict=True),
@@ -516,7 +520,7 @@ def test_the_planner_takes_buckets_where_exact_takes_too_long(
 
 
 def test_recall_is_bounded_as_the_binomial_says() -> None:
-    from indexes.join.exact import Recall
+    from indexes.join.recall import Recall
 
     assert Recall(3000, 3000, 1, 1).lower_bound_95 == pytest.approx(0.05 ** (1 / 3000))
     assert Recall(3000, 3000, 1, 1).lower_bound_95 > 0.999

@@ -33,9 +33,12 @@ from indexes.catalog.vectors import SegmentRow
 from indexes.durable import files as durable
 from indexes.durable import locks
 from indexes.join import exact as join
+from indexes.join.bound import PRODUCT_MARGIN, CosineBound, choose_bound
+from indexes.join.step import JoinStep
 from indexes.records import FileStat, NewFile
 from indexes.store import Batch
-from indexes.vectors import segments
+from indexes.vectors.rows import VectorRows
+from indexes.vectors.scores import concat_pairs, cosines
 from tests.support.stores import SPACE, make_batch, make_hash, make_unit_rows
 
 OTHER = Space("test", "other", "1" * 64, "none", 16, -1.0, 0.9)
@@ -68,7 +71,7 @@ def all_pairs(store: OpenStore, least: float) -> dict[frozenset[bytes], float]:
         if vector is not None:
             images.setdefault(vector, []).append(hashes[image])
     found = {frozenset(pair): 1.0 for shared in images.values() for pair in combinations(shared, 2)}
-    pairs = store.find_pairs(least)
+    pairs = store.search.find_pairs(least)
     for left, right, score in zip(
         pairs.left.tolist(), pairs.right.tolist(), pairs.score.tolist(), strict=True
     ):
@@ -94,7 +97,7 @@ def test_pairs_and_within_equal_brute_force(
             store.add(make_batch(list(range(start, end)), rows))
         hashes = hashes_of(store)
         assert set(all_pairs(store, least)) == brute_force(rows, least)
-        found = store.find_within(rows, least)
+        found = store.search.find_within(rows, least)
         hits = {
             (int(row), hashes[int(id_)]) for row, id_ in zip(found.left, found.right, strict=True)
         }
@@ -108,8 +111,8 @@ def test_a_vector_finds_itself_at_one(store: OpenStore) -> None:
     rows = make_unit_rows(7, 50)
     store.add(make_batch(list(range(50)), rows))
     ids = sorted(hashes_of(store))
-    stored = np.stack([store.get_vectors(ids)[id_] for id_ in ids])
-    found = store.find_within(stored, 1.0)
+    stored = np.stack([store.search.get_vectors(ids)[id_] for id_ in ids])
+    found = store.search.find_within(stored, 1.0)
     assert set(zip(found.left.tolist(), found.right.tolist(), strict=True)) >= set(enumerate(ids))
     assert (found.score == 1.0).all()
 
@@ -139,11 +142,11 @@ def test_blocks_tiles_and_prefixes_of_any_size_give_the_same_pairs(
     assert whole
     anything, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((16, 16)))
     prefixes = [
-        join.CosineBound(None),
-        *(join.CosineBound(np.ascontiguousarray(anything[:, :k], np.float32)) for k in (1, 5, 15)),
+        CosineBound(None),
+        *(CosineBound(np.ascontiguousarray(anything[:, :k], np.float32)) for k in (1, 5, 15)),
     ]
-    shelf = join.VectorRows(store._map_segments())
-    expected = store.find_pairs(0.8)
+    shelf = VectorRows(store._mapped.refresh())
+    expected = store.search.find_pairs(0.8)
     wanted = dict(
         zip(
             zip(expected.left.tolist(), expected.right.tolist(), strict=True),
@@ -172,13 +175,13 @@ def test_blocks_tiles_and_prefixes_of_any_size_give_the_same_pairs(
         for stop in range(
             0, len(steps), max(1, len(steps) // 9)
         ):  # killed anywhere, it goes on from there
-            rest = list(join.find_pairs(shelf, steps[stop].watermark, join.CosineBound(None)))
+            rest = list(join.find_pairs(shelf, steps[stop].watermark, CosineBound(None)))
             assert edges_of([*steps[: stop + 1], *rest]) == wanted
 
 
-def edges_of(steps: list[join.JoinStep]) -> dict[tuple[int, int], float]:
+def edges_of(steps: list[JoinStep]) -> dict[tuple[int, int], float]:
     """All that was found; a pair that is found twice is a mistake."""
-    whole = segments.concat_pairs([step.new_pairs for step in steps])
+    whole = concat_pairs([step.new_pairs for step in steps])
     found = list(zip(whole.left.tolist(), whole.right.tolist(), whole.score.tolist(), strict=True))
     assert len({edge[:2] for edge in found}) == len(found)
     return {(left, right): score for left, right, score in found}
@@ -189,9 +192,9 @@ def edges_of(steps: list[join.JoinStep]) -> dict[tuple[int, int], float]:
 def test_a_prefix_never_falls_below_the_cosine(seed: int, kept: int) -> None:
     rows = make_unit_rows(seed, 40).astype(np.float16)
     axes, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((16, 16)))
-    short = join.CosineBound(np.ascontiguousarray(axes[:, :kept], np.float32)).project(rows)
+    short = CosineBound(np.ascontiguousarray(axes[:, :kept], np.float32)).project(rows)
     exact = rows.astype(np.float64) / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
-    assert (short @ short.T >= exact @ exact.T - join.PRODUCT_MARGIN).all()
+    assert (short @ short.T >= exact @ exact.T - PRODUCT_MARGIN).all()
 
 
 def test_the_prefix_is_chosen_by_what_it_lets_through() -> None:
@@ -199,7 +202,7 @@ def test_the_prefix_is_chosen_by_what_it_lets_through() -> None:
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     taken = []
     for least in (0.5, 0.7, 0.9):
-        axes = join.choose_bound(rows.astype(np.float16), least).axes
+        axes = choose_bound(rows.astype(np.float16), least).axes
         assert axes is not None
         assert np.allclose(axes.T @ axes, np.eye(axes.shape[1]), atol=1e-5)
         taken.append(axes.shape[1])
@@ -208,7 +211,7 @@ def test_the_prefix_is_chosen_by_what_it_lets_through() -> None:
     )  # the higher the threshold, the fewer numbers show that a pair is below it
     assert taken[0] > taken[-1]
     assert (
-        join.choose_bound(make_unit_rows(1, 500).astype(np.float16), 0.9).axes is None
+        choose_bound(make_unit_rows(1, 500).astype(np.float16), 0.9).axes is None
     )  # 16 numbers have no shorter form that pays
 
 
@@ -222,7 +225,7 @@ def test_removed_files_leave_the_answers_and_come_back_without_a_vector(store: O
     after = all_pairs(store, 0.9)
     assert set(after) == {pair for pair in before if make_hash(3) not in pair}
     assert make_hash(3) not in {
-        hashes_of(store)[int(id_)] for id_ in store.find_within(rows[3:4], 0.9).right
+        hashes_of(store)[int(id_)] for id_ in store.search.find_within(rows[3:4], 0.9).right
     }
     back = make_batch([3], rows)
     back.images = []
@@ -340,8 +343,8 @@ def test_thresholds_below_the_floor_are_refused(tmp_path: Path) -> None:
         store.bind(Space("test", "test", "0" * 64, "none", 16, 0.6, 0.9), "test")
         for least in (0.59, 1.01):
             with pytest.raises(StoreError, match="0.6"):
-                store.find_pairs(least)
-        assert len(store.find_pairs(0.6).score) == 0
+                store.search.find_pairs(least)
+        assert len(store.search.find_pairs(0.6).score) == 0
 
 
 def test_every_changed_byte_of_a_segment_is_noticed(store: OpenStore) -> None:
@@ -354,14 +357,14 @@ def test_every_changed_byte_of_a_segment_is_noticed(store: OpenStore) -> None:
             sound[:at] + bytes([sound[at] ^ (1 << int(rng.integers(8)))]) + sound[at + 1 :]
         )
         with OpenStore(store.folder) as reader, pytest.raises(StoreDamaged, match=file.name):
-            reader.find_pairs(0.5)
+            reader.search.find_pairs(0.5)
     for length in (0, 1, len(sound) // 2, len(sound) - 1):
         file.write_bytes(sound[:length])
         with OpenStore(store.folder) as reader, pytest.raises(StoreDamaged, match=file.name):
-            reader.find_pairs(0.5)
+            reader.search.find_pairs(0.5)
     file.unlink()
     with OpenStore(store.folder) as reader, pytest.raises(StoreDamaged, match=file.name):
-        reader.find_pairs(0.5)
+        reader.search.find_pairs(0.5)
 
 
 def test_what_is_no_store_is_told_from_a_store(tmp_path: Path) -> None:
@@ -405,7 +408,7 @@ def test_a_damaged_catalog_is_named(store: OpenStore) -> None:
             with OpenStore(store.folder) as reader, reader.catalog.snapshot():
                 reader.catalog.images.list_in_use()
                 reader.catalog.files.get_counts()
-                reader.find_pairs(0.99)
+                reader.search.find_pairs(0.99)
         except (StoreDamaged, StoreVersionMismatch, StoreMissing):
             met += 1
     assert met > 10
@@ -492,9 +495,9 @@ def test_a_durable_file_is_whole_or_absent(tmp_path: Path) -> None:
 def test_cosines_do_not_depend_on_batching() -> None:
     rows = make_unit_rows(2, 101, dim=256)
     left, right = rows[:100], rows[1:]
-    whole = segments.cosines(left, right)
+    whole = cosines(left, right)
     assert whole.tolist() == [
-        float(segments.cosines(left[n : n + 1], right[n : n + 1])[0]) for n in range(100)
+        float(cosines(left[n : n + 1], right[n : n + 1])[0]) for n in range(100)
     ]
 
 
@@ -533,9 +536,9 @@ def test_a_reader_that_stays_open_sees_new_segments(store: OpenStore) -> None:
     rows = make_unit_rows(1, 8)
     store.add(make_batch([0, 1, 2, 3], rows))
     with OpenStore(store.folder) as reader:
-        assert len(reader.find_pairs(-1).score) == 6
+        assert len(reader.search.find_pairs(-1).score) == 6
         store.add(make_batch([4, 5, 6, 7], rows))
-        assert len(reader.find_pairs(-1).score) == 28
+        assert len(reader.search.find_pairs(-1).score) == 28
 
 
 def test_broken_promises_are_refused(store: OpenStore) -> None:
@@ -545,7 +548,7 @@ def test_broken_promises_are_refused(store: OpenStore) -> None:
         store.add(batch)
     for rows in (np.full((1, 16), np.nan), np.ones((1, 16))):
         with pytest.raises(InvalidVector, match="length 1"):
-            store.find_within(rows, 0.5)
+            store.search.find_within(rows, 0.5)
     with (
         pytest.raises(StoreError, match="writable"),
         locks.lock(store.folder / "nowhere" / "lock"),

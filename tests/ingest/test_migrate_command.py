@@ -192,9 +192,9 @@ def test_migrate_pending_for_other_model_needs_restart(
         migrate(store, load_embedder(other))
     code, _, err = run("migrate", "--model", other)
     assert code == 2
-    assert f"go on with `neardup migrate --model {small_model} --store {store_copy}`" in err
+    assert f"resume it with `neardup migrate --model {small_model} --store {store_copy}`" in err
     assert (
-        f"begin anew with `neardup migrate --model {other} --restart --store {store_copy}`" in err
+        f"start over with `neardup migrate --model {other} --restart --store {store_copy}`" in err
     )
     pending = f"neardup-1; a migration to {small_model} is pending, 5 of 17 photos embedded; "
     code, _, err = run("migrate", "--model", "neardup-1")
@@ -382,7 +382,7 @@ def test_status_after_migrate_reports_the_new_pairs(
     after = json.loads(run("status", "--json")[1])
     with Store(store_path) as store:
         assert store.space is not None
-        floor, pairs = store.space.floor, len(store.find_pairs(store.space.floor).left)
+        floor, pairs = store.space.floor, len(store.search.find_pairs(store.space.floor).left)
     assert (after["join"]["floor"], after["join"]["pairs"], after["pairs"]) == (floor, pairs, pairs)
     assert after["join"] != before["join"]
     assert after["last_run"] == before["last_run"]

@@ -381,7 +381,7 @@ def test_find_groups_unrelated_images_with_close_vectors_are_not_grouped(tmp_pat
         ingest_and_count(store, photos)
         watermark = store.catalog.pairs.get_watermark()
         assert watermark
-        close = store.find_pairs(watermark.floor)
+        close = store.search.find_pairs(watermark.floor)
         stored = list(store.catalog.verdicts.stream())
         assert {decode_verdict(verdict).relation for verdict in stored} <= {Relation.UNRELATED}
         assert len(stored) == len(close.score)

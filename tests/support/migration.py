@@ -60,7 +60,7 @@ def collect_contents(store: Store) -> Contents:
         }
         space, pairs = (
             store.space,
-            store.find_pairs(-1.0 if store.space is None else store.space.floor),
+            store.search.find_pairs(-1.0 if store.space is None else store.space.floor),
         )
         images: dict[int, list[int]] = {}
         for image, vector in store.catalog.images.find_of_vectors(

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from indexes import DiskFull, Store
-from indexes import store as store_module
 from indexes.join import exact as join
+from indexes.join import join as join_module
 from indexes.join.planner import JoinMethod
 from tests.support.stores import SPACE, make_batch, make_hash, make_unit_rows
 
@@ -29,7 +29,7 @@ def run_nights(folder: Path) -> None:
 
     Joins are made of many blocks, with a commit after each pair of them, as large stores have.
     """
-    join.BLOCK_ROWS, store_module.MAX_UNCOMMITTED_SECONDS = 32, -1.0
+    join.BLOCK_ROWS, join_module.MAX_UNCOMMITTED_SECONDS = 32, -1.0
     with Store(folder, write=True) as store, store.lock_for_ingest():
         store.bind(SPACE, "test")
         store.prepare()
@@ -62,7 +62,7 @@ def read_contents(store: Store) -> tuple[set[bytes], dict[frozenset[bytes], floa
         found = {
             frozenset(pair): 1.0 for shared in images.values() for pair in combinations(shared, 2)
         }
-        pairs = store.find_pairs(0.5)
+        pairs = store.search.find_pairs(0.5)
         for left, right, score in zip(
             pairs.left.tolist(), pairs.right.tolist(), pairs.score.tolist(), strict=True
         ):
@@ -80,7 +80,7 @@ def run_until_failpoint(folder: Path, failpoint: str) -> None:
 
 def join_by_ivf_until_failpoint(folder: Path, failpoint: str) -> None:
     """Add everything at once and join it by buckets until a failpoint ends this process."""
-    store_module.MAX_UNCOMMITTED_SECONDS = -1.0
+    join_module.MAX_UNCOMMITTED_SECONDS = -1.0
     with Store(folder, write=True) as store, store.lock_for_ingest():
         store.bind(SPACE, "test")
         store.add(
@@ -141,7 +141,7 @@ def read_and_check(folder: Path, answer_count: int) -> None:
                     hashes, pairs = read_contents(store)
                     numbers = sorted(int.from_bytes(hash_, "big") for hash_ in hashes)
                     ids = store.catalog.images.get_ids(list(hashes))
-                    vectors = store.get_vectors(list(ids.values()))
+                    vectors = store.search.get_vectors(list(ids.values()))
                     rows = ROWS[numbers].astype(np.float16).astype(np.float32)
                     for number, row in zip(numbers, rows, strict=True):
                         assert (vectors[ids[make_hash(number)]] == row).all()
