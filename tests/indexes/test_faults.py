@@ -1,4 +1,7 @@
-"""Kills, full disks, damaged bytes, races: nothing that was committed is lost, nothing wrong is answered, and damage is named."""
+"""Kills, full disks, damaged bytes and races.
+
+Nothing that was committed is lost, no wrong answer is given, and damage is reported.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +33,43 @@ from indexes import (
     repair,
 )
 from indexes.catalog import seal
-from indexes.durable import failpoints
+from indexes.durable.failpoints import FAILPOINTS
 from indexes.records import FileStat
 from indexes.vectors import segments
 from tests.support import nightly
-from tests.support.stores import make_batch
+from tests.support.stores import join_all, make_batch
 
-Held = tuple[set[bytes], dict[frozenset[bytes], float]]  # what nightly.contents() tells
+IMAGE_COUNT = nightly.NIGHT_COUNT * nightly.IMAGES_PER_NIGHT
+REMAINING_NUMBERS = [
+    number for number in range(IMAGE_COUNT) if number not in nightly.REMOVED_NUMBERS
+]
 
-forks = multiprocessing.get_context(
-    "forkserver"
-)  # from a process that never ran a thread pool: cheap, and safe
-forks.set_forkserver_preload(["tests.support.nightly", "faiss"])
+# Forks of a process that never ran a thread pool are cheap, and safe.
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(["tests.support.nightly", "faiss"])
 
 
-def ran(work: Callable[..., None], *given: Any) -> int:
-    """Run a function in a process of its own; minus the signal, or the exit code."""
-    process = forks.Process(target=work, args=given)
+@dataclass(frozen=True)
+class Reference:
+    """A store that nothing disturbed, closed, and its contents."""
+
+    folder: Path
+    contents: tuple[set[bytes], dict[frozenset[bytes], float]]
+
+    def copy(self, folder: Path) -> Path:
+        """Copy the store to `folder`."""
+        shutil.copytree(self.folder, folder)
+        return folder
+
+    def assert_contents_of(self, folder: Path) -> None:
+        """Assert that the store in `folder` has the same contents."""
+        with Store(folder) as store:
+            assert nightly.read_contents(store) == self.contents
+
+
+def run_in_process(function: Callable[..., None], *args: Any) -> int:
+    """Run a function in a process of its own; returns its exit code, or minus the signal."""
+    process = FORKSERVER.Process(target=function, args=args)
     process.start()
     process.join()
     assert process.exitcode is not None
@@ -53,159 +77,171 @@ def ran(work: Callable[..., None], *given: Any) -> int:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Held]:
-    """A store that nothing disturbed, closed, and what it holds."""
-    folder = tmp_path_factory.mktemp("whole") / "store"
-    assert ran(nightly.run_nights, folder) == 0
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    """The store after all nights."""
+    folder = tmp_path_factory.mktemp("reference") / "store"
+    assert run_in_process(nightly.run_nights, folder) == 0
     with Store(folder) as store:
-        held = nightly.read_contents(store)
-    assert len(held[0]) == nightly.NIGHT_COUNT * nightly.IMAGES_PER_NIGHT - len(
-        nightly.REMOVED_NUMBERS
-    )
-    assert len(held[1]) > 50
-    return folder, held
+        contents = nightly.read_contents(store)
+    hashes, pairs = contents
+    assert len(hashes) == IMAGE_COUNT - len(nightly.REMOVED_NUMBERS)
+    assert len(pairs) > 50
+    return Reference(folder, contents)
 
 
-def assert_goes_on(folder: Path, held: Held) -> None:
-    """After a process died, the store is sound, and a run that is not disturbed ends where one that never was did."""
-    if (folder / "catalog.db").exists() and (folder / "catalog.db").stat().st_size:
+def get_segment(folder: Path) -> Path:
+    """Get the only segment file of a store."""
+    (segment,) = (folder / "segments").iterdir()
+    return segment
+
+
+def list_locations(folder: Path, *, read_all: bool = False) -> list[str]:
+    """List the locations of all findings."""
+    return [finding.location for finding in check(folder, read_all=read_all)]
+
+
+def assert_continues(folder: Path, reference: Reference) -> None:
+    """Assert that a store is sound after a kill, and that the next run ends as the reference."""
+    catalog = folder / "catalog.db"
+    if catalog.exists() and catalog.stat().st_size:
         try:
             Store(folder).close()
         except StoreError as error:
             assert "empty store" in str(error) or "half made" in str(error)
         else:
             assert check(folder, read_all=True) == []
-    assert ran(nightly.run_nights, folder) == 0
+    assert run_in_process(nightly.run_nights, folder) == 0
     assert check(folder, read_all=True) == []
-    with Store(folder) as store:
-        assert nightly.read_contents(store) == held
+    reference.assert_contents_of(folder)
     assert not list((folder / "tmp").iterdir())
     with Store(folder) as store:
-        named = {f"{row.blake3}{segments.SUFFIX}" for row in store.catalog.vectors.list_segments()}
-    assert {file.name for file in (folder / "segments").iterdir()} == named
+        rows = store.catalog.vectors.list_segments()
+    names = {f"{row.blake3}{segments.SUFFIX}" for row in rows}
+    assert {file.name for file in (folder / "segments").iterdir()} == names
 
 
-@pytest.mark.parametrize("time_", [1, 2, 3])
+# --- kills ---
+
+
+@pytest.mark.parametrize("hit", [1, 2, 3])
 @pytest.mark.parametrize(
-    "failpoint",
-    [name for name in failpoints.FAILPOINTS if not name.startswith(("repair", "migration"))],
+    "failpoint", [name for name in FAILPOINTS if not name.startswith(("repair", "migration"))]
 )
-def test_kill_at_every_failpoint(
-    tmp_path: Path, whole: tuple[Path, Held], failpoint: str, time_: int
+def test_store_killed_at_a_failpoint_continues(
+    tmp_path: Path, reference: Reference, failpoint: str, hit: int
 ) -> None:
     folder = tmp_path / "store"
-    assert ran(nightly.run_until_failpoint, folder, f"{failpoint}:{time_}") == -signal.SIGKILL
-    assert_goes_on(folder, whole[1])
+    exit_code = run_in_process(nightly.run_until_failpoint, folder, f"{failpoint}:{hit}")
+    assert exit_code == -signal.SIGKILL
+    assert_continues(folder, reference)
 
 
-@pytest.mark.parametrize("steps", [1, 3, 5])
-def test_a_join_by_buckets_that_was_killed_is_done_again(
-    tmp_path: Path, whole: tuple[Path, Held], steps: int
-) -> None:
-    folder = tmp_path / "store"
-    assert (
-        ran(nightly.join_by_ivf_until_failpoint, folder, f"join pairs found:{steps}")
-        == -signal.SIGKILL
-    )
-    assert_goes_on(folder, whole[1])
+@pytest.mark.parametrize("hit", [1, 3, 5])
+def test_killed_ivf_join_is_repeated(tmp_path: Path, reference: Reference, hit: int) -> None:
+    folder, failpoint = tmp_path / "store", f"join pairs found:{hit}"
+    exit_code = run_in_process(nightly.join_by_ivf_until_failpoint, folder, failpoint)
+    assert exit_code == -signal.SIGKILL
+    assert_continues(folder, reference)
 
 
-def test_kill_at_random_moments(tmp_path: Path, whole: tuple[Path, Held]) -> None:
-    lengths = []
+def test_store_killed_at_random_moments_continues(tmp_path: Path, reference: Reference) -> None:
+    durations = []
     for number in range(3):
-        began = time.monotonic()
-        assert ran(nightly.run_nights, tmp_path / f"undisturbed {number}") == 0
-        lengths.append(time.monotonic() - began)
-    moments = [random.Random(number).uniform(0.0, min(lengths)) for number in range(100)]
-    with ProcessPoolExecutor(2, forks) as two_at_a_time:
-        folders = [tmp_path / str(number) for number in range(100)]
-        assert sum(two_at_a_time.map(_killed_and_goes_on, folders, moments, [whole[1]] * 100)) > 50
+        started = time.monotonic()
+        assert run_in_process(nightly.run_nights, tmp_path / f"undisturbed {number}") == 0
+        durations.append(time.monotonic() - started)
+    moments = [random.Random(number).uniform(0.0, min(durations)) for number in range(100)]
+    folders = [tmp_path / str(number) for number in range(100)]
+    with ProcessPoolExecutor(2, FORKSERVER) as pool:
+        was_killed = pool.map(_kill_and_continue, folders, moments, [reference] * 100)
+        assert sum(was_killed) > 50
 
 
-def _killed_and_goes_on(folder: Path, seconds: float, held: Held) -> bool:
-    """Kill a run after so long and let another go on; whether the first was killed before its end."""
-    process = forks.Process(target=nightly.run_nights, args=(folder,))
+def _kill_and_continue(folder: Path, seconds: float, reference: Reference) -> bool:
+    """Kill a run after `seconds` and continue; returns True unless it had ended before."""
+    process = FORKSERVER.Process(target=nightly.run_nights, args=(folder,))
     process.start()
     process.join(seconds)
     process.kill()
     process.join()
     if folder.exists():
-        assert_goes_on(folder, held)
+        assert_continues(folder, reference)
     shutil.rmtree(folder, ignore_errors=True)
     return process.exitcode == -signal.SIGKILL
 
 
-def test_a_store_that_was_killed_in_its_first_page_is_made_by_the_next_ingest(
-    tmp_path: Path, whole: tuple[Path, Held]
+def test_store_killed_in_its_first_page_is_created_by_the_next_ingest(
+    tmp_path: Path, reference: Reference
 ) -> None:
-    """Until the log is begun, SQLite's journal holds what was there before, and who may only read cannot put it back."""
+    """Before the log exists, SQLite has a journal of the old state, which no reader can restore."""
     folder = tmp_path / "store"
     folder.mkdir()
-    with closing(sqlite3.connect(tmp_path / "catalog.db", isolation_level=None)) as begun:
-        begun.execute(
-            "PRAGMA cache_size = 1"
-        )  # so that pages are written before the commit, which never comes
-        begun.execute("BEGIN")
-        begun.execute("CREATE TABLE filled AS SELECT zeroblob(100000)")
+    with closing(sqlite3.connect(tmp_path / "catalog.db", isolation_level=None)) as unfinished:
+        # Pages are written before the commit, which never comes.
+        unfinished.execute("PRAGMA cache_size = 1")
+        unfinished.execute("BEGIN")
+        unfinished.execute("CREATE TABLE filled AS SELECT zeroblob(100000)")
         for name in ("catalog.db", "catalog.db-journal"):
             shutil.copy(tmp_path / name, folder)
-    for ask in (Store, check, repair):
+    for read in (Store, check, repair):
         with pytest.raises(StoreError, match="half made.*ingest"):
-            ask(folder)
-    assert_goes_on(folder, whole[1])
+            read(folder)
+    assert_continues(folder, reference)
 
 
-def test_a_full_disk_at_any_size(tmp_path: Path, whole: tuple[Path, Held]) -> None:
+# --- full disks ---
+
+
+def test_store_on_a_full_disk_continues_with_more_room(
+    tmp_path: Path, reference: Reference
+) -> None:
     folders = [tmp_path / str(number) for number in range(32)]
-    with ProcessPoolExecutor(2, forks) as two_at_a_time:
-        assert (
-            sum(
-                two_at_a_time.map(
-                    _full_and_goes_on, folders, range(1024, 289024, 9000), [whole[1]] * 32
-                )
-            )
-            > 10
-        )
+    limits = range(1024, 289024, 9000)
+    with ProcessPoolExecutor(2, FORKSERVER) as pool:
+        was_full = pool.map(_fill_disk_and_continue, folders, limits, [reference] * 32)
+        assert sum(was_full) > 10
 
 
-def _full_and_goes_on(folder: Path, most: int, held: Held) -> bool:
-    """Run on a disk where files grow to `most` bytes and let another go on with more; whether the first met the end of it."""
-    code = ran(nightly.run_on_small_disk, folder, most)
-    assert code in (0, nightly.DISK_FULL_EXIT_CODE)
-    assert_goes_on(folder, held)
+def _fill_disk_and_continue(folder: Path, max_bytes: int, reference: Reference) -> bool:
+    """Run with files of at most `max_bytes`, then without; returns True if the disk was full."""
+    exit_code = run_in_process(nightly.run_on_small_disk, folder, max_bytes)
+    assert exit_code in (0, nightly.DISK_FULL_EXIT_CODE)
+    assert_continues(folder, reference)
     shutil.rmtree(folder)
-    return code == nightly.DISK_FULL_EXIT_CODE
+    return exit_code == nightly.DISK_FULL_EXIT_CODE
+
+
+# --- damage ---
 
 
 @pytest.mark.parametrize("kind", ["catalog.db", "catalog.seal", "segment"])
-def test_damage_in_any_place_is_found(tmp_path: Path, whole: tuple[Path, Held], kind: str) -> None:
-    folder = tmp_path / "store"
-    shutil.copytree(whole[0], folder)
-    (segment,) = (folder / "segments").iterdir()
-    path = segment if kind == "segment" else folder / kind
-    for damaged in _damaged(path, 1000):
-        found = check(folder)
-        assert [finding.location for finding in found] == [os.fspath(path)], damaged
+def test_damage_anywhere_in_a_file_is_found(
+    tmp_path: Path, reference: Reference, kind: str
+) -> None:
+    folder = reference.copy(tmp_path / "store")
+    path = get_segment(folder) if kind == "segment" else folder / kind
+    for damage in _damage_file(path, 1000):
+        assert list_locations(folder) == [os.fspath(path)], damage
         if kind != "catalog.seal":
             with pytest.raises((StoreDamaged, StoreVersionMismatch)), Store(folder) as store:
                 store.search.find_within(nightly.ROWS[:1], 0.5)
     assert check(folder, read_all=True) == []
 
 
-def test_damage_in_any_place_of_the_log_is_found(tmp_path: Path) -> None:
-    """A killed process leaves the last commits in SQLite's log, which SQLite takes for shorter when it is damaged."""
+def test_damage_anywhere_in_the_log_is_found(tmp_path: Path) -> None:
+    """A killed process leaves commits in SQLite's log, which SQLite reads up to the damage."""
     folder = tmp_path / "store"
-    assert ran(nightly.run_until_failpoint, folder, "commit sealed:40") == -signal.SIGKILL
+    exit_code = run_in_process(nightly.run_until_failpoint, folder, "commit sealed:40")
+    assert exit_code == -signal.SIGKILL
     log = folder / "catalog.db-wal"
     (folder / "catalog.db-shm").unlink()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "access", lambda *_: True)
-        for damaged in _damaged(log, 1000):
-            found = check(folder)
-            assert [finding.location for finding in found] == [os.fspath(folder / "catalog.db")], (
-                damaged
-            )
-            assert str(log) in found[0].problem, damaged
+        for damage in _damage_file(log, 1000):
+            findings = check(folder)
+            locations = [finding.location for finding in findings]
+            assert locations == [os.fspath(folder / "catalog.db")], damage
+            assert str(log) in findings[0].problem, damage
             (folder / "catalog.db-shm").unlink(missing_ok=True)
     content = log.read_bytes()
     log.unlink()
@@ -215,63 +251,100 @@ def test_damage_in_any_place_of_the_log_is_found(tmp_path: Path) -> None:
     assert check(folder, read_all=True) == []
 
 
-def test_decay_that_no_time_stamp_shows_is_found_by_reading(
-    tmp_path: Path, whole: tuple[Path, Held], monkeypatch: pytest.MonkeyPatch
+def test_damage_that_changes_no_timestamp_is_found_by_reading_all(
+    tmp_path: Path, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "store"
-    shutil.copytree(whole[0], folder)
-    (segment,) = (folder / "segments").iterdir()
+    folder = reference.copy(tmp_path / "store")
     monkeypatch.setattr(FileStat, "is_unchanged_since", lambda *_: True)
     monkeypatch.setattr(segments, "is_untouched", lambda *_: True)
-    for path in (folder / "catalog.db", segment):
-        for damaged in _damaged(path, 100):
-            assert [finding.location for finding in check(folder, read_all=True)] == [
-                os.fspath(path)
-            ], damaged
+    for path in (folder / "catalog.db", get_segment(folder)):
+        for damage in _damage_file(path, 100):
+            assert list_locations(folder, read_all=True) == [os.fspath(path)], damage
 
 
-def _damaged(path: Path, places: int) -> Iterator[tuple[str, int]]:
-    """Damage a file in many places, one after the other: cut short, or one bit another one; it is whole again at the end."""
-    sound = path.read_bytes()
+def _damage_file(path: Path, count: int) -> Iterator[tuple[str, int]]:
+    """Cut a file short or flip a bit, in `count` places in turn; at the end it is whole again."""
+    intact = path.read_bytes()
     rng = random.Random(1)
-    for number in range(places):
-        place = rng.randrange(len(sound)) if number > 1 else len(sound) - 1
+    for number in range(count):
+        position = rng.randrange(len(intact)) if number > 1 else len(intact) - 1
         if number % 2:
-            content = bytearray(sound)
-            content[place] ^= 1 << rng.randrange(8)
+            content = bytearray(intact)
+            content[position] ^= 1 << rng.randrange(8)
             path.write_bytes(content)
         else:
-            path.write_bytes(sound[:place])
-        yield ("bit" if number % 2 else "cut", place)
-    path.write_bytes(sound)
+            path.write_bytes(intact[:position])
+        yield ("bit" if number % 2 else "cut", position)
+    path.write_bytes(intact)
+
+
+def test_unreadable_files_are_not_reported_as_damaged(
+    tmp_path: Path, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Permissions, and disks that are away, are no reason to discard a store."""
+    for module, name in ((seal, "catalog.db"), (segments, "segment")):
+        # The copy has other inodes, so its bytes are read.
+        folder = reference.copy(tmp_path / name)
+        before = _read_files(folder)
+        monkeypatch.setattr(module, "blake3", _make_unreadable(blake3))
+        for read in (check, repair):
+            with pytest.raises(StoreError, match="Permission denied") as raised:
+                read(folder)
+            assert raised.value.exit_code == 1
+        assert before == _read_files(folder)
+        monkeypatch.undo()
+
+
+def _read_files(folder: Path) -> dict[Path, bytes]:
+    files = [file for file in folder.rglob("*") if file.is_file() and file.suffix != ".lock"]
+    return {file: file.read_bytes() for file in files}
+
+
+def _make_unreadable(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a blake3 that hashes bytes, but cannot read files."""
+
+    class Unreadable:
+        def __new__(cls, *data: bytes, **options: int) -> Any:  # noqa: ANN401 - as blake3 itself
+            return original(*data) if data else object.__new__(cls)
+
+        def update_mmap(self, path: Path) -> None:
+            raise PermissionError(13, "Permission denied", str(path))
+
+    Unreadable.AUTO = 1  # type: ignore[attr-defined]
+    return Unreadable
+
+
+# --- races ---
 
 
 def test_twenty_writers_take_turns(tmp_path: Path) -> None:
     folder = tmp_path / "store"
-    racing = [
-        forks.Process(target=nightly.add_alone, args=(folder, number)) for number in range(20)
+    processes = [
+        FORKSERVER.Process(target=nightly.add_alone, args=(folder, number)) for number in range(20)
     ]
-    for process in racing:
+    for process in processes:
         process.start()
-    for process in racing:
+    for process in processes:
         process.join()
-    assert [process.exitcode for process in racing] == [0] * 20
+    assert [process.exitcode for process in processes] == [0] * 20
     assert check(folder, read_all=True) == []
     with Store(folder, write=True) as store, store.lock_for_ingest():
         assert store.catalog.files.get_counts().files == 100
         with (
-            Store(folder, write=True) as other,
+            Store(folder, write=True) as second,
             pytest.raises(StoreLocked, match=str(os.getpid())),
-            other.lock_for_ingest(),
+            second.lock_for_ingest(),
         ):
             pass
 
 
-def test_readers_beside_a_writer_that_compacts(tmp_path: Path) -> None:
+def test_readers_beside_a_compacting_writer_see_whole_commits(tmp_path: Path) -> None:
     folder = tmp_path / "store"
     nightly.add_alone(folder, 0)
-    writer = forks.Process(target=nightly.write_for_ever, args=(folder,))
-    readers = [forks.Process(target=nightly.read_and_check, args=(folder, 300)) for _ in range(4)]
+    writer = FORKSERVER.Process(target=nightly.write_forever, args=(folder,))
+    readers = [
+        FORKSERVER.Process(target=nightly.read_and_check, args=(folder, 300)) for _ in range(4)
+    ]
     for process in (writer, *readers):
         process.start()
     for process in readers:
@@ -283,166 +356,108 @@ def test_readers_beside_a_writer_that_compacts(tmp_path: Path) -> None:
     assert check(folder, read_all=True) == []
 
 
+# --- repair ---
+
+
 @pytest.mark.parametrize("failpoint", [None, "repair saved", "repair committed"])
-def test_repair_sets_a_damaged_segment_aside(
-    tmp_path: Path, whole: tuple[Path, Held], failpoint: str | None
+def test_repair_quarantines_a_damaged_segment(
+    tmp_path: Path, reference: Reference, failpoint: str | None
 ) -> None:
-    folder = tmp_path / "store"
-    shutil.copytree(whole[0], folder)
-    (segment,) = (folder / "segments").iterdir()
-    bad = bytearray(segment.read_bytes())
-    bad[1000] ^= 1
-    segment.write_bytes(bad)
+    folder = reference.copy(tmp_path / "store")
+    segment = get_segment(folder)
+    damaged = bytearray(segment.read_bytes())
+    damaged[1000] ^= 1
+    segment.write_bytes(damaged)
     if failpoint:
-        assert ran(_repair_killed, folder, failpoint) == -signal.SIGKILL
-    found, done = repair(folder, read_all=True)
+        assert run_in_process(_repair_until_failpoint, folder, failpoint) == -signal.SIGKILL
+    findings, report = repair(folder, read_all=True)
     if failpoint == "repair committed":
-        assert [finding.location for finding in found] == ["pictures"]
-        assert (folder / "quarantine" / segment.name).read_bytes() == bad
+        assert [finding.location for finding in findings] == ["pictures"]
+        assert (folder / "quarantine" / segment.name).read_bytes() == damaged
     else:
-        assert done is not None
-        assert done.backup.exists()
-        assert done.quarantine
-        assert (done.quarantine / segment.name).read_bytes() == bad
-        assert done.images_to_reembed == nightly.NIGHT_COUNT * nightly.IMAGES_PER_NIGHT - len(
-            nightly.REMOVED_NUMBERS
-        )
-    assert [finding.problem.split()[0] for finding in check(folder, read_all=True)] == [
-        "96"
-    ]  # pictures that wait
+        assert report is not None
+        assert report.backup.exists()
+        assert report.quarantine
+        assert (report.quarantine / segment.name).read_bytes() == damaged
+        assert report.images_to_reembed == len(REMAINING_NUMBERS)
+    # The only finding is the number of images that wait to be embedded.
+    problems = [finding.problem for finding in check(folder, read_all=True)]
+    assert [problem.split()[0] for problem in problems] == ["96"]
     with Store(folder, write=True) as store, store.lock_for_ingest():
         hashes, pairs = nightly.read_contents(store)
-        assert (hashes, pairs) == (whole[1][0], {})  # no photo is forgotten, no pair invented
-        numbers = [
-            number
-            for number in range(nightly.NIGHT_COUNT * nightly.IMAGES_PER_NIGHT)
-            if number not in nightly.REMOVED_NUMBERS
-        ]
-        assert not store.find_complete_hashes(list(hashes))  # all are to be embedded again
-        store.add(make_batch(numbers, nightly.ROWS))
-        for _ in store.join():
-            pass
-    assert ran(nightly.run_nights, folder) == 0
-    with Store(folder) as store:
-        assert nightly.read_contents(store) == whole[1]
+        # No image is lost, no pair is invented, and all are to be embedded again.
+        assert (hashes, pairs) == (reference.contents[0], {})
+        assert not store.find_complete_hashes(list(hashes))
+        store.add(make_batch(REMAINING_NUMBERS, nightly.ROWS))
+        join_all(store)
+    assert run_in_process(nightly.run_nights, folder) == 0
+    reference.assert_contents_of(folder)
     assert check(folder, read_all=True) == []
 
 
-def _repair_killed(folder: Path, failpoint: str) -> None:
+def _repair_until_failpoint(folder: Path, failpoint: str) -> None:
     os.environ["NEARDUP_FAILPOINT"] = failpoint
     repair(folder, read_all=True)
 
 
-@pytest.mark.parametrize(
-    "place", [0, 5000, None]
-)  # where nothing can be asked any more, where much can, and a catalog that is gone
+# A catalog that cannot be read at all, one that can be read in large part, and a missing one.
+@pytest.mark.parametrize("position", [0, 5000, None])
 @pytest.mark.parametrize(
     "failpoint", [None, "repair linked", "repair invalidated", "repair replaced"]
 )
-def test_repair_of_a_damaged_catalog_keeps_everything_and_starts_anew(
-    tmp_path: Path, whole: tuple[Path, Held], failpoint: str | None, place: int | None
+def test_repair_of_a_damaged_catalog_quarantines_all_and_keeps_roots(
+    tmp_path: Path, reference: Reference, failpoint: str | None, position: int | None
 ) -> None:
-    folder = tmp_path / "store"
-    shutil.copytree(whole[0], folder)
+    folder = reference.copy(tmp_path / "store")
+    root = Root("/photos", ("*.gif",), True)
     with Store(folder, write=True) as store:
-        store.add_roots([Root("/photos", ("*.gif",), True)])
+        store.add_roots([root])
     catalog = folder / "catalog.db"
-    bad = bytearray(catalog.read_bytes())
-    if place is None:
+    damaged = bytearray(catalog.read_bytes())
+    if position is None:
         catalog.unlink()
     else:
-        bad[place] ^= 1
-        catalog.write_bytes(bad)
-    (segment,) = (folder / "segments").iterdir()
-    content = segment.read_bytes()
+        damaged[position] ^= 1
+        catalog.write_bytes(damaged)
+    segment_content = get_segment(folder).read_bytes()
     if failpoint:
-        assert ran(_repair_killed, folder, failpoint) == -signal.SIGKILL
+        assert run_in_process(_repair_until_failpoint, folder, failpoint) == -signal.SIGKILL
         with pytest.raises(StoreDamaged):
             Store(folder)
-    found, done = repair(folder)
-    assert [finding.location for finding in found] == [os.fspath(catalog)]
-    assert done
-    assert done.quarantine
-    kept = [file.read_bytes() for file in (folder / "quarantine").rglob("*") if file.is_file()]
-    assert content in kept
-    assert place is None or bad in kept
-    if failpoint != "repair replaced" or place == 0:
-        assert done.model == "test"
+    findings, report = repair(folder)
+    assert [finding.location for finding in findings] == [os.fspath(catalog)]
+    assert report
+    assert report.quarantine
+    quarantined = _read_files(folder / "quarantine").values()
+    assert segment_content in quarantined
+    assert position is None or damaged in quarantined
+    if failpoint != "repair replaced" or position == 0:
+        assert report.model == "test"
     assert check(folder, read_all=True) == []
     with Store(folder) as store:
-        assert store.catalog.roots.list() == [Root("/photos", ("*.gif",), True)]
-    assert ran(nightly.run_nights, folder) == 0
-    with Store(folder) as store:
-        assert nightly.read_contents(store) == whole[1]
+        assert store.catalog.roots.list() == [root]
+    assert run_in_process(nightly.run_nights, folder) == 0
+    reference.assert_contents_of(folder)
 
 
-def test_what_may_not_be_read_is_not_damaged(
-    tmp_path: Path, whole: tuple[Path, Held], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Permissions, and disks that are away, are no reason to throw a store away."""
-    for name in ("catalog.db", "segment"):
-        folder = tmp_path / name
-        shutil.copytree(whole[0], folder)  # with other inodes, so that bytes are asked for
-        before = {
-            file: file.read_bytes()
-            for file in folder.rglob("*")
-            if file.is_file() and file.suffix != ".lock"
-        }
-        monkeypatch.setattr(
-            seal if name == "catalog.db" else segments, "blake3", _unreadable(blake3)
-        )
-        for ask in (check, repair):
-            with pytest.raises(StoreError, match="Permission denied") as raised:
-                ask(folder)
-            assert raised.value.exit_code == 1
-        assert before == {
-            file: file.read_bytes()
-            for file in folder.rglob("*")
-            if file.is_file() and file.suffix != ".lock"
-        }
-        monkeypatch.undo()
-
-
-def _unreadable(real: Callable[..., Any]) -> Callable[..., Any]:
-    class Unreadable:
-        def __new__(cls, *data: bytes, **options: int) -> Any:  # noqa: ANN401 - as blake3 itself
-            return real(*data) if data else object.__new__(cls)
-
-        def update_mmap(self, path: Path) -> None:
-            raise PermissionError(13, "Permission denied", str(path))
-
-    Unreadable.AUTO = 1  # type: ignore[attr-defined]
-    return Unreadable
-
-
-def test_repair_makes_a_catalog_that_was_edited_by_hand_consistent_again(
-    tmp_path: Path, whole: tuple[Path, Held]
-) -> None:
-    folder = tmp_path / "store"
-    shutil.copytree(whole[0], folder)
-    (folder / "catalog.seal").unlink()  # with it, the edits would be found before anything is asked
+def test_repair_makes_an_edited_catalog_consistent(tmp_path: Path, reference: Reference) -> None:
+    folder = reference.copy(tmp_path / "store")
+    (folder / "catalog.seal").unlink()  # its hash would show the edits before anything is read
     with closing(sqlite3.connect(folder / "catalog.db")) as edited:
-        edited.execute(
-            "UPDATE images SET vector = 9999 WHERE id = (SELECT image FROM files WHERE path = CAST('/p/0' AS BLOB))"
-        )
+        image_of_0 = "(SELECT image FROM files WHERE path = CAST('/p/0' AS BLOB))"
+        edited.execute(f"UPDATE images SET vector = 9999 WHERE id = {image_of_0}")
         edited.execute("UPDATE files SET image = 9999 WHERE path = CAST('/p/1' AS BLOB)")
         edited.execute("INSERT INTO vectors (id, digest) VALUES (8888, 1)")
         edited.execute("INSERT INTO edges VALUES (1, 7777, 0.9)")
         edited.commit()
-    assert {finding.location for finding in check(folder)} == {
-        os.fspath(folder / "catalog.seal"),
-        "images",
-        "files",
-        "vectors",
-        "edges",
-    }
-    _, done = repair(folder)
-    assert done is not None
-    assert done.images_to_reembed == 1
-    assert [finding.location for finding in check(folder, read_all=True)] == ["pictures"]
+    seal_path = os.fspath(folder / "catalog.seal")
+    assert set(list_locations(folder)) == {seal_path, "images", "files", "vectors", "edges"}
+    _, report = repair(folder)
+    assert report is not None
+    assert report.images_to_reembed == 1
+    assert list_locations(folder, read_all=True) == ["pictures"]
     with Store(folder, write=True) as store, store.lock_for_ingest():
         store.add(make_batch([0, 1], nightly.ROWS))
-        for _ in store.join():
-            pass
-        assert nightly.read_contents(store) == whole[1]
+        join_all(store)
+        assert nightly.read_contents(store) == reference.contents
     assert check(folder, read_all=True) == []
