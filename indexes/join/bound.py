@@ -141,7 +141,8 @@ def _estimate_pair_cost(projected: NDArray[np.float32], dim: int, min_score: flo
     if len(left):
         products = (projected @ projected.T)[left, right]
         candidate_share = float((products >= min_score - PRODUCT_MARGIN).mean())
-    return projected.shape[1] + BOUND_CHECK_COST + SCORE_COST_PER_DIMENSION * dim * candidate_share
+    score_cost = SCORE_COST_PER_DIMENSION * dim * candidate_share
+    return float(projected.shape[1] + BOUND_CHECK_COST + score_cost)
 
 
 def pairs_above_bound(
