@@ -1,6 +1,7 @@
 """Stages from file to group: scan, decode, embed, join, verify, group.
 
-The public names are those of __init__.pyi. Each is imported at its first use, so `neardup --help` loads no numpy and no model.
+The public names are those of __init__.pyi. Each is imported at its first use,
+so `neardup --help` loads no numpy and no model.
 """
 
 import lazy_loader

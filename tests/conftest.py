@@ -1,4 +1,4 @@
-"""Pictures drawn by code: scenes, and what happens to them."""
+"""Fixtures that several packages use: a store, a folder of photos, the command line."""
 
 from __future__ import annotations
 
@@ -25,23 +25,28 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """As six_files() makes it."""
+    """A folder of six files; see make_six_files()."""
     return make_six_files(tmp_path / "photos")
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
-    """Runs the command line in this process with a store of its own: (exit code, stdout, stderr)."""
+    """Run the command line in this process on a store of its own.
+
+    Returns (exit code, stdout, stderr).
+    """
     from click.testing import CliRunner
 
     from pipeline.cli.main import main
 
     monkeypatch.setenv("NEARDUP_STORE", str(tmp_path / "library"))
 
-    def ran(*words: str | os.PathLike[str], stdin: bytes | None = None) -> tuple[int, str, str]:
+    def run_command(
+        *words: str | os.PathLike[str], stdin: bytes | None = None
+    ) -> tuple[int, str, str]:
         result = CliRunner().invoke(main, [os.fspath(word) for word in words], input=stdin)
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
         return result.exit_code, result.stdout, result.stderr
 
-    return ran
+    return run_command

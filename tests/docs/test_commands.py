@@ -106,7 +106,7 @@ def test_commands_of_the_docs_run_in_order(desk: Path) -> None:
 
 
 def test_open_clip_commands_name_the_missing_weights(desk: Path) -> None:
-    """Their weights cannot be downloaded here: the message shows that both names were understood."""
+    """Their weights are out of reach here; the message shows that both names are valid."""
     pytest.importorskip("open_clip", reason="the extra clip is not installed")
     messages = ("cannot be downloaded", "weights.safetensors does not exist")
     for command, message in zip(OPEN_CLIP_COMMANDS, messages, strict=True):

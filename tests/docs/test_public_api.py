@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.mark.parametrize("module", [indexes, pipeline])
-def test_public_names_are_sorted_and_there(module: ModuleType) -> None:
+def test_public_names_are_sorted_and_documented(module: ModuleType) -> None:
     names = module.__all__
     assert names == sorted(names)
     for name in names:
@@ -28,24 +28,25 @@ def test_public_names_are_sorted_and_there(module: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("module", [indexes, pipeline])
-def test_a_package_has_no_other_names(module: ModuleType) -> None:
+def test_package_without_the_name_raises_attribute_error(module: ModuleType) -> None:
     with pytest.raises(AttributeError, match="nothing"):
         module.nothing  # noqa: B018 - the access is what is tested
 
 
-def test_a_process_that_decodes_loads_no_database_and_one_that_asks_it_no_pictures() -> None:
-    loaded = "import sys; import {}; print(sorted({{'sqlite3', 'faiss', 'PIL', 'PIL.Image'}} & set(sys.modules)))"
+def test_decoding_worker_loads_no_database_and_ingest_no_pillow() -> None:
+    watched = {"sqlite3", "faiss", "PIL", "PIL.Image"}
+    code = "import sys; import {}; print(sorted({} & set(sys.modules)))"
     for module, names in (
         ("pipeline.decode.worker", ["PIL", "PIL.Image"]),
         ("pipeline.ingest.ingest", ["sqlite3"]),
     ):
-        said = subprocess.run(
-            [sys.executable, "-c", loaded.format(module)],
+        printed = subprocess.run(
+            [sys.executable, "-c", code.format(module, watched)],
             check=True,
             capture_output=True,
             text=True,
         ).stdout
-        assert said.strip() == str(names)
+        assert printed.strip() == str(names)
 
 
 def test_every_error_is_public_and_in_its_tree() -> None:
@@ -59,7 +60,7 @@ def test_every_error_is_public_and_in_its_tree() -> None:
             )
 
 
-def test_nothing_reads_pickles() -> None:
+def test_no_module_reads_pickles() -> None:
     for source in (*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("indexes/**/*.py")):
         text = source.read_text()
         assert not re.search(
@@ -69,7 +70,7 @@ def test_nothing_reads_pickles() -> None:
         assert "allow_pickle=True" not in text
 
 
-def test_the_command_line_tells_the_package_s_version() -> None:
+def test_changelog_names_the_version_of_the_package() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert importlib.metadata.version("neardup") == version
     assert re.search(

@@ -1,1 +1,1 @@
-"""What tests share: drawn images, small stores and models, and local servers in the place of remote ones."""
+"""Shared test support: drawn images, small stores and models, local servers."""

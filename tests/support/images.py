@@ -29,16 +29,16 @@ PREPROCESS = Preprocess(64)
 
 
 def draw_scene(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
-    """A picture of shapes on a graded ground; another seed is another scene."""
+    """Draw shapes on a gradient; another seed is another scene."""
     rng = random.Random(seed)
     width, height = size
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     low, high = (np.array([rng.randrange(40, 220) for _ in range(3)]) for _ in range(2))
     slope = (x * rng.random() + y * rng.random())[..., None] / 2
-    picture = Image.fromarray((low + (high - low) * slope).astype(np.uint8))
-    draw = ImageDraw.Draw(picture)
+    image = Image.fromarray((low + (high - low) * slope).astype(np.uint8))
+    draw = ImageDraw.Draw(image)
     for _ in range(rng.randrange(6, 14)):
-        colour = tuple(rng.randrange(256) for _ in range(3))
+        color = tuple(rng.randrange(256) for _ in range(3))
         left, top = rng.uniform(-0.1, 0.9) * width, rng.uniform(-0.1, 0.9) * height
         box = (
             left,
@@ -46,7 +46,7 @@ def draw_scene(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
             left + rng.uniform(0.05, 0.5) * width,
             top + rng.uniform(0.05, 0.5) * height,
         )
-        rng.choice([draw.ellipse, draw.rectangle])(box, fill=colour)
+        rng.choice([draw.ellipse, draw.rectangle])(box, fill=color)
         draw.line(
             [
                 rng.uniform(0, width),
@@ -54,16 +54,16 @@ def draw_scene(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
                 rng.uniform(0, width),
                 rng.uniform(0, height),
             ],
-            fill=colour,
+            fill=color,
             width=3,
         )
-    return picture
+    return image
 
 
 def draw_textured_image(seed: int, size: tuple[int, int] = (480, 320)) -> Image.Image:
-    """A picture with something to see at every size, as a photo has; another seed is another one."""
+    """Draw noise at all scales, so that it has texture at every size, as a photo has."""
     rng, (width, height) = np.random.default_rng(seed), size
-    shown = np.zeros((height, width, 3))
+    texture = np.zeros((height, width, 3))
     for across in (3, 6, 12, 24, 48, 96):
         down = max(2, across * height // width)
         for channels in (3, 1):
@@ -71,36 +71,36 @@ def draw_textured_image(seed: int, size: tuple[int, int] = (480, 320)) -> Image.
                 rng.normal(0, 1 if channels == 3 else 2, (down, across, channels)) / across**0.55
             )
             for channel in range(3):
-                shown[..., channel] += np.asarray(
+                texture[..., channel] += np.asarray(
                     Image.fromarray(grain[..., channel % channels].astype(np.float32)).resize(
                         size, Image.Resampling.BICUBIC
                     )
                 )
-    low, high = shown.min(), shown.max()
-    return Image.fromarray(((shown - low) / (high - low) * 255).astype(np.uint8))
+    low, high = texture.min(), texture.max()
+    return Image.fromarray(((texture - low) / (high - low) * 255).astype(np.uint8))
 
 
 def encode_jpeg(image: Image.Image, quality: int = 90, **options: Any) -> bytes:
-    """The picture's bytes as a JPEG."""
+    """Encode an image as JPEG."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality, **options)
     return buffer.getvalue()
 
 
 def save_image(path: Path, image: Image.Image, **options: Any) -> Path:
-    """`path`, after the picture was saved there, its folders made."""
+    """Save an image, create its folders, and return `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, **options)
     return path
 
 
 def make_source_file(path: Path) -> SourceFile:
-    """A file as a scan would give it, but for its stat."""
+    """Make the source file of a path, without a stat."""
     return SourceFile(str(path))
 
 
 def decode_file(path: Path, preprocess: Preprocess = PREPROCESS) -> Decoded:
-    """What a file shows; there must be something."""
+    """Decode a file; fail the test if that fails."""
     decoded = decode(make_source_file(path), preprocess)
     assert isinstance(decoded, Decoded), decoded
     return decoded
@@ -128,7 +128,7 @@ def resize_with_pillow(
 
 
 def make_six_files(folder: Path) -> Path:
-    """A folder of six files: a scene, its re-encoded, smaller and byte-identical copies, and two other scenes."""
+    """Save six files: a scene, three copies of it, and two other scenes."""
     original = draw_scene(1, (640, 480))
     save_image(folder / "a.png", original)
     save_image(folder / "a small.jpg", original.resize((400, 300)), quality=85)
@@ -143,7 +143,7 @@ LARGE_SIZE = (640, 480)
 
 
 def save_whole_and_part(folder: Path) -> tuple[Path, Path]:
-    """A photo, and one with it in a corner, which the model does not take for it: their cosine is .17."""
+    """Save a photo, and another one with it in a corner; the cosine of the two is only .17."""
     part, whole = draw_scene(1, LARGE_SIZE), draw_textured_image(9, LARGE_SIZE)
     whole.paste(part.resize((220, 165), Image.Resampling.LANCZOS), (10, 10))
     return save_image(folder / "whole.jpg", whole, quality=92), save_image(
