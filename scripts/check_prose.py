@@ -57,7 +57,7 @@ def find_banned_words(text: str) -> Iterator[tuple[int, str]]:
 
 
 def find_bad_openings(source: str) -> Iterator[tuple[int, str]]:
-    """Yield the line number and the first words of each docstring that does not start with a verb or a noun."""
+    """Yield the line number and first words of each docstring without a verb or noun in front."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module):
             docstring = ast.get_docstring(node)

@@ -29,6 +29,7 @@ from typing import Any
 from indexes.records import Image
 from pipeline.grouping.keep_rules import CopyHints, KeepRules, LibraryFile
 from pipeline.grouping.match import Match, exact_relation, match_rank_key
+from pipeline.verify.homography import MAX_ISOTROPIC_RATIO, principal_scales
 from pipeline.verify.relation import COPY_RELATIONS, REPORTED_RELATIONS, Relation, Side
 from pipeline.verify.verdict import MIN_FULL_OVERLAP, Edits, Verdict
 
@@ -308,8 +309,6 @@ def _count_unstretched_pixels(verdict: Verdict, side: Side, first: Image, second
     other one has, or for more if it is larger in all directions: then the least of its principal
     scales, squared, is the factor.
     """
-    from pipeline.verify.edits import MAX_ISOTROPIC_RATIO, principal_scales  # loads OpenCV
-
     sizes = (first.width, first.height), (second.width, second.height)
     largest, smallest = principal_scales(verdict.homography_matrix, sizes)
     if side == Side.SECOND:

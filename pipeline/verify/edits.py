@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from pipeline.verify.features import SMALL_RGB_SIDE_PX, ImageFeatures
 from pipeline.verify.homography import (
+    MAX_ISOTROPIC_RATIO,
     UNIT_CORNERS,
     Homography,
+    ImageSizes,
     apply_homography,
     compute_scale,
     invert_homography,
-    jacobian,
+    local_jacobian,
 )
 from pipeline.verify.relation import Side
 from pipeline.verify.verdict import MIN_FULL_OVERLAP, Box, Edits
@@ -30,7 +32,6 @@ MIN_ROTATION_DEG = 1.5  # smaller rotations are reported as none
 # viewpoints, unless one image is shown whole and at least MIN_SKEWED_COPY_OVERLAP of the other.
 MAX_COPY_SKEW = 0.01
 MIN_SKEWED_COPY_OVERLAP = 0.4
-MAX_ISOTROPIC_RATIO = 1.03  # scale along one direction over the other; beyond, it is stretched
 # How far a corner may lie from its affine place, in shares of a side; beyond, it is stretched.
 MAX_PERSPECTIVE_SKEW = 0.02
 # Distances from an outline, in host pixels: where a seam or a thin line shows, and where neither
@@ -57,8 +58,6 @@ OVERLAP_SAMPLES_PER_SIDE = 100  # the overlap is measured on a grid of this many
 MAX_CONTRAST_RATIO = 1.15
 MAX_BRIGHTNESS_SHIFT_LEVELS = 12.0
 MIN_CHROMA_RATIO = 0.75
-
-ImageSizes = tuple[tuple[int, int], tuple[int, int]]  # (width, height) of the first and the second
 
 
 def detect_edits(
@@ -144,7 +143,7 @@ def is_viewpoint_change(edits: Edits, homography: Homography, sizes: ImageSizes)
         max(edits.overlap) >= MIN_FULL_OVERLAP and min(edits.overlap) >= MIN_SKEWED_COPY_OVERLAP
     ):
         return False
-    center, unit_jacobian, pixel_jacobian = _local_jacobian(homography, sizes)
+    center, unit_jacobian, pixel_jacobian = local_jacobian(homography, sizes)
     scales = np.linalg.svd(pixel_jacobian)[1]
     # The second smallest entry is 0 where sides stay parallel to sides.
     off_axis = np.sort(np.abs(pixel_jacobian), axis=None)[1] / np.sqrt(scales[0] * scales[1])
@@ -153,30 +152,6 @@ def is_viewpoint_change(edits: Edits, homography: Homography, sizes: ImageSizes)
         shear > MAX_COPY_SKEW
         or _perspective_skew(homography, center, unit_jacobian) > MAX_COPY_SKEW
     )
-
-
-def principal_scales(homography: Homography, sizes: ImageSizes) -> tuple[float, float]:
-    """Compute the largest and smallest scale in pixels at the center of the shared area.
-
-    They are the singular values of the Jacobian: the growth along two orthogonal directions.
-    """
-    largest, smallest = np.linalg.svd(_local_jacobian(homography, sizes)[2])[1]
-    return float(largest), float(smallest)
-
-
-def _local_jacobian(
-    homography: Homography, sizes: ImageSizes
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Compute the Jacobian at the center of the shared area.
-
-    Returns the center (2,) on the first image in shares of its sides, and the Jacobian (2, 2) in
-    shares of the sides and in pixels.
-    """
-    second_center = np.array([[0.5, 0.5]])
-    center = apply_homography(invert_homography(homography), second_center)[0].clip(0.0, 1.0)
-    unit_jacobian = jacobian(homography, center)
-    pixel_jacobian = unit_jacobian * np.array(sizes[1])[:, None] / np.array(sizes[0])[None, :]
-    return center, unit_jacobian, pixel_jacobian
 
 
 def _perspective_skew(
@@ -198,7 +173,7 @@ def _decompose_homography(
     Returns the fields of Edits in their order: mirrored, quarter_turn_deg, rotation_deg,
     anisotropic, scale.
     """
-    center, unit_jacobian, pixel_jacobian = _local_jacobian(homography, sizes)
+    center, unit_jacobian, pixel_jacobian = local_jacobian(homography, sizes)
     mirrored = bool(np.linalg.det(pixel_jacobian) < 0)
     if mirrored:
         pixel_jacobian = pixel_jacobian * np.array([-1.0, 1.0])  # mirrored left to right first
@@ -372,7 +347,7 @@ def _compare_colors(
     """
     points = _compute_unit_grid(SMALL_RGB_SIDE_PX)[:2].T
     mapped = apply_homography(homography, points)
-    scale = compute_scale(_local_jacobian(homography, ((1, 1), (1, 1)))[1])
+    scale = compute_scale(local_jacobian(homography, ((1, 1), (1, 1)))[1])
     cell_ratios = 1.0 / scale, scale  # own cells that a cell of the other covers, along a side
     # Near an outline, blurring mixes in pixels from beyond.
     margins = [min(2.5 * max(1.0, ratio) / SMALL_RGB_SIDE_PX, 0.2) for ratio in cell_ratios]

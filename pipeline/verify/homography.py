@@ -12,6 +12,9 @@ MIN_SCALE = 0.01
 # The corners of an image in shares of its width and height, clockwise from the upper left.
 UNIT_CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
 
+MAX_ISOTROPIC_RATIO = 1.03  # scale along one direction over the other; beyond, it is stretched
+ImageSizes = tuple[tuple[int, int], tuple[int, int]]  # (width, height) of the first and the second
+
 
 def compute_scale(H: Homography) -> float:
     """Compute the factor by which lengths grow near the origin."""
@@ -124,3 +127,27 @@ def _normalizing_transform(points: NDArray[np.float64]) -> Homography:
             [0.0, 0.0, 1.0],
         ]
     )
+
+
+def principal_scales(homography: Homography, sizes: ImageSizes) -> tuple[float, float]:
+    """Compute the largest and smallest scale in pixels at the center of the shared area.
+
+    They are the singular values of the Jacobian: the growth along two orthogonal directions.
+    """
+    largest, smallest = np.linalg.svd(local_jacobian(homography, sizes)[2])[1]
+    return float(largest), float(smallest)
+
+
+def local_jacobian(
+    homography: Homography, sizes: ImageSizes
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Compute the Jacobian at the center of the shared area.
+
+    Returns the center (2,) on the first image in shares of its sides, and the Jacobian (2, 2) in
+    shares of the sides and in pixels.
+    """
+    second_center = np.array([[0.5, 0.5]])
+    center = apply_homography(invert_homography(homography), second_center)[0].clip(0.0, 1.0)
+    unit_jacobian = jacobian(homography, center)
+    pixel_jacobian = unit_jacobian * np.array(sizes[1])[:, None] / np.array(sizes[0])[None, :]
+    return center, unit_jacobian, pixel_jacobian
