@@ -101,7 +101,7 @@ def _negative_pixel_count(file: LibraryFile, hints: CopyHints) -> float:
     return -min(file.image.width * file.image.height, hints.max_pixel_count)
 
 
-# The rules by name, in their default order. A new rule is a new entry.
+# The rules by name, in their default order. A new rule goes before `path`, which breaks every tie.
 KEEP_RULES: dict[str, tuple[Criterion, ...]] = {
     "original": (Criterion("not made of another", lambda file, hints: hints.is_derived),),
     "resolution": (

@@ -26,6 +26,7 @@ def backoffs(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 @pytest.fixture
 def google(monkeypatch: pytest.MonkeyPatch, backoffs: list[float]) -> Iterator[FakeGoogle]:
     """A server that the environment names, with a key."""
+    pytest.importorskip("google.genai", reason="the extra google is not installed")
     for name in os.environ:
         if name.upper().startswith(("GOOGLE", "GEMINI")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)

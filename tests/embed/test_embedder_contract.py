@@ -14,10 +14,9 @@ from pipeline.decode.decode import Decoded, decode
 from pipeline.decode.read import Failure
 from pipeline.embed.embedder import Embedder, embed, load_embedder
 from pipeline.scan import SourceFile
-from tests.support import clip_models, fake_google, onnx_models
+from tests.support import fake_google, onnx_models
 from tests.support.images import draw_scene, save_image
 
-architectures = clip_models.architectures
 IMAGES = {
     "scene": draw_scene(1),
     "tall": draw_scene(2, (60, 200)),
@@ -42,7 +41,7 @@ IMAGES = {
     ],
 )
 def embedder(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, architectures: None
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Embedder]:
     folder = tmp_path_factory.mktemp("model")
     match request.param:
@@ -56,11 +55,16 @@ def embedder(
             path = onnx_models.save_model(folder, weights, layout="NCHW", **scaling)
             yield load_embedder(f"onnx:{path}")
         case "open_clip":
-            weights_file = clip_models.save_weights(
-                folder / "tiny.safetensors", clip_models.build_clip_model()
-            )
-            yield load_embedder(f"open_clip:{clip_models.TINY}@{weights_file}")
+            pytest.importorskip("open_clip", reason="the extra clip is not installed")
+            from tests.support import clip_models
+
+            with clip_models.register_architectures(tmp_path_factory):
+                weights_file = clip_models.save_weights(
+                    folder / "tiny.safetensors", clip_models.build_clip_model()
+                )
+                yield load_embedder(f"open_clip:{clip_models.TINY}@{weights_file}")
         case _:
+            pytest.importorskip("google.genai", reason="the extra google is not installed")
             with (
                 fake_google.FakeGoogle().serve() as google,
                 pytest.MonkeyPatch.context() as environment,

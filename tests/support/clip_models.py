@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import pytest
+
+pytest.importorskip("open_clip", reason="the extra clip is not installed")
+
+import open_clip
 import torch
 from safetensors.torch import save_file
 
@@ -49,8 +53,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def architectures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+@contextmanager
+def register_architectures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Register the architectures above with open_clip, and hide the GPU.
 
     On the CPU, two computations of one row differ least.
@@ -65,6 +69,13 @@ def architectures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             open_clip.add_model_config(path)
         yield
     registry._MODEL_CONFIGS, registry._MODEL_CONFIG_PATHS = configs, paths
+
+
+@pytest.fixture(scope="module", autouse=True)
+def architectures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Register the architectures for a module; see register_architectures()."""
+    with register_architectures(tmp_path_factory):
+        yield
 
 
 def build_clip_model(arch: str = TINY, seed: int = 0) -> torch.nn.Module:
