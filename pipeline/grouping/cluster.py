@@ -29,14 +29,14 @@ from typing import Any
 from indexes.records import Image
 from pipeline.grouping.keep_rules import CopyHints, KeepRules, LibraryFile
 from pipeline.grouping.match import Match, exact_relation, match_rank_key
-from pipeline.verify.homography import MAX_ISOTROPIC_RATIO, principal_scales
+from pipeline.verify.homography import MAX_ISOTROPIC_RATIO, compute_principal_scales
 from pipeline.verify.relation import COPY_RELATIONS, REPORTED_RELATIONS, Relation, Side
 from pipeline.verify.verdict import MIN_FULL_OVERLAP, Edits, Verdict
 
-# A copy tells two shots of a burst apart only from this scale on, along a side: of frames 1/15 s
-# apart, 480 pixels wide, no copy of full size passes for a copy of the next frame, of those of half
-# the size 63 % do. At 0.8, 0.9 and 0.97 the groups of bench_bursts.py and bench_copies.py are the
-# same.
+# Scale, along a side, from which a copy differs from a copy of the next shot of a burst. Of
+# frames 1/15 s apart and 480 pixels wide, no copy at full size passes for a copy of the next frame;
+# at half the size 63 % do. The groups of bench_bursts.py and bench_copies.py are the same at 0.8,
+# 0.9 and 0.97.
 MIN_FULL_SIZE_SCALE = 0.9
 
 
@@ -70,7 +70,7 @@ class Group:
     """A keeper, the files that match it, closest first, and the reason to keep it.
 
     `id` is the start of the hash of the keeper's content, so it outlives renames and other ingests.
-    `related` are files that have an edge to the keeper or a member, but are no members.
+    `related` are files that have an edge to the keeper or a member, but are not members.
     """
 
     id: str
@@ -173,8 +173,8 @@ def _assign_to_keepers(
 ) -> dict[bytes, list[Neighbor]]:
     """Assign images to keepers greedily, in the order of `rank_keys`; each keeper with its images.
 
-    Pass 1 leaves copies that fit another shot better to that shot, pass 2 takes back those that
-    are still free. An image that neither takes nor is taken is a keeper of nothing.
+    Pass 1 leaves copies that fit another shot better to that shot, pass 2 assigns those that
+    are still free. An image that neither takes nor is taken is a group of its own.
     """
     full_size_copies = _find_full_size_copies(
         neighbor.edge for image_neighbors in neighbors.values() for neighbor in image_neighbors
@@ -310,7 +310,7 @@ def _count_unstretched_pixels(verdict: Verdict, side: Side, first: Image, second
     scales, squared, is the factor.
     """
     sizes = (first.width, first.height), (second.width, second.height)
-    largest, smallest = principal_scales(verdict.homography_matrix, sizes)
+    largest, smallest = compute_principal_scales(verdict.homography_matrix, sizes)
     if side == Side.SECOND:
         scale, other_image = smallest, first
     else:

@@ -20,13 +20,13 @@ from pipeline.verify.homography import (
     invert_homography,
     unit_to_pixels,
 )
-from pipeline.verify.residual import TILE_SIDE_PX
+from pipeline.verify.tile_grid import TILE_SIDE_PX
 from pipeline.verify.verify import TileMasks
 
 Pixels = NDArray[np.uint8]  # (height, width, 3), RGB
 Panel = tuple[str, Pixels]  # a caption and the pixels below it
 
-# RGB colours: of tiles by how they compare, of the sheet, of its captions.
+# RGB colors: of tiles by how they compare, of the sheet, of its captions.
 AGREEING_COLOR = (40, 160, 80)
 DISPLACED_COLOR = (240, 160, 30)
 DIFFERING_COLOR = (220, 50, 50)
@@ -37,7 +37,7 @@ CAPTION_HEIGHT_PX = 24
 CAPTION_FONT_PX = 15
 OUTLINE_WIDTH_PX = 3
 MAX_OUTLINE_PX = 1e4  # corners of an outline may lie far outside; farther ones overflow in Pillow
-DIFFERENCE_GAIN = 2  # grey levels drawn for one level of difference, so that faint ones show
+DIFFERENCE_GAIN = 2  # gray levels drawn for one level of difference, so that faint ones show
 
 
 def require_writable_image(path: Path) -> None:
@@ -123,7 +123,7 @@ def _warp_onto(
 
 
 def _draw_difference(first: Pixels, warped: Pixels, covered: NDArray[np.bool_]) -> Pixels:
-    """Draw the difference of two images on white, after matching mean and deviation of their grey.
+    """Draw the difference of two images on white, after matching mean and deviation of their gray.
 
     Verification ignores brightness and contrast too.
     """

@@ -20,9 +20,9 @@ from pipeline.verify.homography import (
     Homography,
     ImageSizes,
     apply_homography,
+    compute_local_jacobian,
     compute_scale,
     invert_homography,
-    local_jacobian,
 )
 from pipeline.verify.relation import Side
 from pipeline.verify.verdict import MIN_FULL_OVERLAP, Box, Edits
@@ -143,7 +143,7 @@ def is_viewpoint_change(edits: Edits, homography: Homography, sizes: ImageSizes)
         max(edits.overlap) >= MIN_FULL_OVERLAP and min(edits.overlap) >= MIN_SKEWED_COPY_OVERLAP
     ):
         return False
-    center, unit_jacobian, pixel_jacobian = local_jacobian(homography, sizes)
+    center, unit_jacobian, pixel_jacobian = compute_local_jacobian(homography, sizes)
     scales = np.linalg.svd(pixel_jacobian)[1]
     # The second smallest entry is 0 where sides stay parallel to sides.
     off_axis = np.sort(np.abs(pixel_jacobian), axis=None)[1] / np.sqrt(scales[0] * scales[1])
@@ -173,7 +173,7 @@ def _decompose_homography(
     Returns the fields of Edits in their order: mirrored, quarter_turn_deg, rotation_deg,
     anisotropic, scale.
     """
-    center, unit_jacobian, pixel_jacobian = local_jacobian(homography, sizes)
+    center, unit_jacobian, pixel_jacobian = compute_local_jacobian(homography, sizes)
     mirrored = bool(np.linalg.det(pixel_jacobian) < 0)
     if mirrored:
         pixel_jacobian = pixel_jacobian * np.array([-1.0, 1.0])  # mirrored left to right first
@@ -198,9 +198,9 @@ def _decompose_homography(
 
 def _measure_overlap(homography: Homography) -> float:
     """Measure the share of an image that a homography maps into the other, on a grid of points."""
-    x, y, depth = homography @ _compute_unit_grid(OVERLAP_SAMPLES_PER_SIDE)
-    low, high = -0.005 * depth, 1.005 * depth
-    # Empty where the depth is negative, behind the camera: there low > high.
+    x, y, w = homography @ _compute_unit_grid(OVERLAP_SAMPLES_PER_SIDE)
+    low, high = -0.005 * w, 1.005 * w
+    # Empty where w is negative, behind the camera: there low > high.
     is_inside = (x > low) & (x < high) & (y > low) & (y < high)
     return round(np.count_nonzero(is_inside) / OVERLAP_SAMPLES_PER_SIDE**2, 4)
 
@@ -347,7 +347,7 @@ def _compare_colors(
     """
     points = _compute_unit_grid(SMALL_RGB_SIDE_PX)[:2].T
     mapped = apply_homography(homography, points)
-    scale = compute_scale(local_jacobian(homography, ((1, 1), (1, 1)))[1])
+    scale = compute_scale(compute_local_jacobian(homography, ((1, 1), (1, 1)))[1])
     cell_ratios = 1.0 / scale, scale  # own cells that a cell of the other covers, along a side
     # Near an outline, blurring mixes in pixels from beyond.
     margins = [min(2.5 * max(1.0, ratio) / SMALL_RGB_SIDE_PX, 0.2) for ratio in cell_ratios]

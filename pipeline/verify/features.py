@@ -30,8 +30,8 @@ SIFT_CONTRAST_THRESHOLD = 0.01
 _DESCRIPTOR_LAYOUT = np.arange(128).reshape(4, 4, 8)
 MIRRORED_DESCRIPTOR_ORDER = _DESCRIPTOR_LAYOUT[::-1, :, -np.arange(8) % 8].ravel()
 
-# Line art is thin lines on an even ground. Of 24 pages, forms and drawings all textured cells are
-# line art; of 1,400 photos and copies at most 0.86 of the cells are.
+# Line art is thin lines on a uniform background. Of 24 pages, forms and drawings all textured
+# cells are line art; of 1,400 photos and copies at most 0.86 of the cells are.
 LINE_ART_CELL_PX = 24  # side of a cell
 MAX_LINE_WIDTH_PX = 9  # wider marks are not lines
 MAX_FLAT_STD_LEVELS = 6.0  # standard deviation in gray levels of an even cell
@@ -132,7 +132,7 @@ class ImageFeatures:
 
     @cached_property
     def is_line_art(self) -> bool:
-        """True for thin lines on an even ground: text, a form, a drawing."""
+        """True for thin lines on an uniform background: text, a form, a drawing."""
         return is_line_art(self.gray)
 
     @cached_property

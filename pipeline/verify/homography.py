@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 Homography = NDArray[np.float64]  # (3, 3), maps (x, y, 1) of one image to the other
 IRLS_ITERATIONS = 3  # each weights points by the residuals of the fit before
-# Below 1 / 100, or above 100 times, a homography is too close to singular to be inverted.
+# Below 1 / 100, or above 100 times, the scale of a homography is implausible: a failed fit.
 MIN_SCALE = 0.01
 # The corners of an image in shares of its width and height, clockwise from the upper left.
 UNIT_CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
@@ -17,7 +17,7 @@ ImageSizes = tuple[tuple[int, int], tuple[int, int]]  # (width, height) of the f
 
 
 def compute_scale(H: Homography) -> float:
-    """Compute the factor by which lengths grow near the origin."""
+    """Compute the scale of the affine part: the root of the absolute determinant."""
     return float(np.sqrt(abs(np.linalg.det(H[:2, :2]))))
 
 
@@ -41,7 +41,7 @@ def apply_homography(H: Homography, points: NDArray[np.floating]) -> NDArray[np.
     return np.asarray(homogeneous[:, :2] / homogeneous[:, 2:])
 
 
-def jacobian(H: Homography, points: NDArray[np.floating]) -> NDArray[np.float64]:
+def compute_jacobian(H: Homography, points: NDArray[np.floating]) -> NDArray[np.float64]:
     """Compute the Jacobian at points (..., 2): (..., 2, 2), columns for the steps in x and y."""
     homogeneous = points @ H[:, :2].T + H[:, 2]
     mapped = homogeneous[..., :2] / homogeneous[..., 2:]
@@ -59,7 +59,7 @@ def fit_homography(
     points, target = apply_homography(normalize_src, src), apply_homography(normalize_dst, dst)
     x, y = points.T
     if len(src) < 14:
-        affine = robust_lstsq(
+        affine = solve_robust_lstsq(
             np.column_stack([x, y, np.ones_like(x)]), target, weights, 1.0 / normalize_dst[0, 0]
         )
         H = np.vstack([affine.T, [0.0, 0.0, 1.0]])
@@ -88,7 +88,7 @@ def fit_homography(
     return H if MIN_SCALE < compute_scale(H) < 1 / MIN_SCALE else None
 
 
-def robust_lstsq(
+def solve_robust_lstsq(
     design: NDArray[np.floating],
     target: NDArray[np.floating],
     weights: NDArray[np.floating],
@@ -118,7 +118,11 @@ def _tukey_weights(residuals: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _normalizing_transform(points: NDArray[np.float64]) -> Homography:
-    """Build the transform that moves points to mean 0 and spread 1 (Hartley 1997)."""
+    """Build the transform that centers points and divides by one spread (after Hartley 1997).
+
+    The spread is the standard deviation of all coordinates, x and y pooled, so it depends on where
+    the points lie. Another spread moves verdicts: raise VERDICT_VERSION with it.
+    """
     mean, spread = points.mean(axis=0), float(points.std()) + 1e-6
     return np.array(
         [
@@ -129,25 +133,25 @@ def _normalizing_transform(points: NDArray[np.float64]) -> Homography:
     )
 
 
-def principal_scales(homography: Homography, sizes: ImageSizes) -> tuple[float, float]:
-    """Compute the largest and smallest scale in pixels at the center of the shared area.
+def compute_principal_scales(homography: Homography, sizes: ImageSizes) -> tuple[float, float]:
+    """Compute the largest and smallest scale in pixels at the center of the second image.
 
     They are the singular values of the Jacobian: the growth along two orthogonal directions.
     """
-    largest, smallest = np.linalg.svd(local_jacobian(homography, sizes)[2])[1]
+    largest, smallest = np.linalg.svd(compute_local_jacobian(homography, sizes)[2])[1]
     return float(largest), float(smallest)
 
 
-def local_jacobian(
+def compute_local_jacobian(
     homography: Homography, sizes: ImageSizes
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Compute the Jacobian at the center of the shared area.
+    """Compute the Jacobian at the center of the second image, mapped back onto the first.
 
-    Returns the center (2,) on the first image in shares of its sides, and the Jacobian (2, 2) in
-    shares of the sides and in pixels.
+    Returns that point (2,) on the first image in shares of its sides, clipped to the image, and the
+    Jacobian (2, 2) in shares of the sides and in pixels.
     """
     second_center = np.array([[0.5, 0.5]])
     center = apply_homography(invert_homography(homography), second_center)[0].clip(0.0, 1.0)
-    unit_jacobian = jacobian(homography, center)
+    unit_jacobian = compute_jacobian(homography, center)
     pixel_jacobian = unit_jacobian * np.array(sizes[1])[:, None] / np.array(sizes[0])[None, :]
     return center, unit_jacobian, pixel_jacobian

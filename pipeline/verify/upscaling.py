@@ -1,4 +1,4 @@
-"""Detect upscaled images: enlarged ones, whose power spectrum lacks the short wavelengths.
+"""Detect upscaled images: enlarged ones, whose power spectrum lacks high frequencies.
 
 The check compares, in the larger image of a verified pair, the energy of wavelengths that the
 smaller image cannot show with that of longer ones. It needs pixels at full resolution, so the

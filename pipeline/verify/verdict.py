@@ -13,10 +13,10 @@ from pipeline.verify.homography import UNIT_CORNERS, Homography, apply_homograph
 from pipeline.verify.relation import Relation, Side
 
 # The version of what verdicts mean. Raise it with every change in this package, or in what it
-# imports, that moves a relation or a side of an edit.
+# imports, after which a field can come out differently, and when a field is added.
 VERDICT_VERSION = 9
 
-MIN_VALID_TILES = 8  # tiles to compare, below which a pair that is no copy is not verifiable
+MIN_VALID_TILES = 8  # tiles to compare, below which a pair that is not a copy is not verifiable
 MIN_FULL_OVERLAP = 0.97  # share of an image from which the other counts as showing all of it
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in shares of width and height
@@ -88,7 +88,7 @@ class Edits:
         region_count = len(self.changed_regions)
         phrases = [
             "mirrored" if self.mirrored else "",
-            f"turned by {self.quarter_turn_deg}°" if self.quarter_turn_deg else "",
+            f"rotated by {self.quarter_turn_deg}°" if self.quarter_turn_deg else "",
             f"rotated by {abs(self.rotation_deg):g}°" if self.rotation_deg else "",
             "stretched" if self.anisotropic else "",
             self._describe_upscaling(),
@@ -133,8 +133,9 @@ class Edits:
 class Verdict:
     """The result of verifying a pair, in coordinates that are shares of width and height.
 
-    `inliers` keypoint matches agree with `homography`: nine numbers by rows that map (x, y, 1) of
-    the first image to the second; empty if no alignment was found. Of `tiles` with enough texture
+    `homography`: nine numbers by rows that map (x, y, 1) of the first image to the second; empty if
+    no alignment was found. `inliers`: the keypoint matches that agree with the alignment it was
+    refined from. Of `tiles` with enough texture
     to compare, `agreeing_share` agree in place and `displaced_share` agree at a small offset.
     `edits` is None unless the pair are copies.
     """

@@ -1,6 +1,6 @@
 """Verify a candidate pair: align two thumbnails, compare them tile by tile, and give a verdict.
 
-Alignments come from keypoints (matching). Each is refined and measured on pixels (residual). The
+Alignments come from keypoints (matching). Each is refined and compared by pixels (tiles). The
 counts of agreeing, displaced and conflicting tiles decide the relation; the edits of a copy follow
 from the homography and the pixels (edits).
 """
@@ -18,7 +18,8 @@ from pipeline.verify.features import ImageFeatures
 from pipeline.verify.homography import Homography, compute_scale, invert_homography, unit_to_pixels
 from pipeline.verify.matching import Alignment, propose_alignments
 from pipeline.verify.relation import Relation
-from pipeline.verify.residual import TILE_SIDE_PX, Residual, compute_residual
+from pipeline.verify.tile_grid import TILE_SIDE_PX
+from pipeline.verify.tiles import TileComparison, compare_tiles
 from pipeline.verify.verdict import (
     MIN_VALID_TILES,
     Box,
@@ -41,8 +42,8 @@ MIN_COPY_SHARE = 0.8  # share of agreeing tiles that makes a copy
 MIN_OVERLAID_COPY_SHARE = 0.45
 MIN_OVERLAID_COPY_NCC = 0.95
 MIN_OVERLAID_COPY_TILES = 10
-MIN_AGREEING_PER_CLASH = 3
-MAX_CLASH_NCC = 0.4  # below, a tile with texture in both images shows different content
+MIN_AGREEING_PER_CONFLICT = 3
+MAX_CONFLICTING_NCC = 0.4  # below, a tile with texture in both images shows different content
 MAX_COPY_DISPLACED_SHARE = 0.1  # of the agreeing and displaced tiles of a copy
 MIN_SCENE_SHARE = 0.5  # share of agreeing or displaced tiles that makes a scene
 # Text and drawings are copies if every tile reaches the first, and no cell differs beyond others
@@ -113,46 +114,34 @@ def _verify_alignment(
     # Tiles lie on the image with fewer pixels for the same content.
     is_swapped = compute_scale(alignment.homography) < 1.0
     template, target = (second, first) if is_swapped else (first, second)
-    residual = compute_residual(
+    comparison = compare_tiles(
         template.gray,
         target.gray,
         invert_homography(alignment.homography) if is_swapped else alignment.homography,
         max(template.noise, target.noise),
     )
-    if residual is None or not residual.valid.any():
+    if comparison is None or not comparison.valid.any():
         return Verdict(Relation.NOT_VERIFIABLE, alignment.inliers), None
-    is_displaced = (
-        residual.valid
-        & (residual.best_ncc >= MIN_TILE_NCC)
-        & (residual.best_ncc - residual.ncc > MIN_NCC_GAIN)
-        & (np.hypot(*np.moveaxis(residual.displacement, -1, 0)) > MIN_DISPLACEMENT_PX)
-    )
-    is_agreeing = residual.valid & (residual.ncc >= MIN_TILE_NCC) & ~is_displaced
-    is_conflicting = residual.textured_in_both & (residual.ncc < MAX_CLASH_NCC) & ~is_displaced
+    is_agreeing, is_displaced, is_conflicting = _judge_tiles(comparison)
     valid, agreeing, displaced, conflicting = (
-        int(mask.sum()) for mask in (residual.valid, is_agreeing, is_displaced, is_conflicting)
+        int(mask.sum()) for mask in (comparison.valid, is_agreeing, is_displaced, is_conflicting)
     )
     homography = _convert_to_unit_homography(
-        invert_homography(residual.homography) if is_swapped else residual.homography,
+        invert_homography(comparison.homography) if is_swapped else comparison.homography,
         first,
         second,
     )
-    median_ncc = float(np.median(residual.ncc[is_agreeing])) if agreeing else 0.0
+    median_ncc = float(np.median(comparison.ncc[is_agreeing])) if agreeing else 0.0
     relation = _classify(valid, agreeing, displaced, conflicting, median_ncc)
     edits = None
-    if (
-        relation in (Relation.DERIVED, Relation.SAME_SCENE)
-        and first.is_line_art
-        and second.is_line_art
-        and (
-            residual.ncc[residual.valid].min() < MIN_LINE_ART_NCC
-            or residual.cell_outlier_ratio() > MAX_CELL_OUTLIER
-        )
+    if relation in (Relation.DERIVED, Relation.SAME_SCENE) and _is_altered_line_art(
+        comparison, first, second
     ):
-        # The ground of text and drawings agrees, whatever they say.
         relation = Relation.NOT_VERIFIABLE
     if relation == Relation.DERIVED:
-        boxes = _changed_regions(residual.valid & ~is_agreeing & ~is_displaced, residual, template)
+        boxes = _changed_regions(
+            comparison.valid & ~is_agreeing & ~is_displaced, comparison, template
+        )
         changed_regions = tuple(
             project_box_back(homography, box) if is_swapped else box for box in boxes
         )
@@ -170,7 +159,41 @@ def _verify_alignment(
         edits,
     )
     return verdict, TileMasks(
-        residual.valid, is_agreeing, is_displaced, residual.origin, is_swapped
+        comparison.valid, is_agreeing, is_displaced, comparison.origin, is_swapped
+    )
+
+
+def _judge_tiles(
+    comparison: TileComparison,
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Find the tiles that agree in place, that are displaced, and that conflict."""
+    is_displaced = (
+        comparison.valid
+        & (comparison.best_ncc >= MIN_TILE_NCC)
+        & (comparison.best_ncc - comparison.ncc > MIN_NCC_GAIN)
+        & (np.hypot(*np.moveaxis(comparison.displacement, -1, 0)) > MIN_DISPLACEMENT_PX)
+    )
+    is_agreeing = comparison.valid & (comparison.ncc >= MIN_TILE_NCC) & ~is_displaced
+    is_conflicting = (
+        comparison.textured_in_both & (comparison.ncc < MAX_CONFLICTING_NCC) & ~is_displaced
+    )
+    return is_agreeing, is_displaced, is_conflicting
+
+
+def _is_altered_line_art(
+    comparison: TileComparison, first: ImageFeatures, second: ImageFeatures
+) -> bool:
+    """Tell if text or drawings differ in some detail.
+
+    Their background agrees regardless of the content, so that one poor tile or cell counts.
+    """
+    return (
+        first.is_line_art
+        and second.is_line_art
+        and bool(
+            comparison.ncc[comparison.valid].min() < MIN_LINE_ART_NCC
+            or comparison.cell_outlier_ratio() > MAX_CELL_OUTLIER
+        )
     )
 
 
@@ -182,14 +205,14 @@ def _classify(
     Returns DERIVED for any copy, SAME_SCENE, UNRELATED, or NOT_VERIFIABLE below MIN_VALID_TILES.
     """
     share = agreeing / valid
-    is_rigid = displaced <= MAX_COPY_DISPLACED_SHARE * (agreeing + displaced) + 1
+    has_little_parallax = displaced <= MAX_COPY_DISPLACED_SHARE * (agreeing + displaced) + 1
     is_overlaid_copy = (
         share >= MIN_OVERLAID_COPY_SHARE
         and median_ncc >= MIN_OVERLAID_COPY_NCC
-        and agreeing >= max(MIN_OVERLAID_COPY_TILES, MIN_AGREEING_PER_CLASH * conflicting)
+        and agreeing >= max(MIN_OVERLAID_COPY_TILES, MIN_AGREEING_PER_CONFLICT * conflicting)
     )
     is_copy = share >= MIN_COPY_SHARE or is_overlaid_copy
-    if agreeing >= MIN_AGREEING_TILES and is_rigid and is_copy:
+    if agreeing >= MIN_AGREEING_TILES and has_little_parallax and is_copy:
         return Relation.DERIVED
     if valid < MIN_VALID_TILES:
         return Relation.NOT_VERIFIABLE
@@ -210,7 +233,7 @@ def _convert_to_unit_homography(
 
 
 def _changed_regions(
-    mask: NDArray[np.bool_], residual: Residual, template: ImageFeatures
+    mask: NDArray[np.bool_], comparison: TileComparison, template: ImageFeatures
 ) -> list[Box]:
     """Find boxes around connected components of at least two tiles, from the top.
 
@@ -223,7 +246,10 @@ def _changed_regions(
     boxes = []
     for left, top, columns, rows, tile_count in components[1:count].tolist():
         if tile_count >= 2:
-            x, y = residual.origin[0] + left * TILE_SIDE_PX, residual.origin[1] + top * TILE_SIDE_PX
+            x, y = (
+                comparison.origin[0] + left * TILE_SIDE_PX,
+                comparison.origin[1] + top * TILE_SIDE_PX,
+            )
             boxes.append(
                 (
                     x / width,

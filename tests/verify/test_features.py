@@ -29,7 +29,7 @@ def test_line_art_holds_for_pages_and_not_for_photos() -> None:
     assert extract(draw_form(1)).is_line_art
     assert extract(ImageOps.invert(draw_form(1))).is_line_art
     assert not any(extract(draw_textured_image(seed)).is_line_art for seed in range(20))
-    assert not extract(Image.new("RGB", (400, 300), "grey")).is_line_art
+    assert not extract(Image.new("RGB", (400, 300), "gray")).is_line_art
 
 
 def test_unrelated_images_are_verified_without_decoding_pixels() -> None:
@@ -49,7 +49,7 @@ def test_unrelated_images_are_verified_without_decoding_pixels() -> None:
 
 
 def test_order_of_images_with_equal_features_is_by_pixels() -> None:
-    flat, dotted = Image.new("RGB", (448, 300), "grey"), Image.new("RGB", (448, 300), "grey")
+    flat, dotted = Image.new("RGB", (448, 300), "gray"), Image.new("RGB", (448, 300), "gray")
     dotted.putpixel((200, 150), (129, 128, 128))
     first, second = extract(flat), extract(dotted)
     assert extract_features(first.rgb) == extract_features(second.rgb)

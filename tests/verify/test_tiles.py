@@ -7,7 +7,7 @@ from PIL import ImageEnhance, ImageFilter, ImageOps
 
 from pipeline.verify.features import features_from_pixels
 from pipeline.verify.relation import Relation
-from pipeline.verify.residual import compute_residual
+from pipeline.verify.tiles import compare_tiles
 from pipeline.verify.verify import verify
 from tests.support.images import draw_textured_image
 from tests.support.verification import COPIES, PHOTO, edit_photo, extract
@@ -18,12 +18,12 @@ def test_flat_tile_agrees_with_nothing() -> None:
     features = features_from_pixels(np.asarray(PHOTO.resize((448, 300))), PHOTO.size)
     flat = np.full_like(features.gray, 250)
     flat[:48, :48] = features.gray[:48, :48]
-    residual = compute_residual(features.gray, flat, np.eye(3), 0.0)
-    assert residual is not None
-    assert np.abs(residual.ncc).max() <= 1.0
-    assert residual.ncc[residual.valid].max() > 0.99
-    assert (residual.ncc[3:, 3:] < 0.5).all()
-    assert not residual.textured_in_both[3:, 3:].any()
+    comparison = compare_tiles(features.gray, flat, np.eye(3), 0.0)
+    assert comparison is not None
+    assert np.abs(comparison.ncc).max() <= 1.0
+    assert comparison.ncc[comparison.valid].max() > 0.99
+    assert (comparison.ncc[3:, 3:] < 0.5).all()
+    assert not comparison.textured_in_both[3:, 3:].any()
 
 
 def test_border_spoils_no_tile() -> None:

@@ -1,0 +1,215 @@
+"""Compare two aligned gray images tile by tile, after refining their alignment on the pixels.
+
+The first image, the template, is cut into tiles of 24 x 24 pixels. Each is compared with the
+pixels of the second, the target, that the homography maps it to, by zero-mean normalized
+cross-correlation (NCC): brightness and contrast of a tile do not matter. Both images are brought
+to the same sharpness before, and `refinement` improves the homography.
+
+A copy agrees in place all over, except where something covers it. Another shot of a scene agrees
+only where tiles may move, because parallax moves things at other depths differently, and no
+homography aligns all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.verify.homography import Homography, compute_scale
+from pipeline.verify.refinement import (
+    MIN_TEXTURE,
+    MIN_VARIANCE,
+    Target,
+    Template,
+    TileStats,
+    compute_gradients,
+    refine_homography,
+    refine_quadratic,
+    search_displacement,
+    warp,
+)
+from pipeline.verify.tile_grid import (
+    TILE_SIDE_PX,
+    GrayPixels,
+    TileMap,
+    average_tiles,
+    find_border_safe_tiles,
+    find_overlapping_tiles,
+    place_tile_grid,
+)
+
+CELL_SIDE_PX = 8  # a tile has 3 x 3 cells, the unit in which a changed letter shows
+MIN_CELL_ERROR = 0.5  # added to the usual error of a cell, in squared gray levels
+# MIN_TEXTURE as a multiple of the noise. The blur leaves 0.28 of the noise, and a tile with 1.5
+# times as much texture still agrees with an NCC above 0.8.
+MIN_TEXTURE_TO_NOISE = 0.42
+PREBLUR_SIGMA_PX = 1.0  # blur of both images before comparison: noise and codecs live below it
+# An image with less than this share of the other's sharpness is the softer one, and the other is
+# blurred to match.
+MIN_SHARPNESS_RATIO = 0.7
+BLUR_SIGMAS_PX = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)  # tried in turn to match sharpness
+# Gray levels minus 128 that cannot get much darker, or brighter.
+MAX_BLACK_LEVEL = -118.0
+MIN_WHITE_LEVEL = 112.0
+
+
+@dataclass(frozen=True, slots=True)
+class TileComparison:
+    """The comparison of a template with a target; maps are (rows, columns) of tiles.
+
+    The tiles lie on the template, the first at `origin`, (x, y) in pixels. `ncc`: -1 to 1 in place;
+    `best_ncc`: the best when a tile may move, by `displacement` (rows, columns, 2) template pixels.
+    `valid`: the tile lies on the target completely, and one of the two has enough texture to be
+    compared; `textured_in_both`: both have. `homography` maps template to target pixels; a
+    quadratic warp may have been added to it.
+    """
+
+    ncc: TileMap
+    best_ncc: TileMap
+    displacement: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    textured_in_both: NDArray[np.bool_]
+    origin: tuple[int, int]
+    homography: Homography
+    _template: Template
+    _target: Target
+
+    def cell_outlier_ratio(self) -> float:
+        """Compute the error of the worst cell over the 95th percentile of all cells.
+
+        One changed letter is a cell or two, while codecs add errors everywhere.
+        """
+        in_place = self._target.sample(np.zeros((2, 1, 1, 1), np.float32))
+        template, target = (
+            tiles[self.valid] - tiles[self.valid].mean(axis=1, keepdims=True)
+            for tiles in (self._template.tiles, in_place)
+        )
+        gain = (template * target).sum(axis=1, keepdims=True) / np.maximum(
+            (target * target).sum(axis=1, keepdims=True), MIN_VARIANCE
+        )
+        cells_per_side, errors = TILE_SIDE_PX // CELL_SIDE_PX, (template - gain * target) ** 2
+        cell_errors = errors.reshape(
+            -1, cells_per_side, CELL_SIDE_PX, cells_per_side, CELL_SIDE_PX
+        ).mean(axis=(2, 4))
+        return float(cell_errors.max() / (np.percentile(cell_errors, 95) + MIN_CELL_ERROR))
+
+
+def compare_tiles(
+    template_gray: NDArray[np.uint8],
+    target_gray: NDArray[np.uint8],
+    homography: Homography,
+    noise: float,
+) -> TileComparison | None:
+    """Compare two gray images (height, width) under a homography from template to target pixels.
+
+    The homography must not reduce the template; swap the two if it does. `noise` is the standard
+    deviation of the noise of the noisier image, in gray levels. None if no tile of the template
+    fits on the target.
+    """
+    origin, (columns, rows) = place_tile_grid(homography, template_gray.shape, target_gray.shape)
+    if not rows or not columns:
+        return None
+    grid_to_template = np.array([[1.0, 0.0, origin[0]], [0.0, 1.0, origin[1]], [0.0, 0.0, 1.0]])
+    homography, scale = homography @ grid_to_template, max(1.0, compute_scale(homography))
+    template_pixels = _blur(template_gray, PREBLUR_SIGMA_PX)[
+        origin[1] : origin[1] + rows * TILE_SIDE_PX, origin[0] : origin[0] + columns * TILE_SIDE_PX
+    ]
+    target_pixels = _blur(target_gray, PREBLUR_SIGMA_PX * scale)
+    is_overlapping = find_overlapping_tiles(homography, template_pixels.shape, target_gray.shape)
+    if not is_overlapping.any():
+        return None
+    template_pixels, target_pixels = _match_sharpness(
+        template_pixels, target_pixels, homography, is_overlapping, scale
+    )
+    template = Template(template_pixels)
+    homography, stats = refine_homography(template, target_pixels, homography)
+    is_overlapping = find_overlapping_tiles(
+        homography, template_pixels.shape, target_gray.shape
+    ) & find_border_safe_tiles(
+        homography, origin, template.texture.shape, template_gray.shape, target_gray.shape
+    )
+    min_texture = max(MIN_TEXTURE, MIN_TEXTURE_TO_NOISE * noise)
+    valid = is_overlapping & ((template.texture > min_texture) | (stats.texture > 2 * min_texture))
+    valid &= ~_find_clipped_tiles(template, stats, valid)
+    target = Target(target_pixels, homography, valid.shape)
+    stats = refine_quadratic(template, target, stats, valid)
+    best_ncc, displacement = search_displacement(template, target, stats, valid)
+    textured_in_both = valid & (template.texture > min_texture) & (stats.texture > min_texture)
+    return TileComparison(
+        stats.ncc,
+        best_ncc,
+        displacement,
+        valid,
+        textured_in_both,
+        origin,
+        homography @ np.linalg.inv(grid_to_template),
+        template,
+        target,
+    )
+
+
+def _find_clipped_tiles(
+    template: Template, stats: TileStats, valid: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Find tiles that are clipped to black or white in one image but not in the other.
+
+    They are predicted by the gain and offset of the tiles that agree.
+    """
+    is_reliable = valid & (stats.ncc > 0.8)
+    if np.count_nonzero(is_reliable) < 4:
+        return np.zeros_like(valid)
+    gain = float(
+        np.median(stats.texture[is_reliable] / np.maximum(template.texture[is_reliable], 1e-3))
+    )
+    offset = float(np.median(stats.mean[is_reliable] - gain * template.mean[is_reliable]))
+    expected_target = gain * template.mean + offset
+    expected_template = (stats.mean - offset) / max(gain, 1e-3)
+    clipped_in_target = _is_clipped(expected_target) & (stats.texture < MIN_TEXTURE)
+    clipped_in_template = _is_clipped(expected_template) & (template.texture < MIN_TEXTURE)
+    return np.asarray(clipped_in_target | clipped_in_template)
+
+
+def _is_clipped(levels: TileMap) -> NDArray[np.bool_]:
+    return np.asarray((levels > MIN_WHITE_LEVEL) | (levels < MAX_BLACK_LEVEL))
+
+
+def _match_sharpness(
+    template_pixels: GrayPixels,
+    target_pixels: GrayPixels,
+    homography: Homography,
+    mask: NDArray[np.bool_],
+    scale: float,
+) -> tuple[GrayPixels, GrayPixels]:
+    """Blur the sharper image to the sharpness of the other, so that a blurred copy agrees."""
+    shape = template_pixels.shape
+    template_sharpness = _measure_sharpness(template_pixels, mask)
+    target_sharpness = _measure_sharpness(warp(target_pixels, homography, shape), mask)
+    if target_sharpness < MIN_SHARPNESS_RATIO * template_sharpness:
+        for sigma in BLUR_SIGMAS_PX:
+            blurred = cv2.GaussianBlur(template_pixels, (0, 0), sigma)
+            if _measure_sharpness(blurred, mask) <= 1.05 * target_sharpness:
+                break
+        return blurred, target_pixels
+    if template_sharpness < MIN_SHARPNESS_RATIO * target_sharpness:
+        for sigma in BLUR_SIGMAS_PX:
+            blurred = cv2.GaussianBlur(target_pixels, (0, 0), sigma * scale)
+            blurred_sharpness = _measure_sharpness(warp(blurred, homography, shape), mask)
+            if blurred_sharpness <= 1.05 * template_sharpness:
+                break
+        return template_pixels, blurred
+    return template_pixels, target_pixels
+
+
+def _measure_sharpness(gray: GrayPixels, mask: NDArray[np.bool_]) -> float:
+    """Measure the energy of gradients over the variance, which is independent of contrast."""
+    dx, dy = compute_gradients(gray)
+    mean = average_tiles(gray)
+    variance = (average_tiles(gray * gray) - mean**2)[mask].sum()
+    return float(average_tiles(dx**2 + dy**2)[mask].sum() / max(variance, 1e-3))
+
+
+def _blur(gray: NDArray[np.uint8], sigma: float) -> GrayPixels:
+    return np.asarray(cv2.GaussianBlur(gray.astype(np.float32) - 128.0, (0, 0), sigma), np.float32)
