@@ -7,6 +7,7 @@ from .errors import StoreError as StoreError
 from .errors import StoreLocked as StoreLocked
 from .errors import StoreMissing as StoreMissing
 from .errors import StoreVersionMismatch as StoreVersionMismatch
+from .join.planner import JoinMethod as JoinMethod
 from .records import Root as Root
 from .records import Space as Space
 from .store import Store as Store

@@ -6,7 +6,7 @@ A store is a catalog and segments, and this module is the only way to change the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
@@ -20,6 +20,7 @@ from indexes.errors import (
     InvalidThreshold,
     SpaceMismatch,
     StoreDamaged,
+    StoreLocked,
     StoreVersionMismatch,
 )
 from indexes.folder import NEXT_STORE_NAME, StoreFolder, lock_ingest
@@ -30,7 +31,7 @@ from indexes.records import Image, NewFile, Root, SavedThresholds, Space
 from indexes.search import Search
 from indexes.upkeep import compaction, migration
 from indexes.upkeep.compaction import CompactionReport
-from indexes.upkeep.former_caches import adopt_former_caches
+from indexes.upkeep.former_caches import adopt_former_caches, has_former_caches
 from indexes.upkeep.migration import PendingMigration
 from indexes.upkeep.recovery import save_recovery_record
 from indexes.upkeep.sweep import sweep
@@ -70,6 +71,12 @@ class Store:
         """
         self._opened = StoreFolder(folder, write=write)
         self.folder, self.catalog = folder, self._opened.catalog
+        if write and has_former_caches(folder):
+            with (
+                suppress(StoreLocked),
+                self.lock_for_ingest(),
+            ):  # if it is locked, prepare() does it
+                adopt_former_caches(folder)
         self._mapped = MappedSegments(self._opened.segments, self.catalog)
         self.search = Search(self.catalog, self._mapped)
         # The space of added vectors, since bind() in this process.

@@ -21,6 +21,7 @@ from .grouping.keep_rules import LibraryFile as LibraryFile
 from .grouping.match import Match as Match
 from .ingest.coverage import Coverage as Coverage
 from .ingest.coverage import IngestOptions as IngestOptions
+from .ingest.ingest import ResolvedRoots as ResolvedRoots
 from .ingest.ingest import ingest_roots as ingest_roots
 from .ingest.ingest import resolve_roots as resolve_roots
 from .ingest.migrate import migrate_store as migrate_store
@@ -28,6 +29,10 @@ from .ingest.progress import Progress as Progress
 from .ingest.progress import Stage as Stage
 from .query.compare import Comparison as Comparison
 from .query.compare import compare as compare
+from .query.groups import GroupOptions as GroupOptions
 from .query.groups import find_groups as find_groups
 from .query.matches import Answer as Answer
 from .query.matches import find_matches as find_matches
+from .verify.relation import Relation as Relation
+from .verify.verdict import Edits as Edits
+from .verify.verdict import Verdict as Verdict

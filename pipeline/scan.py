@@ -75,7 +75,7 @@ def scan(roots: Sequence[Root]) -> Iterator[SourceFile | Skipped]:
         if stat.S_ISDIR(target.st_mode):
             yield from _walk(root, path, root_paths, visited_folders, symlinks)
         elif stat.S_ISREG(target.st_mode):
-            yield SourceFile(path, to_file_stat(target))
+            yield SourceFile(path, FileStat.from_os_stat(target))
         else:
             yield Skipped(path, "special file")
 
@@ -131,12 +131,7 @@ def _stat_entry(entry: os.DirEntry[str]) -> SourceFile | Skipped:
         return Skipped(entry.path, "unreadable", error.strerror or "", is_failure=True)
     if not stat.S_ISREG(status.st_mode):
         return Skipped(entry.path, "special file")
-    return SourceFile(entry.path, to_file_stat(status))
-
-
-def to_file_stat(status: os.stat_result) -> FileStat:
-    """Return the fields of a stat that the store keeps."""
-    return FileStat.from_os_stat(status)
+    return SourceFile(entry.path, FileStat.from_os_stat(status))
 
 
 def is_unchanged(file: CatalogFile) -> bool:
@@ -145,7 +140,7 @@ def is_unchanged(file: CatalogFile) -> bool:
         status = os.stat(file.path)  # noqa: PTH116 - a path that may be no UTF-8
     except OSError:
         return False
-    return to_file_stat(status).is_unchanged_since(file.stat)
+    return FileStat.from_os_stat(status).is_unchanged_since(file.stat)
 
 
 def _find_skip_reason(root: Root, entry: os.DirEntry[str]) -> str | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from indexes import Root
-from pipeline.scan import Skipped, SourceFile, scan, to_file_stat
+from indexes.records import FileStat
+from pipeline.scan import Skipped, SourceFile, scan
 
 
 def scan_roots(*roots: Root) -> tuple[list[str], dict[str, str]]:
@@ -124,7 +125,7 @@ def test_names_with_newlines_or_invalid_utf8_are_listed(tmp_path: Path) -> None:
 
 def test_source_file_without_stat_is_never_unchanged(tmp_path: Path) -> None:
     path = touch(tmp_path / "a.jpg")
-    stat = to_file_stat(path.stat())
+    stat = FileStat.from_os_stat(path.stat())
     assert SourceFile(str(path), stat).is_unchanged_since(stat)
     assert not SourceFile(str(path)).is_unchanged_since(stat)
     assert SourceFile(str(path), stat).require_stat() == stat

@@ -132,7 +132,7 @@ class Database:
             if self._seal_at_open:
                 raise self._make_damage_error(error) from error
             raise StoreVersionMismatch(
-                f"{self.path} is no neardup store ({error}); name another folder with --store"
+                f"{self.path} is not a neardup store ({error}); name another folder with --store"
             ) from error
 
     def _translate_open_error(self, error: sqlite3.OperationalError) -> StoreError:
@@ -284,7 +284,11 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Make all that the block writes visible at once, or none of it. Raises DiskFull."""
+        """Make all that the block writes visible at once, or none of it.
+
+        Raises DiskFull; also after the commit, if its seal cannot be written. The block is then
+        visible, and the next open accepts a seal that is one commit behind.
+        """
         with lock(self._write_lock_path, WRITE_LOCK_TIMEOUT_SECONDS), self._translate_errors():
             try:
                 seal = self.read_seal()

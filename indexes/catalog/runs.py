@@ -91,7 +91,7 @@ class RunTable:
         )
         for outcome, coverage in self._database.fetch_rows(sql):
             return outcome == "complete" and _covers_all_pairs(
-                json.loads(coverage), version, with_crops=with_crops
+                self._database.parse_json(coverage), version, with_crops=with_crops
             )
         return False
 

@@ -177,7 +177,7 @@ _EDIT_KEYS = {
     "covers": "overlap",
     "inside": "embedded_side",
     "plain": "plain_background",
-    "grey": "grayscale_side",
+    "gray": "grayscale_side",
     "toned": "recolored",
     "spoiled": "changed_regions",
     "derived": "derived_side",

@@ -80,7 +80,7 @@ def plan_join(
     new_pairs = count_pairs(len(vectors.ids), vectors.count_up_to(watermark.done))
     seconds = new_pairs * _measure_pair_seconds(vectors, bound, watermark.floor)
     pairs = f"{new_pairs:,} {'pair' if new_pairs == 1 else 'pairs'} of vectors"
-    reason = f"{pairs}, about {format_duration(seconds)} if compared exactly"
+    reason = f"{pairs}, about {format_duration(seconds)} for all of them"
     if method is not None:
         reason += "; as requested"
     elif seconds <= MAX_EXACT_SECONDS:

@@ -44,12 +44,17 @@ FORMER_CACHES = (
 )
 
 
+def has_former_caches(folder: Path) -> bool:
+    """Tell if the store in `folder` still has the caches of an older one."""
+    return (folder / FORMER_FOLDER).is_dir()
+
+
 def adopt_former_caches(folder: Path) -> None:
     """Move the caches of an older store in `folder` to their present names, and update them.
 
     A cache that cannot be moved is filled again from the photos. Call it with the ingest lock held.
     """
-    if not (folder / FORMER_FOLDER).is_dir():
+    if not has_former_caches(folder):
         return
     with suppress(OSError):
         (folder / CACHE_FOLDER).mkdir(mode=0o700, exist_ok=True)
@@ -61,13 +66,19 @@ def adopt_former_caches(folder: Path) -> None:
                 _update_tables(former_path, cache.statements)
                 former_path.replace(path)
         delete_database(former_path)
+    # The marker of a run that a pair crashed; see pipeline.ingest.verify_pairs.
+    with suppress(OSError):
+        (folder / FORMER_FOLDER / "verifying").replace(folder / CACHE_FOLDER / "verifying")
     shutil.rmtree(folder / FORMER_FOLDER, ignore_errors=True)
 
 
 def _update_tables(path: Path, statements: tuple[str, ...]) -> None:
     with closing(sqlite3.connect(path, isolation_level=None, timeout=10.0)) as database:
         for statement in statements:
-            # A run that was killed before it moved the file may have executed it already.
-            with suppress(sqlite3.OperationalError):
+            try:
                 database.execute(statement)
+            except sqlite3.OperationalError as error:
+                # A run that was killed before it moved the file may have executed it already.
+                if not str(error).startswith("no such"):
+                    raise
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -163,15 +163,8 @@ def _list_segment_files(folder: Path) -> list[Path]:
 
 
 def _link_files(files: Sequence[Path], folder: Path) -> None:
-    """Hard-link files into a folder of the same filesystem, durably; existing names are kept."""
     for file in files:
-        if (folder / file.name).exists():
-            continue
-        try:
-            (folder / file.name).hardlink_to(file)
-        except OSError:  # a filesystem without hard links
-            shutil.copy2(file, folder / file.name)
-    durable.sync_folder(folder)
+        durable.link(file, folder, scratch=folder)
 
 
 def _make_folder(folder: Path) -> Path:

@@ -24,7 +24,7 @@ from indexes.vectors.segments import Segment
 # Up to this many queries FAISS scans the stored codes; more are multiplied with widened blocks,
 # which is faster from here on (measured: equal at about 24).
 MAX_SCANNED_QUERIES = 24
-# Neighbours that a scan asks for at first. While the last of them is above the threshold, it asks
+# Neighbors that a scan asks for at first. While the last of them is above the threshold, it asks
 # for SEARCH_K_GROWTH times as many.
 INITIAL_SEARCH_K = 64
 SEARCH_K_GROWTH = 8

@@ -87,7 +87,7 @@ def calibrate(arguments: CalibrateArguments, store: Path, as_json: bool) -> None
     neardup calibrate --reset                            as it was before the first --save
 
     Makes copies of a sample in 40 ways and measures what share of them is found. Photos that were
-    taken days apart, by their EXIF dates, are no copies: measures how many such pairs are accepted
+    taken days apart, by their EXIF dates, are not copies: counts how many such pairs are accepted
     as copies. The copies are temporary files; no photo is changed, and none leaves your machine
     unless the store's model is a paid one.
     """

@@ -115,10 +115,9 @@ def print_groups(
     store: Store, query: GroupQuery, coverage: Coverage | None, as_json: bool
 ) -> PrintedGroups:
     """Find groups and print them, with warnings; `coverage` is of an ingest just before, if any."""
-    from pipeline.query.freshness import format_stale_warning
     from pipeline.report.document import serialize_coverage
     from pipeline.report.groups import format_groups, serialize_groups
-    from pipeline.report.status import format_warnings
+    from pipeline.report.status import format_stale_warning, format_warnings
 
     keep_rules = query.search.parse_keep_rules()
     with store.catalog.snapshot():  # a migration may end between the two questions
@@ -127,7 +126,7 @@ def print_groups(
         thresholds = _resolve_thresholds(store, query.search)
         warnings = list(format_warnings(store))
     files = [file for group in groups for file in group.files]
-    if stale := format_stale_warning(files):
+    if stale := format_stale_warning(store, files):
         warnings.append(stale)
     for warning in warnings:
         print_warning(warning)

@@ -113,7 +113,7 @@ def _run_migration(
             "answers as before" if store.space == space_before else f"now uses {embedder.name}"
         )
         print_message(
-            "stopped; committed work is kept, the same command continues from there,"
+            "stopped; nothing done so far is lost, and the same command continues from there,"
             f" and the store {answers}"
         )
         sys.exit(stopped.exit_code)

@@ -309,7 +309,8 @@ _INGEST_OPTIONS = (
     click.option(
         "--accept-missing",
         is_flag=True,
-        help="Treat missing files as deleted: no drive is away. Forget a ROOT that is gone.",
+        help="Treat missing files as deleted; use it only when no drive is away. Forget a ROOT"
+        " that is gone.",
     ),
     click.option(
         "--join",

@@ -83,7 +83,7 @@ def query(
                     print_warning(format_failure(answer.file, failure.reason, failure.detail))
                 if not output.as_json:
                     print_lines(format_answer(answer))
-                _print_stale_warning(answer)
+                _print_stale_warning(opened, answer)
     if output.as_json:
         print_json(serialize_answers(answers))
     if output.exit_code and any(answer.matches for answer in answers):
@@ -122,8 +122,8 @@ def _find_answers(
         yield refresh_answer(answer)
 
 
-def _print_stale_warning(answer: Answer) -> None:
-    from pipeline.query.freshness import format_stale_warning
+def _print_stale_warning(store: Store, answer: Answer) -> None:
+    from pipeline.report.status import format_stale_warning
 
-    if warning := format_stale_warning(match.file for match in answer.matches):
+    if warning := format_stale_warning(store, (match.file for match in answer.matches)):
         print_warning(warning)

@@ -82,7 +82,9 @@ def run_ingest(store: Store, roots: Sequence[str], arguments: IngestArguments) -
                 ingest_locked(resolved.roots, store, embedder, options), store.folder
             )
         except StoppedBySignal as stopped:
-            print_message("stopped; committed work is kept, the same command continues from there")
+            print_message(
+                "stopped; nothing done so far is lost, and the same command continues from there"
+            )
             sys.exit(stopped.exit_code)
     _print_ingest_warnings(store, coverage, resolved)
     return IngestResult(coverage, [root.path for root in resolved.roots if root.path in named])
@@ -125,8 +127,8 @@ def _print_ingest_warnings(store: Store, coverage: Coverage, resolved: ResolvedR
         else:
             forget = format_command(store.folder, "ingest", path, "--accept-missing")
             print_warning(
-                f"{ascii(path)} is not a folder any more; its photos stay in the answers, marked"
-                f" missing; if they are gone for good: `{forget}`"
+                f"{ascii(path)} no longer exists as a folder; its photos stay in the answers,"
+                f" marked missing; if they are gone for good: `{forget}`"
             )
     for warning in (*coverage.warnings, *format_extra_hints(coverage)):
         print_warning(warning)
@@ -178,9 +180,9 @@ def _choose_embedder_after_wait(
     try:
         return choose_embedder(store, model, threads, unless_empty=True)
     except SpaceMismatch as error:
-        if store.space == space_before:
+        if store.space == space_before or model is None:
             raise
-        migrate = format_command(store.folder, "migrate", "--model", model or "")
+        migrate = format_command(store.folder, "migrate", "--model", model)
         raise SpaceMismatch(
             f"{store.folder} was migrated to {store.model} while this command waited, but --model"
             f" says {model}; leave --model out to continue with {store.model}, or migrate the store"

@@ -7,11 +7,11 @@ import stat
 from collections import defaultdict
 from collections.abc import Sequence
 
-from indexes.records import CatalogFile
+from indexes.records import CatalogFile, FileStat
 from indexes.store import Store
 from pipeline.decode.read import Failure
 from pipeline.grouping.keep_rules import LibraryFile
-from pipeline.scan import SourceFile, is_below, to_file_stat
+from pipeline.scan import SourceFile, is_below
 
 
 def resolve_source(file: str) -> SourceFile | Failure:
@@ -23,7 +23,7 @@ def resolve_source(file: str) -> SourceFile | Failure:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         detail = getattr(error, "strerror", None) or str(error)
         return Failure(SourceFile(path), "unreadable", detail)
-    source = SourceFile(path, to_file_stat(status))
+    source = SourceFile(path, FileStat.from_os_stat(status))
     if not stat.S_ISREG(status.st_mode):
         return Failure(source, "not a photo", "not a regular file")
     return source

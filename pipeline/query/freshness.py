@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import replace
 
 from pipeline.grouping.keep_rules import DiskStatus, LibraryFile
@@ -28,21 +27,3 @@ def refresh_answer(answer: Answer) -> Answer:
     """Return the answer with the present status of its files."""
     matches = tuple(replace(match, file=refresh_status(match.file)) for match in answer.matches)
     return replace(answer, matches=matches)
-
-
-def format_stale_warning(files: Iterable[LibraryFile]) -> str | None:
-    """Describe how many files are gone or changed since the last ingest; None if none is."""
-    statuses = [file.disk_status for file in files]
-    gone, changed = statuses.count(DiskStatus.GONE), statuses.count(DiskStatus.CHANGED)
-    clauses = []
-    if gone:
-        clauses.append(f"{gone:,} of these photos {'is' if gone == 1 else 'are'} gone")
-    if changed:
-        subject = f"{changed:,}" if gone else f"{changed:,} of these photos"
-        clauses.append(f"{subject} {'has' if changed == 1 else 'have'} changed")
-    if not clauses:
-        return None
-    return (
-        f"{' and '.join(clauses)} since the last ingest, as marked; run `neardup ingest` before you"
-        " rely on this answer"
-    )

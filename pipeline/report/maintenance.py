@@ -140,10 +140,11 @@ def serialize_pending_migration(store: Store) -> dict[str, Any] | None:
     pending = store.get_pending_migration()
     if pending is None:
         return None
+    assert store.model is not None  # a migration starts from a store that is bound to a model
     migrate = ("migrate", "--model")
     commands = {
         "resume": format_command(store.folder, *migrate, pending.model),
-        "abort": format_command(store.folder, *migrate, store.model or "", "--restart"),
+        "abort": format_command(store.folder, *migrate, store.model, "--restart"),
     }
     return asdict(pending) | commands
 

@@ -11,6 +11,7 @@ from typing import Any
 from indexes.paths import format_command
 from indexes.records import Run
 from indexes.store import Store
+from pipeline.grouping.keep_rules import DiskStatus, LibraryFile
 from pipeline.query.thresholds import get_effective_floor
 from pipeline.report.document import make_document, serialize_coverage, serialize_space
 from pipeline.report.format import (
@@ -179,7 +180,7 @@ def _format_ingest_problems(coverage: dict[str, Any]) -> str:
     failed, missing, absent = (coverage.get(key) for key in ("failed", "missing", "absent_roots"))
     problems = [
         f"failed {format_reason_counts(failed)}" if failed else "",
-        f"{missing:,} missing but kept" if missing else "",
+        f"{missing:,} missing, still listed" if missing else "",
         f"not a folder any more: {', '.join(map(escape_unprintable, absent))}" if absent else "",
     ]
     return "".join(f"; {problem}" for problem in problems if problem)
@@ -197,6 +198,24 @@ def format_warnings(store: Store) -> Iterable[str]:
             f"too many similar photos: only pairs scoring {floor:g} or more were compared;"
             " weaker matches are missing"
         )
+
+
+def format_stale_warning(store: Store, files: Iterable[LibraryFile]) -> str | None:
+    """Describe how many files are gone or changed since the last ingest; None if none is."""
+    statuses = [file.disk_status for file in files]
+    gone, changed = statuses.count(DiskStatus.GONE), statuses.count(DiskStatus.CHANGED)
+    clauses = []
+    if gone:
+        clauses.append(f"{gone:,} of these photos {'is' if gone == 1 else 'are'} gone")
+    if changed:
+        subject = f"{changed:,}" if gone else f"{changed:,} of these photos"
+        clauses.append(f"{subject} {'has' if changed == 1 else 'have'} changed")
+    if not clauses:
+        return None
+    return (
+        f"{' and '.join(clauses)} since the last ingest, as marked; run"
+        f" `{format_command(store.folder, 'ingest')}` before you rely on this answer"
+    )
 
 
 def format_unfinished_ingest(store: Store) -> str | None:

@@ -194,7 +194,7 @@ def test_planner_chooses_ivf_where_exact_takes_too_long(monkeypatch: pytest.Monk
         store.add(make_batch(list(range(500)), rows))
         plan = next(store.join()).plan
         assert plan.method is JoinMethod.EXACT
-        assert "if compared exactly" in plan.reason
+        assert "for all of them" in plan.reason
         monkeypatch.setattr(planner, "MAX_EXACT_SECONDS", 1e-9)
         plan = next(store.join()).plan
         assert plan.method is JoinMethod.IVF

@@ -20,6 +20,7 @@ from indexes.caches.crops import CropCache
 from indexes.caches.thumbnails import ThumbnailCache
 from indexes.catalog.seal import SealFile
 from indexes.durable.files import write_checked
+from indexes.folder import lock_ingest
 from pipeline import Coverage, find_groups, ingest_roots, load_embedder
 from pipeline.report.groups import serialize_groups
 from pipeline.verify.verdict import VERDICT_VERSION
@@ -99,6 +100,33 @@ def test_migration_of_a_format_6_store_keeps_thumbnails_and_crop_vectors(former:
         with CropCache(store.folder, space, write=False) as crops:
             assert len(crops.list_hashes()) == 6
             assert len(crops.get_compared_images()) == 8
+
+
+def test_opening_a_format_6_store_for_writing_adopts_its_caches_and_crash_marker(
+    former: Path,
+) -> None:
+    """Commands that do not ingest, as calibrate, find the crops; a crashing pair is remembered."""
+    store_folder = former / "store"
+    (store_folder / "thumbs" / "verifying").touch()
+    Store(store_folder, write=True).close()
+    assert not (store_folder / "thumbs").exists()
+    assert (store_folder / "caches" / "verifying").exists()
+    with Store(store_folder) as store:
+        space = store.space
+        assert space
+        with CropCache(store_folder, space, write=False) as crops:
+            assert crops.has_compared_images
+
+
+def test_caches_of_a_format_6_store_stay_while_another_process_ingests(former: Path) -> None:
+    store_folder = former / "store"
+    Store(store_folder, write=True).close()
+    (store_folder / "thumbs").mkdir()
+    with lock_ingest(store_folder):
+        Store(store_folder, write=True).close()
+        assert (store_folder / "thumbs").exists()
+    Store(store_folder, write=True).close()
+    assert not (store_folder / "thumbs").exists()
 
 
 def test_negative_version_is_migrated_to_a_provisional_verdict(former: Path) -> None:

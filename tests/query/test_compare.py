@@ -57,8 +57,8 @@ def test_compare_passes_file_sizes_to_decoders(
 def test_compare_featureless_images_is_not_verifiable(tmp_path: Path) -> None:
     """Only exact copies of a featureless image match it, as in groups."""
     files = [
-        str(save_image(tmp_path / f"{grey}.png", Image.new("RGB", (50, 50), (grey, grey, grey))))
-        for grey in (0, 255)
+        str(save_image(tmp_path / f"{gray}.png", Image.new("RGB", (50, 50), (gray, gray, gray))))
+        for gray in (0, 255)
     ]
     comparison = compare(files, load_embedder())
     assert np.isfinite(comparison.scores).all()

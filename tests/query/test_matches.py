@@ -9,14 +9,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from indexes.records import FileStat
 from pipeline import find_matches, load_embedder
 from pipeline.decode.pool import DecoderPool
 from pipeline.query import verification
-from pipeline.scan import to_file_stat
 from pipeline.thumbnails import Thumbnails
 from pipeline.verify import inputs
 from pipeline.verify.relation import Relation
@@ -86,8 +87,10 @@ def test_file_with_a_reused_inode_is_another_file(
         assert known
         file_id = {"inode": known.stat.inode, "device": known.stat.device}
         monkeypatch.setattr(
-            "pipeline.query.files.to_file_stat",
-            lambda status: replace(to_file_stat(status), **file_id),
+            "pipeline.query.files.FileStat",
+            SimpleNamespace(
+                from_os_stat=lambda status: replace(FileStat.from_os_stat(status), **file_id)
+            ),
         )
         store.mark_missing([known.id])
         same, other = find_matches([str(copy), str(new)], store, load_embedder())
@@ -133,7 +136,7 @@ def test_query_of_known_files_loads_neither_model_nor_opencv(photos: Path, tmp_p
     make_store(tmp_path / "store", photos).close()
     code = (
         "import sys; from pathlib import Path; from indexes import Store\n"
-        "import pipeline.report.answers, pipeline.query.freshness\n"
+        "import pipeline.report.matches, pipeline.query.freshness\n"
         "from pipeline import find_matches, load_embedder\n"
         "with Store(Path(sys.argv[1])) as store:\n"
         "    card, stored = find_matches(sys.argv[2:], store, load_embedder())\n"

@@ -110,9 +110,7 @@ def test_page_and_text_warn_of_gone_and_changed_photos(
     assert warning in err
     words = " ".join(Page((tmp_path / "page.html").read_text()).texts)
     assert warning in words
-    assert "close to these but not grouped: 1 derived from a member" in out.replace(
-        ", not from the keeper", ""
-    )
+    assert "not grouped, but close: 1 derived from a member" in out.replace(" only", "")
     assert "lose to these but not grouped" in words
     code, out, err = run("groups", "--json")
     members = [
