@@ -31,7 +31,7 @@ MIN_SIDE_PX = 48
 
 
 def pick_color(rng: random.Random) -> tuple[int, int, int]:
-    """Pick black, white or a grey in half of all cases, else any color."""
+    """Pick black, white or a gray in half of all cases, else any color."""
     kind = rng.random()
     if kind < 0.5:
         level = rng.choice((0, 255, rng.randrange(256)))
@@ -130,7 +130,7 @@ def adjust_tones(image: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def apply_filter(image: Image.Image, rng: random.Random) -> Image.Image:
-    """Apply a filter of an app: grey, sepia, equalise, posterise or stretch the histogram."""
+    """Apply a filter of an app: gray, sepia, equalise, posterise or stretch the histogram."""
     kind = rng.random()
     if kind < 0.55:
         return ImageOps.grayscale(image).convert("RGB")

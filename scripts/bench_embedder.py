@@ -4,7 +4,7 @@
 
 PHOTOS holds photos that all differ: --bases of them are copied in 40 ways, the rest are
 distractors. LOOKALIKES holds different images that resemble each other, named THEME_*: distractors
-too; --crowd of them are copied to measure normalised scores. TRAIN supplies the images that copies
+too; --crowd of them are copied to measure normalized scores. TRAIN supplies the images that copies
 are pasted into and collaged with. --model takes names of models and paths of the JSON cards of ONNX
 models, several at once.
 
@@ -62,7 +62,7 @@ BATCH_SIZE = 32
 # Batches before the timed ones.
 WARMUP_ROUNDS = 2
 
-# References that scores are normalised by.
+# References that scores are normalized by.
 MAX_BACKGROUND_IMAGES = 350
 
 # Crowding is the mean cosine with this many of the nearest of them.
@@ -74,7 +74,7 @@ MAX_CROWDING_SCORE = 0.9999
 # Shares of the crowding that are subtracted; 0 leaves the scores as they are.
 CROWDING_SHARES = (0.0, 0.5, 1.0)
 
-NORMALIZED_SECTION = """## Normalised scores
+NORMALIZED_SECTION = """## Normalized scores
 
 From each score, a share of the crowding around its two images is subtracted: the mean of their
 mean cosines with the {nearest} nearest of {background} references. The last two columns: copies
@@ -100,7 +100,7 @@ class Copies:
 class Library:
     """References with the folder or theme of each, copies of photos and of look-alikes.
 
-    `background` holds the indices of the references that scores are normalised by.
+    `background` holds the indices of the references that scores are normalized by.
     """
 
     references: list[SourceFile]
@@ -435,7 +435,7 @@ def parse_options() -> argparse.Namespace:
         "--crowd",
         type=int,
         default=30,
-        help="look-alikes to make copies of, to see what normalising costs (default: %(default)s)",
+        help="look-alikes to make copies of, to see what normalizing costs (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(

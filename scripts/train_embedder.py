@@ -10,7 +10,7 @@ Augmented views of an image (augment.py) must be nearer to the image itself than
 
 - The strangers are not a huge batch but a memory bank of the rows of all images, computed by a
   moving average of the network (He et al. 2020).
-- Batch normalisation is folded into the convolutions, and the first of these, half of the cost, are
+- Batch normalization is folded into the convolutions, and the first of these, half of the cost, are
   frozen.
 - The head starts as the projection that separates images best by what their copies have in common
   (LDA), not at random. It ends as the mean of the trained head and a new LDA.
@@ -143,7 +143,7 @@ def gem_pool(grid: torch.Tensor) -> torch.Tensor:
 
 
 def fold_batch_norms(net: nn.Module) -> nn.Module:
-    """Fold each batch normalisation into the convolution before it, in place."""
+    """Fold each batch normalization into the convolution before it, in place."""
     net.eval()
     last_convolution: tuple[nn.Module, str, nn.Conv2d] | None = None
     for name, module in list(net.named_modules()):

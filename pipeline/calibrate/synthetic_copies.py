@@ -112,7 +112,7 @@ def warp_perspective(image: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def add_noise(image: Image.Image, rng: random.Random) -> Image.Image:
-    """Blend in a quarter of Gaussian grey noise with mean 128 and standard deviation 90."""
+    """Blend in a quarter of Gaussian gray noise with mean 128 and standard deviation 90."""
     noise = np.random.default_rng(rng.getrandbits(64)).normal(128, 90, (image.height, image.width))
     grain = Image.fromarray(noise.clip(0, 255).astype(np.uint8)).convert("RGB")
     return Image.blend(image, grain, 0.25)
@@ -188,7 +188,7 @@ EVERYDAY_EDITS: dict[str, Edit] = {
     "darker": lambda image, background, rng: ImageEnhance.Brightness(image).enhance(0.7),
     "contrast": lambda image, background, rng: ImageEnhance.Contrast(image).enhance(1.5),
     "saturation": lambda image, background, rng: ImageEnhance.Color(image).enhance(1.7),
-    "grey": lambda image, background, rng: ImageOps.grayscale(image).convert("RGB"),
+    "gray": lambda image, background, rng: ImageOps.grayscale(image).convert("RGB"),
     "sharpened": lambda image, background, rng: ImageEnhance.Sharpness(image).enhance(3),
     "soft": lambda image, background, rng: image.filter(ImageFilter.GaussianBlur(1.2)),
     "border": lambda image, background, rng: ImageOps.expand(

@@ -1,1 +1,1 @@
-"""Decode files to pixels: formats, colour, EXIF, resizing, and the workers for hostile files."""
+"""Decode files to pixels: formats, color, EXIF, resizing, and the workers for hostile files."""

@@ -1,4 +1,4 @@
-"""Convert decoded samples of any mode, depth and colour profile to 8 bits of sRGB."""
+"""Convert decoded samples of any mode, depth and color profile to 8 bits of sRGB."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ SAMPLE_KINDS = {1: "whole numbers", 2: "signed numbers", 3: "floats"}  # by SAMP
 
 # Larger profiles are ignored; those of printing presses have up to three million bytes.
 MAX_PROFILE_BYTES = 1 << 22
-# The colour space that a profile must be made for, by the mode of the image.
+# The color space that a profile must be made for, by the mode of the image.
 ICC_COLOR_SPACE_BY_MODE = {"L": "GRAY", "RGB": "RGB ", "CMYK": "CMYK"}
-# Profiles that define an image's colours; those of other classes link profiles or name colours.
+# Profiles that define an image's colors; those of other classes link profiles or name colors.
 ICC_DEVICE_CLASSES = {"mntr", "scnr", "prtr", "spac"}
-# A profile that moves no colour further is taken as sRGB: rounding and the black points of
+# A profile that moves no color further is taken as sRGB: rounding and the black points of
 # different sRGB profiles make differences of that size.
 MAX_SRGB_DEVIATION_LEVELS = 2
-PROFILE_TEST_STEPS = 6  # a side of the grid of colours on which a profile is tested
+PROFILE_TEST_STEPS = 6  # a side of the grid of colors on which a profile is tested
 MAX_CACHED_TRANSFORMS = 16  # a library has few profiles; building a transform takes milliseconds
 MAX_STRIP_PIXELS = 1 << 21  # of a strip that is processed at a time, to bound memory
 
@@ -55,7 +55,7 @@ def _build_srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransfo
 
     None if the profile is broken, too large, made for other modes, or equal to sRGB.
 
-    Relative colorimetric with black-point compensation, the default of most editors: colours
+    Relative colorimetric with black-point compensation, the default of most editors: colors
     inside sRGB stay as they are, so that a photo comes out like its copy that was saved as sRGB.
     Perceptual tables differ between makers, and the profiles of cameras and displays have none.
     """
@@ -77,7 +77,7 @@ def _build_srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransfo
         )
         if mode == "CMYK":
             return to_srgb
-        # A description that names sRGB proves nothing, so a grid of colours is converted.
+        # A description that names sRGB proves nothing, so a grid of colors is converted.
         deviation = _measure_deviation(to_srgb, mode)
         return to_srgb if deviation > MAX_SRGB_DEVIATION_LEVELS else None
     except Exception:  # a broken profile can raise anything; the image is shown without it
@@ -85,7 +85,7 @@ def _build_srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransfo
 
 
 def _measure_deviation(to_srgb: ImageCms.ImageCmsTransform, mode: str) -> int:
-    """Measure by how many grey levels, at most, a transform moves the colours of a grid."""
+    """Measure by how many gray levels, at most, a transform moves the colors of a grid."""
     levels = np.linspace(0, 255, PROFILE_TEST_STEPS).round().astype(np.uint8)
     colors = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
     before = Pillow.fromarray(colors).convert(mode)
@@ -128,7 +128,7 @@ def _convert_alpha(image: Pillow.Image) -> Pillow.Image:
 
 
 def _scale_to_8_bit(image: Pillow.Image, tags: Mapping[int, Any]) -> Pillow.Image:
-    """Scale grey of 9 to 32 bits, or floats, to 8 bits by the full range of its samples."""
+    """Scale gray of 9 to 32 bits, or floats, to 8 bits by the full range of its samples."""
     bits = _read_int_tag(tags, BITS_PER_SAMPLE_TAG, 16)
     is_signed = _read_int_tag(tags, SAMPLE_FORMAT_TAG, 1) == 2
     # Pillow's mode I is signed, also where the file is not.
@@ -180,7 +180,7 @@ def split_into_strips(image: Pillow.Image) -> Iterator[tuple[int, int, int, int]
 
 
 def has_unusual_samples(mode: str, tags: Mapping[int, Any]) -> bool:
-    """Tell if the samples of a TIFF of deep grey mean anything but 0 (black) to 65535 (white)."""
+    """Tell if the samples of a TIFF of deep gray mean anything but 0 (black) to 65535 (white)."""
     is_usual = (
         mode == "I;16"
         and _read_int_tag(tags, BITS_PER_SAMPLE_TAG, 16) == 16
@@ -190,7 +190,7 @@ def has_unusual_samples(mode: str, tags: Mapping[int, Any]) -> bool:
 
 
 def has_reduced_depth(image: Pillow.Image) -> bool:
-    """Tell if Pillow will decode colour samples of more than 8 bits to 8 bits.
+    """Tell if Pillow will decode color samples of more than 8 bits to 8 bits.
 
     The image must be open and not loaded yet.
     """

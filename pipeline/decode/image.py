@@ -5,7 +5,7 @@ its header before a pixel is decoded, and anything that a decoder raises becomes
 file is rejected.
 
 Each family of formats has a reader: Pillow's here, LibRaw's in raw, libjxl's in jxl. decode_image()
-takes what a reader opened, converts its colours, resizes it and hashes its pixels.
+takes what a reader opened, converts its colors, resizes it and hashes its pixels.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ MULTIFRAME_FLAG_BY_FORMAT = {
 MAX_PNG_CHUNK_BYTES = 1 << 24
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 JPEG_END_MARKER = b"\xff\xd9"
-# Of a truncated JPEG, the grey that libjpeg fills in for missing blocks: 127 to 129.
+# Of a truncated JPEG, the gray that libjpeg fills in for missing blocks: 127 to 129.
 JPEG_FILLER_LEVEL = 127
 JPEG_FILLER_RANGE = 2
 JPEG2000_CODESTREAM_START = b"\xff\x4f\xff\x51"
@@ -154,7 +154,7 @@ def decode_image(
 def _finish_image(
     opened: _OpenImage, data: bytes, digest: bytes, preprocess: Preprocess
 ) -> DecodedImage:
-    """Turn an image upright, convert its colours, resize it and hash its pixels."""
+    """Turn an image upright, convert its colors, resize it and hash its pixels."""
     upright = apply_orientation(opened.image, opened.orientation)
     eight_bit = convert_to_8_bit(upright, opened.tiff_tags)
     if opened.is_partial:
@@ -255,7 +255,7 @@ def _open_with_pillow(
             if not data.startswith(JPEG_SIGNATURE) or "truncated" not in str(error):
                 raise
             held.close()
-            # With an end marker, libjpeg fills the missing rest with grey.
+            # With an end marker, libjpeg fills the missing rest with gray.
             opened = _load_with_pillow(data + JPEG_END_MARKER, preprocess, budget, held)
             if _is_mostly_filler(opened.image):
                 raise Rejected("truncated", "less than half of it is there") from error
@@ -367,7 +367,7 @@ def _has_more_frames(image: Pillow.Image) -> bool:
 
 
 def _is_mostly_filler(image: Pillow.Image) -> bool:
-    """Tell if more than half of a JPEG is the grey that libjpeg fills in for missing blocks.
+    """Tell if more than half of a JPEG is the gray that libjpeg fills in for missing blocks.
 
     With half of it there, most of what the embedder gets is the photo. Measured on 200 photos with
     neardup-0, whose threshold is .85: no two photos that are cut at half score above .73, and .82

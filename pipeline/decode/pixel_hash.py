@@ -15,9 +15,9 @@ JPEG_APPLICATION_MARKERS = range(0xE0, 0xF0)
 
 
 def hash_pixels(upright: Pillow.Image, eight_bit: Pillow.Image) -> bytes:
-    """Hash all upright pixels with their size and colour profile, by blake3.
+    """Hash all upright pixels with their size and color profile, by blake3.
 
-    `eight_bit` is the same image at 8 bits a sample. Grey of more than 8 bits, CMYK and CIELAB are
+    `eight_bit` is the same image at 8 bits a sample. Gray of more than 8 bits, CMYK and CIELAB are
     hashed as they are, so that they never equal the RGB that they are converted to.
     """
     if upright.mode in MODES_HASHED_NATIVELY or upright.mode.startswith(("I", "F")):
@@ -35,7 +35,7 @@ def hash_jpeg_stream(data: bytes, image: Pillow.Image, orientation: int) -> byte
     """Hash a JPEG without its metadata: equal only if the decoded pixels are; needs no full decode.
 
     Application and comment segments before the scan are left out, but for those that change how
-    pixels are shown: whether there is a JFIF segment, Adobe's colour transform (APP14), the ICC
+    pixels are shown: whether there is a JFIF segment, Adobe's color transform (APP14), the ICC
     profile and the EXIF orientation.
     """
     profile = blake3(get_icc_profile(image)).digest()

@@ -25,9 +25,9 @@ class Preprocess:
     `fit` is one of
 
     - squash: resize both sides to `size`;
-    - shortest: resize the short side to `size`, then crop the centre;
-    - longest: resize the long side to `size`, then pad with `fill` grey;
-    - middle: crop the centre, at most `size` x `size`, without resizing;
+    - shortest: resize the short side to `size`, then crop the center;
+    - longest: resize the long side to `size`, then pad with `fill` gray;
+    - middle: crop the center, at most `size` x `size`, without resizing;
     - within: keep the shape, resize the long side to at most `size`, never enlarge.
 
     `resample` names one of Pillow's filters. With `coarse`, a JPEG is decoded at about `size`

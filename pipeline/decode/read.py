@@ -111,6 +111,6 @@ def _check_signature(path: str, head: bytes) -> None:
     if is_jxl or has_image_signature(head) or (is_raw and has_raw_signature(head)):
         return
     if is_raw or suffix in IMAGE_SUFFIXES:
-        detail = f"starts with {head[:8].hex(' ')}, which is no format that neardup reads"
+        detail = f"starts with {head[:8].hex(' ')}, which is not a format that neardup reads"
         raise Rejected("no picture inside", detail)
     raise Rejected("not a photo", "")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline.decode.preprocess import Preprocess
 
-# The standard deviation of grey levels below which an image is featureless, over a grid of
+# The standard deviation of gray levels below which an image is featureless, over a grid of
 # 32 x 32 cells; see is_featureless() for the measurement.
 MAX_FEATURELESS_STD_LEVELS = 2.0
 FEATURELESS_GRID_SIDE = 32
@@ -48,7 +48,7 @@ def preprocess_image(
     """Resize an image to an embedder's input, uint8 RGB (height, width, 3).
 
     `image` is L, RGB, RGBA, or any mode that `to_rgb` converts to RGB. Transparency is composited
-    on white. Colours are converted after resizing, because that costs less. The second value tells
+    on white. Colors are converted after resizing, because that costs less. The second value tells
     if the image is featureless.
     """
     size = preprocess.size
@@ -94,7 +94,7 @@ def _compute_target_size(image_size: tuple[int, int], preprocess: Preprocess) ->
 
 
 def _center_crop_or_pad(image: Image.Image, size: tuple[int, int], fill: int = 0) -> Image.Image:
-    """Crop the centre of an image, or pad it with `fill` grey where it is smaller than `size`."""
+    """Crop the center of an image, or pad it with `fill` gray where it is smaller than `size`."""
     if image.width < size[0] or image.height < size[1]:
         padded = Image.new("RGB", size, (fill, fill, fill))
         padded.paste(image, ((size[0] - image.width) // 2, (size[1] - image.height) // 2))
@@ -104,10 +104,10 @@ def _center_crop_or_pad(image: Image.Image, size: tuple[int, int], fill: int = 0
 
 
 def is_featureless(image: Image.Image) -> bool:
-    """Tell if an RGB image is one colour or a smooth gradient, with nothing to recognise.
+    """Tell if an RGB image is one color or a smooth gradient, with nothing to recognise.
 
     Subtracts the best quadratic surface from a grid of 32 x 32 cells; the residual's standard
-    deviation in grey levels, in the channel with the most, must be < MAX_FEATURELESS_STD_LEVELS.
+    deviation in gray levels, in the channel with the most, must be < MAX_FEATURELESS_STD_LEVELS.
     Measured: 0 to 1.5 for blank, noisy and graded images, 3.3 and up for 4,700 photos, drawings
     and patches of cloth.
     """

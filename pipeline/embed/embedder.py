@@ -1,4 +1,4 @@
-"""The Embedder protocol: pixels in, vectors out. The only module that normalizes vectors."""
+"""The Embedder protocol: pixels in, vectors out. The vectors of a store are normalized here."""
 
 from __future__ import annotations
 

@@ -103,10 +103,10 @@ def _negative_pixel_count(file: LibraryFile, hints: CopyHints) -> float:
 
 # The rules by name, in their default order. A new rule goes before `path`, which breaks every tie.
 KEEP_RULES: dict[str, tuple[Criterion, ...]] = {
-    "original": (Criterion("not made of another", lambda file, hints: hints.is_derived),),
+    "original": (Criterion("not derived from another", lambda file, hints: hints.is_derived),),
     "resolution": (
-        Criterion("not only enlarged", lambda file, hints: hints.is_upscaled),
-        Criterion("no bare margin", lambda file, hints: hints.is_padded),
+        Criterion("not upscaled", lambda file, hints: hints.is_upscaled),
+        Criterion("no added border", lambda file, hints: hints.is_padded),
         Criterion("most pixels", _negative_pixel_count),
     ),
     "format": (
@@ -122,8 +122,8 @@ KEEP_RULES: dict[str, tuple[Criterion, ...]] = {
 }
 # Criteria before all rules.
 BASE_CRITERIA = (
-    Criterion("it is there", lambda file, hints: not file.is_present),
-    Criterion("it is whole", lambda file, hints: file.image.is_damaged),
+    Criterion("not missing", lambda file, hints: not file.is_present),
+    Criterion("not damaged", lambda file, hints: file.image.is_damaged),
 )
 # Of files with equal pixels, the lossless one was re-saved from the lossy one.
 LOSSY_FIRST_CRITERION = Criterion(

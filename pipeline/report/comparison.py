@@ -131,7 +131,7 @@ def _describe_alignment(verdict: Verdict) -> str:
         return "too few matches; the photos were aligned as a whole"
     if verdict.relation == Relation.NOT_VERIFIABLE:
         return "too few to align the photos"
-    return "no alignment agrees with enough matches"
+    return "too few matching keypoints to align the photos"
 
 
 def _describe_tiles(verdict: Verdict) -> str:

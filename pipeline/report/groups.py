@@ -16,8 +16,8 @@ from pipeline.verify.relation import REPORTED_RELATIONS, Relation
 
 # How a person reads the relation of a file that is close to a member of a group.
 _RELATED_LABELS = {
-    Relation.SAME_PICTURE: "a copy of a member, not of the keeper",
-    Relation.DERIVED: "derived from a member, not from the keeper",
+    Relation.SAME_PICTURE: "a copy of a member only",
+    Relation.DERIVED: "derived from a member only",
     Relation.SAME_SCENE: Relation.SAME_SCENE,
     Relation.SIMILAR: Relation.SIMILAR,
 }
@@ -96,4 +96,4 @@ def format_related(groups: Iterable[Group]) -> str | None:
     ]
     if not labels:
         return None
-    return f"close to these but not grouped: {', '.join(labels)} (listed in --json)"
+    return f"not grouped, but close: {', '.join(labels)} (listed in --json)"

@@ -25,7 +25,7 @@ def format_coverage(coverage: Coverage) -> str:
         f"{coverage.moved:,} moved",
         f"{coverage.gone:,} gone",
         f"{coverage.left_out:,} now excluded" if coverage.left_out else "",
-        f"{coverage.missing:,} missing but kept" if coverage.missing else "",
+        f"{coverage.missing:,} missing, still listed" if coverage.missing else "",
         "skipped " + format_reason_counts(coverage.skipped),
         "failed " + format_reason_counts(coverage.failed),
     ]

@@ -105,7 +105,7 @@ def test_images_within_images_count_only_with_crops_and_only_at_the_floor(
         return background
 
     monkeypatch.setattr(
-        copy_scores, "EDITS", {"grey": EVERYDAY_EDITS["grey"], "in a corner": paste_in_corner}
+        copy_scores, "EDITS", {"gray": EVERYDAY_EDITS["gray"], "in a corner": paste_in_corner}
     )
     save_whole_and_part(tmp_path / "photos")
     with Store(tmp_path / "store", write=True) as store:

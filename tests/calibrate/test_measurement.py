@@ -91,7 +91,7 @@ def test_setting_counts_copies_and_pairs_at_or_above_both_limits(
     assert setting.false_positives.count == first_passes
 
 
-COPIES = [ScoredCopy("grey", 0.9, 1.0), ScoredCopy("grey", 0.5, 0.9), ScoredCopy("blur", 0.4, 0.85)]
+COPIES = [ScoredCopy("gray", 0.9, 1.0), ScoredCopy("gray", 0.5, 0.9), ScoredCopy("blur", 0.4, 0.85)]
 
 
 def test_best_setting_without_false_positives_is_the_most_lenient() -> None:

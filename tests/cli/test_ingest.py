@@ -27,7 +27,7 @@ def test_missing_root_is_kept_until_accept_missing(run: Run, photos: Path, tmp_p
     card.rmdir()
     code, _, err = run("ingest")
     assert code == 3
-    assert "card' is not a folder any more" in err
+    assert "card' no longer exists as a folder" in err
     assert "a.jpg   640 x 480" in run("groups")[1]
     assert ", missing" in run("groups")[1]
     assert run("ingest", card, "--accept-missing")[0] == 0
@@ -120,7 +120,7 @@ def test_compact_migrates_store_of_older_format(run: Run, photos: Path, tmp_path
     downgrade_store(tmp_path / "library")
     assert run("compact")[0] == 0
     # In the older format no pair was verified.
-    assert "close to these but not grouped: 2 similar" in run("groups")[1]
+    assert "not grouped, but close: 2 similar" in run("groups")[1]
     run("ingest")
     assert run("groups") == answer
 

@@ -34,7 +34,7 @@ def test_status_explains_an_ingest_with_problems(
     monkeypatch.setattr("pipeline.scan.os.scandir", refuse_closed)
     assert run("ingest")[0] == 3
     last, first, *_, tenth, more = run("status")[1].splitlines()[-12:]
-    problems = "; failed 13 (12 unreadable folder, 1 truncated); 1 missing but kept"
+    problems = "; failed 13 (12 unreadable folder, 1 truncated); 1 missing, still listed"
     assert f"{problems}; not a folder any more: " in last
     assert last.endswith(str(card))
     assert first == f"unreadable  {closed[0]}: unreadable folder (Permission denied)"

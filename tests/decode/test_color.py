@@ -1,4 +1,4 @@
-"""Samples and colour profiles, against the definitions of their colour spaces."""
+"""Samples and color profiles, against the definitions of their color spaces."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def build_rgb_profile(primaries: NDArray[np.float64], gamma: float = 2.2) -> byt
 
 
 def build_cmyk_profile() -> bytes:
-    """Build a profile of an ideal press without colour: L is 100 (1-K)(1-(C+M+Y)/3)."""
+    """Build a profile of an ideal press without color: L is 100 (1-K)(1-(C+M+Y)/3)."""
     corners = [(c, m, y, k) for c in (0, 1) for m in (0, 1) for y in (0, 1) for k in (0, 1)]
     light = [(1 - k) * (1 - (c + m + y) / 3) for c, m, y, k in corners]
     table = b"".join(struct.pack(">3H", round(value * 0xFF00), 0x8000, 0x8000) for value in light)
@@ -159,19 +159,19 @@ def test_transparency_with_profile_is_composited_on_white(tmp_path: Path) -> Non
     ).all()
 
 
-def test_grey_is_converted_by_its_profile(tmp_path: Path) -> None:
-    grey = draw_scene(4, (64, 64)).convert("L")
+def test_gray_is_converted_by_its_profile(tmp_path: Path) -> None:
+    gray = draw_scene(4, (64, 64)).convert("L")
     linear = build_icc_profile(
         b"GRAY", b"mntr", {b"kTRC": encode_curve(1.0), b"wtpt": encode_xyz(SRGB.sum(axis=1))}
     )
-    as_rgb = convert_with_numpy(np.asarray(grey.convert("RGB")), SRGB, 1.0)
+    as_rgb = convert_with_numpy(np.asarray(gray.convert("RGB")), SRGB, 1.0)
     assert (
         measure_difference(
-            decode_file(save_image(tmp_path / "a.png", grey, icc_profile=linear)).pixels, as_rgb
+            decode_file(save_image(tmp_path / "a.png", gray, icc_profile=linear)).pixels, as_rgb
         )
         < 1
     )
-    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    deep = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
     assert (
         measure_difference(
             decode_file(save_image(tmp_path / "deep.tiff", deep, icc_profile=linear)).pixels, as_rgb
@@ -213,7 +213,7 @@ def test_cmyk_is_converted_by_its_profile(tmp_path: Path) -> None:
                 b"mntr",
                 {b"kTRC": encode_curve(1.0), b"wtpt": encode_xyz(SRGB.sum(axis=1))},
             ),
-            id="of grey",
+            id="of gray",
         ),
         pytest.param(build_icc_profile(b"RGB ", b"link", {}), id="link"),
         pytest.param(build_rgb_profile(ADOBE) + bytes(MAX_PROFILE_BYTES), id="huge"),
@@ -317,7 +317,7 @@ def make_tiff(
 
 
 SCENE = np.asarray(draw_scene(1))
-GREY = np.asarray(draw_scene(1).convert("L"))
+GRAY = np.asarray(draw_scene(1).convert("L"))
 ALPHA = np.asarray(Image.linear_gradient("L").resize((320, 240)))[..., None]
 ON_WHITE = (SCENE * (ALPHA / 255.0) + (255.0 - ALPHA)).round().astype(np.uint8)
 
@@ -346,10 +346,10 @@ def deep(levels: NDArray[np.uint8]) -> NDArray[np.uint16]:
             ON_WHITE,
             id="premultiplied rgba",
         ),
-        pytest.param(255 - GREY, (0, 1, None), GREY, id="white is 0"),
-        pytest.param(deep(GREY), (1, 1, None), GREY, id="grey"),
-        pytest.param(GREY.astype(np.int16) * 128, (1, 1, None), GREY, id="signed grey"),
-        pytest.param((GREY / 255).astype(np.float32), (1, 1, None), GREY, id="floats"),
+        pytest.param(255 - GRAY, (0, 1, None), GRAY, id="white is 0"),
+        pytest.param(deep(GRAY), (1, 1, None), GRAY, id="gray"),
+        pytest.param(GRAY.astype(np.int16) * 128, (1, 1, None), GRAY, id="signed gray"),
+        pytest.param((GRAY / 255).astype(np.float32), (1, 1, None), GRAY, id="floats"),
     ],
 )
 def test_tiff_of_any_samples_decodes_to_its_colors(
@@ -367,9 +367,9 @@ def test_tiff_of_any_samples_decodes_to_its_colors(
     )
 
 
-def test_pixel_hash_of_inverted_deep_grey_differs(tmp_path: Path) -> None:
-    (tmp_path / "black.tiff").write_bytes(make_tiff(deep(GREY), 1))
-    (tmp_path / "white.tiff").write_bytes(make_tiff(deep(GREY), 0))
+def test_pixel_hash_of_inverted_deep_gray_differs(tmp_path: Path) -> None:
+    (tmp_path / "black.tiff").write_bytes(make_tiff(deep(GRAY), 1))
+    (tmp_path / "white.tiff").write_bytes(make_tiff(deep(GRAY), 0))
     black, white = decode_file(tmp_path / "black.tiff"), decode_file(tmp_path / "white.tiff")
     assert measure_difference(white.pixels, 255 - black.pixels) < 1
     assert white.image.pixel_hash != black.image.pixel_hash
@@ -379,8 +379,8 @@ def test_pixel_hash_of_inverted_deep_grey_differs(tmp_path: Path) -> None:
     ("samples", "detail"),
     [
         ((SCENE / 255).astype(np.float32), "a TIFF with 32-bit floats, 3 a pixel"),
-        ((GREY / 255).astype(np.float16), "a TIFF with 16-bit floats, 1 a pixel"),
-        (np.dstack([deep(GREY), deep(GREY)]), "a TIFF with 16-bit whole numbers, 2 a pixel"),
+        ((GRAY / 255).astype(np.float16), "a TIFF with 16-bit floats, 1 a pixel"),
+        (np.dstack([deep(GRAY), deep(GRAY)]), "a TIFF with 16-bit whole numbers, 2 a pixel"),
     ],
 )
 def test_unsupported_samples_are_named(tmp_path: Path, samples: NDArray[Any], detail: str) -> None:
@@ -407,22 +407,22 @@ def test_palette_decodes_to_its_colors(tmp_path: Path, suffix: str, color_count:
     )
 
 
-def test_grey_alpha_and_transparent_color_are_composited_on_white(tmp_path: Path) -> None:
-    grey = Image.fromarray(np.dstack([GREY, ALPHA]))
-    on_white = (GREY * (ALPHA[..., 0] / 255.0) + (255.0 - ALPHA[..., 0])).round().astype(np.uint8)
+def test_gray_alpha_and_transparent_color_are_composited_on_white(tmp_path: Path) -> None:
+    gray = Image.fromarray(np.dstack([GRAY, ALPHA]))
+    on_white = (GRAY * (ALPHA[..., 0] / 255.0) + (255.0 - ALPHA[..., 0])).round().astype(np.uint8)
     for suffix in ("png", "tiff"):
         assert (
             measure_difference(
-                decode_file(save_image(tmp_path / f"a.{suffix}", grey)).pixels,
+                decode_file(save_image(tmp_path / f"a.{suffix}", gray)).pixels,
                 resize_with_pillow(Image.fromarray(on_white)),
             )
             < 1
         )
-    keyed = Image.fromarray(np.where(GREY[..., None] < 100, np.array([1, 2, 3], np.uint8), SCENE))
+    keyed = Image.fromarray(np.where(GRAY[..., None] < 100, np.array([1, 2, 3], np.uint8), SCENE))
     scene = np.asarray(
         decode_file(save_image(tmp_path / "keyed.png", keyed, transparency=(1, 2, 3))).pixels
     )
-    composited = np.where(GREY[..., None] < 100, np.uint8(255), SCENE)
+    composited = np.where(GRAY[..., None] < 100, np.uint8(255), SCENE)
     assert (
         measure_difference(scene, resize_with_pillow(Image.fromarray(composited))) < 3
-    )  # fully transparent colours do not bleed
+    )  # fully transparent colors do not bleed

@@ -140,7 +140,7 @@ def make_tiff(
     )
 
 
-def test_grey_with_premultiplied_alpha_is_composited_on_white(tmp_path: Path) -> None:
+def test_gray_with_premultiplied_alpha_is_composited_on_white(tmp_path: Path) -> None:
     """The second sample of the TIFF is associated alpha, which Pillow reads and does not write."""
     scene = draw_scene(4, (160, 120)).convert("L")
     alpha = Image.linear_gradient("L").resize(scene.size)
@@ -159,14 +159,14 @@ def test_grey_with_premultiplied_alpha_is_composited_on_white(tmp_path: Path) ->
 
 
 def test_deep_cmyk_and_lab_samples_decode_to_their_colors(tmp_path: Path) -> None:
-    grey = draw_scene(6).convert("L")
-    levels = np.asarray(grey)
+    gray = draw_scene(6).convert("L")
+    levels = np.asarray(gray)
     deep = Image.fromarray(levels.astype(np.uint16) * 257)
     for suffix in ("png", "tiff"):
         assert (
             measure_difference(
                 decode_file(save_image(tmp_path / f"deep.{suffix}", deep)).pixels,
-                resize_with_pillow(grey),
+                resize_with_pillow(gray),
             )
             < 1.5
         )
@@ -175,40 +175,40 @@ def test_deep_cmyk_and_lab_samples_decode_to_their_colors(tmp_path: Path) -> Non
         assert (
             measure_difference(
                 decode_file(save_image(tmp_path / f"{scale}.tiff", floats)).pixels,
-                resize_with_pillow(grey),
+                resize_with_pillow(gray),
             )
             < 1.5
         )
-    colour = draw_scene(7)
+    color = draw_scene(7)
     for suffix in ("jpg", "tiff"):
         assert (
             measure_difference(
-                decode_file(save_image(tmp_path / f"cmyk.{suffix}", colour.convert("CMYK"))).pixels,
-                resize_with_pillow(colour),
+                decode_file(save_image(tmp_path / f"cmyk.{suffix}", color.convert("CMYK"))).pixels,
+                resize_with_pillow(color),
             )
             < 4
         )
     lab = ImageCms.profileToProfile(
-        colour, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+        color, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
     )
     assert lab is not None
     assert (
         measure_difference(
-            decode_file(save_image(tmp_path / "lab.tiff", lab)).pixels, resize_with_pillow(colour)
+            decode_file(save_image(tmp_path / "lab.tiff", lab)).pixels, resize_with_pillow(color)
         )
         < 6
     )
 
 
-def test_grey_of_12_bits_uses_full_range(tmp_path: Path) -> None:
-    grey = draw_scene(6).convert("L")
+def test_gray_of_12_bits_uses_full_range(tmp_path: Path) -> None:
+    gray = draw_scene(6).convert("L")
     path = tmp_path / "a.tiff"
-    path.write_bytes(make_12_bit_tiff(np.asarray(grey).astype(np.uint16) * 16))
-    assert measure_difference(decode_file(path).pixels, resize_with_pillow(grey)) < 3
+    path.write_bytes(make_12_bit_tiff(np.asarray(gray).astype(np.uint16) * 16))
+    assert measure_difference(decode_file(path).pixels, resize_with_pillow(gray)) < 3
 
 
 def make_12_bit_tiff(samples: NDArray[np.uint16]) -> bytes:
-    """A grey TIFF with two samples in three bytes, which Pillow reads but does not write."""
+    """A gray TIFF with two samples in three bytes, which Pillow reads but does not write."""
     left, right = samples[:, ::2], samples[:, 1::2]
     packed = (
         np.stack([left >> 4, (left & 15) << 4 | right >> 8, right & 255], axis=-1)

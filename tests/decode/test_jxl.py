@@ -44,7 +44,7 @@ def test_jxl_decodes_to_its_pixels(
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA"])
-def test_jxl_of_grey_or_alpha_decodes_to_its_pixels(tmp_path: Path, mode: str) -> None:
+def test_jxl_of_gray_or_alpha_decodes_to_its_pixels(tmp_path: Path, mode: str) -> None:
     scene = draw_scene(2).convert(mode)
     assert (
         measure_difference(
@@ -56,7 +56,7 @@ def test_jxl_of_grey_or_alpha_decodes_to_its_pixels(tmp_path: Path, mode: str) -
 
 
 def test_jxl_of_floats_is_converted_by_its_profile(tmp_path: Path) -> None:
-    """Floats are linear in light, so 0.5 is no middle grey."""
+    """Floats are linear in light, so 0.5 is no middle gray."""
     levels = np.asarray(draw_scene(2).convert("L")) / 255.0
     scene = save_jxl(tmp_path / "a.jxl", Image.fromarray(levels.astype(np.float32)), lossless=True)
     encoded = np.where(levels <= 0.0031308, 12.92 * levels, 1.055 * levels ** (1 / 2.4) - 0.055)

@@ -40,7 +40,7 @@ def test_jpeg_of_200_megapixels_is_decoded(tmp_path: Path) -> None:
 
 
 def test_small_file_with_large_content_keeps_memory_bounded(tmp_path: Path) -> None:
-    """Deep grey of 100 megapixels, and a sparse file of half a gigabyte."""
+    """Deep gray of 100 megapixels, and a sparse file of half a gigabyte."""
     Image.fromarray(np.zeros((9990, 10_000), np.uint16)).save(
         tmp_path / "deep.png", compress_level=9
     )

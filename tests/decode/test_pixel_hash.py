@@ -40,7 +40,7 @@ def test_pixel_hash_differs_between_similar_pixels(tmp_path: Path) -> None:
 
 
 def test_pixel_hash_covers_depth_profile_and_inks(tmp_path: Path) -> None:
-    """Samples of 16 bits, colour profiles and CMYK that look equal in 8 bits of RGB."""
+    """Samples of 16 bits, color profiles and CMYK that look equal in 8 bits of RGB."""
     scene = draw_scene(10, (64, 48))
     levels = np.asarray(scene.convert("L")).astype(np.uint16) * 257
     deep = decode_file(save_image(tmp_path / "deep.png", Image.fromarray(levels)))
@@ -132,7 +132,7 @@ def test_pixel_hash_of_reduced_jpegs_ignores_metadata(tmp_path: Path) -> None:
         )
         == 4
     )
-    inverted = tmp_path / "inverted.jpg"  # Adobe's segment names the colour transform
+    inverted = tmp_path / "inverted.jpg"  # Adobe's segment names the color transform
     adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
     inverted.write_bytes(encode_jpeg(scene)[:2] + adobe + encode_jpeg(scene)[2:])
     assert decode_file(inverted).image.pixel_hash != decode_file(plain).image.pixel_hash

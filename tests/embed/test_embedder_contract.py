@@ -20,7 +20,7 @@ from tests.support.images import draw_scene, save_image
 IMAGES = {
     "scene": draw_scene(1),
     "tall": draw_scene(2, (60, 200)),
-    "grey": draw_scene(3).convert("L"),
+    "gray": draw_scene(3).convert("L"),
     "one pixel": Image.new("RGB", (1, 1), (200, 30, 90)),
     "black": Image.new("RGB", (40, 30)),
     "wide": draw_scene(4, (300, 40)),

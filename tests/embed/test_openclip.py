@@ -282,8 +282,8 @@ def test_efficientnet_scores_a_scene_and_its_jpeg_above_two_scenes(tmp_path: Pat
     ]  # an image tower has no classifier
     trunk.load_state_dict(dict(zip(trunk.state_dict(), tensors, strict=True)))
     path = save_weights(tmp_path / "lite0.safetensors", model)
-    grey = {"mean": [127 / 255] * 3, "std": [128 / 255] * 3, "resize_mode": "squash"}
-    (tmp_path / "open_clip_config.json").write_text(json.dumps({"preprocess_cfg": grey}))
+    gray = {"mean": [127 / 255] * 3, "std": [128 / 255] * 3, "resize_mode": "squash"}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"preprocess_cfg": gray}))
 
     embedder = load_embedder(f"open_clip:{LITE}@{path}")
     assert embedder.space.dim == 1280

@@ -130,12 +130,12 @@ def test_derived_image_is_not_kept_although_larger() -> None:
     edits = Edits(
         False, 0, 0.0, False, 5.0, (1.0, 1.0), None, False, Side.SECOND, True, (), Side.SECOND
     )
-    files = by_pixel_hash(make_file(1, "/colour", width=100), make_file(2, "/grey", width=500))
-    assert list_paths(form_groups(files, [edge])) == [("/grey", ["/colour"])]
+    files = by_pixel_hash(make_file(1, "/color", width=100), make_file(2, "/gray", width=500))
+    assert list_paths(form_groups(files, [edge])) == [("/gray", ["/color"])]
     verdict = Verdict(Relation.SAME_PICTURE, 100, 100, 1.0, 0.0, IDENTITY, edits)
     (group,) = form_groups(files, [replace(edge, verdict=verdict)])
-    assert list_paths([group]) == [("/colour", ["/grey"])]
-    assert group.reason == "not made of another"
+    assert list_paths([group]) == [("/color", ["/gray"])]
+    assert group.reason == "not derived from another"
 
 
 def test_original_is_not_derived_if_most_copies_disagree() -> None:

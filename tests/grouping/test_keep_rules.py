@@ -7,8 +7,15 @@ from hypothesis import given
 from hypothesis.strategies import integers, lists, permutations, sampled_from
 
 from indexes.records import FileStat, Image
+from pipeline.decode.image import ALLOWED_FORMATS
 from pipeline.errors import InvalidKeepRule
-from pipeline.grouping.keep_rules import KEEP_RULES, CopyHints, KeepRules, LibraryFile
+from pipeline.grouping.keep_rules import (
+    FORMAT_RANK,
+    KEEP_RULES,
+    CopyHints,
+    KeepRules,
+    LibraryFile,
+)
 
 PLAIN = LibraryFile(
     "/photos/plain.jpg",
@@ -203,3 +210,14 @@ def test_folder_rule_prefers_files_below_matching_folder(
 def test_unknown_or_repeated_rule_is_refused(names: list[str]) -> None:
     with pytest.raises(InvalidKeepRule, match="rule"):
         KeepRules(names)
+
+
+def test_path_is_the_last_rule_and_every_other_has_an_example() -> None:
+    """Paths differ always, so that a rule after `path` would decide nothing by default."""
+    assert list(KEEP_RULES)[-1] == "path"
+    assert {"original", *BETTER} >= set(KEEP_RULES)
+
+
+def test_every_format_that_is_not_raw_has_a_rank() -> None:
+    """Without one it would count as raw, and beat every JPEG."""
+    assert {*ALLOWED_FORMATS, "HEIF", "JXL"} <= set(FORMAT_RANK)

@@ -144,9 +144,9 @@ def test_ingest_unreadable_file_is_tried_again(
 def test_find_groups_featureless_images_have_only_exact_copies(
     empty_store: Store, tmp_path: Path
 ) -> None:
-    for number, grey in enumerate((255, 254, 250)):
+    for number, gray in enumerate((255, 254, 250)):
         save_image(
-            tmp_path / "root" / f"{number}.png", Image.new("RGB", (200, 100), (grey, grey, grey))
+            tmp_path / "root" / f"{number}.png", Image.new("RGB", (200, 100), (gray, gray, gray))
         )
     save_image(tmp_path / "root" / "3.bmp", Image.new("RGB", (200, 100), (255, 255, 255)))
     coverage = ingest(empty_store, tmp_path / "root")

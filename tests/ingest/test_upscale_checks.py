@@ -44,7 +44,7 @@ def test_find_groups_upscaled_copy_is_not_keeper(tmp_path: Path, width: int, wor
     with Store(tmp_path / "store", write=True) as store:
         ingest_and_count(store, photos)
         (group,) = find_groups(store)
-    assert (group.keeper.path, group.reason) == (str(original), "not only enlarged, most pixels")
+    assert (group.keeper.path, group.reason) == (str(original), "not upscaled, most pixels")
     edits = {
         Path(member.file.path).name: member.verdict.edits
         for member in group.members
@@ -103,7 +103,7 @@ def test_ingest_absent_larger_file_is_checked_once_restored(
         assert report
         assert (report.pairs, report.provisional) == (1, {})
         (group,) = find_groups(store)
-        assert (Path(group.keeper.path).name, group.reason) == ("original.jpg", "not only enlarged")
+        assert (Path(group.keeper.path).name, group.reason) == ("original.jpg", "not upscaled")
         assert list_unverified(store) == []
 
 
@@ -157,11 +157,11 @@ def test_find_groups_embedded_image_is_keeper_and_upscaled_crop_is_not(
     assert (cut.derived_side, cut.upscaled_side) == ("second", "second")
 
 
-@pytest.mark.parametrize("change", ["crop", "grey"])
-def test_find_groups_upscaled_image_is_not_derived_from_its_crop_or_grey_copy(
+@pytest.mark.parametrize("change", ["crop", "gray"])
+def test_find_groups_upscaled_image_is_not_derived_from_its_crop_or_gray_copy(
     tmp_path: Path, change: str
 ) -> None:
-    """A crop and a grey copy of the original show less than its upscaled copy all the same."""
+    """A crop and a gray copy of the original show less than its upscaled copy all the same."""
     photos, sharp = tmp_path / "photos", draw_sharp_image(900, 675)
     derived = sharp.crop((180, 135, 720, 540)) if change == "crop" else sharp.convert("L")
     enlarged = save_image(
@@ -171,7 +171,7 @@ def test_find_groups_upscaled_image_is_not_derived_from_its_crop_or_grey_copy(
     with Store(tmp_path / "store", write=True) as store:
         ingest_and_count(store, photos)
         (group,) = find_groups(store)
-    assert (group.keeper.path, group.reason) == (str(enlarged), "not made of another")
+    assert (group.keeper.path, group.reason) == (str(enlarged), "not derived from another")
     (member,) = group.members
     assert member.verdict
     assert member.verdict.edits

@@ -47,7 +47,7 @@ def load_initializers(path: Path) -> dict[str, NDArray[np.float32]]:
 
 @pytest.fixture(scope="module")
 def pixels(tmp_path_factory: pytest.TempPathFactory) -> NDArray[np.uint8]:
-    """Decode scenes, noise and one colour for neardup-0."""
+    """Decode scenes, noise and one color for neardup-0."""
     noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
     images = [
         *(draw_scene(number, (400, 300)) for number in range(6)),

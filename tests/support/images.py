@@ -114,7 +114,7 @@ def decode_failure(path: Path, preprocess: Preprocess = PREPROCESS) -> Failure:
 
 
 def measure_difference(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
-    """Mean difference in grey levels."""
+    """Mean difference in gray levels."""
     return float(np.abs(first.astype(np.float64) - second).mean())
 
 

@@ -20,7 +20,7 @@ from pipeline.ingest.verify_pairs import VerificationProgress, verify_candidates
 from pipeline.verify.verdict import VERDICT_VERSION
 from tests.support.images import draw_textured_image, save_image
 
-EDIT_KINDS = ["crop 80 %", "mirror", "grey", "half size"]
+EDIT_KINDS = ["crop 80 %", "mirror", "gray", "half size"]
 
 
 def save_photos_and_copies(folder: Path) -> list[Path]:

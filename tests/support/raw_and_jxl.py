@@ -75,7 +75,7 @@ def encode_dng(
 
 XYZ = np.array(
     [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
-)  # of sRGB, which becomes the colour space of the camera
+)  # of sRGB, which becomes the color space of the camera
 
 
 def _tiff(body: bytes, directories: list[Tags]) -> bytes:
