@@ -57,9 +57,9 @@ def find_library_groups(folder: Path, store_folder: Path) -> list[Group]:
 
 
 def describe_match(match: Match) -> str:
-    """Describe a member in a few words: its relation and what was done to it."""
+    """Describe a member in a few words: its relation, and at most two edits."""
     edits = match.verdict.describe() if match.verdict else []
-    return ": ".join([match.relation.value, *edits[:1]])
+    return ": ".join([match.relation.value, *([", ".join(edits[:2])] if edits else [])])
 
 
 def draw_cell(
@@ -79,6 +79,8 @@ def draw_cell(
     if color == KEEPER_COLOR:
         box = (x - 4, y - 4, x + thumbnail.width + 3, y + thumbnail.height + 3)
         draw.rectangle(box, outline=color, width=4)
+    while draw.textlength(caption, font_size=FONT_SIZE_PX) > CELL_SIZE_PX[0]:
+        caption = caption.rpartition(", ")[0]
     text_y = y + CELL_SIZE_PX[1] + 3
     draw.text((x, text_y), path.name, fill="black", font_size=FONT_SIZE_PX)
     draw.text((x, text_y + LINE_PX), caption, fill=color, font_size=FONT_SIZE_PX)

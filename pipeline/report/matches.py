@@ -84,10 +84,21 @@ def format_answer(answer: Answer) -> Iterable[str]:
     if answer.failure:
         return
     flags = f" ({', '.join(answer.flags)})" if answer.flags else ""
-    place = "in the library" if answer.in_library else "not in the library"
-    yield f"{escape_unprintable(answer.file)}{flags}: {place}, {_format_match_count(answer)}"
+    yield (
+        f"{escape_unprintable(answer.file)}{flags}: {_format_place(answer)},"
+        f" {_format_match_count(answer)}"
+    )
     for match in answer.matches:
         yield f"  {format_match(match):<18}  {format_file(match.file)}"
+
+
+def _format_place(answer: Answer) -> str:
+    if answer.in_library:
+        return "in the library"
+    identical = {Relation.IDENTICAL_BYTES, Relation.IDENTICAL_PIXELS}
+    if any(match.relation in identical for match in answer.matches):
+        return "in the library under another path"
+    return "not in the library"
 
 
 def _format_match_count(answer: Answer) -> str:

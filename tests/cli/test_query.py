@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 from tests.support.cli import Run
@@ -22,6 +23,8 @@ def test_query_prints_matches_as_text(run: Run, photos: Path, tmp_path: Path) ->
     stranger = save_image(tmp_path / "stranger.png", draw_scene(50))
     assert run("query", stranger)[1].endswith("not in the library, no match\n")
     assert run("query", stranger, "--exit-code")[0] == 0
+    elsewhere = shutil.copy(photos / "b.jpg", tmp_path / "elsewhere.jpg")
+    assert ": in the library under another path, 1 match\n" in run("query", elsewhere)[1]
     assert run("query", photos / "a.png", "--exit-code")[0] == 20
 
 
@@ -38,4 +41,4 @@ def test_query_reads_paths_from_standard_input(run: Run, photos: Path) -> None:
     ]
     assert os.fsencode(answer["file"]) == os.fsencode(odd)
     assert answer["matches"][0]["relation"] == "identical bytes"
-    assert "caf\\udce9\\n.jpg: not in the library" in run("query", odd)[1]
+    assert "caf\\udce9\\n.jpg: in the library under another path" in run("query", odd)[1]
