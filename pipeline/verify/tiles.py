@@ -126,13 +126,12 @@ def compare_tiles(
     )
     template = Template(template_pixels)
     homography, stats = refine_homography(template, target_pixels, homography)
-    is_overlapping = find_overlapping_tiles(
-        homography, template_pixels.shape, target_gray.shape
-    ) & find_border_safe_tiles(
-        homography, origin, template.texture.shape, template_gray.shape, target_gray.shape
+    valid = find_overlapping_tiles(homography, template_pixels.shape, target_gray.shape)
+    valid &= find_border_safe_tiles(
+        homography, origin, valid.shape, template_gray.shape, target_gray.shape
     )
     min_texture = max(MIN_TEXTURE, MIN_TEXTURE_TO_NOISE * noise)
-    valid = is_overlapping & ((template.texture > min_texture) | (stats.texture > 2 * min_texture))
+    valid &= (template.texture > min_texture) | (stats.texture > 2 * min_texture)
     valid &= ~_find_clipped_tiles(template, stats, valid)
     target = Target(target_pixels, homography, valid.shape)
     stats = refine_quadratic(template, target, stats, valid)

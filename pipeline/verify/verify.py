@@ -132,20 +132,18 @@ def _verify_alignment(
         second,
     )
     median_ncc = float(np.median(comparison.ncc[is_agreeing])) if agreeing else 0.0
-    relation = _classify(valid, agreeing, displaced, conflicting, median_ncc)
-    edits = None
+    relation, edits = _classify(valid, agreeing, displaced, conflicting, median_ncc), None
     if relation in (Relation.DERIVED, Relation.SAME_SCENE) and _is_altered_line_art(
         comparison, first, second
     ):
         relation = Relation.NOT_VERIFIABLE
     if relation == Relation.DERIVED:
-        boxes = _changed_regions(
+        boxes = _find_changed_regions(
             comparison.valid & ~is_agreeing & ~is_displaced, comparison, template
         )
-        changed_regions = tuple(
-            project_box_back(homography, box) if is_swapped else box for box in boxes
-        )
-        edits = detect_edits(first, second, homography, changed_regions)
+        if is_swapped:
+            boxes = [project_box_back(homography, box) for box in boxes]
+        edits = detect_edits(first, second, homography, tuple(boxes))
         relation = Relation.SAME_PICTURE if edits.is_same_picture else Relation.DERIVED
         if is_viewpoint_change(edits, homography, (first.size, second.size)):
             relation, edits = Relation.SAME_SCENE, None
@@ -232,7 +230,7 @@ def _convert_to_unit_homography(
     return np.asarray(unit_homography / unit_homography[2, 2])
 
 
-def _changed_regions(
+def _find_changed_regions(
     mask: NDArray[np.bool_], comparison: TileComparison, template: ImageFeatures
 ) -> list[Box]:
     """Find boxes around connected components of at least two tiles, from the top.
