@@ -74,7 +74,7 @@ class _Decomposition:
 
 @dataclass(frozen=True, slots=True)
 class _Placement:
-    """How one of two copies lies in the other; the fields are those of Edits."""
+    """The place of one of two copies in the other; the fields are those of Edits."""
 
     embedded_side: Side | None
     plain_background: bool
