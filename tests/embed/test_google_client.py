@@ -19,6 +19,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("google.genai", reason="the extra google is not installed")
+
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 

@@ -16,9 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis.strategies import integers, sampled_from
+
+pytest.importorskip("torch", reason="the extra clip is not installed")
+
+import torch
 
 from pipeline.decode.preprocess import Preprocess
 from pipeline.embed.embedder import load_embedder

@@ -7,6 +7,7 @@ from PIL import ImageEnhance, ImageFilter, ImageOps
 
 from pipeline.verify.features import features_from_pixels
 from pipeline.verify.relation import Relation
+from pipeline.verify.tile_grid import TILE_SIDE_PX
 from pipeline.verify.tiles import compare_tiles
 from pipeline.verify.verify import verify
 from tests.support.images import draw_textured_image
@@ -50,3 +51,20 @@ def test_texture_below_the_noise_is_no_changed_region() -> None:
         assert verify(extract(faint), extract(noisy)).relation == Relation.SAME_PICTURE
         unrelated = draw_textured_image(seed + 50)
         assert verify(extract(unrelated), extract(noisy)).relation not in COPIES
+
+
+def test_compare_tiles_leaves_out_tiles_that_one_image_clips() -> None:
+    """An overexposed copy has lost the texture there, which is no sign of another content."""
+    gray = np.asarray(draw_textured_image(3, (480, 480)).convert("L"))
+    darker = (gray // 2 + np.linspace(0, 127, 480)).astype(np.uint8)  # brighter to the right
+    overexposed = np.clip(darker.astype(np.int32) * 2, 0, 255).astype(np.uint8)
+    comparison = compare_tiles(darker, overexposed, np.eye(3), 0.0)
+    assert comparison is not None
+    rows, columns = comparison.ncc.shape
+    tiles = overexposed[: rows * TILE_SIDE_PX, : columns * TILE_SIDE_PX].reshape(
+        rows, TILE_SIDE_PX, columns, TILE_SIDE_PX
+    )
+    is_white = tiles.min(axis=(1, 3)) == 255
+    assert is_white.sum() >= 10
+    assert not comparison.valid[is_white].any()
+    assert comparison.valid[:, : columns // 4].mean() > 0.5
