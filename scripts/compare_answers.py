@@ -53,7 +53,8 @@ def flatten(value: Any) -> Any:  # noqa: ANN401 - any JSON
 def describe_group(group: dict[str, Any]) -> dict[str, Any]:
     """Describe a group by all that must not change.
 
-    That is its keeper, reason, members with relation, score and verdict, and related files.
+    That is its keeper, how many criteria decided for it (their words may change), members with
+    relation, score and verdict, and related files.
     """
     members = {
         member["path"]: [
@@ -64,12 +65,12 @@ def describe_group(group: dict[str, Any]) -> dict[str, Any]:
         for member in group["members"]
     }
     related = {
-        one["path"]: [one.get("member", one.get("to")), one["relation"], one["score"]]
-        for one in group["related"]
+        file["path"]: [file.get("member", file.get("to")), file["relation"], file["score"]]
+        for file in group["related"]
     }
     return {
         "keeper": group["keeper"]["path"],
-        "reason": group["keeper"]["reason"],
+        "criteria": len(group["keeper"]["reason"].split(", ")),
         "members": members,
         "related": related,
     }
@@ -83,7 +84,7 @@ def find_differences(before: list[dict[str, Any]], after: list[dict[str, Any]]) 
         if group_id not in old or group_id not in new:
             yield f"group {group_id} only {'before' if group_id in old else 'after'}"
             continue
-        for part in ("keeper", "reason", "members", "related"):
+        for part in ("keeper", "criteria", "members", "related"):
             if old[group_id][part] != new[group_id][part]:
                 before, after = old[group_id][part], new[group_id][part]
                 yield f"group {group_id}: {part} was {before}, is {after}"
