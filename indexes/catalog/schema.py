@@ -177,7 +177,7 @@ _EDIT_KEYS = {
     "covers": "overlap",
     "inside": "embedded_side",
     "plain": "plain_background",
-    "gray": "grayscale_side",
+    "grey": "grayscale_side",
     "toned": "recolored",
     "spoiled": "changed_regions",
     "derived": "derived_side",

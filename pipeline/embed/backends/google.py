@@ -50,7 +50,7 @@ WEIGHTS_LABEL = "google's own"
 MAX_DESCRIPTION_WORDS = 10
 PROMPT = (
     f"Describe this picture in {MAX_DESCRIPTION_WORDS} plain English words: what it shows, how"
-    " many, where, in which colors. Give the words alone."
+    " many, where, in which colours. Give the words alone."
 )
 # The model declines to describe the image; retrying does not help.
 REFUSAL_FINISH_REASONS = {
