@@ -166,7 +166,7 @@ def test_folder_without_a_store_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "text").mkdir()
     text = "this is no database, but it is long enough to be read as the header of one" * 20
     (tmp_path / "text" / "catalog.db").write_text(text)
-    with pytest.raises(StoreVersionMismatch, match="no neardup store"):
+    with pytest.raises(StoreVersionMismatch, match="not a neardup store"):
         Store(tmp_path / "text")
     (tmp_path / "foreign").mkdir()
     with sqlite3.connect(tmp_path / "foreign" / "catalog.db") as foreign:
