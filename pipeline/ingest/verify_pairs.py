@@ -19,7 +19,7 @@ from indexes.store import Store
 from pipeline.decode.decode import Decoded
 from pipeline.decode.pool import DecoderPool
 from pipeline.ingest.progress import IngestContext, Progress, Stage
-from pipeline.thumbnails import Thumbnails, read_images
+from pipeline.thumbnails import ImageUnavailable, Thumbnails, read_images
 from pipeline.verify.inputs import (
     POISONED_VERIFIER,
     VerifyInput,
@@ -227,8 +227,7 @@ class _UpscaleChecker:
     def __init__(self, store: Store, decoders: DecoderPool) -> None:
         self._store = store
         self._decoders = decoders
-        # By image id; a reason if the image could not be read.
-        self._spectra: dict[int, RadialSpectrum | str] = {}
+        self._spectra: dict[int, RadialSpectrum | ImageUnavailable] = {}  # by image id
 
     def complete(self, verdicts: Sequence[PairVerdict]) -> list[PairVerdict]:
         """Return the verdicts in their order, completed where the larger image can be read."""
@@ -256,13 +255,14 @@ class _UpscaleChecker:
     def _find_retry_reason(self, larger_image: int | None) -> str | None:
         if larger_image is None:
             return None
-        spectrum = self._spectra.get(larger_image, "away")
-        return spectrum if isinstance(spectrum, str) and spectrum in RETRYABLE_REASONS else None
+        result = self._spectra.get(larger_image, ImageUnavailable("away"))
+        if isinstance(result, ImageUnavailable) and result.reason in RETRYABLE_REASONS:
+            return result.reason
+        return None
 
     def _load_spectra(self, image_ids: Collection[int]) -> None:
         images = dict(self._store.catalog.images.get(image_ids))
         for id_, result in read_images(self._store, self._decoders, images, CENTER_FULL_RES):
-            if isinstance(result, Decoded):
-                self._spectra[id_] = spectrum_from_decoded(result)
-            else:
-                self._spectra[id_] = result.reason
+            self._spectra[id_] = (
+                spectrum_from_decoded(result) if isinstance(result, Decoded) else result
+            )
