@@ -120,7 +120,8 @@ def test_names_with_newlines_or_invalid_utf8_are_listed(tmp_path: Path) -> None:
     names = [os.fsdecode(b"caf\xe9.jpg"), "two\nlines.jpg", "tab\t.jpg"]
     for name in names:
         touch(tmp_path / name)
-    assert {os.path.basename(path) for path in scan_roots(Root(str(tmp_path)))[0]} == set(names)  # noqa: PTH119 - str paths
+    paths = scan_roots(Root(str(tmp_path)))[0]
+    assert {os.path.basename(path) for path in paths} == set(names)  # noqa: PTH119 - str paths
 
 
 def test_source_file_without_stat_is_never_unchanged(tmp_path: Path) -> None:

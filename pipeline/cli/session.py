@@ -39,7 +39,7 @@ def open_for_writing(store: Path, roots: Sequence[str] = ()) -> Store:
     from indexes.store import Store
     from pipeline.errors import RootNotFound
 
-    if not any(os.path.isdir(root) for root in roots):  # noqa: PTH112 - never raises, not even on a dead mount
+    if not any(os.path.isdir(root) for root in roots):  # noqa: PTH112 - never raises
         try:
             Store(store).close()
         except StoreVersionMismatch:

@@ -194,7 +194,8 @@ def has_reduced_depth(image: Pillow.Image) -> bool:
 
     The image must be open and not loaded yet.
     """
-    arguments = image.tile[0].args if image.tile else ""  # type: ignore[attr-defined] # of images opened from a file
+    tile = image.tile  # type: ignore[attr-defined] # of images opened from a file
+    arguments = tile[0].args if tile else ""
     raw_mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     has_16_bits = isinstance(raw_mode, str) and "16" in raw_mode
     if has_16_bits and not image.mode.startswith("I"):
@@ -209,7 +210,8 @@ def fix_16_bit_planes(image: Pillow.Image, tags: Mapping[int, Any]) -> None:
     """
     if tags.get(PLANAR_CONFIGURATION_TAG) != 2 or set(tags.get(BITS_PER_SAMPLE_TAG, ())) != {16}:
         return
-    suffix = ";16" + ("B" if tags.prefix == b"MM" else "L")  # type: ignore[attr-defined] # Pillow's own mapping
+    prefix = tags.prefix  # type: ignore[attr-defined] # Pillow's own mapping
+    suffix = ";16" + ("B" if prefix == b"MM" else "L")
     image.tile = [  # type: ignore[attr-defined] # of images opened from a file
         tile._replace(args=(tile.args[0] + suffix, *tile.args[1:]))
         if tile.codec_name == "raw"

@@ -341,7 +341,8 @@ def _reduce_jpeg2000(image: Pillow.Image, data: bytes, preprocess: Preprocess) -
         return has_same_sides and min(image.size) >= 2 * preprocess.size * factor
 
     factor = max(filter(is_possible, (1 << level for level in range(levels + 1))), default=1)
-    image.reduce = factor.bit_length() - 1  # type: ignore[method-assign, assignment] # the plugin's own
+    halvings = factor.bit_length() - 1
+    image.reduce = halvings  # type: ignore[method-assign, assignment] # the plugin's own
     return factor
 
 

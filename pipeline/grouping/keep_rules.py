@@ -237,7 +237,8 @@ def _parse_folder_pattern(name: str) -> str:
     A pattern with a slash matches the end of a folder's path, or the whole path if it starts with
     a slash or a star; one without matches a folder's name.
     """
-    pattern = os.path.expanduser(name.removeprefix(FOLDER_PREFIX)).rstrip("/")  # noqa: PTH111 - a pattern is not a path
+    pattern = name.removeprefix(FOLDER_PREFIX)
+    pattern = os.path.expanduser(pattern).rstrip("/")  # noqa: PTH111 - a pattern is not a path
     return f"*/{pattern}" if "/" in pattern and not pattern.startswith(("/", "*")) else pattern
 
 

@@ -153,9 +153,8 @@ def _list_gpus() -> list[str]:
 
 def _check_google_access() -> dict[str, bool]:
     """Check whether a key or credentials for Google's models exist; neither is read or tried."""
-    config_folder = Path(
-        os.environ.get("CLOUDSDK_CONFIG") or os.path.expanduser("~/.config/gcloud")  # noqa: PTH111 - never raises, even without a home
-    )
+    default_folder = os.path.expanduser("~/.config/gcloud")  # noqa: PTH111 - never raises
+    config_folder = Path(os.environ.get("CLOUDSDK_CONFIG") or default_folder)
     credentials = Path(
         os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
         or config_folder / "application_default_credentials.json"

@@ -220,7 +220,7 @@ def test_ingest_inaccessible_root_continues_with_others(
     ingest(empty_store, photos, photos.parent / "dead")
     real = os.stat
 
-    def dead(path: Any, *rest: Any, **more: Any) -> os.stat_result:  # noqa: ANN401 - the types of os.stat
+    def dead(path: Any, *rest: Any, **more: Any) -> os.stat_result:  # noqa: ANN401 - as os.stat
         if str(path).endswith("/dead"):
             raise OSError(107, "Transport endpoint is not connected")
         return real(path, *rest, **more)

@@ -236,7 +236,11 @@ class OpenClipEmbedder:
         revision = path.parent.name if path.parent.parent.name == "snapshots" else None
         return _Weights(path, revision, defaults | _select_preprocess_keys(tag_config))
 
-    def _download_weights(self, open_clip: Any, tag_config: dict[str, Any]) -> Path:  # noqa: ANN401 - a module without types
+    def _download_weights(
+        self,
+        open_clip: Any,  # noqa: ANN401 - a module without types
+        tag_config: dict[str, Any],
+    ) -> Path:
         try:
             hub = tag_config.get("hf_hub")
             if not hub:
@@ -253,7 +257,11 @@ class OpenClipEmbedder:
                 f" download them by other means and use open_clip:{self._arch}@FILE"
             ) from error
 
-    def _find_preprocess_config(self, open_clip: Any, path: Path) -> dict[str, Any]:  # noqa: ANN401 - a module without types
+    def _find_preprocess_config(
+        self,
+        open_clip: Any,  # noqa: ANN401 - a module without types
+        path: Path,
+    ) -> dict[str, Any]:
         """Find the preprocessing of a local weights file; empty if nothing describes it.
 
         It is in open_clip_config.json beside the file. Without that, it is the preprocessing of
