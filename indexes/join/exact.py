@@ -124,7 +124,7 @@ class _BlockComparer:
                 parts += self._compare_tile(block, block_rows, start, (other, other_rows))
             return parts
 
-        with closing(self._pool.map(run, tasks)) as results:  # type: ignore[type-var]
+        with closing(self._pool.map(run, tasks)) as results:  # type: ignore[type-var] # a generator
             for other in others:
                 parts = [part for _ in shares for part in next(results)]
                 yield other, concat_pairs(parts)

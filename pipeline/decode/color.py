@@ -216,7 +216,7 @@ def fix_16_bit_planes(image: Pillow.Image, tags: Mapping[int, Any]) -> None:
         tile._replace(args=(tile.args[0] + suffix, *tile.args[1:]))
         if tile.codec_name == "raw"
         else tile
-        for tile in image.tile  # type: ignore[attr-defined]
+        for tile in image.tile  # type: ignore[attr-defined] # as above
     ]
 
 

@@ -14,11 +14,12 @@ from indexes.records import Image
 from indexes.vectors.scores import cosines
 from pipeline.decode.decode import Decoded
 from pipeline.decode.pool import DecoderPool
-from pipeline.decode.preprocess import VERIFY_INPUT, Preprocess
+from pipeline.decode.preprocess import Preprocess
 from pipeline.decode.read import AlreadyStored, Failure
 from pipeline.embed.embedder import Embedder, embed_all
 from pipeline.grouping.match import exact_relation
 from pipeline.query.files import resolve_source
+from pipeline.query.reread import reread_images, reread_thumbnails
 from pipeline.scan import SourceFile
 from pipeline.verify.relation import Relation
 from pipeline.verify.verdict import Verdict
@@ -87,9 +88,10 @@ def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
             for position, result in enumerate(results)
             if isinstance(result, Decoded)
         }
-        thumbnail_pixels = _read_thumbnails(sources, images, decoders)
+        identified = {position: (sources[position], image) for position, image in images.items()}
+        thumbnail_pixels = reread_thumbnails(identified, decoders)
         verdicts, tiles = _verify_pairs(images, thumbnail_pixels)
-        verdicts = _check_upscaling(verdicts, sources, images, decoders)
+        verdicts = _check_upscaling(verdicts, identified, decoders)
     inputs = [result.pixels for result in results if isinstance(result, Decoded)]
     stored = embed_all(embedder, inputs).astype(np.float16)
     scores = np.full((len(files), len(files)), np.nan)
@@ -111,33 +113,6 @@ def _decode_all(
     for result in decoders.stream(sources, preprocess):
         assert not isinstance(result, AlreadyStored)  # only `is_wanted` makes one
         yield result
-
-
-def _decode_unchanged(
-    positions: Sequence[int],
-    sources: Sequence[SourceFile],
-    images: Mapping[int, Image],
-    preprocess: Preprocess,
-    decoders: DecoderPool,
-) -> Iterator[tuple[int, Decoded]]:
-    """Decode files again; yield (position, Decoded) of those that still hold the same image."""
-    stream = decoders.stream([sources[position] for position in positions], preprocess)
-    for position, decoded in zip(positions, stream, strict=True):
-        if isinstance(decoded, Decoded) and decoded.image.hash == images[position].hash:
-            yield position, decoded
-
-
-def _read_thumbnails(
-    sources: Sequence[SourceFile], images: Mapping[int, Image], decoders: DecoderPool
-) -> dict[int, NDArray[np.uint8]]:
-    """Read the pixels that a stored thumbnail would have, by position."""
-    from pipeline.thumbnails import decode_thumbnail, encode_thumbnail
-
-    unchanged = _decode_unchanged(list(images), sources, images, VERIFY_INPUT, decoders)
-    return {
-        position: decode_thumbnail(encode_thumbnail(decoded.pixels))
-        for position, decoded in unchanged
-    }
 
 
 def _verify_pairs(
@@ -168,15 +143,16 @@ def _verify_pairs(
 
 def _check_upscaling(
     verdicts: Mapping[tuple[int, int], Verdict],
-    sources: Sequence[SourceFile],
-    images: Mapping[int, Image],
+    files: Mapping[int, tuple[SourceFile, Image]],
     decoders: DecoderPool,
 ) -> dict[tuple[int, int], Verdict]:
     """Check the larger image of each copy for upscaling."""
     from pipeline.verify.upscaling import CENTER_FULL_RES, UpscaleCheck, spectrum_from_decoded
 
     check = UpscaleCheck(verdicts)
-    larger = sorted(check.larger_images)
-    unchanged = _decode_unchanged(larger, sources, images, CENTER_FULL_RES, decoders)
-    spectra = {position: spectrum_from_decoded(decoded) for position, decoded in unchanged}
+    larger = {position: files[position] for position in sorted(check.larger_images)}
+    spectra = {
+        position: spectrum_from_decoded(decoded)
+        for position, decoded in reread_images(larger, CENTER_FULL_RES, decoders)
+    }
     return check.apply(spectra)

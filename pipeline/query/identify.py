@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -15,10 +15,11 @@ from indexes.records import Image, Space
 from indexes.store import Store
 from pipeline.decode.decode import Decoded
 from pipeline.decode.pool import DecoderPool
-from pipeline.decode.preprocess import VERIFY_INPUT, Preprocess
+from pipeline.decode.preprocess import Preprocess
 from pipeline.decode.read import AlreadyStored, Failure
 from pipeline.embed.embedder import Embedder, embed
 from pipeline.query.files import resolve_source
+from pipeline.query.reread import reread_thumbnails
 from pipeline.scan import SourceFile
 
 
@@ -204,28 +205,12 @@ def read_thumbnails(queries: Sequence[NewQuery], decoders: DecoderPool) -> list[
 
     Files that changed since they were identified stay without.
     """
-    from pipeline.thumbnails import decode_thumbnail, encode_thumbnail
-
-    unread = [
-        position
+    unread = {
+        position: (query.source, query.image)
         for position, query in enumerate(queries)
         if query.embedding and query.thumbnail_pixels is None
-    ]
+    }
     completed = list(queries)
-    sources = [queries[position] for position in unread]
-    for index, decoded in decode_unchanged(sources, VERIFY_INPUT, decoders):
-        # Compressed and decoded again, so that a new image is compared as a stored one would be.
-        pixels = decode_thumbnail(encode_thumbnail(decoded.pixels))
-        position = unread[index]
+    for position, pixels in reread_thumbnails(unread, decoders).items():
         completed[position] = replace(queries[position], thumbnail_pixels=pixels)
     return completed
-
-
-def decode_unchanged(
-    queries: Sequence[NewQuery], preprocess: Preprocess, decoders: DecoderPool
-) -> Iterator[tuple[int, Decoded]]:
-    """Decode files; yield (index in `queries`, Decoded) of those that are still as identified."""
-    with closing(decoders.stream([query.source for query in queries], preprocess)) as stream:
-        for index, (query, decoded) in enumerate(zip(queries, stream, strict=True)):
-            if isinstance(decoded, Decoded) and decoded.image.hash == query.image.hash:
-                yield index, decoded

@@ -18,7 +18,8 @@ from indexes.records import Image
 from indexes.store import Store
 from pipeline.decode.decode import Decoded
 from pipeline.decode.pool import DecoderPool
-from pipeline.query.identify import NewQuery, decode_unchanged, read_thumbnails
+from pipeline.query.identify import NewQuery, read_thumbnails
+from pipeline.query.reread import reread_images
 from pipeline.query.search import NearImage, Searched
 from pipeline.verify.verdict import Verdict
 from pipeline.workers.cpus import count_usable_cores
@@ -131,8 +132,10 @@ class QueryVerifier:
 
     def _extract_features(self, jpegs: Sequence[bytes]) -> list[bytes]:
         """Extract the features of thumbnails, one thread for each core."""
+        from pipeline.verify import inputs
+
         _, threads = self._open()
-        return list(threads.map(_extract_from_jpeg, jpegs))
+        return list(threads.map(inputs.extract_from_thumbnail, jpegs))
 
     def _open(self) -> tuple[Thumbnails, ThreadPoolExecutor]:
         """Open the thumbnail cache and the threads at the first call."""
@@ -169,9 +172,10 @@ class QueryVerifier:
         """Compute the spectra of new images, by image hash."""
         from pipeline.verify.upscaling import CENTER_FULL_RES, spectrum_from_decoded
 
+        files = {index: (query.source, query.image) for index, query in enumerate(queries)}
         return {
             queries[index].image.hash: spectrum_from_decoded(decoded)
-            for index, decoded in decode_unchanged(queries, CENTER_FULL_RES, self._decoders)
+            for index, decoded in reread_images(files, CENTER_FULL_RES, self._decoders)
         }
 
     def _compute_stored_spectra(self, images: Mapping[int, Image]) -> dict[bytes, RadialSpectrum]:
@@ -185,13 +189,6 @@ class QueryVerifier:
             for image_id, result in results
             if isinstance(result, Decoded)
         }
-
-
-def _extract_from_jpeg(jpeg: bytes) -> bytes:
-    from pipeline.thumbnails import decode_thumbnail
-    from pipeline.verify.features import extract_features
-
-    return extract_features(decode_thumbnail(jpeg))
 
 
 def _select_verdicts(verdicts: Mapping[_PairKey, Verdict], image: Image) -> dict[bytes, Verdict]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from indexes.caches.thumbnails import Thumbnail
 from indexes.records import Image
-from pipeline.thumbnails import Thumbnails
+from pipeline.thumbnails import Thumbnails, decode_thumbnail
 
 if TYPE_CHECKING:
     from pipeline.verify.features import ImageFeatures
@@ -66,6 +66,13 @@ def load_features(
         if id_ not in poisoned
     }
     return usable, failed | poisoned
+
+
+def extract_from_thumbnail(jpeg: bytes) -> bytes:
+    """Extract the features of a stored thumbnail."""
+    from pipeline.verify.features import extract_features  # loads OpenCV
+
+    return extract_features(decode_thumbnail(jpeg))
 
 
 def features_from_stored_image(image: Image, thumbnail: Thumbnail) -> ImageFeatures:

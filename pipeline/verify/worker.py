@@ -8,7 +8,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
-from pipeline.verify.inputs import VerifyInput
+from pipeline.verify.inputs import VerifyInput, extract_from_thumbnail
 from pipeline.workers.process import report_ready
 
 if TYPE_CHECKING:
@@ -27,12 +27,10 @@ class RequestHandler:
     def handle(self, operation: str, items: Sequence[Any]) -> list[Any]:
         """Handle a request: "features" of JPEG thumbnails, or "verify" of pairs of VerifyInput."""
         # Loads OpenCV, which a process that leaves this to workers does not need.
-        from pipeline.thumbnails import decode_thumbnail
-        from pipeline.verify.features import extract_features
         from pipeline.verify.verify import verify
 
         if operation == "features":
-            return [extract_features(decode_thumbnail(jpeg)) for jpeg in items]
+            return [extract_from_thumbnail(jpeg) for jpeg in items]
         return [
             verify(self._load_features(first), self._load_features(second))
             for first, second in items
