@@ -2,8 +2,7 @@
 
 A worker decodes one file at a time. The kernel ends it if the file takes too long, and gives it no
 memory beyond its limit. Its file is then tried once more by a fresh process, and after that given
-up. Bytes and pixels pass through shared memory. The answers are small JSON, and they are checked,
-because a process that has decoded hostile bytes is not trusted.
+up. Bytes and pixels pass through shared memory; the rest is small JSON, see messages.
 """
 
 from __future__ import annotations
@@ -15,22 +14,15 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from threading import Semaphore
 from types import TracebackType
-from typing import Any, NamedTuple
 
 import numpy as np
 
-from indexes.records import Image
 from pipeline.decode.decode import Decoded, PreprocessOrLoader, decode
-from pipeline.decode.formats import (
-    EXTRA_INSTALLED,
-    IMAGE_FLAGS,
-    METADATA_KINDS,
-    MODULE_BY_EXTRA,
-    REJECTION_REASONS,
-)
+from pipeline.decode.formats import EXTRA_INSTALLED, MODULE_BY_EXTRA
+from pipeline.decode.messages import DecodedHeader, DecodeRequest, parse_rejection
 from pipeline.decode.preprocess import DecodedImage, Preprocess
 from pipeline.decode.read import AlreadyStored, Failure, Rejected
 from pipeline.errors import DecoderStartFailed
@@ -46,134 +38,6 @@ MAX_WORKER_MEMORY_BYTES = 3 << 29
 MAX_ATTEMPTS_PER_FILE = 2  # processes that a file may crash before it is given up
 # Beyond its time limit, after which a worker that the kernel did not end is killed.
 REPLY_GRACE_SECONDS = 10.0
-# Limits of what a worker may claim about an image.
-MAX_SIDE_PIXELS = (1 << 31) - 1  # SQLite holds more
-MAX_FORMAT_NAME_CHARS = 20
-MIN_TAKEN_TIMESTAMP = -5_000_000_000  # seconds since 1970: in 1811
-MAX_TAKEN_TIMESTAMP = 253_402_300_800  # the year 10000
-
-
-class DecodeRequest(NamedTuple):
-    """A file for a worker: its bytes, their blake3, and the arguments of decode_image()."""
-
-    data: bytes
-    digest: bytes
-    preprocess: Preprocess
-    is_raw: bool
-
-
-@dataclass(frozen=True)
-class DecodedHeader:
-    """A worker's answer for a decoded image; its pixels are in shared memory."""
-
-    width: int
-    height: int
-    format: str
-    pixel_hash: bytes  # b"" if the hash of the file's bytes stands for it
-    is_featureless: bool
-    flags: tuple[str, ...]
-    metadata: tuple[str, ...]
-    taken_at: int | None
-    shape: tuple[int, int]  # height and width of the pixels
-
-    @classmethod
-    def from_image(cls, image: Image, shape: tuple[int, int]) -> DecodedHeader:
-        """Describe an image whose pixels are RGB of this height and width."""
-        return cls(
-            width=image.width,
-            height=image.height,
-            format=image.format,
-            pixel_hash=image.pixel_hash,
-            is_featureless=image.is_featureless,
-            flags=image.flags,
-            metadata=image.metadata,
-            taken_at=image.taken_at,
-            shape=shape,
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the answer as a worker sends it."""
-        return asdict(self) | {"pixel_hash": self.pixel_hash.hex()}
-
-    @classmethod
-    def from_json(
-        cls, answer: dict[str, Any], preprocess: Preprocess, hash_bytes: int
-    ) -> DecodedHeader:
-        """Parse an answer of a worker that is not trusted.
-
-        Raises ValueError, TypeError, KeyError or AttributeError if it cannot be right for an image
-        at `preprocess`, whose hashes have `hash_bytes` bytes.
-        """
-        shown_height, shown_width = answer["shape"]
-        header = cls(
-            width=_check_side(answer["width"]),
-            height=_check_side(answer["height"]),
-            format=_check_format(answer["format"]),
-            pixel_hash=bytes.fromhex(answer["pixel_hash"]),
-            is_featureless=answer["is_featureless"],
-            flags=tuple(answer["flags"]),
-            metadata=tuple(answer["metadata"]),
-            taken_at=answer["taken_at"],
-            shape=(_check_side(shown_height), _check_side(shown_width)),
-        )
-        if not isinstance(header.is_featureless, bool):
-            raise TypeError("is_featureless")
-        if len(header.pixel_hash) not in (0, hash_bytes):
-            raise ValueError("pixel_hash")
-        flags, metadata = set(header.flags), set(header.metadata)
-        if len(flags) < len(header.flags) or not flags <= set(IMAGE_FLAGS):
-            raise ValueError("flags")
-        if list(header.metadata) != sorted(metadata) or not metadata <= set(METADATA_KINDS):
-            raise ValueError("metadata")
-        if header.taken_at is not None and not (
-            type(header.taken_at) is int
-            and MIN_TAKEN_TIMESTAMP < header.taken_at < MAX_TAKEN_TIMESTAMP
-        ):
-            raise ValueError("taken_at")
-        if preprocess.fit in ("within", "middle"):
-            has_right_shape = max(header.shape) <= preprocess.size
-        else:
-            has_right_shape = header.shape == (preprocess.size, preprocess.size)
-        if not has_right_shape:
-            raise ValueError("shape")
-        return header
-
-    def to_image(self, request: DecodeRequest) -> Image:
-        """Return the record that the store keeps of the image."""
-        return Image(
-            hash=request.digest,
-            pixel_hash=self.pixel_hash or request.digest,
-            width=self.width,
-            height=self.height,
-            format=self.format,
-            size=len(request.data),
-            is_featureless=self.is_featureless,
-            flags=self.flags,
-            metadata=self.metadata,
-            taken_at=self.taken_at,
-        )
-
-
-def _check_side(side: Any) -> int:  # noqa: ANN401 - anything that JSON can hold
-    if type(side) is not int or not 0 < side <= MAX_SIDE_PIXELS:
-        raise ValueError("side")
-    return side
-
-
-def _check_format(name: Any) -> str:  # noqa: ANN401 - anything that JSON can hold
-    if not isinstance(name, str) or not 0 < len(name) <= MAX_FORMAT_NAME_CHARS:
-        raise ValueError("format")
-    if not (name.isascii() and name.isprintable()):
-        raise ValueError("format")
-    return name
-
-
-def _parse_rejection(answer: dict[str, Any]) -> Rejected:
-    """Parse the reason why there is no image; raises ValueError or KeyError if it is none."""
-    reason, detail = answer["reason"], answer["detail"]
-    if reason not in REJECTION_REASONS or not isinstance(detail, str):
-        raise ValueError("reason")
-    return Rejected(reason, detail)
 
 
 class DecoderPool:
@@ -304,7 +168,7 @@ class DecoderPool:
         channel.sendall(json.dumps(message).encode() + b"\n")
         answer = json.loads(receive_line(channel, self._reply_timeout_seconds))
         if "reason" in answer:
-            result: DecodedImage | Rejected = _parse_rejection(answer)
+            result: DecodedImage | Rejected = parse_rejection(answer)
         else:
             header = DecodedHeader.from_json(answer, request.preprocess, len(request.digest))
             height, width = header.shape

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.decode.image import decode_image, load_format_plugins
-from pipeline.decode.pool import DecodedHeader
+from pipeline.decode.messages import DecodedHeader
 from pipeline.decode.preprocess import Preprocess
 from pipeline.decode.read import Rejected
 from pipeline.workers import shared_memory
