@@ -36,7 +36,7 @@ class DecodedHeader:
     width: int
     height: int
     format: str
-    pixel_hash: bytes  # b"" if the hash of the file's bytes stands for it
+    pixel_hash: bytes
     is_featureless: bool
     flags: tuple[str, ...]
     metadata: tuple[str, ...]
@@ -85,7 +85,7 @@ class DecodedHeader:
         )
         if not isinstance(header.is_featureless, bool):
             raise TypeError("is_featureless")
-        if len(header.pixel_hash) not in (0, hash_bytes):
+        if len(header.pixel_hash) != hash_bytes:
             raise ValueError("pixel_hash")
         flags, metadata = set(header.flags), set(header.metadata)
         if len(flags) < len(header.flags) or not flags <= set(IMAGE_FLAGS):
@@ -109,7 +109,7 @@ class DecodedHeader:
         """Return the record that the store keeps of the image."""
         return Image(
             hash=request.digest,
-            pixel_hash=self.pixel_hash or request.digest,
+            pixel_hash=self.pixel_hash,
             width=self.width,
             height=self.height,
             format=self.format,

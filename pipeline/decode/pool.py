@@ -161,6 +161,7 @@ class DecoderPool:
         shared_memory.put(memory_fd, request.data)
         message = {
             "size": len(request.data),
+            "digest": request.digest.hex(),
             "raw": request.is_raw,
             "preprocess": asdict(request.preprocess),
         }

@@ -60,11 +60,9 @@ def _answer(
     request: dict[str, Any], memory_fd: int, large_image_lock: _LargeImageLock
 ) -> dict[str, Any]:
     try:
-        # The hash of the bytes is not sent: where it stands for the pixel hash, that is empty here,
-        # and the parent fills it in.
         image, pixels = decode_image(
             shared_memory.get(memory_fd, request["size"]),
-            b"",
+            bytes.fromhex(request["digest"]),
             Preprocess(**request["preprocess"]),
             request["raw"],
             large_image_lock,

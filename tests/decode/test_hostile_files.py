@@ -47,6 +47,8 @@ INVALID_ANSWERS = [
     send_json(flags=["damaged"] * 2),
     send_json(metadata=["date", "camera"]),
     send_json(metadata=["date; DROP TABLE images"]),
+    send_json(pixel_hash=""),
+    send_json(pixel_hash="5a" * 31),
     send_json(taken_at=2.5),
     send_json(taken_at=1 << 62),
     send(json.dumps({"reason": "unreadable", "detail": ""})),

@@ -33,7 +33,7 @@ VALID_ANSWER = {
     "width": 40,
     "height": 30,
     "format": "HEIF",
-    "pixel_hash": "",
+    "pixel_hash": "5a" * 32,
     "is_featureless": False,
     "flags": [],
     "metadata": ["camera", "date"],
