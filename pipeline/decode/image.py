@@ -16,10 +16,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
-from math import ceil
 from typing import Any
 
-import numpy as np
 from PIL import Image as Pillow
 from PIL import PngImagePlugin, UnidentifiedImageError
 
@@ -33,7 +31,6 @@ from pipeline.decode.color import (
     get_icc_profile,
     has_reduced_depth,
     has_unusual_samples,
-    split_into_strips,
 )
 from pipeline.decode.formats import (
     FLAG_ANIMATED,
@@ -50,7 +47,9 @@ from pipeline.decode.pixel_hash import hash_jpeg_stream, hash_pixels
 from pipeline.decode.preprocess import DecodedImage, Preprocess
 from pipeline.decode.raw import NotRaw, extract_from_raw
 from pipeline.decode.read import Rejected
+from pipeline.decode.reduction import reduce_jpeg, reduce_jpeg2000
 from pipeline.decode.resize import apply_orientation, preprocess_image
+from pipeline.decode.truncation import JPEG_END_MARKER, is_mostly_filler
 
 ALLOWED_FORMATS = (  # an MPO opens as a JPEG
     *("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF", "JPEG2000"),
@@ -69,14 +68,6 @@ MULTIFRAME_FLAG_BY_FORMAT = {
 # Of a PNG's text or profile. Pillow's own limit of 2^20 rejects images with a press's profile.
 MAX_PNG_CHUNK_BYTES = 1 << 24
 JPEG_SIGNATURE = b"\xff\xd8\xff"
-JPEG_END_MARKER = b"\xff\xd9"
-# Of a truncated JPEG, the gray that libjpeg fills in for missing blocks: 127 to 129.
-JPEG_FILLER_LEVEL = 127
-JPEG_FILLER_RANGE = 2
-JPEG2000_CODESTREAM_START = b"\xff\x4f\xff\x51"
-JPEG2000_CODING_STYLE_MARKER = 0x52
-JPEG2000_TILE_MARKER = 0x90
-MAX_JPEG2000_LEVELS = 8  # of halving, whatever the file claims
 
 
 @dataclass(frozen=True)
@@ -257,7 +248,7 @@ def _open_with_pillow(
             held.close()
             # With an end marker, libjpeg fills the missing rest with gray.
             opened = _load_with_pillow(data + JPEG_END_MARKER, preprocess, budget, held)
-            if _is_mostly_filler(opened.image):
+            if is_mostly_filler(opened.image):
                 raise Rejected("truncated", "less than half of it is there") from error
             opened = replace(opened, flags=(*opened.flags, FLAG_DAMAGED), is_partial=True)
         orientation = exif.read_orientation(opened.exif_tags, default_orientation)
@@ -276,9 +267,9 @@ def _load_with_pillow(
     image = held.enter_context(Pillow.open(io.BytesIO(data), formats=ALLOWED_FORMATS))
     size, format_ = image.size, image.format or "?"
     can_reduce = preprocess.fit != "middle"  # which crops the pixels of the file
-    is_reduced_jpeg = can_reduce and format_ in ("JPEG", "MPO") and _reduce_jpeg(image, preprocess)
+    is_reduced_jpeg = can_reduce and format_ in ("JPEG", "MPO") and reduce_jpeg(image, preprocess)
     is_jpeg2000 = format_ == "JPEG2000"
-    reduction = _reduce_jpeg2000(image, data, preprocess) if can_reduce and is_jpeg2000 else 1
+    reduction = reduce_jpeg2000(image, data, preprocess) if can_reduce and is_jpeg2000 else 1
     flag = MULTIFRAME_FLAG_BY_FORMAT.get(format_)
     flags = (flag,) if flag and _has_more_frames(image) else ()
     tiff_tags = getattr(image, "tag_v2", {})
@@ -307,78 +298,9 @@ def _load_with_pillow(
     )
 
 
-def _reduce_jpeg(image: Pillow.Image, preprocess: Preprocess) -> bool:
-    """Make libjpeg decode at 1/2, 1/4 or 1/8 where that leaves enough pixels; tell if it will.
-
-    Enough is twice the size of `preprocess`; for coarse preprocessing, its size.
-    """
-    full_size = image.size
-    if preprocess.coarse:
-        ratio = preprocess.size / max(full_size)
-        min_size = ceil(ratio * full_size[0]), ceil(ratio * full_size[1])
-    else:
-        min_size = 2 * preprocess.size, 2 * preprocess.size
-    image.draft("RGB", min_size)
-    return image.size != full_size
-
-
-def _reduce_jpeg2000(image: Pillow.Image, data: bytes, preprocess: Preprocess) -> int:
-    """Make OpenJPEG decode at 1/2, 1/4 ... where that leaves twice the size of `preprocess`.
-
-    Returns the factor by which both sides are divided.
-    """
-    start = data.find(JPEG2000_CODESTREAM_START)
-    # An image whose origin is not 0, 0 has other sizes.
-    if start < 0 or any(data[start + 16 : start + 24]):
-        return 1
-    levels = min(_read_jpeg2000_levels(data, start), MAX_JPEG2000_LEVELS)
-
-    def is_possible(factor: int) -> bool:
-        # Pillow rounds a side where OpenJPEG takes the next integer: both must agree.
-        has_same_sides = all(
-            side % factor == 0 or side % factor * 2 >= factor for side in image.size
-        )
-        return has_same_sides and min(image.size) >= 2 * preprocess.size * factor
-
-    factor = max(filter(is_possible, (1 << level for level in range(levels + 1))), default=1)
-    halvings = factor.bit_length() - 1
-    image.reduce = halvings  # type: ignore[method-assign, assignment] # the plugin's own
-    return factor
-
-
-def _read_jpeg2000_levels(data: bytes, codestream_start: int) -> int:
-    """Read how many times a JPEG 2000 can be halved; 0 if its header does not say."""
-    position = codestream_start + 2
-    while position + 10 <= len(data):
-        marker = data[position + 1]
-        if marker == JPEG2000_CODING_STYLE_MARKER:
-            return data[position + 9]
-        if marker == JPEG2000_TILE_MARKER:
-            break
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return 0
-
-
 def _has_more_frames(image: Pillow.Image) -> bool:
     """Tell if more frames follow the first, also where they are broken."""
     try:
         return bool(getattr(image, "is_animated", False))
     except Exception:
         return True
-
-
-def _is_mostly_filler(image: Pillow.Image) -> bool:
-    """Tell if more than half of a JPEG is the gray that libjpeg fills in for missing blocks.
-
-    With half of it there, most of what the embedder gets is the photo. Measured on 200 photos with
-    neardup-0, whose threshold is .85: no two photos that are cut at half score above .73, and .82
-    at a quarter; a cut photo matches the whole one in 0 of 100 at a quarter, 26 at half, 95 at
-    three quarters.
-    """
-    filler_pixels = 0
-    for box in split_into_strips(image):
-        # uint8: levels below 127 wrap around to large differences.
-        difference = np.atleast_3d(np.asarray(image.crop(box))) - np.uint8(JPEG_FILLER_LEVEL)
-        is_filler = (difference <= JPEG_FILLER_RANGE).all(axis=2)
-        filler_pixels += int(np.count_nonzero(is_filler))
-    return 2 * filler_pixels > image.width * image.height

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from indexes.records import Image
 
-# Part of every vector space. A change here, in resize.py, image.py or color.py that changes pixels
-# needs a new number.
+# Part of every vector space. A change here, in resize.py, image.py, reduction.py or color.py that
+# changes pixels needs a new number.
 PREPROCESS_VERSION = "decode-2"
 
 # The record that the store keeps of an image, and its pixels for the embedder: uint8 RGB
