@@ -46,7 +46,7 @@ def _get_model_file(model: str) -> Path | None:
     elif backend == "open_clip":
         path = rest.partition("@")[2]
     else:
-        path = ""
+        return None
     return Path(path) if path else None
 
 

@@ -219,11 +219,11 @@ class WorkerProcess(Generic[Request, Answer]):
         return f"the {self._kind.name} took more than {self._kind.max_seconds:g} seconds"
 
 
-def _read_last_line(stderr_fd: int) -> str:
-    """Read the last line that a process wrote to stderr; "" if that cannot be printed."""
+def _read_last_line(stderr_fd: int) -> str | None:
+    """Read the last line that a process wrote to stderr; None if that cannot be printed."""
     text = os.pread(stderr_fd, MAX_STDERR_BYTES, 0).decode(errors="replace")
     lines = [" ".join(line.split()) for line in text.split("\n") if line.strip()]
-    return lines[-1][:MAX_STDERR_CHARS] if lines and lines[-1].isprintable() else ""
+    return lines[-1][:MAX_STDERR_CHARS] if lines and lines[-1].isprintable() else None
 
 
 class WorkerPool(Generic[Request, Answer]):
