@@ -6,6 +6,7 @@ It also notes which images were compared by their crops, and in which run.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -24,6 +25,14 @@ TABLES = (
 )
 # True of a row with a whole number of vectors, of ? bytes each; any other row is damaged.
 HAS_WHOLE_VECTORS = "length(vectors) > 0 AND length(vectors) % ? = 0"
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedImage:
+    """An image that was compared with all others: by which vector, and if its crops took part."""
+
+    vector_id: int
+    has_crops: bool
 
 
 class CropCache(CacheDatabase):
@@ -66,13 +75,12 @@ class CropCache(CacheDatabase):
         """True if any images were compared by their crops."""
         return next(self._stream_rows("SELECT 1 FROM compared LIMIT 1"), None) is not None
 
-    def get_compared_images(self) -> dict[bytes, tuple[int, bool]]:
-        """Return the images that were compared with all others, by hash.
-
-        Each has the id of the vector that it was compared by, and True if its own crops took part.
-        """
+    def get_compared_images(self) -> dict[bytes, ComparedImage]:
+        """Return the images that were compared with all others, by hash."""
         rows = self._stream_rows("SELECT hash, vector, has_crops FROM compared")
-        return {hash_: (vector_id, bool(has_crops)) for hash_, vector_id, has_crops in rows}
+        return {
+            hash_: ComparedImage(vector_id, bool(has_crops)) for hash_, vector_id, has_crops in rows
+        }
 
     def list_hashes(self) -> set[bytes]:
         """Return the hashes of the images whose crop vectors are there."""
@@ -98,15 +106,10 @@ class CropCache(CacheDatabase):
             ]
 
     def replace_compared_images(
-        self, compared: Mapping[bytes, tuple[int, bool]], run_key: str | None
+        self, compared: Mapping[bytes, ComparedImage], run_key: str | None
     ) -> None:
-        """Replace the images that were compared with all others; `run_key` names the run.
-
-        `compared` has the form that `get_compared_images` returns.
-        """
-        rows = (
-            (hash_, vector_id, int(has_crops)) for hash_, (vector_id, has_crops) in compared.items()
-        )
+        """Replace the images, by hash, that were compared with all others in the run `run_key`."""
+        rows = ((hash_, image.vector_id, int(image.has_crops)) for hash_, image in compared.items())
         self._write(
             ("DELETE FROM compared", [()]),
             ("INSERT INTO compared VALUES (?, ?, ?)", rows),

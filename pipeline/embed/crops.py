@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from indexes.caches.crops import CropCache
+from indexes.caches.crops import ComparedImage, CropCache
 from indexes.caches.thumbnails import ThumbnailCache
 from indexes.records import Image, Space
 from indexes.store import Store
@@ -114,20 +114,17 @@ def fill_crop_cache(
             yield start + len(block)
 
 
-def load_comparable_images(store: Store, crop_cache: CropCache) -> dict[bytes, tuple[int, bool]]:
-    """Return the vector id, and whether crops are cached, of all images that have a vector.
-
-    Keyed by image hash; these are the records that CropCache keeps of compared images.
-    """
+def load_comparable_images(store: Store, crop_cache: CropCache) -> dict[bytes, ComparedImage]:
+    """Return all images that have a vector, by hash, as CropCache records them once compared."""
     cached_hashes = crop_cache.list_hashes()
     return {
-        hash_: (vector_id, hash_ in cached_hashes)
+        hash_: ComparedImage(vector_id, hash_ in cached_hashes)
         for hash_, vector_id in store.catalog.vectors.stream_by_image_hash()
     }
 
 
 def propose_pairs(
-    store: Store, crop_cache: CropCache, images: Mapping[bytes, tuple[int, bool]]
+    store: Store, crop_cache: CropCache, images: Mapping[bytes, ComparedImage]
 ) -> Iterator[NDArray[np.int64]]:
     """Find the pairs of `images`, not compared before, that match by a crop of either of the two.
 
@@ -136,16 +133,16 @@ def propose_pairs(
     """
     compared_images = crop_cache.get_compared_images()
     new_hashes = {hash_ for hash_, record in images.items() if compared_images.get(hash_) != record}
-    new_vectors = np.unique(np.array([images[hash_][0] for hash_ in new_hashes], np.int64))
+    new_vectors = np.unique(np.array([images[hash_].vector_id for hash_ in new_hashes], np.int64))
     if not len(new_vectors):
         return
     for block in crop_cache.stream(IMAGES_PER_BLOCK):
         new_crops, old_crops = [], []
         for hash_, rows in block:
             if hash_ in new_hashes:
-                new_crops.append((images[hash_][0], rows))
+                new_crops.append((images[hash_].vector_id, rows))
             elif hash_ in images:
-                old_crops.append((images[hash_][0], rows))
+                old_crops.append((images[hash_].vector_id, rows))
         pairs = [np.empty((0, 2), np.int64)]
         if new_crops:
             pairs.append(_match_stored_vectors(store, new_crops, 0))

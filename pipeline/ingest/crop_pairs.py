@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.caches.crops import CropCache
+from indexes.caches.crops import ComparedImage, CropCache
 from indexes.store import Store
 from pipeline.decode.pool import DecoderPool
 from pipeline.embed.crops import (
@@ -67,13 +67,11 @@ class CropStage:
                 self._store, self._cache, self._embedder, missing, self._decoders
             )
 
-    def load_images(self) -> dict[bytes, tuple[int, bool]]:
-        """Load the images to compare, by hash: the vector, and True if there are crop vectors."""
+    def load_images(self) -> dict[bytes, ComparedImage]:
+        """Load the images to compare, by hash, as the crop cache records them once compared."""
         return load_comparable_images(self._store, self._cache)
 
-    def propose_pairs(
-        self, images: Mapping[bytes, tuple[int, bool]]
-    ) -> Iterator[NDArray[np.int64]]:
+    def propose_pairs(self, images: Mapping[bytes, ComparedImage]) -> Iterator[NDArray[np.int64]]:
         """Yield blocks of new pairs of vectors (n, 2), the smaller id first.
 
         A pair is new if one of its images was not compared yet.
@@ -95,7 +93,7 @@ class CropStage:
 
     def save_compared(
         self,
-        images: Mapping[bytes, tuple[int, bool]],
+        images: Mapping[bytes, ComparedImage],
         pairs_to_retry: Collection[tuple[int, int]] = (),
     ) -> None:
         """Record that images were compared, but not those of a pair to retry.
@@ -135,13 +133,13 @@ def verify_crop_pairs(
         stage.save_compared(
             images, stage.find_pairs_to_retry(proposed, floor) if has_unverified else ()
         )
+        hashes_with_crops = {hash_ for hash_, image in images.items() if image.has_crops}
         still_missing = [
             id_
             for id_, image in store.catalog.images.get(missing)
-            if not images.get(image.hash, (0, False))[1]
+            if image.hash not in hashes_with_crops
         ]
-        compared_count = sum(has_crops for _, has_crops in images.values())
-        coverage.crops = CropReport(compared_count, len(still_missing))
+        coverage.crops = CropReport(len(hashes_with_crops), len(still_missing))
 
 
 def _verify_untried(
