@@ -12,7 +12,7 @@ from pipeline.grouping.keep_rules import DiskStatus, LibraryFile
 from pipeline.query.freshness import refresh_status
 from pipeline.query.groups import GroupOptions
 from pipeline.report.status import format_stale_warning
-from tests.query.stores import make_store
+from tests.support.ingest import make_store
 
 FILE = LibraryFile("/a.jpg", FileStat(1, 1, 1, 1, 1), Image(b"1", b"1", 10, 10, "JPEG", 1, False))
 

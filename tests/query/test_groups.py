@@ -17,7 +17,6 @@ from pipeline.grouping.cluster import Edge, Group
 from pipeline.query import groups
 from pipeline.query.groups import GroupOptions
 from pipeline.verify.relation import Relation
-from tests.query.stores import make_store
 from tests.support.images import (
     DATA_FOLDER,
     draw_scene,
@@ -25,6 +24,7 @@ from tests.support.images import (
     needs_data,
     save_image,
 )
+from tests.support.ingest import make_store
 from tests.support.stores import SPACE, make_hash
 
 

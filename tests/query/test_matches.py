@@ -21,8 +21,8 @@ from pipeline.query import verification
 from pipeline.thumbnails import Thumbnails
 from pipeline.verify import inputs
 from pipeline.verify.relation import Relation
-from tests.query.stores import make_store
 from tests.support.images import draw_scene, save_image
+from tests.support.ingest import make_store
 
 
 def test_file_outside_the_library_matches_its_copies(photos: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Ingest in one call, and the groups that come of it."""
+"""Ingest in one call, into a store or a new one, and the groups that come of it."""
 
 from __future__ import annotations
 
@@ -43,6 +43,13 @@ def ingest(
     files_with_image = coverage.new + coverage.changed + coverage.unchanged + coverage.moved
     assert coverage.seen == files_with_image + files_without_image
     return coverage
+
+
+def make_store(folder: Path, *roots: Path) -> Store:
+    """Make a store in `folder`, open for writing, and ingest `roots` into it."""
+    store = Store(folder, write=True)
+    ingest(store, *roots)
+    return store
 
 
 def list_groups(store: Store, root: Path, threshold: float = 0.85) -> list[tuple[str, list[str]]]:
