@@ -201,7 +201,7 @@ def decode_verdict(stored: StoredVerdict) -> Verdict:
     edits = record.get("edits")
     if edits is not None:
         for name in ("embedded_side", "grayscale_side", "derived_side", "upscaled_side"):
-            edits[name] = Side(edits[name]) if edits[name] else None
+            edits[name] = Side(edits[name]) if edits.get(name) else None
         edits["overlap"] = tuple(edits["overlap"])
         edits["changed_regions"] = tuple(tuple(box) for box in edits["changed_regions"])
         record["edits"] = Edits(**edits)

@@ -18,6 +18,21 @@ from tests.support.images import draw_textured_image
 COPIES = {Relation.SAME_PICTURE, Relation.DERIVED}
 ALL_EDITS = EVERYDAY_EDITS | HARD_EDITS
 PHOTO, OTHER_PHOTO = draw_textured_image(1), draw_textured_image(2)
+# The edits of a copy that differs in nothing.
+PLAIN_COPY = Edits(
+    mirrored=False,
+    quarter_turn_deg=0,
+    rotation_deg=0.0,
+    anisotropic=False,
+    scale=1.0,
+    overlap=(1.0, 1.0),
+    embedded_side=None,
+    plain_background=False,
+    grayscale_side=None,
+    recolored=False,
+    changed_regions=(),
+    derived_side=None,
+)
 
 
 def extract(image: Image.Image) -> ImageFeatures:

@@ -1,0 +1,190 @@
+"""Verdicts are stored without a loss, swap their sides, and describe themselves in words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from indexes.catalog.verdicts import StoredVerdict
+from pipeline.verify.homography import UNIT_CORNERS, apply_homography
+from pipeline.verify.relation import Relation, Side
+from pipeline.verify.verdict import (
+    VERDICT_VERSION,
+    Box,
+    Edits,
+    Verdict,
+    decode_verdict,
+    encode_verdict,
+    flatten_homography,
+    project_box_back,
+)
+from tests.support.verification import PLAIN_COPY
+
+SHARES = st.floats(0, 1).map(lambda share: round(share, 4))
+SIDES = st.sampled_from([None, *Side])
+IDENTITY = flatten_homography(np.eye(3))
+
+
+@st.composite
+def draw_boxes(draw: st.DrawFn) -> Box:
+    left, right = sorted((draw(SHARES), draw(SHARES)))
+    top, bottom = sorted((draw(SHARES), draw(SHARES)))
+    return left, top, right, bottom
+
+
+EDITS = st.builds(
+    Edits,
+    mirrored=st.booleans(),
+    quarter_turn_deg=st.sampled_from([0, 90, 180, 270]),
+    rotation_deg=st.integers(-450, 450).map(lambda tenths: tenths / 10),
+    anisotropic=st.booleans(),
+    # 1 / scale is rounded to 4 digits, so only such factors come back exactly.
+    scale=st.sampled_from([0.125, 0.2, 0.25, 0.4, 0.5, 0.8, 1.0, 1.25, 2.0, 2.5, 4.0, 5.0, 8.0]),
+    overlap=st.tuples(SHARES, SHARES),
+    embedded_side=SIDES,
+    plain_background=st.booleans(),
+    grayscale_side=SIDES,
+    recolored=st.booleans(),
+    changed_regions=st.lists(draw_boxes(), max_size=3).map(tuple),
+    derived_side=SIDES,
+    upscaled_side=SIDES,
+)
+# In shares, the sides of the two pictures may lie on each other in 8 ways.
+DIHEDRAL_HOMOGRAPHIES = [
+    flatten_homography(np.array(rows, np.float64))
+    for rows in (
+        [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+        [[-1, 0, 1], [0, 1, 0], [0, 0, 1]],
+        [[1, 0, 0], [0, -1, 1], [0, 0, 1]],
+        [[-1, 0, 1], [0, -1, 1], [0, 0, 1]],
+        [[0, 1, 0], [1, 0, 0], [0, 0, 1]],
+        [[0, -1, 1], [1, 0, 0], [0, 0, 1]],
+        [[0, 1, 0], [-1, 0, 1], [0, 0, 1]],
+        [[0, -1, 1], [-1, 0, 1], [0, 0, 1]],
+    )
+]
+COPIES = st.builds(
+    Verdict,
+    relation=st.sampled_from([Relation.SAME_PICTURE, Relation.DERIVED]),
+    inliers=st.integers(0, 2000),
+    tiles=st.integers(0, 400),
+    agreeing_share=SHARES,
+    displaced_share=SHARES,
+    homography=st.sampled_from(DIHEDRAL_HOMOGRAPHIES),
+    edits=EDITS,
+)
+
+
+@given(COPIES)
+def test_copy_is_stored_and_decoded_without_a_loss(verdict: Verdict) -> None:
+    stored = encode_verdict(3, 4, verdict)
+    assert (stored.first, stored.second, stored.version) == (3, 4, VERDICT_VERSION)
+    assert stored.relation == verdict.relation.value
+    assert not stored.is_provisional
+    decoded = decode_verdict(stored)
+    assert decoded == verdict
+    assert decoded.edits
+    sides = (decoded.edits.embedded_side, decoded.edits.upscaled_side)
+    assert all(side is None or isinstance(side, Side) for side in sides)
+
+
+@pytest.mark.parametrize("relation", [Relation.UNRELATED, Relation.NOT_VERIFIABLE])
+def test_pair_that_is_no_copy_is_stored_without_homography(relation: Relation) -> None:
+    verdict = Verdict(relation, 12, 30, 0.1, 0.2, IDENTITY)
+    stored = encode_verdict(1, 2, verdict, is_provisional=True)
+    assert stored.is_provisional
+    assert "homography" not in stored.record
+    assert decode_verdict(stored) == replace(verdict, homography=())
+
+
+def test_verdict_of_an_older_version_without_the_last_field_is_decoded() -> None:
+    stored = encode_verdict(1, 2, Verdict(Relation.DERIVED, homography=IDENTITY, edits=PLAIN_COPY))
+    older = stored.record.replace(',"upscaled_side":null', "")
+    assert older != stored.record
+    decoded = decode_verdict(StoredVerdict(1, 2, 1, False, stored.relation, older))
+    assert decoded.edits == PLAIN_COPY
+
+
+@given(COPIES)
+def test_sides_swapped_twice_are_the_verdict(verdict: Verdict) -> None:
+    assert verdict.swap_sides().swap_sides() == verdict
+
+
+@given(COPIES)
+def test_swapped_verdict_exchanges_sides_overlap_and_scale(verdict: Verdict) -> None:
+    edits, swapped = verdict.edits, verdict.swap_sides().edits
+    assert edits and swapped
+    assert swapped.overlap == edits.overlap[::-1]
+    assert swapped.scale == 1 / edits.scale
+    assert swapped.mirrored == edits.mirrored
+    for name in ("embedded_side", "grayscale_side", "derived_side", "upscaled_side"):
+        side = getattr(edits, name)
+        assert getattr(swapped, name) == (side.other if side else None)
+    turn = swapped.quarter_turn_deg - edits.quarter_turn_deg * (1 if edits.mirrored else -1)
+    assert turn % 360 == 0
+
+
+def test_verdict_without_alignment_is_its_own_swap() -> None:
+    verdict = Verdict(Relation.UNRELATED, 3, 0)
+    assert verdict.swap_sides() is verdict
+
+
+def test_box_projected_back_bounds_its_corners_within_the_picture() -> None:
+    half_size = np.array([[0.5, 0.0, 0.25], [0.0, 0.5, 0.25], [0.0, 0.0, 1.0]])
+    assert project_box_back(half_size, (0.25, 0.3, 0.5, 0.75)) == (0.0, 0.1, 0.5, 1.0)
+    assert project_box_back(half_size, (0.0, 0.0, 1.0, 1.0)) == (0.0, 0.0, 1.0, 1.0)  # clipped
+    angle = np.radians(30)
+    rotation = np.array(
+        [[np.cos(angle), -np.sin(angle), 0.3], [np.sin(angle), np.cos(angle), 0.1], [0, 0, 1]]
+    )
+    box = project_box_back(rotation, (0.3, 0.3, 0.5, 0.6))
+    corners = UNIT_CORNERS * [0.2, 0.3] + [0.3, 0.3]
+    expected = apply_homography(np.linalg.inv(rotation), corners).clip(0, 1)
+    assert box == pytest.approx((*expected.min(axis=0), *expected.max(axis=0)), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("edits", "words"),
+    [
+        (PLAIN_COPY, []),
+        (replace(PLAIN_COPY, mirrored=True, quarter_turn_deg=90), ["mirrored", "rotated by 90°"]),
+        (replace(PLAIN_COPY, rotation_deg=-2.5), ["rotated by 2.5°"]),
+        (replace(PLAIN_COPY, overlap=(0.8, 1.0)), ["cropped to 80 %"]),
+        (replace(PLAIN_COPY, overlap=(1.0, 0.8)), ["shows more around it"]),
+        (replace(PLAIN_COPY, overlap=(0.8, 0.8)), ["shows another part"]),
+        (
+            replace(PLAIN_COPY, overlap=(1.0, 0.2), embedded_side=Side.FIRST),
+            ["inside another photo"],
+        ),
+        (replace(PLAIN_COPY, overlap=(0.2, 1.0), embedded_side=Side.SECOND), ["cut out of it"]),
+        (replace(PLAIN_COPY, upscaled_side=Side.SECOND), ["upscaled"]),
+        (replace(PLAIN_COPY, upscaled_side=Side.FIRST), ["not upscaled"]),
+        (replace(PLAIN_COPY, grayscale_side=Side.FIRST, recolored=True), ["in color"]),
+        (replace(PLAIN_COPY, recolored=True, anisotropic=True), ["stretched", "recolored"]),
+        (
+            replace(PLAIN_COPY, changed_regions=((0.0, 0.0, 0.1, 0.1),) * 2),
+            ["differs in 2 places"],
+        ),
+    ],
+)
+def test_edits_are_described_in_words(edits: Edits, words: list[str]) -> None:
+    assert edits.describe() == words
+    assert Verdict(Relation.DERIVED, edits=edits).describe() == words
+
+
+def test_same_picture_is_upright_whole_and_uncovered() -> None:
+    assert replace(PLAIN_COPY, recolored=True, grayscale_side=Side.FIRST).is_same_picture
+    assert replace(PLAIN_COPY, overlap=(0.97, 1.0)).is_same_picture
+    for edits in (
+        replace(PLAIN_COPY, overlap=(0.96, 1.0)),
+        replace(PLAIN_COPY, mirrored=True),
+        replace(PLAIN_COPY, quarter_turn_deg=180),
+        replace(PLAIN_COPY, rotation_deg=1.0),
+        replace(PLAIN_COPY, anisotropic=True),
+        replace(PLAIN_COPY, changed_regions=((0.0, 0.0, 0.1, 0.1),)),
+    ):
+        assert not edits.is_same_picture
