@@ -30,7 +30,7 @@ def format_command(folder: Path, *args: str) -> str:
     return " ".join(["neardup", *map(_quote, [*args, *store_option])])
 
 
-def repair_hint(folder: Path) -> str:
+def format_repair_hint(folder: Path) -> str:
     """Format what to do about a damaged store in `folder`."""
     check, repair = format_command(folder, "check"), format_command(folder, "repair")
     return f"{RESTORE_BACKUP_HINT}`{check}` and `{repair}`"

@@ -16,7 +16,7 @@ from indexes.join.planner import plan_join
 from indexes.records import Space
 from indexes.vectors import segment_search
 from indexes.vectors.mapped import MappedSegments
-from indexes.vectors.scores import ScoredPairs, Vector, concat_pairs, to_stored_vectors
+from indexes.vectors.scores import ScoredPairs, Vector, concat_pairs, convert_to_stored_vectors
 from indexes.vectors.segments import Segment
 
 # By how much a search for the nearest images grows where many vectors have no file any more.
@@ -81,7 +81,7 @@ class Search:
             for segment in self._mapped.refresh():
                 if segment.ids[-1] >= min_vector_id:
                     hits = segment_search.find_within(stored_queries, segment, min_score)
-                    hits = _with_ids(hits, segment)
+                    hits = _replace_rows_by_ids(hits, segment)
                     parts.append(hits.select(hits.right >= min_vector_id))
         return concat_pairs(parts)
 
@@ -104,7 +104,7 @@ class Search:
             best_unreturned = np.full(len(queries), -np.inf)
             for segment in segments:
                 hits = segment_search.find_nearest(queries, segment, vector_count)
-                parts.append(_with_ids(hits, segment))
+                parts.append(_replace_rows_by_ids(hits, segment))
                 if vector_count < len(segment.ids):
                     worst_returned = np.full(len(queries), np.inf)
                     np.minimum.at(worst_returned, hits.left, hits.score)
@@ -121,7 +121,9 @@ class Search:
     def _round_queries(self, queries: NDArray[np.floating[Any]]) -> NDArray[np.float16]:
         """Round queries as stored vectors are: the answer is the same before and after an add."""
         space = self.space
-        return to_stored_vectors(queries, space.dim) if space else np.empty((0, 0), np.float16)
+        return (
+            convert_to_stored_vectors(queries, space.dim) if space else np.empty((0, 0), np.float16)
+        )
 
     def _expand_to_images(self, hits: ScoredPairs) -> ScoredPairs:
         """Replace each pair of a query and a vector by pairs with all images of the vector."""
@@ -176,6 +178,6 @@ class Search:
         return concat_pairs(parts)
 
 
-def _with_ids(hits: ScoredPairs, segment: Segment) -> ScoredPairs:
+def _replace_rows_by_ids(hits: ScoredPairs, segment: Segment) -> ScoredPairs:
     """Replace the rows of a segment, on the right, by their ids."""
     return ScoredPairs(hits.left, segment.ids[hits.right], hits.score)

@@ -297,7 +297,7 @@ class Store:
         if touched_rows:
             with self.catalog.transaction():
                 for row in touched_rows:
-                    self.catalog.vectors.put_segment(segments.with_file_stat(row, folder))
+                    self.catalog.vectors.put_segment(segments.add_file_stat(row, folder))
         adopt_former_caches(self.folder)
         sweep(self._opened)
 

@@ -43,8 +43,8 @@ from indexes.vectors.rows import VectorRows
 from indexes.vectors.scores import (
     STORED_PRODUCT_MARGIN,
     ScoredPairs,
+    compute_cosines,
     concat_pairs,
-    cosines,
 )
 
 # Of the blocks of a large exact join, one in this many is measured.
@@ -131,7 +131,7 @@ def find_pairs_by_faiss(vectors: NDArray[np.float16], min_score: float) -> set[t
         left = np.repeat(np.arange(len(counts), dtype=np.int64) + start, counts)
         is_first_mention = left < right
         left, right = left[is_first_mention], right[is_first_mention]
-        keep = cosines(vectors[left], vectors[right]) >= min_score
+        keep = compute_cosines(vectors[left], vectors[right]) >= min_score
         pairs.update(zip(left[keep].tolist(), right[keep].tolist(), strict=True))
     return pairs
 
@@ -235,7 +235,7 @@ def run_ivf_join(library: Library, min_score: float, bound: CosineBound) -> IvfR
 def count_planted(library: Library, pairs: ScoredPairs, min_score: float) -> tuple[int, int]:
     """Count the planted pairs at or above the threshold: those that were found, and all."""
     first, second = library.planted
-    is_close = cosines(library.vectors[first], library.vectors[second]) >= min_score
+    is_close = compute_cosines(library.vectors[first], library.vectors[second]) >= min_score
     row_count = len(library.vectors)
     ordered = np.sort(library.planted[:, is_close], axis=0)
     planted_keys = ordered[0] * row_count + ordered[1]

@@ -19,12 +19,12 @@ from indexes.durable.sqlite import (
     OpenMode,
     connect,
     format_uri,
+    get_primary_code,
     is_disk_full,
-    primary_code,
     split_values,
 )
 from indexes.errors import DiskFull, StoreDamaged, StoreError, StoreMissing, StoreVersionMismatch
-from indexes.paths import format_command, repair_hint
+from indexes.paths import format_command, format_repair_hint
 
 APPLICATION_ID = 0x6E647570  # "ndup", by which neardup and `file` recognise the database
 # Hashes are keys of the catalog and fall on random pages, so a commit writes as many pages as it
@@ -175,7 +175,7 @@ class Database:
         if seal and generation < seal.generation:
             raise StoreDamaged(
                 f"{self.path} lost its last commits: {self._wal_path} is damaged or was removed;"
-                f" {repair_hint(self.path.parent)}"
+                f" {format_repair_hint(self.path.parent)}"
             )
 
     def _migrate(self, version: int) -> None:
@@ -254,7 +254,9 @@ class Database:
             )
 
     def _make_damage_error(self, problem: object) -> StoreDamaged:
-        return StoreDamaged(f"{self.path} is damaged ({problem}); {repair_hint(self.path.parent)}")
+        return StoreDamaged(
+            f"{self.path} is damaged ({problem}); {format_repair_hint(self.path.parent)}"
+        )
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
@@ -271,7 +273,7 @@ class Database:
                     " nothing is lost"
                 ) from error
             unusable = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
-            if primary_code(error) in unusable:
+            if get_primary_code(error) in unusable:
                 raise StoreError(
                     f"{self.path} cannot be used ({error}); check the folder's permissions and who"
                     " else has it open"

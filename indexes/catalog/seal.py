@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from indexes.durable import files
 from indexes.errors import StoreDamaged, StoreError
-from indexes.paths import repair_hint
+from indexes.paths import format_repair_hint
 from indexes.records import FileStat
 
 # The keys of a seal without a file; a seal has all keys at all times.
@@ -104,7 +104,7 @@ class SealFile:
                 if not is_intact:
                     raise StoreDamaged(
                         f"{self._database_path} is not what was written;"
-                        f" {repair_hint(self._database_path.parent)}"
+                        f" {format_repair_hint(self._database_path.parent)}"
                     )
                 return seal
         return seal
@@ -131,7 +131,7 @@ def make_missing_error(database_path: Path) -> StoreDamaged:
     """Make the error for a database that is missing although its seal is there."""
     return StoreDamaged(
         f"{database_path} is gone, and what belongs to it is still there;"
-        f" {repair_hint(database_path.parent)}"
+        f" {format_repair_hint(database_path.parent)}"
     )
 
 

@@ -58,7 +58,7 @@ def split_values(sql: str, values: Iterable[Any]) -> Iterator[tuple[str, list[An
 def is_disk_full(error: sqlite3.Error) -> bool:
     """Tell a full disk, or one that fails, from other errors."""
     codes = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
-    return primary_code(error) in codes or "disk I/O" in str(error)
+    return get_primary_code(error) in codes or "disk I/O" in str(error)
 
 
 def is_corrupt(error: sqlite3.Error) -> bool:
@@ -66,10 +66,10 @@ def is_corrupt(error: sqlite3.Error) -> bool:
 
     An error without a code counts as damage: Python raises it for text that is no UTF-8.
     """
-    return primary_code(error) in (None, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return get_primary_code(error) in (None, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def primary_code(error: sqlite3.Error) -> int | None:
-    """Return SQLite's primary result code; None for an error that SQLite itself did not raise."""
+def get_primary_code(error: sqlite3.Error) -> int | None:
+    """Get SQLite's primary result code; None for an error that SQLite itself did not raise."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from indexes.catalog.vectors import Ids
 from indexes.vectors.rows import VectorRows, pick_evenly
-from indexes.vectors.scores import STORED_PRODUCT_MARGIN, ScoredPairs, cosines
+from indexes.vectors.scores import STORED_PRODUCT_MARGIN, ScoredPairs, compute_cosines
 
 # How far a float32 product of unit vectors may be below the exact one. Products differ between
 # libraries and tile shapes by up to 9e-7 (measured).
@@ -145,7 +145,7 @@ def _estimate_pair_cost(projected: NDArray[np.float32], dim: int, min_score: flo
     return float(projected.shape[1] + BOUND_CHECK_COST + score_cost)
 
 
-def pairs_above_bound(
+def find_pairs_above_bound(
     left_rows: NDArray[np.float32],
     right_rows: NDArray[np.float32],
     buffer: NDArray[np.float32],
@@ -164,7 +164,7 @@ def pairs_above_bound(
     return rows_with_candidates[positions // len(right_rows)], positions % len(right_rows)
 
 
-def exact_scores(
+def compute_exact_scores(
     vectors: VectorRows, left: Ids, right: Ids, min_score: float
 ) -> Iterator[ScoredPairs]:
     """Score candidates, given as rows, and yield the pairs with score >= min_score.
@@ -177,7 +177,7 @@ def exact_scores(
         a, b = vectors.gather(left[block]), vectors.gather(right[block])
         products = np.einsum("ij,ij->i", a.astype(np.float32), b.astype(np.float32))
         near = np.flatnonzero(products >= min_score - STORED_PRODUCT_MARGIN)
-        scores = cosines(a[near], b[near])
+        scores = compute_cosines(a[near], b[near])
         left_ids, right_ids = vectors.ids[left[block][near]], vectors.ids[right[block][near]]
         pairs = ScoredPairs(
             np.minimum(left_ids, right_ids), np.maximum(left_ids, right_ids), scores

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from indexes.catalog.pairs import JoinWatermark
-from indexes.join.bound import CosineBound, exact_scores, pairs_above_bound
+from indexes.join.bound import CosineBound, compute_exact_scores, find_pairs_above_bound
 from indexes.join.step import JoinStep, count_pairs
 from indexes.vectors.rows import VectorRows
 from indexes.vectors.scores import ScoredPairs, concat_pairs
@@ -144,14 +144,14 @@ class _BlockComparer:
             other_rows = other_rows[: start + len(tile_rows)]
         if not hasattr(self._thread_buffers, "tile"):
             self._thread_buffers.tile = np.empty(TILE_ROWS * BLOCK_ROWS, np.float32)
-        left, right = pairs_above_bound(
+        left, right = find_pairs_above_bound(
             tile_rows, other_rows, self._thread_buffers.tile, self._min_score
         )
         left += start
         if is_own:
             is_first_mention = left > right
             left, right = left[is_first_mention], right[is_first_mention]
-        return exact_scores(
+        return compute_exact_scores(
             self._vectors, left + block.start, right + other_block.start, self._min_score
         )
 

@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 
 from indexes.catalog.pairs import JoinWatermark
 from indexes.catalog.vectors import Ids
-from indexes.join.bound import CosineBound, exact_scores, normalize
+from indexes.join.bound import CosineBound, compute_exact_scores, normalize
 from indexes.join.exact import TILE_ROWS
 from indexes.join.projected_rows import Probes, ProjectedRows
 from indexes.join.recall import Recall
@@ -180,7 +180,9 @@ class _Partition:
             left = np.concatenate([first, own[~is_known]])
             right = np.concatenate([second, guests[~is_known]])
             is_new = self._is_new_pair(left, right)
-            parts += exact_scores(projected.vectors, left[is_new], right[is_new], projected.floor)
+            parts += compute_exact_scores(
+                projected.vectors, left[is_new], right[is_new], projected.floor
+            )
         return concat_pairs(parts)
 
     def _meets_in_lower_list(self, members: Ids, probing: Ids, number: int) -> NDArray[np.bool_]:

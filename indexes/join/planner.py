@@ -19,9 +19,9 @@ from indexes.join.bound import (
     PRODUCT_MARGIN,
     CosineBound,
     choose_bound,
-    exact_scores,
+    compute_exact_scores,
+    find_pairs_above_bound,
     normalize,
-    pairs_above_bound,
     sample_rows,
 )
 from indexes.join.exact import BLOCK_ROWS, TILE_ROWS
@@ -148,9 +148,11 @@ def _measure_pair_seconds(vectors: VectorRows, bound: CosineBound, min_score: fl
     with threadpool_limits(1, user_api="blas"):
         for _ in range(3):
             started = time.perf_counter()
-            left, right = pairs_above_bound(tile, block, buffer, min_score)
+            left, right = find_pairs_above_bound(tile, block, buffer, min_score)
             scored = slice(0, CANDIDATE_BLOCK_PAIRS)
-            for _ in exact_scores(vectors, rows[left[scored]], rows[right[scored]], min_score):
+            for _ in compute_exact_scores(
+                vectors, rows[left[scored]], rows[right[scored]], min_score
+            ):
                 pass
             timings.append(time.perf_counter() - started)
     median = sorted(timings)[1]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from indexes.catalog.pairs import JoinWatermark
 from indexes.catalog.vectors import Ids
-from indexes.join.bound import CosineBound, normalize, pairs_above_bound
+from indexes.join.bound import CosineBound, find_pairs_above_bound, normalize
 from indexes.join.exact import BLOCK_ROWS, TILE_ROWS
 from indexes.vectors.centroids import find_nearest_lists
 from indexes.vectors.rows import VectorRows
@@ -62,7 +62,7 @@ class ProjectedRows:
         left_parts, right_parts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for left_start in range(0, len(left_rows), TILE_ROWS):
             for right_start in range(0, len(right_rows), BLOCK_ROWS):
-                left, right = pairs_above_bound(
+                left, right = find_pairs_above_bound(
                     left_rows[left_start : left_start + TILE_ROWS],
                     right_rows[right_start : right_start + BLOCK_ROWS],
                     self._thread_buffers.tile,

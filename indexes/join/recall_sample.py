@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from indexes.catalog.vectors import Ids
-from indexes.join.bound import exact_scores, normalize
+from indexes.join.bound import compute_exact_scores, normalize
 from indexes.join.exact import BLOCK_ROWS
 from indexes.join.projected_rows import ProjectedRows
 from indexes.vectors.scores import ScoredPairs, concat_pairs
@@ -99,7 +99,9 @@ class RecallSample:
             # A pair within the block comes up from both sides; it counts from the lower row.
             is_first_mention = (right > left) | ~np.isin(right, block)
             is_new = ~self._is_sampled[right] & is_first_mention & (left != right)
-            scored = exact_scores(projected.vectors, left[is_new], right[is_new], projected.floor)
+            scored = compute_exact_scores(
+                projected.vectors, left[is_new], right[is_new], projected.floor
+            )
             return concat_pairs(list(scored))
 
         with threadpool_limits(1, user_api="blas"):

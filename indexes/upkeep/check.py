@@ -19,7 +19,7 @@ from indexes.folder import CATALOG_NAME, SEGMENTS_NAME, StoreFolder
 from indexes.paths import RESTORE_BACKUP_HINT, format_command
 from indexes.vectors import segments
 from indexes.vectors.rows import VectorRows
-from indexes.vectors.scores import STORED_PRODUCT_MARGIN, ScoredPairs, cosines
+from indexes.vectors.scores import STORED_PRODUCT_MARGIN, ScoredPairs, compute_cosines
 from indexes.vectors.segments import Segment
 
 # Vectors, or edges, that are checked at a time.
@@ -198,6 +198,6 @@ def _find_wrong_scores(catalog: Catalog, vectors: VectorRows) -> Iterator[Findin
         if len(stored.left):
             left = vectors.gather(vectors.find_rows(stored.left))
             right = vectors.gather(vectors.find_rows(stored.right))
-            wrong_count += int((cosines(left, right) != stored.score).sum())
+            wrong_count += int((compute_cosines(left, right) != stored.score).sum())
     if wrong_count:
         yield Finding("edges", f"{wrong_count:,} pairs have another score than their vectors")

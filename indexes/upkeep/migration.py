@@ -92,5 +92,5 @@ def commit_next_store(opened: StoreFolder) -> None:
     ):
         catalog.replace_vectors_from(NEXT_STORE_NAME)
         for row in rows:
-            catalog.vectors.put_segment(segments.with_file_stat(row, opened.segments))
+            catalog.vectors.put_segment(segments.add_file_stat(row, opened.segments))
     failpoint("migration committed")

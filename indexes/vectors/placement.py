@@ -15,7 +15,7 @@ from indexes.catalog.vectors import Ids
 from indexes.errors import InvalidVector
 from indexes.records import Image
 from indexes.vectors.mapped import MappedSegments
-from indexes.vectors.scores import Vector, to_stored_vectors
+from indexes.vectors.scores import Vector, convert_to_stored_vectors
 
 
 @dataclass
@@ -81,7 +81,7 @@ def _round_vectors(vectors: Sequence[Vector | None], dim: int) -> list[NDArray[n
     shapes = sorted({vector.shape for vector in given})
     if any(shape != (dim,) for shape in shapes):
         raise InvalidVector(f"vectors of {shapes}, the store holds {dim} dimensions")
-    rounded = iter(to_stored_vectors(np.stack(given), dim) if given else ())
+    rounded = iter(convert_to_stored_vectors(np.stack(given), dim) if given else ())
     return [None if vector is None else next(rounded) for vector in vectors]
 
 

@@ -69,7 +69,7 @@ def concat_pairs(pair_sets: Sequence[ScoredPairs]) -> ScoredPairs:
     )
 
 
-def to_stored_vectors(vectors: NDArray[np.floating[Any]], dim: int) -> NDArray[np.float16]:
+def convert_to_stored_vectors(vectors: NDArray[np.floating[Any]], dim: int) -> NDArray[np.float16]:
     """Round unit rows (n, dim) to float16, as they are stored; a score moves by at most 3.3e-4.
 
     Raises InvalidVector for another shape and for rows that are not finite or not of length 1.
@@ -91,7 +91,7 @@ def to_stored_vectors(vectors: NDArray[np.floating[Any]], dim: int) -> NDArray[n
     return vectors.astype(np.float16)
 
 
-def cosines(
+def compute_cosines(
     left: NDArray[np.floating[Any]], right: NDArray[np.floating[Any]]
 ) -> NDArray[np.float64]:
     """Compute the cosine of each row of `left` with the same row of `right`, in float64.
@@ -109,19 +109,19 @@ def cosines(
     return np.round(scores, 12, out=scores)
 
 
-def pairs_above(
+def find_pairs_above(
     left: NDArray[np.float16], right: NDArray[np.float16], min_score: float
 ) -> ScoredPairs:
     """Find every pair of a row of `left` and a row of `right` with score >= min_score.
 
     Both sides are stored vectors. The result holds row numbers, in no particular order.
     """
-    left_rows, right_rows = _find_products_above(left, right, get_product_radius(min_score))
+    left_rows, right_rows = _find_products_above(left, right, compute_min_product(min_score))
     return score_candidates(left, right, (left_rows, right_rows), min_score)
 
 
-def get_product_radius(min_score: float) -> np.float32:
-    """Get the float32 product that every pair of stored vectors with score >= min_score reaches."""
+def compute_min_product(min_score: float) -> np.float32:
+    """Compute the float32 product that every pair of stored vectors at min_score or above reaches."""
     return np.float32(min_score - STORED_PRODUCT_MARGIN)
 
 
@@ -133,12 +133,12 @@ def score_candidates(
 ) -> ScoredPairs:
     """Score candidates, given as rows of both sides, and keep those with score >= min_score."""
     left_rows, right_rows = candidates
-    scores = cosines(left[left_rows], right[right_rows])
+    scores = compute_cosines(left[left_rows], right[right_rows])
     return ScoredPairs(left_rows, right_rows, scores).select(scores >= min_score)
 
 
 def _find_products_above(
-    left: NDArray[np.float16], right: NDArray[np.float16], radius: np.float32
+    left: NDArray[np.float16], right: NDArray[np.float16], min_product: np.float32
 ) -> tuple[Ids, Ids]:
     widened_left = left.astype(np.float32)
     left_parts, right_parts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
@@ -146,7 +146,7 @@ def _find_products_above(
         block = right[right_start : right_start + PRODUCT_BLOCK_ROWS].astype(np.float32)
         for left_start in range(0, len(left), PRODUCT_BLOCK_ROWS):
             products = widened_left[left_start : left_start + PRODUCT_BLOCK_ROWS] @ block.T
-            positions = np.flatnonzero(products.ravel() >= radius)
+            positions = np.flatnonzero(products.ravel() >= min_product)
             left_parts.append(positions // len(block) + left_start)
             right_parts.append(positions % len(block) + right_start)
     return np.concatenate(left_parts), np.concatenate(right_parts)

@@ -1,6 +1,6 @@
 """Exact search of query vectors in a segment.
 
-FAISS scores in float32 and keeps what is strictly above a radius. So FAISS proposes, down to a
+FAISS scores in float32 and keeps what is strictly above a min_product. So FAISS proposes, down to a
 margin below the threshold, and the float64 cosine of the stored vectors decides with >=.
 """
 
@@ -13,10 +13,10 @@ from indexes.catalog.vectors import Ids
 from indexes.vectors.scores import (
     STORED_PRODUCT_MARGIN,
     ScoredPairs,
+    compute_cosines,
+    compute_min_product,
     concat_pairs,
-    cosines,
-    get_product_radius,
-    pairs_above,
+    find_pairs_above,
     score_candidates,
 )
 from indexes.vectors.segments import Segment
@@ -36,22 +36,24 @@ def find_within(queries: NDArray[np.float16], segment: Segment, min_score: float
     Nothing is capped; left is a query row, right a row of the segment, in no particular order.
     """
     if len(queries) > MAX_SCANNED_QUERIES:
-        return pairs_above(queries, segment.vectors, min_score)
-    candidates = _scan(queries, segment, get_product_radius(min_score))
+        return find_pairs_above(queries, segment.vectors, min_score)
+    candidates = _scan(queries, segment, compute_min_product(min_score))
     return score_candidates(queries, segment.vectors, candidates, min_score)
 
 
-def _scan(queries: NDArray[np.float16], segment: Segment, radius: np.float32) -> tuple[Ids, Ids]:
+def _scan(
+    queries: NDArray[np.float16], segment: Segment, min_product: np.float32
+) -> tuple[Ids, Ids]:
     # FAISS's range search of these codes is ten times slower than its search for the nearest
     # (measured).
     query_parts, row_parts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     pending, search_k = np.arange(len(queries)), INITIAL_SEARCH_K
     while len(pending):
         scores, rows = segment.search(queries[pending], search_k)
-        is_cut = (scores[:, -1] >= radius) & (search_k < len(segment.ids))
+        is_cut = (scores[:, -1] >= min_product) & (search_k < len(segment.ids))
         for position, query in enumerate(pending):
             if not is_cut[position]:
-                near = rows[position][scores[position] >= radius]
+                near = rows[position][scores[position] >= min_product]
                 query_parts.append(np.full(len(near), query, np.int64))
                 row_parts.append(near)
         pending, search_k = pending[is_cut], search_k * SEARCH_K_GROWTH
@@ -71,7 +73,7 @@ def find_nearest(queries: NDArray[np.float16], segment: Segment, count: int) -> 
         unresolved = []
         for position, query in enumerate(pending):
             repeated_query = np.broadcast_to(queries[query], (search_k, queries.shape[1]))
-            scores = cosines(repeated_query, segment.vectors[rows[position]])
+            scores = compute_cosines(repeated_query, segment.vectors[rows[position]])
             last_score = np.sort(scores)[-min(count, search_k)]
             # A row beyond the search_k proposed ones may be as near as the last of the `count`.
             if (

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from indexes.catalog.vectors import Ids, SegmentRow
 from indexes.durable import files as durable
 from indexes.errors import StoreDamaged, StoreError
-from indexes.paths import repair_hint
+from indexes.paths import format_repair_hint
 from indexes.records import FileStat
 from indexes.vectors.faiss_library import load_faiss
 
@@ -69,10 +69,10 @@ def write(
 
     name, size = durable.write(folder, SUFFIX, fill, scratch)
     row = SegmentRow(name, index.ntotal, size, first_id, last_id, rewrites, 0, 0, 0)
-    return with_file_stat(row, folder)
+    return add_file_stat(row, folder)
 
 
-def with_file_stat(row: SegmentRow, folder: Path) -> SegmentRow:
+def add_file_stat(row: SegmentRow, folder: Path) -> SegmentRow:
     """Copy the row with the times and the inode that its file has now."""
     stat = FileStat.from_os_stat(get_path(folder, row).stat())
     return replace(row, mtime_ns=stat.mtime_ns, ctime_ns=stat.ctime_ns, inode=stat.inode)
@@ -182,4 +182,4 @@ def _utf8_path(path: Path) -> Iterator[str]:
 
 def _describe_loss(row: SegmentRow, folder: Path) -> str:
     photos = "photo has" if row.vector_count == 1 else "photos have"
-    return f"{row.vector_count:,} {photos} no vector; {repair_hint(folder.parent)}"
+    return f"{row.vector_count:,} {photos} no vector; {format_repair_hint(folder.parent)}"

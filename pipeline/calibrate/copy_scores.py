@@ -15,7 +15,7 @@ from PIL import Image as PillowImage
 from indexes.caches.thumbnails import Thumbnail
 from indexes.records import Image
 from indexes.store import Store
-from indexes.vectors.scores import cosines
+from indexes.vectors.scores import compute_cosines
 from pipeline.calibrate.measurement import ScoredCopy
 from pipeline.calibrate.synthetic_copies import EDITS
 from pipeline.decode.decode import Decoded
@@ -113,7 +113,7 @@ class CopyScorer:
         vector = vectors[image_id].astype(np.float16)
         copy_vectors = embed_all(self.embedder, [decoded.pixels for decoded in inputs])
         copy_vectors = copy_vectors.astype(np.float16)
-        scores = cosines(np.broadcast_to(vector, copy_vectors.shape), copy_vectors)
+        scores = compute_cosines(np.broadcast_to(vector, copy_vectors.shape), copy_vectors)
         scores = scores.astype(np.float64)
         agreeing_shares = self._verify(build_verify_input(image, thumbnail), copies)
         scored = [
@@ -201,5 +201,7 @@ def _match_by_crops(
         for crops, whole in ((own_crops, copy.vector), (copy_crops, original.vector)):
             if crops is not None:
                 wholes = np.broadcast_to(whole.astype(np.float16), crops.shape)
-                matches[index] |= cosines(crops.astype(np.float16), wholes).max() >= min_score
+                matches[index] |= (
+                    compute_cosines(crops.astype(np.float16), wholes).max() >= min_score
+                )
     return matches

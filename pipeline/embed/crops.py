@@ -20,7 +20,7 @@ from indexes.caches.crops import ComparedImage, CropCache
 from indexes.caches.thumbnails import ThumbnailCache
 from indexes.records import Image, Space
 from indexes.store import Store
-from indexes.vectors.scores import pairs_above
+from indexes.vectors.scores import find_pairs_above
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.preprocess import Preprocess
 from pipeline.decode.resize import preprocess_image
@@ -212,7 +212,7 @@ def match_crops(
     for block in crop_cache.stream(IMAGES_PER_BLOCK):
         image_of_row = np.repeat(np.arange(len(block)), [len(rows) for _, rows in block])
         block_rows = np.concatenate([rows for _, rows in block])
-        hits = pairs_above(block_rows, query_vectors, min_score)
+        hits = find_pairs_above(block_rows, query_vectors, min_score)
         hit_images = image_of_row[hits.left]
         ids = store.catalog.images.get_ids([block[index][0] for index in np.unique(hit_images)])
         for index, query in zip(hit_images.tolist(), hits.right.tolist(), strict=True):

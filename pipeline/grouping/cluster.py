@@ -28,7 +28,7 @@ from typing import Any
 
 from indexes.records import Image
 from pipeline.grouping.keep_rules import CopyHints, KeepRules, LibraryFile
-from pipeline.grouping.match import Match, exact_relation, match_rank_key
+from pipeline.grouping.match import Match, get_exact_relation, make_match_rank_key
 from pipeline.verify.homography import MAX_ISOTROPIC_RATIO, compute_principal_scales
 from pipeline.verify.relation import COPY_RELATIONS, REPORTED_RELATIONS, Relation, Side
 from pipeline.verify.verdict import MIN_FULL_OVERLAP, Edits, Verdict
@@ -107,12 +107,12 @@ def form_groups(
     wanted, keep_rules = frozenset(relations), keep_rules or KeepRules()
     neighbors = _list_neighbors(edges, files_by_pixel_hash)
     best_files = {
-        pixel_hash: min(files, key=keep_rules.rank_key_equal_pixels)
+        pixel_hash: min(files, key=keep_rules.make_equal_pixels_rank_key)
         for pixel_hash, files in files_by_pixel_hash.items()
     }
     rank_keys = {
-        pixel_hash: keep_rules.rank_key(
-            file, _copy_hints(pixel_hash, neighbors[pixel_hash], wanted, best_files)
+        pixel_hash: keep_rules.make_rank_key(
+            file, _collect_copy_hints(pixel_hash, neighbors[pixel_hash], wanted, best_files)
         )
         for pixel_hash, file in best_files.items()
     }
@@ -137,7 +137,7 @@ def form_groups(
             Group(
                 keeper.image.hash.hex()[:16],
                 keeper,
-                tuple(sorted(members, key=match_rank_key)),
+                tuple(sorted(members, key=make_match_rank_key)),
                 reason,
                 _find_related_files(group_hashes, neighbors, best_files),
             )
@@ -161,7 +161,7 @@ def _explain_among_equals(
     keeper: LibraryFile, files: Iterable[LibraryFile], keep_rules: KeepRules
 ) -> str:
     """Explain the choice of a keeper among files with equal pixels."""
-    rank_key = keep_rules.rank_key_equal_pixels
+    rank_key = keep_rules.make_equal_pixels_rank_key
     other_keys = [rank_key(file) for file in files if file is not keeper]
     return keep_rules.explain_choice(rank_key(keeper), other_keys, equal_pixels=True)
 
@@ -265,7 +265,7 @@ def _fits_other_shot_better(
     return False
 
 
-def _copy_hints(
+def _collect_copy_hints(
     pixel_hash: bytes,
     neighbors: Iterable[Neighbor],
     relations: Collection[Relation],
@@ -353,7 +353,7 @@ def _build_matches(
         verdict = _orient_verdict(edge, keeper)
         return [Match(file, edge.relation, edge.score, verdict) for file in others]
     return [
-        Match(file, exact_relation(file.image, keeper.image) or Relation.SIMILAR, 1.0)
+        Match(file, get_exact_relation(file.image, keeper.image) or Relation.SIMILAR, 1.0)
         for file in others
     ]
 

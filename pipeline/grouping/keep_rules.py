@@ -97,7 +97,7 @@ class Criterion:
     key: Callable[[LibraryFile, CopyHints], Any]
 
 
-def _negative_pixel_count(file: LibraryFile, hints: CopyHints) -> float:
+def _negate_pixel_count(file: LibraryFile, hints: CopyHints) -> float:
     return -min(file.image.width * file.image.height, hints.max_pixel_count)
 
 
@@ -107,7 +107,7 @@ KEEP_RULES: dict[str, tuple[Criterion, ...]] = {
     "resolution": (
         Criterion("not upscaled", lambda file, hints: hints.is_upscaled),
         Criterion("no added border", lambda file, hints: hints.is_padded),
-        Criterion("most pixels", _negative_pixel_count),
+        Criterion("most pixels", _negate_pixel_count),
     ),
     "format": (
         Criterion("richest format", lambda file, hints: FORMAT_RANK.get(file.image.format, 0)),
@@ -188,15 +188,15 @@ class KeepRules:
         rule_criteria = [criterion for name in names for criterion in _get_criteria(name)]
         return (*BASE_CRITERIA, LOSSY_FIRST_CRITERION, *rule_criteria)
 
-    def rank_key(self, file: LibraryFile, hints: CopyHints) -> tuple[Any, ...]:
-        """Return a sort key that puts the file to keep first, among files of different pixels.
+    def make_rank_key(self, file: LibraryFile, hints: CopyHints) -> tuple[Any, ...]:
+        """Make a sort key that puts the file to keep first, among files of different pixels.
 
         No two files have the same key, because the path is part of it.
         """
         return tuple(criterion.key(file, hints) for criterion in self._criteria)
 
-    def rank_key_equal_pixels(self, file: LibraryFile) -> tuple[Any, ...]:
-        """Return a sort key that puts the file to keep first, among files with equal pixels."""
+    def make_equal_pixels_rank_key(self, file: LibraryFile) -> tuple[Any, ...]:
+        """Make a sort key that puts the file to keep first, among files with equal pixels."""
         hints = CopyHints()
         return tuple(criterion.key(file, hints) for criterion in self._equal_pixels_criteria)
 
@@ -208,7 +208,8 @@ class KeepRules:
     ) -> str:
         """Name the criteria by which a keeper won against each other file, in their order.
 
-        The keys are those of rank_key(), or with `equal_pixels` of rank_key_equal_pixels().
+        The keys are those of make_rank_key(), or with `equal_pixels` of
+        make_equal_pixels_rank_key().
         """
         criteria = self._equal_pixels_criteria if equal_pixels else self._criteria
         decisive = {_find_first_difference(keeper_key, other_key) for other_key in other_keys}

@@ -24,22 +24,22 @@ class Match:
     verdict: Verdict | None = None
 
 
-def match_rank_key(match: Match) -> tuple[int, float, str]:
-    """Return a sort key: by relation, closest first, then by score, highest first, then by path."""
+def make_match_rank_key(match: Match) -> tuple[int, float, str]:
+    """Make a sort key: by relation, closest first, then by score, highest first, then by path."""
     return REPORTED_RELATIONS.index(match.relation), -match.score, match.file.path
 
 
-def exact_relation(image: Image, keeper: Image) -> Relation | None:
+def get_exact_relation(image: Image, keeper: Image) -> Relation | None:
     """Return the relation of two images if their hashes decide it, else None."""
     if image.hash == keeper.hash:
         return Relation.IDENTICAL_BYTES
     return Relation.IDENTICAL_PIXELS if image.pixel_hash == keeper.pixel_hash else None
 
 
-def relation_of(
+def decide_relation(
     verdict: Verdict | None, score: float, similar_threshold: float, min_agreement: float = 0.0
 ) -> Relation:
-    """Return the relation of two images that differ in pixels.
+    """Decide the relation of two images that differ in pixels.
 
     It is that of the verdict, but SIMILAR for a copy whose share of agreeing tiles is below
     `min_agreement`. Without a verdict, or if pixels cannot decide, it is SIMILAR if the score is

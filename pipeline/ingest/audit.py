@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from indexes.store import Store
 from indexes.vectors.rows import pick_evenly
-from indexes.vectors.scores import cosines
+from indexes.vectors.scores import compute_cosines
 from pipeline.decode.decode import Decoded
 from pipeline.decode.pool import DecoderPool
 from pipeline.embed.embedder import Embedder, embed
@@ -64,7 +64,7 @@ def reembed(store: Store, embedder: Embedder, images: Sequence[int]) -> Iterator
         samples = _decode_stored_images(store, embedder, decoders, images)
         while batch := list(islice(samples, embedder.batch_size)):
             rows = embed(embedder, [sample.pixels for sample in batch]).astype(np.float16)
-            scores = cosines(rows, np.stack([sample.vector for sample in batch]))
+            scores = compute_cosines(rows, np.stack([sample.vector for sample in batch]))
             for sample, score in zip(batch, scores.tolist(), strict=True):
                 yield AuditResult(sample.path, score)
 

@@ -150,7 +150,7 @@ class Coverage:
         self.skipped.update(counts.skipped)
         self.failed.update(counts.failed)
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Convert the coverage for JSON, with the counters in alphabetical order."""
         return {item.name: _to_json(getattr(self, item.name)) for item in fields(self)}
 

@@ -126,7 +126,7 @@ def ingest_locked(
             )
         outcome = "complete"
     finally:
-        store.end_run(run_id, outcome, coverage.as_dict())
+        store.end_run(run_id, outcome, coverage.to_dict())
 
 
 def _run_stages(context: IngestContext, roots: Sequence[Root]) -> Iterator[Progress]:

@@ -60,7 +60,7 @@ def migrate_store(
             _require_complete(store, new_store, leave_out=leave_out)
             yield from find_pairs(replace(context, store=new_store))
             if coverage.join:
-                join = {"join": coverage.as_dict()["join"]}
+                join = {"join": coverage.to_dict()["join"]}
                 new_store.end_run(new_store.begin_run(), "complete", join)
         store.commit_migration()
         # Not earlier: only this store's catalog knows which image a file holds. The new store has

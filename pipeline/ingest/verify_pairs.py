@@ -31,7 +31,7 @@ from pipeline.verify.upscaling import (
     CENTER_FULL_RES,
     RadialSpectrum,
     UpscaleCheck,
-    spectrum_from_decoded,
+    compute_spectrum_from_decoded,
 )
 from pipeline.verify.verdict import VERDICT_VERSION, Verdict, decode_verdict, encode_verdict
 
@@ -264,5 +264,5 @@ class _UpscaleChecker:
         images = dict(self._store.catalog.images.get(image_ids))
         for id_, result in read_images(self._store, self._decoders, images, CENTER_FULL_RES):
             self._spectra[id_] = (
-                spectrum_from_decoded(result) if isinstance(result, Decoded) else result
+                compute_spectrum_from_decoded(result) if isinstance(result, Decoded) else result
             )

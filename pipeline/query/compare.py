@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.records import Image
-from indexes.vectors.scores import cosines
+from indexes.vectors.scores import compute_cosines
 from pipeline.decode.decode import Decoded
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.preprocess import Preprocess
 from pipeline.decode.read import AlreadyStored, Failure
 from pipeline.embed.embedder import Embedder, embed_all
-from pipeline.grouping.match import exact_relation
+from pipeline.grouping.match import get_exact_relation
 from pipeline.query.files import resolve_source
 from pipeline.query.reread import reread_images, reread_thumbnails
 from pipeline.scan import SourceFile
@@ -54,7 +54,7 @@ class Comparison:
         left, right = self.images[first], self.images[second]
         if isinstance(left, Failure) or isinstance(right, Failure):
             return None
-        if exact := exact_relation(left, right):
+        if exact := get_exact_relation(left, right):
             return exact
         if left.is_featureless or right.is_featureless:  # as in groups: exact copies alone count
             return Relation.NOT_VERIFIABLE
@@ -96,7 +96,9 @@ def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
     stored = embed_all(embedder, inputs).astype(np.float16)
     scores = np.full((len(files), len(files)), np.nan)
     for vector, position in zip(stored, images, strict=True):
-        scores[position, list(images)] = cosines(np.broadcast_to(vector, stored.shape), stored)
+        scores[position, list(images)] = compute_cosines(
+            np.broadcast_to(vector, stored.shape), stored
+        )
     return Comparison(
         tuple(files),
         tuple(result.image if isinstance(result, Decoded) else result for result in results),
@@ -122,11 +124,13 @@ def _verify_pairs(
 
     The second dict has the masks of the pairs whose tiles were compared.
     """
-    from pipeline.verify.features import features_from_pixels
+    from pipeline.verify.features import build_features_from_pixels
     from pipeline.verify.verify import verify_tiles
 
     features = {
-        position: features_from_pixels(pixels, (images[position].width, images[position].height))
+        position: build_features_from_pixels(
+            pixels, (images[position].width, images[position].height)
+        )
         for position, pixels in thumbnail_pixels.items()
     }
     verdicts, tiles = {}, {}
@@ -147,12 +151,16 @@ def _check_upscaling(
     decoders: DecoderPool,
 ) -> dict[tuple[int, int], Verdict]:
     """Check the larger image of each copy for upscaling."""
-    from pipeline.verify.upscaling import CENTER_FULL_RES, UpscaleCheck, spectrum_from_decoded
+    from pipeline.verify.upscaling import (
+        CENTER_FULL_RES,
+        UpscaleCheck,
+        compute_spectrum_from_decoded,
+    )
 
     check = UpscaleCheck(verdicts)
     larger = {position: files[position] for position in sorted(check.larger_images)}
     spectra = {
-        position: spectrum_from_decoded(decoded)
+        position: compute_spectrum_from_decoded(decoded)
         for position, decoded in reread_images(larger, CENTER_FULL_RES, decoders)
     }
     return check.apply(spectra)

@@ -44,7 +44,9 @@ def load_files(
             continue
         by_inode = files[file.image_id]
         inode = (file.stat.device, file.stat.inode)
-        if inode not in by_inode or _path_rank_key(file) < _path_rank_key(by_inode[inode]):
+        if inode not in by_inode or _make_path_rank_key(file) < _make_path_rank_key(
+            by_inode[inode]
+        ):
             by_inode[inode] = file
     return {
         image_id: [
@@ -55,5 +57,5 @@ def load_files(
     }
 
 
-def _path_rank_key(file: CatalogFile) -> tuple[bool, int, str]:
+def _make_path_rank_key(file: CatalogFile) -> tuple[bool, int, str]:
     return file.is_missing, len(file.path), file.path

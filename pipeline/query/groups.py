@@ -13,10 +13,10 @@ import numpy as np
 
 from indexes.catalog.verdicts import MAX_IMAGES_PER_VECTOR, StoredVerdict
 from indexes.store import Store
-from indexes.vectors.scores import cosines
+from indexes.vectors.scores import compute_cosines
 from pipeline.grouping.cluster import Edge, Group, form_groups
 from pipeline.grouping.keep_rules import CopyHints, KeepRules, LibraryFile
-from pipeline.grouping.match import relation_of
+from pipeline.grouping.match import decide_relation
 from pipeline.query.files import load_files
 from pipeline.query.thresholds import Thresholds, resolve_thresholds
 from pipeline.scan import is_below
@@ -156,7 +156,7 @@ def build_edges(snapshot: Snapshot, keep_rules: KeepRules) -> list[Edge]:
     edges = []
     for pair in snapshot.verdicts.values():
         if pair.verdict is not None:
-            relation = relation_of(
+            relation = decide_relation(
                 pair.verdict, pair.score, thresholds.similar, thresholds.min_agreement
             )
             if relation != Relation.UNRELATED:
@@ -199,7 +199,7 @@ def _select_best(
 
     def get_rank_key(pixel_hash: bytes) -> tuple[Any, ...]:
         files = snapshot.files[pixel_hash]
-        return min(keep_rules.rank_key(file, CopyHints()) for file in files)
+        return min(keep_rules.make_rank_key(file, CopyHints()) for file in files)
 
     if len(pixel_hashes) <= MAX_IMAGES_PER_VECTOR:
         return pixel_hashes
@@ -258,4 +258,4 @@ def score_crop_pairs(
         np.stack([rows[image_by_vector[pair[side]]] for pair in pairs]).astype(np.float16)
         for side in (0, 1)
     )
-    return dict(zip(pairs, cosines(left_rows, right_rows).tolist(), strict=True))
+    return dict(zip(pairs, compute_cosines(left_rows, right_rows).tolist(), strict=True))

@@ -187,14 +187,14 @@ def embed_query_crops(
     ]
     crop_vectors = iter(embed_crops(images, embedder))
     return [
-        _with_crop_vectors(query, next(crop_vectors))
+        _add_crop_vectors(query, next(crop_vectors))
         if query.thumbnail_pixels is not None
         else query
         for query in queries
     ]
 
 
-def _with_crop_vectors(query: NewQuery, crop_vectors: NDArray[np.float32] | None) -> NewQuery:
+def _add_crop_vectors(query: NewQuery, crop_vectors: NDArray[np.float32] | None) -> NewQuery:
     if query.embedding is None:
         return query
     return replace(query, embedding=replace(query.embedding, crop_vectors=crop_vectors))

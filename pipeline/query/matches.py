@@ -16,7 +16,7 @@ from pipeline.decode.pool import DecoderPool
 from pipeline.decode.read import Failure
 from pipeline.embed.embedder import Embedder
 from pipeline.grouping.keep_rules import LibraryFile
-from pipeline.grouping.match import Match, exact_relation, match_rank_key, relation_of
+from pipeline.grouping.match import Match, decide_relation, get_exact_relation, make_match_rank_key
 from pipeline.query.identify import (
     Query,
     StoredQuery,
@@ -119,7 +119,7 @@ def _build_answer(file: str, verified: Verified, relations: frozenset[Relation])
     in_library, matches = False, []
     for near in verified.searched.near_images:
         verdict = verified.verdicts.get(near.image.pixel_hash)
-        relation = exact_relation(near.image, query.image) or relation_of(
+        relation = get_exact_relation(near.image, query.image) or decide_relation(
             verdict, near.score, thresholds.similar, thresholds.min_agreement
         )
         for library_file in near.files:
@@ -127,7 +127,7 @@ def _build_answer(file: str, verified: Verified, relations: frozenset[Relation])
                 in_library = True
             elif relation in relations:
                 matches.append(Match(library_file, relation, near.score, verdict))
-    matches.sort(key=match_rank_key)
+    matches.sort(key=make_match_rank_key)
     return Answer(file, tuple(matches), in_library, query.image.flags)
 
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from indexes.caches.crops import CropCache
 from indexes.records import Image, Space
 from indexes.store import Store
-from indexes.vectors.scores import cosines
+from indexes.vectors.scores import compute_cosines
 from pipeline.grouping.keep_rules import LibraryFile
-from pipeline.grouping.match import exact_relation
+from pipeline.grouping.match import get_exact_relation
 from pipeline.query.files import load_files
 from pipeline.query.identify import NewQuery, Query, QueryEmbedding, StoredQuery
 from pipeline.query.thresholds import Thresholds, resolve_thresholds
@@ -54,7 +54,7 @@ class Searched:
         if isinstance(self.query, StoredQuery) or self.query.embedding is None:
             return ()
         image = self.query.image
-        return [near for near in self.near_images if not exact_relation(near.image, image)]
+        return [near for near in self.near_images if not get_exact_relation(near.image, image)]
 
 
 def search_store(
@@ -203,4 +203,4 @@ def _score_images(
         return {}
     stored = np.stack(list(rows.values())).astype(np.float16)
     own = np.broadcast_to(vector.astype(np.float16), stored.shape)
-    return dict(zip(rows, cosines(own, stored).tolist(), strict=True))
+    return dict(zip(rows, compute_cosines(own, stored).tolist(), strict=True))

@@ -106,13 +106,13 @@ class QueryVerifier:
         self, query: NewQuery, near_images: Sequence[NearImage]
     ) -> Iterator[tuple[bytes, Verdict]]:
         """Yield (pixel hash, verdict) of each stored image whose features can be loaded."""
-        from pipeline.verify.features import features_from_pixels
+        from pipeline.verify.features import build_features_from_pixels
         from pipeline.verify.verify import verify
 
         if query.thumbnail_pixels is None:
             return
         size = query.image.width, query.image.height
-        features = features_from_pixels(query.thumbnail_pixels, size)
+        features = build_features_from_pixels(query.thumbnail_pixels, size)
         image_ids = [near.image_id for near in near_images]
         for start in range(0, len(image_ids), MAX_IMAGES_IN_MEMORY):
             block = image_ids[start : start + MAX_IMAGES_IN_MEMORY]
@@ -128,7 +128,7 @@ class QueryVerifier:
         thumbnails, _ = self._open()
         loaded, _ = inputs.load_features(thumbnails, image_ids, self._extract_features)
         for image, thumbnail in loaded.values():
-            yield image, inputs.features_from_stored_image(image, thumbnail)
+            yield image, inputs.build_features_from_stored_image(image, thumbnail)
 
     def _extract_features(self, jpegs: Sequence[bytes]) -> list[bytes]:
         """Extract the features of thumbnails, one thread for each core."""
@@ -170,22 +170,22 @@ class QueryVerifier:
 
     def _compute_query_spectra(self, queries: Sequence[NewQuery]) -> dict[bytes, RadialSpectrum]:
         """Compute the spectra of new images, by image hash."""
-        from pipeline.verify.upscaling import CENTER_FULL_RES, spectrum_from_decoded
+        from pipeline.verify.upscaling import CENTER_FULL_RES, compute_spectrum_from_decoded
 
         files = {index: (query.source, query.image) for index, query in enumerate(queries)}
         return {
-            queries[index].image.hash: spectrum_from_decoded(decoded)
+            queries[index].image.hash: compute_spectrum_from_decoded(decoded)
             for index, decoded in reread_images(files, CENTER_FULL_RES, self._decoders)
         }
 
     def _compute_stored_spectra(self, images: Mapping[int, Image]) -> dict[bytes, RadialSpectrum]:
         """Compute the spectra of stored images, given by id; by pixel hash."""
         from pipeline import thumbnails
-        from pipeline.verify.upscaling import CENTER_FULL_RES, spectrum_from_decoded
+        from pipeline.verify.upscaling import CENTER_FULL_RES, compute_spectrum_from_decoded
 
         results = thumbnails.read_images(self._store, self._decoders, images, CENTER_FULL_RES)
         return {
-            images[image_id].pixel_hash: spectrum_from_decoded(result)
+            images[image_id].pixel_hash: compute_spectrum_from_decoded(result)
             for image_id, result in results
             if isinstance(result, Decoded)
         }

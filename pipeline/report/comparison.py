@@ -33,7 +33,7 @@ def serialize_comparison(comparison: Comparison, space: Space, threshold: float)
             "score": scores[first][second],
         }
         if verdict := comparison.verdicts.get((first, second)):
-            pair["verdict"] = verdict.as_dict()
+            pair["verdict"] = verdict.to_dict()
         pairs.append(pair)
     return make_document(
         {

@@ -12,13 +12,13 @@ from PIL import Image, ImageDraw
 
 from pipeline.errors import OutputNotWritable
 from pipeline.query.compare import Comparison
-from pipeline.report.output import output_error, require_writable_folder
+from pipeline.report.output import make_output_error, require_writable_folder
 from pipeline.verify.homography import (
     UNIT_CORNERS,
     Homography,
     apply_homography,
+    build_unit_to_pixels,
     invert_homography,
-    unit_to_pixels,
 )
 from pipeline.verify.tile_grid import TILE_SIDE_PX
 from pipeline.verify.verify import TileMasks
@@ -61,7 +61,7 @@ def save_comparison_image(comparison: Comparison, path: Path) -> None:
     try:
         drawing.save(path)
     except (OSError, ValueError) as error:
-        raise output_error(
+        raise make_output_error(
             path, error, "choose a .png or .jpg in a folder that exists and is writable"
         ) from error
 
@@ -109,7 +109,9 @@ def _warp_onto(
     Returns the warped pixels and a mask (height, width) of those that `source` covers.
     """
     pixel_homography = (
-        unit_to_pixels(source.shape) @ homography @ np.linalg.inv(unit_to_pixels(target.shape))
+        build_unit_to_pixels(source.shape)
+        @ homography
+        @ np.linalg.inv(build_unit_to_pixels(target.shape))
     )
     size = (target.shape[1], target.shape[0])
     warped = cv2.warpPerspective(

@@ -34,5 +34,5 @@ def serialize_coverage(
     document: dict[str, Any] = asdict(store.catalog.files.get_counts(folders))
     document["last_ingest"] = last_run.outcome if last_run else None
     if ingest_coverage:
-        document["ingest"] = ingest_coverage.as_dict()
+        document["ingest"] = ingest_coverage.to_dict()
     return document

@@ -23,7 +23,7 @@ from pipeline.grouping.match import Match
 from pipeline.report.format import escape_unprintable, format_bytes, pluralize
 from pipeline.report.groups import format_related, sum_reclaimable_bytes
 from pipeline.report.matches import format_match
-from pipeline.report.output import output_error, require_writable_folder
+from pipeline.report.output import make_output_error, require_writable_folder
 from pipeline.thumbnails import Thumbnails
 
 IMAGES_PER_BATCH = 200  # images whose thumbnails are loaded together
@@ -103,7 +103,7 @@ def write_gallery(
             (new / "page").replace(page)
         sync_folder(page.parent)
     except OSError as error:
-        raise output_error(page, error, "choose a file in a folder that exists") from error
+        raise make_output_error(page, error, "choose a file in a folder that exists") from error
 
 
 def require_writable_page(page: Path) -> None:
@@ -119,7 +119,7 @@ def require_writable_page(page: Path) -> None:
             )
         _require_own_folder(_get_thumbnail_folder(page), page)
     except OSError as error:
-        raise output_error(page, error, "choose another file") from error
+        raise make_output_error(page, error, "choose another file") from error
 
 
 def _get_thumbnail_folder(page: Path) -> Path:

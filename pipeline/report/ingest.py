@@ -12,7 +12,7 @@ from pipeline.report.format import pluralize
 
 def serialize_ingest(coverage: Coverage) -> dict[str, Any]:
     """Serialize the answer of `ingest`."""
-    return make_document(coverage.as_dict())
+    return make_document(coverage.to_dict())
 
 
 def format_coverage(coverage: Coverage) -> str:

@@ -49,7 +49,7 @@ def serialize_match(match: Match) -> dict[str, Any]:
     """
     document: dict[str, Any] = {"relation": match.relation, "score": round(match.score, 6)}
     if match.verdict:
-        document["verdict"] = match.verdict.as_dict()
+        document["verdict"] = match.verdict.to_dict()
     return document
 
 

@@ -14,7 +14,7 @@ def require_writable_folder(file: Path, advice: str) -> None:
         raise OutputNotWritable(f"{file} cannot be written; {advice}")
 
 
-def output_error(file: Path, error: Exception, advice: str) -> OutputNotWritable:
+def make_output_error(file: Path, error: Exception, advice: str) -> OutputNotWritable:
     """Make the error for a file whose writing failed, with `advice` on what to do."""
     reason = getattr(error, "strerror", None) or error
     return OutputNotWritable(f"{file} cannot be written ({reason}); {advice}")

@@ -190,14 +190,14 @@ def is_viewpoint_change(edits: Edits, homography: Homography, sizes: ImageSizes)
     shear = min(scales[0] / scales[1] - 1.0, off_axis)
     return bool(
         shear > MAX_COPY_SKEW
-        or _perspective_skew(homography, center, unit_jacobian) > MAX_COPY_SKEW
+        or _compute_perspective_skew(homography, center, unit_jacobian) > MAX_COPY_SKEW
     )
 
 
-def _perspective_skew(
+def _compute_perspective_skew(
     homography: Homography, center: NDArray[np.float64], unit_jacobian: NDArray[np.float64]
 ) -> float:
-    """Measure how far a corner is, at most, from where an affine map would put it; in shares."""
+    """Compute how far a corner is, at most, from where an affine map would put it; in shares."""
     affine_corners = (
         apply_homography(homography, center[None, :]) + (UNIT_CORNERS - center) @ unit_jacobian.T
     )
@@ -217,7 +217,7 @@ def _decompose_homography(homography: Homography, sizes: ImageSizes) -> _Decompo
     quarter_turn_deg = round(angle / 90.0) * 90
     anisotropic = bool(
         scales[0] > MAX_ISOTROPIC_RATIO * scales[1]
-        or _perspective_skew(homography, center, unit_jacobian) > MAX_PERSPECTIVE_SKEW
+        or _compute_perspective_skew(homography, center, unit_jacobian) > MAX_PERSPECTIVE_SKEW
     )
     rotation_deg = angle - quarter_turn_deg
     scale = round(float(np.sqrt(scales[0] * scales[1])), 4)

@@ -141,12 +141,14 @@ class ImageFeatures:
         return estimate_noise(self.gray)
 
 
-def features_from_pixels(rgb: NDArray[np.uint8], size: tuple[int, int]) -> ImageFeatures:
+def build_features_from_pixels(rgb: NDArray[np.uint8], size: tuple[int, int]) -> ImageFeatures:
     """Extract the features of an image at VERIFY_INPUT; `size` is its full (width, height)."""
     return ImageFeatures(lambda: rgb, extract_features(rgb), size)
 
 
-def features_from_thumbnail(jpeg: bytes, features: bytes, size: tuple[int, int]) -> ImageFeatures:
+def build_features_from_thumbnail(
+    jpeg: bytes, features: bytes, size: tuple[int, int]
+) -> ImageFeatures:
     """Combine a thumbnail with its stored features; `size` is the full (width, height)."""
     return ImageFeatures(lambda: decode_thumbnail(jpeg), features, size)
 

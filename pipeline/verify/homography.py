@@ -21,7 +21,7 @@ def compute_scale(H: Homography) -> float:
     return float(np.sqrt(abs(np.linalg.det(H[:2, :2]))))
 
 
-def unit_to_pixels(shape: tuple[int, ...]) -> Homography:
+def build_unit_to_pixels(shape: tuple[int, ...]) -> Homography:
     """Build the matrix from shares of width and height to pixels of an image (height, width, ...).
 
     Pixel centers have integer coordinates, so the upper left corner is (-0.5, -0.5).
@@ -55,7 +55,10 @@ def fit_homography(
 
     `src` and `dst` are (n, 2), `weights` (n,). Below 14 points an affine transform is fitted.
     """
-    normalize_src, normalize_dst = _normalizing_transform(src), _normalizing_transform(dst)
+    normalize_src, normalize_dst = (
+        _build_normalizing_transform(src),
+        _build_normalizing_transform(dst),
+    )
     points, target = apply_homography(normalize_src, src), apply_homography(normalize_dst, dst)
     x, y = points.T
     if len(src) < 14:
@@ -80,7 +83,7 @@ def fit_homography(
             solution = np.linalg.solve(normal_matrix, np.einsum("sin,ns->i", weighted_rows, target))
             H = np.append(solution, 1.0).reshape(3, 3)
             residuals = np.linalg.norm(apply_homography(H, points) - target, axis=1)
-            irls_weights = weights * _tukey_weights(residuals / normalize_dst[0, 0])
+            irls_weights = weights * _compute_tukey_weights(residuals / normalize_dst[0, 0])
     H = np.linalg.inv(normalize_dst) @ H @ normalize_src
     if not np.isfinite(H).all() or abs(H[2, 2]) < 1e-9:
         return None
@@ -106,18 +109,18 @@ def solve_robust_lstsq(
             weighted @ design + 1e-9 * len(design) * np.eye(design.shape[1]), weighted @ target
         )
         residuals = np.linalg.norm(design @ solution - target, axis=1) * pixels_per_unit
-        irls_weights = weights * _tukey_weights(residuals)
+        irls_weights = weights * _compute_tukey_weights(residuals)
     return np.asarray(solution)
 
 
-def _tukey_weights(residuals: NDArray[np.float64]) -> NDArray[np.float64]:
+def _compute_tukey_weights(residuals: NDArray[np.float64]) -> NDArray[np.float64]:
     """Weight residuals, in pixels, by Tukey's biweight; 0 beyond three times their median."""
     middle = len(residuals) // 2
     limit = max(0.5, 3 * float(np.partition(residuals, middle)[middle]))
     return np.maximum(0.0, 1.0 - (residuals / limit) ** 2) ** 2
 
 
-def _normalizing_transform(points: NDArray[np.float64]) -> Homography:
+def _build_normalizing_transform(points: NDArray[np.float64]) -> Homography:
     """Build the transform that centers points and divides by one spread (after Hartley 1997).
 
     The spread is the standard deviation of all coordinates, x and y pooled, so it depends on where

@@ -75,8 +75,10 @@ def extract_from_thumbnail(jpeg: bytes) -> bytes:
     return extract_features(decode_thumbnail(jpeg))
 
 
-def features_from_stored_image(image: Image, thumbnail: Thumbnail) -> ImageFeatures:
+def build_features_from_stored_image(image: Image, thumbnail: Thumbnail) -> ImageFeatures:
     """Build the features of a stored image from its thumbnail, which must have features."""
-    from pipeline.verify.features import features_from_thumbnail
+    from pipeline.verify.features import build_features_from_thumbnail
 
-    return features_from_thumbnail(thumbnail.jpeg, thumbnail.features, (image.width, image.height))
+    return build_features_from_thumbnail(
+        thumbnail.jpeg, thumbnail.features, (image.width, image.height)
+    )

@@ -65,7 +65,7 @@ def _align_keypoints(src: Keypoints, dst: Keypoints, *, mirrored: bool) -> Align
     """Fit the transform with the most inliers; None below MIN_INLIERS."""
     src_descriptors = src.descriptors[:, MIRRORED_DESCRIPTOR_ORDER] if mirrored else src.descriptors
     src_indices, dst_indices = _match_descriptors(src_descriptors, dst.descriptors)
-    is_consistent = _hough_filter(src, dst, src_indices, dst_indices, mirrored)
+    is_consistent = _filter_by_hough_vote(src, dst, src_indices, dst_indices, mirrored)
     if np.count_nonzero(is_consistent) < MIN_INLIERS:
         return None
     src_points, dst_points = _drop_duplicate_points(
@@ -147,7 +147,7 @@ def _match_descriptors(
     return matched, nearest[matched]
 
 
-def _hough_filter(
+def _filter_by_hough_vote(
     src: Keypoints,
     dst: Keypoints,
     src_indices: NDArray[np.int64],

@@ -77,7 +77,7 @@ class TileComparison:
     _template: Template
     _target: Target
 
-    def cell_outlier_ratio(self) -> float:
+    def compute_cell_outlier_ratio(self) -> float:
         """Compute the error of the worst cell over the 95th percentile of all cells.
 
         One changed letter is a cell or two, while codecs add errors everywhere.

@@ -62,7 +62,7 @@ class UpscaleCheck(Generic[ImageKey]):
     A caller reads the images that the check names, and passes on those it could read:
 
         check = UpscaleCheck(verdicts)
-        spectra = {key: spectrum_from_decoded(read(key)) for key in check.larger_images}
+        spectra = {key: compute_spectrum_from_decoded(read(key)) for key in check.larger_images}
         verdicts = check.apply(spectra)
     """
 
@@ -70,7 +70,7 @@ class UpscaleCheck(Generic[ImageKey]):
         """Check verdicts on pairs of images, (first, second), by keys of the caller's choice."""
         self._verdicts = verdicts
         self._sides = {
-            pair: side for pair, verdict in verdicts.items() if (side := larger_side(verdict))
+            pair: side for pair, verdict in verdicts.items() if (side := find_larger_side(verdict))
         }
 
     @property
@@ -91,7 +91,7 @@ class UpscaleCheck(Generic[ImageKey]):
         for pair, side in self._sides.items():
             spectrum = spectra.get(_pick_side(pair, side))
             if spectrum is not None:
-                completed[pair] = with_upscaling(completed[pair], side, spectrum)
+                completed[pair] = add_upscaling(completed[pair], side, spectrum)
         return completed
 
 
@@ -99,13 +99,13 @@ def _pick_side(pair: tuple[ImageKey, ImageKey], side: Side) -> ImageKey:
     return pair[0] if side is Side.FIRST else pair[1]
 
 
-def spectrum_from_decoded(decoded: Decoded) -> RadialSpectrum:
+def compute_spectrum_from_decoded(decoded: Decoded) -> RadialSpectrum:
     """Compute the radial spectrum of an image that was decoded at CENTER_FULL_RES."""
-    return radial_spectrum(decoded.pixels, (decoded.image.width, decoded.image.height))
+    return compute_radial_spectrum(decoded.pixels, (decoded.image.width, decoded.image.height))
 
 
-def larger_side(verdict: Verdict) -> Side | None:
-    """Return the side with more pixels for the same content; None if the check cannot decide."""
+def find_larger_side(verdict: Verdict) -> Side | None:
+    """Find the side with more pixels for the same content; None if the check cannot decide."""
     edits = verdict.edits
     if not edits or not MIN_SIDE_RATIO < _compute_side_ratio(edits) < MAX_SIDE_RATIO:
         return None
@@ -117,14 +117,14 @@ def _compute_side_ratio(edits: Edits) -> float:
     return min(edits.scale, 1 / edits.scale)
 
 
-def with_upscaling(verdict: Verdict, side: Side, spectrum: RadialSpectrum) -> Verdict:
+def add_upscaling(verdict: Verdict, side: Side, spectrum: RadialSpectrum) -> Verdict:
     """Complete a verdict by the spectrum of the image on `side`, if that is the larger one.
 
     If the image is upscaled, `upscaled_side` is set. If the other image also shows all of it, it
     was cropped from the other: that the other shows it at a smaller scale proves nothing then.
     """
     edits = verdict.edits
-    if not edits or side != larger_side(verdict):
+    if not edits or side != find_larger_side(verdict):
         return verdict
     inverse = invert_homography(verdict.homography_matrix)
     changed_regions = (
@@ -145,7 +145,7 @@ def with_upscaling(verdict: Verdict, side: Side, spectrum: RadialSpectrum) -> Ve
     return replace(verdict, edits=replace(edits, upscaled_side=side, derived_side=derived_side))
 
 
-def radial_spectrum(rgb: NDArray[np.uint8], size: tuple[int, int]) -> RadialSpectrum:
+def compute_radial_spectrum(rgb: NDArray[np.uint8], size: tuple[int, int]) -> RadialSpectrum:
     """Compute the radial power spectrum of the center of an image.
 
     `rgb` (height, width, 3) is the image at CENTER_FULL_RES, `size` its full (width, height).

@@ -76,10 +76,10 @@ class Edits:
             rotation_deg=sign * self.rotation_deg + 0.0,  # turns -0.0 into 0.0
             scale=round(1 / self.scale, 4),
             overlap=(self.overlap[1], self.overlap[0]),
-            embedded_side=_other_side(self.embedded_side),
-            grayscale_side=_other_side(self.grayscale_side),
-            derived_side=_other_side(self.derived_side),
-            upscaled_side=_other_side(self.upscaled_side),
+            embedded_side=_get_other_side(self.embedded_side),
+            grayscale_side=_get_other_side(self.grayscale_side),
+            derived_side=_get_other_side(self.derived_side),
+            upscaled_side=_get_other_side(self.upscaled_side),
             changed_regions=changed_regions,
         )
 
@@ -153,7 +153,7 @@ class Verdict:
         """The homography as a (3, 3) array; fails if there is none."""
         return np.array(self.homography).reshape(3, 3)
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Convert to nested dicts for JSON."""
         return asdict(self)
 
@@ -173,7 +173,7 @@ class Verdict:
         return replace(self, homography=flatten_homography(inverse), edits=edits)
 
 
-def _other_side(side: Side | None) -> Side | None:
+def _get_other_side(side: Side | None) -> Side | None:
     return side.other if side else None
 
 
@@ -185,7 +185,7 @@ def encode_verdict(
     UNRELATED and NOT_VERIFIABLE are stored without homography and edits, because most are never
     read again. A provisional verdict stands until the larger of the two files can be read.
     """
-    record = verdict.as_dict()
+    record = verdict.to_dict()
     del record["relation"]
     if verdict.relation in (Relation.UNRELATED, Relation.NOT_VERIFIABLE):
         del record["homography"], record["edits"]

@@ -15,7 +15,12 @@ from numpy.typing import NDArray
 
 from pipeline.verify.edits import detect_edits, is_viewpoint_change
 from pipeline.verify.features import ImageFeatures
-from pipeline.verify.homography import Homography, compute_scale, invert_homography, unit_to_pixels
+from pipeline.verify.homography import (
+    Homography,
+    build_unit_to_pixels,
+    compute_scale,
+    invert_homography,
+)
 from pipeline.verify.matching import Alignment, propose_alignments
 from pipeline.verify.relation import Relation
 from pipeline.verify.tile_grid import TILE_SIDE_PX
@@ -190,7 +195,7 @@ def _is_altered_line_art(
         and second.is_line_art
         and bool(
             comparison.ncc[comparison.valid].min() < MIN_LINE_ART_NCC
-            or comparison.cell_outlier_ratio() > MAX_CELL_OUTLIER
+            or comparison.compute_cell_outlier_ratio() > MAX_CELL_OUTLIER
         )
     )
 
@@ -223,9 +228,9 @@ def _convert_to_unit_homography(
 ) -> Homography:
     """Convert a homography between thumbnail pixels to shares of width and height."""
     unit_homography = (
-        np.linalg.inv(unit_to_pixels(second.gray.shape))
+        np.linalg.inv(build_unit_to_pixels(second.gray.shape))
         @ homography
-        @ unit_to_pixels(first.gray.shape)
+        @ build_unit_to_pixels(first.gray.shape)
     )
     return np.asarray(unit_homography / unit_homography[2, 2])
 

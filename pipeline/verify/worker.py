@@ -37,11 +37,11 @@ class RequestHandler:
         ]
 
     def _load_features(self, verify_input: VerifyInput) -> ImageFeatures:
-        from pipeline.verify.features import features_from_thumbnail
+        from pipeline.verify.features import build_features_from_thumbnail
 
         features = self._cached_features.pop(verify_input.hash, None)
         if features is None:
-            features = features_from_thumbnail(
+            features = build_features_from_thumbnail(
                 verify_input.jpeg, verify_input.features, verify_input.size
             )
         self._cached_features[verify_input.hash] = features

@@ -20,7 +20,7 @@ from indexes.caches.thumbnails import ThumbnailCache
 from indexes.records import FileStat, NewFile
 from indexes.records import Image as StoredImage
 from indexes.store import Batch
-from indexes.vectors.scores import cosines
+from indexes.vectors.scores import compute_cosines
 from pipeline import IngestOptions, find_groups, find_matches, ingest_roots, load_embedder
 from pipeline import thumbnails as thumbnails_module
 from pipeline.calibrate.synthetic_copies import HARD_EDITS
@@ -321,7 +321,7 @@ def test_propose_pairs_equals_brute_force_after_any_history(
             if first in without_crops:
                 continue
             wholes = np.broadcast_to(stored_whole[second], stored_crops[first].shape)
-            if cosines(wholes, stored_crops[first]).max() >= compute_crop_floor(SPACE):
+            if compute_cosines(wholes, stored_crops[first]).max() >= compute_crop_floor(SPACE):
                 ids = vector_ids[make_hash(first)], vector_ids[make_hash(second)]
                 expected.add((min(ids), max(ids)))
         assert proposed == expected

@@ -379,7 +379,7 @@ def find_link(
 
 
 def rank(file: LibraryFile) -> tuple[object, ...]:
-    return KeepRules().rank_key(file, CopyHints())
+    return KeepRules().make_rank_key(file, CopyHints())
 
 
 def check_members(

@@ -37,8 +37,8 @@ def choose(
 ) -> LibraryFile:
     """The file that the rules keep; `hints` are those of the first and of the second."""
     first_hints, second_hints = hints or (CopyHints(), CopyHints())
-    first_key = keep_rules.rank_key(first, first_hints)
-    return first if first_key < keep_rules.rank_key(second, second_hints) else second
+    first_key = keep_rules.make_rank_key(first, first_hints)
+    return first if first_key < keep_rules.make_rank_key(second, second_hints) else second
 
 
 # For each rule, a file that this rule alone prefers to PLAIN.
@@ -67,7 +67,9 @@ def test_rule_alone_decides_and_names_its_reason(name: str) -> None:
         "folder:Albums": "in Albums",
         "path": "shortest path",
     }
-    keeper_key, other_key = (keep_rules.rank_key(file, CopyHints()) for file in (better, PLAIN))
+    keeper_key, other_key = (
+        keep_rules.make_rank_key(file, CopyHints()) for file in (better, PLAIN)
+    )
     assert keep_rules.explain_choice(keeper_key, [other_key]) == reasons[name]
 
 
@@ -166,9 +168,9 @@ def test_among_equal_pixels_lossy_file_with_most_metadata_is_kept() -> None:
     keep_rules = KeepRules()
     resaved, stripped = make_file(format="PNG", metadata=("date",)), make_file("/p.jpg", mtime=1)
     complete = make_file("/photos/complete.jpg", metadata=("camera", "date"))
-    ranked = sorted([resaved, stripped, complete], key=keep_rules.rank_key_equal_pixels)
+    ranked = sorted([resaved, stripped, complete], key=keep_rules.make_equal_pixels_rank_key)
     assert ranked == [complete, stripped, resaved]
-    keys = [keep_rules.rank_key_equal_pixels(file) for file in (complete, resaved, stripped)]
+    keys = [keep_rules.make_equal_pixels_rank_key(file) for file in (complete, resaved, stripped)]
     reason = keep_rules.explain_choice(keys[0], keys[1:], equal_pixels=True)
     assert reason == "not a lossless copy, most metadata"
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from indexes import Space, Store, StoreError
 from indexes.vectors import scores, segment_search
-from indexes.vectors.scores import cosines
+from indexes.vectors.scores import compute_cosines
 from tests.support.stores import (
     SPACE,
     find_image_pairs,
@@ -93,7 +93,7 @@ def test_nearest_equals_brute_force(
         present = [number for number in range(row_count) if number not in removed]
         stored = rows.astype(np.float16)
         for query in range(row_count):
-            query_scores = cosines(np.broadcast_to(stored[query], stored.shape), stored)
+            query_scores = compute_cosines(np.broadcast_to(stored[query], stored.shape), stored)
             ranked = sorted(
                 (-float(query_scores[number]), ids[make_hash(number)]) for number in present
             )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from indexes import InvalidVector, Store, StoreDamaged
-from indexes.vectors.scores import cosines
+from indexes.vectors.scores import compute_cosines
 from tests.support.stores import get_hashes, make_batch, make_hash, make_unit_rows
 
 
@@ -88,5 +88,5 @@ def test_full_disk_raises_disk_full_and_leaves_no_file(store: Store) -> None:
 def test_cosines_are_independent_of_batching() -> None:
     rows = make_unit_rows(2, 101, dim=256)
     left, right = rows[:100], rows[1:]
-    one_by_one = [float(cosines(left[n : n + 1], right[n : n + 1])[0]) for n in range(100)]
-    assert cosines(left, right).tolist() == one_by_one
+    one_by_one = [float(compute_cosines(left[n : n + 1], right[n : n + 1])[0]) for n in range(100)]
+    assert compute_cosines(left, right).tolist() == one_by_one

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipeline.calibrate.synthetic_copies import EVERYDAY_EDITS, HARD_EDITS
 from pipeline.decode.preprocess import VERIFY_INPUT
-from pipeline.verify.features import ImageFeatures, features_from_pixels
+from pipeline.verify.features import ImageFeatures, build_features_from_pixels
 from pipeline.verify.relation import Relation
 from pipeline.verify.verdict import Edits
 from pipeline.verify.verify import verify
@@ -39,7 +39,7 @@ def extract(image: Image.Image) -> ImageFeatures:
     """Extract the features of an image from its thumbnail."""
     thumbnail = image.convert("RGB")
     thumbnail.thumbnail((VERIFY_INPUT.size, VERIFY_INPUT.size), Image.Resampling.BICUBIC)
-    return features_from_pixels(np.asarray(thumbnail), image.size)
+    return build_features_from_pixels(np.asarray(thumbnail), image.size)
 
 
 def edit_photo(image: Image.Image, kind: str, seed: int | str) -> Image.Image:

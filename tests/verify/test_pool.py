@@ -21,9 +21,9 @@ from pipeline.verify import pool
 from pipeline.verify.features import (
     MAX_KEYPOINTS,
     ImageFeatures,
+    build_features_from_pixels,
+    build_features_from_thumbnail,
     extract_features,
-    features_from_pixels,
-    features_from_thumbnail,
     has_current_format,
 )
 from pipeline.verify.inputs import VerifyInput
@@ -39,7 +39,7 @@ def make_verify_input(number: int, image: Image.Image) -> VerifyInput:
 
 
 def load_features(item: VerifyInput) -> ImageFeatures:
-    return features_from_thumbnail(item.jpeg, item.features, item.size)
+    return build_features_from_thumbnail(item.jpeg, item.features, item.size)
 
 
 def test_workers_verify_like_one_process_in_order(
@@ -162,7 +162,7 @@ def test_features_have_current_format_and_valid_keypoints(seed: int, size: tuple
     assert has_current_format(features)
     assert not has_current_format(features[:-1])
     assert not has_current_format(b"")
-    keypoints = features_from_pixels(np.asarray(image), size).keypoints
+    keypoints = build_features_from_pixels(np.asarray(image), size).keypoints
     assert len(keypoints.points) <= MAX_KEYPOINTS
     assert (keypoints.points >= 0).all()
     assert (keypoints.points <= np.array(size)).all()

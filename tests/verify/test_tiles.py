@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import ImageEnhance, ImageFilter, ImageOps
 
-from pipeline.verify.features import features_from_pixels
+from pipeline.verify.features import build_features_from_pixels
 from pipeline.verify.relation import Relation
 from pipeline.verify.tile_grid import TILE_SIDE_PX
 from pipeline.verify.tiles import compare_tiles
@@ -16,7 +16,7 @@ from tests.support.verification import COPIES, PHOTO, edit_photo, extract
 
 def test_flat_tile_agrees_with_nothing() -> None:
     """Without variance, rounding alone would decide how a tile agrees, and give a high NCC."""
-    features = features_from_pixels(np.asarray(PHOTO.resize((448, 300))), PHOTO.size)
+    features = build_features_from_pixels(np.asarray(PHOTO.resize((448, 300))), PHOTO.size)
     flat = np.full_like(features.gray, 250)
     flat[:48, :48] = features.gray[:48, :48]
     comparison = compare_tiles(features.gray, flat, np.eye(3), 0.0)

@@ -65,7 +65,7 @@ def test_enlarged_copy_is_the_same_picture_with_identity_homography() -> None:
     assert np.allclose(np.array(verdict.homography).reshape(3, 3), np.eye(3), atol=2e-3)
     assert verdict.edits is not None
     assert verdict.edits.derived_side is None
-    assert verdict.as_dict()["edits"]["overlap"] == (1.0, 1.0)
+    assert verdict.to_dict()["edits"]["overlap"] == (1.0, 1.0)
 
 
 def draw_shot(offset: int) -> Image.Image:

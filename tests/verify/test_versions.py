@@ -21,8 +21,8 @@ from PIL import Image, ImageCms, ImageFilter, ImageOps
 from pipeline.decode import resize
 from pipeline.decode.preprocess import PREPROCESS_VERSION, VERIFY_INPUT, Preprocess
 from pipeline.verify import verify as verify_module
-from pipeline.verify.features import features_from_pixels
-from pipeline.verify.upscaling import CENTER_SIDE_PX, UpscaleCheck, radial_spectrum
+from pipeline.verify.features import build_features_from_pixels
+from pipeline.verify.upscaling import CENTER_SIDE_PX, UpscaleCheck, compute_radial_spectrum
 from pipeline.verify.verdict import VERDICT_VERSION, Verdict
 from tests.support.images import decode_file, draw_textured_image, save_image
 
@@ -141,12 +141,12 @@ def _verify_pair(first: Image.Image, second: Image.Image) -> Verdict:
     images = [image.convert("RGB") for image in (first, second)]
     thumbnails = [ImageOps.contain(image, THUMBNAIL_SIZE) for image in images]
     features = [
-        features_from_pixels(np.asarray(thumbnail), image.size)
+        build_features_from_pixels(np.asarray(thumbnail), image.size)
         for thumbnail, image in zip(thumbnails, images, strict=True)
     ]
     check = UpscaleCheck({(0, 1): verify_module.verify(*features)})
     spectra = {
-        number: radial_spectrum(_crop_center(images[number]), images[number].size)
+        number: compute_radial_spectrum(_crop_center(images[number]), images[number].size)
         for number in check.larger_images
     }
     return check.apply(spectra)[0, 1]
