@@ -121,7 +121,7 @@ def find_pairs_above(
 
 
 def compute_min_product(min_score: float) -> np.float32:
-    """Compute the float32 product that every pair of stored vectors at min_score or above reaches."""
+    """Compute the float32 product that every pair of stored vectors at `min_score` reaches."""
     return np.float32(min_score - STORED_PRODUCT_MARGIN)
 
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from pipeline.verify.homography import (
     Homography,
     apply_homography,
+    build_unit_to_pixels,
     compute_jacobian,
     compute_principal_scales,
     compute_scale,
     fit_homography,
     invert_homography,
-    unit_to_pixels,
 )
 
 CORNERS_PX = np.array([[0.0, 0.0], [448.0, 0.0], [448.0, 300.0], [0.0, 300.0]])
@@ -125,7 +125,9 @@ def test_jacobian_equals_central_differences(seed: int) -> None:
 
 
 def test_unit_to_pixels_maps_the_corners_of_a_picture_between_pixel_centers() -> None:
-    corners = apply_homography(unit_to_pixels((300, 448, 3)), np.array([[0.0, 0.0], [1.0, 1.0]]))
+    corners = apply_homography(
+        build_unit_to_pixels((300, 448, 3)), np.array([[0.0, 0.0], [1.0, 1.0]])
+    )
     assert corners.tolist() == [[-0.5, -0.5], [447.5, 299.5]]
 
 

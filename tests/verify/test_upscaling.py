@@ -15,10 +15,10 @@ from pipeline.verify.upscaling import (
     CENTER_SIDE_PX,
     MAX_SIDE_RATIO,
     UpscaleCheck,
+    add_upscaling,
+    compute_radial_spectrum,
+    find_larger_side,
     is_upscaled,
-    larger_side,
-    radial_spectrum,
-    with_upscaling,
 )
 from pipeline.verify.verdict import Verdict, flatten_homography
 from tests.support.pair_verification import draw_sharp_image
@@ -43,9 +43,9 @@ def make_copy(
     return Verdict(relation, 90, 90, 1.0, 0.0, flatten_homography(np.eye(3)), edits)
 
 
-SHARP_SPECTRUM = radial_spectrum(crop_center(SHARP), SHARP.size)
+SHARP_SPECTRUM = compute_radial_spectrum(crop_center(SHARP), SHARP.size)
 ENLARGED = SHARP.resize((1530, 1190), Image.Resampling.LANCZOS)
-ENLARGED_SPECTRUM = radial_spectrum(crop_center(ENLARGED), ENLARGED.size)
+ENLARGED_SPECTRUM = compute_radial_spectrum(crop_center(ENLARGED), ENLARGED.size)
 
 
 @pytest.mark.parametrize("resampling", FILTERS)
@@ -55,7 +55,7 @@ def test_enlarged_image_is_upscaled_and_its_original_is_not(
 ) -> None:
     size = (round(SHARP.width * factor), round(SHARP.height * factor))
     enlarged = SHARP.resize(size, resampling)
-    spectrum = radial_spectrum(crop_center(enlarged), enlarged.size)
+    spectrum = compute_radial_spectrum(crop_center(enlarged), enlarged.size)
     assert is_upscaled(spectrum, 1 / factor, ())
     assert not is_upscaled(SHARP_SPECTRUM, 1 / factor, ())
 
@@ -65,7 +65,7 @@ def test_sharp_part_counts_unless_it_lies_in_a_changed_region() -> None:
     covered = ENLARGED.crop((300, 300, 300 + CENTER_SIDE_PX, 300 + CENTER_SIDE_PX))
     noise = np.random.default_rng(1).integers(0, 256, (140, 140, 3), np.uint8)
     covered.paste(Image.fromarray(noise), (20, 20))
-    spectrum = radial_spectrum(np.asarray(covered), size)
+    spectrum = compute_radial_spectrum(np.asarray(covered), size)
     assert not is_upscaled(spectrum, 1 / 1.7, ())
     share = 160 / CENTER_SIDE_PX
     assert is_upscaled(spectrum, 1 / 1.7, ((0.0, 0.0, share, share),))
@@ -76,7 +76,7 @@ def test_spectrum_has_the_power_of_a_wave_at_its_frequency() -> None:
     wavelength = 4  # px, which is half the Nyquist frequency
     wave = 127.5 + 100 * np.cos(2 * np.pi * np.arange(CENTER_SIDE_PX) / wavelength)
     pixels = np.repeat(np.tile(wave, (CENTER_SIDE_PX, 1))[..., None], 3, -1).astype(np.uint8)
-    spectrum = radial_spectrum(pixels, (CENTER_SIDE_PX, CENTER_SIDE_PX))
+    spectrum = compute_radial_spectrum(pixels, (CENTER_SIDE_PX, CENTER_SIDE_PX))
     blocks, bins = spectrum.power_spectrum.shape
     assert blocks == 16
     power = spectrum.power_spectrum.sum(axis=0)
@@ -85,9 +85,9 @@ def test_spectrum_has_the_power_of_a_wave_at_its_frequency() -> None:
 
 
 def test_image_without_room_for_a_block_or_without_texture_is_not_upscaled() -> None:
-    tiny = radial_spectrum(np.asarray(SHARP.crop((0, 0, 47, 47))), (47, 47))
+    tiny = compute_radial_spectrum(np.asarray(SHARP.crop((0, 0, 47, 47))), (47, 47))
     assert tiny.power_spectrum.shape[0] == 0 and tiny.block_boxes.shape == (0, 4)
-    flat = radial_spectrum(np.full((512, 512, 3), 90, np.uint8), (512, 512))
+    flat = compute_radial_spectrum(np.full((512, 512, 3), 90, np.uint8), (512, 512))
     assert not is_upscaled(tiny, 0.5, ()) and not is_upscaled(flat, 0.5, ())
 
 
@@ -97,7 +97,7 @@ def test_image_without_room_for_a_block_or_without_texture_is_not_upscaled() -> 
 )
 def test_only_pairs_of_quite_different_sizes_are_checked(scale: float, side: Side | None) -> None:
     verdict = make_copy(scale)
-    assert larger_side(verdict) is side
+    assert find_larger_side(verdict) is side
     check = UpscaleCheck({("a", "b"): verdict})
     larger = {None: None, Side.FIRST: "a", Side.SECOND: "b"}[side]
     assert check.get_larger_image(("a", "b")) == larger
@@ -123,10 +123,10 @@ def test_pairs_whose_larger_image_was_read_are_completed_in_order() -> None:
 
 def test_upscaled_image_that_the_other_shows_whole_was_cropped_from_it() -> None:
     crop = make_copy(1.7, (0.6, 1.0), derived=Side.FIRST)
-    edits = with_upscaling(crop, Side.SECOND, ENLARGED_SPECTRUM).edits
+    edits = add_upscaling(crop, Side.SECOND, ENLARGED_SPECTRUM).edits
     assert edits and (edits.upscaled_side, edits.derived_side) == (Side.SECOND, Side.SECOND)
     whole = make_copy(1.7, derived=Side.FIRST)
-    edits = with_upscaling(whole, Side.SECOND, ENLARGED_SPECTRUM).edits
+    edits = add_upscaling(whole, Side.SECOND, ENLARGED_SPECTRUM).edits
     assert edits and (edits.upscaled_side, edits.derived_side) == (Side.SECOND, Side.FIRST)
 
 
@@ -134,13 +134,13 @@ def test_changed_regions_are_on_the_first_image_and_ignored_on_the_second() -> N
     covered = ENLARGED.copy()
     noise = np.random.default_rng(1).integers(0, 256, (200, 200, 3), np.uint8)
     covered.paste(Image.fromarray(noise), (550, 400))
-    spectrum = radial_spectrum(crop_center(covered), covered.size)
+    spectrum = compute_radial_spectrum(crop_center(covered), covered.size)
     corners = UNIT_CORNERS[[0, 2]] * [200, 200] + [550, 400]
     left, top, right, bottom = (corners / covered.size).ravel()
     verdict = make_copy(1.7)
     assert verdict.edits
-    assert with_upscaling(verdict, Side.SECOND, spectrum) == verdict
+    assert add_upscaling(verdict, Side.SECOND, spectrum) == verdict
     region = (float(left), float(top), float(right), float(bottom))
     marked = replace(verdict, edits=replace(verdict.edits, changed_regions=(region,)))
-    edits = with_upscaling(marked, Side.SECOND, spectrum).edits
+    edits = add_upscaling(marked, Side.SECOND, spectrum).edits
     assert edits and edits.upscaled_side is Side.SECOND
