@@ -10,16 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.console import print_json, print_lines, print_message
-from pipeline.cli.options import (
-    COSINE,
-    POSITIVE_INT,
-    SHARE,
-    allow_cost_option,
-    json_option,
-    pass_options,
-    store_option,
-)
+from pipeline.cli.options import allow_cost_option, json_option, pass_options, store_option
 from pipeline.cli.session import announce_paid_calls, choose_embedder, open_for_writing
+from pipeline.cli.values import COSINE, POSITIVE_INT, SHARE
 
 if TYPE_CHECKING:
     from pipeline.calibrate.measurement import Calibration, Setting

@@ -11,13 +11,13 @@ import click
 from indexes.paths import format_command
 from pipeline.cli.console import EXIT_DAMAGED, print_json, print_lines, print_warning
 from pipeline.cli.options import (
-    POSITIVE_INT,
     allow_cost_up_to_limit_option,
     data_option,
     json_option,
     store_option,
 )
 from pipeline.cli.session import announce_paid_calls, choose_embedder
+from pipeline.cli.values import POSITIVE_INT
 
 if TYPE_CHECKING:
     from pipeline.ingest.audit import AuditResult

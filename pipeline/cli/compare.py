@@ -17,7 +17,6 @@ from pipeline.cli.console import (
     print_warning,
 )
 from pipeline.cli.options import (
-    PATH_TYPE,
     ModelArguments,
     OutputArguments,
     model_arguments,
@@ -26,6 +25,7 @@ from pipeline.cli.options import (
     threshold_option,
 )
 from pipeline.cli.session import choose_embedder, require_consent_to_query
+from pipeline.cli.values import PATH_TYPE
 
 if TYPE_CHECKING:
     from indexes.records import Space

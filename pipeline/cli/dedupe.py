@@ -11,7 +11,6 @@ import click
 from pipeline.cli.console import EXIT_FOUND, EXIT_SKIPPED, print_message
 from pipeline.cli.groups import GroupQuery, print_groups
 from pipeline.cli.options import (
-    PATH_TYPE,
     GroupArguments,
     IngestArguments,
     OutputArguments,
@@ -21,6 +20,7 @@ from pipeline.cli.options import (
     store_option,
 )
 from pipeline.cli.session import open_for_writing, run_ingest
+from pipeline.cli.values import PATH_TYPE
 
 
 @click.command()

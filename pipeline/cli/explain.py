@@ -9,13 +9,8 @@ import click
 
 from pipeline.cli.compare import compare_files
 from pipeline.cli.console import EXIT_SKIPPED, print_json, print_lines
-from pipeline.cli.options import (
-    PATH_TYPE,
-    ModelArguments,
-    json_option,
-    model_arguments,
-    store_option,
-)
+from pipeline.cli.options import ModelArguments, json_option, model_arguments, store_option
+from pipeline.cli.values import PATH_TYPE
 
 
 @click.command()

@@ -13,13 +13,13 @@ import click
 
 from pipeline.cli.console import EXIT_FOUND, print_json, print_lines, print_warning
 from pipeline.cli.options import (
-    PATH_TYPE,
     GroupArguments,
     OutputArguments,
     group_arguments,
     output_arguments,
     store_option,
 )
+from pipeline.cli.values import PATH_TYPE
 
 if TYPE_CHECKING:
     from indexes.store import Store

@@ -9,14 +9,9 @@ from pathlib import Path
 import click
 
 from pipeline.cli.console import EXIT_SKIPPED, print_json, print_message
-from pipeline.cli.options import (
-    PATH_TYPE,
-    IngestArguments,
-    ingest_arguments,
-    json_option,
-    store_option,
-)
+from pipeline.cli.options import IngestArguments, ingest_arguments, json_option, store_option
 from pipeline.cli.session import open_for_writing, run_ingest
+from pipeline.cli.values import PATH_TYPE
 
 
 @click.command()

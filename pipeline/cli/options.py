@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import wraps
-from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from indexes.paths import get_default_store_folder
+from pipeline.cli.values import (
+    BATCH_SIZE,
+    COSINE,
+    POSITIVE_INT,
+    RELATIONS_BY_WORD,
+    SHARE,
+    WORKER_COUNT,
+    NumberRange,
+    RelationsType,
+)
 from pipeline.verify.relation import Relation
 
 if TYPE_CHECKING:
@@ -24,60 +33,6 @@ MODEL_NAME_FORMS = (
     "a name from `neardup models`, onnx:PATH, open_clip:ARCH/PRETRAINED, open_clip:ARCH@FILE,"
     " google:MODEL or google-describe:VISION+TEXT"
 )
-# What each word of --relations stands for.
-RELATIONS_BY_WORD = {
-    "identical": (Relation.IDENTICAL_BYTES, Relation.IDENTICAL_PIXELS),
-    "same": (Relation.SAME_PICTURE,),
-    "derived": (Relation.DERIVED,),
-    "scene": (Relation.SAME_SCENE,),
-    "similar": (Relation.SIMILAR,),
-}
-
-# --- types of values ---
-
-
-class NumberRange(click.FloatRange):
-    """A number in a range. NaN is refused: it compares as neither below nor above a bound."""
-
-    def convert(
-        self,
-        value: Any,  # noqa: ANN401 - the type that click declares
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> float:
-        """Convert a word to a number in the range, or fail with exit code 2."""
-        number: float = super().convert(value, param, ctx)
-        if isnan(number):
-            self.fail(f"{value} is not a number.", param, ctx)
-        return number
-
-
-class RelationsType(click.ParamType[frozenset[Relation]]):
-    """Words of RELATIONS_BY_WORD, separated by commas, as the relations that they stand for."""
-
-    name = "relations"
-
-    def convert(
-        self,
-        value: Any,  # noqa: ANN401 - the type that click declares
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> frozenset[Relation]:
-        """Convert words to relations, or fail with exit code 2."""
-        words = [word.strip() for word in value.split(",")]
-        if unknown := [word for word in words if word not in RELATIONS_BY_WORD]:
-            known = ", ".join(RELATIONS_BY_WORD)
-            self.fail(f"{', '.join(map(ascii, unknown))} is none of {known}.", param, ctx)
-        return frozenset(relation for word in words for relation in RELATIONS_BY_WORD[word])
-
-
-POSITIVE_INT = click.IntRange(min=1)
-WORKER_COUNT = click.IntRange(1, 64)  # a thousand decoders would fill the memory of the machine
-BATCH_SIZE = click.IntRange(1, 4096)
-COSINE = NumberRange(-1, 1)
-SHARE = NumberRange(0, 1)
-# Paths are not checked by click: each that cannot be read is reported by the command itself.
-PATH_TYPE = click.Path(readable=False)
 
 # --- records ---
 

@@ -18,7 +18,6 @@ from pipeline.cli.console import (
     print_warning,
 )
 from pipeline.cli.options import (
-    PATH_TYPE,
     ModelArguments,
     OutputArguments,
     SearchArguments,
@@ -28,6 +27,7 @@ from pipeline.cli.options import (
     store_option,
 )
 from pipeline.cli.session import choose_embedder, require_consent_to_query
+from pipeline.cli.values import PATH_TYPE
 
 if TYPE_CHECKING:
     from indexes.store import Store
