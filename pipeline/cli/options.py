@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,6 +97,21 @@ class IngestArguments(WorkArguments):
     join: str | None = None
     crops: bool = True
     verbose: bool = False
+
+    def to_ingest_options(self, named_roots: Iterable[str] = ()) -> IngestOptions:
+        """Build the options of the pipeline.
+
+        With --accept-missing, the real paths `named_roots` may be gone for good.
+        """
+        from indexes.join.planner import JoinMethod
+
+        return replace(
+            super().to_ingest_options(),
+            accept_missing=self.accept_missing,
+            roots_to_remove=frozenset(named_roots if self.accept_missing else ()),
+            join_method=JoinMethod(self.join) if self.join else None,
+            with_crops=self.crops,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

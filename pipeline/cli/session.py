@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.cli.options import IngestArguments
     from pipeline.embed.embedder import Embedder
     from pipeline.embed.paid_calls import PaidCallEstimate
-    from pipeline.ingest.coverage import Coverage, IngestOptions
+    from pipeline.ingest.coverage import Coverage
     from pipeline.ingest.ingest import ResolvedRoots
 
 
@@ -61,7 +61,7 @@ def run_ingest(store: Store, roots: Sequence[str], arguments: IngestArguments) -
     from pipeline.ingest.ingest import ingest_locked, resolve_roots
 
     named = {os.path.realpath(root) for root in roots}
-    options = _build_ingest_options(arguments, named)
+    options = arguments.to_ingest_options(named)
     space_before = store.space
     # While the lock is held, no other command changes the store's folders or its model.
     with (
@@ -88,19 +88,6 @@ def run_ingest(store: Store, roots: Sequence[str], arguments: IngestArguments) -
             sys.exit(stopped.exit_code)
     _print_ingest_warnings(store, coverage, resolved)
     return IngestResult(coverage, [root.path for root in resolved.roots if root.path in named])
-
-
-def _build_ingest_options(arguments: IngestArguments, named_roots: set[str]) -> IngestOptions:
-    """Build the options of an ingest whose named roots, as real paths, may be gone for good."""
-    from indexes.join.planner import JoinMethod
-
-    return replace(
-        arguments.to_ingest_options(),
-        accept_missing=arguments.accept_missing,
-        roots_to_remove=frozenset(named_roots if arguments.accept_missing else ()),
-        join_method=JoinMethod(arguments.join) if arguments.join else None,
-        with_crops=arguments.crops,
-    )
 
 
 def _print_division_of_work(embedder: Embedder, arguments: IngestArguments) -> None:
