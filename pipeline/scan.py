@@ -46,7 +46,7 @@ class Skipped:
 
     path: str
     reason: str
-    detail: str = ""
+    detail: str | None = None
     is_failure: bool = False
 
 
@@ -100,7 +100,7 @@ def _walk(
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=_encode_name)
         except OSError as error:
-            yield Skipped(folder, "unreadable folder", error.strerror or "", is_failure=True)
+            yield Skipped(folder, "unreadable folder", error.strerror, is_failure=True)
             continue
         if STORE_ENTRY_NAMES <= {entry.name for entry in entries}:
             yield Skipped(folder, "a store")
@@ -128,7 +128,7 @@ def _stat_entry(entry: os.DirEntry[str]) -> SourceFile | Skipped:
     try:
         status = entry.stat(follow_symlinks=False)
     except OSError as error:
-        return Skipped(entry.path, "unreadable", error.strerror or "", is_failure=True)
+        return Skipped(entry.path, "unreadable", error.strerror, is_failure=True)
     if not stat.S_ISREG(status.st_mode):
         return Skipped(entry.path, "special file")
     return SourceFile(entry.path, FileStat.from_os_stat(status))

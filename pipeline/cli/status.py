@@ -42,7 +42,7 @@ def status(list_failures: bool, store: Path, as_json: bool) -> None:
     if as_json:
         if list_failures:
             document["failures"] = [
-                {"path": path, "reason": reason, "detail": detail}
+                {"path": path, "reason": reason, "detail": detail or ""}
                 for path, reason, detail in failures
             ]
         print_json(document)
@@ -52,7 +52,7 @@ def status(list_failures: bool, store: Path, as_json: bool) -> None:
         print_lines(format_status(document))
 
 
-def _collect_failures(store: Store) -> list[tuple[str, str, str]]:
+def _collect_failures(store: Store) -> list[tuple[str, str, str | None]]:
     """Collect (path, reason, detail) of files without an image and folders that were not read."""
     failures = list(store.catalog.files.list_failures())
     last_run = store.catalog.runs.get_last()

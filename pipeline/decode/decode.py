@@ -62,7 +62,7 @@ def decode(
                 data = read(source)
                 digest = blake3(data).digest()
         except Rejected as rejected:
-            return Failure(source, rejected.reason, rejected.detail)
+            return Failure(source, rejected.reason, rejected.detail or None)
         if not is_wanted(digest):
             return AlreadyStored(source, digest)
         # A JPEG with the suffix of a raw photo is a JPEG.
@@ -72,5 +72,5 @@ def decode(
                 preprocess = preprocess()
             image, pixels = decoder(data, digest, preprocess, is_raw)
         except Rejected as rejected:
-            return Failure(source, rejected.reason, rejected.detail, digest)
+            return Failure(source, rejected.reason, rejected.detail or None, digest)
         return Decoded(source, image, pixels)

@@ -27,13 +27,13 @@ MAX_DETAIL_CHARS = 200  # of a failure's detail, which a decoder may have taken 
 class Failure:
     """A file that gave no image.
 
-    `reason` is one of a few words to count by (see formats), `detail` a sentence about this file,
-    `hash` the blake3 of its content if that was read.
+    `reason` is one of a few words to count by (see formats), `detail` a sentence about this file if
+    there is more to say, `hash` the blake3 of its content if that was read.
     """
 
     source: SourceFile
     reason: str
-    detail: str = ""
+    detail: str | None = None
     hash: bytes | None = None
 
 
@@ -48,8 +48,11 @@ class AlreadyStored:
 class Rejected(Exception):
     """Raised where a file is rejected, and turned into its Failure by decode()."""
 
-    def __init__(self, reason: str, detail: str) -> None:
-        """Keep the reason, and of the detail what is safe to store and print."""
+    def __init__(self, reason: str, detail: str = "") -> None:
+        """Keep the reason, and of the detail what is safe to store and print.
+
+        The detail is text for the answer of a worker; it is empty where there is no more to say.
+        """
         detail = "".join(
             character if character.isprintable() else "?" for character in detail[:MAX_DETAIL_CHARS]
         )
@@ -113,4 +116,4 @@ def _check_signature(path: str, head: bytes) -> None:
     if is_raw or suffix in IMAGE_SUFFIXES:
         detail = f"starts with {head[:8].hex(' ')}, which is not a format that neardup reads"
         raise Rejected("no picture inside", detail)
-    raise Rejected("not a photo", "")
+    raise Rejected("not a photo")

@@ -48,7 +48,7 @@ class UnreadablePath:
 
     path: str
     reason: str
-    detail: str
+    detail: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 from indexes.records import Image, Space
 from pipeline.decode.read import Failure
 from pipeline.query.compare import Comparison
-from pipeline.report.document import make_document, serialize_space
+from pipeline.report.document import make_document, serialize_failure, serialize_space
 from pipeline.report.format import escape_unprintable, format_bytes
 from pipeline.report.matches import format_edits
 from pipeline.verify.relation import Relation
@@ -41,8 +41,7 @@ def serialize_comparison(comparison: Comparison, space: Space, threshold: float)
             "threshold": threshold,
             "files": list(comparison.files),
             "errors": {
-                file: {"reason": failure.reason, "detail": failure.detail}
-                for file, failure in comparison.list_failures()
+                file: serialize_failure(failure) for file, failure in comparison.list_failures()
             },
             "scores": scores,
             "pairs": pairs,

@@ -8,6 +8,7 @@ from typing import Any
 
 from indexes.records import Space
 from indexes.store import Store
+from pipeline.decode.read import Failure
 from pipeline.ingest.coverage import Coverage
 
 # Raised only when a field changes its meaning or is removed; fields may be added without it.
@@ -22,6 +23,11 @@ def make_document(content: Mapping[str, Any]) -> dict[str, Any]:
 def serialize_space(space: Space) -> dict[str, Any]:
     """Serialize a vector space; its floor and threshold are fields of the document around it."""
     return {key: value for key, value in asdict(space).items() if key not in ("floor", "threshold")}
+
+
+def serialize_failure(failure: Failure) -> dict[str, str]:
+    """Serialize why a file gave no image."""
+    return {"reason": failure.reason, "detail": failure.detail or ""}
 
 
 def serialize_coverage(

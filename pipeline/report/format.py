@@ -29,7 +29,7 @@ def pluralize(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {plural or noun + 's'}"
 
 
-def format_failure(path: str, reason: str, detail: str) -> str:
+def format_failure(path: str, reason: str, detail: str | None) -> str:
     """Format why a path could not be read: `path: reason (detail)`."""
     line = f"{escape_unprintable(path)}: {reason}"
     return f"{line} ({escape_unprintable(detail)})" if detail else line

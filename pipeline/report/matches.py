@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.grouping.keep_rules import DiskStatus, LibraryFile
 from pipeline.grouping.match import Match
 from pipeline.query.matches import Answer
-from pipeline.report.document import make_document
+from pipeline.report.document import make_document, serialize_failure
 from pipeline.report.format import escape_unprintable, format_bytes, pluralize
 from pipeline.verify.relation import Relation
 from pipeline.verify.verdict import Verdict
@@ -32,7 +32,7 @@ def _serialize_answer(answer: Answer) -> dict[str, Any]:
     if answer.flags:
         document["flags"] = list(answer.flags)
     if answer.failure:
-        document["error"] = {"reason": answer.failure.reason, "detail": answer.failure.detail}
+        document["error"] = serialize_failure(answer.failure)
     return document
 
 

@@ -87,7 +87,7 @@ def test_jxl_over_pixel_limit_is_rejected_before_decoding(
     path.write_bytes(path.read_bytes()[:40])
     monkeypatch.setattr(memory, "MAX_PIXELS", 640 * 480 - 1)
     failed = decode_failure(path)
-    assert (failed.reason, failed.detail[:9]) == ("too many pixels", "640 x 480")
+    assert (failed.reason, str(failed.detail)[:9]) == ("too many pixels", "640 x 480")
 
 
 def split_into_boxes(path: Path, *ends: int) -> Path:
@@ -115,7 +115,7 @@ def test_jxl_in_boxes_over_pixel_limit_is_rejected(
     )
     monkeypatch.setattr(memory, "MAX_PIXELS", 640 * 480 - 1)
     failed = decode_failure(path)
-    assert (failed.reason, failed.detail[:9]) == ("too many pixels", "640 x 480")
+    assert (failed.reason, str(failed.detail)[:9]) == ("too many pixels", "640 x 480")
 
 
 def test_jxl_with_other_size_than_its_header_is_rejected(

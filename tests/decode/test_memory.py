@@ -26,7 +26,7 @@ def test_too_many_pixels_are_rejected_from_the_header(tmp_path: Path) -> None:
     bomb = tmp_path / "bomb.png"
     Image.new("1", (20_000, 20_000)).save(bomb)
     assert decode_failure(bomb).reason == "too many pixels"
-    assert "20000 x 20000" in decode_failure(bomb).detail
+    assert "20000 x 20000" in str(decode_failure(bomb).detail)
 
 
 def test_jpeg_of_200_megapixels_is_decoded(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_progressive_jpeg_is_limited_at_full_size(
     path = save_image(tmp_path / "a.jpg", draw_scene(1, (1600, 1200)), progressive=True)
     decode_file(path)
     monkeypatch.setattr(memory, "MAX_PROGRESSIVE_PIXELS", 1600 * 1200 - 1)
-    assert "progressive" in decode_failure(path).detail
+    assert "progressive" in str(decode_failure(path).detail)
 
 
 def test_jpeg_2000_is_limited_at_reduced_size(
@@ -89,9 +89,5 @@ def test_jpeg_2000_is_limited_at_reduced_size(
     path = save_image(tmp_path / "a.jp2", draw_scene(3, (1024, 768)))
     monkeypatch.setattr(memory, "MAX_PIXELS", 1024 * 768 // 16)
     assert decode_file(path).image.width == 1024
-    assert (
-        "1024 x 768"
-        in decode_failure(
-            save_image(tmp_path / "b.jp2", draw_scene(3, (1024, 768)), num_resolutions=1)
-        ).detail
-    )
+    full = save_image(tmp_path / "b.jp2", draw_scene(3, (1024, 768)), num_resolutions=1)
+    assert "1024 x 768" in str(decode_failure(full).detail)

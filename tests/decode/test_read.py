@@ -116,5 +116,5 @@ def test_photo_without_its_extra_fails_and_is_retried(
     monkeypatch.setattr("pipeline.decode.read.EXTRA_INSTALLED", {"raw": False, "jxl": False})
     failed = decode_failure(path)
     assert failed.reason == reason
-    assert f"neardup[{path.suffix == '.dng' and 'raw' or 'jxl'}]" in failed.detail
+    assert f"neardup[{path.suffix == '.dng' and 'raw' or 'jxl'}]" in str(failed.detail)
     assert reason in SKIP_REASONS
