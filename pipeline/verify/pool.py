@@ -17,7 +17,7 @@ from typing import Any
 from pipeline.errors import VerifierCrashed
 from pipeline.verify.inputs import VerifyInput
 from pipeline.verify.verdict import Verdict
-from pipeline.verify.worker import RequestHandler
+from pipeline.verify.worker import Operation, RequestHandler
 from pipeline.workers.cpus import count_usable_cores
 from pipeline.workers.pool import RequestAbandoned, WorkerKind, WorkerPool
 
@@ -25,7 +25,7 @@ MAX_ITEMS_PER_REQUEST = 16  # thumbnails or pairs that a worker gets at a time
 # So many are done in this process, which takes less time than starting a worker.
 MAX_ITEMS_WITHOUT_WORKERS = 24
 
-_Request = tuple[str, Sequence[Any]]  # the operation and its items, see RequestHandler
+_Request = tuple[Operation, Sequence[Any]]
 
 
 class VerifierPool:
@@ -76,7 +76,7 @@ class VerifierPool:
 
     def extract_features(self, jpegs: Sequence[bytes]) -> list[bytes | None]:
         """Extract the features of thumbnails, in their order; None for one that crashes workers."""
-        return self._submit("features", jpegs)()
+        return self._submit(Operation.FEATURES, jpegs)()
 
     def verify(self, pairs: Sequence[tuple[VerifyInput, VerifyInput]]) -> list[Verdict | None]:
         """Verify pairs, in their order; None for a pair that crashes workers."""
@@ -86,9 +86,9 @@ class VerifierPool:
         self, pairs: Sequence[tuple[VerifyInput, VerifyInput]]
     ) -> Callable[[], list[Verdict | None]]:
         """Start to verify pairs; the function that is returned waits for what verify() returns."""
-        return self._submit("verify", pairs)
+        return self._submit(Operation.VERIFY, pairs)
 
-    def _submit(self, operation: str, items: Sequence[Any]) -> Callable[[], list[Any]]:
+    def _submit(self, operation: Operation, items: Sequence[Any]) -> Callable[[], list[Any]]:
         if not self._is_parallel and len(items) <= self._max_without_workers:
             return lambda: [self._handle_locally(operation, item) for item in items]
         self._is_parallel = True
@@ -99,21 +99,21 @@ class VerifierPool:
         answers = self._threads.map(partial(self._request, operation), batches)
         return lambda: [result for batch in answers for result in batch]
 
-    def _handle_locally(self, operation: str, item: Any) -> Any:  # noqa: ANN401 - any kind
+    def _handle_locally(self, operation: Operation, item: Any) -> Any:  # noqa: ANN401 - any kind
         """Handle one item in this process; None if it raises, which would crash a worker."""
         try:
             return self._local_handler.handle(operation, [item])[0]
         except Exception:
             return None
 
-    def _request(self, operation: str, items: Sequence[Any]) -> list[Any]:
+    def _request(self, operation: Operation, items: Sequence[Any]) -> list[Any]:
         """Have a worker handle items; one by one if it crashes, to find the item that did it."""
         try:
             return self._workers.request((operation, items), max_attempts=1)
         except RequestAbandoned:
             return [self._request_single(operation, item) for item in items]
 
-    def _request_single(self, operation: str, item: Any) -> Any:  # noqa: ANN401 - any kind
+    def _request_single(self, operation: Operation, item: Any) -> Any:  # noqa: ANN401 - any kind
         try:
             (result,) = self._workers.request((operation, [item]), max_attempts=1)
         except RequestAbandoned:

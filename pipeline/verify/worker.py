@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
+from enum import StrEnum
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 MAX_CACHED_FEATURES = 96  # images whose features a worker keeps: up to 80 MB
 
 
+class Operation(StrEnum):
+    """An operation of a verification worker, on a batch of items."""
+
+    FEATURES = "features"  # extract the features of JPEG thumbnails
+    VERIFY = "verify"  # verify pairs of VerifyInput
+
+
 class RequestHandler:
     """Extracts features and verifies pairs; keeps the features that it used last."""
 
@@ -24,12 +32,12 @@ class RequestHandler:
         """Start with an empty cache."""
         self._cached_features: OrderedDict[bytes, ImageFeatures] = OrderedDict()
 
-    def handle(self, operation: str, items: Sequence[Any]) -> list[Any]:
-        """Handle a request: "features" of JPEG thumbnails, or "verify" of pairs of VerifyInput."""
+    def handle(self, operation: Operation, items: Sequence[Any]) -> list[Any]:
+        """Handle a request; the answers are in the order of the items."""
         # Loads OpenCV, which a process that leaves this to workers does not need.
         from pipeline.verify.verify import verify
 
-        if operation == "features":
+        if operation is Operation.FEATURES:
             return [extract_from_thumbnail(jpeg) for jpeg in items]
         return [
             verify(self._load_features(first), self._load_features(second))
@@ -59,7 +67,9 @@ def serve(channel_fd: str, memory_fd: str) -> None:
 
     cv2.setNumThreads(1)
     handler = RequestHandler()
-    handler.handle("features", [])  # loads all modules: one that is missing fails before ready
+    handler.handle(
+        Operation.FEATURES, []
+    )  # loads all modules: one that is missing fails before ready
     report_ready(int(channel_fd))
     with Connection(int(channel_fd)) as connection, suppress(EOFError, ConnectionError):
         while True:
