@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol
 
 
@@ -181,15 +182,23 @@ class Counts:
     flagged: dict[str, int]
 
 
+class RunOutcome(StrEnum):
+    """The outcome of a run, by its name in the catalog."""
+
+    RUNNING = "running"  # also of a run that was killed, until the next one begins
+    COMPLETE = "complete"
+    INTERRUPTED = "interrupted"
+    MIGRATED = "migrated"  # of a migration; ingests have the others
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One ingest.
 
-    `started` and `ended` are in UTC, ISO 8601. `outcome` is "running", "complete" or "interrupted".
-    `coverage` has the counts of the run, as JSON.
+    `started` and `ended` are in UTC, ISO 8601. `coverage` has the counts of the run, as JSON.
     """
 
     started: str
     ended: str | None
-    outcome: str
+    outcome: RunOutcome
     coverage: dict[str, Any]

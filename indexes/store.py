@@ -27,7 +27,7 @@ from indexes.folder import NEXT_STORE_NAME, StoreFolder, lock_ingest
 from indexes.join.join import JoinProgress, join_new_vectors
 from indexes.join.planner import JoinMethod
 from indexes.paths import format_command
-from indexes.records import Image, NewFile, Root, SavedThresholds, Space
+from indexes.records import Image, NewFile, Root, RunOutcome, SavedThresholds, Space
 from indexes.search import Search
 from indexes.upkeep import compaction, migration
 from indexes.upkeep.compaction import CompactionReport
@@ -254,8 +254,8 @@ class Store:
         with self.catalog.transaction():
             return self.catalog.runs.begin(_format_now("microseconds"))
 
-    def end_run(self, run_id: int, outcome: str, coverage: dict[str, Any]) -> None:
-        """Record the end of an ingest: "complete" or "interrupted", and its coverage."""
+    def end_run(self, run_id: int, outcome: RunOutcome, coverage: dict[str, Any]) -> None:
+        """Record how an ingest ended, COMPLETE or INTERRUPTED, and its coverage."""
         with self.catalog.transaction():
             self.catalog.runs.end(run_id, _format_now(), outcome, coverage)
 

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 
 from indexes import Space, Store, check
 from indexes.join.join import JoinProgress
-from indexes.records import FileStat, Image, NewFile
+from indexes.records import FileStat, Image, NewFile, RunOutcome
 from indexes.store import Batch
 from pipeline import load_embedder
 from pipeline.decode.decode import Decoded, decode
@@ -175,7 +175,7 @@ def bench_fill(scenario: Scenario, model: str, preprocess: Preprocess) -> None:
         report = store.compact(full=True)
         print_row("compaction", f"{report.segments_before} segments to {report.segments_after}")
         catalog_bytes = (scenario.folder / "catalog.db").stat().st_size
-        store.end_run(run, "complete", {})
+        store.end_run(run, RunOutcome.COMPLETE, {})
         share = count_segment_bytes(store) / (2 * dim * row_count)
         print_row(
             "segments on disk",

@@ -14,6 +14,7 @@ from indexes.catalog.schema import SCHEMA_MIGRATIONS
 from indexes.catalog.settings import SettingsTable
 from indexes.catalog.vectors import VectorTable
 from indexes.catalog.verdicts import VerdictTable
+from indexes.records import RunOutcome
 
 # The tables that belong to one space. Saved thresholds were chosen for its model.
 TABLES_OF_SPACE = ("edges", "join_watermark", "segments", "vectors", "space", "saved_thresholds")
@@ -75,5 +76,6 @@ class Catalog(Database):
         coverage = f"(SELECT coverage FROM {attached_name}.runs ORDER BY id DESC LIMIT 1)"
         self.write(
             "INSERT INTO runs (started, ended, outcome, coverage)"
-            f" SELECT {now}, {now}, 'migrated', ifnull({coverage}, '{{}}')"
+            f" SELECT {now}, {now}, ?, ifnull({coverage}, '{{}}')",
+            RunOutcome.MIGRATED,
         )

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from indexes.catalog.seal import Seal, SealFile, make_missing_error
 from indexes.durable import files
@@ -38,6 +38,7 @@ WRITE_LOCK_TIMEOUT_SECONDS = 60.0
 BUSY_TIMEOUT_SECONDS = 30.0  # how long a statement waits for SQLite's own locks
 MIN_SEALED_SCHEMA_VERSION = 2  # the first schema with a generation
 
+Parsed = TypeVar("Parsed")
 SchemaMigration = Callable[[sqlite3.Connection], None]
 
 
@@ -369,8 +370,12 @@ class Database:
 
     def parse_json(self, text: str) -> Any:  # noqa: ANN401 - any JSON
         """Parse JSON that the database holds. Raises StoreDamaged."""
+        return self.parse(text, json.loads)
+
+    def parse(self, text: str, parser: Callable[[str], Parsed]) -> Parsed:
+        """Parse text that the database holds; StoreDamaged where `parser` raises ValueError."""
         try:
-            return json.loads(text)
+            return parser(text)
         except ValueError as error:
             raise StoreDamaged(
                 f"{self.path} is damaged ({error}); see"

@@ -6,17 +6,14 @@ import json
 from typing import Any
 
 from indexes.catalog.database import Database
-from indexes.records import Run
+from indexes.records import Run, RunOutcome
 
 # A run's key: no run of another catalog has it, nor has a later run of an older copy of this one.
 RUN_KEY = "id || ' ' || started"
 
 
 class RunTable:
-    """The runs of a store, in the order in which they began.
-
-    The outcome of a run is "running", "complete" or "interrupted", and "migrated" for a migration.
-    """
+    """The runs of a store, in the order in which they began."""
 
     def __init__(self, database: Database) -> None:
         """Use the tables of `database`."""
@@ -25,12 +22,17 @@ class RunTable:
     def begin(self, started: str) -> int:
         """Note that an ingest began, and return the id of its run.
 
-        A run that was killed has the outcome "running" until the next one begins; then it is
-        "interrupted".
+        A run that was killed is RUNNING until the next one begins; then it is INTERRUPTED.
         """
-        self._database.write("UPDATE runs SET outcome = 'interrupted' WHERE outcome = 'running'")
+        self._database.write(
+            "UPDATE runs SET outcome = ? WHERE outcome = ?",
+            RunOutcome.INTERRUPTED,
+            RunOutcome.RUNNING,
+        )
         cursor = self._database.write(
-            "INSERT INTO runs (started, outcome, coverage) VALUES (?, 'running', '{}')", started
+            "INSERT INTO runs (started, outcome, coverage) VALUES (?, ?, '{}')",
+            started,
+            RunOutcome.RUNNING,
         )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
@@ -48,7 +50,7 @@ class RunTable:
         sql = f"SELECT 1 FROM runs WHERE {RUN_KEY} = ?"
         return bool(self._database.fetch_rows(sql, run_key))
 
-    def end(self, run_id: int, ended: str, outcome: str, coverage: dict[str, Any]) -> None:
+    def end(self, run_id: int, ended: str, outcome: RunOutcome, coverage: dict[str, Any]) -> None:
         """Write how a run ended."""
         self._database.write(
             "UPDATE runs SET ended = ?, outcome = ?, coverage = ? WHERE id = ?",
@@ -62,10 +64,10 @@ class RunTable:
         """Return the join of the newest run that joined or migrated; None where it has none."""
         sql = (
             "SELECT coverage FROM runs"
-            " WHERE outcome = 'migrated' OR json_extract(coverage, '$.join') IS NOT NULL"
+            " WHERE outcome = ? OR json_extract(coverage, '$.join') IS NOT NULL"
             " ORDER BY id DESC LIMIT 1"
         )
-        for (coverage,) in self._database.fetch_rows(sql):
+        for (coverage,) in self._database.fetch_rows(sql, RunOutcome.MIGRATED):
             join: dict[str, Any] | None = self._database.parse_json(coverage).get("join")
             return join
         return None
@@ -74,10 +76,17 @@ class RunTable:
         """Return the newest ingest. Raises StoreDamaged."""
         sql = (
             "SELECT started, ended, outcome, coverage FROM runs"
-            " WHERE outcome != 'migrated' ORDER BY id DESC LIMIT 1"
+            " WHERE outcome != ? ORDER BY id DESC LIMIT 1"
         )
-        for started, ended, outcome, coverage in self._database.fetch_rows(sql):
-            return Run(started, ended, outcome, self._database.parse_json(coverage))
+        for started, ended, outcome, coverage in self._database.fetch_rows(
+            sql, RunOutcome.MIGRATED
+        ):
+            return Run(
+                started,
+                ended,
+                self._database.parse(outcome, RunOutcome),
+                self._database.parse_json(coverage),
+            )
         return None
 
     def is_fully_verified(self, version: int, *, with_crops: bool) -> bool:
@@ -86,11 +95,9 @@ class RunTable:
         False after a run that is not complete, or that left pairs unverified or provisional. With
         `with_crops`, it must also have embedded the crops of all images.
         """
-        sql = (
-            "SELECT outcome, coverage FROM runs WHERE outcome != 'running' ORDER BY id DESC LIMIT 1"
-        )
-        for outcome, coverage in self._database.fetch_rows(sql):
-            return outcome == "complete" and _covers_all_pairs(
+        sql = "SELECT outcome, coverage FROM runs WHERE outcome != ? ORDER BY id DESC LIMIT 1"
+        for outcome, coverage in self._database.fetch_rows(sql, RunOutcome.RUNNING):
+            return outcome == RunOutcome.COMPLETE and _covers_all_pairs(
                 self._database.parse_json(coverage), version, with_crops=with_crops
             )
         return False

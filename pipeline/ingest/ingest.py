@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from indexes.paths import format_command
-from indexes.records import CatalogFile, Root
+from indexes.records import CatalogFile, Root, RunOutcome
 from indexes.store import Store
 from pipeline.decode.formats import RETRY_REASONS
 from pipeline.decode.pool import DecoderPool
@@ -118,13 +118,13 @@ def ingest_locked(
     store.add_roots(roots)
     coverage = Coverage()
     run_id = store.begin_run()
-    outcome = "interrupted"
+    outcome = RunOutcome.INTERRUPTED
     try:
         with DecoderPool(options.decoders, options.readers) as decoders:
             yield from _run_stages(
                 IngestContext(store, embedder, decoders, options, coverage), roots
             )
-        outcome = "complete"
+        outcome = RunOutcome.COMPLETE
     finally:
         store.end_run(run_id, outcome, coverage.to_dict())
 

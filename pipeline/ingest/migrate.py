@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 
 from indexes.paths import format_command
+from indexes.records import RunOutcome
 from indexes.store import Store
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.read import AlreadyStored, Failure
@@ -61,7 +62,7 @@ def migrate_store(
             yield from find_pairs(replace(context, store=new_store))
             if coverage.join:
                 join = {"join": coverage.to_dict()["join"]}
-                new_store.end_run(new_store.begin_run(), "complete", join)
+                new_store.end_run(new_store.begin_run(), RunOutcome.COMPLETE, join)
         store.commit_migration()
         # Not earlier: only this store's catalog knows which image a file holds. The new store has
         # the files that its images were embedded from, which may hold other images since.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from indexes.paths import format_command
-from indexes.records import Run
+from indexes.records import Run, RunOutcome
 from indexes.store import Store
 from pipeline.grouping.keep_rules import DiskStatus, LibraryFile
 from pipeline.query.thresholds import get_effective_floor
@@ -163,7 +163,7 @@ def _format_last_run_lines(status: dict[str, Any]) -> Iterator[str]:
     last = status["last_run"]
     if not last:
         return
-    outcome = "running, or cut off" if last["outcome"] == "running" else last["outcome"]
+    outcome = "running, or cut off" if last["outcome"] == RunOutcome.RUNNING else last["outcome"]
     problems = _format_ingest_problems(last["coverage"])
     yield f"last ingest {outcome}, {last['ended'] or last['started']}{problems}"
     unreadable = last["coverage"].get("unreadable_paths", [])
@@ -231,7 +231,7 @@ def format_unfinished_ingest(store: Store) -> str | None:
         return f"{photos} {have} not compared; `{ingest}` embeds those whose files it finds"
     if not store.catalog.verdicts.has_any_or_needs_none():
         return f"the pairs of this store are not verified yet; run `{ingest}`"
-    if last_run.outcome == "complete":
+    if last_run.outcome is RunOutcome.COMPLETE:
         return None
     return (
         "the last ingest is running or did not finish, so photos may be missing from this answer;"
