@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import PurePath
 
@@ -40,12 +41,26 @@ class SourceFile:
         return self.stat is not None and self.stat.is_unchanged_since(earlier)
 
 
+class SkipReason(StrEnum):
+    """Why a scan skips something below a root, in the words of messages."""
+
+    BROKEN_LINK = "broken link"
+    EXCLUDED = "excluded"
+    HIDDEN = "hidden"
+    REACHED_BEFORE = "reached before"
+    SPECIAL_FILE = "special file"
+    STORE = "a store"
+    TRASH = "trash"
+    UNREADABLE = "unreadable"
+    UNREADABLE_FOLDER = "unreadable folder"
+
+
 @dataclass(frozen=True, slots=True)
 class Skipped:
     """Something below a root that is not read, and why; `is_failure` if a user should repair it."""
 
     path: str
-    reason: str
+    reason: SkipReason
     detail: str | None = None
     is_failure: bool = False
 
@@ -70,14 +85,14 @@ def scan(roots: Sequence[Root]) -> Iterator[SourceFile | Skipped]:
             # A Path for each of a million files would cost more than the walk.
             target = os.stat(path)  # noqa: PTH116
         except OSError:
-            yield Skipped(path, "broken link")
+            yield Skipped(path, SkipReason.BROKEN_LINK)
             continue
         if stat.S_ISDIR(target.st_mode):
             yield from _walk(root, path, root_paths, visited_folders, symlinks)
         elif stat.S_ISREG(target.st_mode):
             yield SourceFile(path, FileStat.from_os_stat(target))
         else:
-            yield Skipped(path, "special file")
+            yield Skipped(path, SkipReason.SPECIAL_FILE)
 
 
 def _walk(
@@ -94,16 +109,16 @@ def _walk(
         try:
             status = os.stat(folder)  # noqa: PTH116 - as above
             if (status.st_dev, status.st_ino) in visited_folders:
-                yield Skipped(folder, "reached before")
+                yield Skipped(folder, SkipReason.REACHED_BEFORE)
                 continue
             visited_folders.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=_encode_name)
         except OSError as error:
-            yield Skipped(folder, "unreadable folder", error.strerror, is_failure=True)
+            yield Skipped(folder, SkipReason.UNREADABLE_FOLDER, error.strerror, is_failure=True)
             continue
         if STORE_ENTRY_NAMES <= {entry.name for entry in entries}:
-            yield Skipped(folder, "a store")
+            yield Skipped(folder, SkipReason.STORE)
             continue
         subfolders = []
         for entry in entries:
@@ -128,9 +143,9 @@ def _stat_entry(entry: os.DirEntry[str]) -> SourceFile | Skipped:
     try:
         status = entry.stat(follow_symlinks=False)
     except OSError as error:
-        return Skipped(entry.path, "unreadable", error.strerror, is_failure=True)
+        return Skipped(entry.path, SkipReason.UNREADABLE, error.strerror, is_failure=True)
     if not stat.S_ISREG(status.st_mode):
-        return Skipped(entry.path, "special file")
+        return Skipped(entry.path, SkipReason.SPECIAL_FILE)
     return SourceFile(entry.path, FileStat.from_os_stat(status))
 
 
@@ -143,17 +158,17 @@ def is_unchanged(file: CatalogFile) -> bool:
     return FileStat.from_os_stat(status).is_unchanged_since(file.stat)
 
 
-def _find_skip_reason(root: Root, entry: os.DirEntry[str]) -> str | None:
+def _find_skip_reason(root: Root, entry: os.DirEntry[str]) -> SkipReason | None:
     """Return why an entry is skipped by its name, or None."""
     if entry.name in TRASH_FOLDER_NAMES or entry.name.startswith(".Trash"):
-        return "trash"
+        return SkipReason.TRASH
     if entry.name.startswith(".") and not root.include_hidden:
-        return "hidden"
+        return SkipReason.HIDDEN
     names = [entry.name]
     if any("/" in pattern for pattern in root.excludes):  # relative paths cost time
         names.append(str(PurePath(entry.path).relative_to(root.path)))
     if any(fnmatchcase(name, pattern) for pattern in root.excludes for name in names):
-        return "excluded"
+        return SkipReason.EXCLUDED
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,23 +15,27 @@ from indexes.caches.thumbnails import Thumbnail, ThumbnailCache
 from indexes.records import Image
 from indexes.store import Store
 from pipeline.decode.decode import Decoded
+from pipeline.decode.formats import FailureReason
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.preprocess import VERIFY_INPUT, Preprocess
 from pipeline.decode.read import Failure
-from pipeline.scan import SourceFile
+from pipeline.scan import SkipReason, SourceFile
 
 THUMBNAIL_JPEG_QUALITY = 88  # a thumbnail of 448 pixels then takes about 40 kB
 
 
+class UnavailableReason(StrEnum):
+    """Why no file gave an image of the store; the reason of a Failure can take its place."""
+
+    AWAY = "away"  # no file that holds it is present
+    CHANGED = "changed"  # its last file holds other bytes now
+
+
 @dataclass(frozen=True, slots=True)
 class ImageUnavailable:
-    """An image of the store that no file gave.
+    """An image of the store that no file gave; `reason` may be that of its last file's Failure."""
 
-    `reason` is "away" if no file that holds it is present, "changed" if its last file holds other
-    bytes now, or the reason of that file's Failure.
-    """
-
-    reason: str
+    reason: UnavailableReason | FailureReason | SkipReason
 
 
 class Thumbnails:
@@ -96,7 +101,9 @@ def read_images(
     for file in store.catalog.files.find_of_images(images):
         if file.image_id is not None and not file.is_missing:
             sources.setdefault(file.image_id, []).append(SourceFile(file.path, file.stat))
-    yield from ((id_, ImageUnavailable("away")) for id_ in images if id_ not in sources)
+    yield from (
+        (id_, ImageUnavailable(UnavailableReason.AWAY)) for id_ in images if id_ not in sources
+    )
     while sources:
         first_sources = {id_: files[0] for id_, files in sources.items()}
         later_sources = {id_: files[1:] for id_, files in sources.items()}
@@ -105,7 +112,8 @@ def read_images(
             if isinstance(result, Decoded) and result.image.hash == images[id_].hash:
                 del later_sources[id_]
                 yield id_, result
+            elif not later_sources[id_] and isinstance(result, Failure):
+                yield id_, ImageUnavailable(result.reason)
             elif not later_sources[id_]:
-                reason = result.reason if isinstance(result, Failure) else "changed"
-                yield id_, ImageUnavailable(reason)
+                yield id_, ImageUnavailable(UnavailableReason.CHANGED)
         sources = {id_: files for id_, files in later_sources.items() if files}

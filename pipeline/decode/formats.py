@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -83,23 +84,43 @@ METADATA_KINDS = (
 
 # Reasons why a file gives no image.
 
+
+class FailureReason(StrEnum):
+    """Why a file gives no image, in the words of catalog and messages."""
+
+    CHANGED_WHILE_READ = "changed while read"
+    DAMAGED = "damaged"
+    EMPTY_FILE = "empty file"
+    FILE_TOO_LARGE = "file too large"
+    NO_DECODER = "no decoder"  # a JPEG XL, without the extra
+    NO_PICTURE_INSIDE = "no picture inside"
+    NOT_A_PHOTO = "not a photo"
+    NOT_SUPPORTED = "not supported"
+    POISONED = "poisoned"  # crashed its worker process
+    RAW_PHOTO = "raw photo"  # without the extra
+    TOO_MANY_PIXELS = "too many pixels"
+    TOO_MUCH_MEMORY = "too much memory"
+    TRUNCATED = "truncated"
+    UNREADABLE = "unreadable"
+
+
 # Why decode_image() rejects bytes, whichever file they came from.
 REJECTION_REASONS = {
-    "damaged",
-    "no picture inside",
-    "not supported",
-    "too many pixels",
-    "too much memory",
-    "truncated",
+    FailureReason.DAMAGED,
+    FailureReason.NO_PICTURE_INSIDE,
+    FailureReason.NOT_SUPPORTED,
+    FailureReason.TOO_MANY_PIXELS,
+    FailureReason.TOO_MUCH_MEMORY,
+    FailureReason.TRUNCATED,
 }
 # Reasons that call for no action by the user.
-SKIP_REASONS = {"not a photo", "raw photo", "no decoder"}
+SKIP_REASONS = {FailureReason.NOT_A_PHOTO, FailureReason.RAW_PHOTO, FailureReason.NO_DECODER}
 # Reasons that can disappear while the file stays as it is, so that every ingest reads it again.
-RETRY_REASONS = {"unreadable", "changed while read"}
+RETRY_REASONS = {FailureReason.UNREADABLE, FailureReason.CHANGED_WHILE_READ}
 if EXTRA_INSTALLED["raw"]:
-    RETRY_REASONS.add("raw photo")
+    RETRY_REASONS.add(FailureReason.RAW_PHOTO)
 if EXTRA_INSTALLED["jxl"]:
-    RETRY_REASONS.add("no decoder")
+    RETRY_REASONS.add(FailureReason.NO_DECODER)
 
 
 @dataclass(frozen=True)

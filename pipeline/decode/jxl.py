@@ -10,7 +10,12 @@ from dataclasses import dataclass
 
 from PIL import Image as Pillow
 
-from pipeline.decode.formats import FLAG_ANIMATED, JXL_CODESTREAM_SIGNATURE, ExtractedImage
+from pipeline.decode.formats import (
+    FLAG_ANIMATED,
+    JXL_CODESTREAM_SIGNATURE,
+    ExtractedImage,
+    FailureReason,
+)
 from pipeline.decode.memory import MemoryBudget
 from pipeline.decode.read import Rejected
 
@@ -48,7 +53,7 @@ def extract_from_jxl(data: bytes, budget: MemoryBudget) -> ExtractedImage:
             f"{header.width} x {header.height}"
         )
     if info.mode not in SUPPORTED_JXL_MODES:
-        raise Rejected("not supported", f"a JPEG XL of {info.mode}")
+        raise Rejected(FailureReason.NOT_SUPPORTED, f"a JPEG XL of {info.mode}")
     image = Pillow.frombytes(info.mode, (info.width, info.height), content)
     if profile:
         image.info["icc_profile"] = profile

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from contextlib import AbstractContextManager, nullcontext
 
+from pipeline.decode.formats import FailureReason
 from pipeline.decode.read import Rejected
 
 # Larger files are held in memory one at a time.
@@ -50,12 +51,12 @@ class MemoryBudget:
         pixels = width * height // reduction**2
         if pixels > MAX_PIXELS:
             raise Rejected(
-                "too many pixels",
+                FailureReason.TOO_MANY_PIXELS,
                 f"{width} x {height}; the limit is {MAX_PIXELS // 1_000_000} megapixels",
             )
         if progressive_pixels > MAX_PROGRESSIVE_PIXELS:
             raise Rejected(
-                "too many pixels",
+                FailureReason.TOO_MANY_PIXELS,
                 f"a progressive JPEG of {progressive_pixels:,} pixels; "
                 f"the limit is {MAX_PROGRESSIVE_PIXELS // 1_000_000} megapixels",
             )

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image as Pillow
 
-from pipeline.decode.formats import FLAG_PREVIEW, ExtractedImage
+from pipeline.decode.formats import FLAG_PREVIEW, ExtractedImage, FailureReason
 from pipeline.decode.memory import MemoryBudget
 from pipeline.decode.read import Rejected
 
@@ -42,7 +42,9 @@ def extract_from_raw(data: bytes, budget: MemoryBudget, min_side: int) -> Extrac
                     if preview is None:
                         raise
     except rawpy.LibRawFileUnsupportedError as error:
-        raise NotRaw("no picture inside", "LibRaw knows no camera that writes this") from error
+        raise NotRaw(
+            FailureReason.NO_PICTURE_INSIDE, "LibRaw knows no camera that writes this"
+        ) from error
     except rawpy.LibRawUnsufficientMemoryError as error:
         raise MemoryError from error
     return ExtractedImage("RAW", preview, orientation, size, (FLAG_PREVIEW,))

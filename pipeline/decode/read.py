@@ -13,11 +13,12 @@ from pipeline.decode.formats import (
     JXL_CODESTREAM_SIGNATURE,
     JXL_CONTAINER_SIGNATURE,
     SIGNATURE_BYTES,
+    FailureReason,
     has_image_signature,
     has_raw_signature,
     has_raw_suffix,
 )
-from pipeline.scan import SourceFile
+from pipeline.scan import SkipReason, SourceFile
 
 MAX_FILE_BYTES = 1 << 29  # a larger file is not read: all of it would be held in memory
 MAX_DETAIL_CHARS = 200  # of a failure's detail, which a decoder may have taken from the file
@@ -27,12 +28,12 @@ MAX_DETAIL_CHARS = 200  # of a failure's detail, which a decoder may have taken 
 class Failure:
     """A file that gave no image.
 
-    `reason` is one of a few words to count by (see formats), `detail` a sentence about this file if
+    `reason` is a SkipReason if a scan could not read it, `detail` a sentence about this file if
     there is more to say, `hash` the blake3 of its content if that was read.
     """
 
     source: SourceFile
-    reason: str
+    reason: FailureReason | SkipReason
     detail: str | None = None
     hash: bytes | None = None
 
@@ -57,7 +58,7 @@ class Rejected(Exception):
             character if character.isprintable() else "?" for character in detail[:MAX_DETAIL_CHARS]
         )
         super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
+        self.reason, self.detail = FailureReason(reason), detail
 
 
 def read(source: SourceFile) -> bytes:
@@ -67,7 +68,7 @@ def read(source: SourceFile) -> bytes:
     """
     if has_raw_suffix(source.path) and not EXTRA_INSTALLED["raw"]:
         # Most are TIFFs inside, and their first image is only a thumbnail.
-        raise Rejected("raw photo", "to read raw photos: pip install 'neardup[raw]'")
+        raise Rejected(FailureReason.RAW_PHOTO, "to read raw photos: pip install 'neardup[raw]'")
     try:
         # O_NONBLOCK: a file may have become a FIFO since it was listed.
         descriptor = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
@@ -77,7 +78,8 @@ def read(source: SourceFile) -> bytes:
             _check_signature(source.path, os.pread(descriptor, SIGNATURE_BYTES, 0))
             if before.st_size > MAX_FILE_BYTES:
                 raise Rejected(
-                    "file too large", f"{before.st_size:,} bytes; the limit is {MAX_FILE_BYTES:,}"
+                    FailureReason.FILE_TOO_LARGE,
+                    f"{before.st_size:,} bytes; the limit is {MAX_FILE_BYTES:,}",
                 )
             data = file.read(before.st_size)
             # Network filesystems may return less than was requested.
@@ -85,21 +87,23 @@ def read(source: SourceFile) -> bytes:
                 data += rest
             after = os.fstat(descriptor)
     except ValueError as error:
-        raise Rejected("unreadable", str(error)) from error  # a NUL in the path
+        raise Rejected(FailureReason.UNREADABLE, str(error)) from error  # a NUL in the path
     except OSError as error:
-        raise Rejected("unreadable", error.strerror or str(error)) from error
+        raise Rejected(FailureReason.UNREADABLE, error.strerror or str(error)) from error
     is_same = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
     if len(data) != before.st_size or not is_same:
-        raise Rejected("changed while read", f"{before.st_size:,} bytes became {after.st_size:,}")
+        raise Rejected(
+            FailureReason.CHANGED_WHILE_READ, f"{before.st_size:,} bytes became {after.st_size:,}"
+        )
     return data
 
 
 def _check_file_type(status: os.stat_result) -> None:
     """Raise Rejected unless the file is a regular one that holds bytes."""
     if not stat.S_ISREG(status.st_mode):
-        raise Rejected("not a photo", "no regular file")
+        raise Rejected(FailureReason.NOT_A_PHOTO, "no regular file")
     if status.st_size == 0:
-        raise Rejected("empty file", "0 bytes")
+        raise Rejected(FailureReason.EMPTY_FILE, "0 bytes")
 
 
 def _check_signature(path: str, head: bytes) -> None:
@@ -110,10 +114,10 @@ def _check_signature(path: str, head: bytes) -> None:
     is_jxl_codestream = suffix == ".jxl" and head.startswith(JXL_CODESTREAM_SIGNATURE)
     is_jxl = is_jxl_codestream or head.startswith(JXL_CONTAINER_SIGNATURE)
     if is_jxl and not EXTRA_INSTALLED["jxl"]:
-        raise Rejected("no decoder", "to read JPEG XL: pip install 'neardup[jxl]'")
+        raise Rejected(FailureReason.NO_DECODER, "to read JPEG XL: pip install 'neardup[jxl]'")
     if is_jxl or has_image_signature(head) or (is_raw and has_raw_signature(head)):
         return
     if is_raw or suffix in IMAGE_SUFFIXES:
         detail = f"starts with {head[:8].hex(' ')}, which is not a format that neardup reads"
-        raise Rejected("no picture inside", detail)
-    raise Rejected("not a photo")
+        raise Rejected(FailureReason.NO_PICTURE_INSIDE, detail)
+    raise Rejected(FailureReason.NOT_A_PHOTO)

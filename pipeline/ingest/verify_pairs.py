@@ -17,9 +17,10 @@ from indexes.caches.cache import CACHE_FOLDER
 from indexes.caches.thumbnails import ThumbnailCache
 from indexes.store import Store
 from pipeline.decode.decode import Decoded
+from pipeline.decode.formats import FailureReason
 from pipeline.decode.pool import DecoderPool
 from pipeline.ingest.progress import IngestContext, Progress, Stage
-from pipeline.thumbnails import ImageUnavailable, Thumbnails, read_images
+from pipeline.thumbnails import ImageUnavailable, Thumbnails, UnavailableReason, read_images
 from pipeline.verify.inputs import (
     POISONED_VERIFIER,
     VerifyInput,
@@ -38,7 +39,11 @@ from pipeline.verify.verdict import VERDICT_VERSION, Verdict, decode_verdict, en
 # Pairs that are verified together and committed at once.
 PAIRS_PER_BLOCK = 400
 # Reasons for an unread file that may not hold in the next run.
-RETRYABLE_REASONS = ("away", "changed", "unreadable")
+RETRYABLE_REASONS = (
+    UnavailableReason.AWAY,
+    UnavailableReason.CHANGED,
+    FailureReason.UNREADABLE,
+)
 # Spectra in memory: 40 MB.
 MAX_CACHED_SPECTRA = 5_000
 
@@ -255,7 +260,7 @@ class _UpscaleChecker:
     def _find_retry_reason(self, larger_image: int | None) -> str | None:
         if larger_image is None:
             return None
-        result = self._spectra.get(larger_image, ImageUnavailable("away"))
+        result = self._spectra.get(larger_image, ImageUnavailable(UnavailableReason.AWAY))
         if isinstance(result, ImageUnavailable) and result.reason in RETRYABLE_REASONS:
             return result.reason
         return None

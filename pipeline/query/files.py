@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from indexes.records import CatalogFile, FileStat
 from indexes.store import Store
+from pipeline.decode.formats import FailureReason
 from pipeline.decode.read import Failure
 from pipeline.grouping.keep_rules import LibraryFile
 from pipeline.scan import SourceFile, is_below
@@ -22,10 +23,10 @@ def resolve_source(file: str) -> SourceFile | Failure:
         status = os.stat(path)  # noqa: PTH116 - the path may not be valid UTF-8
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         detail = getattr(error, "strerror", None) or str(error)
-        return Failure(SourceFile(path), "unreadable", detail)
+        return Failure(SourceFile(path), FailureReason.UNREADABLE, detail)
     source = SourceFile(path, FileStat.from_os_stat(status))
     if not stat.S_ISREG(status.st_mode):
-        return Failure(source, "not a photo", "not a regular file")
+        return Failure(source, FailureReason.NOT_A_PHOTO, "not a regular file")
     return source
 
 

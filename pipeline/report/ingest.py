@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pipeline.decode.formats import FailureReason
 from pipeline.ingest.coverage import Coverage
 from pipeline.report.document import make_document
 from pipeline.report.format import pluralize
@@ -53,8 +54,8 @@ def format_reason_counts(counts: Mapping[str, int]) -> str:
 def format_extra_hints(coverage: Coverage) -> Iterable[str]:
     """Yield how to install what reads the photos that were skipped for want of an extra."""
     for reason, extra, noun in (
-        ("raw photo", "raw", "raw photo"),
-        ("no decoder", "jxl", "JPEG XL photo"),
+        (FailureReason.RAW_PHOTO, "raw", "raw photo"),
+        (FailureReason.NO_DECODER, "jxl", "JPEG XL photo"),
     ):
         if count := coverage.skipped[reason]:
             them = "it" if count == 1 else "them"

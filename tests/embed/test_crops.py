@@ -35,7 +35,7 @@ from pipeline.embed.crops import (
     propose_pairs,
 )
 from pipeline.ingest.coverage import CropReport
-from pipeline.thumbnails import ImageUnavailable
+from pipeline.thumbnails import ImageUnavailable, UnavailableReason
 from pipeline.verify.relation import Relation
 from tests.support.images import draw_scene, draw_textured_image, save_image, save_whole_and_part
 from tests.support.stores import SPACE, make_hash
@@ -179,7 +179,9 @@ def test_pair_with_an_unreadable_photo_is_verified_once_it_is_readable(
         preprocess: Preprocess,
     ) -> Iterator[tuple[int, Decoded | ImageUnavailable]]:
         readable = {id_: image for id_, image in images.items() if image.hash != part_hash}
-        yield from ((id_, ImageUnavailable("away")) for id_ in images if id_ not in readable)
+        yield from (
+            (id_, ImageUnavailable(UnavailableReason.AWAY)) for id_ in images if id_ not in readable
+        )
         yield from read_images(store, decoders, readable, preprocess)
 
     with Store(tmp_path / "store", write=True) as store:
@@ -216,7 +218,7 @@ def test_crop_vectors_are_computed_when_missing_or_damaged(
             thumbnails_module,
             "read_images",
             lambda store, decoders, images, preprocess: (
-                (id_, ImageUnavailable("away")) for id_ in images
+                (id_, ImageUnavailable(UnavailableReason.AWAY)) for id_ in images
             ),
         )
         assert ingest_folder(store, photos) == CropReport(0, 2)

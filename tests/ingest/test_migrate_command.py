@@ -27,7 +27,7 @@ from pipeline import (
     thumbnails,
 )
 from pipeline.ingest.progress import IngestContext, Progress, Stage
-from pipeline.thumbnails import ImageUnavailable
+from pipeline.thumbnails import ImageUnavailable, UnavailableReason
 from tests.support import onnx_models
 from tests.support.embedders import CountingEmbedder, PaidEmbedder
 from tests.support.images import draw_scene, save_image
@@ -132,7 +132,7 @@ def test_migrate_unverified_pairs_reports_them(
         thumbnails,
         "read_images",
         lambda store, decoders, images, preprocess: (
-            (id_, ImageUnavailable("away")) for id_ in images
+            (id_, ImageUnavailable(UnavailableReason.AWAY)) for id_ in images
         ),
     )
     assert "could not be verified" in run("ingest", photos)[2]

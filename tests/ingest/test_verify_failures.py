@@ -15,7 +15,7 @@ from pipeline import (
     load_embedder,
     thumbnails,
 )
-from pipeline.thumbnails import ImageUnavailable
+from pipeline.thumbnails import ImageUnavailable, UnavailableReason
 from pipeline.verify.features import extract_features
 from pipeline.verify.relation import Relation
 from tests.support.images import draw_textured_image, save_image
@@ -69,7 +69,7 @@ def test_ingest_unreadable_images_warns_of_unverified_pairs(
             thumbnails,
             "read_images",
             lambda store, decoders, images, preprocess: (
-                (id_, ImageUnavailable("away")) for id_ in images
+                (id_, ImageUnavailable(UnavailableReason.AWAY)) for id_ in images
             ),
         )
         *_, last = ingest_roots([Root(str(photos))], store, load_embedder())

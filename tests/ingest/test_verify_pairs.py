@@ -26,7 +26,7 @@ from pipeline import (
 from pipeline.decode.pool import DecoderPool
 from pipeline.ingest import verify_pairs
 from pipeline.ingest.coverage import CropReport
-from pipeline.thumbnails import ImageUnavailable, encode_thumbnail
+from pipeline.thumbnails import ImageUnavailable, UnavailableReason, encode_thumbnail
 from pipeline.verify.relation import Relation
 from pipeline.verify.verdict import VERDICT_VERSION, decode_verdict
 from tests.support import onnx_models
@@ -220,7 +220,7 @@ def test_verdict_stands_after_one_file_of_its_pixels_is_deleted(
             thumbnails,
             "read_images",
             lambda store, decoders, images, preprocess: (
-                (id_, ImageUnavailable("away")) for id_ in images
+                (id_, ImageUnavailable(UnavailableReason.AWAY)) for id_ in images
             ),
         )
         monkeypatch.setattr("pipeline.query.search.Searched.unverified_images", ())
