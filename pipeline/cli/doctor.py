@@ -21,10 +21,14 @@ def doctor(store: Path, as_json: bool) -> None:
 
     Works without a store. Add its output to bug reports.
     """
-    from pipeline.report.doctor import format_doctor_report, inspect_installation
+    from pipeline.report.doctor import (
+        format_doctor_report,
+        inspect_installation,
+        serialize_doctor_report,
+    )
 
     report = inspect_installation(store)
     if as_json:
-        print_json(report)
+        print_json(serialize_doctor_report(report))
     else:
         print_lines(format_doctor_report(report))

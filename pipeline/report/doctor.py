@@ -6,7 +6,8 @@ import importlib.metadata
 import os
 import platform
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,27 +65,64 @@ CPU_FEATURES = {
 }
 
 
-def inspect_installation(store: Path) -> dict[str, Any]:
-    """Collect versions, readable formats, cores, CPU, GPUs, access to Google and the store's place.
+@dataclass(frozen=True)
+class FormatSupport:
+    """The support of a format: if it can be read, and the extra that adds it, if any."""
 
-    The version of a package that is not installed is None; each format has the extra that adds it.
+    is_readable: bool
+    extra: str | None = None
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """The architecture of a CPU, and which of CPU_FEATURES it has."""
+
+    architecture: str
+    features: Sequence[str]
+
+
+@dataclass(frozen=True)
+class GoogleAccess:
+    """The ways to Google's models: if there is a key, and if there are credentials."""
+
+    has_key: bool
+    has_credentials: bool
+
+
+@dataclass(frozen=True)
+class DoctorReport:
+    """The answer of `doctor`.
+
+    `versions` are those of packages, Python and the libraries below them; None if not installed.
     """
-    return make_document(
-        {
-            "versions": _collect_versions(),
-            "formats": {
-                name: {"read": is_readable, "extra": extra}
-                for name, (is_readable, extra) in _check_formats().items()
-            },
-            "cores": os.cpu_count() or 1,
-            "usable_cores": count_usable_cores(),
-            "threads": count_usable_cores(),
-            "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
-            "cpu": {"architecture": platform.machine(), "features": _read_cpu_features()},
-            "gpus": _list_gpus(),
-            "google": _check_google_access(),
-            "store": {"path": os.fspath(store), "exists": (store / "catalog.db").exists()},
-        }
+
+    versions: Mapping[str, str | None]
+    formats: Mapping[str, FormatSupport]
+    cores: int
+    usable_cores: int
+    threads: int
+    omp_num_threads: str | None
+    cpu: Cpu
+    gpus: Sequence[str]
+    google: GoogleAccess
+    store: Path
+    has_store: bool
+
+
+def inspect_installation(store: Path) -> DoctorReport:
+    """Collect versions, formats, cores, CPU, GPUs, access to Google, and whether `store` exists."""
+    return DoctorReport(
+        versions=_collect_versions(),
+        formats=_check_formats(),
+        cores=os.cpu_count() or 1,
+        usable_cores=count_usable_cores(),
+        threads=count_usable_cores(),
+        omp_num_threads=os.environ.get("OMP_NUM_THREADS"),
+        cpu=Cpu(platform.machine(), _read_cpu_features()),
+        gpus=_list_gpus(),
+        google=_check_google_access(),
+        store=store,
+        has_store=(store / "catalog.db").exists(),
     )
 
 
@@ -96,7 +134,6 @@ def _get_version(package: str) -> str | None:
 
 
 def _collect_versions() -> dict[str, str | None]:
-    """Collect the versions of packages, Python and the libraries below them; None if missing."""
     return {package: _get_version(package) for package in PACKAGES} | {
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
@@ -112,14 +149,13 @@ def _get_libheif_version() -> str | None:
     return str(pillow_heif.libheif_version())
 
 
-def _check_formats() -> dict[str, tuple[bool, str | None]]:
-    """Check for each format whether it can be read, and name the extra that adds it, if any."""
-    checked: dict[str, tuple[bool, str | None]] = {}
+def _check_formats() -> dict[str, FormatSupport]:
+    checked: dict[str, FormatSupport] = {}
     for name in BUILT_IN_FORMATS:
         feature = PILLOW_FEATURES.get(name)
-        checked[name] = (feature is None or bool(features.check(feature)), None)
-    checked["raw photos"] = (EXTRA_INSTALLED["raw"], "raw")
-    checked["JPEG XL"] = (EXTRA_INSTALLED["jxl"], "jxl")
+        checked[name] = FormatSupport(feature is None or bool(features.check(feature)))
+    checked["raw photos"] = FormatSupport(EXTRA_INSTALLED["raw"], "raw")
+    checked["JPEG XL"] = FormatSupport(EXTRA_INSTALLED["jxl"], "jxl")
     return checked
 
 
@@ -151,8 +187,8 @@ def _list_gpus() -> list[str]:
         return [f"unknown: {error!r}"]
 
 
-def _check_google_access() -> dict[str, bool]:
-    """Check whether a key or credentials for Google's models exist; neither is read or tried."""
+def _check_google_access() -> GoogleAccess:
+    """Check which ways to Google's models exist; neither is read or tried."""
     default_folder = os.path.expanduser("~/.config/gcloud")  # noqa: PTH111 - never raises
     config_folder = Path(os.environ.get("CLOUDSDK_CONFIG") or default_folder)
     credentials = Path(
@@ -160,33 +196,59 @@ def _check_google_access() -> dict[str, bool]:
         or config_folder / "application_default_credentials.json"
     )
     keys = (os.environ.get(name, "").strip() for name in ("GOOGLE_API_KEY", "GEMINI_API_KEY"))
-    return {"key": any(keys), "credentials": credentials.is_file()}
+    return GoogleAccess(any(keys), credentials.is_file())
 
 
-def format_doctor_report(report: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines of what inspect_installation() collected."""
-    for name, version in report["versions"].items():
+def serialize_doctor_report(report: DoctorReport) -> dict[str, Any]:
+    """Serialize the answer of `doctor`."""
+    return make_document(
+        {
+            "versions": report.versions,
+            "formats": {
+                name: {"read": support.is_readable, "extra": support.extra}
+                for name, support in report.formats.items()
+            },
+            "cores": report.cores,
+            "usable_cores": report.usable_cores,
+            "threads": report.threads,
+            "omp_num_threads": report.omp_num_threads,
+            "cpu": asdict(report.cpu),
+            "gpus": report.gpus,
+            "google": {
+                "key": report.google.has_key,
+                "credentials": report.google.has_credentials,
+            },
+            "store": {"path": os.fspath(report.store), "exists": report.has_store},
+        }
+    )
+
+
+def format_doctor_report(report: DoctorReport) -> Iterator[str]:
+    """Yield the lines of the answer of `doctor`."""
+    for name, version in report.versions.items():
         yield f"{name:<18} {version or 'not installed'}"
     yield ""
-    for name, support in report["formats"].items():
-        if support["read"]:
+    for name, support in report.formats.items():
+        if support.is_readable:
             yield f"{name:<18} yes"
-        elif support["extra"]:
-            yield f"{name:<18} no; install it with: pip install 'neardup[{support['extra']}]'"
+        elif support.extra:
+            yield f"{name:<18} no; install it with: pip install 'neardup[{support.extra}]'"
         else:
             yield f"{name:<18} no"
     yield ""
-    threads = f"models use {pluralize(report['threads'], 'thread')}"
-    if report["omp_num_threads"]:
-        threads += f", OMP_NUM_THREADS={escape_unprintable(report['omp_num_threads'])}"
-    yield f"{'cores':<18} {report['usable_cores']} of {report['cores']}; {threads}"
-    cpu = report["cpu"]
-    yield f"{'cpu':<18} {', '.join([cpu['architecture'], *cpu['features']])}"
-    yield f"{'gpu':<18} {', '.join(map(escape_unprintable, report['gpus'])) or 'none'}"
-    google = {name: "yes" if exists else "no" for name, exists in report["google"].items()}
-    access = f"key in the environment: {google['key']}"
-    access += f", application default credentials: {google['credentials']}"
+    threads = f"models use {pluralize(report.threads, 'thread')}"
+    if report.omp_num_threads:
+        threads += f", OMP_NUM_THREADS={escape_unprintable(report.omp_num_threads)}"
+    yield f"{'cores':<18} {report.usable_cores} of {report.cores}; {threads}"
+    yield f"{'cpu':<18} {', '.join([report.cpu.architecture, *report.cpu.features])}"
+    yield f"{'gpu':<18} {', '.join(map(escape_unprintable, report.gpus)) or 'none'}"
+    access = f"key in the environment: {_format_existence(report.google.has_key)}"
+    credentials = _format_existence(report.google.has_credentials)
+    access += f", application default credentials: {credentials}"
     yield f"{'google':<18} {access}"
-    store = report["store"]
-    missing = "" if store["exists"] else " (does not exist yet)"
-    yield f"{'store':<18} {escape_unprintable(store['path'])}{missing}"
+    missing = "" if report.has_store else " (does not exist yet)"
+    yield f"{'store':<18} {escape_unprintable(os.fspath(report.store))}{missing}"
+
+
+def _format_existence(exists: bool) -> str:
+    return "yes" if exists else "no"
