@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from indexes.store import Store
     from pipeline.embed.embedder import Embedder
     from pipeline.ingest.coverage import Coverage
-    from pipeline.report.maintenance import MigrationReport
+    from pipeline.report.maintenance import MigrationReport, PendingMigrationReport
 
 
 @click.command()
@@ -55,7 +55,7 @@ def migrate(
     """
     from pipeline.report.maintenance import (
         MigrationReport,
-        format_pending_migration,
+        report_pending_migration,
         serialize_migration,
     )
 
@@ -73,7 +73,7 @@ def migrate(
             waiting=len(opened.catalog.images.find_unembedded()),
             dropped=pending_before if restart else None,
         )
-        pending = format_pending_migration(opened)
+        pending = report_pending_migration(opened)
     for warning in coverage.warnings:
         print_warning(warning)
     if as_json:
@@ -120,17 +120,20 @@ def _run_migration(
 
 
 def _print_outcome(
-    store: Path, report: MigrationReport, pending: str | None, had_saved_thresholds: bool
+    store: Path,
+    report: MigrationReport,
+    pending: PendingMigrationReport | None,
+    had_saved_thresholds: bool,
 ) -> None:
     """Print what was dropped, what the store uses now, and what is still to be done."""
     from pipeline.report.format import pluralize
-    from pipeline.report.maintenance import format_migration
+    from pipeline.report.maintenance import format_migration, format_pending_migration
 
     if dropped := report.dropped:
         photos = pluralize(dropped.done, "photo")
         print_message(f"the migration to {dropped.model} ({photos}) was dropped")
     if pending:
-        print_message(f"{store} uses {report.model}; {pending}")
+        print_message(f"{store} uses {report.model}; {format_pending_migration(pending)}")
     elif not report.migrated:
         nothing = "" if report.dropped else "; nothing to do"
         print_message(f"{store} already uses {report.model}{nothing}")

@@ -33,13 +33,14 @@ def status(list_failures: bool, store: Path, as_json: bool) -> None:
     """
     from indexes.store import Store
     from pipeline.report.format import format_failure
-    from pipeline.report.status import format_status, serialize_status
+    from pipeline.report.status import format_status, report_status, serialize_status
 
     with Store(store) as opened:
         opened.verify()
-        document = serialize_status(opened)
+        report = report_status(opened)
         failures = _collect_failures(opened) if list_failures else []
     if as_json:
+        document = serialize_status(report)
         if list_failures:
             document["failures"] = [
                 {"path": path, "reason": reason, "detail": detail or ""}
@@ -49,7 +50,7 @@ def status(list_failures: bool, store: Path, as_json: bool) -> None:
     elif list_failures:
         print_lines(format_failure(*failure) for failure in failures)
     else:
-        print_lines(format_status(document))
+        print_lines(format_status(report))
 
 
 def _collect_failures(store: Store) -> list[tuple[str, str, str | None]]:

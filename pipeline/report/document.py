@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from indexes.records import Space
+from indexes.records import Counts, Run, Space
 from indexes.store import Store
 from pipeline.decode.read import Failure
 from pipeline.ingest.coverage import Coverage
@@ -36,9 +36,13 @@ def serialize_coverage(
     """Serialize what an answer covers: the counts of files and images below `folders` (all without
     any), the outcome of the last ingest, and the coverage of an ingest that this command ran.
     """
-    last_run = store.catalog.runs.get_last()
-    document: dict[str, Any] = asdict(store.catalog.files.get_counts(folders))
-    document["last_ingest"] = last_run.outcome if last_run else None
+    counts = store.catalog.files.get_counts(folders)
+    document = serialize_counts(counts, store.catalog.runs.get_last())
     if ingest_coverage:
         document["ingest"] = ingest_coverage.to_dict()
     return document
+
+
+def serialize_counts(counts: Counts, last_run: Run | None) -> dict[str, Any]:
+    """Serialize counts of files and images, and the outcome of the last ingest."""
+    return asdict(counts) | {"last_ingest": last_run.outcome if last_run else None}

@@ -135,29 +135,44 @@ def format_migration(report: MigrationReport) -> str:
     return f"{text}; {report.waiting:,} {wait}"
 
 
-def serialize_pending_migration(store: Store) -> dict[str, Any] | None:
-    """Serialize a migration that has not ended, with the commands that resume and drop it."""
+@dataclass(frozen=True)
+class PendingMigrationReport:
+    """A migration that has not ended, and the commands that resume it and drop it."""
+
+    pending: PendingMigration
+    resume_command: str
+    abort_command: str
+
+
+def report_pending_migration(store: Store) -> PendingMigrationReport | None:
+    """Report the migration of a store that has not ended; None without one."""
     pending = store.get_pending_migration()
     if pending is None:
         return None
     assert store.model is not None  # a migration starts from a store that is bound to a model
     migrate = ("migrate", "--model")
-    commands = {
-        "resume": format_command(store.folder, *migrate, pending.model),
-        "abort": format_command(store.folder, *migrate, store.model, "--restart"),
-    }
-    return asdict(pending) | commands
+    return PendingMigrationReport(
+        pending,
+        resume_command=format_command(store.folder, *migrate, pending.model),
+        abort_command=format_command(store.folder, *migrate, store.model, "--restart"),
+    )
 
 
-def format_pending_migration(store: Store) -> str | None:
-    """Format that a migration has not ended, and how to resume or drop it; None without one."""
-    pending = serialize_pending_migration(store)
-    if pending is None:
-        return None
-    return f"a migration to {pending['model']} is pending, {format_migration_progress(pending)}"
+def serialize_pending_migration(report: PendingMigrationReport) -> dict[str, Any]:
+    """Serialize a migration that has not ended."""
+    commands = {"resume": report.resume_command, "abort": report.abort_command}
+    return asdict(report.pending) | commands
 
 
-def format_migration_progress(migration: dict[str, Any]) -> str:
-    """Format how far a serialized migration is, and the commands that resume and drop it."""
-    photos = f"{migration['done']:,} of {pluralize(migration['images'], 'photo')} embedded"
-    return f"{photos}; `{migration['resume']}` resumes it, `{migration['abort']}` drops it"
+def format_pending_migration(report: PendingMigrationReport) -> str:
+    """Format that a migration has not ended, and how to resume or drop it."""
+    model = report.pending.model
+    return f"a migration to {model} is pending, {format_migration_progress(report)}"
+
+
+def format_migration_progress(report: PendingMigrationReport) -> str:
+    """Format how far a migration is, and the commands that resume and drop it."""
+    pending = report.pending
+    photos = f"{pending.done:,} of {pluralize(pending.images, 'photo')} embedded"
+    resume, abort = report.resume_command, report.abort_command
+    return f"{photos}; `{resume}` resumes it, `{abort}` drops it"

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from indexes.paths import format_command
-from indexes.records import Run, RunOutcome
+from indexes.records import Counts, Root, Run, RunOutcome, SavedThresholds, Space
 from indexes.store import Store
 from pipeline.grouping.keep_rules import DiskStatus, LibraryFile
 from pipeline.query.thresholds import get_effective_floor
-from pipeline.report.document import make_document, serialize_coverage, serialize_space
+from pipeline.report.document import make_document, serialize_counts, serialize_space
 from pipeline.report.format import (
     MAX_LISTED_ITEMS,
     escape_unprintable,
@@ -22,54 +22,63 @@ from pipeline.report.format import (
     pluralize,
 )
 from pipeline.report.ingest import format_flag_count, format_reason_counts
-from pipeline.report.maintenance import format_migration_progress, serialize_pending_migration
+from pipeline.report.maintenance import (
+    PendingMigrationReport,
+    format_migration_progress,
+    report_pending_migration,
+    serialize_pending_migration,
+)
 
-# --- JSON ---
+
+@dataclass(frozen=True)
+class StatusReport:
+    """The answer of `status`.
+
+    `raised_floor` is the floor of the store if it is above the model's own. `verdicts` counts them
+    by relation. `recall` is that of the join; None before the first.
+    """
+
+    store: Path
+    model: str | None
+    space: Space | None
+    raised_floor: float | None
+    saved_thresholds: SavedThresholds | None
+    roots: Sequence[Root]
+    counts: Counts
+    vectors: int
+    segments: int
+    last_join: dict[str, Any] | None
+    pairs: int
+    verdicts: Mapping[str, int]
+    recall: float | None
+    migration: PendingMigrationReport | None
+    bytes_on_disk: int
+    last_run: Run | None
 
 
-def serialize_status(store: Store) -> dict[str, Any]:
-    """Serialize the model, roots, contents, pairs and last run of a store."""
+def report_status(store: Store) -> StatusReport:
+    """Report the model, roots, contents, pairs and last run of a store."""
     segments = store.catalog.vectors.list_segments()
-    space = store.space
-    saved = store.catalog.settings.get_saved_thresholds()
     watermark = store.catalog.pairs.get_watermark()
     files = (path for path in store.folder.rglob("*") if path.is_file())
-    return make_document(
-        {
-            "store": os.fspath(store.folder),
-            "model": store.model,
-            "space": serialize_space(space) if space else None,
-            "floor": space.floor if space else None,
-            "raised_floor": _get_raised_floor(store),
-            "threshold": space.threshold if space else None,
-            "saved_thresholds": asdict(saved) if saved else None,
-            "roots": [
-                {"path": root.path, "excludes": list(root.excludes), "hidden": root.include_hidden}
-                for root in store.catalog.roots.list()
-            ],
-            "coverage": serialize_coverage(store),
-            "vectors": sum(segment.vector_count for segment in segments),
-            "segments": len(segments),
-            "join": store.catalog.runs.get_last_join(),
-            "pairs": store.catalog.pairs.count(),
-            "verdicts": store.catalog.verdicts.count_by_relation(),
-            "recall": watermark.recall if watermark else None,
-            "migration": serialize_pending_migration(store),
-            "bytes_on_disk": sum(path.stat().st_size for path in files),
-            "last_run": _serialize_run(store.catalog.runs.get_last()),
-        }
+    return StatusReport(
+        store=store.folder,
+        model=store.model,
+        space=store.space,
+        raised_floor=_get_raised_floor(store),
+        saved_thresholds=store.catalog.settings.get_saved_thresholds(),
+        roots=store.catalog.roots.list(),
+        counts=store.catalog.files.get_counts(),
+        vectors=sum(segment.vector_count for segment in segments),
+        segments=len(segments),
+        last_join=store.catalog.runs.get_last_join(),
+        pairs=store.catalog.pairs.count(),
+        verdicts=store.catalog.verdicts.count_by_relation(),
+        recall=watermark.recall if watermark else None,
+        migration=report_pending_migration(store),
+        bytes_on_disk=sum(path.stat().st_size for path in files),
+        last_run=store.catalog.runs.get_last(),
     )
-
-
-def _serialize_run(run: Run | None) -> dict[str, Any] | None:
-    if run is None:
-        return None
-    return {
-        "started": run.started,
-        "ended": run.ended,
-        "outcome": run.outcome,
-        "coverage": run.coverage,
-    }
 
 
 def _get_raised_floor(store: Store) -> float | None:
@@ -81,74 +90,115 @@ def _get_raised_floor(store: Store) -> float | None:
     return floor if floor > space.floor else None
 
 
+# --- JSON ---
+
+
+def serialize_status(report: StatusReport) -> dict[str, Any]:
+    """Serialize the answer of `status`."""
+    space, saved, migration = report.space, report.saved_thresholds, report.migration
+    return make_document(
+        {
+            "store": os.fspath(report.store),
+            "model": report.model,
+            "space": serialize_space(space) if space else None,
+            "floor": space.floor if space else None,
+            "raised_floor": report.raised_floor,
+            "threshold": space.threshold if space else None,
+            "saved_thresholds": asdict(saved) if saved else None,
+            "roots": [
+                {"path": root.path, "excludes": list(root.excludes), "hidden": root.include_hidden}
+                for root in report.roots
+            ],
+            "coverage": serialize_counts(report.counts, report.last_run),
+            "vectors": report.vectors,
+            "segments": report.segments,
+            "join": report.last_join,
+            "pairs": report.pairs,
+            "verdicts": report.verdicts,
+            "recall": report.recall,
+            "migration": serialize_pending_migration(migration) if migration else None,
+            "bytes_on_disk": report.bytes_on_disk,
+            "last_run": _serialize_run(report.last_run) if report.last_run else None,
+        }
+    )
+
+
+def _serialize_run(run: Run) -> dict[str, Any]:
+    return {
+        "started": run.started,
+        "ended": run.ended,
+        "outcome": run.outcome,
+        "coverage": run.coverage,
+    }
+
+
 # --- text ---
 
 
-def format_status(status: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines of a serialized status, each with its label in front."""
-    size = format_bytes(status["bytes_on_disk"])
-    yield f"store       {escape_unprintable(status['store'])}  ({size})"
-    yield from _format_model_lines(status)
-    for root in status["roots"]:
-        excludes = ", ".join(map(escape_unprintable, root["excludes"]))
+def format_status(report: StatusReport) -> Iterator[str]:
+    """Yield the lines of the answer of `status`, each with its label in front."""
+    size = format_bytes(report.bytes_on_disk)
+    yield f"store       {escape_unprintable(os.fspath(report.store))}  ({size})"
+    yield from _format_model_lines(report)
+    for root in report.roots:
+        excludes = ", ".join(map(escape_unprintable, root.excludes))
         without = f"  without {excludes}" if excludes else ""
-        hidden = "  with hidden files" if root["hidden"] else ""
-        yield f"root        {escape_unprintable(root['path'])}{without}{hidden}"
-    yield from _format_content_lines(status)
-    yield from _format_pair_lines(status)
-    yield from _format_last_run_lines(status)
+        hidden = "  with hidden files" if root.include_hidden else ""
+        yield f"root        {escape_unprintable(root.path)}{without}{hidden}"
+    yield from _format_content_lines(report)
+    yield from _format_pair_lines(report)
+    if report.last_run:
+        yield from _format_run_lines(report.last_run, report.store)
 
 
-def _format_model_lines(status: dict[str, Any]) -> Iterator[str]:
+def _format_model_lines(report: StatusReport) -> Iterator[str]:
     """Yield the model with its thresholds, those that were saved, and a pending migration."""
-    raised_floor = status["raised_floor"]
-    if space := status["space"]:
-        raised = f", raised to {raised_floor:g}" if raised_floor else ""
-        thresholds = f"threshold {status['threshold']}, floor {status['floor']}{raised}"
-        yield f"model       {status['model']}  ({space['dim']} dimensions, {thresholds})"
-    if saved := status["saved_thresholds"]:
-        values = f"threshold {saved['threshold']:g}, agreement {saved['min_agreement']:g}"
+    space, saved, migration = report.space, report.saved_thresholds, report.migration
+    if space:
+        raised = f", raised to {report.raised_floor:g}" if report.raised_floor else ""
+        thresholds = f"threshold {space.threshold}, floor {space.floor}{raised}"
+        yield f"model       {report.model}  ({space.dim} dimensions, {thresholds})"
+    if space and saved:
+        values = f"threshold {saved.threshold:g}, agreement {saved.min_agreement:g}"
         yield f"saved       {values}, by `calibrate --save`"
-        if saved["threshold"] > (raised_floor or status["floor"]):
+        if saved.threshold > (report.raised_floor or space.floor):
             yield "            photos within photos are left out if they score below that threshold"
-    if migration := status["migration"]:
+    if migration:
         progress = format_migration_progress(migration)
-        yield f"migration   to {migration['model']} is running or did not finish, {progress}"
+        yield f"migration   to {migration.pending.model} is running or did not finish, {progress}"
 
 
-def _format_content_lines(status: dict[str, Any]) -> Iterator[str]:
+def _format_content_lines(report: StatusReport) -> Iterator[str]:
     """Yield the counts of files, images and vectors."""
-    coverage = status["coverage"]
-    missing = f" ({coverage['missing']:,} missing)" if coverage["missing"] else ""
-    files = f"{pluralize(coverage['files'], 'file')}{missing}"
-    images = pluralize(coverage["images"], "distinct photo")
-    yield f"photos      {files}, {images}, {coverage['featureless']:,} featureless"
-    if flagged := coverage["flagged"]:
-        counts = (format_flag_count(flag, count) for flag, count in flagged.items())
-        yield f"flagged     {', '.join(counts)}"
-    yield f"not read    {format_reason_counts(coverage['failed_by_reason'])}"
-    yield f"vectors     {status['vectors']:,} in {pluralize(status['segments'], 'segment')}"
+    counts = report.counts
+    missing = f" ({counts.missing:,} missing)" if counts.missing else ""
+    files = f"{pluralize(counts.files, 'file')}{missing}"
+    images = pluralize(counts.images, "distinct photo")
+    yield f"photos      {files}, {images}, {counts.featureless:,} featureless"
+    if counts.flagged:
+        flagged = (format_flag_count(flag, count) for flag, count in counts.flagged.items())
+        yield f"flagged     {', '.join(flagged)}"
+    yield f"not read    {format_reason_counts(counts.failed_by_reason)}"
+    yield f"vectors     {report.vectors:,} in {pluralize(report.segments, 'segment')}"
 
 
-def _format_pair_lines(status: dict[str, Any]) -> Iterator[str]:
+def _format_pair_lines(report: StatusReport) -> Iterator[str]:
     """Yield how many pairs are known and verified, and how the last join found its pairs."""
     recall = ""
-    if status["recall"] is not None and status["recall"] < 1:
-        exact = format_command(Path(status["store"]), "ingest", "--join", "exact")
-        recall = f", at least {status['recall']:.2%} of all (95 % confidence)"
+    if report.recall is not None and report.recall < 1:
+        exact = format_command(report.store, "ingest", "--join", "exact")
+        recall = f", at least {report.recall:.2%} of all (95 % confidence)"
         recall += f"; `{exact}` finds the rest"
-    yield f"pairs       {status['pairs']:,} known{recall}"
-    if verdicts := status["verdicts"]:
+    yield f"pairs       {report.pairs:,} known{recall}"
+    if verdicts := report.verdicts:
         relations = ", ".join(f"{count:,} {relation}" for relation, count in verdicts.items())
         yield f"verified    {sum(verdicts.values()):,}: {relations}"
-    if join := format_join(status["join"]):
-        yield f"last join   {join}"
+    if report.last_join:
+        yield f"last join   {_format_join(report.last_join)}"
 
 
-def format_join(join: dict[str, Any] | None) -> str | None:
-    """Format how the last join found the pairs of new vectors, and how many; None without one."""
-    if join is None:
-        return None
+def _format_join(join: dict[str, Any]) -> str:
+    """Format how a join found the pairs of new vectors, and how many."""
     method = "exact" if join["method"] == "exact" else "inverted lists"
     pairs = f"{pluralize(join['pairs'], 'pair')} found at {join['floor']:g} or above"
     text = f"{method}, {pairs} ({join['reason']})"
@@ -158,20 +208,17 @@ def format_join(join: dict[str, Any] | None) -> str | None:
     return text
 
 
-def _format_last_run_lines(status: dict[str, Any]) -> Iterator[str]:
-    """Yield how the last ingest ended, and the first folders that it could not read."""
-    last = status["last_run"]
-    if not last:
-        return
-    outcome = "running, or cut off" if last["outcome"] == RunOutcome.RUNNING else last["outcome"]
-    problems = _format_ingest_problems(last["coverage"])
-    yield f"last ingest {outcome}, {last['ended'] or last['started']}{problems}"
-    unreadable = last["coverage"].get("unreadable_paths", [])
+def _format_run_lines(run: Run, store: Path) -> Iterator[str]:
+    """Yield how an ingest ended, and the first folders that it could not read."""
+    outcome = "running, or cut off" if run.outcome is RunOutcome.RUNNING else run.outcome
+    problems = _format_ingest_problems(run.coverage)
+    yield f"last ingest {outcome}, {run.ended or run.started}{problems}"
+    unreadable = run.coverage.get("unreadable_paths", [])
     for path in unreadable[:MAX_LISTED_ITEMS]:
         yield f"unreadable  {format_failure(**path)}"
     if len(unreadable) > MAX_LISTED_ITEMS:
         more = f"{len(unreadable) - MAX_LISTED_ITEMS:,} more"
-        list_all = format_command(Path(status["store"]), "status", "--failures")
+        list_all = format_command(store, "status", "--failures")
         yield f"unreadable  {more}, see `{list_all}`"
 
 
