@@ -221,46 +221,6 @@ def test_new_files_are_decoded_in_parallel_and_answered_in_order(
     assert [answer.in_library for answer in answers] == [False, True, False, False]
 
 
-def test_no_snapshot_is_open_while_a_model_loads(photos: Path, tmp_path: Path) -> None:
-    class LoadingEmbedder:
-        """Loads its weights when its preprocessing is needed."""
-
-        def __getattr__(self, name: str) -> object:
-            if name == "preprocess":
-                in_snapshot.append(store.catalog._db.in_transaction)
-            return getattr(real_embedder, name)
-
-    in_snapshot: list[bool] = []
-    real_embedder = load_embedder()
-    embedder: Any = LoadingEmbedder()
-    new = [
-        str(save_image(tmp_path / f"{number}.jpg", draw_scene(number, (320, 240))))
-        for number in range(3)
-    ]
-    with make_store(tmp_path / "store", photos) as store:
-        list(find_matches(new, store, embedder))
-    assert len(in_snapshot) >= 3
-    assert not any(in_snapshot)
-
-
-def test_image_dropped_by_an_ingest_meanwhile_is_decoded(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copy(photos / "c.webp", tmp_path / "copy.webp")
-    with make_store(tmp_path / "store", photos) as store:
-        get_ids, returned = store.catalog.images.get_ids, list[dict[bytes, int]]()
-
-        def get_ids_once(hashes: Sequence[bytes]) -> dict[bytes, int]:
-            returned.append(get_ids(hashes))
-            return returned[0] if len(returned) == 1 else {}
-
-        monkeypatch.setattr(store.catalog.images, "get_ids", get_ids_once)
-        (answer,) = find_matches([str(tmp_path / "copy.webp")], store, load_embedder())
-    assert len(returned[0]) == 1
-    assert len(returned) >= 2
-    assert [Path(match.file.path).name for match in answer.matches] == ["c.webp"]
-
-
 def test_unusable_file_is_answered_with_a_reason(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes((photos / "b.jpg").read_bytes()[:500])
     with make_store(tmp_path / "store", photos) as store:
