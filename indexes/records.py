@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
+
+from indexes.coverage import Coverage
 
 
 @dataclass(frozen=True)
@@ -195,10 +197,10 @@ class RunOutcome(StrEnum):
 class Run:
     """One ingest.
 
-    `started` and `ended` are in UTC, ISO 8601. `coverage` has the counts of the run, as JSON.
+    `started` and `ended` are in UTC, ISO 8601. `coverage` is None until it ends.
     """
 
     started: str
     ended: str | None
     outcome: RunOutcome
-    coverage: dict[str, Any]
+    coverage: Coverage | None

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from indexes.catalog.verdicts import StoredVerdict
+from indexes.coverage import CompactionReport, Coverage
 from indexes.durable.failpoints import failpoint
 from indexes.errors import (
     InvalidThreshold,
@@ -30,7 +30,6 @@ from indexes.paths import format_command
 from indexes.records import Image, NewFile, Root, RunOutcome, SavedThresholds, Space
 from indexes.search import Search
 from indexes.upkeep import compaction, migration
-from indexes.upkeep.compaction import CompactionReport
 from indexes.upkeep.former_caches import adopt_former_caches, has_former_caches
 from indexes.upkeep.migration import PendingMigration
 from indexes.upkeep.recovery import save_recovery_record
@@ -254,7 +253,7 @@ class Store:
         with self.catalog.transaction():
             return self.catalog.runs.begin(_format_now("microseconds"))
 
-    def end_run(self, run_id: int, outcome: RunOutcome, coverage: dict[str, Any]) -> None:
+    def end_run(self, run_id: int, outcome: RunOutcome, coverage: Coverage) -> None:
         """Record how an ingest ended, COMPLETE or INTERRUPTED, and its coverage."""
         with self.catalog.transaction():
             self.catalog.runs.end(run_id, _format_now(), outcome, coverage)

@@ -32,10 +32,10 @@ import numpy as np
 from PIL import Image
 
 from indexes import Root, Store
+from indexes.coverage import VerificationReport
 from pipeline import Group, IngestOptions, find_groups, ingest_roots, load_embedder
 from pipeline.calibrate.synthetic_copies import EVERYDAY_EDITS, HARD_EDITS
 from pipeline.embed.embedder import DEFAULT_MODEL
-from pipeline.ingest.coverage import VerificationReport
 from pipeline.verify.relation import Relation
 from scripts.bench_embedder import format_table, list_files, open_upright, save_copy
 from scripts.bench_fastdup import has_fastdup, read_feature_files, run_fastdup

@@ -30,6 +30,7 @@ from PIL import Image as PillowImage
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, not a module
 
 from indexes import Space, Store, check
+from indexes.coverage import Coverage
 from indexes.join.join import JoinProgress
 from indexes.records import FileStat, Image, NewFile, RunOutcome
 from indexes.store import Batch
@@ -175,7 +176,7 @@ def bench_fill(scenario: Scenario, model: str, preprocess: Preprocess) -> None:
         report = store.compact(full=True)
         print_row("compaction", f"{report.segments_before} segments to {report.segments_after}")
         catalog_bytes = (scenario.folder / "catalog.db").stat().st_size
-        store.end_run(run, RunOutcome.COMPLETE, {})
+        store.end_run(run, RunOutcome.COMPLETE, Coverage())
         share = count_segment_bytes(store) / (2 * dim * row_count)
         print_row(
             "segments on disk",

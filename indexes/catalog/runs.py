@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from indexes.catalog.database import Database
+from indexes.coverage import Coverage, JoinReport, parse_coverage
 from indexes.records import Run, RunOutcome
 
 # A run's key: no run of another catalog has it, nor has a later run of an older copy of this one.
@@ -50,17 +50,17 @@ class RunTable:
         sql = f"SELECT 1 FROM runs WHERE {RUN_KEY} = ?"
         return bool(self._database.fetch_rows(sql, run_key))
 
-    def end(self, run_id: int, ended: str, outcome: RunOutcome, coverage: dict[str, Any]) -> None:
+    def end(self, run_id: int, ended: str, outcome: RunOutcome, coverage: Coverage) -> None:
         """Write how a run ended."""
         self._database.write(
             "UPDATE runs SET ended = ?, outcome = ?, coverage = ? WHERE id = ?",
             ended,
             outcome,
-            json.dumps(coverage),
+            json.dumps(coverage.to_dict()),
             run_id,
         )
 
-    def get_last_join(self) -> dict[str, Any] | None:
+    def get_last_join(self) -> JoinReport | None:
         """Return the join of the newest run that joined or migrated; None where it has none."""
         sql = (
             "SELECT coverage FROM runs"
@@ -68,8 +68,8 @@ class RunTable:
             " ORDER BY id DESC LIMIT 1"
         )
         for (coverage,) in self._database.fetch_rows(sql, RunOutcome.MIGRATED):
-            join: dict[str, Any] | None = self._database.parse_json(coverage).get("join")
-            return join
+            parsed = self._database.parse(coverage, parse_coverage)
+            return parsed.join if parsed else None
         return None
 
     def get_last(self) -> Run | None:
@@ -85,7 +85,7 @@ class RunTable:
                 started,
                 ended,
                 self._database.parse(outcome, RunOutcome),
-                self._database.parse_json(coverage),
+                self._database.parse(coverage, parse_coverage),
             )
         return None
 
@@ -98,15 +98,14 @@ class RunTable:
         sql = "SELECT outcome, coverage FROM runs WHERE outcome != ? ORDER BY id DESC LIMIT 1"
         for outcome, coverage in self._database.fetch_rows(sql, RunOutcome.RUNNING):
             return outcome == RunOutcome.COMPLETE and _covers_all_pairs(
-                self._database.parse_json(coverage), version, with_crops=with_crops
+                self._database.parse(coverage, parse_coverage), version, with_crops=with_crops
             )
         return False
 
 
-def _covers_all_pairs(coverage: dict[str, Any], version: int, *, with_crops: bool) -> bool:
-    verification, crops = coverage.get("verification"), coverage.get("crops")
-    if not verification or verification["version"] != version:
+def _covers_all_pairs(coverage: Coverage | None, version: int, *, with_crops: bool) -> bool:
+    if not coverage or not coverage.verification or coverage.verification.version != version:
         return False
-    if verification["unverified"] or verification.get("provisional"):
+    if coverage.verification.unverified or coverage.verification.provisional:
         return False
-    return not with_crops or bool(crops and not crops["missing"])
+    return not with_crops or bool(coverage.crops and not coverage.crops.missing)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from indexes.caches.crops import CropCache
 from indexes.caches.thumbnails import ThumbnailCache
 from indexes.catalog.catalog import Catalog
 from indexes.catalog.vectors import Ids, SegmentRow
+from indexes.coverage import CompactionReport
 from indexes.durable.failpoints import failpoint
 from indexes.folder import StoreFolder
 from indexes.records import Space
@@ -31,16 +31,6 @@ TIER_BITS = 3
 # Bytes of vectors in a segment that compaction writes; it needs twice as much memory.
 MAX_COMPACTED_SEGMENT_BYTES = 1 << 29
 BYTES_PER_DIMENSION = 2  # float16
-
-
-@dataclass(frozen=True)
-class CompactionReport:
-    """Segments before and after a compaction, dropped tombstones, and bytes written."""
-
-    segments_before: int
-    segments_after: int
-    vectors_dropped: int
-    bytes_written: int
 
 
 def compact(

@@ -22,10 +22,10 @@ from pipeline.cli.options import (
 from pipeline.cli.values import PATH_TYPE
 
 if TYPE_CHECKING:
+    from indexes.coverage import Coverage
     from indexes.store import Store
     from pipeline.grouping.cluster import Group
     from pipeline.grouping.keep_rules import KeepRules
-    from pipeline.ingest.coverage import Coverage
     from pipeline.query.thresholds import Thresholds
 
 

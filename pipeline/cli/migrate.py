@@ -20,10 +20,10 @@ from pipeline.cli.options import (
 from pipeline.cli.session import choose_embedder, open_for_writing
 
 if TYPE_CHECKING:
+    from indexes.coverage import Coverage
     from indexes.records import Space
     from indexes.store import Store
     from pipeline.embed.embedder import Embedder
-    from pipeline.ingest.coverage import Coverage
     from pipeline.report.maintenance import MigrationReport, PendingMigrationReport
 
 

@@ -11,12 +11,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 
+from indexes.coverage import Coverage
 from indexes.join.planner import JoinMethod
 from indexes.paths import format_command
 from pipeline.cli.console import print_message, print_warning
 from pipeline.decode.formats import SKIP_REASONS
 from pipeline.decode.read import Failure
-from pipeline.ingest.coverage import Coverage
 from pipeline.ingest.progress import Progress, Stage
 from pipeline.report.format import format_failure
 

@@ -21,8 +21,8 @@ from pipeline.cli.options import IngestArguments, data_option, store_option
 from pipeline.cli.session import run_ingest
 
 if TYPE_CHECKING:
+    from indexes.coverage import Coverage
     from indexes.store import Store
-    from pipeline.ingest.coverage import Coverage
 
 
 @click.command()

@@ -57,9 +57,11 @@ def _collect_failures(store: Store) -> list[tuple[str, str, str | None]]:
     """Collect (path, reason, detail) of files without an image and folders that were not read."""
     failures = list(store.catalog.files.list_failures())
     last_run = store.catalog.runs.get_last()
-    if last_run:  # folders are not in the catalog, only in the coverage of the run
+    if (
+        last_run and last_run.coverage
+    ):  # folders are not in the catalog, only in the coverage of the run
         failures += [
-            (unreadable["path"], unreadable["reason"], unreadable["detail"])
-            for unreadable in last_run.coverage.get("unreadable_paths", [])
+            (unreadable.path, unreadable.reason, unreadable.detail)
+            for unreadable in last_run.coverage.unreadable_paths
         ]
     return sorted(failures, key=lambda failure: os.fsencode(failure[0]))

@@ -12,6 +12,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from indexes.coverage import Coverage
 from indexes.records import Image, NewFile
 from indexes.store import Batch, Store
 from pipeline.decode.decode import Decoded
@@ -19,7 +20,7 @@ from pipeline.decode.read import AlreadyStored, Failure
 from pipeline.embed.embedder import Embedder, embed
 from pipeline.embed.paid_calls import PaidCallBudget, PaidCallEstimate
 from pipeline.errors import ServiceUnavailable
-from pipeline.ingest.coverage import Coverage, IngestOptions
+from pipeline.ingest.coverage import IngestOptions, count_without_image
 from pipeline.ingest.reconcile import RootDiff
 from pipeline.scan import SourceFile
 
@@ -206,7 +207,7 @@ class BatchWriter:
         undecided = self._record_duplicates(batch, counts, new_hashes)
         for failure in self._failures:
             batch.files.append(_record_failure(failure))
-            counts.count(failure.reason)
+            count_without_image(counts, failure.reason)
         self._uncommitted, self._duplicates, self._failures = [], undecided, []
         if batch.files:
             self._store.add(batch)

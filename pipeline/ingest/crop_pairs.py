@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.caches.crops import ComparedImage, CropCache
+from indexes.coverage import CropReport
 from indexes.store import Store
 from pipeline.decode.pool import DecoderPool
 from pipeline.embed.crops import (
@@ -18,7 +19,6 @@ from pipeline.embed.crops import (
     propose_pairs,
 )
 from pipeline.embed.embedder import Embedder
-from pipeline.ingest.coverage import CropReport
 from pipeline.ingest.progress import IngestContext, Progress, Stage
 from pipeline.ingest.verify_pairs import verify_and_report
 from pipeline.verify.verdict import VERDICT_VERSION

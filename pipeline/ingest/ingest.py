@@ -9,6 +9,7 @@ import os
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from indexes.coverage import Coverage, UnreadablePath
 from indexes.paths import format_command
 from indexes.records import CatalogFile, Root, RunOutcome
 from indexes.store import Store
@@ -18,7 +19,7 @@ from pipeline.decode.read import Failure
 from pipeline.embed.embedder import Embedder
 from pipeline.errors import RootNotFound
 from pipeline.ingest.batch_writer import BatchWriter, FileHistory
-from pipeline.ingest.coverage import Coverage, IngestOptions, UnreadablePath
+from pipeline.ingest.coverage import IngestOptions, count_without_image
 from pipeline.ingest.pairs import find_pairs, verify_new_pairs
 from pipeline.ingest.progress import IngestContext, Progress, Stage
 from pipeline.ingest.reconcile import apply_absent_root, apply_diff, diff_root
@@ -126,7 +127,7 @@ def ingest_locked(
             )
         outcome = RunOutcome.COMPLETE
     finally:
-        store.end_run(run_id, outcome, coverage.to_dict())
+        store.end_run(run_id, outcome, coverage)
 
 
 def _run_stages(context: IngestContext, roots: Sequence[Root]) -> Iterator[Progress]:
@@ -193,7 +194,7 @@ def _scan(
             if known.reason is None:
                 coverage.unchanged += 1
             else:
-                coverage.count(known.reason)
+                count_without_image(coverage, known.reason)
             device = entry.require_stat().device
             if known.is_missing or device != known.stat.device:
                 present_devices[known.id] = device

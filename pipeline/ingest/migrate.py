@@ -6,6 +6,7 @@ import os
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 
+from indexes.coverage import Coverage
 from indexes.paths import format_command
 from indexes.records import RunOutcome
 from indexes.store import Store
@@ -14,7 +15,7 @@ from pipeline.decode.read import AlreadyStored, Failure
 from pipeline.embed.embedder import Embedder
 from pipeline.errors import IncompleteMigration
 from pipeline.ingest.batch_writer import BatchWriter
-from pipeline.ingest.coverage import Coverage, IngestOptions
+from pipeline.ingest.coverage import IngestOptions
 from pipeline.ingest.pairs import find_pairs, verify_new_pairs
 from pipeline.ingest.progress import IngestContext, Progress, Stage
 from pipeline.scan import SourceFile
@@ -61,8 +62,8 @@ def migrate_store(
             _require_complete(store, new_store, leave_out=leave_out)
             yield from find_pairs(replace(context, store=new_store))
             if coverage.join:
-                join = {"join": coverage.to_dict()["join"]}
-                new_store.end_run(new_store.begin_run(), RunOutcome.COMPLETE, join)
+                joined = Coverage(join=coverage.join)
+                new_store.end_run(new_store.begin_run(), RunOutcome.COMPLETE, joined)
         store.commit_migration()
         # Not earlier: only this store's catalog knows which image a file holds. The new store has
         # the files that its images were embedded from, which may hold other images since.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from pipeline.ingest.coverage import (
+from indexes.coverage import (
     CropReport,
     JoinReport,
     RecallReport,

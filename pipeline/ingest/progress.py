@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from indexes.coverage import Coverage
 from indexes.join.planner import JoinPlan
 from indexes.store import Store
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.read import Failure
 from pipeline.embed.embedder import Embedder
 from pipeline.embed.paid_calls import PaidCallEstimate
-from pipeline.ingest.coverage import Coverage, IngestOptions
+from pipeline.ingest.coverage import IngestOptions
 
 
 class Stage(StrEnum):

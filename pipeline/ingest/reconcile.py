@@ -6,9 +6,10 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from indexes.coverage import Coverage
 from indexes.records import CatalogFile, Root
 from indexes.store import Store
-from pipeline.ingest.coverage import Coverage, IngestOptions
+from pipeline.ingest.coverage import IngestOptions
 from pipeline.scan import is_below
 
 # Share of the files of a root: if more vanish at once, its drive is more likely to be

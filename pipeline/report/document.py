@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from indexes.coverage import Coverage
 from indexes.records import Counts, Run, Space
 from indexes.store import Store
 from pipeline.decode.read import Failure
-from pipeline.ingest.coverage import Coverage
 
 # Raised only when a field changes its meaning or is removed; fields may be added without it.
 SCHEMA_VERSION = 3

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from indexes.coverage import Coverage
 from pipeline.decode.formats import FailureReason
-from pipeline.ingest.coverage import Coverage
 from pipeline.report.document import make_document
 from pipeline.report.format import pluralize
 

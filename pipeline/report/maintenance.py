@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from indexes.coverage import CompactionReport
 from indexes.paths import format_command
 from indexes.store import Store
 from indexes.upkeep.check import Finding
-from indexes.upkeep.compaction import CompactionReport
 from indexes.upkeep.migration import PendingMigration
 from indexes.upkeep.repair import RepairReport
 from pipeline.ingest.audit import AuditResult

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from indexes.coverage import Coverage, JoinReport
 from indexes.paths import format_command
 from indexes.records import Counts, Root, Run, RunOutcome, SavedThresholds, Space
 from indexes.store import Store
@@ -47,7 +48,7 @@ class StatusReport:
     counts: Counts
     vectors: int
     segments: int
-    last_join: dict[str, Any] | None
+    last_join: JoinReport | None
     pairs: int
     verdicts: Mapping[str, int]
     recall: float | None
@@ -112,7 +113,7 @@ def serialize_status(report: StatusReport) -> dict[str, Any]:
             "coverage": serialize_counts(report.counts, report.last_run),
             "vectors": report.vectors,
             "segments": report.segments,
-            "join": report.last_join,
+            "join": asdict(report.last_join) if report.last_join else None,
             "pairs": report.pairs,
             "verdicts": report.verdicts,
             "recall": report.recall,
@@ -128,7 +129,7 @@ def _serialize_run(run: Run) -> dict[str, Any]:
         "started": run.started,
         "ended": run.ended,
         "outcome": run.outcome,
-        "coverage": run.coverage,
+        "coverage": run.coverage.to_dict() if run.coverage else {},
     }
 
 
@@ -197,34 +198,34 @@ def _format_pair_lines(report: StatusReport) -> Iterator[str]:
         yield f"last join   {_format_join(report.last_join)}"
 
 
-def _format_join(join: dict[str, Any]) -> str:
+def _format_join(join: JoinReport) -> str:
     """Format how a join found the pairs of new vectors, and how many."""
-    method = "exact" if join["method"] == "exact" else "inverted lists"
-    pairs = f"{pluralize(join['pairs'], 'pair')} found at {join['floor']:g} or above"
-    text = f"{method}, {pairs} ({join['reason']})"
-    if recall := join["recall"]:
-        sampled = f"{recall['found']:,} of {recall['sampled']:,} sampled pairs found"
-        text += f"; {sampled}, at least {recall['lower_bound_95']:.2%} of all (95 % confidence)"
+    method = "exact" if join.method == "exact" else "inverted lists"
+    pairs = f"{pluralize(join.pairs, 'pair')} found at {join.floor:g} or above"
+    text = f"{method}, {pairs} ({join.reason})"
+    if recall := join.recall:
+        sampled = f"{recall.found:,} of {recall.sampled:,} sampled pairs found"
+        text += f"; {sampled}, at least {recall.lower_bound_95:.2%} of all (95 % confidence)"
     return text
 
 
 def _format_run_lines(run: Run, store: Path) -> Iterator[str]:
     """Yield how an ingest ended, and the first folders that it could not read."""
     outcome = "running, or cut off" if run.outcome is RunOutcome.RUNNING else run.outcome
-    problems = _format_ingest_problems(run.coverage)
+    problems = _format_ingest_problems(run.coverage) if run.coverage else ""
     yield f"last ingest {outcome}, {run.ended or run.started}{problems}"
-    unreadable = run.coverage.get("unreadable_paths", [])
-    for path in unreadable[:MAX_LISTED_ITEMS]:
-        yield f"unreadable  {format_failure(**path)}"
+    unreadable = run.coverage.unreadable_paths if run.coverage else []
+    for item in unreadable[:MAX_LISTED_ITEMS]:
+        yield f"unreadable  {format_failure(item.path, item.reason, item.detail)}"
     if len(unreadable) > MAX_LISTED_ITEMS:
         more = f"{len(unreadable) - MAX_LISTED_ITEMS:,} more"
         list_all = format_command(store, "status", "--failures")
         yield f"unreadable  {more}, see `{list_all}`"
 
 
-def _format_ingest_problems(coverage: dict[str, Any]) -> str:
+def _format_ingest_problems(coverage: Coverage) -> str:
     """Format why an ingest ended with exit code 3, from its coverage; empty if it did not."""
-    failed, missing, absent = (coverage.get(key) for key in ("failed", "missing", "absent_roots"))
+    failed, missing, absent = coverage.failed, coverage.missing, coverage.absent_roots
     problems = [
         f"failed {format_reason_counts(failed)}" if failed else "",
         f"{missing:,} missing, still listed" if missing else "",

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from indexes import Root, Store
 from indexes.caches.crops import CropCache
 from indexes.caches.thumbnails import ThumbnailCache
+from indexes.coverage import CropReport
 from indexes.records import FileStat, NewFile
 from indexes.records import Image as StoredImage
 from indexes.store import Batch
@@ -34,7 +35,6 @@ from pipeline.embed.crops import (
     make_crops,
     propose_pairs,
 )
-from pipeline.ingest.coverage import CropReport
 from pipeline.thumbnails import ImageUnavailable, UnavailableReason
 from pipeline.verify.relation import Relation
 from tests.support.images import draw_scene, draw_textured_image, save_image, save_whole_and_part

@@ -214,7 +214,7 @@ def test_ingest_failed_commit_counts_nothing(
             ingest(empty_store, photos)
     last = empty_store.catalog.runs.get_last()
     assert last is not None
-    assert last.coverage == Coverage(seen=8).to_dict()
+    assert last.coverage == Coverage(seen=8)
     assert ingest(empty_store).flagged == {"animated": 1}
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from indexes import Root, Store
 from indexes.caches.thumbnails import Thumbnail, ThumbnailCache
+from indexes.coverage import CropReport
 from pipeline import (
     IngestOptions,
     find_groups,
@@ -25,7 +26,6 @@ from pipeline import (
 )
 from pipeline.decode.pool import DecoderPool
 from pipeline.ingest import verify_pairs
-from pipeline.ingest.coverage import CropReport
 from pipeline.thumbnails import ImageUnavailable, UnavailableReason, encode_thumbnail
 from pipeline.verify.relation import Relation
 from pipeline.verify.verdict import VERDICT_VERSION, decode_verdict
