@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from indexes.caches.thumbnails import Thumbnail, ThumbnailCache
-from indexes.records import Image
+from indexes.records import CatalogFile, Image
 from indexes.store import Store
 from pipeline.decode.decode import Decoded
 from pipeline.decode.formats import FailureReason
@@ -90,16 +90,26 @@ def decode_thumbnail(jpeg: bytes) -> NDArray[np.uint8]:
         return np.asarray(opened.convert("RGB"))
 
 
+def _is_present(file: CatalogFile) -> bool:
+    return not file.is_missing
+
+
 def read_images(
-    store: Store, decoders: DecoderPool, images: Mapping[int, Image], preprocess: Preprocess
+    store: Store,
+    decoders: DecoderPool,
+    images: Mapping[int, Image],
+    preprocess: Preprocess,
+    is_candidate: Callable[[CatalogFile], bool] = _is_present,
 ) -> Iterator[tuple[int, Decoded | ImageUnavailable]]:
     """Decode images, by id, each from the first of its files that still holds it.
 
-    Read the iterator to its end: closing it earlier ends the processes of `decoders`.
+    Only files for which `is_candidate` returns True are read; by default those that were present at
+    the last ingest. Read the iterator to its end: closing it earlier ends the processes of
+    `decoders`.
     """
     sources: dict[int, list[SourceFile]] = {}
     for file in store.catalog.files.find_of_images(images):
-        if file.image_id is not None and not file.is_missing:
+        if file.image_id is not None and is_candidate(file):
             sources.setdefault(file.image_id, []).append(SourceFile(file.path, file.stat))
     yield from (
         (id_, ImageUnavailable(UnavailableReason.AWAY)) for id_ in images if id_ not in sources

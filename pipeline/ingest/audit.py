@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
-from operator import eq
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,8 @@ from indexes.vectors.scores import compute_cosines
 from pipeline.decode.decode import Decoded
 from pipeline.decode.pool import DecoderPool
 from pipeline.embed.embedder import Embedder, embed
-from pipeline.scan import SourceFile, is_unchanged
+from pipeline.scan import is_unchanged
+from pipeline.thumbnails import read_images
 
 # float16, and the batch that an image is embedded in, move its vector by less (measured: 0.9999).
 MIN_REEMBED_SCORE = 0.999
@@ -70,20 +69,14 @@ def reembed(store: Store, embedder: Embedder, images: Sequence[int]) -> Iterator
 
 
 def _decode_stored_images(
-    store: Store, embedder: Embedder, decoders: DecoderPool, images: Sequence[int]
+    store: Store, embedder: Embedder, decoders: DecoderPool, image_ids: Sequence[int]
 ) -> Iterator[_Sample]:
-    """Decode each image that has a vector, from its first file that still holds it."""
-    for id_, image in store.catalog.images.get(images):
-        vector = store.search.get_vectors([id_]).get(id_)
-        if vector is None:
+    """Decode each image that has a vector, from its first unchanged file that still holds it."""
+    vectors = store.search.get_vectors(image_ids)
+    for id_, image in store.catalog.images.get(image_ids):
+        if id_ not in vectors:
             continue
-        # A file may hold another content although its size and times are as they were.
-        has_same_content = partial(eq, image.hash)
-        for file in store.catalog.files.find_of_images([id_]):
-            if not is_unchanged(file):
-                continue
-            source = SourceFile(file.path, file.stat)
-            decoded = decoders.decode(source, embedder.preprocess, has_same_content)
-            if isinstance(decoded, Decoded):
-                yield _Sample(file.path, decoded.pixels, vector)
-                break
+        images = {id_: image}  # one at a time, so that results keep the order of the images
+        ((_, result),) = read_images(store, decoders, images, embedder.preprocess, is_unchanged)
+        if isinstance(result, Decoded):
+            yield _Sample(result.source.path, result.pixels, vectors[id_])
