@@ -5,7 +5,6 @@ Nothing that was committed is lost, no wrong answer is given, and damage is repo
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import shutil
@@ -15,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,6 @@ import pytest
 from blake3 import blake3
 
 from indexes import (
-    Root,
     Store,
     StoreDamaged,
     StoreError,
@@ -37,67 +34,14 @@ from indexes.durable.failpoints import FAILPOINTS
 from indexes.records import FileStat
 from indexes.vectors import segments
 from tests.support import nightly
-from tests.support.stores import join_all, make_batch
-
-IMAGE_COUNT = nightly.NIGHT_COUNT * nightly.IMAGES_PER_NIGHT
-REMAINING_NUMBERS = [
-    number for number in range(IMAGE_COUNT) if number not in nightly.REMOVED_NUMBERS
-]
-
-# Forks of a process that never ran a thread pool are cheap, and safe.
-FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["tests.support.nightly", "faiss"])
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A store that nothing disturbed, closed, and its contents."""
-
-    folder: Path
-    contents: tuple[set[bytes], dict[frozenset[bytes], float]]
-
-    def copy(self, folder: Path) -> Path:
-        """Copy the store to `folder`."""
-        shutil.copytree(self.folder, folder)
-        return folder
-
-    def assert_contents_of(self, folder: Path) -> None:
-        """Assert that the store in `folder` has the same contents."""
-        with Store(folder) as store:
-            assert nightly.read_contents(store) == self.contents
-
-
-def run_in_process(function: Callable[..., None], *args: Any) -> int:
-    """Run a function in a process of its own; returns its exit code, or minus the signal."""
-    process = FORKSERVER.Process(target=function, args=args)
-    process.start()
-    process.join()
-    assert process.exitcode is not None
-    return process.exitcode
-
-
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    """The store after all nights."""
-    folder = tmp_path_factory.mktemp("reference") / "store"
-    assert run_in_process(nightly.run_nights, folder) == 0
-    with Store(folder) as store:
-        contents = nightly.read_contents(store)
-    hashes, pairs = contents
-    assert len(hashes) == IMAGE_COUNT - len(nightly.REMOVED_NUMBERS)
-    assert len(pairs) > 50
-    return Reference(folder, contents)
-
-
-def get_segment(folder: Path) -> Path:
-    """Get the only segment file of a store."""
-    (segment,) = (folder / "segments").iterdir()
-    return segment
-
-
-def list_locations(folder: Path, *, read_all: bool = False) -> list[str]:
-    """List the locations of all findings."""
-    return [finding.location for finding in check(folder, read_all=read_all)]
+from tests.support.faults import (
+    FORKSERVER,
+    Reference,
+    get_segment,
+    list_locations,
+    read_files,
+    run_in_process,
+)
 
 
 def assert_continues(folder: Path, reference: Reference) -> None:
@@ -285,19 +229,14 @@ def test_unreadable_files_are_not_reported_as_damaged(
     for module, name in ((seal, "catalog.db"), (segments, "segment")):
         # The copy has other inodes, so its bytes are read.
         folder = reference.copy(tmp_path / name)
-        before = _read_files(folder)
+        before = read_files(folder)
         monkeypatch.setattr(module, "blake3", _make_unreadable(blake3))
         for read in (check, repair):
             with pytest.raises(StoreError, match="Permission denied") as raised:
                 read(folder)
             assert raised.value.exit_code == 1
-        assert before == _read_files(folder)
+        assert before == read_files(folder)
         monkeypatch.undo()
-
-
-def _read_files(folder: Path) -> dict[Path, bytes]:
-    files = [file for file in folder.rglob("*") if file.is_file() and file.suffix != ".lock"]
-    return {file: file.read_bytes() for file in files}
 
 
 def _make_unreadable(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -353,111 +292,4 @@ def test_readers_beside_a_compacting_writer_see_whole_commits(tmp_path: Path) ->
     writer.kill()
     writer.join()
     assert [process.exitcode for process in readers] == [0] * 4
-    assert check(folder, read_all=True) == []
-
-
-# --- repair ---
-
-
-@pytest.mark.parametrize("failpoint", [None, "repair saved", "repair committed"])
-def test_repair_quarantines_a_damaged_segment(
-    tmp_path: Path, reference: Reference, failpoint: str | None
-) -> None:
-    folder = reference.copy(tmp_path / "store")
-    segment = get_segment(folder)
-    damaged = bytearray(segment.read_bytes())
-    damaged[1000] ^= 1
-    segment.write_bytes(damaged)
-    if failpoint:
-        assert run_in_process(_repair_until_failpoint, folder, failpoint) == -signal.SIGKILL
-    findings, report = repair(folder, read_all=True)
-    if failpoint == "repair committed":
-        assert [finding.location for finding in findings] == ["pictures"]
-        assert (folder / "quarantine" / segment.name).read_bytes() == damaged
-    else:
-        assert report is not None
-        assert report.backup.exists()
-        assert report.quarantine
-        assert (report.quarantine / segment.name).read_bytes() == damaged
-        assert report.images_to_reembed == len(REMAINING_NUMBERS)
-    # The only finding is the number of images that wait to be embedded.
-    problems = [finding.problem for finding in check(folder, read_all=True)]
-    assert [problem.split()[0] for problem in problems] == ["96"]
-    with Store(folder, write=True) as store, store.lock_for_ingest():
-        hashes, pairs = nightly.read_contents(store)
-        # No image is lost, no pair is invented, and all are to be embedded again.
-        assert (hashes, pairs) == (reference.contents[0], {})
-        assert not store.find_complete_hashes(list(hashes))
-        store.add(make_batch(REMAINING_NUMBERS, nightly.ROWS))
-        join_all(store)
-    assert run_in_process(nightly.run_nights, folder) == 0
-    reference.assert_contents_of(folder)
-    assert check(folder, read_all=True) == []
-
-
-def _repair_until_failpoint(folder: Path, failpoint: str) -> None:
-    os.environ["NEARDUP_FAILPOINT"] = failpoint
-    repair(folder, read_all=True)
-
-
-# A catalog that cannot be read at all, one that can be read in large part, and a missing one.
-@pytest.mark.parametrize("position", [0, 5000, None])
-@pytest.mark.parametrize(
-    "failpoint", [None, "repair linked", "repair invalidated", "repair replaced"]
-)
-def test_repair_of_a_damaged_catalog_quarantines_all_and_keeps_roots(
-    tmp_path: Path, reference: Reference, failpoint: str | None, position: int | None
-) -> None:
-    folder = reference.copy(tmp_path / "store")
-    root = Root("/photos", ("*.gif",), True)
-    with Store(folder, write=True) as store:
-        store.add_roots([root])
-    catalog = folder / "catalog.db"
-    damaged = bytearray(catalog.read_bytes())
-    if position is None:
-        catalog.unlink()
-    else:
-        damaged[position] ^= 1
-        catalog.write_bytes(damaged)
-    segment_content = get_segment(folder).read_bytes()
-    if failpoint:
-        assert run_in_process(_repair_until_failpoint, folder, failpoint) == -signal.SIGKILL
-        with pytest.raises(StoreDamaged):
-            Store(folder)
-    findings, report = repair(folder)
-    assert [finding.location for finding in findings] == [os.fspath(catalog)]
-    assert report
-    assert report.quarantine
-    quarantined = _read_files(folder / "quarantine").values()
-    assert segment_content in quarantined
-    assert position is None or damaged in quarantined
-    if failpoint != "repair replaced" or position == 0:
-        assert report.model == "test"
-    assert check(folder, read_all=True) == []
-    with Store(folder) as store:
-        assert store.catalog.roots.list() == [root]
-    assert run_in_process(nightly.run_nights, folder) == 0
-    reference.assert_contents_of(folder)
-
-
-def test_repair_makes_an_edited_catalog_consistent(tmp_path: Path, reference: Reference) -> None:
-    folder = reference.copy(tmp_path / "store")
-    (folder / "catalog.seal").unlink()  # its hash would show the edits before anything is read
-    with closing(sqlite3.connect(folder / "catalog.db")) as edited:
-        image_of_0 = "(SELECT image FROM files WHERE path = CAST('/p/0' AS BLOB))"
-        edited.execute(f"UPDATE images SET vector = 9999 WHERE id = {image_of_0}")
-        edited.execute("UPDATE files SET image = 9999 WHERE path = CAST('/p/1' AS BLOB)")
-        edited.execute("INSERT INTO vectors (id, digest) VALUES (8888, 1)")
-        edited.execute("INSERT INTO edges VALUES (1, 7777, 0.9)")
-        edited.commit()
-    seal_path = os.fspath(folder / "catalog.seal")
-    assert set(list_locations(folder)) == {seal_path, "images", "files", "vectors", "edges"}
-    _, report = repair(folder)
-    assert report is not None
-    assert report.images_to_reembed == 1
-    assert list_locations(folder, read_all=True) == ["pictures"]
-    with Store(folder, write=True) as store, store.lock_for_ingest():
-        store.add(make_batch([0, 1], nightly.ROWS))
-        join_all(store)
-        assert nightly.read_contents(store) == reference.contents
     assert check(folder, read_all=True) == []
