@@ -41,10 +41,10 @@ from tests.support.fake_google import (
     make_late_answer,
     make_noise_inputs,
     make_refusal,
+    make_unfinished_answer,
     reset_connection,
     rows_match_requests,
     send_broken_json,
-    send_slowly,
 )
 
 
@@ -147,17 +147,34 @@ def test_retry_after_of_hours_is_not_retried(google: FakeGoogle, backoffs: list[
     assert (len(google.requests), backoffs) == (1, [])
 
 
-def test_slow_answer_times_out_as_a_whole(
+class Deadlines:
+    """Stands in for asyncio.timeout: a deadline passes when the test says so."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def start(self, seconds: float) -> asyncio.Timeout:
+        """Start a timeout in the running event loop, and record how long it should be."""
+        self.seconds.append(seconds)
+        self._loop, self._timeout = asyncio.get_running_loop(), asyncio.timeout(None)
+        return self._timeout
+
+    def expire(self) -> None:
+        """Let the latest deadline pass."""
+        self._loop.call_soon_threadsafe(self._timeout.reschedule, 0.0)
+
+
+def test_unfinished_answer_times_out_as_a_whole(
     google: FakeGoogle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(google_client, "REQUEST_TIMEOUT_SECONDS", 0.2)
+    deadlines = Deadlines()
+    monkeypatch.setattr(google_client, "timeout", deadlines.start)
     monkeypatch.setattr(google_client, "MAX_ATTEMPTS", 2)
-    google.faults.extend([send_slowly, send_slowly])
-    with pytest.raises(
-        ServiceUnavailable, match=r"no complete answer within 0\.2 s; tried 2 times"
-    ):
+    google.faults.extend([make_unfinished_answer(deadlines.expire)] * 2)
+    with pytest.raises(ServiceUnavailable, match=r"no complete answer within 120 s; tried 2 times"):
         load_embedder(MODEL).encode(make_noise_inputs(1))
     assert len(google.requests) == 2
+    assert deadlines.seconds == [120, 120]
 
 
 # Permanent faults
@@ -249,17 +266,37 @@ def test_permanent_refusal_is_not_retried_and_has_a_hint(
     assert (len(google.requests), backoffs) == (1, [])
 
 
-def test_failure_keeps_arrived_rows_and_starts_no_request(google: FakeGoogle) -> None:
-    refused, barrier = threading.Event(), threading.Barrier(4)
+@pytest.fixture
+def failed(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """An event that is set when a request has failed for good.
+
+    The client notes the failure in the same step of its event loop, before any later event.
+    """
+    event, call_with_retries = threading.Event(), google_client.RequestBatch.call_with_retries
+
+    async def call_and_signal(batch: google_client.RequestBatch, send: Any) -> object:  # noqa: ANN401
+        try:
+            return await call_with_retries(batch, send)
+        except google_client.RequestFailed:
+            event.set()
+            raise
+
+    monkeypatch.setattr(google_client.RequestBatch, "call_with_retries", call_and_signal)
+    return event
+
+
+def test_failure_keeps_arrived_rows_and_starts_no_request(
+    google: FakeGoogle, failed: threading.Event
+) -> None:
+    barrier = threading.Barrier(4)
 
     def refuse(handler: Handler, good: dict[str, Any]) -> None:
         barrier.wait(10)
         make_refusal(403, "no more")(handler, good)
-        refused.set()
 
     def answer_late(handler: Handler, good: dict[str, Any]) -> None:
         barrier.wait(10)
-        make_late_answer(refused)(handler, good)
+        make_late_answer(failed)(handler, good)
 
     google.faults.extend([None, None, refuse, answer_late, answer_late, answer_late])
     inputs, embedder = make_noise_inputs(60), load_embedder(MODEL)
@@ -280,11 +317,11 @@ def test_failure_keeps_arrived_rows_and_starts_no_request(google: FakeGoogle) ->
 
 
 def test_failure_stops_retries_of_other_requests(
-    google: FakeGoogle, monkeypatch: pytest.MonkeyPatch
+    google: FakeGoogle, failed: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        google_client, "sleep", lambda seconds: asyncio.sleep(0.2)
-    )  # long enough for the refusal to arrive first
+        google_client, "sleep", lambda seconds: asyncio.to_thread(failed.wait, 10)
+    )  # whichever answer arrives first
     barrier = threading.Barrier(3)
 
     def fail_together(fault: Fault, handler: Handler, good: dict[str, Any]) -> None:

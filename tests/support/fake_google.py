@@ -12,7 +12,6 @@ import json
 import socket
 import struct
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -261,12 +260,19 @@ def reset_connection(handler: Handler, good: dict[str, Any]) -> None:
     handler.connection.close()
 
 
-def send_slowly(handler: Handler, good: dict[str, Any]) -> None:
-    """Send an answer a byte at a time, for 20 seconds."""
-    handler.send(b"", length=1000)
-    for _ in range(1000):
-        handler.wfile.write(b" ")
-        time.sleep(0.02)  # the fault is slowness itself
+def make_unfinished_answer(meanwhile: Callable[[], object]) -> Fault:
+    """Make an answer that stops after a few bytes; `meanwhile` is called before it goes on.
+
+    It goes on once the client has closed the connection, so it never does.
+    """
+
+    def fault(handler: Handler, good: dict[str, Any]) -> None:
+        handler.send(b" " * 10, length=1000)
+        meanwhile()
+        handler.connection.settimeout(10)
+        handler.connection.recv(1)
+
+    return fault
 
 
 def make_late_answer(event: threading.Event) -> Fault:
@@ -274,7 +280,6 @@ def make_late_answer(event: threading.Event) -> Fault:
 
     def fault(handler: Handler, good: dict[str, Any]) -> None:
         event.wait(10)
-        time.sleep(0.05)  # the client handles the event meanwhile
         handler.send(json.dumps(good).encode())
 
     return fault

@@ -8,7 +8,7 @@ import random
 import re
 import threading
 import weakref
-from asyncio import sleep
+from asyncio import sleep, timeout
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -122,7 +122,7 @@ class RequestBatch:
         invalid_answers = 0
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
-                async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
+                async with timeout(REQUEST_TIMEOUT_SECONDS):
                     return await send(self.client.models)
             except Exception as error:  # any error of the HTTP package that the client uses
                 fault = _diagnose(error, self.client)
