@@ -45,20 +45,38 @@ FAR_OFFSET_PX = 10.0
 MAX_EMBEDDED_SCALE_ON_PLAIN = 0.87
 MAX_EMBEDDED_SCALE = 0.75
 MIN_SEAM_SIDE_PX = 40.0  # length of a side whose seam counts alone, without the other three
+# Points along an outline are this far apart, and at least the second from its corners.
+OUTLINE_STEP_PX = 2.0
+CORNER_DISTANCE_PX = 4.0
 # Share of the surroundings that has one tone, if nothing but a few signs stands there.
 MIN_PLAIN_SHARE = 0.95
-MIN_SEAM_CONTRAST_LEVELS = 4.0  # gray levels that a seam jumps beyond the usual contrast there
+# A seam jumps by this multiple of the usual contrast there, and by these gray levels beyond it;
+# along one side alone by more.
+MIN_SEAM_CONTRAST_RATIO = 1.5
+MIN_SEAM_CONTRAST_LEVELS = 4.0
+MIN_ONE_SIDED_SEAM_CONTRAST_RATIO = 2.5
+MIN_ONE_SIDED_SEAM_CONTRAST_LEVELS = 8.0
 MAX_PLAIN_VARIATION_LEVELS = 6.0  # gray levels that a plain background varies by
+SURROUNDINGS_KERNEL_PX = 7  # side of the erosion that keeps an outline out of its surroundings
 # Mean over pixels of the strongest channel minus the weakest, in levels: below the first an image
 # is grayscale, and above the second it has colors.
 MAX_GRAYSCALE_CHROMA_LEVELS = 4.0
 MIN_COLOR_CHROMA_LEVELS = 10.0
 OVERLAP_SAMPLES_PER_SIDE = 100  # the overlap is measured on a grid of this many points a side
+OVERLAP_MARGIN = 0.005  # share of a side by which a point may lie outside and count as inside
+# Cells of a small image that blurring mixes colors across; and the share of a side that is left
+# out near an outline, at most.
+COLOR_MARGIN_CELLS = 2.5
+MAX_COLOR_MARGIN = 0.2
+CONTRAST_PERCENTILES = (90, 10)  # of brightness; their difference is the contrast
 # Beyond any of these a copy is recolored: contrast over contrast, shift of the median brightness
 # in levels, and chroma over chroma.
 MAX_CONTRAST_RATIO = 1.15
 MAX_BRIGHTNESS_SHIFT_LEVELS = 12.0
 MIN_CHROMA_RATIO = 0.75
+# Added to a contrast or a chroma, in levels, so that the ratio of two small ones says little.
+CONTRAST_OFFSET_LEVELS = 1.0
+CHROMA_OFFSET_LEVELS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +251,7 @@ def _decompose_homography(homography: Homography, sizes: ImageSizes) -> _Decompo
 def _measure_overlap(homography: Homography) -> float:
     """Measure the share of an image that a homography maps into the other, on a grid of points."""
     x, y, w = homography @ _compute_unit_grid(OVERLAP_SAMPLES_PER_SIDE)
-    low, high = -0.005 * w, 1.005 * w
+    low, high = -OVERLAP_MARGIN * w, (1.0 + OVERLAP_MARGIN) * w
     # Empty where w is negative, behind the camera: there low > high.
     is_inside = (x > low) & (x < high) & (y > low) & (y < high)
     return round(np.count_nonzero(is_inside) / OVERLAP_SAMPLES_PER_SIDE**2, 4)
@@ -261,7 +279,7 @@ def _detect_seam_and_background(
     jumps, changes_outside, changes_inside, variations = zip(*sides, strict=True)
     usual_change = float(np.concatenate(changes_outside + changes_inside).mean())
     mean_jump = float(np.concatenate(jumps).mean())
-    has_seam = mean_jump > 1.5 * usual_change + MIN_SEAM_CONTRAST_LEVELS
+    has_seam = mean_jump > MIN_SEAM_CONTRAST_RATIO * usual_change + MIN_SEAM_CONTRAST_LEVELS
     return has_seam, float(np.median(variations)) < MAX_PLAIN_VARIATION_LEVELS
 
 
@@ -270,7 +288,8 @@ def _has_plain_background(host: NDArray[np.uint8], outline: NDArray[np.float64])
     outside = np.full(host.shape[:2], 255, np.uint8)
     corners = outline * np.array(host.shape[1::-1]) - 0.5
     cv2.fillConvexPoly(outside, np.round(corners).astype(np.int32), 0)
-    tones = host[cv2.erode(outside, np.ones((7, 7), np.uint8)) > 0].astype(np.float64)
+    kernel = np.ones((SURROUNDINGS_KERNEL_PX, SURROUNDINGS_KERNEL_PX), np.uint8)
+    tones = host[cv2.erode(outside, kernel) > 0].astype(np.float64)
     return len(tones) > 0 and bool(
         (np.abs(tones - np.median(tones)) <= MAX_PLAIN_VARIATION_LEVELS).mean() >= MIN_PLAIN_SHARE
     )
@@ -285,10 +304,10 @@ def _has_one_sided_seam(host: NDArray[np.uint8], outline: NDArray[np.float64]) -
     long_sides = [
         (jumps.mean(), changes_inside.mean())
         for jumps, _, changes_inside, _ in _measure_outline_sides(host, outline)
-        if 2 * len(jumps) >= MIN_SEAM_SIDE_PX
+        if OUTLINE_STEP_PX * len(jumps) >= MIN_SEAM_SIDE_PX
     ]
     return any(
-        jump > 2.5 * usual_change + 2 * MIN_SEAM_CONTRAST_LEVELS
+        jump > MIN_ONE_SIDED_SEAM_CONTRAST_RATIO * usual_change + MIN_ONE_SIDED_SEAM_CONTRAST_LEVELS
         for jump, usual_change in long_sides
     )
 
@@ -298,9 +317,8 @@ def _measure_outline_sides(
 ) -> list[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], float]]:
     """Measure contrasts along each side of an outline that lies within the host.
 
-    Points are 2 pixels apart. Each side has the absolute changes across it, a little further
-    outside, and a little further inside, (n,) each, and the standard deviation of the tones
-    outside.
+    Each side has the absolute changes across it, a little further outside, and a little further
+    inside, (n,) each, and the standard deviation of the tones outside.
     """
     height, width = host.shape[:2]
     pixels = host.astype(np.float32)
@@ -312,7 +330,8 @@ def _measure_outline_sides(
         outward = np.array([along[1], -along[0]])
         if outward @ (start - corners.mean(axis=0)) < 0:
             outward = -outward
-        points = start + along * np.arange(4.0, max(length - 4.0, 4.0), 2.0)[:, None]
+        last = max(length - CORNER_DISTANCE_PX, CORNER_DISTANCE_PX)
+        points = start + along * np.arange(CORNER_DISTANCE_PX, last, OUTLINE_STEP_PX)[:, None]
         outside = points + outward * CLEAR_OFFSET_PX
         is_on_host = (outside >= 0).all(axis=1) & (outside <= [width - 1.0, height - 1.0]).all(
             axis=1
@@ -368,6 +387,11 @@ def _coarsen(rgb: NDArray[np.uint8], cells: float) -> NDArray[np.float32]:
     )
 
 
+def _measure_contrast(brightness: NDArray[np.float32]) -> float:
+    spread = np.subtract(*np.percentile(brightness, CONTRAST_PERCENTILES))
+    return float(spread) + CONTRAST_OFFSET_LEVELS
+
+
 def _compare_colors(
     first: NDArray[np.uint8],
     second: NDArray[np.uint8],
@@ -384,7 +408,10 @@ def _compare_colors(
     scale = compute_scale(compute_local_jacobian(homography, ((1, 1), (1, 1)))[1])
     cell_ratios = 1.0 / scale, scale  # own cells that a cell of the other covers, along a side
     # Near an outline, blurring mixes in pixels from beyond.
-    margins = [min(2.5 * max(1.0, ratio) / SMALL_RGB_SIDE_PX, 0.2) for ratio in cell_ratios]
+    margins = [
+        min(COLOR_MARGIN_CELLS * max(1.0, ratio) / SMALL_RGB_SIDE_PX, MAX_COLOR_MARGIN)
+        for ratio in cell_ratios
+    ]
     is_compared = _is_inside_margin(points, margins[0]) & _is_inside_margin(mapped, margins[1])
     for box in changed_regions:
         is_compared &= ~((points >= box[:2]) & (points <= box[2:])).all(axis=1)
@@ -402,9 +429,10 @@ def _compare_colors(
     elif chroma[1] < MAX_GRAYSCALE_CHROMA_LEVELS and chroma[0] > MIN_COLOR_CHROMA_LEVELS:
         grayscale_side = Side.SECOND
     brightness = [rows.mean(axis=1) for rows in colors]
-    contrast = [float(np.subtract(*np.percentile(rows, (90, 10)))) + 1.0 for rows in brightness]
+    contrast = [_measure_contrast(rows) for rows in brightness]
     shift = abs(float(np.median(brightness[0] - brightness[1])))
-    is_paler = min(chroma) + 2.0 < MIN_CHROMA_RATIO * (max(chroma) + 2.0)
+    lower_chroma, higher_chroma = (level + CHROMA_OFFSET_LEVELS for level in sorted(chroma))
+    is_paler = lower_chroma < MIN_CHROMA_RATIO * higher_chroma
     is_recolored = (
         grayscale_side is not None
         or max(contrast) > MAX_CONTRAST_RATIO * min(contrast)

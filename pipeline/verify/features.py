@@ -35,6 +35,7 @@ MIRRORED_DESCRIPTOR_ORDER = _DESCRIPTOR_LAYOUT[::-1, :, -np.arange(8) % 8].ravel
 LINE_ART_CELL_PX = 24  # side of a cell
 MAX_LINE_WIDTH_PX = 9  # wider marks are not lines
 MAX_FLAT_STD_LEVELS = 6.0  # standard deviation in gray levels of an even cell
+MAX_REMAINING_STD_SHARE = 0.25  # of a line art cell, without its lines
 MIN_LINE_ART_SHARE = 0.9  # of the textured cells
 
 FORMAT_VERSION = b"\x01"  # first byte of stored features; raise it if their content changes
@@ -188,7 +189,8 @@ def is_line_art(gray: NDArray[np.uint8]) -> bool:
         return np.asarray(cells.std(axis=(1, 3)), np.float32)
 
     std = compute_cell_std(gray)
-    is_textured, even_std = std > MAX_FLAT_STD_LEVELS, np.maximum(MAX_FLAT_STD_LEVELS, std / 4)
+    is_textured = std > MAX_FLAT_STD_LEVELS
+    even_std = np.maximum(MAX_FLAT_STD_LEVELS, MAX_REMAINING_STD_SHARE * std)
     kernel = np.ones((MAX_LINE_WIDTH_PX, MAX_LINE_WIDTH_PX), np.uint8)
     std_without_lines = [
         compute_cell_std(np.asarray(cv2.morphologyEx(gray, operation, kernel), np.uint8))

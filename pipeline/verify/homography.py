@@ -9,6 +9,16 @@ Homography = NDArray[np.float64]  # (3, 3), maps (x, y, 1) of one image to the o
 IRLS_ITERATIONS = 3  # each weights points by the residuals of the fit before
 # Below 1 / 100, or above 100 times, the scale of a homography is implausible: a failed fit.
 MIN_SCALE = 0.01
+MIN_PERSPECTIVE_POINTS = 14  # with fewer an affine transform is fitted
+# Damping of least squares, for each point. Perspective terms get more, so that they stay near 0
+# without evidence.
+DAMPING = 1e-9
+PERSPECTIVE_DAMPING = 4e-4
+MIN_LAST_ELEMENT = 1e-9  # a homography whose last element is smaller maps the origin to infinity
+# Beyond this multiple of the median residual, and beyond the second, a point is an outlier.
+OUTLIER_RATIO = 3
+MIN_OUTLIER_PX = 0.5
+MIN_SPREAD = 1e-6  # added to a spread, which may be 0
 # The corners of an image in shares of its width and height, clockwise from the upper left.
 UNIT_CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
 
@@ -53,7 +63,8 @@ def fit_homography(
 ) -> Homography | None:
     """Fit a homography from src to dst by IRLS with Tukey weights; None if it is degenerate.
 
-    `src` and `dst` are (n, 2), `weights` (n,). Below 14 points an affine transform is fitted.
+    `src` and `dst` are (n, 2), `weights` (n,). Below MIN_PERSPECTIVE_POINTS an affine transform
+    is fitted.
     """
     normalize_src, normalize_dst = (
         _build_normalizing_transform(src),
@@ -61,7 +72,7 @@ def fit_homography(
     )
     points, target = apply_homography(normalize_src, src), apply_homography(normalize_dst, dst)
     x, y = points.T
-    if len(src) < 14:
+    if len(src) < MIN_PERSPECTIVE_POINTS:
         affine = solve_robust_lstsq(
             np.column_stack([x, y, np.ones_like(x)]), target, weights, 1.0 / normalize_dst[0, 0]
         )
@@ -74,8 +85,7 @@ def fit_homography(
                 [zero, zero, zero, x, y, unit, -v * x, -v * y],
             ]
         )
-        # Damping; the perspective terms get more, so that they stay near 0 without evidence.
-        ridge = np.diag([1e-9] * 6 + [4e-4] * 2) * len(x)
+        ridge = np.diag([DAMPING] * 6 + [PERSPECTIVE_DAMPING] * 2) * len(x)
         H, irls_weights = np.eye(3), weights
         for _ in range(IRLS_ITERATIONS):
             weighted_rows = rows * irls_weights
@@ -85,7 +95,7 @@ def fit_homography(
             residuals = np.linalg.norm(apply_homography(H, points) - target, axis=1)
             irls_weights = weights * _compute_tukey_weights(residuals / normalize_dst[0, 0])
     H = np.linalg.inv(normalize_dst) @ H @ normalize_src
-    if not np.isfinite(H).all() or abs(H[2, 2]) < 1e-9:
+    if not np.isfinite(H).all() or abs(H[2, 2]) < MIN_LAST_ELEMENT:
         return None
     H = H / H[2, 2]
     return H if MIN_SCALE < compute_scale(H) < 1 / MIN_SCALE else None
@@ -106,7 +116,7 @@ def solve_robust_lstsq(
     for _ in range(IRLS_ITERATIONS):
         weighted = design.T * irls_weights
         solution = np.linalg.solve(
-            weighted @ design + 1e-9 * len(design) * np.eye(design.shape[1]), weighted @ target
+            weighted @ design + DAMPING * len(design) * np.eye(design.shape[1]), weighted @ target
         )
         residuals = np.linalg.norm(design @ solution - target, axis=1) * pixels_per_unit
         irls_weights = weights * _compute_tukey_weights(residuals)
@@ -114,9 +124,9 @@ def solve_robust_lstsq(
 
 
 def _compute_tukey_weights(residuals: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weight residuals, in pixels, by Tukey's biweight; 0 beyond three times their median."""
+    """Weight residuals, in pixels, by Tukey's biweight; 0 for outliers."""
     middle = len(residuals) // 2
-    limit = max(0.5, 3 * float(np.partition(residuals, middle)[middle]))
+    limit = max(MIN_OUTLIER_PX, OUTLIER_RATIO * float(np.partition(residuals, middle)[middle]))
     return np.maximum(0.0, 1.0 - (residuals / limit) ** 2) ** 2
 
 
@@ -126,7 +136,7 @@ def _build_normalizing_transform(points: NDArray[np.float64]) -> Homography:
     The spread is the standard deviation of all coordinates, x and y pooled, so it depends on where
     the points lie. Another spread moves verdicts: raise VERDICT_VERSION with it.
     """
-    mean, spread = points.mean(axis=0), float(points.std()) + 1e-6
+    mean, spread = points.mean(axis=0), float(points.std()) + MIN_SPREAD
     return np.array(
         [
             [1 / spread, 0.0, -mean[0] / spread],

@@ -30,6 +30,17 @@ AFFINE_REPROJ_PX = 6.0  # RANSAC: reprojection error of an inlier of an affine t
 HOMOGRAPHY_REPROJ_PX = 4.0  # the same for a homography
 HOUGH_ANGLE_BIN_DEG = 15.0  # width of a bin of the Hough vote
 HOUGH_SCALE_BIN_OCTAVES = 0.4  # the same for scale, as a power of 2
+HOUGH_SCALE_BINS = 24  # half of them reduce, half enlarge
+RANSAC_ITERATIONS = 500
+RANSAC_CONFIDENCE = 0.995
+DUPLICATE_CELL_PX = 2.0  # side of a cell in which keypoint matches count once
+DUPLICATE_CELL_STRIDE = 1 << 12  # cells along y, at most, so that each cell has one number
+# A homography replaces the affine transform if it has this multiple of its inliers, and these
+# more. With fewer points it is not tried.
+MIN_HOMOGRAPHY_GAIN = 1.1
+MIN_HOMOGRAPHY_EXTRA_INLIERS = 2
+MIN_HOMOGRAPHY_POINTS = 10
+MIN_SMALL_GRAY_NORM = 1.0  # of the product of the norms; below, an image is too even to compare
 MIN_WHOLE_IMAGE_NCC = 0.8  # of the 32 x 32 versions, to align two images without keypoints
 MAX_SCALE_FACTOR = 12.0  # an alignment may enlarge or reduce by less than this
 
@@ -79,8 +90,8 @@ def _align_keypoints(src: Keypoints, dst: Keypoints, *, mirrored: bool) -> Align
         dst_points,
         method=cv2.RANSAC,
         ransacReprojThreshold=AFFINE_REPROJ_PX,
-        maxIters=500,
-        confidence=0.995,
+        maxIters=RANSAC_ITERATIONS,
+        confidence=RANSAC_CONFIDENCE,
     )
     if affine is None or int(inlier_mask.sum()) < MIN_INLIERS:
         return None
@@ -100,7 +111,7 @@ def _align_whole_images(src: ImageFeatures, dst: ImageFeatures) -> Alignment | N
         for features in (src, dst)
     )
     norms = float(np.linalg.norm(src_gray) * np.linalg.norm(dst_gray))
-    if norms < 1.0:
+    if norms < MIN_SMALL_GRAY_NORM:
         return None
     ncc = {}
     for quarter_turns in range(4):
@@ -163,12 +174,17 @@ def _filter_by_hough_vote(
     octaves = np.log2(dst.sizes[dst_indices] / src.sizes[src_indices])
     angle_bins = int(360 / HOUGH_ANGLE_BIN_DEG)
     row = np.floor(rotation_deg / HOUGH_ANGLE_BIN_DEG).astype(np.int64) % angle_bins
-    # Columns 1 to 24 hold scales; 0 and 25 stay empty, so that sums over neighbors need no wrap.
-    column = np.clip(np.floor(octaves / HOUGH_SCALE_BIN_OCTAVES).astype(np.int64) + 12, 1, 24)
-    votes = np.bincount(row * 26 + column, minlength=26 * angle_bins).reshape(angle_bins, 26)
+    # The first and the last column stay empty, so that sums over neighbors need no wrap.
+    columns, middle = HOUGH_SCALE_BINS + 2, HOUGH_SCALE_BINS // 2
+    column = np.floor(octaves / HOUGH_SCALE_BIN_OCTAVES).astype(np.int64) + middle
+    column = np.clip(column, 1, HOUGH_SCALE_BINS)
+    votes = np.bincount(row * columns + column, minlength=angle_bins * columns)
+    votes = votes.reshape(angle_bins, columns)
     smoothed = votes + np.roll(votes, 1, 0) + np.roll(votes, -1, 0)
     smoothed[:, 1:-1] += smoothed[:, :-2] + smoothed[:, 2:]
-    top_row, top_column = np.unravel_index(np.argmax(smoothed[:, 1:-1]), (angle_bins, 24))
+    top_row, top_column = np.unravel_index(
+        np.argmax(smoothed[:, 1:-1]), (angle_bins, HOUGH_SCALE_BINS)
+    )
     top_column = top_column + 1
     row_distance = np.minimum((row - top_row) % angle_bins, (top_row - row) % angle_bins)
     return np.asarray((row_distance <= 1) & (np.abs(column - top_column) <= 1))
@@ -177,12 +193,12 @@ def _filter_by_hough_vote(
 def _drop_duplicate_points(
     src: NDArray[np.float32], dst: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Drop matches that share a 2-pixel cell with another one in either image.
+    """Drop matches that share a cell of DUPLICATE_CELL_PX with another one in either image.
 
     One corner may have keypoints of several directions; it counts once.
     """
     for _ in range(2):
-        cells = np.round(dst / 2.0) @ np.array([1 << 12, 1], np.float32)
+        cells = np.round(dst / DUPLICATE_CELL_PX) @ np.array([DUPLICATE_CELL_STRIDE, 1], np.float32)
         _, first_in_cell = np.unique(cells, return_index=True)
         src, dst = dst[np.sort(first_in_cell)], src[np.sort(first_in_cell)]
     return src, dst
@@ -192,16 +208,21 @@ def _upgrade_to_homography(
     affine_alignment: Alignment, src: NDArray[np.float32], dst: NDArray[np.float32]
 ) -> Alignment:
     """Fit a homography by RANSAC; keep the affine one unless clearly more matches agree."""
-    if len(src) < 10:
+    if len(src) < MIN_HOMOGRAPHY_POINTS:
         return affine_alignment
     cv2.setRNGSeed(0)
     H, inlier_mask = cv2.findHomography(
-        src, dst, cv2.RANSAC, HOMOGRAPHY_REPROJ_PX, maxIters=500, confidence=0.995
+        src,
+        dst,
+        cv2.RANSAC,
+        HOMOGRAPHY_REPROJ_PX,
+        maxIters=RANSAC_ITERATIONS,
+        confidence=RANSAC_CONFIDENCE,
     )
     if H is None:
         return affine_alignment
     affine_errors = np.linalg.norm(apply_homography(affine_alignment.homography, src) - dst, axis=1)
     affine_inliers = int((affine_errors < HOMOGRAPHY_REPROJ_PX).sum())
-    if inlier_mask.sum() > 1.1 * affine_inliers + 2:
+    if inlier_mask.sum() > MIN_HOMOGRAPHY_GAIN * affine_inliers + MIN_HOMOGRAPHY_EXTRA_INLIERS:
         return Alignment(H, int(inlier_mask.sum()))
     return affine_alignment

@@ -43,7 +43,27 @@ MAX_QUADRATIC_ITERATIONS = 8
 MAX_DISPLACEMENT_ITERATIONS = 4
 CONFIDENT_NCC = 0.97  # if all tiles reach it in place, none is moved
 MAX_DISPLACEMENT_PX = 8.0  # of a tile along x and along y
-MIN_STEP_PX = 0.05  # refinement ends when four of five tiles would move less
+# Refinement ends when this percentile of the tiles would move less than the first.
+MIN_STEP_PX = 0.05
+STEP_PERCENTILE = 80
+# Damping of a Lucas-Kanade step: a share of the squared gradients, and a constant beside it.
+RELATIVE_DAMPING = 0.02
+ABSOLUTE_DAMPING = 1.0
+# Contrast of the template over that of the target, as far as a step takes it into account.
+MIN_GAIN = 0.2
+MAX_GAIN = 5.0
+# A homography is fitted to tiles with more than this NCC, if there are so many of them; one step
+# moves a tile by no more than the last, along x and along y.
+MIN_HOMOGRAPHY_NCC = 0.4
+MIN_HOMOGRAPHY_TILES = 4
+MAX_HOMOGRAPHY_STEP_PX = 4.0
+# The same for a quadratic warp.
+MIN_QUADRATIC_NCC = 0.5
+MIN_QUADRATIC_TILES = 24
+MAX_QUADRATIC_STEP_PX = 3.0
+# A quadratic warp is tried if this share of the tiles would move by more than the second.
+MIN_MOVING_SHARE = 0.1
+MIN_MOVING_STEP_PX = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +107,7 @@ class Template:
         self.texture: TileMap = np.sqrt(np.maximum(self._variance - slope_variance, 0.0))
         self._mean_pixel_gradient = products[..., 0, 1:]
         xx, xy, yy = products[..., 1, 1], products[..., 1, 2], products[..., 2, 2]
-        damping = 0.02 * (xx + yy) + 1.0
+        damping = RELATIVE_DAMPING * (xx + yy) + ABSOLUTE_DAMPING
         xx, yy = xx + damping, yy + damping
         self._inverse_hessian = (
             np.stack([np.stack([yy, -xy], -1), np.stack([-xy, xx], -1)], -2)
@@ -112,7 +132,8 @@ class Template:
             -1.0,
             1.0,
         )
-        gain = np.clip(covariance / np.maximum(variance, MIN_VARIANCE), 0.2, 5.0)[..., None]
+        gain = np.clip(covariance / np.maximum(variance, MIN_VARIANCE), MIN_GAIN, MAX_GAIN)
+        gain = gain[..., None]
         error_gradient = (
             self._mean_pixel_gradient
             - self.mean[..., None] * self._mean_gradient
@@ -173,11 +194,12 @@ def refine_homography(
         ncc_sum = float(np.maximum(stats.ncc[is_textured], 0.0).sum())
         if ncc_sum > best_ncc_sum:
             best, best_ncc_sum = (homography, stats), ncc_sum
-        is_reliable = is_textured & (stats.ncc > 0.4)
-        if np.count_nonzero(is_reliable) < 4:
+        is_reliable = is_textured & (stats.ncc > MIN_HOMOGRAPHY_NCC)
+        if np.count_nonzero(is_reliable) < MIN_HOMOGRAPHY_TILES:
             break
-        steps, points = np.clip(stats.steps[is_reliable], -4.0, 4.0), centers[is_reliable]
-        if np.percentile(np.hypot(*steps.T), 80) < MIN_STEP_PX:
+        points, steps = centers[is_reliable], stats.steps[is_reliable]
+        steps = np.clip(steps, -MAX_HOMOGRAPHY_STEP_PX, MAX_HOMOGRAPHY_STEP_PX)
+        if np.percentile(np.hypot(*steps.T), STEP_PERCENTILE) < MIN_STEP_PX:
             break
         refined = fit_homography(
             points,
@@ -197,21 +219,21 @@ def refine_quadratic(
 
     For lens distortion, and warps that are not projective. The target keeps the warp.
     """
-    is_aligned = valid & (stats.ncc > 0.5)
+    is_aligned = valid & (stats.ncc > MIN_QUADRATIC_NCC)
     if (
-        np.count_nonzero(is_aligned) < 24
-        or (np.hypot(*stats.steps[is_aligned].T) > 0.3).mean() < 0.1
+        np.count_nonzero(is_aligned) < MIN_QUADRATIC_TILES
+        or (np.hypot(*stats.steps[is_aligned].T) > MIN_MOVING_STEP_PX).mean() < MIN_MOVING_SHARE
     ):
         return stats
     tile_terms, pixel_terms = _compute_quadratic_terms(*valid.shape)
     coefficients, warped_stats, offsets = np.zeros((6, 2)), stats, np.zeros_like(target.points)
     for _ in range(MAX_QUADRATIC_ITERATIONS):
-        is_reliable = valid & (warped_stats.ncc > 0.5)
-        if np.count_nonzero(is_reliable) < 24:
+        is_reliable = valid & (warped_stats.ncc > MIN_QUADRATIC_NCC)
+        if np.count_nonzero(is_reliable) < MIN_QUADRATIC_TILES:
             return stats
         terms, previous = tile_terms[is_reliable], coefficients
-        steps = target.map_steps(np.clip(warped_stats.steps, -3.0, 3.0))[is_reliable]
-        wanted = terms @ coefficients + steps
+        steps = np.clip(warped_stats.steps, -MAX_QUADRATIC_STEP_PX, MAX_QUADRATIC_STEP_PX)
+        wanted = terms @ coefficients + target.map_steps(steps)[is_reliable]
         coefficients = solve_robust_lstsq(terms, wanted, warped_stats.ncc[is_reliable] ** 2)
         offsets = np.tensordot(coefficients.T.astype(np.float32), pixel_terms, 1)
         warped_stats = template.compare(target.sample(offsets))

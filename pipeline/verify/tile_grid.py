@@ -22,6 +22,7 @@ TILE_SIDE_PX = 24
 # The blur mixes in pixels from beyond an outline this far: a border in one image, none in the
 # other.
 BORDER_MARGIN_PX = 2.0
+ROUNDING_MARGIN_PX = 1e-6  # rounding errors must not cost a row of tiles
 
 
 def place_tile_grid(
@@ -44,8 +45,8 @@ def place_tile_grid(
         high = np.where(
             np.abs(last - high) > BORDER_MARGIN_PX, np.minimum(high, last) - BORDER_MARGIN_PX, high
         )
-    count = np.maximum(0, (high - low + 1e-6) // TILE_SIDE_PX).astype(int)
-    start = np.ceil(low + (high - low - count * TILE_SIDE_PX) / 2 - 1e-6).astype(int)
+    count = np.maximum(0, (high - low + ROUNDING_MARGIN_PX) // TILE_SIDE_PX).astype(int)
+    start = np.ceil(low + (high - low - count * TILE_SIDE_PX) / 2 - ROUNDING_MARGIN_PX).astype(int)
     start = np.clip(start, 0, np.maximum(0, size - count * TILE_SIDE_PX))
     return (int(start[0]), int(start[1])), (int(count[0]), int(count[1]))
 

@@ -54,6 +54,15 @@ BLUR_SIGMAS_PX = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)  # tried in turn to match s
 # Gray levels minus 128 that cannot get much darker, or brighter.
 MAX_BLACK_LEVEL = -118.0
 MIN_WHITE_LEVEL = 112.0
+# Clipping is predicted from tiles with at least this NCC, if there are so many of them.
+MIN_CLIPPING_NCC = 0.8
+MIN_CLIPPING_TILES = 4
+MIN_DIVISOR = 1e-3  # of a gain, texture or variance in a ratio
+# A blur that matches sharpness stops at this multiple of the softer image's sharpness.
+MAX_MATCHED_SHARPNESS_RATIO = 1.05
+# The target alone makes a tile valid from this multiple of the texture that the template needs.
+TARGET_TEXTURE_FACTOR = 2
+CELL_ERROR_PERCENTILE = 95  # of all cells, which the worst is compared with
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +87,7 @@ class TileComparison:
     _target: Target
 
     def compute_cell_outlier_ratio(self) -> float:
-        """Compute the error of the worst cell over the 95th percentile of all cells.
+        """Compute the error of the worst cell over that at CELL_ERROR_PERCENTILE.
 
         One changed letter is a cell or two, while codecs add errors everywhere.
         """
@@ -94,7 +103,8 @@ class TileComparison:
         cell_errors = errors.reshape(
             -1, cells_per_side, CELL_SIDE_PX, cells_per_side, CELL_SIDE_PX
         ).mean(axis=(2, 4))
-        return float(cell_errors.max() / (np.percentile(cell_errors, 95) + MIN_CELL_ERROR))
+        usual_error = np.percentile(cell_errors, CELL_ERROR_PERCENTILE) + MIN_CELL_ERROR
+        return float(cell_errors.max() / usual_error)
 
 
 def compare_tiles(
@@ -131,8 +141,7 @@ def compare_tiles(
         homography, origin, valid.shape, template_gray.shape, target_gray.shape
     )
     min_texture = max(MIN_TEXTURE, MIN_TEXTURE_TO_NOISE * noise)
-    valid &= (template.texture > min_texture) | (stats.texture > 2 * min_texture)
-    valid &= ~_find_clipped_tiles(template, stats, valid)
+    valid = _drop_flat_and_clipped_tiles(template, stats, valid, min_texture)
     target = Target(target_pixels, homography, valid.shape)
     stats = refine_quadratic(template, target, stats, valid)
     best_ncc, displacement = search_displacement(template, target, stats, valid)
@@ -150,6 +159,15 @@ def compare_tiles(
     )
 
 
+def _drop_flat_and_clipped_tiles(
+    template: Template, stats: TileStats, valid: NDArray[np.bool_], min_texture: float
+) -> NDArray[np.bool_]:
+    min_target_texture = TARGET_TEXTURE_FACTOR * min_texture
+    is_textured = (template.texture > min_texture) | (stats.texture > min_target_texture)
+    valid = valid & is_textured
+    return np.asarray(valid & ~_find_clipped_tiles(template, stats, valid))
+
+
 def _find_clipped_tiles(
     template: Template, stats: TileStats, valid: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
@@ -157,15 +175,14 @@ def _find_clipped_tiles(
 
     They are predicted by the gain and offset of the tiles that agree.
     """
-    is_reliable = valid & (stats.ncc > 0.8)
-    if np.count_nonzero(is_reliable) < 4:
+    is_reliable = valid & (stats.ncc > MIN_CLIPPING_NCC)
+    if np.count_nonzero(is_reliable) < MIN_CLIPPING_TILES:
         return np.zeros_like(valid)
-    gain = float(
-        np.median(stats.texture[is_reliable] / np.maximum(template.texture[is_reliable], 1e-3))
-    )
+    template_texture = np.maximum(template.texture[is_reliable], MIN_DIVISOR)
+    gain = float(np.median(stats.texture[is_reliable] / template_texture))
     offset = float(np.median(stats.mean[is_reliable] - gain * template.mean[is_reliable]))
     expected_target = gain * template.mean + offset
-    expected_template = (stats.mean - offset) / max(gain, 1e-3)
+    expected_template = (stats.mean - offset) / max(gain, MIN_DIVISOR)
     clipped_in_target = _is_clipped(expected_target) & (stats.texture < MIN_TEXTURE)
     clipped_in_template = _is_clipped(expected_template) & (template.texture < MIN_TEXTURE)
     return np.asarray(clipped_in_target | clipped_in_template)
@@ -189,14 +206,14 @@ def _match_sharpness(
     if target_sharpness < MIN_SHARPNESS_RATIO * template_sharpness:
         for sigma in BLUR_SIGMAS_PX:
             blurred = cv2.GaussianBlur(template_pixels, (0, 0), sigma)
-            if _measure_sharpness(blurred, mask) <= 1.05 * target_sharpness:
+            if _measure_sharpness(blurred, mask) <= MAX_MATCHED_SHARPNESS_RATIO * target_sharpness:
                 break
         return blurred, target_pixels
     if template_sharpness < MIN_SHARPNESS_RATIO * target_sharpness:
         for sigma in BLUR_SIGMAS_PX:
             blurred = cv2.GaussianBlur(target_pixels, (0, 0), sigma * scale)
             blurred_sharpness = _measure_sharpness(warp(blurred, homography, shape), mask)
-            if blurred_sharpness <= 1.05 * template_sharpness:
+            if blurred_sharpness <= MAX_MATCHED_SHARPNESS_RATIO * template_sharpness:
                 break
         return template_pixels, blurred
     return template_pixels, target_pixels
@@ -207,7 +224,7 @@ def _measure_sharpness(gray: GrayPixels, mask: NDArray[np.bool_]) -> float:
     dx, dy = compute_gradients(gray)
     mean = average_tiles(gray)
     variance = (average_tiles(gray * gray) - mean**2)[mask].sum()
-    return float(average_tiles(dx**2 + dy**2)[mask].sum() / max(variance, 1e-3))
+    return float(average_tiles(dx**2 + dy**2)[mask].sum() / max(variance, MIN_DIVISOR))
 
 
 def _blur(gray: NDArray[np.uint8], sigma: float) -> GrayPixels:

@@ -35,6 +35,11 @@ MAX_UPSCALED_ENERGY_RATIO = 0.08
 # Side of the smaller image over that of the larger: between these the spectrum can decide.
 MIN_SIDE_RATIO = 0.1
 MAX_SIDE_RATIO = 0.75
+# Frequencies, as multiples of the highest one that the smaller image shows: fine detail is above
+# the last, coarse detail between the first two. Those between count for neither.
+MIN_COARSE_FREQUENCY = 0.5
+MAX_COARSE_FREQUENCY = 0.92
+MIN_FINE_FREQUENCY = 1.08
 # Share of a side. A changed region may reach this far beyond its box: a tile that it covers only
 # a little still agrees, and is not in the box.
 CHANGED_REGION_MARGIN = 0.05
@@ -193,8 +198,9 @@ def is_upscaled(
     power = spectrum.power_spectrum[is_unchanged].sum(axis=0)
     if not power.any():
         return False
-    # Frequencies within 8 % of the limit of the smaller image count for neither.
-    fine = power[int(side_ratio * 1.08 * RADIAL_BINS) :].sum()
-    coarse_from, coarse_to = (int(side_ratio * share * RADIAL_BINS) for share in (0.5, 0.92))
-    coarse = power[coarse_from:coarse_to].sum()
+    coarse_start, coarse_stop, fine_start = (
+        int(side_ratio * frequency * RADIAL_BINS)
+        for frequency in (MIN_COARSE_FREQUENCY, MAX_COARSE_FREQUENCY, MIN_FINE_FREQUENCY)
+    )
+    fine, coarse = power[fine_start:].sum(), power[coarse_start:coarse_stop].sum()
     return bool(fine < MAX_UPSCALED_ENERGY_RATIO * coarse)

@@ -56,6 +56,7 @@ MIN_SCENE_SHARE = 0.5  # share of agreeing or displaced tiles that makes a scene
 # digit changed 215 differ more, of 224 with two digits all.
 MIN_LINE_ART_NCC = 0.98
 MAX_CELL_OUTLIER = 5.0
+MIN_REGION_TILES = 2  # adjacent tiles that differ make a changed region
 MIN_KEYPOINTS = 8  # below, an image without an alignment is not verifiable
 
 
@@ -161,9 +162,8 @@ def _verify_alignment(
         flatten_homography(homography),
         edits,
     )
-    return verdict, TileMasks(
-        comparison.valid, is_agreeing, is_displaced, comparison.origin, is_swapped
-    )
+    masks = TileMasks(comparison.valid, is_agreeing, is_displaced, comparison.origin, is_swapped)
+    return verdict, masks
 
 
 def _judge_tiles(
@@ -238,7 +238,7 @@ def _convert_to_unit_homography(
 def _find_changed_regions(
     mask: NDArray[np.bool_], comparison: TileComparison, template: ImageFeatures
 ) -> list[Box]:
-    """Find boxes around connected components of at least two tiles, from the top.
+    """Find boxes around connected components of MIN_REGION_TILES or more, from the top.
 
     Boxes are in shares of the width and height of the template image.
     """
@@ -248,7 +248,7 @@ def _find_changed_regions(
     height, width = template.gray.shape
     boxes = []
     for left, top, columns, rows, tile_count in components[1:count].tolist():
-        if tile_count >= 2:
+        if tile_count >= MIN_REGION_TILES:
             x, y = (
                 comparison.origin[0] + left * TILE_SIDE_PX,
                 comparison.origin[1] + top * TILE_SIDE_PX,
