@@ -1,4 +1,4 @@
-"""The folder of a store: the names in it, how it is created, and how it is opened."""
+"""The folder of a store: how it is created, locked and opened."""
 
 from __future__ import annotations
 
@@ -6,40 +6,18 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from indexes.catalog.catalog import Catalog
+from indexes.catalog.database import WRITE_LOCK_TIMEOUT_SECONDS
 from indexes.durable import locks
 from indexes.errors import StoreError
-
-SEGMENTS_NAME = "segments"
-SCRATCH_NAME = "tmp"
-BACKUP_NAME = "backup"
-QUARANTINE_NAME = "quarantine"
-RECOVERY_NAME = "store.json"
-# The second store, inside the first, of a migration to another space.
-NEXT_STORE_NAME = "next"
-CATALOG_NAME = "catalog.db"
-SEAL_NAME = "catalog.seal"
-CATALOG_FILE_NAMES = (CATALOG_NAME, "catalog.db-wal", "catalog.db-shm", SEAL_NAME)
-INGEST_LOCK_NAME = "ingest.lock"
-WRITE_LOCK_NAME = "write.lock"
-READERS_LOCK_NAME = "readers.lock"
-# Names that may be in a folder without a catalog: its store was cut off while it was created, or
-# lost its catalog.
-STORE_ENTRY_NAMES = {
-    SEGMENTS_NAME,
-    SCRATCH_NAME,
-    "caches",
-    "thumbs",
-    BACKUP_NAME,
-    QUARANTINE_NAME,
-    NEXT_STORE_NAME,
+from indexes.paths import (
+    CATALOG_NAME,
     INGEST_LOCK_NAME,
-    WRITE_LOCK_NAME,
     READERS_LOCK_NAME,
-    RECOVERY_NAME,
-    *CATALOG_FILE_NAMES,
-}
-# How long to wait for another writer's transaction, which takes milliseconds.
-WRITE_LOCK_TIMEOUT_SECONDS = 60.0
+    SCRATCH_NAME,
+    SEGMENTS_NAME,
+    STORE_ENTRY_NAMES,
+    WRITE_LOCK_NAME,
+)
 
 
 def lock_ingest(folder: Path, timeout_seconds: float = 0.0) -> AbstractContextManager[None]:

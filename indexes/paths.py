@@ -1,4 +1,4 @@
-"""The default store, and commands for a store that can be copied into a shell."""
+"""The names in a store's folder, the default store, and commands to copy into a shell."""
 
 from __future__ import annotations
 
@@ -6,6 +6,43 @@ import os
 import shlex
 from contextlib import suppress
 from pathlib import Path
+
+SEGMENTS_NAME = "segments"
+SCRATCH_NAME = "tmp"
+CACHES_NAME = "caches"
+FORMER_CACHES_NAME = "thumbs"  # of stores up to format 6
+VERIFYING_MARKER_NAME = "verifying"  # in the folder of caches; see pipeline.ingest.verify_pairs
+BACKUP_NAME = "backup"
+QUARANTINE_NAME = "quarantine"
+RECOVERY_NAME = "store.json"
+# The second store, inside the first, of a migration to another space.
+NEXT_STORE_NAME = "next"
+CATALOG_NAME = "catalog.db"
+WAL_SUFFIX = "-wal"  # SQLite's write-ahead log beside a database
+SHARED_MEMORY_SUFFIX = "-shm"  # the index of that log
+CATALOG_SIDE_FILE_NAMES = (CATALOG_NAME + WAL_SUFFIX, CATALOG_NAME + SHARED_MEMORY_SUFFIX)
+SEAL_NAME = "catalog.seal"
+CATALOG_FILE_NAMES = (CATALOG_NAME, *CATALOG_SIDE_FILE_NAMES, SEAL_NAME)
+INGEST_LOCK_NAME = "ingest.lock"
+WRITE_LOCK_NAME = "write.lock"
+READERS_LOCK_NAME = "readers.lock"
+# Names that may be in a folder without a catalog: its store was cut off while it was created, or
+# lost its catalog.
+STORE_ENTRY_NAMES = {
+    SEGMENTS_NAME,
+    SCRATCH_NAME,
+    CACHES_NAME,
+    FORMER_CACHES_NAME,
+    BACKUP_NAME,
+    QUARANTINE_NAME,
+    NEXT_STORE_NAME,
+    INGEST_LOCK_NAME,
+    WRITE_LOCK_NAME,
+    READERS_LOCK_NAME,
+    RECOVERY_NAME,
+    *CATALOG_FILE_NAMES,
+}
+STORE_MARKER_NAMES = {CATALOG_NAME, SEGMENTS_NAME}  # a folder with these is a store
 
 RESTORE_BACKUP_HINT = "restore the store from a backup, or see "
 

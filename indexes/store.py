@@ -22,10 +22,10 @@ from indexes.errors import (
     StoreLocked,
     StoreVersionMismatch,
 )
-from indexes.folder import NEXT_STORE_NAME, StoreFolder, lock_ingest
+from indexes.folder import StoreFolder, lock_ingest
 from indexes.join.join import JoinProgress, join_new_vectors
 from indexes.join.planner import JoinMethod
-from indexes.paths import format_command
+from indexes.paths import NEXT_STORE_NAME, format_command
 from indexes.records import Image, NewFile, Root, RunOutcome, SavedThresholds, Space
 from indexes.search import Search
 from indexes.upkeep import compaction, migration

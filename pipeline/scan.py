@@ -10,13 +10,13 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import PurePath
 
+from indexes.paths import STORE_MARKER_NAMES
 from indexes.records import CatalogFile, FileStat, Root
 
 TRASH_FOLDER_NAMES = {  # and every name that starts with .Trash
     *("$RECYCLE.BIN", "RECYCLER", "System Volume Information", "lost+found"),
     *("@Recycle", "#recycle", "@eaDir", "Trash"),
 }
-STORE_ENTRY_NAMES = {"catalog.db", "segments"}  # a folder with these is a neardup store
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def _walk(
         except OSError as error:
             yield Skipped(folder, SkipReason.UNREADABLE_FOLDER, error.strerror, is_failure=True)
             continue
-        if STORE_ENTRY_NAMES <= {entry.name for entry in entries}:
+        if STORE_MARKER_NAMES <= {entry.name for entry in entries}:
             yield Skipped(folder, SkipReason.STORE)
             continue
         subfolders = []

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from indexes.durable.sqlite import OpenMode, connect, is_corrupt, split_values
+from indexes.paths import CACHES_NAME, SHARED_MEMORY_SUFFIX, WAL_SUFFIX
 
-CACHE_FOLDER = "caches"
-BUSY_TIMEOUT_SECONDS = 10.0  # how long a statement waits for another process that writes
+CACHE_BUSY_TIMEOUT_SECONDS = 10.0  # how long a statement waits for another process that writes
 
 Columns = dict[str, list[tuple[Any, ...]]]  # of each table, as SQLite describes them
 
@@ -32,7 +32,7 @@ class CacheDatabase:
         With `write`, create it by the SQL of `tables` if it is missing, damaged or has other
         tables.
         """
-        self._path = folder / CACHE_FOLDER / name
+        self._path = folder / CACHES_NAME / name
         self._tables = tables
         self._can_write = write
         self._db = self._open()
@@ -61,7 +61,7 @@ class CacheDatabase:
 
     def _connect(self) -> sqlite3.Connection:
         mode = OpenMode.READ_WRITE_CREATE if self._can_write else OpenMode.READ_ONLY
-        db = connect(self._path, mode, BUSY_TIMEOUT_SECONDS)
+        db = connect(self._path, mode, CACHE_BUSY_TIMEOUT_SECONDS)
         try:
             self._prepare(db)
         except BaseException:
@@ -143,7 +143,7 @@ def _read_columns(db: sqlite3.Connection) -> Columns:
 
 
 def delete_database(path: Path) -> None:
-    """Delete a SQLite file with its log and index, as far as they exist."""
-    for suffix in ("", "-wal", "-shm"):
+    """Delete a SQLite file with its WAL and the index of that, as far as they exist."""
+    for suffix in ("", WAL_SUFFIX, SHARED_MEMORY_SUFFIX):
         with suppress(OSError):
             path.with_name(path.name + suffix).unlink(missing_ok=True)

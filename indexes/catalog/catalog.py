@@ -14,6 +14,7 @@ from indexes.catalog.schema import SCHEMA_MIGRATIONS
 from indexes.catalog.settings import SettingsTable
 from indexes.catalog.vectors import VectorTable
 from indexes.catalog.verdicts import VerdictTable
+from indexes.paths import CATALOG_NAME
 from indexes.records import RunOutcome
 
 # The tables that belong to one space. Saved thresholds were chosen for its model.
@@ -34,7 +35,7 @@ class Catalog(Database):
 
         Raises what `Database` raises.
         """
-        super().__init__(folder / "catalog.db", SCHEMA_MIGRATIONS, write=write)
+        super().__init__(folder / CATALOG_NAME, SCHEMA_MIGRATIONS, write=write)
         self.settings = SettingsTable(self)
         self.roots = RootTable(self)
         self.images = ImageTable(self)

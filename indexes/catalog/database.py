@@ -24,7 +24,13 @@ from indexes.durable.sqlite import (
     split_values,
 )
 from indexes.errors import DiskFull, StoreDamaged, StoreError, StoreMissing, StoreVersionMismatch
-from indexes.paths import format_command, format_repair_hint
+from indexes.paths import (
+    SCRATCH_NAME,
+    WAL_SUFFIX,
+    WRITE_LOCK_NAME,
+    format_command,
+    format_repair_hint,
+)
 
 APPLICATION_ID = 0x6E647570  # "ndup", by which neardup and `file` recognise the database
 # Hashes are keys of the catalog and fall on random pages, so a commit writes as many pages as it
@@ -35,7 +41,7 @@ PAGE_BYTES = 1024  # the page size of a new database
 WAL_CHECKPOINT_PAGES = 1 << 14  # length of the log at which SQLite moves it into the database
 # How long a writer waits for the write lock; another writer's transaction takes milliseconds.
 WRITE_LOCK_TIMEOUT_SECONDS = 60.0
-BUSY_TIMEOUT_SECONDS = 30.0  # how long a statement waits for SQLite's own locks
+CATALOG_BUSY_TIMEOUT_SECONDS = 30.0  # how long a statement waits for SQLite's own locks
 MIN_SEALED_SCHEMA_VERSION = 2  # the first schema with a generation
 
 Parsed = TypeVar("Parsed")
@@ -60,8 +66,8 @@ class Database:
         self.path = path
         self._schema_migrations = schema_migrations
         self._can_write = write
-        self._write_lock_path = path.with_name("write.lock")
-        self._wal_path = path.with_name(path.name + "-wal")
+        self._write_lock_path = path.with_name(WRITE_LOCK_NAME)
+        self._wal_path = path.with_name(path.name + WAL_SUFFIX)
         self._seal_file = SealFile(path)
         self._require_usable_folder()
         # A folder without write access has no room for SQLite's shared memory. Other processes may
@@ -108,7 +114,7 @@ class Database:
             mode = OpenMode.IMMUTABLE if self._is_immutable else OpenMode.READ_ONLY
         try:
             # Several threads may ask if an image is known; SQLite itself serialises their queries.
-            return connect(self.path, mode, BUSY_TIMEOUT_SECONDS, check_same_thread=False)
+            return connect(self.path, mode, CATALOG_BUSY_TIMEOUT_SECONDS, check_same_thread=False)
         except sqlite3.Error as error:
             raise StoreError(
                 f"{self.path} cannot be opened: {error}; check the folder's permissions"
@@ -389,7 +395,7 @@ class Database:
 
     def back_up(self, path: Path) -> None:
         """Copy the last commit into a new database at `path`, durably. Raises DiskFull."""
-        temporary = self.path.with_name("tmp") / path.name
+        temporary = self.path.with_name(SCRATCH_NAME) / path.name
         with self._translate_errors(), closing(sqlite3.connect(temporary)) as copy:
             self._db.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")

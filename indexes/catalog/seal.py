@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from indexes.durable import files
 from indexes.errors import StoreDamaged, StoreError
-from indexes.paths import format_repair_hint
+from indexes.paths import SCRATCH_NAME, WAL_SUFFIX, format_repair_hint
 from indexes.records import FileStat
 
 # The keys of a seal without a file; a seal has all keys at all times.
@@ -54,8 +54,8 @@ class SealFile:
         """Use the seal beside `database_path`, which need not exist."""
         self.path = database_path.with_suffix(".seal")
         self._database_path = database_path
-        self._wal_path = database_path.with_name(database_path.name + "-wal")
-        self._scratch = database_path.with_name("tmp")
+        self._wal_path = database_path.with_name(database_path.name + WAL_SUFFIX)
+        self._scratch = database_path.with_name(SCRATCH_NAME)
 
     def read(self) -> Seal | None:
         """Read the seal; None where it is missing or damaged itself."""

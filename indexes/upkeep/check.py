@@ -15,8 +15,8 @@ from indexes.catalog import schema
 from indexes.catalog.catalog import Catalog
 from indexes.catalog.vectors import SegmentRow
 from indexes.errors import StoreDamaged
-from indexes.folder import CATALOG_NAME, SEGMENTS_NAME, StoreFolder
-from indexes.paths import RESTORE_BACKUP_HINT, format_command
+from indexes.folder import StoreFolder
+from indexes.paths import CATALOG_NAME, RESTORE_BACKUP_HINT, SEGMENTS_NAME, format_command
 from indexes.vectors import segments
 from indexes.vectors.rows import VectorRows
 from indexes.vectors.scores import STORED_PRODUCT_MARGIN, ScoredPairs, compute_cosines

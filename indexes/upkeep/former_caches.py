@@ -8,9 +8,8 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexes.caches.cache import CACHE_FOLDER, delete_database
-
-FORMER_FOLDER = "thumbs"
+from indexes.caches.cache import delete_database
+from indexes.paths import CACHES_NAME, FORMER_CACHES_NAME, VERIFYING_MARKER_NAME
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ FORMER_CACHES = (
 
 def has_former_caches(folder: Path) -> bool:
     """Tell if the store in `folder` still has the caches of an older one."""
-    return (folder / FORMER_FOLDER).is_dir()
+    return (folder / FORMER_CACHES_NAME).is_dir()
 
 
 def adopt_former_caches(folder: Path) -> None:
@@ -57,19 +56,19 @@ def adopt_former_caches(folder: Path) -> None:
     if not has_former_caches(folder):
         return
     with suppress(OSError):
-        (folder / CACHE_FOLDER).mkdir(mode=0o700, exist_ok=True)
+        (folder / CACHES_NAME).mkdir(mode=0o700, exist_ok=True)
     for cache in FORMER_CACHES:
-        former_path = folder / FORMER_FOLDER / cache.former_name
-        path = folder / CACHE_FOLDER / cache.name
+        former_path = folder / FORMER_CACHES_NAME / cache.former_name
+        path = folder / CACHES_NAME / cache.name
         if former_path.exists() and not path.exists():
             with suppress(sqlite3.Error, OSError):
                 _update_tables(former_path, cache.statements)
                 former_path.replace(path)
         delete_database(former_path)
-    # The marker of a run that a pair crashed; see pipeline.ingest.verify_pairs.
     with suppress(OSError):
-        (folder / FORMER_FOLDER / "verifying").replace(folder / CACHE_FOLDER / "verifying")
-    shutil.rmtree(folder / FORMER_FOLDER, ignore_errors=True)
+        marker = folder / FORMER_CACHES_NAME / VERIFYING_MARKER_NAME
+        marker.replace(folder / CACHES_NAME / VERIFYING_MARKER_NAME)
+    shutil.rmtree(folder / FORMER_CACHES_NAME, ignore_errors=True)
 
 
 def _update_tables(path: Path, statements: tuple[str, ...]) -> None:

@@ -16,7 +16,8 @@ from indexes.catalog.catalog import Catalog
 from indexes.durable import files as durable
 from indexes.durable.failpoints import failpoint
 from indexes.errors import StoreError
-from indexes.folder import CATALOG_NAME, NEXT_STORE_NAME, SCRATCH_NAME, SEGMENTS_NAME, StoreFolder
+from indexes.folder import StoreFolder
+from indexes.paths import CATALOG_NAME, NEXT_STORE_NAME, SCRATCH_NAME, SEGMENTS_NAME
 from indexes.records import Space
 from indexes.vectors import segments
 

@@ -14,11 +14,11 @@ from typing import Any
 from indexes.catalog.catalog import Catalog
 from indexes.durable import files as durable
 from indexes.durable.sqlite import OpenMode, connect
-from indexes.folder import RECOVERY_NAME, SCRATCH_NAME
+from indexes.paths import RECOVERY_NAME, SCRATCH_NAME
 from indexes.records import Root
 
 # How long reading a damaged catalog waits for a process that writes.
-BUSY_TIMEOUT_SECONDS = 5.0
+SALVAGE_BUSY_TIMEOUT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def salvage_recovery_record(catalog_path: Path) -> RecoveryRecord:
     model = None
     with (
         suppress(sqlite3.Error, ValueError, TypeError),
-        closing(connect(catalog_path, OpenMode.READ_ONLY, BUSY_TIMEOUT_SECONDS)) as damaged,
+        closing(connect(catalog_path, OpenMode.READ_ONLY, SALVAGE_BUSY_TIMEOUT_SECONDS)) as damaged,
     ):
         for row in damaged.execute("SELECT * FROM roots"):
             roots.append(_make_root(os.fsdecode(row[0]), json.loads(row[1]), row[2]))

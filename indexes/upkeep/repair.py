@@ -15,17 +15,16 @@ from indexes.catalog.seal import SealFile
 from indexes.durable import files as durable
 from indexes.durable.failpoints import failpoint
 from indexes.errors import StoreDamaged
-from indexes.folder import (
+from indexes.folder import StoreFolder, lock_ingest, lock_writes
+from indexes.paths import (
     BACKUP_NAME,
     CATALOG_FILE_NAMES,
     CATALOG_NAME,
+    CATALOG_SIDE_FILE_NAMES,
     QUARANTINE_NAME,
     SCRATCH_NAME,
     SEAL_NAME,
     SEGMENTS_NAME,
-    StoreFolder,
-    lock_ingest,
-    lock_writes,
 )
 from indexes.upkeep.check import (
     CONSISTENCY_RULES,
@@ -144,7 +143,7 @@ def rebuild_catalog(folder: Path) -> RepairReport:
     SealFile(folder / CATALOG_NAME).write_invalid()
     failpoint("repair invalidated")
     (new_folder / CATALOG_NAME).replace(folder / CATALOG_NAME)
-    for name in ("catalog.db-wal", "catalog.db-shm"):
+    for name in CATALOG_SIDE_FILE_NAMES:
         (folder / name).unlink(missing_ok=True)
     durable.sync_folder(folder)
     failpoint("repair replaced")

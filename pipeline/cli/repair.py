@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from indexes.paths import format_command
+from indexes.paths import CATALOG_NAME, format_command
 from pipeline.cli.console import (
     EXIT_DAMAGED,
     EXIT_SKIPPED,
@@ -54,7 +54,7 @@ def _print_plan(store: Path, *, read_all: bool) -> None:
     print_lines(format_check(findings, []))
     if findings:
         repair = format_command(store, "repair", "--yes")
-        plan = format_repair_plan(findings, os.fspath(store / "catalog.db"))
+        plan = format_repair_plan(findings, os.fspath(store / CATALOG_NAME))
         print_warning(f"nothing was changed; `{repair}` {plan}")
         sys.exit(EXIT_DAMAGED)
 

@@ -37,7 +37,7 @@ CROP_FLOOR_MARGIN = 0.1
 # Larger stores compare no crops: the work grows with the square of the number of images.
 MAX_IMAGES_FOR_CROPS = 100_000
 # Images that are embedded, or compared, at a time; bounds the memory.
-IMAGES_PER_BLOCK = 400
+CROP_BLOCK_IMAGES = 400
 
 
 def compute_crop_floor(space: Space) -> float:
@@ -99,8 +99,8 @@ def fill_crop_cache(
     """
     with ThumbnailCache(store.folder, write=True) as thumbnail_cache:
         thumbnails = Thumbnails(store, thumbnail_cache, decoders)
-        for start in range(0, len(image_ids), IMAGES_PER_BLOCK):
-            block = image_ids[start : start + IMAGES_PER_BLOCK]
+        for start in range(0, len(image_ids), CROP_BLOCK_IMAGES):
+            block = image_ids[start : start + CROP_BLOCK_IMAGES]
             loaded, _ = thumbnails.load(block)
             inputs = (
                 crop
@@ -136,7 +136,7 @@ def propose_pairs(
     new_vectors = np.unique(np.array([images[hash_].vector_id for hash_ in new_hashes], np.int64))
     if not len(new_vectors):
         return
-    for block in crop_cache.stream(IMAGES_PER_BLOCK):
+    for block in crop_cache.stream(CROP_BLOCK_IMAGES):
         new_crops, old_crops = [], []
         for hash_, rows in block:
             if hash_ in new_hashes:
@@ -209,7 +209,7 @@ def match_crops(
         for crop, image_id in zip(hits.left.tolist(), hits.right.tolist(), strict=True):
             matches[query_crops[crop][0]].add(image_id)
     query_vectors = np.stack([row for row, _ in queries]).astype(np.float16)
-    for block in crop_cache.stream(IMAGES_PER_BLOCK):
+    for block in crop_cache.stream(CROP_BLOCK_IMAGES):
         image_of_row = np.repeat(np.arange(len(block)), [len(rows) for _, rows in block])
         block_rows = np.concatenate([rows for _, rows in block])
         hits = find_pairs_above(block_rows, query_vectors, min_score)

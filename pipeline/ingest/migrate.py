@@ -21,7 +21,7 @@ from pipeline.ingest.progress import IngestContext, Progress, Stage
 from pipeline.scan import SourceFile
 
 # Images looked up in both catalogs at a time.
-IMAGES_PER_BLOCK = 10_000
+LOOKUP_BLOCK_IMAGES = 10_000
 
 
 def migrate_store(
@@ -129,8 +129,8 @@ def _find_unembedded_images(store: Store, new_store: Store) -> dict[bytes, int]:
     """Return the images of files in `store` that `new_store` lacks: hash to id."""
     unembedded: dict[bytes, int] = {}
     image_ids = store.catalog.images.list_in_use()
-    for start in range(0, len(image_ids), IMAGES_PER_BLOCK):
-        block = image_ids[start : start + IMAGES_PER_BLOCK]
+    for start in range(0, len(image_ids), LOOKUP_BLOCK_IMAGES):
+        block = image_ids[start : start + LOOKUP_BLOCK_IMAGES]
         ids = {image.hash: id_ for id_, image in store.catalog.images.get(block)}
         complete = new_store.find_complete_hashes(list(ids))
         unembedded |= {hash_: id_ for hash_, id_ in ids.items() if hash_ not in complete}

@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from indexes.caches.cache import CACHE_FOLDER
 from indexes.caches.thumbnails import ThumbnailCache
+from indexes.paths import CACHES_NAME, VERIFYING_MARKER_NAME
 from indexes.store import Store
 from pipeline.decode.decode import Decoded
 from pipeline.decode.formats import FailureReason
@@ -107,7 +107,7 @@ def verify_candidates(
     progress = VerificationProgress(0, len(pairs))
     # The marker stays if this process is killed, or if a pair crashed a worker. As long as it
     # exists nothing is verified in this process, where a poisonous pair would end the ingest.
-    marker = store.folder / CACHE_FOLDER / "verifying"
+    marker = store.folder / CACHES_NAME / VERIFYING_MARKER_NAME
     max_without_workers = 0 if marker.exists() else MAX_ITEMS_WITHOUT_WORKERS
     with (
         ThumbnailCache(store.folder, write=True) as cache,

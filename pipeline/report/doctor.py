@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import features
 
+from indexes.paths import CATALOG_NAME
 from pipeline.decode.formats import EXTRA_INSTALLED
 from pipeline.report.document import make_document
 from pipeline.report.format import escape_unprintable, pluralize
@@ -122,7 +123,7 @@ def inspect_installation(store: Path) -> DoctorReport:
         gpus=_list_gpus(),
         google=_check_google_access(),
         store=store,
-        has_store=(store / "catalog.db").exists(),
+        has_store=(store / CATALOG_NAME).exists(),
     )
 
 
