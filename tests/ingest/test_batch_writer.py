@@ -23,7 +23,7 @@ from pipeline import (
 )
 from pipeline.embed.embedder import embed
 from tests.support.embedders import CountingEmbedder, PaidEmbedder
-from tests.support.images import draw_scene, save_image
+from tests.support.images import draw_scene, save_image, save_scenes
 from tests.support.ingest import ingest
 
 
@@ -53,8 +53,7 @@ def test_embed_too_many_rows_raises() -> None:
 def test_ingest_resumed_after_outage_pays_for_no_image_twice(
     empty_store: Store, tmp_path: Path, batch: int, patience: int
 ) -> None:
-    for number in range(30):
-        save_image(tmp_path / "root" / f"{number:02}.png", draw_scene(number, (64, 48)))
+    save_scenes(tmp_path / "root", 30)
     # Shares its pixels with an image that the service may not answer.
     save_image(tmp_path / "root" / "copy.bmp", draw_scene(29, (64, 48)))
     save_image(tmp_path / "root" / "blank.png", Image.new("RGB", (64, 48)))
@@ -82,8 +81,7 @@ def test_ingest_failing_model_keeps_earlier_batches(
     empty_store: Store, tmp_path: Path, files: int
 ) -> None:
     """Also if the last batch is partial, and if embeddings were not committed yet."""
-    for number in range(files):
-        save_image(tmp_path / "root" / f"{number:02}.png", draw_scene(number, (64, 48)))
+    save_scenes(tmp_path / "root", files)
 
     class FailingEmbedder(CountingEmbedder):
         def encode(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -105,8 +103,7 @@ def test_ingest_failing_model_keeps_earlier_batches(
 def test_ingest_without_consent_or_beyond_limit_raises(
     empty_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number in range(30):
-        save_image(tmp_path / "root" / f"{number:02}.png", draw_scene(number, (64, 48)))
+    save_scenes(tmp_path / "root", 30)
     monkeypatch.setattr("pipeline.embed.paid_calls.MAX_UNCONFIRMED_CALLS", 29)
     paid = PaidEmbedder(1000)
     with pytest.raises(PaidCallLimit, match="30 files take up to 30 paid requests"):
@@ -129,8 +126,7 @@ def test_ingest_without_consent_or_beyond_limit_raises(
 def test_ingest_accepted_cost_keeps_call_limit(
     empty_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number in range(30):
-        save_image(tmp_path / "root" / f"{number:02}.png", draw_scene(number, (64, 48)))
+    save_scenes(tmp_path / "root", 30)
     monkeypatch.setattr("pipeline.embed.paid_calls.MAX_UNCONFIRMED_CALLS", 10)
     paid = PaidEmbedder(1000)
     with pytest.raises(PaidCallLimit, match="20 paid requests were made"):
@@ -161,8 +157,7 @@ class BatchPricedEmbedder(PaidEmbedder):
 def test_ingest_limit_below_batch_cost_continues_each_run(
     empty_store: Store, tmp_path: Path
 ) -> None:
-    for number in range(14):
-        save_image(tmp_path / "root" / f"{number:02}.png", draw_scene(number, (64, 48)))
+    save_scenes(tmp_path / "root", 14)
     # Their names sort after the numbers.
     save_image(tmp_path / "root" / "a copy.bmp", draw_scene(0, (64, 48)))
     save_image(tmp_path / "root" / "a copy of one that waits.bmp", draw_scene(13, (64, 48)))
@@ -219,8 +214,7 @@ def test_ingest_failed_commit_counts_nothing(
 
 
 def test_ingest_paid_batch_is_committed_at_once(empty_store: Store, tmp_path: Path) -> None:
-    for number in range(30):
-        save_image(tmp_path / "root" / f"{number:02}.png", draw_scene(number, (64, 48)))
+    save_scenes(tmp_path / "root", 30)
     with closing(
         ingest_roots(
             [Root(str(tmp_path / "root"))],

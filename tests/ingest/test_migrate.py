@@ -29,7 +29,7 @@ from pipeline import (
     migrate_store,
 )
 from tests.support.embedders import CountingEmbedder, PaidEmbedder
-from tests.support.images import draw_scene, save_image
+from tests.support.images import draw_scene, save_image, save_scenes
 from tests.support.ingest import ingest
 from tests.support.migration import (
     Contents,
@@ -115,8 +115,7 @@ def test_migrate_file_moved_meanwhile_keeps_its_new_vector(
     root = tmp_path / "root"
     # A segment for each image: enough of them to be merged.
     options = IngestOptions(batch_size=1, commit_images=1)
-    for number in range(10):
-        save_image(root / f"{number:02}.png", draw_scene(number, (64, 48)))
+    save_scenes(root, 10)
     with Store(tmp_path / "library", write=True) as store:
         ingest(store, root)
         with closing(migrate_store(store, load_embedder(small_model), options)) as migration:

@@ -10,11 +10,7 @@ import pytest
 
 from indexes import Root, Store
 from indexes.caches.thumbnails import Thumbnail, ThumbnailCache
-from pipeline import (
-    ingest_roots,
-    load_embedder,
-    thumbnails,
-)
+from pipeline import ingest_roots, load_embedder, thumbnails
 from pipeline.thumbnails import ImageUnavailable, UnavailableReason
 from pipeline.verify.features import extract_features
 from pipeline.verify.relation import Relation
@@ -22,14 +18,14 @@ from tests.support.images import draw_textured_image, save_image
 from tests.support.pair_verification import (
     ingest_and_count,
     load_verdicts,
+    save_photo_and_copy,
     verify,
 )
 
 
 def test_ingest_corrupt_thumbnail_cache_is_rebuilt(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
-    save_image(photos / "one.png", draw_textured_image(1))
-    save_image(photos / "two.jpg", draw_textured_image(1), quality=80)
+    save_photo_and_copy(photos)
     database = tmp_path / "store" / "caches" / "thumbnails.db"
     with Store(tmp_path / "store", write=True) as store:
         ingest_and_count(store, photos)
@@ -42,27 +38,15 @@ def test_ingest_corrupt_thumbnail_cache_is_rebuilt(tmp_path: Path) -> None:
         assert ingest_and_count(store, photos) == {Relation.SAME_PICTURE: 2}
         assert before.items() <= load_verdicts(store).items()
         with ThumbnailCache(tmp_path / "store", write=False) as cache:
-            assert (
-                len(
-                    cache.get(
-                        [
-                            image.hash
-                            for _, image in store.catalog.images.get(
-                                store.catalog.images.list_in_use()
-                            )
-                        ]
-                    )
-                )
-                == 3
-            )
+            images = store.catalog.images.get(store.catalog.images.list_in_use())
+            assert len(cache.get([image.hash for _, image in images])) == 3
 
 
 def test_ingest_unreadable_images_warns_of_unverified_pairs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = tmp_path / "photos"
-    save_image(photos / "one.png", draw_textured_image(1))
-    save_image(photos / "two.jpg", draw_textured_image(1), quality=80)
+    save_photo_and_copy(photos)
     with Store(tmp_path / "store", write=True) as store:
         real = thumbnails.read_images
         monkeypatch.setattr(
@@ -82,8 +66,7 @@ def test_ingest_unreadable_images_warns_of_unverified_pairs(
 
 def test_ingest_damaged_thumbnail_is_made_again(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
-    save_image(photos / "one.png", draw_textured_image(1))
-    save_image(photos / "two.jpg", draw_textured_image(1), quality=80)
+    save_photo_and_copy(photos)
     with Store(tmp_path / "store", write=True) as store:
         ingest_and_count(store, photos)
         with sqlite3.connect(tmp_path / "store" / "caches" / "thumbnails.db") as db:
@@ -98,12 +81,8 @@ def test_verify_poisonous_pair_leaves_the_others_verified(
 ) -> None:
     """Also in later runs, where it is the only pair left."""
     photos = tmp_path / "photos"
-    for name in ("one.png", "two.jpg", "three.jpg"):
-        save_image(
-            photos / name,
-            draw_textured_image(1),
-            **({"quality": 60 + len(name)} if name.endswith("jpg") else {}),
-        )
+    save_photo_and_copy(photos)
+    save_image(photos / "three.jpg", draw_textured_image(1), quality=60)
     with Store(tmp_path / "store", write=True) as store:
         with monkeypatch.context() as patch:
             patch.setattr("pipeline.ingest.ingest.verify_new_pairs", lambda *args: iter(()))
@@ -112,13 +91,8 @@ def test_verify_poisonous_pair_leaves_the_others_verified(
         assert known and known.image_id
         ((_, image),) = store.catalog.images.get([known.image_id])
         with ThumbnailCache(store.folder, write=True) as cache:
-            cache.put(
-                {
-                    image.hash: Thumbnail(
-                        b"no JPEG", extract_features(np.asarray(draw_textured_image(1)))
-                    )
-                }
-            )
+            features = extract_features(np.asarray(draw_textured_image(1)))
+            cache.put({image.hash: Thumbnail(b"no JPEG", features)})
         (progress,) = verify(store)
         assert (dict(progress.relations), dict(progress.unverified)) == (
             {Relation.SAME_PICTURE: 1},
@@ -141,8 +115,7 @@ def test_verify_after_killed_run_uses_only_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = tmp_path / "photos"
-    save_image(photos / "one.png", draw_textured_image(1))
-    save_image(photos / "two.jpg", draw_textured_image(1), quality=80)
+    save_photo_and_copy(photos)
     marker = tmp_path / "store" / "caches" / "verifying"
     with Store(tmp_path / "store", write=True) as store:
         with monkeypatch.context() as patch:
@@ -160,8 +133,7 @@ def test_ingest_poisonous_pair_warns_and_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = tmp_path / "photos"
-    save_image(photos / "one.png", draw_textured_image(1))
-    save_image(photos / "two.jpg", draw_textured_image(1), quality=80)
+    save_photo_and_copy(photos)
     with Store(tmp_path / "store", write=True) as store:
         crashing_methods = {
             "extract_features": lambda verifiers, items: [None for _ in items],

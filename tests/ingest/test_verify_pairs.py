@@ -35,6 +35,7 @@ from tests.support.pair_verification import (
     ingest_and_count,
     list_unverified,
     load_verdicts,
+    save_photo_and_copy,
     save_photos_and_copies,
     verify,
 )
@@ -121,8 +122,7 @@ def test_ingest_new_photo_reads_no_other_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = tmp_path / "photos"
-    save_image(photos / "one.png", draw_textured_image(1))
-    save_image(photos / "two.jpg", draw_textured_image(1), quality=80)
+    save_photo_and_copy(photos)
     read: list[str] = []
     real = DecoderPool.stream
 
@@ -159,8 +159,7 @@ def test_verify_stopped_resumes_with_the_rest(
 
 def test_compact_removed_image_drops_its_verdicts_and_thumbnail(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
-    save_image(photos / "one.png", draw_textured_image(1))
-    gone = save_image(photos / "two.jpg", draw_textured_image(1), quality=80)
+    _, gone = save_photo_and_copy(photos)
     with Store(tmp_path / "store", write=True) as store:
         ingest_and_count(store, photos)
         assert len(load_verdicts(store)) == 1
@@ -351,8 +350,7 @@ def test_ingest_and_migrate_create_one_decoder_pool_each(
 def test_verify_uses_the_stored_thumbnail(tmp_path: Path) -> None:
     """Not the file, which may hold something else by now."""
     photos = tmp_path / "photos"
-    save_image(photos / "one.png", draw_textured_image(1))
-    second = save_image(photos / "two.jpg", draw_textured_image(1), quality=80)
+    _, second = save_photo_and_copy(photos)
     with Store(tmp_path / "store", write=True) as store:
         ingest_and_count(store, photos)
         stranger = Thumbnail(encode_thumbnail(np.asarray(draw_textured_image(2))), b"")

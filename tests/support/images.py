@@ -127,6 +127,12 @@ def resize_with_pillow(
     )
 
 
+def save_scenes(folder: Path, count: int) -> None:
+    """Save small scenes that all differ: 00.png, 01.png and so on."""
+    for number in range(count):
+        save_image(folder / f"{number:02}.png", draw_scene(number, (64, 48)))
+
+
 def make_six_files(folder: Path) -> Path:
     """Save six files: a scene, three copies of it, and two other scenes."""
     original = draw_scene(1, (640, 480))

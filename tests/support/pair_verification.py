@@ -37,6 +37,15 @@ def save_photos_and_copies(folder: Path) -> list[Path]:
     return paths
 
 
+def save_photo_and_copy(folder: Path) -> tuple[Path, Path]:
+    """Save a photo and a copy of it: one.png and two.jpg."""
+    photo = draw_textured_image(1)
+    return (
+        save_image(folder / "one.png", photo),
+        save_image(folder / "two.jpg", photo, quality=80),
+    )
+
+
 def ingest_and_count(store: Store, folder: Path) -> dict[str, int]:
     """Ingest `folder`; return the number of verified pairs by relation."""
     *_, last = ingest_roots([Root(str(folder))], store, load_embedder())
