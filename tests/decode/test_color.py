@@ -17,6 +17,7 @@ from tests.support.images import (
     decode_file,
     draw_scene,
     encode_jpeg,
+    measure_decoding_error,
     measure_difference,
     resize_with_pillow,
     save_image,
@@ -122,7 +123,7 @@ def test_wide_gamut_image_is_converted_to_srgb(tmp_path: Path, suffix: str) -> N
     )
     wide = Image.fromarray(convert_with_numpy(np.asarray(scene), ADOBE))
     assert (
-        measure_difference(decode_file(path).pixels, resize_with_pillow(wide))
+        measure_decoding_error(path, wide)
         < 4
         < measure_difference(resize_with_pillow(scene), resize_with_pillow(wide)) - 4
     )
@@ -362,9 +363,7 @@ def test_tiff_of_any_samples_decodes_to_its_colors(
     photometric, planar, extra = layout
     path = tmp_path / "a.tiff"
     path.write_bytes(make_tiff(samples, photometric, order, planar, extra))
-    assert (
-        measure_difference(decode_file(path).pixels, resize_with_pillow(Image.fromarray(scene))) < 1
-    )
+    assert measure_decoding_error(path, Image.fromarray(scene)) < 1
 
 
 def test_pixel_hash_of_inverted_deep_gray_differs(tmp_path: Path) -> None:
@@ -395,10 +394,7 @@ def test_unsupported_samples_are_named(tmp_path: Path, samples: NDArray[Any], de
 def test_palette_decodes_to_its_colors(tmp_path: Path, suffix: str, color_count: int) -> None:
     scene = draw_scene(2).quantize(color_count)
     assert (
-        measure_difference(
-            decode_file(save_image(tmp_path / f"a.{suffix}", scene)).pixels,
-            resize_with_pillow(scene.convert("RGB")),
-        )
+        measure_decoding_error(save_image(tmp_path / f"a.{suffix}", scene), scene.convert("RGB"))
         < 0.5
     )
     assert (
@@ -411,13 +407,8 @@ def test_gray_alpha_and_transparent_color_are_composited_on_white(tmp_path: Path
     gray = Image.fromarray(np.dstack([GRAY, ALPHA]))
     on_white = (GRAY * (ALPHA[..., 0] / 255.0) + (255.0 - ALPHA[..., 0])).round().astype(np.uint8)
     for suffix in ("png", "tiff"):
-        assert (
-            measure_difference(
-                decode_file(save_image(tmp_path / f"a.{suffix}", gray)).pixels,
-                resize_with_pillow(Image.fromarray(on_white)),
-            )
-            < 1
-        )
+        path = save_image(tmp_path / f"a.{suffix}", gray)
+        assert measure_decoding_error(path, Image.fromarray(on_white)) < 1
     keyed = Image.fromarray(np.where(GRAY[..., None] < 100, np.array([1, 2, 3], np.uint8), SCENE))
     scene = np.asarray(
         decode_file(save_image(tmp_path / "keyed.png", keyed, transparency=(1, 2, 3))).pixels

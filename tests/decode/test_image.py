@@ -28,6 +28,7 @@ from tests.support.images import (
     draw_scene,
     encode_jpeg,
     make_source_file,
+    measure_decoding_error,
     measure_difference,
     resize_with_pillow,
     save_image,
@@ -102,7 +103,7 @@ def test_transparency_is_composited_on_white(tmp_path: Path) -> None:
         path = save_image(
             tmp_path / f"a.{suffix}", scene, **({"lossless": True} if suffix == "webp" else {})
         )
-        assert measure_difference(decode_file(path).pixels, resize_with_pillow(on_white)) < 1.5
+        assert measure_decoding_error(path, on_white) < 1.5
     palette = draw_scene(5).convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
     clear = save_image(tmp_path / "p.png", palette, transparency=0)
     assert (decode_file(clear).pixels.reshape(-1, 3) == 255).all(axis=1).mean() > 0.02
@@ -152,10 +153,7 @@ def test_gray_with_premultiplied_alpha_is_composited_on_white(tmp_path: Path) ->
     with Image.open(tmp_path / "a.tiff") as opened:
         assert opened.mode == "La"
     on_white = Image.fromarray((levels * opacity + 255 * (1 - opacity)).round().astype(np.uint8))
-    assert (
-        measure_difference(decode_file(tmp_path / "a.tiff").pixels, resize_with_pillow(on_white))
-        < 2
-    )
+    assert measure_decoding_error(tmp_path / "a.tiff", on_white) < 2
 
 
 def test_deep_cmyk_and_lab_samples_decode_to_their_colors(tmp_path: Path) -> None:
@@ -163,48 +161,26 @@ def test_deep_cmyk_and_lab_samples_decode_to_their_colors(tmp_path: Path) -> Non
     levels = np.asarray(gray)
     deep = Image.fromarray(levels.astype(np.uint16) * 257)
     for suffix in ("png", "tiff"):
-        assert (
-            measure_difference(
-                decode_file(save_image(tmp_path / f"deep.{suffix}", deep)).pixels,
-                resize_with_pillow(gray),
-            )
-            < 1.5
-        )
+        assert measure_decoding_error(save_image(tmp_path / f"deep.{suffix}", deep), gray) < 1.5
     for scale in (1.0, 255.0):
         floats = Image.fromarray(levels.astype(np.float32) / scale)
-        assert (
-            measure_difference(
-                decode_file(save_image(tmp_path / f"{scale}.tiff", floats)).pixels,
-                resize_with_pillow(gray),
-            )
-            < 1.5
-        )
+        assert measure_decoding_error(save_image(tmp_path / f"{scale}.tiff", floats), gray) < 1.5
     color = draw_scene(7)
     for suffix in ("jpg", "tiff"):
-        assert (
-            measure_difference(
-                decode_file(save_image(tmp_path / f"cmyk.{suffix}", color.convert("CMYK"))).pixels,
-                resize_with_pillow(color),
-            )
-            < 4
-        )
+        path = save_image(tmp_path / f"cmyk.{suffix}", color.convert("CMYK"))
+        assert measure_decoding_error(path, color) < 4
     lab = ImageCms.profileToProfile(
         color, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
     )
     assert lab is not None
-    assert (
-        measure_difference(
-            decode_file(save_image(tmp_path / "lab.tiff", lab)).pixels, resize_with_pillow(color)
-        )
-        < 6
-    )
+    assert measure_decoding_error(save_image(tmp_path / "lab.tiff", lab), color) < 6
 
 
 def test_gray_of_12_bits_uses_full_range(tmp_path: Path) -> None:
     gray = draw_scene(6).convert("L")
     path = tmp_path / "a.tiff"
     path.write_bytes(make_12_bit_tiff(np.asarray(gray).astype(np.uint16) * 16))
-    assert measure_difference(decode_file(path).pixels, resize_with_pillow(gray)) < 3
+    assert measure_decoding_error(path, gray) < 3
 
 
 def make_12_bit_tiff(samples: NDArray[np.uint16]) -> bytes:

@@ -26,7 +26,7 @@ from tests.support.images import (
     resize_with_pillow,
     save_image,
 )
-from tests.support.raw_and_jxl import encode_dng, render_mosaic, save_jxl
+from tests.support.raw_and_jxl import encode_dng, render_mosaic, save_dng, save_jxl
 
 pytest.importorskip("rawpy")
 pytest.importorskip("pillow_jxl")
@@ -36,15 +36,8 @@ pytest.importorskip("pillow_jxl")
 @pytest.mark.parametrize("with_preview", [True, False])
 def test_raw_photo_is_decoded_upright(tmp_path: Path, orientation: int, with_preview: bool) -> None:
     scene = draw_scene(1, (640, 480))
-    path = tmp_path / "a.dng"
-    path.write_bytes(
-        encode_dng(
-            render_mosaic(scene),
-            encode_jpeg(scene.resize((320, 240))) if with_preview else None,
-            (320, 240),
-            orientation,
-        )
-    )
+    preview = scene.resize((320, 240)) if with_preview else None
+    path = save_dng(tmp_path / "a.dng", scene, preview, orientation)
     decoded = decode_file(path)
     upright = scene.transpose(TRANSPOSE_BY_ORIENTATION[orientation]) if orientation != 1 else scene
     assert measure_difference(decoded.pixels, resize_with_pillow(upright)) < (
@@ -60,11 +53,8 @@ def test_raw_photo_is_decoded_upright(tmp_path: Path, orientation: int, with_pre
 
 def test_pixel_hash_of_raw_differs_from_its_preview(tmp_path: Path) -> None:
     scene = draw_scene(1, (320, 240))
-    (tmp_path / "a.dng").write_bytes(
-        encode_dng(render_mosaic(scene), encode_jpeg(scene), scene.size)
-    )
-    (tmp_path / "a.jpg").write_bytes(encode_jpeg(scene))
-    raw, preview = decode_file(tmp_path / "a.dng"), decode_file(tmp_path / "a.jpg")
+    raw = decode_file(save_dng(tmp_path / "a.dng", scene, scene))
+    preview = decode_file(save_image(tmp_path / "a.jpg", scene, quality=90))
     assert measure_difference(raw.pixels, preview.pixels) < 1
     assert raw.image.pixel_hash != preview.image.pixel_hash
 
@@ -73,21 +63,15 @@ def test_sensor_is_decoded_if_preview_is_too_small(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene, path = draw_scene(1, (640, 480)), tmp_path / "a.dng"
-    path.write_bytes(
-        encode_dng(render_mosaic(scene), encode_jpeg(Image.new("RGB", (80, 60))), (80, 60))
-    )
+    save_dng(path, scene, Image.new("RGB", (80, 60)))
     assert decode_file(path, Preprocess(60)).image.flags == ("preview",)
     larger = decode_file(path, Preprocess(61))
     assert larger.image.flags == ()
     assert measure_difference(larger.pixels, resize_with_pillow(scene, Preprocess(61))) < 20
     small = draw_scene(1, (100, 80))  # at half size, smaller than its preview
-    path.write_bytes(
-        encode_dng(render_mosaic(small), encode_jpeg(Image.new("RGB", (64, 48))), (64, 48))
-    )
+    save_dng(path, small, Image.new("RGB", (64, 48)))
     assert decode_file(path).image.flags == ("preview",)
-    path.write_bytes(
-        encode_dng(render_mosaic(scene), encode_jpeg(Image.new("RGB", (80, 60))), (80, 60))
-    )
+    save_dng(path, scene, Image.new("RGB", (80, 60)))
     monkeypatch.setattr(memory, "MAX_PIXELS", 640 * 480 - 1)  # a small preview is better than none
     assert decode_file(path, Preprocess(61)).image.flags == ("preview",)
 
@@ -103,8 +87,7 @@ def test_truncated_preview_is_flagged_as_damaged(tmp_path: Path) -> None:
 def test_raw_without_preview_over_pixel_limit_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "a.dng"
-    path.write_bytes(encode_dng(render_mosaic(draw_scene(1, (640, 480))), None, (0, 0)))
+    path = save_dng(tmp_path / "a.dng", draw_scene(1, (640, 480)))
     monkeypatch.setattr(memory, "MAX_PIXELS", 640 * 480 - 1)
     failed = decode_failure(path)
     assert (failed.reason, str(failed.detail)[:9]) == ("too many pixels", "640 x 480")

@@ -22,7 +22,7 @@ from tests.support.images import (
     make_source_file,
     save_image,
 )
-from tests.support.raw_and_jxl import encode_dng, render_mosaic, save_jxl
+from tests.support.raw_and_jxl import save_dng, save_jxl
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,7 @@ def test_photo_without_its_extra_fails_and_is_retried(
     pytest.importorskip("pillow_jxl")
     path = tmp_path / name
     if name == "a.dng":
-        path.write_bytes(
-            encode_dng(render_mosaic(draw_scene(1)), encode_jpeg(draw_scene(1)), (320, 240))
-        )
+        save_dng(path, draw_scene(1), draw_scene(1))
     else:
         save_jxl(path, draw_scene(1))
     assert reason in RETRY_REASONS  # an ingest reads it again, once the extra is installed

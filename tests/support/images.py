@@ -127,6 +127,11 @@ def resize_with_pillow(
     )
 
 
+def measure_decoding_error(path: Path, scene: Image.Image) -> float:
+    """Decode a file at PREPROCESS; return how far it is from `scene` resized, in gray levels."""
+    return measure_difference(decode_file(path).pixels, resize_with_pillow(scene))
+
+
 def save_scenes(folder: Path, count: int) -> None:
     """Save small scenes that all differ: 00.png, 01.png and so on."""
     for number in range(count):

@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.support.images import (
-    save_image,
-)
+from tests.support.images import encode_jpeg, save_image
 
 Tags = dict[int, tuple[str, list[int] | bytes]]
 
@@ -71,6 +69,15 @@ def encode_dng(
         279: ("I", [len(preview)]),
     }
     return _tiff(pixels + preview, [first | camera, raw])
+
+
+def save_dng(
+    path: Path, scene: Image.Image, preview: Image.Image | None = None, orientation: int = 1
+) -> Path:
+    """Save a raw photo of a scene, perhaps with a JPEG preview."""
+    jpeg, size = (encode_jpeg(preview), preview.size) if preview else (None, (0, 0))
+    path.write_bytes(encode_dng(render_mosaic(scene), jpeg, size, orientation))
+    return path
 
 
 XYZ = np.array(
