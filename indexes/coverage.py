@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 @dataclass(frozen=True, slots=True)
 class UnreadablePath:
-    """A folder, or an entry of a folder, that could not be read."""
+    """A file without an image, or a folder that could not be read, and why."""
 
     path: str
     reason: str

@@ -9,6 +9,7 @@ from typing import Any
 
 from indexes.catalog.database import Database
 from indexes.catalog.images import ImageTable
+from indexes.coverage import UnreadablePath
 from indexes.errors import StoreError
 from indexes.records import CatalogFile, Counts, FileStat, NewFile
 
@@ -100,13 +101,13 @@ class FileTable:
         sql = f"SELECT {columns} FROM files WHERE image IN ({{}}) ORDER BY path"
         return map(_make_catalog_file, self._database.stream_rows_in(sql, image_ids))
 
-    def list_failures(self) -> Iterator[tuple[str, str, str | None]]:
-        """Yield (path, reason, detail) of each file without an image, ordered by path."""
+    def list_failures(self) -> Iterator[UnreadablePath]:
+        """Yield each file without an image, ordered by path."""
         rows = self._database.fetch_rows(
             "SELECT path, reason, detail FROM failures JOIN files ON file = files.id ORDER BY path"
         )
         for path, reason, detail in rows:
-            yield os.fsdecode(path), reason, detail or None
+            yield UnreadablePath(os.fsdecode(path), reason, detail or None)
 
     def get_counts(self, folders: Sequence[str] = ()) -> Counts:
         """Count files and images below `folders`, or everywhere."""

@@ -12,6 +12,7 @@ from pipeline.cli.console import print_json, print_lines
 from pipeline.cli.options import json_option, store_option
 
 if TYPE_CHECKING:
+    from indexes.coverage import UnreadablePath
     from indexes.store import Store
 
 
@@ -38,30 +39,20 @@ def status(list_failures: bool, store: Path, as_json: bool) -> None:
     with Store(store) as opened:
         opened.verify()
         report = report_status(opened)
-        failures = _collect_failures(opened) if list_failures else []
+        failures = _collect_failures(opened) if list_failures else None
     if as_json:
-        document = serialize_status(report)
-        if list_failures:
-            document["failures"] = [
-                {"path": path, "reason": reason, "detail": detail or ""}
-                for path, reason, detail in failures
-            ]
-        print_json(document)
-    elif list_failures:
-        print_lines(format_failure(*failure) for failure in failures)
+        print_json(serialize_status(report, failures))
+    elif failures is not None:
+        print_lines(format_failure(item.path, item.reason, item.detail) for item in failures)
     else:
         print_lines(format_status(report))
 
 
-def _collect_failures(store: Store) -> list[tuple[str, str, str | None]]:
-    """Collect (path, reason, detail) of files without an image and folders that were not read."""
+def _collect_failures(store: Store) -> list[UnreadablePath]:
+    """Collect the files without an image and the folders that were not read, ordered by path."""
     failures = list(store.catalog.files.list_failures())
     last_run = store.catalog.runs.get_last()
-    if (
-        last_run and last_run.coverage
-    ):  # folders are not in the catalog, only in the coverage of the run
-        failures += [
-            (unreadable.path, unreadable.reason, unreadable.detail)
-            for unreadable in last_run.coverage.unreadable_paths
-        ]
-    return sorted(failures, key=lambda failure: os.fsencode(failure[0]))
+    # Folders are not in the catalog, only in the coverage of the run.
+    if last_run and last_run.coverage:
+        failures += last_run.coverage.unreadable_paths
+    return sorted(failures, key=lambda failure: os.fsencode(failure.path))

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from indexes.coverage import Coverage, JoinReport
+from indexes.coverage import Coverage, JoinReport, UnreadablePath
 from indexes.paths import format_command
 from indexes.records import Counts, Root, Run, RunOutcome, SavedThresholds, Space
 from indexes.store import Store
@@ -94,10 +94,12 @@ def _get_raised_floor(store: Store) -> float | None:
 # --- JSON ---
 
 
-def serialize_status(report: StatusReport) -> dict[str, Any]:
-    """Serialize the answer of `status`."""
+def serialize_status(
+    report: StatusReport, failures: Sequence[UnreadablePath] | None = None
+) -> dict[str, Any]:
+    """Serialize the answer of `status`, with the failures if they were asked for."""
     space, saved, migration = report.space, report.saved_thresholds, report.migration
-    return make_document(
+    document = make_document(
         {
             "store": os.fspath(report.store),
             "model": report.model,
@@ -122,6 +124,12 @@ def serialize_status(report: StatusReport) -> dict[str, Any]:
             "last_run": _serialize_run(report.last_run) if report.last_run else None,
         }
     )
+    if failures is not None:
+        document["failures"] = [
+            {"path": item.path, "reason": item.reason, "detail": item.detail or ""}
+            for item in failures
+        ]
+    return document
 
 
 def _serialize_run(run: Run) -> dict[str, Any]:
