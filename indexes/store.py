@@ -270,7 +270,7 @@ class Store:
 
     # --- upkeep ---
 
-    def verify(self) -> None:
+    def check_segments(self) -> None:
         """Verify every segment that is not untouched. Raises StoreDamaged, naming the file."""
         self._mapped.refresh()
 

@@ -8,8 +8,8 @@ too; --crowd of them are copied to measure normalized scores. TRAIN supplies the
 are pasted into and collaged with. --model takes names of models and paths of the JSON cards of ONNX
 models, several at once.
 
-Every copy is processed like a user's file: written to disk, read by decode(), embedded by embed().
-Prints Markdown. All tables but the last, the speeds, are equal in every run.
+Every copy is processed like a user's file: written to disk, read by decode_source(), embedded by
+embed(). Prints Markdown. All tables but the last, the speeds, are equal in every run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from PIL import Image, ImageOps
 
 from indexes import Root
 from pipeline.calibrate.synthetic_copies import EVERYDAY_EDITS, HARD_EDITS
-from pipeline.decode.decode import Decoded, decode
+from pipeline.decode.decode import Decoded, decode_source
 from pipeline.decode.preprocess import Preprocess
 from pipeline.embed.backends.onnx import OnnxEmbedder
 from pipeline.embed.embedder import DEFAULT_MODEL, Embedder, embed, load_embedder
@@ -188,7 +188,7 @@ def make_copies(
 
 def load_pixels(source: SourceFile, preprocess: Preprocess) -> NDArray[np.uint8]:
     """Decode a file for an embedder. Exits if it cannot be decoded."""
-    decoded = decode(source, preprocess)
+    decoded = decode_source(source, preprocess)
     if not isinstance(decoded, Decoded):
         raise SystemExit(f"{source.path} cannot be decoded: {decoded}")
     return decoded.pixels

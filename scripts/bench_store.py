@@ -35,7 +35,7 @@ from indexes.join.join import JoinProgress
 from indexes.records import FileStat, Image, NewFile, RunOutcome
 from indexes.store import Batch
 from pipeline import load_embedder
-from pipeline.decode.decode import Decoded, decode
+from pipeline.decode.decode import Decoded, decode_source
 from pipeline.decode.preprocess import Preprocess
 from pipeline.scan import SourceFile
 from scripts.bench_join import THRESHOLD_BY_KIND, make_vectors, measure_private_bytes
@@ -77,7 +77,7 @@ def make_photo_batch(path: Path, preprocess: Preprocess, vector: NDArray[np.floa
     stat = path.stat()
     file_stat = FileStat(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev)
     source = SourceFile(str(path), file_stat)
-    decoded = decode(source, preprocess)
+    decoded = decode_source(source, preprocess)
     assert isinstance(decoded, Decoded)
     file = NewFile(source.path, source.require_stat(), decoded.image.hash)
     return Batch([(decoded.image, vector)], [file])
@@ -188,7 +188,7 @@ def bench_search(scenario: Scenario) -> None:
     """Open the store and search it."""
     bytes_before, started = measure_private_bytes(), time.perf_counter()
     with Store(scenario.folder) as store:
-        store.verify()
+        store.check_segments()
         milliseconds = 1000 * (time.perf_counter() - started)
         megabytes = (measure_private_bytes() - bytes_before) / 1e6
         print_row("open, all segments mapped", f"{milliseconds:.0f} ms, {megabytes:.0f} MB")

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from indexes import Root
-from pipeline.decode.decode import Decoded, decode
+from pipeline.decode.decode import Decoded, decode_source
 from pipeline.decode.preprocess import Preprocess
 from pipeline.scan import SourceFile, scan
 
@@ -100,7 +100,7 @@ def load_pixels(folder: Path, size: int) -> Iterator[NDArray[np.uint8]]:
     """Decode every image below `folder` for the embedder; skip what cannot be decoded."""
     for entry in scan([Root(str(folder.resolve()))]):
         if isinstance(entry, SourceFile):
-            decoded = decode(entry, Preprocess(size))
+            decoded = decode_source(entry, Preprocess(size))
             if isinstance(decoded, Decoded):
                 yield decoded.pixels
 

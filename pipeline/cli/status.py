@@ -37,7 +37,7 @@ def status(list_failures: bool, store: Path, as_json: bool) -> None:
     from pipeline.report.status import format_status, report_status, serialize_status
 
     with Store(store) as opened:
-        opened.verify()
+        opened.check_segments()
         report = report_status(opened)
         failures = _collect_failures(opened) if list_failures else None
     if as_json:

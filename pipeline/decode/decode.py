@@ -43,7 +43,7 @@ def _decode_in_process(
     return decode_image(data, digest, preprocess, is_raw)
 
 
-def decode(
+def decode_source(
     source: SourceFile,
     preprocess: PreprocessOrLoader,
     is_wanted: Callable[[bytes], bool] = lambda hash: True,

@@ -19,7 +19,7 @@ from threading import Semaphore
 
 import numpy as np
 
-from pipeline.decode.decode import Decoded, PreprocessOrLoader, decode
+from pipeline.decode.decode import Decoded, PreprocessOrLoader, decode_source
 from pipeline.decode.formats import EXTRA_INSTALLED, MODULE_BY_EXTRA
 from pipeline.decode.messages import DecodedHeader, DecodeRequest, parse_rejection
 from pipeline.decode.preprocess import DecodedImage, Preprocess
@@ -106,8 +106,10 @@ class DecoderPool:
         preprocess: PreprocessOrLoader,
         is_wanted: Callable[[bytes], bool] = lambda hash: True,
     ) -> Decoded | AlreadyStored | Failure:
-        """Decode one file in a worker; see pipeline.decode.decode.decode()."""
-        return decode(source, preprocess, is_wanted, self._read_slots, self._decode_in_worker)
+        """Decode one file in a worker; see decode_source()."""
+        return decode_source(
+            source, preprocess, is_wanted, self._read_slots, self._decode_in_worker
+        )
 
     def stream(
         self,

@@ -47,7 +47,7 @@ class AlreadyStored:
 
 
 class Rejected(Exception):
-    """Raised where a file is rejected, and turned into its Failure by decode()."""
+    """Raised where a file is rejected, and turned into its Failure by decode_source()."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         """Keep the reason, and of the detail what is safe to store and print.

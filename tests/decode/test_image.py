@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
-from pipeline.decode.decode import Decoded, decode
+from pipeline.decode.decode import Decoded, decode_source
 from pipeline.decode.exif import ORIENTATION_TAG
 from pipeline.decode.formats import (
     SIGNATURE_BYTES,
@@ -315,7 +315,9 @@ def test_jpeg_with_less_than_half_is_rejected_as_truncated(tmp_path: Path, mode:
     data = encode_jpeg(Image.frombytes(mode, (256, 256), noise.tobytes()))
     for share, is_decoded in ((0.1, False), (0.4, False), (0.6, True), (0.9, True)):
         path.write_bytes(data[: round(len(data) * share)])
-        assert isinstance(decode(make_source_file(path), PREPROCESS), Decoded) is is_decoded, share
+        assert (
+            isinstance(decode_source(make_source_file(path), PREPROCESS), Decoded) is is_decoded
+        ), share
 
 
 def test_missing_decoder_raises_import_error(
@@ -327,7 +329,7 @@ def test_missing_decoder_raises_import_error(
     path = save_image(tmp_path / "a.png", draw_scene(1))
     monkeypatch.setattr(Image, "open", raise_import_error)
     with pytest.raises(ImportError, match="half installed"):
-        decode(make_source_file(path), PREPROCESS)
+        decode_source(make_source_file(path), PREPROCESS)
 
 
 @pytest.mark.parametrize("suffix", ["tga", "ppm", "pcx", "sgi"])

@@ -50,11 +50,11 @@ def test_small_file_with_large_content_keeps_memory_bounded(tmp_path: Path) -> N
     code = """
 import sys
 from pathlib import Path
-from pipeline.decode.decode import decode
+from pipeline.decode.decode import decode_source
 from pipeline.decode.preprocess import Preprocess
 from pipeline.scan import SourceFile
 
-print(type(decode(SourceFile(sys.argv[1]), Preprocess(192))).__name__)
+print(type(decode_source(SourceFile(sys.argv[1]), Preprocess(192))).__name__)
 # Not getrusage: it counts what the parent process held.
 lines = Path("/proc/self/status").read_text().splitlines()
 print(next(line.split()[1] for line in lines if line.startswith("VmHWM")))

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from indexes import Root, Store
-from pipeline.decode.decode import Decoded, decode
+from pipeline.decode.decode import Decoded, decode_source
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.preprocess import Preprocess
 from pipeline.decode.read import AlreadyStored
@@ -77,7 +77,7 @@ def test_worker_decodes_to_same_image_as_this_process(
     paths += [tmp_path / "broken.jpg", tmp_path / "empty.jpg"]
     for path, expected, result in zip(
         paths,
-        [decode(source(path), preprocess) for path in paths],
+        [decode_source(source(path), preprocess) for path in paths],
         decoders.stream([source(path) for path in paths], preprocess),
         strict=True,
     ):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.decode.decode import decode
+from pipeline.decode.decode import decode_source
 from pipeline.decode.formats import (
     RETRY_REASONS,
     SKIP_REASONS,
@@ -95,7 +95,7 @@ def test_unwanted_content_is_not_decoded(tmp_path: Path) -> None:
         hashes.append(hash_)
         return False
 
-    assert isinstance(decode(make_source_file(path), PREPROCESS, is_wanted), AlreadyStored)
+    assert isinstance(decode_source(make_source_file(path), PREPROCESS, is_wanted), AlreadyStored)
     assert hashes == [decode_file(path).image.hash]
 
 

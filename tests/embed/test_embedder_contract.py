@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from PIL import Image
 
-from pipeline.decode.decode import Decoded, decode
+from pipeline.decode.decode import Decoded, decode_source
 from pipeline.decode.read import Failure
 from pipeline.embed.embedder import Embedder, embed, load_embedder
 from pipeline.scan import SourceFile
@@ -82,7 +82,7 @@ def embedder(
 def inputs(embedder: Embedder, tmp_path_factory: pytest.TempPathFactory) -> list[NDArray[np.uint8]]:
     folder, inputs_so_far = tmp_path_factory.mktemp("images"), []
     for name, image in IMAGES.items():
-        decoded = decode(
+        decoded = decode_source(
             SourceFile(str(save_image(folder / f"{name}.png", image))),
             embedder.preprocess,
         )

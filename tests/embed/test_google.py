@@ -19,7 +19,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.decode.decode import Decoded, decode
+from pipeline.decode.decode import Decoded, decode_source
 from pipeline.decode.preprocess import Preprocess
 from pipeline.embed.backends.google import PROMPT
 from pipeline.embed.embedder import Embedder, embed, load_embedder
@@ -79,7 +79,7 @@ def test_images_are_sent_downscaled_and_without_metadata(
     )
     embedder = load_embedder(MODEL)
     assert embedder.preprocess == Preprocess(768, "within")
-    decoded = decode(SourceFile(str(path)), embedder.preprocess)
+    decoded = decode_source(SourceFile(str(path)), embedder.preprocess)
     assert isinstance(decoded, Decoded)
     embedder.encode([decoded.pixels])
     ((jpeg,),) = [request.jpegs for request in google.requests]

@@ -16,7 +16,7 @@ from hypothesis.strategies import integers, sampled_from
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.decode.decode import Decoded, decode
+from pipeline.decode.decode import Decoded, decode_source
 from pipeline.decode.preprocess import Preprocess
 from pipeline.embed.backends.openclip import OpenClipEmbedder
 from pipeline.embed.embedder import Embedder, embed, load_embedder
@@ -54,7 +54,7 @@ def weights(architectures: None, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def decode_file(path: Path, preprocess: Preprocess) -> NDArray[np.uint8]:
     """Decode a file as the pipeline does for an embedder."""
-    decoded = decode(SourceFile(str(path)), preprocess)
+    decoded = decode_source(SourceFile(str(path)), preprocess)
     assert isinstance(decoded, Decoded), decoded
     return decoded.pixels
 

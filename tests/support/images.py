@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from pipeline.decode.decode import Decoded, decode
+from pipeline.decode.decode import Decoded, decode_source
 from pipeline.decode.preprocess import Preprocess
 from pipeline.decode.read import Failure
 from pipeline.scan import SourceFile
@@ -101,14 +101,14 @@ def make_source_file(path: Path) -> SourceFile:
 
 def decode_file(path: Path, preprocess: Preprocess = PREPROCESS) -> Decoded:
     """Decode a file; fail the test if that fails."""
-    decoded = decode(make_source_file(path), preprocess)
+    decoded = decode_source(make_source_file(path), preprocess)
     assert isinstance(decoded, Decoded), decoded
     return decoded
 
 
 def decode_failure(path: Path, preprocess: Preprocess = PREPROCESS) -> Failure:
     """Decode a file that must fail."""
-    failure = decode(make_source_file(path), preprocess)
+    failure = decode_source(make_source_file(path), preprocess)
     assert isinstance(failure, Failure), failure
     return failure
 
