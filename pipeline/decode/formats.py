@@ -115,6 +115,11 @@ REJECTION_REASONS = {
 }
 # Reasons that call for no action by the user.
 SKIP_REASONS = {FailureReason.NOT_A_PHOTO, FailureReason.RAW_PHOTO, FailureReason.NO_DECODER}
+# What messages say instead of reasons that stores and JSON keep by an older word.
+REASON_TEXTS = {
+    FailureReason.POISONED: "crashed the decoder",
+    "poisoned its verifier": "crashed the verification",
+}
 # Reasons that can disappear while the file stays as it is, so that every ingest reads it again.
 RETRY_REASONS = {FailureReason.UNREADABLE, FailureReason.CHANGED_WHILE_READ}
 if EXTRA_INSTALLED["raw"]:
@@ -162,3 +167,8 @@ def has_image_signature(head: bytes) -> bool:
     if head[:4] == b"RIFF":
         return head[8:12] == b"WEBP"
     return head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS
+
+
+def format_reason(reason: str) -> str:
+    """Format the reason of a failure for messages."""
+    return REASON_TEXTS.get(reason, reason)

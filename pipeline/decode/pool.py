@@ -20,7 +20,7 @@ from threading import Semaphore
 import numpy as np
 
 from pipeline.decode.decode import Decoded, PreprocessOrLoader, decode_source
-from pipeline.decode.formats import EXTRA_INSTALLED, MODULE_BY_EXTRA
+from pipeline.decode.formats import EXTRA_INSTALLED, MODULE_BY_EXTRA, FailureReason
 from pipeline.decode.messages import DecodedHeader, DecodeRequest, parse_rejection
 from pipeline.decode.preprocess import DecodedImage, Preprocess
 from pipeline.decode.read import AlreadyStored, Failure, Rejected
@@ -145,7 +145,7 @@ class DecoderPool:
         try:
             answer = self._workers.request(request, MAX_ATTEMPTS_PER_FILE)
         except RequestAbandoned as abandoned:
-            raise Rejected("poisoned", str(abandoned)) from abandoned
+            raise Rejected(FailureReason.POISONED, str(abandoned)) from abandoned
         if isinstance(answer, Rejected):
             raise answer
         return answer

@@ -11,6 +11,7 @@ from indexes.coverage import (
     RecallReport,
     VerificationReport,
 )
+from pipeline.decode.formats import format_reason
 from pipeline.ingest.progress import IngestContext, Progress, Stage
 from pipeline.verify.verdict import VERDICT_VERSION
 
@@ -77,7 +78,9 @@ def _warn_of_unfinished_pairs(context: IngestContext) -> None:
 
 
 def _add_warning(context: IngestContext, reasons: Counter[str], problem: str) -> None:
-    listed = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items()))
+    listed = ", ".join(
+        f"{count:,} {format_reason(reason)}" for reason, count in sorted(reasons.items())
+    )
     context.coverage.warnings.append(
         f"{reasons.total():,} {problem} ({listed}); the next ingest tries again"
     )

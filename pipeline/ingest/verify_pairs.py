@@ -22,7 +22,7 @@ from pipeline.decode.pool import DecoderPool
 from pipeline.ingest.progress import IngestContext, Progress, Stage
 from pipeline.thumbnails import ImageUnavailable, Thumbnails, UnavailableReason, read_images
 from pipeline.verify.inputs import (
-    POISONED_VERIFIER,
+    CRASHED_VERIFIER_REASON,
     VerifyInput,
     build_verify_input,
     load_features,
@@ -106,7 +106,7 @@ def verify_candidates(
     """
     progress = VerificationProgress(0, len(pairs))
     # The marker stays if this process is killed, or if a pair crashed a worker. As long as it
-    # exists nothing is verified in this process, where a poisonous pair would end the ingest.
+    # exists nothing is verified in this process, where a pair that crashes would end the ingest.
     marker = store.folder / CACHES_NAME / VERIFYING_MARKER_NAME
     max_without_workers = 0 if marker.exists() else MAX_ITEMS_WITHOUT_WORKERS
     with (
@@ -116,7 +116,7 @@ def verify_candidates(
         with suppress(OSError):
             marker.touch()
         thumbnails = Thumbnails(store, cache, decoders)
-        checker = _UpscaleChecker(store, decoders)
+        completer = _VerdictCompleter(store, decoders)
         provisional_pairs = store.catalog.verdicts.find_provisional_pairs(VERDICT_VERSION)
         pending = deque[_PendingBlock]()
         for start in range(0, len(pairs), PAIRS_PER_BLOCK):
@@ -124,11 +124,11 @@ def verify_candidates(
             pending.append(_start_block(block, store, provisional_pairs, thumbnails, verifiers))
             # The thumbnails of a block are loaded while the block before it is verified.
             if len(pending) > 1:
-                yield _finish_block(pending.popleft(), store, checker, progress)
+                yield _finish_block(pending.popleft(), store, completer, progress)
         while pending:
-            yield _finish_block(pending.popleft(), store, checker, progress)
+            yield _finish_block(pending.popleft(), store, completer, progress)
     with suppress(OSError):
-        if POISONED_VERIFIER not in progress.unverified:
+        if CRASHED_VERIFIER_REASON not in progress.unverified:
             marker.unlink()
 
 
@@ -194,7 +194,7 @@ def _sort_by_hash(pair: tuple[int, int], inputs: dict[int, VerifyInput]) -> tupl
 
 
 def _finish_block(
-    block: _PendingBlock, store: Store, checker: _UpscaleChecker, progress: VerificationProgress
+    block: _PendingBlock, store: Store, completer: _VerdictCompleter, progress: VerificationProgress
 ) -> VerificationProgress:
     """Wait for the verdicts of a block, complete them, store them, and count them in `progress`."""
     verdicts = block.wait_for_verdicts()
@@ -203,8 +203,8 @@ def _finish_block(
         for (first, second), verdict in zip(block.pairs, verdicts, strict=True)
         if verdict is not None
     ]
-    new = checker.complete(verified)
-    completed = checker.complete(block.upscale_checks)
+    new = completer.complete(verified)
+    completed = completer.complete(block.upscale_checks)
     # A provisional verdict that could not be completed is stored already.
     to_store = new + [pair for pair in completed if pair.retry_reason is None]
     store.save_verdicts(
@@ -216,18 +216,18 @@ def _finish_block(
         )
         for pair in to_store
     )
-    poisoned = [POISONED_VERIFIER] * (len(verdicts) - len(verified))
+    crashed = [CRASHED_VERIFIER_REASON] * (len(verdicts) - len(verified))
     progress.done += block.pair_count
     progress.relations.update(pair.verdict.relation for pair in to_store)
-    progress.unverified.update(block.unverified + poisoned)
+    progress.unverified.update(block.unverified + crashed)
     progress.provisional.update(
         pair.retry_reason for pair in new + completed if pair.retry_reason is not None
     )
     return progress
 
 
-class _UpscaleChecker:
-    """The upscale check of stored images, with the spectra that were computed so far."""
+class _VerdictCompleter:
+    """Completes verdicts by the upscale check; keeps the spectra that it computed."""
 
     def __init__(self, store: Store, decoders: DecoderPool) -> None:
         self._store = store

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pipeline.decode.formats import format_reason
+
 MAX_LISTED_ITEMS = 10  # lines that a text answer spends on one kind of finding; --json has them all
 
 
@@ -31,5 +33,5 @@ def pluralize(count: int, noun: str, plural: str | None = None) -> str:
 
 def format_failure(path: str, reason: str, detail: str | None) -> str:
     """Format why a path could not be read: `path: reason (detail)`."""
-    line = f"{escape_unprintable(path)}: {reason}"
+    line = f"{escape_unprintable(path)}: {format_reason(reason)}"
     return f"{line} ({escape_unprintable(detail)})" if detail else line

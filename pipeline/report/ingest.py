@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from indexes.coverage import Coverage
-from pipeline.decode.formats import FailureReason
+from pipeline.decode.formats import FailureReason, format_reason
 from pipeline.report.document import make_document
 from pipeline.report.format import pluralize
 
@@ -47,7 +47,7 @@ def format_reason_counts(counts: Mapping[str, int]) -> str:
     if not counts:
         return "0"
     by_frequency = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in by_frequency)
+    reasons = ", ".join(f"{count:,} {format_reason(reason)}" for reason, count in by_frequency)
     return f"{sum(counts.values()):,} ({reasons})"
 
 

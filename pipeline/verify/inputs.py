@@ -12,9 +12,8 @@ from pipeline.thumbnails import Thumbnails, decode_thumbnail
 if TYPE_CHECKING:
     from pipeline.verify.features import ImageFeatures
 
-# The reason for an image or pair whose worker process crashed. A file that crashes its decoder
-# is "poisoned".
-POISONED_VERIFIER = "poisoned its verifier"
+# The reason, as stores keep it, for an image or pair whose worker process crashed.
+CRASHED_VERIFIER_REASON = "poisoned its verifier"
 
 
 class VerifyInput(NamedTuple):
@@ -58,14 +57,14 @@ def load_features(
         for (id_, thumbnail), features in zip(without_features.items(), extracted, strict=True)
         if features is not None
     }
-    poisoned = dict.fromkeys(without_features.keys() - completed.keys(), POISONED_VERIFIER)
+    crashed = dict.fromkeys(without_features.keys() - completed.keys(), CRASHED_VERIFIER_REASON)
     thumbnails.save({loaded[id_][0].hash: thumbnail for id_, thumbnail in completed.items()})
     usable = {
         id_: (image, completed.get(id_, thumbnail))
         for id_, (image, thumbnail) in loaded.items()
-        if id_ not in poisoned
+        if id_ not in crashed
     }
-    return usable, failed | poisoned
+    return usable, failed | crashed
 
 
 def extract_from_thumbnail(jpeg: bytes) -> bytes:

@@ -76,7 +76,7 @@ def test_ingest_damaged_thumbnail_is_made_again(tmp_path: Path) -> None:
         assert ingest_and_count(store, photos) == {Relation.SAME_PICTURE: 2}
 
 
-def test_verify_poisonous_pair_leaves_the_others_verified(
+def test_verify_crashing_pair_leaves_the_others_verified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also in later runs, where it is the only pair left."""
@@ -129,7 +129,7 @@ def test_verify_after_killed_run_uses_only_workers(
         assert ingest_and_count(store, photos) == {Relation.SAME_PICTURE: 2}
 
 
-def test_ingest_poisonous_pair_warns_and_is_tried_again(
+def test_ingest_crashing_pair_warns_and_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = tmp_path / "photos"
@@ -144,7 +144,7 @@ def test_ingest_poisonous_pair_warns_and_is_tried_again(
                 patch.setattr(f"pipeline.verify.pool.VerifierPool.{name}", method)
                 *_, last = ingest_roots([Root(str(photos))], store, load_embedder())
             assert last.coverage.warnings == [
-                "1 candidate pair could not be verified (1 poisoned its verifier);"
+                "1 candidate pair could not be verified (1 crashed the verification);"
                 " the next ingest tries again"
             ]
         assert ingest_and_count(store, photos) == {Relation.SAME_PICTURE: 1}
