@@ -74,7 +74,7 @@ class Search:
         Right is a vector id >= min_vector_id; tombstones are included. Raises InvalidThreshold and
         InvalidVector.
         """
-        parts = []
+        pair_sets = []
         with self._catalog.snapshot():
             self.check_threshold(min_score)
             stored_queries = self._round_queries(queries)
@@ -82,8 +82,8 @@ class Search:
                 if segment.ids[-1] >= min_vector_id:
                     hits = segment_search.find_within(stored_queries, segment, min_score)
                     hits = _replace_rows_by_ids(hits, segment)
-                    parts.append(hits.select(hits.right >= min_vector_id))
-        return concat_pairs(parts)
+                    pair_sets.append(hits.select(hits.right >= min_vector_id))
+        return concat_pairs(pair_sets)
 
     def find_nearest(self, queries: NDArray[np.floating[Any]], count: int) -> ScoredPairs:
         """Find the `count` stored images nearest to each query row (n, dim), or all if fewer.
@@ -99,17 +99,17 @@ class Search:
     def _find_nearest(self, queries: NDArray[np.float16], count: int) -> ScoredPairs:
         segments, vector_count = self._mapped.refresh(), count
         while True:
-            parts = []
+            pair_sets = []
             # The best score that a vector which no segment returned may have, for each query.
             best_unreturned = np.full(len(queries), -np.inf)
             for segment in segments:
                 hits = segment_search.find_nearest(queries, segment, vector_count)
-                parts.append(_replace_rows_by_ids(hits, segment))
+                pair_sets.append(_replace_rows_by_ids(hits, segment))
                 if vector_count < len(segment.ids):
                     worst_returned = np.full(len(queries), np.inf)
                     np.minimum.at(worst_returned, hits.left, hits.score)
                     best_unreturned = np.maximum(best_unreturned, worst_returned)
-            images = self._expand_to_images(concat_pairs(parts))
+            images = self._expand_to_images(concat_pairs(pair_sets))
             ranks = np.arange(len(images.left)) - np.searchsorted(images.left, images.left)
             last_scores = np.full(len(queries), -np.inf)
             is_last = ranks == count - 1
@@ -157,25 +157,25 @@ class Search:
         pairs = pairs.select(np.isin(pairs.left, in_use) & np.isin(pairs.right, in_use))
         pairs = pairs.select(np.lexsort((pairs.right, pairs.left)))
         # An IVF join that was cut off left pairs among the edges that its next run finds again.
-        is_first_mention = np.ones(len(pairs.left), dtype=bool)
-        is_first_mention[1:] = (np.diff(pairs.left) != 0) | (np.diff(pairs.right) != 0)
-        return pairs.select(is_first_mention)
+        is_first_occurrence = np.ones(len(pairs.left), dtype=bool)
+        is_first_occurrence[1:] = (np.diff(pairs.left) != 0) | (np.diff(pairs.right) != 0)
+        return pairs.select(is_first_occurrence)
 
     def _collect_pairs(self, min_score: float) -> ScoredPairs:
         """Collect the stored edges, and join what they do not cover."""
         watermark = self._catalog.pairs.get_watermark()
         segment_rows = self._catalog.vectors.list_segments()
-        parts = []
+        pair_sets = []
         if watermark and min_score >= watermark.floor:
-            parts.append(ScoredPairs.from_edges(self._catalog.pairs.stream(min_score)))
+            pair_sets.append(ScoredPairs.from_edges(self._catalog.pairs.stream(min_score)))
             watermark = replace(watermark, floor=min_score)
         else:
             watermark = JoinWatermark(min_score)
         if segment_rows and segment_rows[-1].last_id > watermark.done:
             vectors = self._mapped.get_rows()
             plan = plan_join(vectors, watermark)
-            parts += [step.new_pairs for step in plan.execute(vectors)]
-        return concat_pairs(parts)
+            pair_sets += [step.new_pairs for step in plan.execute(vectors)]
+        return concat_pairs(pair_sets)
 
 
 def _replace_rows_by_ids(hits: ScoredPairs, segment: Segment) -> ScoredPairs:

@@ -129,8 +129,8 @@ def find_pairs_by_faiss(vectors: NDArray[np.float16], min_score: float) -> set[t
         limits, _, right = index.range_search(rows[start : start + FAISS_BLOCK_ROWS], radius)
         counts = limits[1:].astype(np.int64) - limits[:-1].astype(np.int64)
         left = np.repeat(np.arange(len(counts), dtype=np.int64) + start, counts)
-        is_first_mention = left < right
-        left, right = left[is_first_mention], right[is_first_mention]
+        is_above_diagonal = left < right
+        left, right = left[is_above_diagonal], right[is_above_diagonal]
         keep = compute_cosines(vectors[left], vectors[right]) >= min_score
         pairs.update(zip(left[keep].tolist(), right[keep].tolist(), strict=True))
     return pairs

@@ -34,11 +34,11 @@ from indexes.paths import (
 
 APPLICATION_ID = 0x6E647570  # "ndup", by which neardup and `file` recognise the database
 # Hashes are keys of the catalog and fall on random pages, so a commit writes as many pages as it
-# has images, to the log and again to the file. Measured on 300,000 images, bytes for each of 3,000
+# has images, to the WAL and again to the file. Measured on 300,000 images, bytes for each of 3,000
 # more: 27,050 with pages of 4,096 bytes, checkpointed every 1,000 pages; 23,050 checkpointed once;
 # 9,800 with pages of 1,024 bytes; 660 without any index by content.
 PAGE_BYTES = 1024  # the page size of a new database
-WAL_CHECKPOINT_PAGES = 1 << 14  # length of the log at which SQLite moves it into the database
+WAL_CHECKPOINT_PAGES = 1 << 14  # length of the WAL at which SQLite moves it into the database
 # How long a writer waits for the write lock; another writer's transaction takes milliseconds.
 WRITE_LOCK_TIMEOUT_SECONDS = 60.0
 CATALOG_BUSY_TIMEOUT_SECONDS = 30.0  # how long a statement waits for SQLite's own locks
@@ -143,7 +143,7 @@ class Database:
             ) from error
 
     def _translate_open_error(self, error: sqlite3.OperationalError) -> StoreError:
-        # Until the log exists, SQLite's rollback journal protects the file, and only a process with
+        # Until the WAL exists, SQLite's rollback journal protects the file, and only a process with
         # write access can roll it back.
         if error.sqlite_errorcode == sqlite3.SQLITE_READONLY_ROLLBACK and not self._can_write:
             ingest = format_command(self.path.parent, "ingest", "FOLDER")
@@ -208,7 +208,7 @@ class Database:
     def close(self) -> None:
         """Close the database. A writer seals the file unless another process reads an older state.
 
-        A full disk then costs nothing: the log stays.
+        A full disk then costs nothing: the WAL stays.
         """
         if not self._can_write:
             self._db.close()

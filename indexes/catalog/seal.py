@@ -1,8 +1,8 @@
 """The seal of a database: a small file beside it by which damage and lost commits are noticed.
 
 SQLite notices pages that do not fit together, but not a bit that flipped in a row, and it takes a
-damaged log for one that ends early. So the seal has the number of transactions that were
-acknowledged and, while the log is empty, the blake3 of the database file.
+damaged WAL for one that ends early. So the seal has the number of transactions that were
+acknowledged and, while the WAL is empty, the blake3 of the database file.
 """
 
 from __future__ import annotations

@@ -142,12 +142,12 @@ class VerdictTable:
             )
         )
 
-    def has_any_or_needs_none(self) -> bool:
+    def has_any_if_needed(self) -> bool:
         """Tell if there is any verdict, or no edge that needs one."""
-        ((has_any_or_needs_none,),) = self._database.fetch_rows(
+        ((has_any_if_needed,),) = self._database.fetch_rows(
             "SELECT EXISTS (SELECT 1 FROM verdicts) OR NOT EXISTS (SELECT 1 FROM edges)"
         )
-        return bool(has_any_or_needs_none)
+        return bool(has_any_if_needed)
 
     def get(self, first: int, second: int) -> StoredVerdict:
         """Return the verdict on two images, by id, in the order in which it was written."""

@@ -119,15 +119,15 @@ class _BlockComparer:
         def run(task: tuple[range, list[int]]) -> list[ScoredPairs]:
             other, tile_starts = task
             other_rows = block_rows if other is block else self._projections.get(other)
-            parts: list[ScoredPairs] = []
+            pair_sets: list[ScoredPairs] = []
             for start in tile_starts:
-                parts += self._compare_tile(block, block_rows, start, (other, other_rows))
-            return parts
+                pair_sets += self._compare_tile(block, block_rows, start, (other, other_rows))
+            return pair_sets
 
         with closing(self._pool.map(run, tasks)) as results:  # type: ignore[type-var] # a generator
             for other in others:
-                parts = [part for _ in shares for part in next(results)]
-                yield other, concat_pairs(parts)
+                pair_sets = [pairs for _ in shares for pairs in next(results)]
+                yield other, concat_pairs(pair_sets)
 
     def _compare_tile(
         self,
@@ -149,8 +149,8 @@ class _BlockComparer:
         )
         left += start
         if is_own:
-            is_first_mention = left > right
-            left, right = left[is_first_mention], right[is_first_mention]
+            is_below_diagonal = left > right
+            left, right = left[is_below_diagonal], right[is_below_diagonal]
         return compute_exact_scores(
             self._vectors, left + block.start, right + other_block.start, self._min_score
         )

@@ -166,24 +166,24 @@ class _Partition:
         projected = self._projected
         members = self._rows_by_list[self._bounds[number] : self._bounds[number + 1]]
         member_rows, probing_rows = projected.gather(members), projected.gather(probing)
-        parts: list[ScoredPairs] = []
-        # A few members at a time: a crowd of near images proposes all its pairs.
+        pair_sets: list[ScoredPairs] = []
+        # A few members at a time: a dense cluster of images proposes all its pairs.
         for start in range(0, len(members), TILE_ROWS):
             tile = member_rows[start : start + TILE_ROWS]
             first, second = projected.find_candidates(tile, member_rows[: start + TILE_ROWS])
             first += start
-            is_first_mention = first > second
-            first, second = members[first[is_first_mention]], members[second[is_first_mention]]
-            own, guests = projected.find_candidates(tile, probing_rows)
-            own, guests = members[own + start], probing[guests]
-            is_known = self._meets_in_lower_list(own, guests, number)
-            left = np.concatenate([first, own[~is_known]])
-            right = np.concatenate([second, guests[~is_known]])
+            is_below_diagonal = first > second
+            first, second = members[first[is_below_diagonal]], members[second[is_below_diagonal]]
+            near_members, near_probing = projected.find_candidates(tile, probing_rows)
+            near_members, near_probing = members[near_members + start], probing[near_probing]
+            is_known = self._meets_in_lower_list(near_members, near_probing, number)
+            left = np.concatenate([first, near_members[~is_known]])
+            right = np.concatenate([second, near_probing[~is_known]])
             is_new = self._is_new_pair(left, right)
-            parts += compute_exact_scores(
+            pair_sets += compute_exact_scores(
                 projected.vectors, left[is_new], right[is_new], projected.floor
             )
-        return concat_pairs(parts)
+        return concat_pairs(pair_sets)
 
     def _meets_in_lower_list(self, members: Ids, probing: Ids, number: int) -> NDArray[np.bool_]:
         """Select pairs that have met in a lower list: each row probes the list of the other."""

@@ -70,21 +70,21 @@ class _UncommittedPairs:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._parts: list[ScoredPairs] = []
+        self._pair_sets: list[ScoredPairs] = []
         self._committed_at = time.monotonic()
 
     def add(self, pairs: ScoredPairs) -> None:
-        self._parts.append(pairs)
+        self._pair_sets.append(pairs)
 
     def is_due(self) -> bool:
-        pair_count = sum(len(part.left) for part in self._parts)
+        pair_count = sum(len(pairs.left) for pairs in self._pair_sets)
         seconds = time.monotonic() - self._committed_at
         return seconds > MAX_UNCOMMITTED_SECONDS or pair_count > MAX_UNCOMMITTED_PAIRS
 
     def commit(self, step: JoinStep) -> None:
         """Commit all waiting pairs, and the watermark that they reach."""
         failpoint("join pairs found")
-        pairs = concat_pairs(self._parts)
+        pairs = concat_pairs(self._pair_sets)
         with self._catalog.transaction():
             self._catalog.pairs.put(step.watermark, pairs.left, pairs.right, pairs.score)
-        self._parts, self._committed_at = [], time.monotonic()
+        self._pair_sets, self._committed_at = [], time.monotonic()

@@ -28,7 +28,7 @@ class RecallSample:
 
     `pairs` are all of them, as ids, and `needed_probes` (n,) their probes. `independent_probes` are
     those of one pair of each sampled row, drawn at random: only these are independent. All pairs of
-    a row are not, and a crowd of images near each other would outvote all others.
+    a row are not, and a dense cluster of images would outvote all others.
     """
 
     def __init__(
@@ -97,8 +97,8 @@ class RecallSample:
             left, right = projected.find_candidates(block_rows, other_rows)
             left, right = block[left], right + start
             # A pair within the block comes up from both sides; it counts from the lower row.
-            is_first_mention = (right > left) | ~np.isin(right, block)
-            is_new = ~self._is_sampled[right] & is_first_mention & (left != right)
+            is_counted = (right > left) | ~np.isin(right, block)
+            is_new = ~self._is_sampled[right] & is_counted & (left != right)
             scored = compute_exact_scores(
                 projected.vectors, left[is_new], right[is_new], projected.floor
             )

@@ -30,11 +30,11 @@ class VectorRows:
 
     def slice(self, start: int, stop: int) -> NDArray[np.float16]:
         """Get rows from `start` up to `stop`: a view if one segment holds them, else a copy."""
-        parts = []
+        blocks = []
         for segment, first in zip(self._segments, self._starts, strict=False):
             if first < stop and first + len(segment.ids) > start:
-                parts.append(segment.vectors[max(0, start - first) : stop - first])
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+                blocks.append(segment.vectors[max(0, start - first) : stop - first])
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
     def gather(self, rows: Ids) -> NDArray[np.float16]:
         """Copy the given rows, in the given order."""

@@ -141,12 +141,12 @@ def _find_products_above(
     left: NDArray[np.float16], right: NDArray[np.float16], min_product: np.float32
 ) -> tuple[Ids, Ids]:
     widened_left = left.astype(np.float32)
-    left_parts, right_parts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    left_blocks, right_blocks = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for right_start in range(0, len(right), PRODUCT_BLOCK_ROWS):
         block = right[right_start : right_start + PRODUCT_BLOCK_ROWS].astype(np.float32)
         for left_start in range(0, len(left), PRODUCT_BLOCK_ROWS):
             products = widened_left[left_start : left_start + PRODUCT_BLOCK_ROWS] @ block.T
             positions = np.flatnonzero(products.ravel() >= min_product)
-            left_parts.append(positions // len(block) + left_start)
-            right_parts.append(positions % len(block) + right_start)
-    return np.concatenate(left_parts), np.concatenate(right_parts)
+            left_blocks.append(positions // len(block) + left_start)
+            right_blocks.append(positions % len(block) + right_start)
+    return np.concatenate(left_blocks), np.concatenate(right_blocks)

@@ -46,7 +46,7 @@ def _scan(
 ) -> tuple[Ids, Ids]:
     # FAISS's range search of these codes is ten times slower than its search for the nearest
     # (measured).
-    query_parts, row_parts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    query_blocks, row_blocks = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     pending, search_k = np.arange(len(queries)), INITIAL_SEARCH_K
     while len(pending):
         scores, rows = segment.search(queries[pending], search_k)
@@ -54,10 +54,10 @@ def _scan(
         for position, query in enumerate(pending):
             if not is_cut[position]:
                 near = rows[position][scores[position] >= min_product]
-                query_parts.append(np.full(len(near), query, np.int64))
-                row_parts.append(near)
+                query_blocks.append(np.full(len(near), query, np.int64))
+                row_blocks.append(near)
         pending, search_k = pending[is_cut], search_k * SEARCH_K_GROWTH
-    return np.concatenate(query_parts), np.concatenate(row_parts)
+    return np.concatenate(query_blocks), np.concatenate(row_blocks)
 
 
 def find_nearest(queries: NDArray[np.float16], segment: Segment, count: int) -> ScoredPairs:
@@ -65,7 +65,7 @@ def find_nearest(queries: NDArray[np.float16], segment: Segment, count: int) -> 
 
     Every further row with the score of the last of them is included, so ties are never cut.
     """
-    parts: list[ScoredPairs] = []
+    pair_sets: list[ScoredPairs] = []
     pending = np.arange(len(queries))
     search_k = min(count + INITIAL_SEARCH_K, len(segment.ids))
     while len(pending):
@@ -83,7 +83,7 @@ def find_nearest(queries: NDArray[np.float16], segment: Segment, count: int) -> 
                 unresolved.append(query)
                 continue
             pairs = ScoredPairs(np.full(search_k, query, np.int64), rows[position], scores)
-            parts.append(pairs.select(scores >= last_score))
+            pair_sets.append(pairs.select(scores >= last_score))
         pending = np.array(unresolved, np.int64)
         search_k = min(search_k * SEARCH_K_GROWTH, len(segment.ids))
-    return concat_pairs(parts)
+    return concat_pairs(pair_sets)

@@ -94,7 +94,7 @@ def main() -> None:
     neardup ingest                     every night: what is new in all folders
     neardup query holiday.jpg          do I have this already?
     """
-    # What Pillow warns about in odd files is counted as flags and failures, not printed.
+    # What Pillow warns about in unusual files is counted as flags and failures, not printed.
     warnings.filterwarnings("ignore", module="PIL")
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed

@@ -285,7 +285,7 @@ def format_unfinished_ingest(store: Store) -> str | None:
         have = "has no vector and is" if waiting == 1 else "have no vector and are"
         photos = pluralize(waiting, "photo")
         return f"{photos} {have} not compared; `{ingest}` embeds those whose files it finds"
-    if not store.catalog.verdicts.has_any_or_needs_none():
+    if not store.catalog.verdicts.has_any_if_needed():
         return f"the pairs of this store are not verified yet; run `{ingest}`"
     if last_run.outcome is RunOutcome.COMPLETE:
         return None

@@ -43,7 +43,7 @@ def report_ready(channel_fd: int) -> None:
     """Tell the parent, from inside a worker, that it is ready for requests.
 
     From now on stderr is discarded: the parent only reads it if the start fails, and C libraries
-    write warnings about odd files to it. Raises ConnectionError if the parent has ended.
+    write warnings about unusual files to it. Raises ConnectionError if the parent has ended.
     """
     with open(os.devnull, "wb") as devnull:  # noqa: PTH123 - not a file of a user
         os.dup2(devnull.fileno(), 2)

@@ -191,7 +191,7 @@ def test_closed_standard_output_is_an_error(
 
 def test_store_path_that_is_not_utf8_works(run: Run, photos: Path, tmp_path: Path) -> None:
     run("ingest", photos)
-    answer, odd = run("groups"), tmp_path / os.fsdecode(b"s\xfe")
+    answer, non_utf8 = run("groups"), tmp_path / os.fsdecode(b"s\xfe")
     for command in (
         ["ingest", photos / "sub"],
         ["ingest", photos],
@@ -199,31 +199,35 @@ def test_store_path_that_is_not_utf8_works(run: Run, photos: Path, tmp_path: Pat
         ["repair", "--yes"],
         ["check", "--data", "--sample", "9"],
     ):
-        code, out, err = run(*command, "--store", odd)
+        code, out, err = run(*command, "--store", non_utf8)
         assert code == 0, out + err
-    assert run("groups", "--store", odd) == answer
+    assert run("groups", "--store", non_utf8) == answer
     assert (
         run(
-            "query", save_image(tmp_path / "new.jpg", draw_scene(1)), "--store", odd, "--exit-code"
+            "query",
+            save_image(tmp_path / "new.jpg", draw_scene(1)),
+            "--store",
+            non_utf8,
+            "--exit-code",
         )[0]
         == 20
     )
-    assert "s\\udcfe" in run("status", "--store", odd)[1]
+    assert "s\\udcfe" in run("status", "--store", non_utf8)[1]
     assert os.fsencode(
-        json.loads(run("status", "--store", odd, "--json")[1])["store"]
-    ) == os.fsencode(odd)
-    (odd / "catalog.db").write_bytes(b"damaged")
-    assert run("repair", "--yes", "--store", odd)[0] == 0
-    assert run("groups", "--store", odd) == answer
+        json.loads(run("status", "--store", non_utf8, "--json")[1])["store"]
+    ) == os.fsencode(non_utf8)
+    (non_utf8 / "catalog.db").write_bytes(b"damaged")
+    assert run("repair", "--yes", "--store", non_utf8)[0] == 0
+    assert run("groups", "--store", non_utf8) == answer
 
 
 def test_model_path_that_is_not_utf8_is_refused(run: Run, photos: Path, tmp_path: Path) -> None:
-    odd = tmp_path / os.fsdecode(b"m\xfe")
+    non_utf8 = tmp_path / os.fsdecode(b"m\xfe")
     code, _, err = run(
         "ingest",
         photos,
         "--model",
-        f"onnx:{onnx_models.save_model(odd, onnx_models.build_model())}",
+        f"onnx:{onnx_models.save_model(non_utf8, onnx_models.build_model())}",
     )
     assert code == 2
     assert "is not valid UTF-8" in err

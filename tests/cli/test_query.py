@@ -34,11 +34,11 @@ def test_query_reads_paths_from_standard_input(run: Run, photos: Path) -> None:
     assert [
         answer["file"] for answer in json.loads(run("query", "--json", stdin=lines)[1])["answers"]
     ] == lines.decode().split()
-    odd = photos / os.fsdecode(b"caf\xe9\n.jpg")
-    odd.write_bytes((photos / "b.jpg").read_bytes())
-    (answer,) = json.loads(run("query", "-0", "-", "--json", stdin=os.fsencode(odd) + b"\0")[1])[
-        "answers"
-    ]
-    assert os.fsencode(answer["file"]) == os.fsencode(odd)
+    non_utf8 = photos / os.fsdecode(b"caf\xe9\n.jpg")
+    non_utf8.write_bytes((photos / "b.jpg").read_bytes())
+    (answer,) = json.loads(
+        run("query", "-0", "-", "--json", stdin=os.fsencode(non_utf8) + b"\0")[1]
+    )["answers"]
+    assert os.fsencode(answer["file"]) == os.fsencode(non_utf8)
     assert answer["matches"][0]["relation"] == "identical bytes"
-    assert "caf\\udce9\\n.jpg: in the library under another path" in run("query", odd)[1]
+    assert "caf\\udce9\\n.jpg: in the library under another path" in run("query", non_utf8)[1]

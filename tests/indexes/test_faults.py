@@ -117,7 +117,7 @@ def _kill_and_continue(folder: Path, seconds: float, reference: Reference) -> bo
 def test_store_killed_in_its_first_page_is_created_by_the_next_ingest(
     tmp_path: Path, reference: Reference
 ) -> None:
-    """Before the log exists, SQLite has a journal of the old state, which no reader can restore."""
+    """Before the WAL exists, SQLite has a journal of the old state, which no reader can restore."""
     folder = tmp_path / "store"
     folder.mkdir()
     with closing(sqlite3.connect(tmp_path / "catalog.db", isolation_level=None)) as unfinished:

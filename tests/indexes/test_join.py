@@ -103,7 +103,7 @@ def test_bound_width_shrinks_as_the_threshold_rises() -> None:
     assert choose_bound(make_unit_rows(1, 500).astype(np.float16), 0.9).axes is None
 
 
-def test_crowd_raises_the_floor_and_lower_thresholds_are_joined_on_demand(
+def test_dense_cluster_raises_the_floor_and_lower_thresholds_are_joined_on_demand(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rows = make_unit_rows(1, 60)
@@ -124,19 +124,19 @@ def test_crowd_raises_the_floor_and_lower_thresholds_are_joined_on_demand(
             assert found.score.tolist() == above.score.tolist()
 
 
-@pytest.mark.parametrize("crowd_first", [True, False])
-def test_floor_is_lowered_again_when_the_crowd_is_small_beside_the_library(
-    monkeypatch: pytest.MonkeyPatch, crowd_first: bool
+@pytest.mark.parametrize("is_cluster_first", [True, False])
+def test_floor_is_lowered_again_when_the_cluster_is_small_beside_the_library(
+    monkeypatch: pytest.MonkeyPatch, is_cluster_first: bool
 ) -> None:
     """All pairs are known in the end, in whatever order the images came."""
     monkeypatch.setattr(planner, "MAX_EDGES_PER_VECTOR", 2)
     monkeypatch.setattr(planner, "MIN_EDGE_BUDGET", 0)
-    crowd = np.abs(make_unit_rows(1, 60))
-    crowd /= np.linalg.norm(crowd, axis=1, keepdims=True)
-    rows = np.concatenate([crowd, np.eye(SPACE.dim, dtype=np.float32)[:4]])
-    added = 60 if crowd_first else 0
+    cluster = np.abs(make_unit_rows(1, 60))
+    cluster /= np.linalg.norm(cluster, axis=1, keepdims=True)
+    rows = np.concatenate([cluster, np.eye(SPACE.dim, dtype=np.float32)[:4]])
+    added = 60 if is_cluster_first else 0
     with open_new_store() as store:
-        if crowd_first:
+        if is_cluster_first:
             store.add(make_batch(list(range(added)), rows))
             join_all(store)
             watermark = store.catalog.pairs.get_watermark()

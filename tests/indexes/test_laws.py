@@ -232,8 +232,8 @@ def test_ten_thousand_equal_images_share_one_vector() -> None:
             expected = reference.search.find_pairs(0.5).score.tolist()
             assert store.search.find_pairs(0.5).score.tolist() == expected
         groups = find_groups(store, 0.999, relations=REPORTED_RELATIONS)
-        (crowd,) = [group for group in groups if len(group.members) >= count]
-        assert {member.relation for member in crowd.members} == {"similar"}
+        (cluster,) = [group for group in groups if len(group.members) >= count]
+        assert {member.relation for member in cluster.members} == {"similar"}
 
 
 def test_add_and_removal_change_only_their_own_pairs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from tests.support.ingest import make_store
 from tests.support.stores import SPACE, make_hash
 
 
-def test_images_of_crowded_vectors_meet_only_the_best_of_each(
+def test_images_of_vectors_in_a_cluster_meet_only_the_best_of_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The model cannot tell six images of each vector apart, and pixels cannot either.
