@@ -27,9 +27,9 @@ from pipeline.decode.resize import preprocess_image
 from pipeline.embed.embedder import Embedder, embed_all
 from pipeline.thumbnails import Thumbnails, decode_thumbnail
 
-# Left and top of each crop, as shares of the image's width and height.
+# Left and top of each crop, in normalized coordinates.
 FIVE_CROP = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5), (0.25, 0.25))
-# Width and height of each crop, as shares of the image's.
+# Width and height of each crop, in normalized coordinates.
 CROP_SIDE_SHARE = 0.5
 # A crop must score this much above the floor of the space to match a whole image, because crops
 # make ten times as many comparisons.

@@ -159,7 +159,7 @@ def _get_tile_color(tiles: TileMasks, row: int, column: int) -> tuple[int, int, 
 
 
 def _draw_outline(pixels: Pixels, outline: NDArray[np.float64]) -> Pixels:
-    """Draw a closed outline, given by its corners (n, 2) as shares of width and height."""
+    """Draw a closed outline, given by its corners (n, 2) in normalized coordinates."""
     image = Image.fromarray(pixels)
     height, width = pixels.shape[:2]
     in_pixels = (outline * [width, height]).clip(-MAX_OUTLINE_PX, MAX_OUTLINE_PX)

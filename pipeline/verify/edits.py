@@ -99,7 +99,7 @@ class _Placement:
     derived_side: Side | None
 
 
-# Each image as a host: its gray pixels, and the corners of the other in shares of its own sides.
+# Each image as a host: its gray pixels, and the corners of the other in its normalized coordinates.
 _Hosts = dict[Side, tuple[NDArray[np.uint8], NDArray[np.float64]]]
 
 
@@ -111,7 +111,7 @@ def detect_edits(
 ) -> Edits:
     """Detect the edits between two copies.
 
-    `homography` maps the first image to the second, both in shares of width and height.
+    `homography` maps the first image to the second, both in normalized coordinates.
     `changed_regions` are boxes on the first image.
     """
     inverse = invert_homography(homography)
@@ -215,7 +215,7 @@ def is_viewpoint_change(edits: Edits, homography: Homography, sizes: ImageSizes)
 def _compute_perspective_skew(
     homography: Homography, center: NDArray[np.float64], unit_jacobian: NDArray[np.float64]
 ) -> float:
-    """Compute how far a corner is, at most, from where an affine map would put it; in shares."""
+    """Compute how far a corner is, at most, from where an affine map would put it, normalized."""
     affine_corners = (
         apply_homography(homography, center[None, :]) + (UNIT_CORNERS - center) @ unit_jacobian.T
     )
@@ -269,9 +269,9 @@ def _detect_seam_and_background(
 ) -> tuple[bool, bool]:
     """Detect a seam along an outline, and a plain background around it.
 
-    `outline` is (4, 2) in shares of the host's sides. Where it coincides with the host's own edge
-    it is ignored. An image that was cropped out of the host has no seam: pixels change across its
-    outline as much as they do a little further in and out.
+    `outline` is (4, 2) in the host's normalized coordinates. Where it coincides with the host's own
+    edge it is ignored. An image that was cropped out of the host has no seam: pixels change across
+    its outline as much as they do a little further in and out.
     """
     sides = _measure_outline_sides(host, outline)
     if not sides:

@@ -19,7 +19,7 @@ MIN_LAST_ELEMENT = 1e-9  # a homography whose last element is smaller maps the o
 OUTLIER_RATIO = 3
 MIN_OUTLIER_PX = 0.5
 MIN_SPREAD = 1e-6  # added to a spread, which may be 0
-# The corners of an image in shares of its width and height, clockwise from the upper left.
+# The corners of an image in normalized coordinates, clockwise from the upper left.
 UNIT_CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
 
 MAX_ISOTROPIC_RATIO = 1.03  # scale along one direction over the other; beyond, it is stretched
@@ -32,7 +32,7 @@ def compute_scale(H: Homography) -> float:
 
 
 def build_unit_to_pixels(shape: tuple[int, ...]) -> Homography:
-    """Build the matrix from shares of width and height to pixels of an image (height, width, ...).
+    """Build the matrix from normalized coordinates to pixels of an image (height, width, ...).
 
     Pixel centers have integer coordinates, so the upper left corner is (-0.5, -0.5).
     """
@@ -160,8 +160,8 @@ def compute_local_jacobian(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Compute the Jacobian at the center of the second image, mapped back onto the first.
 
-    Returns that point (2,) on the first image in shares of its sides, clipped to the image, and the
-    Jacobian (2, 2) in shares of the sides and in pixels.
+    Returns that point (2,) on the first image in normalized coordinates, clipped to the image, and
+    the Jacobian (2, 2) in normalized coordinates and in pixels.
     """
     second_center = np.array([[0.5, 0.5]])
     center = apply_homography(invert_homography(homography), second_center)[0].clip(0.0, 1.0)

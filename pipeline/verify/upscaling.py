@@ -50,7 +50,7 @@ class RadialSpectrum:
     """The power spectrum of each block of an image's center, summed over directions.
 
     `power_spectrum`: (blocks, RADIAL_BINS) from low to high frequency. `block_boxes`: (blocks, 4),
-    left, top, right, bottom in shares of width and height. An image below MIN_BLOCK_SIDE_PX has no
+    left, top, right, bottom in normalized coordinates. An image below MIN_BLOCK_SIDE_PX has no
     blocks.
     """
 

@@ -19,7 +19,7 @@ VERDICT_VERSION = 9
 MIN_VALID_TILES = 8  # tiles to compare, below which a pair that is not a copy is not verifiable
 MIN_FULL_OVERLAP = 0.97  # share of an image from which the other counts as showing all of it
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom in shares of width and height
+Box = tuple[float, float, float, float]  # left, top, right, bottom, normalized
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +131,12 @@ class Edits:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The result of verifying a pair, in coordinates that are shares of width and height.
+    """The result of verifying a pair, in normalized coordinates.
 
     `homography`: nine numbers by rows that map (x, y, 1) of the first image to the second; empty if
     no alignment was found. `inliers`: the keypoint matches that agree with the alignment it was
-    refined from. Of `tiles` with enough texture
-    to compare, `agreeing_share` agree in place and `displaced_share` agree at a small offset.
-    `edits` is None unless the pair are copies.
+    refined from. Of `tiles` with enough texture to compare, `agreeing_share` agree in place and
+    `displaced_share` agree at a small offset. `edits` is None unless the pair are copies.
     """
 
     relation: Relation

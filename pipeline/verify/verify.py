@@ -226,7 +226,7 @@ def _classify(
 def _convert_to_unit_homography(
     homography: Homography, first: ImageFeatures, second: ImageFeatures
 ) -> Homography:
-    """Convert a homography between thumbnail pixels to shares of width and height."""
+    """Convert a homography between thumbnail pixels to normalized coordinates."""
     unit_homography = (
         np.linalg.inv(build_unit_to_pixels(second.gray.shape))
         @ homography
@@ -240,7 +240,7 @@ def _find_changed_regions(
 ) -> list[Box]:
     """Find boxes around connected components of MIN_REGION_TILES or more, from the top.
 
-    Boxes are in shares of the width and height of the template image.
+    Boxes are in the normalized coordinates of the template image.
     """
     count, _, components, _ = cv2.connectedComponentsWithStats(
         mask.astype(np.uint8), connectivity=8
