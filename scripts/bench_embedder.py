@@ -4,9 +4,9 @@
 
 PHOTOS holds photos that all differ: --bases of them are copied in 40 ways, the rest are
 distractors. LOOKALIKES holds different images that resemble each other, named THEME_*: distractors
-too; --crowd of them are copied to measure normalized scores. TRAIN supplies the images that copies
-are pasted into and collaged with. --model takes names of models and paths of the JSON cards of ONNX
-models, several at once.
+too; --lookalike-bases of them are copied to measure normalized scores. TRAIN supplies the images
+that copies are pasted into and collaged with. --model takes names of models and paths of the JSON
+cards of ONNX models, several at once.
 
 Every copy is processed like a user's file: written to disk, read by decode_source(), embedded by
 embed(). Prints Markdown. All tables but the last, the speeds, are equal in every run.
@@ -65,20 +65,20 @@ WARMUP_ROUNDS = 2
 # References that scores are normalized by.
 MAX_BACKGROUND_IMAGES = 350
 
-# Crowding is the mean cosine with this many of the nearest of them.
-CROWDING_K = 5
+# Density is the mean cosine with this many of the nearest of them.
+DENSITY_K = 5
 
 # A row of the background with at least this cosine is the image itself or its equal.
-MAX_CROWDING_SCORE = 0.9999
+MAX_DENSITY_SCORE = 0.9999
 
-# Shares of the crowding that are subtracted; 0 leaves the scores as they are.
-CROWDING_SHARES = (0.0, 0.5, 1.0)
+# Shares of the density that are subtracted; 0 leaves the scores as they are.
+DENSITY_SHARES = (0.0, 0.5, 1.0)
 
 NORMALIZED_SECTION = """## Normalized scores
 
-From each score, a share of the crowding around its two images is subtracted: the mean of their
+From each score, a share of the density around its two images is subtracted: the mean of their
 mean cosines with the {nearest} nearest of {background} references. The last two columns: copies
-of {crowd} look-alikes at or above the floor.
+of {lookalikes} look-alikes at or above the floor.
 """
 
 
@@ -106,18 +106,18 @@ class Library:
     references: list[SourceFile]
     folders: list[str]
     copies: Copies
-    crowd_copies: Copies
+    lookalike_copies: Copies
     background: list[int]
 
 
 @dataclass(frozen=True)
 class LibraryRows:
-    """The unit rows of a library by one embedder, and the crowding of all of them in sequence."""
+    """The unit rows of a library by one embedder, and the density of all of them in sequence."""
 
     references: Rows
     copies: Rows
-    crowd_copies: Rows
-    crowding: Rows
+    lookalike_copies: Rows
+    density: Rows
 
 
 @dataclass(frozen=True)
@@ -215,15 +215,15 @@ def rank(scores: Scores, originals: NDArray[np.int64]) -> Ranking:
     return Ranking(scores.ravel()[order], is_correct.ravel()[order])
 
 
-def measure_crowding(rows: Rows, background: Rows) -> Rows:
-    """Compute the mean of the CROWDING_K highest cosines of each row with a background sample.
+def measure_density(rows: Rows, background: Rows) -> Rows:
+    """Compute the mean of the DENSITY_K highest cosines of each row with a background sample.
 
     The image itself and its equals are left out.
     """
     scores = rows @ background.T
-    scores[scores > MAX_CROWDING_SCORE] = -1.0
-    crowding: Rows = np.sort(scores, axis=1)[:, -CROWDING_K:].mean(axis=1)
-    return crowding
+    scores[scores > MAX_DENSITY_SCORE] = -1.0
+    density: Rows = np.sort(scores, axis=1)[:, -DENSITY_K:].mean(axis=1)
+    return density
 
 
 def estimate_floor(own_scores: Scores, is_everyday: NDArray[np.bool_]) -> float:
@@ -326,45 +326,48 @@ def make_library(options: argparse.Namespace, folder: Path) -> Library:
     themes = [PurePath(source.path).name.partition("_")[0] for source in lookalikes]
     rng = random.Random(options.seed)
     originals = sorted(rng.sample(range(len(photos)), options.bases))
-    crowd = sorted(rng.sample(range(len(photos), len(references)), options.crowd))
+    lookalike_bases = sorted(
+        rng.sample(range(len(photos), len(references)), options.lookalike_bases)
+    )
     background_count = min(MAX_BACKGROUND_IMAGES, len(references))
     background = sorted(rng.sample(range(len(references)), background_count))
     overlays = list_files(options.others)
-    copies, crowd_copies = folder / "copies", folder / "crowd"
+    copies, lookalike_copies = folder / "copies", folder / "lookalikes"
     copies.mkdir()
-    crowd_copies.mkdir()
+    lookalike_copies.mkdir()
     return Library(
         references,
         ["photos"] * len(photos) + themes,
         make_copies(references, originals, overlays, options.seed, copies),
-        make_copies(references, crowd, overlays, options.seed, crowd_copies),
+        make_copies(references, lookalike_bases, overlays, options.seed, lookalike_copies),
         background,
     )
 
 
 def split_rows(library: Library, rows: Rows) -> LibraryRows:
-    """Split the rows of references, copies and copies of look-alikes, and measure crowding."""
+    """Split the rows of references, copies and copies of look-alikes, and measure density."""
     reference_count = len(library.references)
     ends = [reference_count, reference_count + len(library.copies.files)]
-    references, copies, crowd_copies = np.split(rows, ends)
-    crowding = measure_crowding(rows, references[library.background])
-    return LibraryRows(references, copies, crowd_copies, crowding)
+    references, copies, lookalike_copies = np.split(rows, ends)
+    density = measure_density(rows, references[library.background])
+    return LibraryRows(references, copies, lookalike_copies, density)
 
 
 def measure_normalized(library: Library, rows: LibraryRows, share: float) -> list[object]:
-    """Measure scores less a share of their crowding; return the cells of a row of the table."""
-    copies, crowd_copies = library.copies, library.crowd_copies
+    """Measure scores less a share of their density; return the cells of a row of the table."""
+    copies, lookalike_copies = library.copies, library.lookalike_copies
     ends = [len(rows.references), len(rows.references) + len(rows.copies)]
-    of_references, of_copies, of_crowd_copies = np.split(share * rows.crowding, ends)
+    of_references, of_copies, of_lookalike_copies = np.split(share * rows.density, ends)
     scores = rows.copies @ rows.references.T
     scores = scores - (of_copies[:, None] + of_references[None, :]) / 2
     own_scores = scores[np.arange(len(scores)), copies.originals]
     floor = estimate_floor(own_scores, copies.is_everyday)
     reference_scores = rows.references @ rows.references.T
     reference_scores = reference_scores - (of_references[:, None] + of_references[None, :]) / 2
-    crowd_scores = (rows.crowd_copies * rows.references[crowd_copies.originals]).sum(axis=1)
-    crowd_scores = crowd_scores - (of_crowd_copies + of_references[crowd_copies.originals]) / 2
-    is_found = crowd_scores >= floor
+    originals = lookalike_copies.originals
+    lookalike_scores = (rows.lookalike_copies * rows.references[originals]).sum(axis=1)
+    lookalike_scores = lookalike_scores - (of_lookalike_copies + of_references[originals]) / 2
+    is_found = lookalike_scores >= floor
     rankings = [
         rank(scores[part], copies.originals[part])
         for part in (copies.is_everyday, ~copies.is_everyday)
@@ -374,8 +377,8 @@ def measure_normalized(library: Library, rows: LibraryRows, share: float) -> lis
         *(ranking.average_precision() for ranking in rankings),
         floor,
         count_pairs_above(reference_scores, floor),
-        float(is_found[crowd_copies.is_everyday].mean()),
-        float(is_found[~crowd_copies.is_everyday].mean()),
+        float(is_found[lookalike_copies.is_everyday].mean()),
+        float(is_found[~lookalike_copies.is_everyday].mean()),
     ]
 
 
@@ -432,7 +435,7 @@ def parse_options() -> argparse.Namespace:
         "--bases", type=int, default=150, help="photos to make copies of (default: %(default)s)"
     )
     parser.add_argument(
-        "--crowd",
+        "--lookalike-bases",
         type=int,
         default=30,
         help="look-alikes to make copies of, to see what normalizing costs (default: %(default)s)",
@@ -450,7 +453,7 @@ def main() -> None:
     embedders = [load_model(model) for model in options.model]
     with tempfile.TemporaryDirectory() as scratch:
         library = make_library(options, Path(scratch))
-        files = library.copies.files + library.crowd_copies.files
+        files = library.copies.files + library.lookalike_copies.files
         print(f"{len(files)} copies made; embedding", file=sys.stderr)
         rows_by_embedder = embed_all(embedders, library.references + files)
 
@@ -466,7 +469,7 @@ def main() -> None:
         size = embedder.preprocess.size
         summary.append([embedder.name, size, embedder.space.dim, *summarize(library, rows)])
         details.append(format_details(embedder.name, library, rows))
-        for share in CROWDING_SHARES:
+        for share in DENSITY_SHARES:
             normalized.append([embedder.name, *measure_normalized(library, rows, share)])
     columns = [
         f"{measure} {part}"
@@ -477,7 +480,9 @@ def main() -> None:
     print(format_table(header, summary), *details, sep="\n")
     print(
         NORMALIZED_SECTION.format(
-            nearest=CROWDING_K, background=len(library.background), crowd=options.crowd
+            nearest=DENSITY_K,
+            background=len(library.background),
+            lookalikes=options.lookalike_bases,
         )
     )
     header = ["model", "share", "uAP everyday", "uAP hard", "floor", "look-alikes above the floor"]

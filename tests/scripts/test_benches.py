@@ -175,7 +175,7 @@ def test_bench_cpu_paths_prints_every_runtime_that_is_installed(
 
 def test_bench_embedder_prints_four_tables_and_the_speed(replacements: dict[str, str]) -> None:
     summary, copies, pairs, normalized, speed = run_only_command(
-        "bench_embedder", "--bases 1 --crowd 1 --repeat 1", replacements
+        "bench_embedder", "--bases 1 --lookalike-bases 1 --repeat 1", replacements
     )
     assert summary.header == (
         "| model | size | dim | uAP everyday | uAP hard | R@P99 everyday | R@P99 hard"
