@@ -15,7 +15,7 @@ PipelineError (1)
 ├── PaidCallLimit (7)
 └── IncompleteMigration (8)
 
-The number is the exit code of a command that meets the error. A problem with one photo is no error:
+The number is the exit code of a command that meets the error. A problem with one file is no error:
 it is a Failure, and the command goes on.
 """
 
@@ -60,7 +60,7 @@ class UnusableModel(PipelineError):
 
 
 class DecoderStartFailed(PipelineError):
-    """A worker process that decodes photos did not start; no photo is counted as failed for it."""
+    """A worker process that decodes files did not start; no file is counted as failed for it."""
 
 
 class VerifierCrashed(PipelineError):
@@ -104,6 +104,6 @@ class PaidCallLimit(PipelineError):
 
 
 class IncompleteMigration(PipelineError):
-    """Another model could not embed some photos, and the user did not accept their loss."""
+    """Another model could not embed some images, and the user did not accept their loss."""
 
     exit_code = 8

@@ -1,4 +1,4 @@
-"""SQLite caches of data that can be computed again from the photos.
+"""SQLite caches of data that can be computed again from the files.
 
 No answer depends on a cache: whatever is wrong with one, it is deleted and filled again.
 """

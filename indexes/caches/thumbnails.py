@@ -1,6 +1,6 @@
 """The cache of thumbnails and features.
 
-With it, pairs are verified and galleries shown without reading the photos again.
+With it, pairs are verified and galleries shown without reading the files again.
 """
 
 from __future__ import annotations

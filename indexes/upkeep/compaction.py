@@ -20,7 +20,7 @@ from indexes.upkeep.sweep import sweep
 from indexes.vectors import segments
 from indexes.vectors.mapped import MappedSegments
 
-# Tombstones that a segment may carry: if their photos come back, they need no embedding.
+# Tombstones that a segment may carry: if their images come back, they need no embedding.
 MIN_TOMBSTONES_TO_REWRITE = 4096
 # The share of tombstones from which a segment is rewritten.
 MIN_TOMBSTONE_SHARE_TO_REWRITE = 0.5

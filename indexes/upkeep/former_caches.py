@@ -51,7 +51,7 @@ def has_former_caches(folder: Path) -> bool:
 def adopt_former_caches(folder: Path) -> None:
     """Move the caches of an older store in `folder` to their present names, and update them.
 
-    A cache that cannot be moved is filled again from the photos. Call it with the ingest lock held.
+    A cache that cannot be moved is filled again from the files. Call it with the ingest lock held.
     """
     if not has_former_caches(folder):
         return

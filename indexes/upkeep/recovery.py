@@ -1,4 +1,4 @@
-"""The recovery record: what a new catalog needs and no photo can give, saved beside the catalog."""
+"""The recovery record: what a new catalog needs and no file can give, saved beside the catalog."""
 
 from __future__ import annotations
 

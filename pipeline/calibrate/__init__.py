@@ -1,1 +1,1 @@
-"""Measure what a store's settings find, on synthetic copies of its own photos."""
+"""Measure what a store's settings find, on synthetic copies of its own images."""

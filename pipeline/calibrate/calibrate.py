@@ -1,7 +1,7 @@
-"""Calibrate a store: measure recall and precision for its own photos at a grid of settings.
+"""Calibrate a store: measure recall and precision for its own images at a grid of settings.
 
-Recall is measured on synthetic copies of a sample of photos. Precision is estimated from pairs of
-photos whose EXIF dates are days apart: such pairs are not copies, so those that are accepted as
+Recall is measured on synthetic copies of a sample of images. Precision is estimated from pairs of
+images whose EXIF dates are days apart: such pairs are not copies, so those that are accepted as
 copies are false positives.
 """
 
@@ -29,7 +29,7 @@ from pipeline.verify.pool import VerifierPool
 def calibrate(store: Store, embedder: Embedder, image_ids: Sequence[int]) -> Calibration:
     """Score synthetic copies of `image_ids`, and count the accepted pairs of the whole store.
 
-    Deterministic for a store and `image_ids`. Skips photos that are missing, small or
+    Deterministic for a store and `image_ids`. Skips images that are missing, small or
     featureless. Writes nothing to the store. Raises SpaceMismatch for an embedder of another
     space than the store's.
     """
@@ -46,12 +46,12 @@ def calibrate(store: Store, embedder: Embedder, image_ids: Sequence[int]) -> Cal
         thumbnails = Thumbnails(store, thumbnail_cache, decoders)
         scorer = CopyScorer(store, embedder, decoders, thumbnails, verifiers, crop_score)
         copies: list[ScoredCopy] = []
-        photo_count = 0
+        image_count = 0
         for image_id, files in make_copies(store, decoders, image_ids, Path(folder)):
             scored = scorer.score(image_id, files)
             copies += scored
-            photo_count += bool(scored)
-    return Calibration(photo_count, floor, tuple(copies), measure_library_pairs(store, floor))
+            image_count += bool(scored)
+    return Calibration(image_count, floor, tuple(copies), measure_library_pairs(store, floor))
 
 
 def sample_copyable_images(store: Store, max_count: int) -> list[int]:

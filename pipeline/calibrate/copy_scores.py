@@ -1,4 +1,4 @@
-"""Make synthetic copies of stored photos and score them as a query would."""
+"""Make synthetic copies of stored images and score them as a query would."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from pipeline.verify.verdict import Verdict
 # The resolution that copies are made from.
 COPY_SOURCE = Preprocess(1024, "within")
 COPY_JPEG_QUALITY = 85
-# The shorter side of a photo that copies are made of; smaller ones have too little texture.
+# The shorter side of an image that copies are made of; smaller ones have too little texture.
 MIN_SOURCE_SIDE_PX = 64
 
 

@@ -108,7 +108,7 @@ class ScoredCopy:
 
 @dataclass(frozen=True)
 class AcceptedPair:
-    """Two photos, by their paths, that verification accepts as copies."""
+    """Two images, by their paths, that verification accepts as copies."""
 
     first: str
     second: str
@@ -134,9 +134,9 @@ class LibraryPairs:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The scored copies of `photo_count` photos and the pairs of the library, from `floor` up."""
+    """The scored copies of `image_count` images and the pairs of the library, from `floor` up."""
 
-    photo_count: int
+    image_count: int
     floor: float
     copies: tuple[ScoredCopy, ...]
     library: LibraryPairs

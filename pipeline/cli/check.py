@@ -77,7 +77,7 @@ def check(
 def _reembed_sample(
     store: Path, sample: int, max_calls: int | None, allow_cost: bool
 ) -> list[AuditResult]:
-    """Embed a sample of photos again by the store's own model; raises PaidCallLimit."""
+    """Embed a sample of images again by the store's own model; raises PaidCallLimit."""
     from indexes.store import Store
     from pipeline.embed.model_errors import explain_model_errors
     from pipeline.embed.paid_calls import PaidCallBudget

@@ -1,4 +1,4 @@
-"""neardup compact: merge segments and drop vectors that no photo needs."""
+"""neardup compact: merge segments and drop vectors that no image needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""neardup compare: print the relation and the score of each pair of a few photos."""
+"""neardup compare: print the relation and the score of each pair of a few images."""
 
 from __future__ import annotations
 

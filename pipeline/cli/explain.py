@@ -1,4 +1,4 @@
-"""neardup explain: explain how two photos are related."""
+"""neardup explain: explain how two images are related."""
 
 from __future__ import annotations
 

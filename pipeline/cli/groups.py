@@ -68,7 +68,7 @@ def groups(
 
         require_writable_page(page)  # before an answer that would have to be computed again
     with Store(store) as opened:
-        _require_photos_below(opened, folders)
+        _require_files_below(opened, folders)
         query = GroupQuery(search, [os.path.realpath(folder) for folder in folders])
         printed = print_groups(opened, query, None, output.as_json)
         if page:
@@ -77,8 +77,8 @@ def groups(
         sys.exit(EXIT_FOUND)
 
 
-def _require_photos_below(store: Store, folders: Sequence[str]) -> None:
-    """Raise RootNotFound if the store has no photo below one of the folders."""
+def _require_files_below(store: Store, folders: Sequence[str]) -> None:
+    """Raise RootNotFound if the store has no file below one of the folders."""
     from indexes.paths import format_command
     from pipeline.errors import RootNotFound
 
@@ -95,7 +95,7 @@ def _require_photos_below(store: Store, folders: Sequence[str]) -> None:
 class GroupQuery:
     """A query for groups: thresholds and rules, and the folders (real paths) to search.
 
-    With `against_all`, groups with a photo below the folders may have members anywhere.
+    With `against_all`, groups with a file below the folders may have members anywhere.
     """
 
     search: GroupArguments

@@ -1,4 +1,4 @@
-"""neardup ingest: bring the store up to date with folders of photos."""
+"""neardup ingest: bring the store up to date with folders of images."""
 
 from __future__ import annotations
 

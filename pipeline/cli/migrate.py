@@ -1,4 +1,4 @@
-"""neardup migrate: embed all photos again with another model."""
+"""neardup migrate: embed all images again with another model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""neardup query: check whether photos are already in the library."""
+"""neardup query: check whether files are already in the library."""
 
 from __future__ import annotations
 

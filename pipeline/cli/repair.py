@@ -1,4 +1,4 @@
-"""neardup repair: quarantine damaged parts of a store and rebuild them from the photos."""
+"""neardup repair: quarantine damaged parts of a store and rebuild them from the files."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _repair(store: Path, *, read_all: bool) -> None:
 
 
 def _embed_again(store: Store, model: str | None) -> Coverage:
-    """Ingest all folders of a repaired store, and print which photos could not be embedded again.
+    """Ingest all folders of a repaired store, and print which images could not be embedded again.
 
     Exits with EXIT_SKIPPED if the repair could not recover the folders.
     """

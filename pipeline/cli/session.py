@@ -73,7 +73,7 @@ def run_ingest(store: Store, roots: Sequence[str], arguments: IngestArguments) -
             store, space_before, arguments.model, arguments.threads
         )
         if arguments.model is not None and store.space == embedder.space:
-            # Remembers where the file of the model is now, even if no photo is new.
+            # Remembers where the file of the model is now, even if no image is new.
             store.bind(embedder.space, embedder.name)
         if arguments.verbose:
             _print_division_of_work(embedder, arguments)

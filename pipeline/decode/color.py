@@ -56,7 +56,7 @@ def _build_srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransfo
     None if the profile is broken, too large, made for other modes, or equal to sRGB.
 
     Relative colorimetric with black-point compensation, the default of most editors: colors
-    inside sRGB stay as they are, so that a photo comes out like its copy that was saved as sRGB.
+    inside sRGB stay as they are, so that an image comes out like its copy that was saved as sRGB.
     Perceptual tables differ between makers, and the profiles of cameras and displays have none.
     """
     if not profile or len(profile) > MAX_PROFILE_BYTES:

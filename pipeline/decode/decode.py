@@ -65,7 +65,7 @@ def decode_source(
             return Failure(source, rejected.reason, rejected.detail or None)
         if not is_wanted(digest):
             return AlreadyStored(source, digest)
-        # A JPEG with the suffix of a raw photo is a JPEG.
+        # A JPEG with the suffix of a raw file is a JPEG.
         is_raw = has_raw_suffix(source.path) and has_raw_signature(data[:SIGNATURE_BYTES])
         try:
             if callable(preprocess):

@@ -64,7 +64,7 @@ EXTRA_INSTALLED = {
 FLAG_ANIMATED = "animated"  # only the first frame is decoded
 FLAG_DAMAGED = "damaged"  # the end of the file is missing
 FLAG_PAGES = "pages"  # only the first page is decoded
-FLAG_PREVIEW = "preview"  # the camera's preview stands for a raw photo
+FLAG_PREVIEW = "preview"  # the camera's preview stands for a raw file
 IMAGE_FLAGS = (FLAG_ANIMATED, FLAG_DAMAGED, FLAG_PAGES, FLAG_PREVIEW)
 
 # Kinds of metadata beside the pixels.
@@ -133,7 +133,7 @@ class ExtractedImage:
     """The image inside a format that Pillow does not decode: a JPEG stream, or decoded pixels.
 
     `orientation` is the EXIF orientation to apply; for a JPEG stream only if it has none of its
-    own. `full_size` is the upright (width, height) of the photo where the content is smaller.
+    own. `full_size` is the upright (width, height) of the image where the content is smaller.
     """
 
     format: str
@@ -144,12 +144,12 @@ class ExtractedImage:
 
 
 def has_raw_suffix(path: str) -> bool:
-    """Tell if a path has the suffix of a raw photo; many raw photos start like any TIFF."""
+    """Tell if a path has the suffix of a raw file; many raw files start like any TIFF."""
     return PurePath(path).suffix.lower() in RAW_SUFFIXES
 
 
 def has_raw_signature(head: bytes) -> bool:
-    """Tell if a file with the suffix of a raw photo can be one, by its first bytes."""
+    """Tell if a file with the suffix of a raw file can be one, by its first bytes."""
     return head.startswith(RAW_SIGNATURES) or head[4:12] == b"ftypcrx "
 
 

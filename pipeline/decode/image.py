@@ -1,6 +1,6 @@
 """Decode the bytes of a file to upright sRGB pixels at an embedder's size.
 
-Photos are hostile input. Only formats on an allow-list are opened, an image's size is checked from
+Files are hostile input. Only formats on an allow-list are opened, an image's size is checked from
 its header before a pixel is decoded, and anything that a decoder raises becomes the reason why the
 file is rejected.
 
@@ -75,7 +75,7 @@ class _OpenImage:
     """An image as its reader decoded it: not turned, in its own mode."""
 
     image: Pillow.Image
-    size: tuple[int, int]  # width and height of the photo, upright
+    size: tuple[int, int]  # width and height of the image, upright
     orientation: int  # EXIF orientation that is still to be applied
     format: str
     flags: tuple[str, ...]
@@ -92,7 +92,7 @@ class _OpenImage:
 def load_format_plugins() -> None:
     """Load the decoders of the allowed formats and no others.
 
-    Lifts Pillow's pixel limit, which rejects phone photos of 200 megapixels; see MemoryBudget.
+    Lifts Pillow's pixel limit, which rejects 200 megapixels from a phone; see MemoryBudget.
     """
     import pillow_heif
 
@@ -116,7 +116,7 @@ def decode_image(
 
     JPEG and JPEG 2000 are decoded at the smallest scale that leaves at least twice the size of
     `preprocess`, or for coarse preprocessing just its size. The first frame stands for an
-    animation, the camera's preview for a raw photo. Transparency is composited on white. A JPEG
+    animation, the camera's preview for a raw file. Transparency is composited on white. A JPEG
     whose end is missing is decoded if half of its rows are there, and flagged as damaged. Large
     images are decoded within `large_image_lock`, by default one at a time in this process.
 
@@ -196,7 +196,7 @@ def _open_image(
 def _open_misnamed(
     data: bytes, preprocess: Preprocess, budget: MemoryBudget, not_raw: NotRaw
 ) -> Iterator[_OpenImage]:
-    """Open a file that has the suffix of a raw photo and is none; raise `not_raw` if it fails."""
+    """Open a file that has the suffix of a raw file and is none; raise `not_raw` if it fails."""
     with ExitStack() as held:
         try:
             opened = held.enter_context(_open_with_pillow(data, preprocess, budget))

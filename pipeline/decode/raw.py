@@ -1,4 +1,4 @@
-"""Raw photos, by LibRaw: the camera's preview, or the sensor's pixels. Needs the extra `raw`."""
+"""Raw files, by LibRaw: the camera's preview, or the sensor's pixels. Needs the extra `raw`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ORIENTATION_BY_LIBRAW_FLIP = {3: 3, 5: 8, 6: 6}  # EXIF orientations; without an
 
 
 class NotRaw(Rejected):
-    """A file with the suffix of a raw photo that LibRaw does not know."""
+    """A file with the suffix of a raw file that LibRaw does not know."""
 
 
 def extract_from_raw(data: bytes, budget: MemoryBudget, min_side: int) -> ExtractedImage:

@@ -1,4 +1,4 @@
-"""Read a file once: all its bytes, or the reason why they are not those of a photo."""
+"""Read a file once: all its bytes, or the reason why they are not those of an image."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ class Rejected(Exception):
 
 
 def read(source: SourceFile) -> bytes:
-    """Read all bytes of a photo.
+    """Read all bytes of an image file.
 
-    Raises Rejected if the file is no photo, too large, unreadable, or changes meanwhile.
+    Raises Rejected if the file is no image, too large, unreadable, or changes meanwhile.
     """
     if has_raw_suffix(source.path) and not EXTRA_INSTALLED["raw"]:
         # Most are TIFFs inside, and their first image is only a thumbnail.

@@ -108,8 +108,8 @@ def is_featureless(image: Image.Image) -> bool:
 
     Subtracts the best quadratic surface from a grid of 32 x 32 cells; the residual's standard
     deviation in gray levels, in the channel with the most, must be < MAX_FEATURELESS_STD_LEVELS.
-    Measured: 0 to 1.5 for blank, noisy and graded images, 3.3 and up for 4,700 photos, drawings
-    and patches of cloth.
+    Measured: 0 to 1.5 for blank, noisy and graded images, 3.3 and up for 4,700 photographs,
+    drawings and patches of cloth.
     """
     side = FEATURELESS_GRID_SIDE
     grid = image.resize((side, side), Image.Resampling.BOX)

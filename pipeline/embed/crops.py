@@ -3,7 +3,7 @@
 A crop, a screenshot or a collage has a vector of its own that says little about the image in it.
 Comparing crops with whole images makes a candidate of such a pair.
 
-Measured on 40 photos with neardup-1, as the share of pairs that become candidates, without and
+Measured on 40 images with neardup-1, as the share of pairs that become candidates, without and
 with crops: crops to 40 % .58 and .98, collages .68 and 1, images on a background .78 and .98,
 screenshots .93 and .98. Of unrelated pairs, whole images propose 4 in 10,000, and crops 3 more.
 """

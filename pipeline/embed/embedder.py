@@ -60,7 +60,7 @@ def load_embedder(model: str = DEFAULT_MODEL, threads: int | None = None) -> Emb
     - onnx:PATH: an ONNX file with its model card, a JSON file of the same name, beside it
     - open_clip:ARCH/PRETRAINED: weights that open_clip downloads
     - open_clip:ARCH@PATH: weights in a local file
-    - google:MODEL: a paid service, to which photos are sent; google alone: its current model
+    - google:MODEL: a paid service, to which images are sent; google alone: its current model
     - google-describe:VISION_MODEL+TEXT_MODEL: the same, by embedding descriptions
 
     Raises UnknownModel for any other name and for one that is not valid UTF-8. The first use of

@@ -16,7 +16,8 @@ from pipeline.errors import InvalidKeepRule
 
 LOSSLESS_FORMATS = {"PNG", "BMP", "GIF", "TIFF"}
 # Rank of a format by how much of the camera's data it holds, best first. Formats that are not
-# listed are raw photos: rank 0. A PNG of a photo is usually a re-saved JPEG, so it ranks beside it.
+# listed are raw files: rank 0. A PNG of a photograph is usually a re-saved JPEG and
+# ranks beside it.
 FORMAT_RANK = {
     "HEIF": 1,
     "TIFF": 1,

@@ -1,4 +1,4 @@
-"""Check on a sample that photos still give the vectors that the store has of them."""
+"""Check on a sample that files still give the vectors that the store has of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MIN_REEMBED_SCORE = 0.999
 
 @dataclass(frozen=True)
 class AuditResult:
-    """A photo that was embedded again, and the cosine of its new vector with the stored one."""
+    """A file that was embedded again, and the cosine of its new vector with the stored one."""
 
     path: str
     score: float
@@ -38,7 +38,7 @@ class AuditResult:
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """A photo to embed again, with its stored vector."""
+    """A file to embed again, with its stored vector."""
 
     path: str
     pixels: NDArray[np.uint8]
@@ -52,7 +52,7 @@ def sample_images(store: Store, count: int) -> list[int]:
 
 
 def reembed(store: Store, embedder: Embedder, images: Sequence[int]) -> Iterator[AuditResult]:
-    """Embed a photo of each image again and compare it with the stored vector.
+    """Embed a file of each image again and compare it with the stored vector.
 
     Skips images without a vector, and those whose files are all changed, away or unreadable.
     Raises SpaceMismatch for an embedder of another space than the store's, and ServiceUnavailable

@@ -100,7 +100,7 @@ def verify_candidates(
 ) -> Iterator[VerificationProgress]:
     """Verify pairs of images, by id, in `worker_count` processes; by default one per usable core.
 
-    A pair is left for the next run if a photo of it is away, or changed since it was ingested.
+    A pair is left for the next run if one of its files is away, or changed since its ingest.
     Safe to stop at any yield: the verdicts counted so far are stored. The caller holds the ingest
     lock of the store.
     """

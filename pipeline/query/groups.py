@@ -80,7 +80,7 @@ def find_groups(
 ) -> list[Group]:
     """Group the near-duplicates among the files of the store; with `folders`, among those below.
 
-    No photo is read. Each member has one of `relations` to its keeper. Pairs with a cosine below
+    No file is read. Each member has one of `relations` to its keeper. Pairs with a cosine below
     `threshold` are ignored (`>=`; None: as saved for the store, else down to its floor). A pair
     that pixels cannot decide is SIMILAR from the threshold of the space on, or from the requested
     one; so is a copy whose share of agreeing tiles is below `min_agreement`. Images without

@@ -29,7 +29,7 @@ def serialize_calibration(
     library = calibration.library
     return {
         "schema_version": SCHEMA_VERSION,
-        "photos": calibration.photo_count,
+        "photos": calibration.image_count,
         "copies": len(calibration.copies),
         "total_pairs": library.total_pairs,
         "date_separated_pairs": library.date_separated_pairs,
@@ -77,7 +77,7 @@ def format_calibration(
     library = calibration.library
     copies = pluralize(len(calibration.copies), "copy", "copies")
     yield (
-        f"{pluralize(calibration.photo_count, 'photo')}, {copies} made;"
+        f"{pluralize(calibration.image_count, 'photo')}, {copies} made;"
         f" {pluralize(library.date_separated_pairs, 'pair')} of photos that were taken days apart"
     )
     yield ""

@@ -1,4 +1,4 @@
-"""Draw how two photos are related: side by side, overlaid, their difference, and their tiles."""
+"""Draw how two images are related: side by side, overlaid, their difference, and their tiles."""
 
 from __future__ import annotations
 

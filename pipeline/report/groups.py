@@ -87,7 +87,7 @@ def sum_reclaimable_bytes(group: Group) -> int:
 
 
 def format_related(groups: Iterable[Group]) -> str | None:
-    """Count the photos that are close to members but in no group, by relation; None without any."""
+    """Count the images that are close to members but in no group, by relation; None without any."""
     counts = Counter(related.relation for group in groups for related in group.related)
     labels = [
         f"{counts[relation]:,} {_RELATED_LABELS[relation]}"

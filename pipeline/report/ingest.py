@@ -36,7 +36,7 @@ def format_coverage(coverage: Coverage) -> str:
 
 
 def format_flag_count(flag: str, count: int) -> str:
-    """Format how many photos have a flag: 2 animated, 1 with pages, 3 previews."""
+    """Format how many images have a flag: 2 animated, 1 with pages, 3 previews."""
     if flag == "pages":
         return f"{count:,} with pages"
     return pluralize(count, "preview") if flag == "preview" else f"{count:,} {flag}"
@@ -52,7 +52,7 @@ def format_reason_counts(counts: Mapping[str, int]) -> str:
 
 
 def format_extra_hints(coverage: Coverage) -> Iterable[str]:
-    """Yield how to install what reads the photos that were skipped for want of an extra."""
+    """Yield how to install what reads the images that were skipped for want of an extra."""
     for reason, extra, noun in (
         (FailureReason.RAW_PHOTO, "raw", "raw photo"),
         (FailureReason.NO_DECODER, "jxl", "JPEG XL photo"),

@@ -21,7 +21,7 @@ from pipeline.report.format import escape_unprintable, format_bytes, pluralize
 
 
 def serialize_check(findings: Sequence[Finding], audits: Sequence[AuditResult]) -> dict[str, Any]:
-    """Serialize what is wrong with a store, and the scores of photos that were embedded again."""
+    """Serialize what is wrong with a store, and the scores of images that were embedded again."""
     return make_document(
         {
             "findings": [
@@ -36,7 +36,7 @@ def serialize_check(findings: Sequence[Finding], audits: Sequence[AuditResult]) 
 
 
 def format_check(findings: Sequence[Finding], audits: Sequence[AuditResult]) -> Iterable[str]:
-    """Yield a line for each finding and each photo that gives another vector, else one line."""
+    """Yield a line for each finding and each image that gives another vector, else one line."""
     for finding in findings:
         names_location = finding.location in finding.problem
         yield escape_unprintable(

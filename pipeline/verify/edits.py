@@ -194,7 +194,7 @@ def is_viewpoint_change(edits: Edits, homography: Homography, sizes: ImageSizes)
     """Return True if the two images are shots from two viewpoints rather than copies.
 
     An edit keeps angles, or stretches along a side. A perspective edit shows most of the image, or
-    embeds it in another. Of 2,394 copies of 60 photos without a perspective edit, only crops to
+    embeds it in another. Of 2,394 copies of 60 images without a perspective edit, only crops to
     40 % were skewed, one in a hundred of them; copies with one show at least 57 % of the image.
     """
     if edits.embedded_side or (
@@ -299,7 +299,7 @@ def _has_one_sided_seam(host: NDArray[np.uint8], outline: NDArray[np.float64]) -
     """Return True if a seam runs along any long side of an outline.
 
     The other sides may lie elsewhere if the image was cropped to fit in. Of 195 pairs of crops
-    that overlap 1 % have such a side, of 140 photos that were cropped to stand beside another 79 %.
+    that overlap 1 % have such a side, of 140 images that were cropped to stand beside another 79 %.
     """
     long_sides = [
         (jumps.mean(), changes_inside.mean())

@@ -31,7 +31,7 @@ _DESCRIPTOR_LAYOUT = np.arange(128).reshape(4, 4, 8)
 MIRRORED_DESCRIPTOR_ORDER = _DESCRIPTOR_LAYOUT[::-1, :, -np.arange(8) % 8].ravel()
 
 # Line art is thin lines on a uniform background. Of 24 pages, forms and drawings all textured
-# cells are line art; of 1,400 photos and copies at most 0.86 of the cells are.
+# cells are line art; of 1,400 photographs and copies at most 0.86 of the cells are.
 LINE_ART_CELL_PX = 24  # side of a cell
 MAX_LINE_WIDTH_PX = 9  # wider marks are not lines
 MAX_FLAT_STD_LEVELS = 6.0  # standard deviation in gray levels of an even cell

@@ -27,7 +27,7 @@ CENTER_FULL_RES = Preprocess(CENTER_SIDE_PX, "middle")
 MAX_BLOCKS_PER_ROW = 4  # blocks of the central square, along a side
 MIN_BLOCK_SIDE_PX = 48  # side of a block; an image without room for one is not checked
 RADIAL_BINS = 64  # of radial frequency, from 0 to the Nyquist frequency
-# Energy above the frequencies of the smaller image over the energy below them. Of 600 photos in
+# Energy above the frequencies of the smaller image over the energy below them. Of 600 images in
 # their own resolution, none is below this for a smaller image of 0.5 times the side, 4 for
 # 1 / 1.7, and 6 for 0.65. At JPEG qualities 75 and 92, 81 and 87 % of those upscaled 1.7 times are
 # below, 69 and 80 % of those upscaled 2 times, none upscaled 1.3 times.
@@ -184,7 +184,7 @@ def is_upscaled(
     """Return True if an image of `side_ratio` times the side could show nearly all detail.
 
     Blocks that touch a changed region are ignored, because text may have been added after
-    upscaling. All others count: the only sharp part of a photo may be small.
+    upscaling. All others count: the only sharp part of an image may be small.
     """
     is_unchanged = np.ones(len(spectrum.power_spectrum), bool)
     block_left, block_top, block_right, block_bottom = spectrum.block_boxes.T

@@ -64,7 +64,7 @@ def calibration(tmp_path_factory: pytest.TempPathFactory) -> Calibration:
 
 
 def test_calibrate_finds_most_synthetic_copies_at_the_floor(calibration: Calibration) -> None:
-    assert (calibration.photo_count, len(calibration.copies)) == (3, 3 * len(EDITS))
+    assert (calibration.image_count, len(calibration.copies)) == (3, 3 * len(EDITS))
     lenient = calibration.evaluate(calibration.floor, 0.0)
     assert lenient.everyday.total == 3 * len(EVERYDAY_EDITS)
     assert lenient.everyday.value > 0.9

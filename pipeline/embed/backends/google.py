@@ -1,6 +1,6 @@
 """Embeddings by Google's Gemini API or Vertex AI.
 
-The only backend that sends photos to a service and costs money.
+The only backend that sends images to a service and costs money.
 """
 
 from __future__ import annotations
