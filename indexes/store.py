@@ -233,7 +233,7 @@ class Store:
             if thresholds:
                 if self.space is None:
                     raise InvalidThreshold(
-                        "the store has no photos yet, so it cannot use a threshold;"
+                        "the store has no images yet, so it cannot use a threshold;"
                         " ingest a folder first"
                     )
                 self.search.check_threshold(thresholds.threshold)

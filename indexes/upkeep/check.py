@@ -183,9 +183,9 @@ def _load_segment(folder: Path, row: SegmentRow, dim: int, *, read_all: bool) ->
 def _find_unembedded(folder: Path, catalog: Catalog) -> Iterator[Finding]:
     count = len(catalog.images.find_unembedded())
     if count:
-        photos = "photo has no vector and is" if count == 1 else "photos have no vector and are"
+        images = "image has no vector and is" if count == 1 else "images have no vector and are"
         ingest = format_command(folder, "ingest")
-        problem = f"{count:,} {photos} not compared; run `{ingest}` to embed again"
+        problem = f"{count:,} {images} not compared; run `{ingest}` to embed again"
         yield Finding(UNEMBEDDED_LOCATION, problem)
 
 

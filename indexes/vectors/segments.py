@@ -181,5 +181,5 @@ def _utf8_path(path: Path) -> Iterator[str]:
 
 
 def _describe_loss(row: SegmentRow, folder: Path) -> str:
-    photos = "photo has" if row.vector_count == 1 else "photos have"
-    return f"{row.vector_count:,} {photos} no vector; {format_repair_hint(folder.parent)}"
+    images = "image has" if row.vector_count == 1 else "images have"
+    return f"{row.vector_count:,} {images} no vector; {format_repair_hint(folder.parent)}"

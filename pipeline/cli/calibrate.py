@@ -139,8 +139,8 @@ def _announce(embedder: Embedder, images: Sequence[int], allow_cost: bool) -> No
     announce_paid_calls(estimate)
     if images:
         copies = pluralize(len(images) * len(EDITS), "copy", "copies")
-        photos = pluralize(len(images), "photo")
-        print_message(f"making {copies} of {photos}; this takes a minute or two")
+        subject = pluralize(len(images), "image")
+        print_message(f"making {copies} of {subject}; this takes a minute or two")
 
 
 def _choose_setting(calibration: Calibration, arguments: CalibrateArguments) -> Setting:

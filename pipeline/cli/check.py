@@ -69,7 +69,7 @@ def check(
         reason = "the others have changed, are away, or do not exist"
         if findings:
             reason = f"repair the store first: `{format_command(store, 'repair')}`"
-        print_warning(f"{len(audits)} of {sample} photos were embedded again; {reason}")
+        print_warning(f"{len(audits)} of {sample} images were embedded again; {reason}")
     if findings or not all(audit.is_unchanged for audit in audits):
         sys.exit(EXIT_DAMAGED)
 
@@ -87,7 +87,7 @@ def _reembed_sample(
         embedder = choose_embedder(opened, None)
         images = audit.sample_images(opened, sample)
         budget = PaidCallBudget(embedder, max_calls, is_cost_accepted=allow_cost)
-        estimate = budget.estimate(len(images), "photo")
+        estimate = budget.estimate(len(images), "image")
         budget.require_consent_to_all(estimate, "name a smaller --sample")
         announce_paid_calls(estimate)
         return list(audit.reembed(opened, embedder, images))

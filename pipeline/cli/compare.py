@@ -59,7 +59,7 @@ def compare(
     from pipeline.verify.relation import QUERY_RELATIONS
 
     if len(files) < 2:
-        raise click.UsageError("name two or more photos")
+        raise click.UsageError("name two or more images")
     comparison, space = compare_files(files, store, model)
     min_score = space.threshold if threshold is None else threshold
     if output.as_json:

@@ -86,7 +86,7 @@ def _require_files_below(store: Store, folders: Sequence[str]) -> None:
         if not store.catalog.files.get_counts([os.path.realpath(folder)]).files:
             status = format_command(store.folder, "status")
             raise RootNotFound(
-                f"the store has no photo below {ascii(folder)}; ingest it first, or see `{status}`"
+                f"the store has no file below {ascii(folder)}; ingest it first, or see `{status}`"
                 " for its folders"
             )
 
@@ -132,7 +132,7 @@ def print_groups(
         print_warning(warning)
     if groups:
         for rule in keep_rules.find_unused(file.path for file in files):
-            print_warning(f"no photo in these groups matches the rule {ascii(rule)}")
+            print_warning(f"no image in these groups matches the rule {ascii(rule)}")
     if as_json:
         covered = serialize_coverage(store, query.folders, coverage)
         print_json(serialize_groups(groups, space, thresholds, covered))

@@ -90,7 +90,7 @@ def _require_space(store: Store, model: str) -> Space:
     if space is None:
         ingest = format_command(store.folder, "ingest", "FOLDER", "--model", model)
         raise click.UsageError(
-            f"{store.folder} has no photos yet, so there is nothing to migrate: `{ingest}`"
+            f"{store.folder} has no images yet, so there is nothing to migrate: `{ingest}`"
         )
     return space
 
@@ -130,8 +130,8 @@ def _print_outcome(
     from pipeline.report.maintenance import format_migration, format_pending_migration
 
     if dropped := report.dropped:
-        photos = pluralize(dropped.done, "photo")
-        print_message(f"the migration to {dropped.model} ({photos}) was dropped")
+        images = pluralize(dropped.done, "image")
+        print_message(f"the migration to {dropped.model} ({images}) was dropped")
     if pending:
         print_message(f"{store} uses {report.model}; {format_pending_migration(pending)}")
     elif not report.migrated:

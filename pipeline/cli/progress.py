@@ -153,7 +153,7 @@ def _make_line_printer() -> Callable[[Progress], None]:
             print_message(f"{progress.done:,} of {progress.total or 0:,} pairs verified")
         elif progress.stage is Stage.CROPPING:
             print_message(
-                f"embedded the crops of {progress.done:,} of {progress.total:,} photos"
+                f"embedded the crops of {progress.done:,} of {progress.total:,} images"
                 if progress.total
                 else "comparing crops"
             )

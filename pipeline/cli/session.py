@@ -114,7 +114,7 @@ def _print_ingest_warnings(store: Store, coverage: Coverage, resolved: ResolvedR
         else:
             forget = format_command(store.folder, "ingest", path, "--accept-missing")
             print_warning(
-                f"{ascii(path)} no longer exists as a folder; its photos stay in the answers,"
+                f"{ascii(path)} no longer exists as a folder; its images stay in the answers,"
                 f" marked missing; if they are gone for good: `{forget}`"
             )
     for warning in (*coverage.warnings, *format_extra_hints(coverage)):

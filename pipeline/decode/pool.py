@@ -178,7 +178,7 @@ class DecoderPool:
 
 def _make_start_error(reason: str) -> DecoderStartFailed:
     return DecoderStartFailed(
-        f"the processes that decode photos did not start: {reason}; no photo was counted as failed "
+        f"the processes that decode images did not start: {reason}; no image was counted as failed "
         "for it. See what is installed with `neardup doctor`; if an installation was interrupted, "
         "`pip install --force-reinstall neardup` repairs it; then run the same command again"
     )

@@ -53,7 +53,7 @@ def _get_model_file(model: str) -> Path | None:
 def _format_model_change(store: Store, bound_space: Space, name: str, file: Path | None) -> str:
     space = load_embedder(name).space
     migrate = format_command(store.folder, "migrate", "--model", name)
-    advice = f"put it back, or `{migrate}` embeds the photos again with the model as it is now"
+    advice = f"put it back, or `{migrate}` embeds the images again with the model as it is now"
     if file and space.weights != bound_space.weights:
         weights = f"sha256 {bound_space.weights[:12]}..."
         return (

@@ -107,7 +107,7 @@ class PaidCallBudget:
                 " run the same command again for the rest"
             )
         raise PaidCallLimit(
-            f"{self._describe_cost(self.estimate(1, 'photo'))},"
+            f"{self._describe_cost(self.estimate(1, 'image'))},"
             f" and --max-calls allows {self._max_calls:,}, so none was made; raise the limit"
         )
 

@@ -114,8 +114,8 @@ def verify_crop_pairs(
     if store.space is None or store.catalog.files.get_counts().images > MAX_IMAGES_FOR_CROPS:
         coverage.crops = CropReport()
         coverage.warnings.append(
-            f"photos within photos are only found in stores of up to {MAX_IMAGES_FOR_CROPS:,}"
-            " photos; these photos were compared as a whole"
+            f"images within images are only found in stores of up to {MAX_IMAGES_FOR_CROPS:,}"
+            " images; these images were compared as a whole"
         )
         return
     with CropStage(store, context.embedder, context.decoders) as stage:

@@ -55,7 +55,7 @@ def resolve_roots(
     for path in paths:
         real = os.path.realpath(path)
         if real == "/":
-            raise RootNotFound("/ is the whole machine; name the folders that hold photos")
+            raise RootNotFound("/ is the whole machine; name the folders that hold images")
         if path and (real in known or _is_folder(real)):
             wanted.append(real)
         else:

@@ -86,7 +86,7 @@ def _require_complete(store: Store, new_store: Store, *, leave_out: bool) -> Non
     ingest = format_command(store.folder, "ingest")
     alternative = "" if is_empty else ", or add --leave-out to go on until an ingest finds them"
     raise IncompleteMigration(
-        f"{len(unembedded):,} of {image_count:,} photos could not be embedded, for example"
+        f"{len(unembedded):,} of {image_count:,} images could not be embedded, for example"
         f" {ascii(example)}: their files are away, changed or unreadable. The store is unchanged."
         f" Connect the drive, run `{ingest}`, then run this command again to continue{alternative}"
     )

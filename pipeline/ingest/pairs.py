@@ -73,7 +73,7 @@ def _warn_of_unfinished_pairs(context: IngestContext) -> None:
         _add_warning(
             context,
             report.provisional,
-            f"{subject} could not be checked for upscaling, because the larger photo is unreadable",
+            f"{subject} could not be checked for upscaling, because the larger image is unreadable",
         )
 
 

@@ -70,15 +70,15 @@ def format_calibration(
     """Format a calibration: a line for each setting, the false positives, and what to do next."""
     if not calibration.copies:
         yield (
-            "no photo could be copied: all are missing, very small or featureless;"
+            "no image could be copied: all are missing, very small or featureless;"
             " nothing was measured"
         )
         return
     library = calibration.library
     copies = pluralize(len(calibration.copies), "copy", "copies")
     yield (
-        f"{pluralize(calibration.image_count, 'photo')}, {copies} made;"
-        f" {pluralize(library.date_separated_pairs, 'pair')} of photos that were taken days apart"
+        f"{pluralize(calibration.image_count, 'image')}, {copies} made;"
+        f" {pluralize(library.date_separated_pairs, 'pair')} of images that were taken days apart"
     )
     yield ""
     yield HEADER
@@ -92,7 +92,7 @@ def format_calibration(
         yield from _format_false_positives(library.false_positives)
     elif not library.date_separated_pairs:
         yield (
-            "no two photos have EXIF dates that are days apart,"
+            "no two images have EXIF dates that are days apart,"
             " so the share of wrong pairs is unknown"
         )
     yield from _format_warnings(calibration, chosen_setting)

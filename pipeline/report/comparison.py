@@ -126,11 +126,11 @@ def _format_image_line(side: str, file: str, image: Image) -> str:
 def _describe_alignment(verdict: Verdict) -> str:
     if verdict.homography:
         if verdict.inliers:
-            return f"{verdict.inliers} matches agree on how to align the photos"
-        return "too few matches; the photos were aligned as a whole"
+            return f"{verdict.inliers} matches agree on how to align the images"
+        return "too few matches; the images were aligned as a whole"
     if verdict.relation == Relation.NOT_VERIFIABLE:
-        return "too few to align the photos"
-    return "too few matching keypoints to align the photos"
+        return "too few to align the images"
+    return "too few matching keypoints to align the images"
 
 
 def _describe_tiles(verdict: Verdict) -> str:

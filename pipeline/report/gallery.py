@@ -204,7 +204,7 @@ def _render_page(
     title = (
         f"{pluralize(len(groups), 'group')} of near-duplicates" if groups else "No near-duplicates"
     )
-    copies = pluralize(sum(len(group.members) for group in groups), "photo")
+    copies = pluralize(sum(len(group.members) for group in groups), "image")
     to_free = format_bytes(sum(map(sum_reclaimable_bytes, groups)))
     about = (
         f"{copies} besides those to keep (in green), {to_free} to free."

@@ -30,7 +30,7 @@ def format_coverage(coverage: Coverage) -> str:
         "skipped " + format_reason_counts(coverage.skipped),
         "failed " + format_reason_counts(coverage.failed),
     ]
-    embedded = [f"{pluralize(coverage.embedded, 'photo')} embedded"]
+    embedded = [f"{pluralize(coverage.embedded, 'image')} embedded"]
     embedded += [format_flag_count(flag, count) for flag, count in sorted(coverage.flagged.items())]
     return f"{', '.join(filter(None, counts))}; {', '.join(embedded)}"
 
@@ -54,8 +54,8 @@ def format_reason_counts(counts: Mapping[str, int]) -> str:
 def format_extra_hints(coverage: Coverage) -> Iterable[str]:
     """Yield how to install what reads the images that were skipped for want of an extra."""
     for reason, extra, noun in (
-        (FailureReason.RAW_PHOTO, "raw", "raw photo"),
-        (FailureReason.NO_DECODER, "jxl", "JPEG XL photo"),
+        (FailureReason.RAW_PHOTO, "raw", "raw file"),
+        (FailureReason.NO_DECODER, "jxl", "JPEG XL file"),
     ):
         if count := coverage.skipped[reason]:
             them = "it" if count == 1 else "them"

@@ -48,8 +48,8 @@ def format_check(findings: Sequence[Finding], audits: Sequence[AuditResult]) -> 
         yield f"{escape_unprintable(audit.path)}: embedded again, {score}"
     if audits and not changed:
         lowest = min(audit.score for audit in audits)
-        photos = pluralize(len(audits), "photo")
-        yield f"{photos} embedded again, lowest cosine with the stored vector {lowest:.5f}"
+        images = pluralize(len(audits), "image")
+        yield f"{images} embedded again, lowest cosine with the stored vector {lowest:.5f}"
     if not findings and not changed:
         yield "the store is sound"
 
@@ -62,11 +62,11 @@ def format_repair_plan(findings: Sequence[Finding], catalog_path: str) -> str:
     if any(finding.location == catalog_path for finding in findings):
         return (
             "quarantines the catalog and all segments, scans the same folders again,"
-            " and embeds every photo again"
+            " and embeds every image again"
         )
     if any(finding.segment for finding in findings):
-        return "quarantines these segments and embeds their photos again"
-    return "makes the catalog consistent again and embeds the photos that need it"
+        return "quarantines these segments and embeds their images again"
+    return "makes the catalog consistent again and embeds the images that need it"
 
 
 def format_repair(report: RepairReport) -> Iterable[str]:
@@ -75,9 +75,9 @@ def format_repair(report: RepairReport) -> Iterable[str]:
     if report.quarantine:
         yield f"damaged files moved to {escape_unprintable(os.fspath(report.quarantine))}"
     if report.images_to_reembed is None:
-        yield "all photos must be embedded again; thresholds from `calibrate --save` are lost"
+        yield "all images must be embedded again; thresholds from `calibrate --save` are lost"
     else:
-        yield f"{pluralize(report.images_to_reembed, 'photo')} to embed again"
+        yield f"{pluralize(report.images_to_reembed, 'image')} to embed again"
 
 
 # --- compact ---
@@ -124,8 +124,8 @@ def serialize_migration(report: MigrationReport) -> dict[str, Any]:
 def format_migration(report: MigrationReport) -> str:
     """Format the closing line of a migration that changed the model of the store."""
     migrated = report.images - report.waiting
-    photos = pluralize(report.images, "photo")
-    text = f"{migrated:,} of {photos} now embedded with {report.model}"
+    images = pluralize(report.images, "image")
+    text = f"{migrated:,} of {images} now embedded with {report.model}"
     text += f", {report.embedded:,} in this run"
     if not report.waiting:
         return text
@@ -173,6 +173,6 @@ def format_pending_migration(report: PendingMigrationReport) -> str:
 def format_migration_progress(report: PendingMigrationReport) -> str:
     """Format how far a migration is, and the commands that resume and drop it."""
     pending = report.pending
-    photos = f"{pending.done:,} of {pluralize(pending.images, 'photo')} embedded"
+    images = f"{pending.done:,} of {pluralize(pending.images, 'image')} embedded"
     resume, abort = report.resume_command, report.abort_command
-    return f"{photos}; `{resume}` resumes it, `{abort}` drops it"
+    return f"{images}; `{resume}` resumes it, `{abort}` drops it"

@@ -171,7 +171,7 @@ def _format_model_lines(report: StatusReport) -> Iterator[str]:
         values = f"threshold {saved.threshold:g}, agreement {saved.min_agreement:g}"
         yield f"saved       {values}, by `calibrate --save`"
         if saved.threshold > (report.raised_floor or space.floor):
-            yield "            photos within photos are left out if they score below that threshold"
+            yield "            images within images are left out if they score below that threshold"
     if migration:
         progress = format_migration_progress(migration)
         yield f"migration   to {migration.pending.model} is running or did not finish, {progress}"
@@ -251,7 +251,7 @@ def format_warnings(store: Store) -> Iterable[str]:
         yield unfinished
     if floor := _get_raised_floor(store):
         yield (
-            f"too many similar photos: only pairs scoring {floor:g} or more were compared;"
+            f"too many similar images: only pairs scoring {floor:g} or more were compared;"
             " weaker matches are missing"
         )
 
@@ -262,9 +262,9 @@ def format_stale_warning(store: Store, files: Iterable[LibraryFile]) -> str | No
     gone, changed = statuses.count(DiskStatus.GONE), statuses.count(DiskStatus.CHANGED)
     clauses = []
     if gone:
-        clauses.append(f"{gone:,} of these photos {'is' if gone == 1 else 'are'} gone")
+        clauses.append(f"{gone:,} of these images {'is' if gone == 1 else 'are'} gone")
     if changed:
-        subject = f"{changed:,}" if gone else f"{changed:,} of these photos"
+        subject = f"{changed:,}" if gone else f"{changed:,} of these images"
         clauses.append(f"{subject} {'has' if changed == 1 else 'have'} changed")
     if not clauses:
         return None
@@ -280,16 +280,16 @@ def format_unfinished_ingest(store: Store) -> str | None:
     ingest = format_command(store.folder, "ingest")
     if last_run is None:
         add = format_command(store.folder, "ingest", "FOLDER")
-        return f"the store is empty; add photos with `{add}`"
+        return f"the store is empty; add images with `{add}`"
     if waiting := len(store.catalog.images.find_unembedded()):
         have = "has no vector and is" if waiting == 1 else "have no vector and are"
-        photos = pluralize(waiting, "photo")
-        return f"{photos} {have} not compared; `{ingest}` embeds those whose files it finds"
+        images = pluralize(waiting, "image")
+        return f"{images} {have} not compared; `{ingest}` embeds those whose files it finds"
     if not store.catalog.verdicts.has_any_if_needed():
         return f"the pairs of this store are not verified yet; run `{ingest}`"
     if last_run.outcome is RunOutcome.COMPLETE:
         return None
     return (
-        "the last ingest is running or did not finish, so photos may be missing from this answer;"
+        "the last ingest is running or did not finish, so images may be missing from this answer;"
         f" `{ingest}` continues it"
     )

@@ -113,14 +113,14 @@ class Edits:
             if self.plain_background:
                 return "on a plain background"
             embedded = self.embedded_side == Side.FIRST
-            return "inside another photo" if embedded else "shows more around it"
+            return "inside another image" if embedded else "shows more around it"
         if shows_all_of_second:
             cut_out = self.embedded_side == Side.SECOND
             return "cut out of it" if cut_out else f"cropped to {100 * self.overlap[0]:.0f} %"
         if self.embedded_side is None:
             return "shows another part"
         if self.embedded_side == Side.FIRST:
-            return "partly inside another photo"
+            return "partly inside another image"
         return "partly cut out of it"
 
     def _describe_colors(self) -> str:

@@ -90,7 +90,7 @@ def test_accepted_pairs_taken_days_apart_are_false_positives(calibration: Calibr
 
 def test_format_calibration_lists_settings_and_false_positives(calibration: Calibration) -> None:
     lines = list(format_calibration(calibration, calibration.choose_best(), is_saved=False))
-    assert lines[0] == "3 photos, 120 copies made; 11 pairs of photos that were taken days apart"
+    assert lines[0] == "3 images, 120 copies made; 11 pairs of images that were taken days apart"
     assert sum(line.endswith("<") for line in lines) == 1
     assert any("1 wrong clock.jpg" in line for line in lines)
 
@@ -174,7 +174,7 @@ def test_calibrate_command_saves_and_resets_thresholds(run: Run, tmp_path: Path)
         "calibrate", "--sample", "1", "--threshold", "0.6", "--min-agreement", "0.9", "--save"
     )
     assert code == 0
-    assert "making 40 copies of 1 photo" in err
+    assert "making 40 copies of 1 image" in err
     assert out.endswith(
         "saved: groups, dedupe and query now use a threshold of 0.6 and an agreement of 0.9\n"
     )
@@ -273,5 +273,5 @@ def test_calibrate_of_photos_that_are_too_small_measures_nothing(run: Run, tmp_p
     run("ingest", tmp_path / "photos")
     code, out, _ = run("calibrate")
     assert code == 0
-    assert out.startswith("no photo could be copied")
+    assert out.startswith("no image could be copied")
     assert run("calibrate", "--json")[0] == 0

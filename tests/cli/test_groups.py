@@ -13,7 +13,7 @@ def test_dedupe_prints_groups_and_coverage(run: Run, photos: Path) -> None:
     assert "identical bytes" in out
     assert out.splitlines()[-1].startswith("1 group, 3 near-duplicates")
     counts = "6 files seen, 6 new, 0 unchanged, 0 moved, 0 gone, skipped 0, failed 0"
-    assert f"{counts}; 5 photos embedded" in err
+    assert f"{counts}; 5 images embedded" in err
     assert run("dedupe", photos, "--exit-code")[0] == 20
     assert "6 unchanged" in run("ingest")[2]
     assert run("groups")[1] == out

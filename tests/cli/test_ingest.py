@@ -88,7 +88,7 @@ def test_damaged_and_animated_photos_are_flagged_everywhere(run: Run, tmp_path: 
     save_image(folder / "moving.gif", draw_scene(2), save_all=True, append_images=[draw_scene(3)])
     code, _, err = run("ingest", folder)
     assert code == 0
-    assert "3 photos embedded, 1 animated, 1 damaged" in err
+    assert "3 images embedded, 1 animated, 1 damaged" in err
     assert "flagged     1 animated, 1 damaged" in run("status")[1]
     answer = json.loads(run("groups", "--json")[1])
     assert answer["coverage"]["flagged"] == {"animated": 1, "damaged": 1}
@@ -109,7 +109,7 @@ def test_ingest_migrates_store_of_older_format(run: Run, photos: Path, tmp_path:
         assert "brings it up to date" in run(*command)[2]
     code, _, err = run("ingest")
     assert code == 0, err
-    assert "0 photos embedded" in err
+    assert "0 images embedded" in err
     assert run("groups") == answer
     assert run("check", "--data")[0] == 0
 
@@ -140,8 +140,8 @@ def test_photos_that_need_an_extra_are_skipped_with_hint(
     code, _, err = run("ingest", folder)
     assert code == 0, err
     assert "skipped 3 (2 raw photo, 1 no decoder), failed 0" in err
-    assert "neardup: 2 raw photos skipped; to read them: pip install 'neardup[raw]'\n" in err
-    assert "neardup: 1 JPEG XL photo skipped; to read it: pip install 'neardup[jxl]'\n" in err
+    assert "neardup: 2 raw files skipped; to read them: pip install 'neardup[raw]'\n" in err
+    assert "neardup: 1 JPEG XL file skipped; to read it: pip install 'neardup[jxl]'\n" in err
 
 
 def test_verbose_uses_singular_for_one_worker(run: Run, photos: Path) -> None:
@@ -156,5 +156,5 @@ def test_multipage_photo_is_counted_in_words(run: Run, tmp_path: Path) -> None:
         save_all=True,
         append_images=[draw_scene(3)],
     )
-    assert "1 photo embedded, 1 with pages\n" in run("ingest", tmp_path / "photos")[2]
+    assert "1 image embedded, 1 with pages\n" in run("ingest", tmp_path / "photos")[2]
     assert "flagged     1 with pages\n" in run("status")[1]

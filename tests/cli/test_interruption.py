@@ -46,7 +46,7 @@ def load_groups(store: Path) -> Any:  # noqa: ANN401 - JSON
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A folder of 40 photos, 20 scenes at two sizes each, and the store of a complete ingest."""
+    """A folder of 40 images, 20 scenes at two sizes each, and the store of a complete ingest."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     for number in range(40):
         scene = draw_scene(number // 2, (300 + 100 * (number % 2), 300))
@@ -96,6 +96,6 @@ def test_stopped_ingest_continues_to_the_same_result(
     assert committed <= kept < 40
     code, _, err = run_process(stopped, "ingest", root)
     assert code == 0
-    assert f"{40 - kept} photos embedded" in err
+    assert f"{40 - kept} images embedded" in err
     assert load_groups(stopped) == load_groups(whole)
     assert len(load_groups(stopped)) == 20

@@ -118,7 +118,7 @@ def test_invalid_input_gives_message_and_exit_code(run: Run, photos: Path, tmp_p
     assert run("groups", "--threshold", "7")[0] == 2
     code, out, err = run("groups", tmp_path / "typo")
     assert (code, out) == (2, "")
-    assert "no photo below" in err
+    assert "no file below" in err
     code, out, err = run("query", "-", stdin=f"{photos}/a.png\0{photos}/b.jpg\0".encode())
     assert code == 3
     assert "unreadable" in err

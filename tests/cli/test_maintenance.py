@@ -44,7 +44,7 @@ def test_repair_rebuilds_damaged_store_from_photos(run: Run, photos: Path, tmp_p
     run("ingest", photos)
     assert run("check", "--data", "--sample", "9")[:2] == (
         0,
-        "5 photos embedded again, lowest cosine with the stored vector 1.00000\n"
+        "5 images embedded again, lowest cosine with the stored vector 1.00000\n"
         "the store is sound\n",
     )
     assert run("repair")[:2] == run("repair", "--yes")[:2] == (0, "the store is sound\n")
@@ -67,7 +67,7 @@ def test_repair_rebuilds_damaged_store_from_photos(run: Run, photos: Path, tmp_p
         assert saved_as
         assert Path(saved_as[1]).exists()
         embedded = 0 if name == "catalog.seal" else 5
-        assert f"; {embedded} photos embedded" in err
+        assert f"; {embedded} images embedded" in err
         assert ("6 new" if name == "catalog.db" else "6 unchanged") in err
         if name != "catalog.seal":
             assert bytes(damaged) in [
@@ -110,7 +110,7 @@ def test_repair_names_photos_that_cannot_be_embedded_again(
     (photos / "c.webp").write_bytes(b"not a photo any more")
     code, out, err = run("repair", "--yes")
     assert code == 3
-    assert "5 photos to embed again" in out
+    assert "5 images to embed again" in out
     assert "c.webp" in err
     assert run("check", "--data")[0] == 0
     assert "a small.jpg" in run("groups")[1]
@@ -147,10 +147,10 @@ def test_check_sample_skips_photo_changed_without_new_times(
     code, out, err = run("check", "--sample", "9")
     assert (code, out) == (
         0,
-        "4 photos embedded again, lowest cosine with the stored vector 1.00000\n"
+        "4 images embedded again, lowest cosine with the stored vector 1.00000\n"
         "the store is sound\n",
     )
-    assert "4 of 9 photos were embedded again; the others have changed" in err
+    assert "4 of 9 images were embedded again; the others have changed" in err
 
 
 def test_compact_merges_segments_and_drops_tombstones(

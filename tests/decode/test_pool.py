@@ -146,9 +146,9 @@ def test_worker_that_does_not_start_fails_no_file(
     module = fake_heif_decoder(tmp_path, monkeypatch, "pass")
     module.write_text(f"import os, signal\n{statement}\n")
     message = (
-        "exited with 1: ModuleNotFoundError: No module named 'nothing_of_this_name'; no photo"
+        "exited with 1: ModuleNotFoundError: No module named 'nothing_of_this_name'; no image"
         if "import" in statement
-        else "SIGKILL; no photo"
+        else "SIGKILL; no image"
     )
     with Store(tmp_path / "store", write=True) as store:
         with pytest.raises(DecoderStartFailed, match=message):

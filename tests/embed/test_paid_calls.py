@@ -45,7 +45,7 @@ def paid() -> PaidEmbedder:
     ("image_count", "noun", "batch_count", "text"),
     [
         (1, "file", 1, "up to 1 paid request for 1 file"),
-        (2000, "photo", 1, "up to 2,000 paid requests for 2,000 photos"),
+        (2000, "image", 1, "up to 2,000 paid requests for 2,000 images"),
         (40, "copy", 3, "up to 120 paid requests for 120 copies"),
     ],
 )
@@ -105,7 +105,7 @@ def test_limit_below_the_cost_of_one_photo_is_named() -> None:
     budget = PaidCallBudget(GroupedEmbedder(0), 1)
     assert budget.reserve(20) == 0
     with pytest.raises(
-        PaidCallLimit, match="^1 photo takes up to 2 paid requests to neardup-1, and --max-calls"
+        PaidCallLimit, match="^1 image takes up to 2 paid requests to neardup-1, and --max-calls"
     ):
         budget.raise_limit_reached()
 
@@ -124,7 +124,7 @@ def test_ingest_with_an_unusable_model_does_not_bind_the_store(
     assert "GEMINI_API_KEY" in err
     code, _, err = run("ingest", "--model", "neardup-1")
     assert code == 3, err  # because of the broken photo
-    assert "5 photos embedded" in err
+    assert "5 images embedded" in err
     assert json.loads(run("status", "--json")[1])["model"] == "neardup-1"
     assert run("ingest", "--model", MODEL)[0] == 2
     assert not google.requests
@@ -158,9 +158,9 @@ def test_check_sample_embeds_photos_again_in_one_request(
     code, out, err = run("check", "--sample", "9")
     assert code == 0
     embedded_again, verdict = out.splitlines()
-    assert embedded_again == "5 photos embedded again, lowest cosine with the stored vector 1.00000"
+    assert embedded_again == "5 images embedded again, lowest cosine with the stored vector 1.00000"
     assert verdict == "the store is sound"
-    assert "up to 1 paid request for 6 photos" in err
+    assert "up to 1 paid request for 6 images" in err
     assert [len(request.contents) for request in ingested_library.requests] == [5]
     assert run("check")[0] == 0
     assert len(ingested_library.requests) == 1
@@ -181,7 +181,7 @@ def test_check_sample_needs_consent_to_its_cost(
     monkeypatch.setattr("pipeline.embed.paid_calls.MAX_UNCONFIRMED_CALLS", 0)
     code, _, err = run("check", "--sample", "9")
     assert code == 7
-    assert f"6 photos take up to 1 paid request to {MODEL}; add --allow-cost" in err
+    assert f"6 images take up to 1 paid request to {MODEL}; add --allow-cost" in err
     assert not ingested_library.requests
     for number, options in enumerate(
         (["--allow-cost"], ["--max-calls", "1"], ["--allow-cost", "--max-calls", "1"]), 1
@@ -198,7 +198,7 @@ def test_check_sample_beyond_max_calls_sends_nothing(
     google.requests.clear()
     code, _, err = run("check", "--sample", "5", "--max-calls", "5", *options)
     assert code == 7
-    assert "5 photos take up to 6 paid requests" in err
+    assert "5 images take up to 6 paid requests" in err
     assert "--max-calls allows 5, so none was made" in err
     assert not google.requests
     assert run("check", "--sample", "5", "--max-calls", "6", *options)[0] == 0

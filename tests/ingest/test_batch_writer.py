@@ -188,7 +188,7 @@ def test_ingest_limit_below_image_cost_raises(empty_store: Store, photos: Path) 
     paid = BatchPricedEmbedder(1000)
     with pytest.raises(
         PaidCallLimit,
-        match="1 photo takes up to 2 paid requests to neardup-1, and --max-calls allows 1",
+        match="1 image takes up to 2 paid requests to neardup-1, and --max-calls allows 1",
     ):
         ingest(empty_store, photos, embedder=paid, options=IngestOptions(max_paid_calls=1))
     assert not paid.answered

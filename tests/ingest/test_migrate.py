@@ -152,7 +152,7 @@ def test_migrate_changed_content_is_incomplete(
     save_image(photos / "b.jpg", draw_scene(61))
     save_image(photos / "a.png", draw_scene(62))
     with Store(store_path, write=True) as store:
-        with pytest.raises(IncompleteMigration, match="1 of 17 photos"):
+        with pytest.raises(IncompleteMigration, match="1 of 17 images"):
             migrate(store, load_embedder(small_model))
         migrate(store, load_embedder(small_model), leave_out=True)
         assert len(store.catalog.images.find_unembedded()) == 1

@@ -63,7 +63,7 @@ def test_ingest_after_migrate_embeds_nothing_and_queries_work(
             "dropped": None,
         },
     )
-    assert "0 photos embedded" in run("ingest")[2]
+    assert "0 images embedded" in run("ingest")[2]
     assert small_model in run("status")[1]
     assert run("query", photos / "a small.jpg")[1].startswith(
         f"{photos / 'a small.jpg'}: in the library, "
@@ -87,7 +87,7 @@ def test_ingest_after_migrate_embeds_nothing_and_queries_work(
         "2",
     )
     assert code == 0
-    assert "5 of 5 photos now embedded with neardup-1, 5 in this run\n" in err
+    assert "5 of 5 images now embedded with neardup-1, 5 in this run\n" in err
     assert "calibrate" not in err
 
 
@@ -196,14 +196,14 @@ def test_migrate_pending_for_other_model_needs_restart(
     assert (
         f"start over with `neardup migrate --model {other} --restart --store {store_copy}`" in err
     )
-    pending = f"neardup-1; a migration to {small_model} is pending, 5 of 17 photos embedded; "
+    pending = f"neardup-1; a migration to {small_model} is pending, 5 of 17 images embedded; "
     code, _, err = run("migrate", "--model", "neardup-1")
     assert code == 0
     assert pending in err
     assert f"`neardup migrate --model neardup-1 --restart --store {store_copy}` drops it" in err
     code, _, err = run("migrate", "--model", "neardup-1", "--restart")
     assert code == 0
-    assert f"the migration to {small_model} (5 photos) was dropped\n" in err
+    assert f"the migration to {small_model} (5 images) was dropped\n" in err
     assert "nothing to do" not in err
     assert not (store_copy / "next").exists()
     assert "nothing to do" in run("migrate", "--model", "neardup-1", "--restart")[2]
@@ -258,7 +258,7 @@ def test_status_migrate_unfinished_reports_progress_and_commands(
     assert 8 <= done <= 9
     line = (
         f"migration   to {small_model} is running or did not finish,"
-        f" {done} of 17 photos embedded;"
+        f" {done} of 17 images embedded;"
         f" `{resume}` resumes it, `{abort}` drops it"
     )
     assert line in run("status")[1].splitlines()
@@ -295,7 +295,7 @@ def test_migrate_absent_files_fails_or_leaves_them_out(
     shutil.move(photos / "blank.png", tmp_path / "blank.png")
     with (
         Store(store_path, write=True) as store,
-        pytest.raises(IncompleteMigration, match="13 of 17 photos"),
+        pytest.raises(IncompleteMigration, match="13 of 17 images"),
     ):
         migrate(store, load_embedder(small_model))
     assert read_contents(store_path) == before
@@ -304,9 +304,9 @@ def test_migrate_absent_files_fails_or_leaves_them_out(
     assert "--leave-out" in err
     code, _, err = run("migrate", "--model", small_model, "--leave-out")
     assert code == 3
-    assert f"4 of 17 photos now embedded with {small_model}, " in err
+    assert f"4 of 17 images now embedded with {small_model}, " in err
     assert "in this run; 13 are not compared until an ingest finds their files\n" in err
-    assert "13 photos have no vector and are not compared" in run("groups")[2]
+    assert "13 images have no vector and are not compared" in run("groups")[2]
     assert json.loads(run("migrate", "--model", small_model, "--json")[1])["waiting"] == 13
     assert [finding.problem.split()[0] for finding in check(store_path, read_all=True)] == ["13"]
     with Store(store_path) as store:
@@ -351,7 +351,7 @@ def test_ingest_waiting_for_migration_uses_the_new_model(
     assert code == 3, err  # for the truncated photo
     assert f"{small_model}: " in err
     assert "1 new" in err
-    assert "; 1 photo embedded" in err
+    assert "; 1 image embedded" in err
     assert read_contents(store_path) == build_contents(tmp_path / "fresh", photos, small_model)
 
 
@@ -412,7 +412,7 @@ def test_migrate_leave_out_without_any_image_fails(
     shutil.move(photos, tmp_path / "away")
     code, _, err = run("migrate", "--model", small_model, "--leave-out")
     assert code == 8
-    assert "17 of 17 photos could not be embedded" in err
+    assert "17 of 17 images could not be embedded" in err
     assert "--leave-out" not in err
     assert read_contents(store_path) == before
 

@@ -92,7 +92,7 @@ def test_ingest_absent_larger_file_is_checked_once_restored(
         assert (report.relations, report.unverified, report.provisional) == ({}, {}, {"away": 1})
         assert (
             "1 copy could not be checked for upscaling,"
-            " because the larger photo is unreadable (1 away)" in last.coverage.warnings[-1]
+            " because the larger image is unreadable (1 away)" in last.coverage.warnings[-1]
         )
         assert find_groups(store) == [before]  # nothing else is verified again
         away.rename(photos / "card")

@@ -45,9 +45,9 @@ def test_missing_file_stays_marked_until_the_next_ingest(photos: Path, tmp_path:
 @pytest.mark.parametrize(
     ("gone", "changed", "start"),
     [
-        (1, 0, "1 of these photos is gone since"),
-        (0, 1, "1 of these photos has changed since"),
-        (1200, 2, "1,200 of these photos are gone and 2 have changed since"),
+        (1, 0, "1 of these images is gone since"),
+        (0, 1, "1 of these images has changed since"),
+        (1200, 2, "1,200 of these images are gone and 2 have changed since"),
     ],
 )
 def test_stale_warning_counts_gone_and_changed_files(

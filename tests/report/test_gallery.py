@@ -104,7 +104,7 @@ def test_page_and_text_warn_of_gone_and_changed_photos(
     code, out, err = run("groups", "--html", tmp_path / "page.html", "--relations", "same")
     assert code == 0
     warning = (
-        "1 of these photos is gone since the last ingest, as marked;"
+        "1 of these images is gone since the last ingest, as marked;"
         f" run `neardup ingest --store {tmp_path / 'library'}` before you rely on this answer"
     )
     assert warning in err
@@ -130,10 +130,10 @@ def test_page_and_text_warn_of_gone_and_changed_photos(
         "more" in group["keeper"]["path"] for group in json.loads(out)["groups"]
     )  # a file on disk is kept
     assert "gone since" in run("groups")[1]
-    assert "1 of these photos is gone and 1 has changed since the last ingest" in err
+    assert "1 of these images is gone and 1 has changed since the last ingest" in err
     code, out, err = run("query", next((library / "more").glob("2*")))
     assert "changed since" in out
-    assert "1 of these photos has changed since the last ingest" in err
+    assert "1 of these images has changed since the last ingest" in err
     assert "folder:nowhere" in run("groups", "--keep", "folder:nowhere")[2]
     assert "folder:" not in run("groups", "--keep", "folder:more")[2]
 

@@ -146,7 +146,7 @@ def test_image_cropped_to_fit_into_a_collage_is_embedded_in_it() -> None:
         edits = edits_of(image, collage)
         assert max(edits.overlap) < 0.97
         assert (edits.embedded_side, edits.derived_side) == (Side.FIRST, Side.SECOND)
-        assert "partly inside another photo" in edits.describe()
+        assert "partly inside another image" in edits.describe()
         assert "partly cut out of it" in edits_of(collage, image).describe()
     whole = draw_textured_image(6, (960, 640))
     left_crop, right_crop = whole.crop((0, 0, 640, 640)), whole.crop((320, 0, 960, 640))
