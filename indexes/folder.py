@@ -17,6 +17,7 @@ from indexes.paths import (
     SEGMENTS_NAME,
     STORE_ENTRY_NAMES,
     WRITE_LOCK_NAME,
+    quote,
 )
 
 
@@ -65,7 +66,7 @@ def _create(path: Path) -> None:
         foreign_names = names - STORE_ENTRY_NAMES
         if CATALOG_NAME not in names and foreign_names:
             raise StoreError(
-                f"{path} is not a store, and holds {ascii(min(foreign_names))};"
+                f"{path} is not a store, and holds {quote(min(foreign_names))};"
                 " name a new folder with --store"
             )
         path.mkdir(mode=0o700, parents=True, exist_ok=True)

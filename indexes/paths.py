@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from contextlib import suppress
 from pathlib import Path
@@ -64,7 +65,7 @@ def format_command(folder: Path, *args: str) -> str:
     with suppress(RuntimeError):  # there is no home folder
         if path == _make_absolute(get_default_store_folder()):
             store_option = []
-    return " ".join(["neardup", *map(_quote, [*args, *store_option])])
+    return " ".join(["neardup", *map(_quote_for_shell, [*args, *store_option])])
 
 
 def format_repair_hint(folder: Path) -> str:
@@ -73,11 +74,31 @@ def format_repair_hint(folder: Path) -> str:
     return f"{RESTORE_BACKUP_HINT}`{check}` and `{repair}`"
 
 
+def escape_bytes(text: str) -> str:
+    """Escape bytes of a path that are not UTF-8 as \\xNN, which a shell reads within $'...'."""
+    return re.sub("[\udc80-\udcff]", lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}", text)
+
+
+def escape_unprintable(text: str) -> str:
+    """Escape control characters and bytes that are not UTF-8, which could disturb a terminal."""
+    return "".join(
+        character
+        if character.isprintable()
+        else character.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for character in escape_bytes(text)
+    )
+
+
+def quote(text: str) -> str:
+    """Quote a path, or another word of a user, for a message; escaped for a terminal."""
+    return f"'{escape_unprintable(text)}'"
+
+
 def _make_absolute(folder: Path) -> str:
     return os.path.abspath(folder)  # noqa: PTH100 - Path.absolute() keeps ".."
 
 
-def _quote(word: str) -> str:
+def _quote_for_shell(word: str) -> str:
     """Quote `word` for a shell; as $'...' if it has characters that a terminal does not show."""
     if word.isprintable():
         return shlex.quote(word)

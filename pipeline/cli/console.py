@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 import click
 
+from indexes.paths import escape_bytes
+
 # Exit codes that are no errors; those of errors are in pipeline.errors and indexes.errors.
 EXIT_SKIPPED = 3  # done, but some files were left out
 EXIT_DAMAGED = 4  # the store is damaged
@@ -41,8 +43,8 @@ def _require_output() -> None:
 
 
 def print_message(line: str) -> None:
-    """Print to stderr what does not belong to the answer."""
-    click.echo(line, err=True)
+    """Print to stderr what does not belong to the answer; a path in it may be no UTF-8."""
+    click.echo(escape_bytes(line), err=True)
 
 
 def print_warning(line: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from indexes.paths import quote
 from pipeline.cli.console import EXIT_FOUND, print_json, print_lines, print_warning
 from pipeline.cli.options import (
     GroupArguments,
@@ -86,7 +87,7 @@ def _require_files_below(store: Store, folders: Sequence[str]) -> None:
         if not store.catalog.files.get_counts([os.path.realpath(folder)]).files:
             status = format_command(store.folder, "status")
             raise RootNotFound(
-                f"the store has no file below {ascii(folder)}; ingest it first, or see `{status}`"
+                f"the store has no file below {quote(folder)}; ingest it first, or see `{status}`"
                 " for its folders"
             )
 
@@ -115,6 +116,7 @@ def print_groups(
     store: Store, query: GroupQuery, coverage: Coverage | None, as_json: bool
 ) -> PrintedGroups:
     """Find groups and print them, with warnings; `coverage` is of an ingest just before, if any."""
+    from indexes.paths import quote
     from pipeline.report.document import serialize_coverage
     from pipeline.report.groups import format_groups, serialize_groups
     from pipeline.report.status import format_stale_warning, format_warnings
@@ -132,7 +134,7 @@ def print_groups(
         print_warning(warning)
     if groups:
         for rule in keep_rules.find_unused(file.path for file in files):
-            print_warning(f"no image in these groups matches the rule {ascii(rule)}")
+            print_warning(f"no image in these groups matches the rule {quote(rule)}")
     if as_json:
         covered = serialize_coverage(store, query.folders, coverage)
         print_json(serialize_groups(groups, space, thresholds, covered))

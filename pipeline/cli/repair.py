@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from indexes.paths import CATALOG_NAME, format_command
+from indexes.paths import CATALOG_NAME, format_command, quote
 from pipeline.cli.console import (
     EXIT_DAMAGED,
     EXIT_SKIPPED,
@@ -99,7 +99,7 @@ def _print_unembedded(store: Store) -> None:
     ingest = format_command(store.folder, "ingest")
     for file in files[:MAX_LISTED_ITEMS]:
         print_warning(
-            f"{ascii(file.path)} could not be embedded again; `{ingest}` embeds it once it can be"
+            f"{quote(file.path)} could not be embedded again; `{ingest}` embeds it once it can be"
             " read"
         )
     if len(files) > MAX_LISTED_ITEMS:

@@ -104,7 +104,7 @@ def _print_division_of_work(embedder: Embedder, arguments: IngestArguments) -> N
 
 def _print_ingest_warnings(store: Store, coverage: Coverage, resolved: ResolvedRoots) -> None:
     """Print what the ingest warns about, after adding named paths that are no folders to it."""
-    from indexes.paths import format_command
+    from indexes.paths import format_command, quote
     from pipeline.report.ingest import format_extra_hints
 
     coverage.absent_roots.extend(resolved.absent_paths)
@@ -114,7 +114,7 @@ def _print_ingest_warnings(store: Store, coverage: Coverage, resolved: ResolvedR
         else:
             forget = format_command(store.folder, "ingest", path, "--accept-missing")
             print_warning(
-                f"{ascii(path)} no longer exists as a folder; its images stay in the answers,"
+                f"{quote(path)} no longer exists as a folder; its images stay in the answers,"
                 f" marked missing; if they are gone for good: `{forget}`"
             )
     for warning in (*coverage.warnings, *format_extra_hints(coverage)):

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from indexes.paths import quote
 from indexes.records import Space
 from pipeline.decode.preprocess import Preprocess
 from pipeline.errors import InvalidEmbedding, MissingExtra, ServiceUnavailable, UnknownModel
@@ -70,7 +71,7 @@ def load_embedder(model: str = DEFAULT_MODEL, threads: int | None = None) -> Emb
         model.encode()
     except UnicodeEncodeError:  # a store keeps the name as text
         raise UnknownModel(
-            f"the model name {ascii(model)} is not valid UTF-8; rename the file that it names"
+            f"the model name {quote(model)} is not valid UTF-8; rename the file that it names"
         ) from None
     backend, _, argument = model.partition(":")
     if model in BUNDLED_MODELS:

@@ -11,6 +11,7 @@ from functools import cached_property
 from math import inf
 from typing import Any
 
+from indexes.paths import quote
 from indexes.records import FileStat, Image
 from pipeline.errors import InvalidKeepRule
 
@@ -152,12 +153,12 @@ class KeepRules:
         for name in named:
             if name not in KEEP_RULES and not _is_folder_rule(name):
                 raise InvalidKeepRule(
-                    f"{ascii(name)} is not a keep rule; use {', '.join(KEEP_RULES)}"
+                    f"{quote(name)} is not a keep rule; use {', '.join(KEEP_RULES)}"
                     f" or {FOLDER_PREFIX}PATTERN"
                 )
             if named.count(name) > 1:
                 raise InvalidKeepRule(
-                    f"the keep rule {ascii(name)} is given twice; name each rule once, the most"
+                    f"the keep rule {quote(name)} is given twice; name each rule once, the most"
                     " important first"
                 )
         if "original" not in named:

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 
 from indexes.coverage import Coverage
-from indexes.paths import format_command
+from indexes.paths import format_command, quote
 from indexes.records import RunOutcome
 from indexes.store import Store
 from pipeline.decode.pool import DecoderPool
@@ -87,7 +87,7 @@ def _require_complete(store: Store, new_store: Store, *, leave_out: bool) -> Non
     alternative = "" if is_empty else ", or add --leave-out to go on until an ingest finds them"
     raise IncompleteMigration(
         f"{len(unembedded):,} of {image_count:,} images could not be embedded, for example"
-        f" {ascii(example)}: their files are away, changed or unreadable. The store is unchanged."
+        f" {quote(example)}: their files are away, changed or unreadable. The store is unchanged."
         f" Connect the drive, run `{ingest}`, then run this command again to continue{alternative}"
     )
 

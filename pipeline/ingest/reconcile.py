@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from indexes.coverage import Coverage
+from indexes.paths import quote
 from indexes.records import CatalogFile, Root
 from indexes.store import Store
 from pipeline.ingest.coverage import IngestOptions
@@ -86,7 +87,7 @@ def apply_diff(
         store.mark_missing(missing_ids)
         coverage.missing += len(missing_ids)
         coverage.warnings.append(
-            f"{len(missing_ids)} of {diff.file_count} files below {ascii(diff.root.path)} are"
+            f"{len(missing_ids)} of {diff.file_count} files below {quote(diff.root.path)} are"
             " missing; is a drive disconnected? They stay in the answers, marked as missing."
             " If you deleted them, run again with --accept-missing"
         )

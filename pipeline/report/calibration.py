@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
+from indexes.paths import escape_unprintable
 from pipeline.calibrate.measurement import (
     MIN_PRECISION,
     AcceptedPair,
@@ -14,7 +15,7 @@ from pipeline.calibrate.measurement import (
     Share,
 )
 from pipeline.report.document import SCHEMA_VERSION
-from pipeline.report.format import MAX_LISTED_ITEMS, escape_unprintable, pluralize
+from pipeline.report.format import MAX_LISTED_ITEMS, pluralize
 
 HEADER = (
     "threshold   agreement  everyday copies found   hard copies found     "

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator
 from math import isnan
 from typing import Any
 
+from indexes.paths import escape_unprintable
 from indexes.records import Image, Space
 from pipeline.decode.read import Failure
 from pipeline.query.compare import Comparison
 from pipeline.report.document import make_document, serialize_failure, serialize_space
-from pipeline.report.format import escape_unprintable, format_bytes
+from pipeline.report.format import format_bytes
 from pipeline.report.matches import format_edits
 from pipeline.verify.relation import Relation
 from pipeline.verify.verdict import MIN_VALID_TILES, Edits, Verdict

@@ -13,10 +13,10 @@ from typing import Any
 
 from PIL import features
 
-from indexes.paths import CATALOG_NAME
+from indexes.paths import CATALOG_NAME, escape_unprintable
 from pipeline.decode.formats import EXTRA_INSTALLED
 from pipeline.report.document import make_document
-from pipeline.report.format import escape_unprintable, pluralize
+from pipeline.report.format import pluralize
 from pipeline.workers.cpus import count_usable_cores
 
 # Their versions are read from the installed metadata: importing the packages takes seconds.

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
+from indexes.paths import escape_unprintable
 from pipeline.decode.formats import format_reason
 
 MAX_LISTED_ITEMS = 10  # lines that a text answer spends on one kind of finding; --json has them all
-
-
-def escape_unprintable(text: str) -> str:
-    """Escape control characters and bytes that are not UTF-8, which could disturb a terminal."""
-    return "".join(
-        character
-        if character.isprintable()
-        else character.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for character in text
-    )
 
 
 def format_bytes(count: float) -> str:

@@ -14,13 +14,14 @@ from urllib.parse import quote
 
 from indexes.caches.thumbnails import ThumbnailCache
 from indexes.durable.files import sync_folder
+from indexes.paths import escape_unprintable
 from indexes.store import Store
 from pipeline.decode.pool import DecoderPool
 from pipeline.errors import OutputNotWritable
 from pipeline.grouping.cluster import Group
 from pipeline.grouping.keep_rules import LibraryFile
 from pipeline.grouping.match import Match
-from pipeline.report.format import escape_unprintable, format_bytes, pluralize
+from pipeline.report.format import format_bytes, pluralize
 from pipeline.report.groups import format_related, sum_reclaimable_bytes
 from pipeline.report.matches import format_match
 from pipeline.report.output import make_output_error, require_writable_folder

@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from indexes.coverage import CompactionReport
-from indexes.paths import format_command
+from indexes.paths import escape_unprintable, format_command
 from indexes.store import Store
 from indexes.upkeep.check import Finding
 from indexes.upkeep.migration import PendingMigration
 from indexes.upkeep.repair import RepairReport
 from pipeline.ingest.audit import AuditResult
 from pipeline.report.document import make_document
-from pipeline.report.format import escape_unprintable, format_bytes, pluralize
+from pipeline.report.format import format_bytes, pluralize
 
 # --- check ---
 

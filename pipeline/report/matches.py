@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from indexes.paths import escape_unprintable
 from pipeline.grouping.keep_rules import DiskStatus, LibraryFile
 from pipeline.grouping.match import Match
 from pipeline.query.matches import Answer
 from pipeline.report.document import make_document, serialize_failure
-from pipeline.report.format import escape_unprintable, format_bytes, pluralize
+from pipeline.report.format import format_bytes, pluralize
 from pipeline.verify.relation import Relation
 from pipeline.verify.verdict import Verdict
 

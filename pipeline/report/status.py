@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from indexes.coverage import Coverage, JoinReport, UnreadablePath
-from indexes.paths import format_command
+from indexes.paths import escape_unprintable, format_command
 from indexes.records import Counts, Root, Run, RunOutcome, SavedThresholds, Space
 from indexes.store import Store
 from pipeline.grouping.keep_rules import DiskStatus, LibraryFile
@@ -17,7 +17,6 @@ from pipeline.query.thresholds import get_effective_floor
 from pipeline.report.document import make_document, serialize_counts, serialize_space
 from pipeline.report.format import (
     MAX_LISTED_ITEMS,
-    escape_unprintable,
     format_bytes,
     format_failure,
     pluralize,

@@ -1,4 +1,4 @@
-"""Commands in messages can be copied into a shell and reach the store that they are about."""
+"""Commands in messages can be copied into a shell, and paths in them are readable."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from indexes.paths import format_command, get_default_store_folder
+from indexes.paths import (
+    escape_unprintable,
+    format_command,
+    get_default_store_folder,
+    quote,
+)
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -59,6 +66,28 @@ def test_shell_passes_the_folder_of_a_formatted_command_on_unchanged(name: str) 
         "--store",
         f"/stores/{name}",
     ]
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        (b"M\xc3\xbcnchen/a b.jpg", "München/a b.jpg"),
+        (b"caf\xe9.jpg", "caf\\xe9.jpg"),  # Latin-1, as older systems wrote names
+        (b"a\nb\x1b[2J.jpg", "a\\nb\\x1b[2J.jpg"),
+    ],
+)
+def test_path_in_a_message_is_readable_and_cannot_disturb_a_terminal(
+    path: bytes, shown: str
+) -> None:
+    assert escape_unprintable(os.fsdecode(path)) == shown
+    assert quote(os.fsdecode(path)) == f"'{shown}'"
+
+
+@given(st.binary(min_size=1, max_size=20))
+def test_escaped_path_is_printable_in_any_terminal_with_utf8(path: bytes) -> None:
+    shown = escape_unprintable(os.fsdecode(path))
+    assert shown.isprintable()
+    assert shown.encode()
 
 
 def test_commands_in_messages_name_the_store(run: Run, photos: Path, tmp_path: Path) -> None:
