@@ -10,7 +10,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import PurePath
 
-from indexes.paths import STORE_MARKER_NAMES
+from indexes.paths import STORE_MARKER_NAMES, quote
 from indexes.records import CatalogFile, FileStat, Root
 
 TRASH_FOLDER_NAMES = {  # and every name that starts with .Trash
@@ -170,6 +170,17 @@ def _find_skip_reason(root: Root, entry: os.DirEntry[str]) -> SkipReason | None:
     if any(fnmatchcase(name, pattern) for pattern in root.excludes for name in names):
         return SkipReason.EXCLUDED
     return None
+
+
+def explain_no_folder(path: str) -> str:
+    """Explain why a path that was named as a folder cannot be scanned: 'x' does not exist."""
+    try:
+        os.stat(path)  # noqa: PTH116 - a path that may be no UTF-8
+    except (FileNotFoundError, NotADirectoryError):
+        return f"{quote(path)} does not exist"
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        return f"{quote(path)} cannot be read ({getattr(error, 'strerror', None) or error})"
+    return f"{quote(path)} is not a folder"
 
 
 def is_below(path: str, folders: Sequence[str]) -> bool:

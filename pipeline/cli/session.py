@@ -38,6 +38,7 @@ def open_for_writing(store: Path, roots: Sequence[str] = ()) -> Store:
     from indexes.errors import StoreMissing, StoreVersionMismatch
     from indexes.store import Store
     from pipeline.errors import RootNotFound
+    from pipeline.scan import explain_no_folder
 
     if not any(os.path.isdir(root) for root in roots):  # noqa: PTH112 - never raises
         try:
@@ -46,7 +47,7 @@ def open_for_writing(store: Path, roots: Sequence[str] = ()) -> Store:
             pass  # opening it for writing migrates an older store and refuses a newer one
         except StoreMissing:
             if roots:
-                raise RootNotFound(f"{', '.join(map(ascii, roots))} is not a folder") from None
+                raise RootNotFound(", ".join(map(explain_no_folder, roots))) from None
             raise
     return Store(store, write=True)
 
@@ -106,11 +107,12 @@ def _print_ingest_warnings(store: Store, coverage: Coverage, resolved: ResolvedR
     """Print what the ingest warns about, after adding named paths that are no folders to it."""
     from indexes.paths import format_command, quote
     from pipeline.report.ingest import format_extra_hints
+    from pipeline.scan import explain_no_folder
 
     coverage.absent_roots.extend(resolved.absent_paths)
     for path in coverage.absent_roots:
         if path in resolved.absent_paths:
-            print_warning(f"{ascii(path)} is not a folder")
+            print_warning(explain_no_folder(path))
         else:
             forget = format_command(store.folder, "ingest", path, "--accept-missing")
             print_warning(

@@ -23,7 +23,7 @@ from pipeline.ingest.coverage import IngestOptions, count_without_image
 from pipeline.ingest.pairs import find_pairs, verify_new_pairs
 from pipeline.ingest.progress import IngestContext, Progress, Stage
 from pipeline.ingest.reconcile import apply_absent_root, apply_diff, diff_root
-from pipeline.scan import Skipped, SourceFile, is_below, scan
+from pipeline.scan import Skipped, SourceFile, explain_no_folder, is_below, scan
 
 # Files between two reports of a scan.
 FILES_PER_SCAN_REPORT = 500
@@ -74,7 +74,7 @@ def _is_folder(path: str) -> bool:
 
 def _make_root_not_found(store: Store, absent_paths: Sequence[str]) -> RootNotFound:
     if absent_paths:
-        return RootNotFound(f"{', '.join(map(ascii, absent_paths))} is not a folder")
+        return RootNotFound(", ".join(map(explain_no_folder, absent_paths)))
     ingest = format_command(store.folder, "ingest", "FOLDER")
     return RootNotFound(f"the store has no folders yet; name one: `{ingest}`")
 

@@ -84,23 +84,25 @@ def test_invalid_input_gives_message_and_exit_code(run: Run, photos: Path, tmp_p
         assert (code, out) == (10, "")
         assert f"make one with `neardup ingest FOLDER --store {tmp_path / 'library'}`" in err
     assert run("ingest")[0] == 10
-    for arguments in (
-        ["ingest", tmp_path / "nothing"],
-        ["dedupe", tmp_path / "nothing"],
-        ["ingest", photos / "a.png"],
+    for command, path in (
+        ("ingest", tmp_path / "nothing"),
+        ("dedupe", tmp_path / "nothing"),
+        ("ingest", photos / "a.png"),
     ):
-        code, out, err = run(*arguments)
-        assert (code, out) == (2, ""), arguments
-        assert err.startswith("neardup: ")
+        code, out, err = run(command, path)
+        assert (code, out) == (2, ""), path
+        reason = "is not a folder" if path.exists() else "does not exist"
+        assert err == f"neardup: '{path}' {reason}\n"
         assert not (tmp_path / "library").exists()
     assert run("dedupe")[0] == 2
     assert run("compare", photos / "a.png")[0] == 2
     assert run("ingest", photos, "--model", "dinosaur")[0] == 2
     assert run("groups")[0] == 0
     assert not list((tmp_path / "library" / "segments").iterdir())
-    code, _, err = run("ingest", photos, tmp_path / "nothing")
+    code, _, err = run("ingest", photos, tmp_path / "nothing", photos / "a.png")
     assert code == 3
-    assert "nothing" in err
+    assert f"neardup: '{tmp_path}/nothing' does not exist\n" in err
+    assert f"neardup: '{photos}/a.png' is not a folder\n" in err
     run("ingest", photos)
     for arguments in (
         ["groups"],

@@ -206,9 +206,11 @@ def test_ingest_locked_store_raises_or_waits(empty_store: Store, photos: Path) -
 
 
 def test_resolve_roots_not_a_folder_raises(empty_store: Store, photos: Path) -> None:
-    with pytest.raises(RootNotFound, match="not a folder"):
+    with pytest.raises(RootNotFound, match="nothing' does not exist"):
         resolve_roots(empty_store, [str(photos / "nothing")])
-    with pytest.raises(RootNotFound, match="not a folder"):
+    with pytest.raises(RootNotFound, match=r"a\.png' is not a folder"):
+        resolve_roots(empty_store, [str(photos / "a.png")])
+    with pytest.raises(RootNotFound, match="'' does not exist"):
         resolve_roots(empty_store, [""])
     with pytest.raises(RootNotFound, match="name one"):
         resolve_roots(empty_store, [])
