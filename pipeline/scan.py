@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import PurePath
@@ -71,8 +71,13 @@ def scan(roots: Sequence[Root]) -> Iterator[SourceFile | Skipped]:
     A folder's files come before its folders; what only symbolic links reach comes last. Each folder
     is walked once, however many roots, links or mounts lead to it, so loops end. Nothing is opened:
     a FIFO or a socket is skipped. Hidden names, trash folders and what a root excludes are skipped;
-    a root itself is always walked.
+    a root itself is always walked. A slash at the end of an exclude, as a shell completes it, does
+    not count.
     """
+    roots = [
+        replace(root, excludes=tuple(pattern.rstrip("/") for pattern in root.excludes))
+        for root in roots
+    ]
     visited_folders: set[tuple[int, int]] = set()
     symlinks: list[tuple[Root, str]] = []
     root_paths = {root.path for root in roots}  # a root inside another is walked by its own rules

@@ -39,6 +39,17 @@ def test_scan_lists_every_file_once_in_stable_order(tmp_path: Path) -> None:
     assert sorted(scan_roots(Root(str(tmp_path)), Root(str(tmp_path / "a")))[0]) == sorted(files)
 
 
+@pytest.mark.parametrize("pattern", ["raw", "raw/", "2024/raw", "2024/raw/", "*/raw//"])
+def test_excluded_folder_is_skipped_with_or_without_a_slash_at_its_end(
+    tmp_path: Path, pattern: str
+) -> None:
+    touch(tmp_path / "2024" / "raw" / "1.jpg")
+    kept = touch(tmp_path / "2024" / "raw.jpg")
+    files, skipped = scan_roots(Root(str(tmp_path), (pattern,)))
+    assert files == [str(kept)]
+    assert skipped == {str(tmp_path / "2024" / "raw"): "excluded"}
+
+
 def test_symlinks_are_followed_once_and_loops_end(tmp_path: Path) -> None:
     touch(tmp_path / "real" / "1.jpg")
     touch(tmp_path / "outside" / "2.jpg")
