@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from pipeline.cli.compare import compare_files
-from pipeline.cli.console import EXIT_SKIPPED, print_json, print_lines
+from pipeline.cli.console import EXIT_SKIPPED, print_json, print_lines, print_message
 from pipeline.cli.options import ModelArguments, json_option, model_arguments, store_option
-from pipeline.cli.values import PATH_TYPE
+from pipeline.cli.values import PATH_TYPE, OutputFileType
 
 
 @click.command()
@@ -18,7 +18,7 @@ from pipeline.cli.values import PATH_TYPE
 @click.argument("second", metavar="B", type=PATH_TYPE)
 @click.option(
     "--image",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=OutputFileType("why.png"),
     metavar="OUT.png",
     help="Draw what was compared.",
 )
@@ -51,7 +51,7 @@ def explain(
         print_json(serialize_comparison(comparison, space, space.threshold))
     else:
         print_lines(format_explanation(comparison, space.threshold))
-    if image:
-        save_comparison_image(comparison, image)
+    if image and save_comparison_image(comparison, image):
+        print_message(f"image written to {image}")
     if comparison.list_failures():
         sys.exit(EXIT_SKIPPED)

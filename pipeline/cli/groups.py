@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 import click
 
 from indexes.paths import quote
-from pipeline.cli.console import EXIT_FOUND, print_json, print_lines, print_warning
+from pipeline.cli.console import (
+    EXIT_FOUND,
+    print_json,
+    print_lines,
+    print_message,
+    print_warning,
+)
 from pipeline.cli.options import (
     GroupArguments,
     OutputArguments,
@@ -20,7 +26,7 @@ from pipeline.cli.options import (
     output_arguments,
     store_option,
 )
-from pipeline.cli.values import PATH_TYPE
+from pipeline.cli.values import PATH_TYPE, OutputFileType
 
 if TYPE_CHECKING:
     from indexes.coverage import Coverage
@@ -37,7 +43,7 @@ if TYPE_CHECKING:
 @click.option(
     "--html",
     "page",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=OutputFileType("groups.html"),
     metavar="OUT.html",
     help="Write a page for a browser, too.",
 )
@@ -74,6 +80,7 @@ def groups(
         printed = print_groups(opened, query, None, output.as_json)
         if page:
             write_gallery(printed.groups, opened, page, printed.warnings)
+            print_message(f"page written to {page}")
     if output.exit_code and printed.groups:
         sys.exit(EXIT_FOUND)
 

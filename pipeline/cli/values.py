@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from math import isnan
+from pathlib import Path
 from typing import Any
 
 import click
 
+from indexes.paths import quote
 from pipeline.verify.relation import Relation
 
 # What each word of --relations stands for.
@@ -52,6 +55,28 @@ class RelationsType(click.ParamType[frozenset[Relation]]):
             known = ", ".join(RELATIONS_BY_WORD)
             self.fail(f"{', '.join(map(ascii, unknown))} is none of {known}.", param, ctx)
         return frozenset(relation for word in words for relation in RELATIONS_BY_WORD[word])
+
+
+class OutputFileType(click.Path):
+    """A file to write, as a Path; a folder is refused, also one that is still to be made."""
+
+    def __init__(self, example: str) -> None:
+        """Show `example`, the name of a file, in the message."""
+        super().__init__(path_type=Path)
+        self._example = example
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - the type that click declares
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:  # noqa: ANN401 - the type that click declares
+        """Convert a path, or fail with exit code 2."""
+        path = os.fspath(value)
+        if path.endswith("/") or os.path.isdir(path):  # noqa: PTH112 - never raises
+            file = quote(os.path.join(path, self._example))  # noqa: PTH118 - may be no UTF-8
+            self.fail(f"{quote(path)} is a folder; name a file, such as {file}.", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 POSITIVE_INT = click.IntRange(min=1)

@@ -50,20 +50,21 @@ def require_writable_image(path: Path) -> None:
     require_writable_folder(path, advice)
 
 
-def save_comparison_image(comparison: Comparison, path: Path) -> None:
-    """Draw the first two files of a comparison into a file; nothing if one could not be read.
+def save_comparison_image(comparison: Comparison, path: Path) -> bool:
+    """Draw the first two files of a comparison into a file; False if one could not be read.
 
     Raises OutputNotWritable.
     """
     drawing = draw_comparison(comparison)
     if drawing is None:
-        return
+        return False
     try:
         drawing.save(path)
     except (OSError, ValueError) as error:
         raise make_output_error(
             path, error, "choose a .png or .jpg in a folder that exists and is writable"
         ) from error
+    return True
 
 
 def draw_comparison(comparison: Comparison) -> Image.Image | None:

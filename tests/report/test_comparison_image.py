@@ -27,7 +27,7 @@ def test_explain_copy_prints_and_draws_it(run: Run, tmp_path: Path, kind: str) -
         ),
     )
     code, out, err = run("explain", first, second, "--image", tmp_path / "why.png")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, f"image written to {tmp_path}/why.png\n")
     lines = {line.split(maxsplit=1)[0]: line.split(maxsplit=1)[1] for line in out.splitlines()}
     assert lines["relation"].startswith("same picture" if kind == "gray" else "derived")
     assert " % agree in place" in lines["tiles"]
@@ -69,6 +69,7 @@ def test_explain_unreadable_photo_writes_no_image(run: Run, tmp_path: Path) -> N
     code, out, err = run("explain", first, tmp_path / "gone.png", "--image", tmp_path / "why.png")
     assert (code, out) == (3, "")
     assert "gone.png: unreadable" in err
+    assert "written" not in err
     assert not (tmp_path / "why.png").exists()
 
 

@@ -72,8 +72,8 @@ def library(tmp_path: Path) -> Path:
 def test_page_has_each_group_with_its_differences(run: Run, library: Path, tmp_path: Path) -> None:
     run("ingest", library)
     before = {file: file.read_bytes() for file in library.rglob("*") if file.is_file()}
-    code, out, _ = run("groups", "--html", tmp_path / "page.html")
-    assert code == 0
+    code, out, err = run("groups", "--html", tmp_path / "page.html")
+    assert (code, err) == (0, f"page written to {tmp_path}/page.html\n")
     assert out.startswith("keep  ")
     page = Page((tmp_path / "page.html").read_text())
     words = " ".join(page.texts)
@@ -165,6 +165,29 @@ def test_page_that_cannot_be_written_is_refused(run: Run, library: Path, tmp_pat
         assert "cannot be written" in err
     (tmp_path / "page.html").mkdir()
     assert run("groups", "--html", tmp_path / "page.html")[0] == 2
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_page_named_as_folder_is_refused(run: Run, tmp_path: Path, exists: bool) -> None:
+    if exists:
+        (tmp_path / "sub").mkdir()
+    names = [f"{tmp_path}/sub/", *[f"{tmp_path}/sub"] * exists]
+    for name in names:
+        for command in (["groups", "--html"], ["explain", "a.jpg", "b.jpg", "--image"]):
+            code, out, err = run(*command, name)
+            assert (code, out) == (2, "")
+            example = "groups.html" if "--html" in command else "why.png"
+            assert f"'{name}' is a folder; name a file, such as '{tmp_path}/sub/{example}'." in err
+    assert (tmp_path / "sub").exists() == exists
+
+
+def test_page_beside_json_leaves_standard_output_to_json(
+    run: Run, library: Path, tmp_path: Path
+) -> None:
+    run("ingest", library)
+    code, out, err = run("groups", "--json", "--html", tmp_path / "page.html")
+    assert (code, err) == (0, f"page written to {tmp_path}/page.html\n")
+    assert out == run("groups", "--json")[1]
 
 
 def test_page_never_replaces_folder_of_others(run: Run, library: Path, tmp_path: Path) -> None:
