@@ -38,6 +38,7 @@ from pipeline.decode.formats import (
     FLAG_PAGES,
     SIGNATURE_BYTES,
     ExtractedImage,
+    FailureReason,
     has_image_signature,
     has_jxl_signature,
 )
@@ -131,15 +132,17 @@ def decode_image(
         raise
     except UnidentifiedImageError as error:
         if tiff := describe_unsupported_tiff(data):
-            raise Rejected("not supported", tiff) from error
-        raise Rejected("no picture inside", "no decoder knows it") from error
+            raise Rejected(FailureReason.NOT_SUPPORTED, tiff) from error
+        raise Rejected(FailureReason.NO_PICTURE_INSIDE, "no decoder knows it") from error
     except MemoryError as error:
-        raise Rejected("too much memory", "") from error
+        raise Rejected(FailureReason.TOO_MUCH_MEMORY, "") from error
     except Exception as error:
         # Broken files make decoders raise anything. Our own bugs show in tests of sound files.
         detail = " ".join(str(error).split()) or type(error).__name__
         is_truncated = "truncated" in detail.lower() or isinstance(error, EOFError)
-        raise Rejected("truncated" if is_truncated else "damaged", detail) from error
+        raise Rejected(
+            FailureReason.TRUNCATED if is_truncated else FailureReason.DAMAGED, detail
+        ) from error
 
 
 def _finish_image(
@@ -220,7 +223,7 @@ def _open_extracted(
         )
         return
     if not content.startswith(JPEG_SIGNATURE):
-        raise Rejected("damaged", "the embedded preview is no JPEG")
+        raise Rejected(FailureReason.DAMAGED, "the embedded preview is no JPEG")
     with _open_with_pillow(content, preprocess, budget, extracted.orientation) as opened:
         yield replace(
             opened,
@@ -249,7 +252,7 @@ def _open_with_pillow(
             # With an end marker, libjpeg fills the missing rest with gray.
             opened = _load_with_pillow(data + JPEG_END_MARKER, preprocess, budget, held)
             if is_mostly_filler(opened.image):
-                raise Rejected("truncated", "less than half of it is there") from error
+                raise Rejected(FailureReason.TRUNCATED, "less than half of it is there") from error
             opened = replace(opened, flags=(*opened.flags, FLAG_DAMAGED), is_partial=True)
         orientation = exif.read_orientation(opened.exif_tags, default_orientation)
         if orientation in (5, 6, 7, 8):

@@ -49,7 +49,7 @@ class AlreadyStored:
 class Rejected(Exception):
     """Raised where a file is rejected, and turned into its Failure by decode_source()."""
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    def __init__(self, reason: FailureReason, detail: str = "") -> None:
         """Keep the reason, and of the detail what is safe to store and print.
 
         The detail is text for the answer of a worker; it is empty where there is no more to say.
@@ -58,7 +58,7 @@ class Rejected(Exception):
             character if character.isprintable() else "?" for character in detail[:MAX_DETAIL_CHARS]
         )
         super().__init__(reason, detail)
-        self.reason, self.detail = FailureReason(reason), detail
+        self.reason, self.detail = reason, detail
 
 
 def read(source: SourceFile) -> bytes:

@@ -16,7 +16,7 @@ from PIL import Image
 
 import pipeline.decode
 from pipeline.decode.decode import Decoded
-from pipeline.decode.formats import REJECTION_REASONS
+from pipeline.decode.formats import REJECTION_REASONS, FailureReason
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.read import Failure
 from pipeline.scan import SourceFile
@@ -115,9 +115,9 @@ def test_detail_of_a_worker_is_made_printable(
 def test_every_reason_in_the_source_is_accepted() -> None:
     for module in ("image", "raw", "jxl", "memory"):
         text = (DECODE_FOLDER / f"{module}.py").read_text()
-        reasons = set(re.findall(r'(?:Rejected|NotRaw)\(\s*"([a-z ]+)",', text))
+        reasons = set(re.findall(r"FailureReason\.([A-Z_]+)", text))
         assert reasons
-        assert reasons <= REJECTION_REASONS
+        assert {FailureReason[name] for name in reasons} <= REJECTION_REASONS
 
 
 def test_half_an_answer_times_out(

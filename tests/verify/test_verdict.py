@@ -158,7 +158,7 @@ def test_box_projected_back_bounds_its_corners_within_the_picture() -> None:
         (replace(PLAIN_COPY, overlap=(0.8, 0.8)), ["shows another part"]),
         (
             replace(PLAIN_COPY, overlap=(1.0, 0.2), embedded_side=Side.FIRST),
-            ["inside another photo"],
+            ["inside another image"],
         ),
         (replace(PLAIN_COPY, overlap=(0.2, 1.0), embedded_side=Side.SECOND), ["cut out of it"]),
         (replace(PLAIN_COPY, upscaled_side=Side.SECOND), ["upscaled"]),
