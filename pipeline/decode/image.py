@@ -23,15 +23,6 @@ from PIL import PngImagePlugin, UnidentifiedImageError
 
 from indexes.records import Image
 from pipeline.decode import exif
-from pipeline.decode.color import (
-    convert_to_8_bit,
-    convert_to_srgb,
-    describe_unsupported_tiff,
-    fix_16_bit_planes,
-    get_icc_profile,
-    has_reduced_depth,
-    has_unusual_samples,
-)
 from pipeline.decode.formats import (
     FLAG_ANIMATED,
     FLAG_DAMAGED,
@@ -44,13 +35,22 @@ from pipeline.decode.formats import (
 )
 from pipeline.decode.jxl import extract_from_jxl
 from pipeline.decode.memory import MemoryBudget
-from pipeline.decode.pixel_hash import hash_jpeg_stream, hash_pixels
+from pipeline.decode.pixels.color import (
+    convert_to_8_bit,
+    convert_to_srgb,
+    describe_unsupported_tiff,
+    fix_16_bit_planes,
+    get_icc_profile,
+    has_reduced_depth,
+    has_unusual_samples,
+)
+from pipeline.decode.pixels.pixel_hash import hash_jpeg_stream, hash_pixels
+from pipeline.decode.pixels.reduction import reduce_jpeg, reduce_jpeg2000
+from pipeline.decode.pixels.resize import apply_orientation, preprocess_image
+from pipeline.decode.pixels.truncation import JPEG_END_MARKER, is_mostly_filler
 from pipeline.decode.preprocess import DecodedImage, Preprocess
 from pipeline.decode.raw import NotRaw, extract_from_raw
 from pipeline.decode.read import Rejected
-from pipeline.decode.reduction import reduce_jpeg, reduce_jpeg2000
-from pipeline.decode.resize import apply_orientation, preprocess_image
-from pipeline.decode.truncation import JPEG_END_MARKER, is_mostly_filler
 
 ALLOWED_FORMATS = (  # an MPO opens as a JPEG
     *("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF", "JPEG2000"),

@@ -21,9 +21,9 @@ from indexes.caches.thumbnails import ThumbnailCache
 from indexes.records import Image, Space
 from indexes.store import Store
 from indexes.vectors.scores import find_pairs_above
+from pipeline.decode.pixels.resize import preprocess_image
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.preprocess import Preprocess
-from pipeline.decode.resize import preprocess_image
 from pipeline.embed.embedder import Embedder, embed_all
 from pipeline.thumbnails import Thumbnails, decode_thumbnail
 

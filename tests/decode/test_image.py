@@ -19,8 +19,8 @@ from pipeline.decode.formats import (
     has_image_signature,
 )
 from pipeline.decode.image import decode_image
+from pipeline.decode.pixels.resize import TRANSPOSE_BY_ORIENTATION
 from pipeline.decode.read import Rejected
-from pipeline.decode.resize import TRANSPOSE_BY_ORIENTATION
 from tests.support.images import (
     PREPROCESS,
     decode_failure,

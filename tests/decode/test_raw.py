@@ -11,10 +11,10 @@ from PIL import Image
 
 from pipeline.decode import memory
 from pipeline.decode.decode import Decoded
+from pipeline.decode.pixels.resize import TRANSPOSE_BY_ORIENTATION
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.preprocess import Preprocess
 from pipeline.decode.read import Failure
-from pipeline.decode.resize import TRANSPOSE_BY_ORIENTATION
 from tests.support.images import (
     PREPROCESS,
     decode_failure,

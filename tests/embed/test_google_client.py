@@ -274,7 +274,10 @@ def failed(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """
     event, call_with_retries = threading.Event(), google_client.RequestBatch.call_with_retries
 
-    async def call_and_signal(batch: google_client.RequestBatch, send: Any) -> object:  # noqa: ANN401
+    async def call_and_signal(
+        batch: google_client.RequestBatch,
+        send: Any,  # noqa: ANN401 - a coroutine function of the client
+    ) -> object:
         try:
             return await call_with_retries(batch, send)
         except google_client.RequestFailed:

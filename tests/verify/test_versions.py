@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFilter, ImageOps, JpegImagePlugin
 
 from pipeline import thumbnails
-from pipeline.decode import resize
+from pipeline.decode.pixels import resize
 from pipeline.decode.preprocess import PREPROCESS_VERSION, VERIFY_INPUT, Preprocess
 from pipeline.thumbnails import decode_thumbnail, encode_thumbnail
 from pipeline.verify import edits, matching, tiles, upscaling

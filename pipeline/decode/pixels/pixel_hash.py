@@ -5,7 +5,7 @@ from __future__ import annotations
 from blake3 import blake3
 from PIL import Image as Pillow
 
-from pipeline.decode.color import get_icc_profile, split_into_strips
+from pipeline.decode.pixels.color import get_icc_profile, split_into_strips
 
 MODES_HASHED_NATIVELY = {"CMYK", "LAB"}  # hashed without a conversion to RGB
 JPEG_SCAN_MARKER = 0xDA

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from pipeline.decode.color import MAX_PROFILE_BYTES
+from pipeline.decode.pixels.color import MAX_PROFILE_BYTES
 from tests.support.images import (
     decode_failure,
     decode_file,

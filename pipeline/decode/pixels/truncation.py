@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image as Pillow
 
-from pipeline.decode.color import split_into_strips
+from pipeline.decode.pixels.color import split_into_strips
 
 JPEG_END_MARKER = b"\xff\xd9"
 # Of a truncated JPEG, the gray that libjpeg fills in for missing blocks: 127 to 129.
