@@ -94,6 +94,7 @@ class Coverage:
     left_out: int = 0  # excluded or hidden now, and removed from the answers
     missing: int = 0  # absent, perhaps with their drive, and still in the answers
     embedded: int = 0
+    metadata_read: int = 0  # images of an older store whose metadata was read
     flagged: Counter[str] = field(default_factory=Counter)  # new images by flag
     skipped: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from indexes.coverage import Coverage
+from indexes.metadata import ImageMetadata
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,10 @@ class Image:
 
     `hash` is the blake3 of its bytes; `pixel_hash` is equal for two images only if their upright
     pixels are. `width` and `height` are those of the upright image. `flags` are words for what a
-    person should know of the image: "damaged", "animated"; `metadata` are words for the EXIF data
-    of its file: "date", "place". `taken_at` is the time of the shot, in seconds since 1970 by the
-    camera's own clock, without a time zone.
+    person should know of the image: "damaged", "animated"; `metadata_kinds` are words for the EXIF
+    data of its file: "date", "place". `taken_at` is the time of the shot, in seconds since 1970 by
+    the camera's own clock, without a time zone. `metadata` is None where it was not read, or not
+    loaded from the catalog.
     """
 
     hash: bytes
@@ -119,8 +121,9 @@ class Image:
     size: int
     is_featureless: bool
     flags: tuple[str, ...] = ()
-    metadata: tuple[str, ...] = ()
+    metadata_kinds: tuple[str, ...] = ()
     taken_at: int | None = None
+    metadata: ImageMetadata | None = None
 
     @property
     def is_damaged(self) -> bool:

@@ -186,10 +186,22 @@ class Store:
     ) -> None:
         new_ids = count(self.catalog.images.get_next_id())
         for image, vector_id in zip(images, placement.vector_ids, strict=True):
-            if image.hash in known_ids:
-                self.catalog.images.update(known_ids[image.hash], image, vector_id)
+            image_id = known_ids.get(image.hash)
+            if image_id is None:
+                image_id = next(new_ids)
+                self.catalog.images.put(image_id, image, vector_id)
             else:
-                self.catalog.images.put(next(new_ids), image, vector_id)
+                self.catalog.images.update(image_id, image, vector_id)
+            if image.metadata is not None:
+                self.catalog.metadata.put(image_id, image.metadata)
+
+    def update_metadata(self, images: Mapping[int, Image]) -> None:
+        """Write what reading images again, by id, gave: their metadata, dates and flags."""
+        with self.catalog.transaction():
+            for image_id, image in images.items():
+                self.catalog.images.update_metadata(image_id, image)
+                if image.metadata is not None:
+                    self.catalog.metadata.put(image_id, image.metadata)
 
     def mark_present(self, devices: Mapping[int, int]) -> None:
         """Mark files as present, given their device numbers by their ids in the catalog."""

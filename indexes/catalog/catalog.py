@@ -7,6 +7,7 @@ from pathlib import Path
 from indexes.catalog.database import Database
 from indexes.catalog.files import FileTable
 from indexes.catalog.images import IMAGE_IN_USE, ImageTable
+from indexes.catalog.metadata import MetadataTable
 from indexes.catalog.pairs import PairTable
 from indexes.catalog.roots import RootTable
 from indexes.catalog.runs import RunTable
@@ -39,6 +40,7 @@ class Catalog(Database):
         self.settings = SettingsTable(self)
         self.roots = RootTable(self)
         self.images = ImageTable(self)
+        self.metadata = MetadataTable(self)
         self.files = FileTable(self, self.images)
         self.vectors = VectorTable(self)
         self.pairs = PairTable(self)
@@ -69,6 +71,12 @@ class Catalog(Database):
             " flags = new.flags, metadata = new.metadata, taken_at = new.taken_at,"
             " vector = new.vector"
             f" FROM {attached_name}.images AS new WHERE new.hash = images.hash"
+        )
+        self.write(
+            "INSERT OR REPLACE INTO metadata (image, version, record)"
+            f" SELECT images.id, new.version, new.record FROM {attached_name}.metadata AS new"
+            f" JOIN {attached_name}.images AS new_images ON new_images.id = new.image"
+            " JOIN images ON images.hash = new_images.hash"
         )
         self.write(f"DELETE FROM images WHERE vector IS NULL AND NOT {IMAGE_IN_USE}")
         # The edges are no longer those of the earlier runs: add a run with the coverage of the one

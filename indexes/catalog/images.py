@@ -40,7 +40,7 @@ class ImageTable:
             image.size,
             image.is_featureless,
             " ".join(image.flags),
-            " ".join(image.metadata),
+            " ".join(image.metadata_kinds),
             image.taken_at,
             vector_id,
         )
@@ -53,9 +53,19 @@ class ImageTable:
             image.pixel_hash,
             image.is_featureless,
             " ".join(image.flags),
-            " ".join(image.metadata),
+            " ".join(image.metadata_kinds),
             image.taken_at,
             vector_id,
+            image_id,
+        )
+
+    def update_metadata(self, image_id: int, image: Image) -> None:
+        """Write the flags, the kinds of metadata and the date of an image that was read again."""
+        self._database.write(
+            "UPDATE images SET flags = ?, metadata = ?, taken_at = ? WHERE id = ?",
+            " ".join(image.flags),
+            " ".join(image.metadata_kinds),
+            image.taken_at,
             image_id,
         )
 

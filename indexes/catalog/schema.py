@@ -163,6 +163,14 @@ def _rename_to_glossary_words(db: sqlite3.Connection) -> None:
     db.execute("UPDATE runs SET coverage = rename_coverage_keys(coverage)")
 
 
+def _add_image_metadata(db: sqlite3.Connection) -> None:
+    """Add what the files of images say of themselves, as JSON; see indexes.metadata."""
+    db.execute(
+        "CREATE TABLE metadata (image INTEGER PRIMARY KEY REFERENCES images (id) ON DELETE CASCADE,"
+        " version INTEGER NOT NULL, record TEXT NOT NULL) STRICT"
+    )
+
+
 _VERDICT_KEYS = {
     "keypoints": "inliers",
     "agree": "agreeing_share",
@@ -239,4 +247,5 @@ SCHEMA_MIGRATIONS = (
     _add_metadata,
     _add_saved_thresholds,
     _rename_to_glossary_words,
+    _add_image_metadata,
 )

@@ -21,6 +21,7 @@ from typing import Any
 from PIL import Image as Pillow
 from PIL import PngImagePlugin, UnidentifiedImageError
 
+from indexes.metadata import ImageMetadata
 from indexes.records import Image
 from pipeline.decode import exif
 from pipeline.decode.formats import (
@@ -35,6 +36,7 @@ from pipeline.decode.formats import (
 )
 from pipeline.decode.jxl import extract_from_jxl
 from pipeline.decode.memory import MemoryBudget
+from pipeline.decode.metadata import read_metadata
 from pipeline.decode.pixels.color import (
     convert_to_8_bit,
     convert_to_srgb,
@@ -81,6 +83,7 @@ class _OpenImage:
     format: str
     flags: tuple[str, ...]
     exif_tags: Mapping[int, Any]
+    metadata: ImageMetadata
     tiff_tags: Mapping[int, Any]
     # The decoded pixels are fewer, or less precise, than those of the file: an image that equals
     # no other, so that its pixel hash is the hash of its bytes.
@@ -171,8 +174,9 @@ def _finish_image(
         size=len(data),
         is_featureless=is_featureless,
         flags=opened.flags,
-        metadata=exif.find_metadata_kinds(opened.exif_tags),
+        metadata_kinds=exif.find_metadata_kinds(opened.exif_tags),
         taken_at=exif.read_date_taken(opened.exif_tags),
+        metadata=opened.metadata,
     )
     return image, pixels
 
@@ -216,10 +220,19 @@ def _open_extracted(
     content = extracted.content
     if not isinstance(content, bytes):
         tags = exif.read_tags(content)
+        metadata = read_metadata(content, tags)
         upright = apply_orientation(content, extracted.orientation)
         size = extracted.full_size or upright.size
         yield _OpenImage(
-            upright, size, 1, extracted.format, extracted.flags, tags, {}, is_partial=True
+            image=upright,
+            size=size,
+            orientation=1,
+            format=extracted.format,
+            flags=extracted.flags,
+            exif_tags=tags,
+            metadata=metadata,
+            tiff_tags={},
+            is_partial=True,
         )
         return
     if not content.startswith(JPEG_SIGNATURE):
@@ -288,13 +301,15 @@ def _load_with_pillow(
     progressive_pixels = size[0] * size[1] if is_progressive else 0
     held.enter_context(budget.reserve(image.width, image.height, reduction, progressive_pixels))
     image.load()
+    exif_tags = exif.read_tags(image)
     return _OpenImage(
         image=image,
         size=size,
         orientation=1,
         format=format_,
         flags=flags,
-        exif_tags=exif.read_tags(image),
+        exif_tags=exif_tags,
+        metadata=read_metadata(image, exif_tags),
         tiff_tags=tiff_tags,
         is_partial=is_partial,
         reduced_jpeg=data if is_reduced_jpeg else None,

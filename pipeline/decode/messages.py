@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from indexes.metadata import NO_METADATA, ImageMetadata
 from indexes.records import Image
 from pipeline.decode.formats import IMAGE_FLAGS, METADATA_KINDS, REJECTION_REASONS
 from pipeline.decode.preprocess import Preprocess
@@ -39,8 +40,9 @@ class DecodedHeader:
     pixel_hash: bytes
     is_featureless: bool
     flags: tuple[str, ...]
-    metadata: tuple[str, ...]
+    metadata_kinds: tuple[str, ...]
     taken_at: int | None
+    metadata: ImageMetadata
     shape: tuple[int, int]  # height and width of the pixels
 
     @classmethod
@@ -53,14 +55,18 @@ class DecodedHeader:
             pixel_hash=image.pixel_hash,
             is_featureless=image.is_featureless,
             flags=image.flags,
-            metadata=image.metadata,
+            metadata_kinds=image.metadata_kinds,
             taken_at=image.taken_at,
+            metadata=image.metadata or NO_METADATA,
             shape=shape,
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return the answer as a worker sends it."""
-        return asdict(self) | {"pixel_hash": self.pixel_hash.hex()}
+        return asdict(self) | {
+            "pixel_hash": self.pixel_hash.hex(),
+            "metadata": self.metadata.to_json(),
+        }
 
     @classmethod
     def from_json(
@@ -79,19 +85,20 @@ class DecodedHeader:
             pixel_hash=bytes.fromhex(answer["pixel_hash"]),
             is_featureless=answer["is_featureless"],
             flags=tuple(answer["flags"]),
-            metadata=tuple(answer["metadata"]),
+            metadata_kinds=tuple(answer["metadata_kinds"]),
             taken_at=answer["taken_at"],
+            metadata=ImageMetadata.from_json(answer["metadata"]),
             shape=(_check_side(shown_height), _check_side(shown_width)),
         )
         if not isinstance(header.is_featureless, bool):
             raise TypeError("is_featureless")
         if len(header.pixel_hash) != hash_bytes:
             raise ValueError("pixel_hash")
-        flags, metadata = set(header.flags), set(header.metadata)
+        flags, kinds = set(header.flags), set(header.metadata_kinds)
         if len(flags) < len(header.flags) or not flags <= set(IMAGE_FLAGS):
             raise ValueError("flags")
-        if list(header.metadata) != sorted(metadata) or not metadata <= set(METADATA_KINDS):
-            raise ValueError("metadata")
+        if list(header.metadata_kinds) != sorted(kinds) or not kinds <= set(METADATA_KINDS):
+            raise ValueError("metadata_kinds")
         if header.taken_at is not None and not (
             type(header.taken_at) is int
             and MIN_TAKEN_TIMESTAMP < header.taken_at < MAX_TAKEN_TIMESTAMP
@@ -116,8 +123,9 @@ class DecodedHeader:
             size=len(request.data),
             is_featureless=self.is_featureless,
             flags=self.flags,
-            metadata=self.metadata,
+            metadata_kinds=self.metadata_kinds,
             taken_at=self.taken_at,
+            metadata=self.metadata,
         )
 
 

@@ -114,7 +114,7 @@ KEEP_RULES: dict[str, tuple[Criterion, ...]] = {
     "format": (
         Criterion("richest format", lambda file, hints: FORMAT_RANK.get(file.image.format, 0)),
     ),
-    "metadata": (Criterion("most metadata", lambda file, hints: -len(file.image.metadata)),),
+    "metadata": (Criterion("most metadata", lambda file, hints: -len(file.image.metadata_kinds)),),
     "date": (Criterion("oldest", lambda file, hints: (file.timestamp_ns, file.stat.mtime_ns)),),
     "bytes": (Criterion("most bytes", lambda file, hints: -file.image.size),),
     "path": (

@@ -20,6 +20,7 @@ from pipeline.embed.embedder import Embedder
 from pipeline.errors import RootNotFound
 from pipeline.ingest.batch_writer import BatchWriter, FileHistory
 from pipeline.ingest.coverage import IngestOptions, count_without_image
+from pipeline.ingest.metadata import read_missing_metadata
 from pipeline.ingest.pairs import find_pairs, verify_new_pairs
 from pipeline.ingest.progress import IngestContext, Progress, Stage
 from pipeline.ingest.reconcile import apply_absent_root, apply_diff, diff_root
@@ -153,6 +154,7 @@ def _run_stages(context: IngestContext, roots: Sequence[Root]) -> Iterator[Progr
         if root not in present:
             apply_absent_root(store, root, known_roots, context.options, coverage)
 
+    yield from read_missing_metadata(context)
     yield from find_pairs(context)
     yield from verify_new_pairs(context)
 

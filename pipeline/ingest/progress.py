@@ -20,6 +20,7 @@ class Stage(StrEnum):
 
     LISTING = "listing"  # counts files that the scan met
     READING = "reading"  # counts files that were decoded and embedded
+    METADATA = "metadata"  # counts images whose metadata was read again
     JOINING = "joining"  # counts blocks of vectors, in units of the join
     VERIFYING = "verifying"  # counts pairs
     CROPPING = "cropping"  # counts images whose crops were embedded

@@ -63,8 +63,8 @@ def serialize_file(file: LibraryFile) -> dict[str, Any]:
         "width": image.width,
         "height": image.height,
     }
-    if image.metadata:
-        document["metadata"] = list(image.metadata)
+    if image.metadata_kinds:
+        document["metadata"] = list(image.metadata_kinds)
     if image.taken_at is not None:
         taken = datetime.fromtimestamp(image.taken_at, UTC)
         document["taken"] = f"{taken:%Y-%m-%dT%H:%M:%S}"

@@ -23,17 +23,17 @@ def test_metadata_kinds_and_date_are_read(tmp_path: Path) -> None:
     exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 1.0, 0.0), 3: "E", 4: (16.0, 0.0, 0.0)})
     (path := tmp_path / "a.jpg").write_bytes(encode_jpeg(draw_scene(1, (300, 200)), exif=exif))
     image = decode_file(path)
-    assert image.image.metadata == ("camera", "date", "exposure", "place")
+    assert image.image.metadata_kinds == ("camera", "date", "exposure", "place")
     assert image.image.taken_at == 1564835696
     save_image(tmp_path / "b.heic", draw_scene(1, (300, 200)), format="HEIF", exif=exif.tobytes())
-    assert decode_file(tmp_path / "b.heic").image.metadata == (
+    assert decode_file(tmp_path / "b.heic").image.metadata_kinds == (
         "camera",
         "date",
         "exposure",
         "place",
     )
     (bare := tmp_path / "c.jpg").write_bytes(encode_jpeg(draw_scene(1, (300, 200))))
-    assert (decode_file(bare).image.metadata, decode_file(bare).image.taken_at) == ((), None)
+    assert (decode_file(bare).image.metadata_kinds, decode_file(bare).image.taken_at) == ((), None)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_impossible_date_is_none(date: str, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif.get_ifd(0x8769).update({0x9003: date})
     (path := tmp_path / "a.jpg").write_bytes(encode_jpeg(draw_scene(1, (300, 200)), exif=exif))
-    assert (decode_file(path).image.metadata, decode_file(path).image.taken_at) == ((), None)
+    assert (decode_file(path).image.metadata_kinds, decode_file(path).image.taken_at) == ((), None)
 
 
 @pytest.mark.parametrize("start", range(6, 120, 3))

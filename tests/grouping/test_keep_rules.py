@@ -45,7 +45,7 @@ def choose(
 BETTER = {
     "resolution": make_file(width=200),
     "format": make_file(format="NEF"),
-    "metadata": make_file(metadata=("date", "place")),
+    "metadata": make_file(metadata_kinds=("date", "place")),
     "date": make_file(mtime=40),
     "bytes": make_file(size=2000),
     "folder:Albums": make_file("/photos/Albums/2019/other.jpg"),
@@ -122,7 +122,7 @@ def test_present_and_undamaged_file_is_kept_under_any_rules(names: list[str], mi
         width=900,
         flags=("damaged",),
         format="NEF",
-        metadata=("date",),
+        metadata_kinds=("date",),
         size=9000,
     )
     assert choose(PLAIN, worse, keep_rules) == PLAIN
@@ -166,8 +166,11 @@ def test_date_rule_prefers_time_taken_to_modification_time() -> None:
 
 def test_among_equal_pixels_lossy_file_with_most_metadata_is_kept() -> None:
     keep_rules = KeepRules()
-    resaved, stripped = make_file(format="PNG", metadata=("date",)), make_file("/p.jpg", mtime=1)
-    complete = make_file("/photos/complete.jpg", metadata=("camera", "date"))
+    resaved, stripped = (
+        make_file(format="PNG", metadata_kinds=("date",)),
+        make_file("/p.jpg", mtime=1),
+    )
+    complete = make_file("/photos/complete.jpg", metadata_kinds=("camera", "date"))
     ranked = sorted([resaved, stripped, complete], key=keep_rules.make_equal_pixels_rank_key)
     assert ranked == [complete, stripped, resaved]
     keys = [keep_rules.make_equal_pixels_rank_key(file) for file in (complete, resaved, stripped)]

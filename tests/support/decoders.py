@@ -36,7 +36,8 @@ VALID_ANSWER = {
     "pixel_hash": "5a" * 32,
     "is_featureless": False,
     "flags": [],
-    "metadata": ["camera", "date"],
+    "metadata_kinds": ["camera", "date"],
+    "metadata": {"capture": {"make": "Canon"}},
     "taken_at": 1564835696,
     "shape": [64, 64],
 }

@@ -1,0 +1,167 @@
+"""What the file of an image says of itself, beside its pixels: camera, exposure, dates, encoding.
+
+A catalog keeps one record an image, as JSON without the fields that are None. This module imports
+no database and no numpy.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from math import isfinite
+from typing import Any, TypeVar
+
+Record = TypeVar("Record")
+
+# The version of what is read from files. Raise it when a field is added or read differently: the
+# next ingest then reads the metadata of all images again.
+METADATA_VERSION = 1
+# Bounds of what a file may claim.
+MAX_TEXT_CHARS = 80
+MAX_NUMBER = (1 << 53) - 1  # JSON holds larger ones, floats do not
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """The moment of an exposure and the settings of its camera, as EXIF and maker notes say.
+
+    `taken` is the date of the exposure by the camera's own clock, "YYYY-MM-DD HH:MM:SS";
+    `subseconds` are the decimal digits after it, `utc_offset` its time zone, "+HH:MM". Exposure
+    time in seconds, exposure bias in EV, focal length in millimeters. `image_number` counts the
+    exposures of a body: its shutter count, or the number of its file. `burst_id` is equal for the
+    frames of one burst, `content_id` for the photo and the film of a live photo.
+    """
+
+    make: str | None = None
+    model: str | None = None
+    body_serial: str | None = None
+    taken: str | None = None
+    subseconds: str | None = None
+    utc_offset: str | None = None
+    exposure_time: float | None = None
+    exposure_bias: float | None = None
+    aperture: float | None = None
+    iso: int | None = None
+    focal_length: float | None = None
+    unique_id: str | None = None
+    image_number: int | None = None
+    burst_id: str | None = None
+    content_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JpegEncoding:
+    """How a JPEG was encoded.
+
+    `quality` is that of libjpeg whose quantization tables come closest, 1 to 100;
+    `has_standard_tables`: they are libjpeg's at that quality. `subsampling` of the chroma is
+    "4:4:4", "4:2:2", "4:2:0" or "other". `origin` is the kind of program that writes such files:
+    "camera", "messenger" or "editor", None if nothing tells.
+    """
+
+    quality: int
+    has_standard_tables: bool
+    subsampling: str
+    origin: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """The thumbnail inside EXIF: the digest and the number of its bytes."""
+
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageMetadata:
+    """What a file says of its image.
+
+    `software` wrote the file, at `modified`, "YYYY-MM-DD HH:MM:SS". `source` is EXIF's file source,
+    "camera" or "scanner". `orientation` is that of EXIF, 1 to 8; `latitude` and `longitude` are in
+    degrees; `stated_width` and `stated_height` are the size that EXIF claims.
+    """
+
+    capture: Capture = field(default_factory=Capture)
+    software: str | None = None
+    modified: str | None = None
+    source: str | None = None
+    orientation: int | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    stated_width: int | None = None
+    stated_height: int | None = None
+    jpeg: JpegEncoding | None = None
+    thumbnail: Thumbnail | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record without what is None."""
+        return _drop_none(asdict(self))
+
+    @classmethod
+    def from_json(cls, record: object) -> ImageMetadata:
+        """Parse what to_json() returned, from a source that is not trusted.
+
+        Raises ValueError for anything else.
+        """
+        return _parse(cls, record)
+
+
+NO_METADATA = ImageMetadata()
+
+
+def encode_metadata(metadata: ImageMetadata) -> str:
+    """Return the record as compact JSON text."""
+    return json.dumps(metadata.to_json(), separators=(",", ":"))
+
+
+def decode_metadata(text: str) -> ImageMetadata:
+    """Parse the text of encode_metadata(); raises ValueError if it is none."""
+    return ImageMetadata.from_json(json.loads(text))
+
+
+_RECORD_CLASSES = {
+    "Capture": Capture,
+    "JpegEncoding": JpegEncoding,
+    "Thumbnail": Thumbnail,
+}
+
+
+def _drop_none(record: dict[str, Any]) -> dict[str, Any]:
+    cleaned = {
+        key: _drop_none(value) if isinstance(value, dict) else value
+        for key, value in record.items()
+    }
+    return {key: value for key, value in cleaned.items() if value is not None and value != {}}
+
+
+def _parse(record_class: type[Record], record: object) -> Record:
+    """Build a record of a class from JSON, field by field, by the types of its fields."""
+    if not isinstance(record, dict):
+        raise ValueError(f"{record_class.__name__} is no object")
+    types = {field_.name: str(field_.type) for field_ in fields(record_class)}  # type: ignore[arg-type]
+    unknown = record.keys() - types.keys()
+    if unknown:
+        raise ValueError(f"{record_class.__name__} has no field {min(unknown)!a}")
+    values = {name: _parse_value(types[name], value) for name, value in record.items()}
+    try:
+        return record_class(**values)
+    except TypeError as error:  # a field without a default is lacking
+        raise ValueError(str(error)) from error
+
+
+def _parse_value(type_name: str, value: Any) -> Any:  # noqa: ANN401 - anything that JSON can hold
+    type_name = type_name.removesuffix(" | None")
+    if record_class := _RECORD_CLASSES.get(type_name):
+        return _parse(record_class, value)
+    if type_name == "str":
+        is_valid = isinstance(value, str) and len(value) <= MAX_TEXT_CHARS and value.isprintable()
+    elif type_name == "bool":
+        is_valid = isinstance(value, bool)
+    elif type_name == "int":
+        is_valid = type(value) is int and abs(value) <= MAX_NUMBER
+    else:
+        is_valid = type(value) in (int, float) and isfinite(value) and abs(value) <= MAX_NUMBER
+    if not is_valid:
+        raise ValueError(f"no valid {type_name}")
+    return value

@@ -1,0 +1,284 @@
+"""Read what a file says of its image: EXIF, maker notes, how its JPEG was encoded.
+
+A file can say anything. Values that are no such thing, or out of their bounds, are left out, and
+nothing here raises because of a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
+from math import isfinite
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import ExifTags, JpegImagePlugin
+from PIL import Image as Pillow
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from indexes.metadata import (
+    MAX_NUMBER,
+    MAX_TEXT_CHARS,
+    Capture,
+    ImageMetadata,
+    JpegEncoding,
+    Thumbnail,
+)
+from pipeline.decode.exif import (
+    EXIF_DATETIME_PATTERN,
+    GPS_IFD,
+    GPS_LATITUDE_TAG,
+    GPS_LONGITUDE_TAG,
+    ORIENTATION_TAG,
+)
+
+MAX_MAKER_NOTE_BYTES = 1 << 16  # of a JPEG, whose EXIF cannot be longer
+MAX_SUBSECOND_DIGITS = 9
+MAX_EXPOSURE_SECONDS = 86_400.0
+MAX_ISO = 10_000_000
+MAX_APERTURE = 1_000.0
+MAX_EXPOSURE_BIAS_EV = 100.0
+MAX_FOCAL_LENGTH_MM = 100_000.0
+MAX_SIDE_PIXELS = (1 << 31) - 1
+EXIF_PREFIX = b"Exif\0\0"
+# The header of a TIFF without a directory, as Pillow's reader of directories expects it.
+TIFF_HEADER_BY_BYTE_ORDER = {b"II": b"II*\0\0\0\0\0", b"MM": b"MM\0*\0\0\0\0"}
+FILE_SOURCES = {1: "scanner", 2: "scanner", 3: "camera"}
+# libjpeg's quantization tables at quality 50, in the order of the rows (ITU T.81, annex K).
+STANDARD_LUMA_TABLE = np.array(
+    [
+        *(16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55),
+        *(14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62),
+        *(18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92),
+        *(49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99),
+    ]
+)
+SUBSAMPLING_NAMES = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}
+
+
+class MakerNoteFormat(NamedTuple):
+    """Where the directory of a maker note is, and its tags by the field of Capture they fill.
+
+    The directory starts `directory_offset` bytes after the start of the note. Its offsets count
+    from `base_offset` bytes after that start, or from the start of the EXIF data if that is None.
+    `byte_order` is b"II" or b"MM"; None for that of the EXIF data.
+    """
+
+    signature: bytes
+    directory_offset: int
+    base_offset: int | None
+    byte_order: bytes | None
+    fields: Mapping[int, str]
+
+
+APPLE_TAGS = {0x000B: "burst_id", 0x0011: "content_id"}
+CANON_TAGS = {0x0008: "image_number", 0x000C: "body_serial"}
+NIKON_TAGS = {0x001D: "body_serial", 0x00A7: "image_number"}
+SONY_TAGS = {0xB04A: "image_number"}  # of a frame within its series
+# The makers that write these tags in the clear, with the signature of their notes; Canon has none.
+MAKER_NOTE_FORMATS = (
+    MakerNoteFormat(b"Apple iOS\0", 14, 0, b"MM", APPLE_TAGS),
+    MakerNoteFormat(b"Nikon\0\2", 18, 10, None, NIKON_TAGS),
+    MakerNoteFormat(b"SONY DSC \0\0\0", 12, None, None, SONY_TAGS),
+)
+CANON_NOTE_FORMAT = MakerNoteFormat(b"", 0, None, None, CANON_TAGS)
+
+
+def read_metadata(image: Pillow.Image, tags: Mapping[int, Any]) -> ImageMetadata:
+    """Read the metadata of an opened image whose EXIF tags are `tags`; see exif.read_tags()."""
+    capture = _read_capture(image, tags)
+    latitude, longitude = _read_position(tags.get(GPS_IFD))
+    software = _to_text(tags.get(ExifTags.Base.Software))
+    return ImageMetadata(
+        capture=capture,
+        software=software,
+        modified=_to_date(tags.get(ExifTags.Base.DateTime)),
+        source=FILE_SOURCES.get(_read_file_source(tags)),
+        orientation=_to_int(tags.get(ORIENTATION_TAG), 8),
+        latitude=latitude,
+        longitude=longitude,
+        stated_width=_to_int(tags.get(ExifTags.Base.ExifImageWidth), MAX_SIDE_PIXELS),
+        stated_height=_to_int(tags.get(ExifTags.Base.ExifImageHeight), MAX_SIDE_PIXELS),
+        jpeg=_read_jpeg_encoding(image, capture),
+        thumbnail=_read_thumbnail(image),
+    )
+
+
+def _read_capture(image: Pillow.Image, tags: Mapping[int, Any]) -> Capture:
+    base = ExifTags.Base
+    noted = _read_maker_note(image, tags)
+    taken = _to_date(tags.get(base.DateTimeOriginal))
+    return Capture(
+        make=_to_text(tags.get(base.Make)),
+        model=_to_text(tags.get(base.Model)),
+        body_serial=_to_text(tags.get(base.BodySerialNumber)) or _to_text(noted.get("body_serial")),
+        taken=taken,
+        subseconds=_to_digits(tags.get(base.SubsecTimeOriginal)) if taken else None,
+        utc_offset=_to_text(tags.get(base.OffsetTimeOriginal)) if taken else None,
+        exposure_time=_to_positive(tags.get(base.ExposureTime), MAX_EXPOSURE_SECONDS),
+        exposure_bias=_to_float(tags.get(base.ExposureBiasValue), MAX_EXPOSURE_BIAS_EV),
+        aperture=_to_positive(tags.get(base.FNumber), MAX_APERTURE),
+        iso=_to_int(_first(tags.get(base.ISOSpeedRatings)), MAX_ISO),
+        focal_length=_to_positive(tags.get(base.FocalLength), MAX_FOCAL_LENGTH_MM),
+        unique_id=_to_text(tags.get(base.ImageUniqueID)),
+        image_number=_to_int(_first(noted.get("image_number")), MAX_NUMBER),
+        burst_id=_to_text(noted.get("burst_id")),
+        content_id=_to_text(noted.get("content_id")),
+    )
+
+
+def _read_maker_note(image: Pillow.Image, tags: Mapping[int, Any]) -> dict[str, Any]:
+    """Return the values of the tags of a maker note that MAKER_NOTE_FORMATS lists, by field."""
+    note = tags.get(ExifTags.Base.MakerNote)
+    exif = image.info.get("exif")
+    if not isinstance(note, bytes) or not isinstance(exif, bytes):
+        return {}
+    if len(note) > MAX_MAKER_NOTE_BYTES:
+        return {}
+    make = str(tags.get(ExifTags.Base.Make, ""))
+    known = [format_ for format_ in MAKER_NOTE_FORMATS if note.startswith(format_.signature)]
+    if make.startswith("Canon"):
+        known.append(CANON_NOTE_FORMAT)
+    values: dict[str, Any] = {}
+    for format_ in known[:1]:
+        with suppress(Exception):  # a broken note raises anything
+            directory = _load_directory(exif.removeprefix(EXIF_PREFIX), note, format_)
+            for tag, name in format_.fields.items():
+                with suppress(Exception):
+                    values[name] = directory[tag]
+    return values
+
+
+def _load_directory(exif: bytes, note: bytes, format_: MakerNoteFormat) -> ImageFileDirectory_v2:
+    note_start = exif.index(note)
+    base_offset = 0 if format_.base_offset is None else note_start + format_.base_offset
+    data = exif[base_offset:]
+    if format_.byte_order is not None:
+        byte_order = format_.byte_order
+    else:
+        byte_order = data[:2]  # of the EXIF data, or of Nikon's own header
+    directory = ImageFileDirectory_v2(TIFF_HEADER_BY_BYTE_ORDER[byte_order])
+    stream = io.BytesIO(data)
+    stream.seek(note_start + format_.directory_offset - base_offset)
+    directory.load(stream)
+    return directory
+
+
+def _read_file_source(tags: Mapping[int, Any]) -> int:
+    value = tags.get(ExifTags.Base.FileSource)
+    if isinstance(value, bytes) and value:
+        return value[0]
+    return value if isinstance(value, int) else 0
+
+
+def _read_position(gps: Any) -> tuple[float | None, float | None]:  # noqa: ANN401 - from a file
+    """Return latitude and longitude in degrees, south and west negative."""
+    if not isinstance(gps, dict):
+        return None, None
+    latitude = _to_degrees(gps.get(GPS_LATITUDE_TAG), gps.get(GPS_LATITUDE_TAG - 1), 90.0)
+    longitude = _to_degrees(gps.get(GPS_LONGITUDE_TAG), gps.get(GPS_LONGITUDE_TAG - 1), 180.0)
+    return (None, None) if latitude is None or longitude is None else (latitude, longitude)
+
+
+def _to_degrees(value: Any, direction: Any, most: float) -> float | None:  # noqa: ANN401 - a file's
+    with suppress(Exception):
+        degrees, minutes, seconds = (float(part) for part in value)
+        angle = degrees + minutes / 60 + seconds / 3600
+        if 0 <= angle <= most:
+            return round(-angle if str(direction)[:1] in ("S", "W") else angle, 6)
+    return None
+
+
+def _read_thumbnail(image: Pillow.Image) -> Thumbnail | None:
+    with suppress(Exception):
+        exif = image.getexif()
+        directory = exif.get_ifd(ExifTags.IFD.IFD1)
+        start = directory[ExifTags.Base.JpegIFOffset]
+        size = directory[ExifTags.Base.JpegIFByteCount]
+        data = image.info["exif"].removeprefix(EXIF_PREFIX)[start : start + size]
+        if len(data) == size > 0:
+            return Thumbnail(size, hashlib.sha256(data).hexdigest()[:16])
+    return None
+
+
+def _read_jpeg_encoding(image: Pillow.Image, capture: Capture) -> JpegEncoding | None:
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return None
+    with suppress(Exception):
+        luma = np.array(image.quantization[0])
+        quality = find_jpeg_quality(luma)
+        is_standard = bool(np.array_equal(luma, _scale_luma_table(quality)))
+        subsampling = SUBSAMPLING_NAMES.get(JpegImagePlugin.get_sampling(image), "other")
+        is_edited = "photoshop" in image.info or "adobe" in image.info
+        is_from_camera = capture.make is not None and capture.exposure_time is not None
+        origin = None
+        if is_edited:
+            origin = "editor"
+        elif is_from_camera:
+            origin = "camera"
+        elif is_standard and subsampling == "4:2:0" and "exif" not in image.info:
+            origin = "messenger"
+        return JpegEncoding(quality, is_standard, subsampling, origin)
+    return None
+
+
+def find_jpeg_quality(luma: np.ndarray[Any, np.dtype[np.int64]]) -> int:
+    """Return the quality of libjpeg, 1 to 100, whose luma table comes closest to `luma`."""
+    distances = [int(np.abs(luma - _scale_luma_table(quality)).sum()) for quality in range(1, 101)]
+    return 1 + int(np.argmin(distances))
+
+
+@cache
+def _scale_luma_table(quality: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Scale libjpeg's luma table as jpeg_set_quality() does."""
+    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+    scaled: np.ndarray[Any, np.dtype[np.int64]] = (STANDARD_LUMA_TABLE * scale + 50) // 100
+    return scaled.clip(1, 255)
+
+
+def _first(value: Any) -> Any:  # noqa: ANN401 - anything that a file can hold
+    return value[0] if isinstance(value, tuple) and value else value
+
+
+def _to_text(value: Any) -> str | None:  # noqa: ANN401 - anything that a file can hold
+    """Return printable text without surrounding spaces; None if nothing is left."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if not isinstance(value, str):
+        return None
+    text = "".join(character for character in value if character.isprintable())
+    return text[:MAX_TEXT_CHARS].strip() or None
+
+
+def _to_digits(value: Any) -> str | None:  # noqa: ANN401 - anything that a file can hold
+    text = (_to_text(value) or "").rstrip()
+    is_number = text.isascii() and text.isdecimal() and len(text) <= MAX_SUBSECOND_DIGITS
+    return text if is_number else None
+
+
+def _to_date(value: Any) -> str | None:  # noqa: ANN401 - anything that a file can hold
+    match = EXIF_DATETIME_PATTERN.match(str(value))
+    if not match:
+        return None
+    year, month, day, *time = match.groups()
+    return f"{year}-{month}-{day} {':'.join(time)}"
+
+
+def _to_int(value: Any, most: int) -> int | None:  # noqa: ANN401 - anything that a file can hold
+    return value if type(value) is int and 0 < value <= most else None
+
+
+def _to_float(value: Any, most: float) -> float | None:  # noqa: ANN401 - anything a file can hold
+    with suppress(Exception):
+        number = float(_first(value))
+        if isfinite(number) and abs(number) <= most:
+            return round(number, 6)
+    return None
+
+
+def _to_positive(value: Any, most: float) -> float | None:  # noqa: ANN401 - anything a file holds
+    number = _to_float(value, most)
+    return number if number else None

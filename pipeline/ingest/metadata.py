@@ -1,0 +1,32 @@
+"""Read the metadata of images that an older neardup stored without it, or with less of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from indexes.records import Image
+from pipeline.decode.decode import Decoded
+from pipeline.decode.preprocess import SMALLEST_INPUT
+from pipeline.ingest.progress import IngestContext, Progress, Stage
+from pipeline.thumbnails import read_images
+
+IMAGES_PER_COMMIT = 500
+
+
+def read_missing_metadata(context: IngestContext) -> Iterator[Progress]:
+    """Read the metadata that the catalog lacks from the files of its images; embed nothing.
+
+    An image whose files are away keeps what it has until they are back.
+    """
+    store = context.store
+    outdated = store.catalog.metadata.find_outdated()
+    for start in range(0, len(outdated), IMAGES_PER_COMMIT):
+        yield Progress(Stage.METADATA, start, len(outdated), context.coverage)
+        images = dict(store.catalog.images.get(outdated[start : start + IMAGES_PER_COMMIT]))
+        read: dict[int, Image] = {
+            id_: result.image
+            for id_, result in read_images(store, context.decoders, images, SMALLEST_INPUT)
+            if isinstance(result, Decoded)
+        }
+        store.update_metadata(read)
+        context.coverage.metadata_read += len(read)
