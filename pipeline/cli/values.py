@@ -17,7 +17,7 @@ RELATIONS_BY_WORD = {
     "identical": (Relation.IDENTICAL_BYTES, Relation.IDENTICAL_PIXELS),
     "same": (Relation.SAME_PICTURE,),
     "derived": (Relation.DERIVED,),
-    "scene": (Relation.SAME_SCENE,),
+    "scene": (Relation.ANOTHER_SHOT, Relation.SAME_SCENE),
     "similar": (Relation.SIMILAR,),
 }
 

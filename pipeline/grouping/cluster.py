@@ -11,10 +11,11 @@ takes back what the other shot did not take.
 Invariants, which test_laws in tests/grouping/test_cluster.py checks on random graphs:
 - every file is in at most one group;
 - every member has an edge of a wanted relation to its keeper, or equal pixels;
+- no two images of a group are two exposures by their metadata, unless scenes are wanted;
 - the keep rules rank no member of other pixels before its keeper;
 - every related file is outside the group and has an edge to a member;
 - no edge of a wanted relation joins two images that are both in no group, and no keeper has such
-  an edge to a lower-ranked image that is in no group;
+  an edge to a lower-ranked image that is in no group, but for other exposures;
 - the order of files and edges, and the direction of an edge, do not change the groups.
 """
 
@@ -27,10 +28,17 @@ from math import inf
 from typing import Any
 
 from indexes.records import Image
+from pipeline.grouping.exposures import Exposures
 from pipeline.grouping.keep_rules import CopyHints, KeepRules, LibraryFile
 from pipeline.grouping.match import Match, get_exact_relation, make_match_rank_key
 from pipeline.verify.homography import MAX_ISOTROPIC_RATIO, compute_principal_scales
-from pipeline.verify.relation import COPY_RELATIONS, REPORTED_RELATIONS, Relation, Side
+from pipeline.verify.relation import (
+    COPY_RELATIONS,
+    REPORTED_RELATIONS,
+    SCENE_RELATIONS,
+    Relation,
+    Side,
+)
 from pipeline.verify.verdict import MIN_FULL_OVERLAP, Edits, Verdict
 
 # Scale, along a side, from which a copy differs from a copy of the next shot of a burst. Of
@@ -98,11 +106,12 @@ def form_groups(
     edges: Iterable[Edge],
     relations: Iterable[Relation] = COPY_RELATIONS,
     keep_rules: KeepRules | None = None,
+    exposures: Exposures | None = None,
 ) -> list[Group]:
     """Group images that have an edge of one of `relations` to a keeper; sorted by keeper path.
 
     All files with one pixel hash are one image, which the best of them represents. Edges to images
-    without files are ignored.
+    without files are ignored. No group holds two images that `exposures` tells apart.
     """
     wanted, keep_rules = frozenset(relations), keep_rules or KeepRules()
     neighbors = _list_neighbors(edges, files_by_pixel_hash)
@@ -117,7 +126,9 @@ def form_groups(
         for pixel_hash, file in best_files.items()
     }
     groups = list[Group]()
-    for pixel_hash, taken in _assign_to_keepers(neighbors, rank_keys, wanted).items():
+    if exposures is None or not SCENE_RELATIONS.isdisjoint(wanted):
+        exposures = Exposures({})
+    for pixel_hash, taken in _assign_to_keepers(neighbors, rank_keys, wanted, exposures).items():
         keeper = best_files[pixel_hash]
         matches = _build_matches(keeper, files_by_pixel_hash[pixel_hash], None)
         for neighbor in taken:
@@ -170,11 +181,13 @@ def _assign_to_keepers(
     neighbors: Mapping[bytes, Sequence[Neighbor]],
     rank_keys: Mapping[bytes, Any],
     relations: Collection[Relation],
+    exposures: Exposures,
 ) -> dict[bytes, list[Neighbor]]:
     """Assign images to keepers greedily, in the order of `rank_keys`; each keeper with its images.
 
-    Pass 1 leaves copies that fit another shot better to that shot, pass 2 assigns those that
-    are still free. An image that neither takes nor is taken is a group of its own.
+    A keeper does not take two images that `exposures` tells apart. Pass 1 leaves copies that fit
+    another shot better to that shot, pass 2 assigns those that are still free. An image that
+    neither takes nor is taken is a group of its own.
     """
     full_size_copies = _find_full_size_copies(
         neighbor.edge for image_neighbors in neighbors.values() for neighbor in image_neighbors
@@ -193,17 +206,42 @@ def _assign_to_keepers(
                 and rank_keys[pixel_hash] < rank_keys[neighbor.pixel_hash]
                 and neighbor.edge.relation in relations
             ]
-            if is_first_pass and Relation.SAME_SCENE not in relations:
+            if is_first_pass and SCENE_RELATIONS.isdisjoint(relations):
                 shots = _find_other_shots(pixel_hash, neighbors, full_size_copies)
                 copies = [
                     copy
                     for copy in copies
                     if not _fits_other_shot_better(shots, copy, neighbors, rank_keys, relations)
                 ]
+            earlier = taken.get(pixel_hash, [])
+            copies = _drop_other_exposures(pixel_hash, copies, earlier, exposures)
             if copies or not is_first_pass:
                 taken.setdefault(pixel_hash, []).extend(copies)
                 free -= {pixel_hash, *(copy.pixel_hash for copy in copies)}
     return taken
+
+
+def _drop_other_exposures(
+    keeper: bytes, copies: Sequence[Neighbor], earlier: Sequence[Neighbor], exposures: Exposures
+) -> list[Neighbor]:
+    """Return the copies that are no other exposure than the keeper, than those that it took
+    earlier, or than a closer copy.
+    """
+    kept = [keeper, *(neighbor.pixel_hash for neighbor in earlier)]
+    accepted = []
+    for copy in sorted(copies, key=_make_closeness_key):
+        if not any(exposures.find_difference(copy.pixel_hash, other) for other in kept):
+            kept.append(copy.pixel_hash)
+            accepted.append(copy)
+    return accepted
+
+
+def _make_closeness_key(neighbor: Neighbor) -> tuple[int, float, float, bytes]:
+    """Return a sort key: by relation, closest first, then by agreement, score and pixel hash."""
+    edge = neighbor.edge
+    agreeing_share = edge.verdict.agreeing_share if edge.verdict else 0.0
+    rank = REPORTED_RELATIONS.index(edge.relation)
+    return rank, -agreeing_share, -edge.score, neighbor.pixel_hash
 
 
 def _find_full_size_copies(edges: Iterable[Edge]) -> Mapping[bytes, set[bytes]]:
@@ -226,12 +264,13 @@ def _find_other_shots(
     """Return the other shots of an image's scene.
 
     An image of the same scene that shares a full-size copy with it is no other shot, but the same
-    shot, heavily edited: that copy would tell two shots apart.
+    shot, heavily edited: that copy would tell two shots apart. Metadata tells them apart for sure.
     """
     return {
         neighbor.pixel_hash
         for neighbor in neighbors[pixel_hash]
-        if neighbor.edge.relation == Relation.SAME_SCENE
+        if neighbor.edge.relation == Relation.ANOTHER_SHOT
+        or neighbor.edge.relation == Relation.SAME_SCENE
         and full_size_copies[pixel_hash].isdisjoint(full_size_copies[neighbor.pixel_hash])
     }
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from indexes.records import Image
 from pipeline.grouping.keep_rules import LibraryFile
-from pipeline.verify.relation import COPY_RELATIONS, REPORTED_RELATIONS, Relation
+from pipeline.verify.relation import COPY_RELATIONS, REPORTED_RELATIONS, SCENE_RELATIONS, Relation
 from pipeline.verify.verdict import Verdict
 
 
@@ -37,16 +37,24 @@ def get_exact_relation(image: Image, keeper: Image) -> Relation | None:
 
 
 def decide_relation(
-    verdict: Verdict | None, score: float, similar_threshold: float, min_agreement: float = 0.0
+    verdict: Verdict | None,
+    score: float,
+    similar_threshold: float,
+    min_agreement: float = 0.0,
+    *,
+    is_other_exposure: bool = False,
 ) -> Relation:
     """Decide the relation of two images that differ in pixels.
 
     It is that of the verdict, but SIMILAR for a copy whose share of agreeing tiles is below
-    `min_agreement`. Without a verdict, or if pixels cannot decide, it is SIMILAR if the score is
+    `min_agreement`, and ANOTHER_SHOT for a copy or another shot that is another exposure by its
+    metadata. Without a verdict, or if pixels cannot decide, it is SIMILAR if the score is
     >= `similar_threshold`, else UNRELATED.
     """
     if verdict is None or verdict.relation == Relation.NOT_VERIFIABLE:
         return Relation.SIMILAR if score >= similar_threshold else Relation.UNRELATED
+    if is_other_exposure and verdict.relation in COPY_RELATIONS | SCENE_RELATIONS:
+        return Relation.ANOTHER_SHOT
     if verdict.relation in COPY_RELATIONS and verdict.agreeing_share < min_agreement:
         return Relation.SIMILAR
     return verdict.relation

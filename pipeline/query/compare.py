@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from indexes.metadata import NO_METADATA
 from indexes.records import Image
 from indexes.vectors.scores import compute_cosines
 from pipeline.decode.decode import Decoded
@@ -17,11 +18,12 @@ from pipeline.decode.pool import DecoderPool
 from pipeline.decode.preprocess import Preprocess
 from pipeline.decode.read import AlreadyStored, Failure
 from pipeline.embed.embedder import Embedder, embed_all
+from pipeline.grouping.exposures import find_exposure_difference
 from pipeline.grouping.match import get_exact_relation
 from pipeline.query.files import resolve_source
 from pipeline.query.reread import reread_images, reread_thumbnails
 from pipeline.scan import SourceFile
-from pipeline.verify.relation import Relation
+from pipeline.verify.relation import COPY_RELATIONS, SCENE_RELATIONS, Relation
 from pipeline.verify.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -59,6 +61,10 @@ class Comparison:
         if left.is_featureless or right.is_featureless:  # as in groups: exact copies alone count
             return Relation.NOT_VERIFIABLE
         relation = self.verdicts[first, second].relation
+        if relation in COPY_RELATIONS | SCENE_RELATIONS and find_exposure_difference(
+            left.metadata or NO_METADATA, right.metadata or NO_METADATA
+        ):
+            return Relation.ANOTHER_SHOT
         if relation == Relation.NOT_VERIFIABLE and self.scores[first, second] >= threshold:
             return Relation.SIMILAR
         return relation

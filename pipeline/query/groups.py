@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from indexes.catalog.verdicts import MAX_IMAGES_PER_VECTOR, StoredVerdict
+from indexes.metadata import ImageMetadata
 from indexes.store import Store
 from indexes.vectors.scores import compute_cosines
 from pipeline.grouping.cluster import Edge, Group, form_groups
+from pipeline.grouping.exposures import Exposures
 from pipeline.grouping.keep_rules import CopyHints, KeepRules, LibraryFile
 from pipeline.grouping.match import decide_relation
 from pipeline.query.files import load_files
@@ -59,7 +61,7 @@ class Snapshot:
     Images are known by their pixel hash: all files with the same pixels are one. `images_by_vector`
     lists the images of each vector id; an image without features has no vector. `scores` holds the
     cosine of pairs of vectors, the smaller id first, `verdicts` the newest verdict on each pair of
-    images with a score, the smaller pixel hash first.
+    images with a score, the smaller pixel hash first. `exposures` knows the images of these pairs.
     """
 
     thresholds: Thresholds
@@ -67,6 +69,7 @@ class Snapshot:
     images_by_vector: Mapping[int, Sequence[bytes]]
     scores: Mapping[tuple[int, int], float]
     verdicts: Mapping[tuple[bytes, bytes], ScoredVerdict]
+    exposures: Exposures
 
 
 def find_groups(
@@ -95,7 +98,7 @@ def find_groups(
         scope = () if options.against_all else folders
         snapshot = load_snapshot(store, thresholds, scope, options.refresh_status)
     edges = build_edges(snapshot, options.keep_rules)
-    groups = form_groups(snapshot.files, edges, relations, options.keep_rules)
+    groups = form_groups(snapshot.files, edges, relations, options.keep_rules, snapshot.exposures)
     if options.against_all and folders:
         groups = [
             group for group in groups if any(is_below(file.path, folders) for file in group.files)
@@ -128,10 +131,11 @@ def load_snapshot(
             if vector is not None:
                 vector_by_pixel_hash[pixel_hash] = vector
         verdicts = _load_verdicts(store, scores, vector_by_pixel_hash)
+        exposures = _load_exposures(store, files, verdicts.values())
     images_by_vector = defaultdict[int, list[bytes]](list)
     for pixel_hash, vector in vector_by_pixel_hash.items():
         images_by_vector[vector].append(pixel_hash)
-    return Snapshot(thresholds, files, images_by_vector, scores, verdicts)
+    return Snapshot(thresholds, files, images_by_vector, scores, verdicts, exposures)
 
 
 def _load_verdicts(
@@ -147,6 +151,32 @@ def _load_verdicts(
     return verdicts
 
 
+def _load_exposures(
+    store: Store,
+    files: Mapping[bytes, Sequence[LibraryFile]],
+    verdicts: Iterable[ScoredVerdict],
+) -> Exposures:
+    """Load the metadata of the images that a verdict relates."""
+    pixel_hashes = {
+        pixel_hash
+        for pair in verdicts
+        if pair.verdict is not None
+        for pixel_hash in (pair.left, pair.right)
+    }
+    images = {
+        file.image.hash: file.image
+        for pixel_hash in pixel_hashes
+        for file in files.get(pixel_hash, ())
+    }
+    ids = store.catalog.images.get_ids(list(images))
+    metadata = dict(store.catalog.metadata.get(ids.values()))
+    by_pixel_hash = defaultdict[bytes, list[ImageMetadata]](list)
+    for hash_, image_id in ids.items():
+        if image_id in metadata:
+            by_pixel_hash[images[hash_].pixel_hash].append(metadata[image_id])
+    return Exposures(by_pixel_hash)
+
+
 def build_edges(snapshot: Snapshot, keep_rules: KeepRules) -> list[Edge]:
     """Return the edges between images: verified ones, and SIMILAR ones that nothing has verified.
 
@@ -156,8 +186,13 @@ def build_edges(snapshot: Snapshot, keep_rules: KeepRules) -> list[Edge]:
     edges = []
     for pair in snapshot.verdicts.values():
         if pair.verdict is not None:
+            difference = snapshot.exposures.find_difference(pair.left, pair.right)
             relation = decide_relation(
-                pair.verdict, pair.score, thresholds.similar, thresholds.min_agreement
+                pair.verdict,
+                pair.score,
+                thresholds.similar,
+                thresholds.min_agreement,
+                is_other_exposure=difference is not None,
             )
             if relation != Relation.UNRELATED:
                 edges.append(Edge(pair.left, pair.right, relation, pair.score, pair.verdict))

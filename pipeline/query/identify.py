@@ -143,7 +143,8 @@ def _decode_new(
 
 def _load_stored_query(source: SourceFile, store: Store, image_id: int) -> StoredQuery:
     ((_, image),) = store.catalog.images.get([image_id])
-    return StoredQuery(source, image, image_id)
+    metadata = dict(store.catalog.metadata.get([image_id]))
+    return StoredQuery(source, replace(image, metadata=metadata.get(image_id)), image_id)
 
 
 def embed_queries(decoded: Sequence[Decoded], embedder: Embedder, store: Store) -> list[NewQuery]:

@@ -10,11 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from indexes.metadata import NO_METADATA
 from indexes.store import Store
 from pipeline.decode.decode import Decoded
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.read import Failure
 from pipeline.embed.embedder import Embedder
+from pipeline.grouping.exposures import find_exposure_difference
 from pipeline.grouping.keep_rules import LibraryFile
 from pipeline.grouping.match import Match, decide_relation, get_exact_relation, make_match_rank_key
 from pipeline.query.identify import (
@@ -116,11 +118,16 @@ def _embed_new(
 def _build_answer(file: str, verified: Verified, relations: frozenset[Relation]) -> Answer:
     """Select the files near a query whose relation to it is one of `relations`."""
     query, thresholds = verified.searched.query, verified.searched.thresholds
+    metadata = query.image.metadata or NO_METADATA
     in_library, matches = False, []
     for near in verified.searched.near_images:
         verdict = verified.verdicts.get(near.image.pixel_hash)
         relation = get_exact_relation(near.image, query.image) or decide_relation(
-            verdict, near.score, thresholds.similar, thresholds.min_agreement
+            verdict,
+            near.score,
+            thresholds.similar,
+            thresholds.min_agreement,
+            is_other_exposure=find_exposure_difference(metadata, near.metadata) is not None,
         )
         for library_file in near.files:
             if _is_same_file(library_file, query):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.caches.crops import CropCache
+from indexes.metadata import NO_METADATA, ImageMetadata
 from indexes.records import Image, Space
 from indexes.store import Store
 from indexes.vectors.scores import compute_cosines
@@ -23,11 +24,12 @@ from pipeline.verify.verdict import Verdict, decode_verdict
 
 @dataclass(frozen=True, slots=True)
 class NearImage:
-    """A stored image near a query: its id, its cosine, and the files that hold it, at least one."""
+    """A stored image near a query: its id, cosine and metadata, and at least one of its files."""
 
     image_id: int
     score: float
     files: Sequence[LibraryFile]
+    metadata: ImageMetadata = NO_METADATA
 
     @property
     def image(self) -> Image:
@@ -85,18 +87,22 @@ def search_store(
         for query, own_scores in zip(queries, scores, strict=True):
             equal_ids = store.catalog.images.find_by_pixel_hash(query.image.pixel_hash)
             own_scores.update(dict.fromkeys(equal_ids, 1.0))
-        files = load_files(store, list({image_id for own in scores for image_id in own}))
+        image_ids = {image_id for own in scores for image_id in own}
+        files = load_files(store, list(image_ids))
+        metadata = dict(store.catalog.metadata.get(image_ids))
     return [
-        Searched(query, _make_near_images(own_scores, files), thresholds, own_verdicts)
+        Searched(query, _make_near_images(own_scores, files, metadata), thresholds, own_verdicts)
         for query, own_scores, own_verdicts in zip(queries, scores, verdicts, strict=True)
     ]
 
 
 def _make_near_images(
-    scores: Mapping[int, float], files: Mapping[int, Sequence[LibraryFile]]
+    scores: Mapping[int, float],
+    files: Mapping[int, Sequence[LibraryFile]],
+    metadata: Mapping[int, ImageMetadata],
 ) -> list[NearImage]:
     return [
-        NearImage(image_id, score, files[image_id])
+        NearImage(image_id, score, files[image_id], metadata.get(image_id, NO_METADATA))
         for image_id, score in scores.items()
         if image_id in files
     ]

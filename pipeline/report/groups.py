@@ -18,6 +18,7 @@ from pipeline.verify.relation import REPORTED_RELATIONS, Relation
 _RELATED_LABELS = {
     Relation.SAME_PICTURE: "a copy of a member only",
     Relation.DERIVED: "derived from a member only",
+    Relation.ANOTHER_SHOT: Relation.ANOTHER_SHOT,
     Relation.SAME_SCENE: Relation.SAME_SCENE,
     Relation.SIMILAR: Relation.SIMILAR,
 }

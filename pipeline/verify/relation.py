@@ -15,6 +15,7 @@ class Relation(StrEnum):
     IDENTICAL_PIXELS = "identical pixels"
     SAME_PICTURE = "same picture"
     DERIVED = "derived"
+    ANOTHER_SHOT = "another shot"
     SAME_SCENE = "same scene"
     SIMILAR = "similar"
     NOT_VERIFIABLE = "not verifiable"
@@ -39,9 +40,12 @@ REPORTED_RELATIONS = (
     Relation.IDENTICAL_PIXELS,
     Relation.SAME_PICTURE,
     Relation.DERIVED,
+    Relation.ANOTHER_SHOT,
     Relation.SAME_SCENE,
     Relation.SIMILAR,
 )
+# Relations of two exposures of one scene: told by their pixels, or by their metadata.
+SCENE_RELATIONS = frozenset({Relation.ANOTHER_SHOT, Relation.SAME_SCENE})
 # Relations that form groups unless more are requested.
 COPY_RELATIONS = frozenset(
     {Relation.IDENTICAL_BYTES, Relation.IDENTICAL_PIXELS, Relation.SAME_PICTURE, Relation.DERIVED}

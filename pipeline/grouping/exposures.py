@@ -1,0 +1,226 @@
+"""Tell by their metadata whether two files are two exposures: other shots, however alike they look.
+
+A copy can lose what a camera wrote, but it does not get other values. So two files of one camera
+are two exposures if a field that both have differs: the settings of the exposure, the date, the
+sub-seconds, the number of the image. A field that one of them lacks is no difference, and metadata
+never proves that two files are one exposure.
+
+The exceptions are what programs and people do to metadata:
+
+| metadata                                              | what happened                           |
+|-------------------------------------------------------|-----------------------------------------|
+| values that differ by less than SETTINGS allows       | a program rounded them                  |
+| equal dates and sub-seconds, other settings           | an editor wrote settings of its own     |
+| equal dates, another aperture alone                   | the depth of a portrait was edited      |
+| other dates, equal settings and sub-seconds           | a clock was corrected                   |
+| other dates by full quarters of an hour, no           | a clock was corrected, or its time zone |
+| sub-seconds, equal settings                           |                                         |
+| a later date that equals the date of the file,        | an editor wrote the date of its edit    |
+| by other software, equal settings                     |                                         |
+| another unique id, by Google's or Picasa's software   | they write an id of their own           |
+| a scanner                                             | dates and settings are of the scans     |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import product
+
+from indexes.metadata import Capture, ImageMetadata
+
+# The differences that rounding makes. The steps of cameras are a third of a stop: 26 % in time and
+# sensitivity, 12 % in aperture, 0.33 EV in bias. Programs write 1/60 s as 0.017, f/2.8 as 2.83.
+MAX_TIME_ROUNDING = 0.1  # relative
+MAX_APERTURE_ROUNDING = 0.05
+MAX_ISO_ROUNDING = 0.05
+MAX_FOCAL_LENGTH_ROUNDING = 0.05
+MAX_BIAS_ROUNDING_EV = 0.1
+# Clocks are corrected by hours, and time zones differ by quarters of an hour.
+CLOCK_CORRECTION_STEP = timedelta(minutes=15)
+# With fewer digits, one in ten pairs of exposures has equal sub-seconds.
+MIN_SUBSECOND_DIGITS = 2
+MIN_UNIQUE_ID_CHARS = 16  # a shorter one is that of a sensor or a model
+DATE_FORMAT = "%Y-%m-%d %H:%M:%S"
+SCANNER_WORDS = ("scan", "epson", "perfection", "plustek", "opticfilm", "reflecta", "pakon")
+UNIQUE_ID_WRITERS = ("google", "picasa")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting of an exposure: its name for people, how to get it, and what rounding can change.
+
+    `is_relative`: `max_rounding` is a share of the larger value.
+    """
+
+    name: str
+    get: Callable[[Capture], float | None]
+    max_rounding: float
+    is_relative: bool = True
+
+    def differs(self, first: Capture, second: Capture) -> bool:
+        """Tell if both captures have the setting, and it differs by more than rounding."""
+        left, right = self.get(first), self.get(second)
+        if left is None or right is None:
+            return False
+        scale = max(abs(left), abs(right)) if self.is_relative else 1.0
+        return abs(left - right) > self.max_rounding * scale
+
+
+EXPOSURE_TIME = Setting("exposure time", lambda capture: capture.exposure_time, MAX_TIME_ROUNDING)
+APERTURE = Setting("aperture", lambda capture: capture.aperture, MAX_APERTURE_ROUNDING)
+SETTINGS = (
+    EXPOSURE_TIME,
+    Setting(
+        "exposure bias",
+        lambda capture: capture.exposure_bias,
+        MAX_BIAS_ROUNDING_EV,
+        is_relative=False,
+    ),
+    APERTURE,
+    Setting("sensitivity", lambda capture: capture.iso, MAX_ISO_ROUNDING),
+    Setting("focal length", lambda capture: capture.focal_length, MAX_FOCAL_LENGTH_ROUNDING),
+)
+
+
+def find_exposure_difference(first: ImageMetadata, second: ImageMetadata) -> str | None:
+    """Return what proves that two files are two exposures, in a word or two; None if nothing does.
+
+    The order of the two does not matter. Equal bytes or equal pixels prove more than this does.
+    """
+    left, right = first.capture, second.capture
+    if _is_scan(first) or _is_scan(second) or not _can_be_one_camera(left, right):
+        return None
+    has_equal_date = left.taken is not None and left.taken == right.taken
+    has_equal_subseconds = _compare_subseconds(left, right)
+    if has_equal_date and has_equal_subseconds:
+        return None
+    differing = [setting for setting in SETTINGS if setting.differs(left, right)]
+    if differing and not (has_equal_date and differing == [APERTURE]):
+        return differing[0].name
+    if left.model is None or right.model is None:
+        return None  # whatever wrote the dates, it need not have been a camera
+    if has_equal_date and has_equal_subseconds is False:
+        return "sub-seconds"
+    if _have_other_dates(first, second, has_equal_subseconds):
+        return "date"
+    return _find_other_number(first, second)
+
+
+def is_same_exposure(first: ImageMetadata, second: ImageMetadata) -> bool:
+    """Tell if one camera took both at the same date and at the same sub-seconds."""
+    left, right = first.capture, second.capture
+    return (
+        left.taken is not None
+        and left.taken == right.taken
+        and _can_be_one_camera(left, right)
+        and _compare_subseconds(left, right) is True
+    )
+
+
+def _is_scan(metadata: ImageMetadata) -> bool:
+    """Tell if a scanner made the file."""
+    device = f"{metadata.capture.make or ''} {metadata.capture.model or ''}".casefold()
+    return metadata.source == "scanner" or any(word in device for word in SCANNER_WORDS)
+
+
+def _can_be_one_camera(first: Capture, second: Capture) -> bool:
+    """Tell if no field says that two files are of two cameras.
+
+    Programs write the model with the maker's name before it, or without.
+    """
+    if first.body_serial and second.body_serial and first.body_serial != second.body_serial:
+        return False
+    if first.model is None or second.model is None:
+        return True
+    left, right = first.model.casefold(), second.model.casefold()
+    return left.endswith(right) or right.endswith(left)
+
+
+def _compare_subseconds(first: Capture, second: Capture) -> bool | None:
+    """Tell if sub-seconds are equal as far as both are known; None if that says nothing.
+
+    Programs cut off digits or leading zeros. Some cameras always write zeros.
+    """
+    left, right = first.subseconds, second.subseconds
+    if left is None or right is None or not left.strip("0") or not right.strip("0"):
+        return None
+    digits = min(len(left), len(right))
+    if left[:digits] != right[:digits] and left.lstrip("0") != right.lstrip("0"):
+        return False
+    return True if digits >= MIN_SUBSECOND_DIGITS else None
+
+
+def _have_other_dates(
+    first: ImageMetadata, second: ImageMetadata, has_equal_subseconds: bool | None
+) -> bool:
+    """Tell if two files of equal settings have dates of two exposures."""
+    left, right = _parse_date(first.capture.taken), _parse_date(second.capture.taken)
+    if left is None or right is None or left == right:
+        return False
+    earlier, later = (first, second) if left < right else (second, first)
+    if _has_date_of_edit(later, earlier):
+        return False
+    if EXPOSURE_TIME.get(first.capture) is None or EXPOSURE_TIME.get(second.capture) is None:
+        return True  # equal settings are not known
+    if has_equal_subseconds is None:
+        return (right - left) % CLOCK_CORRECTION_STEP != timedelta(0)
+    return not has_equal_subseconds
+
+
+def _has_date_of_edit(later: ImageMetadata, earlier: ImageMetadata) -> bool:
+    """Tell if an editor wrote the moment when it saved the later file as that of the exposure."""
+    return (
+        later.software is not None
+        and later.software != earlier.software
+        and later.modified == later.capture.taken
+    )
+
+
+def _parse_date(text: str | None) -> datetime | None:
+    try:
+        return datetime.strptime(text, DATE_FORMAT) if text else None
+    except ValueError:
+        return None
+
+
+def _find_other_number(first: ImageMetadata, second: ImageMetadata) -> str | None:
+    """Return the kind of number that differs though it never does for one exposure, or None."""
+    left, right = first.capture, second.capture
+    if left.image_number and right.image_number and left.image_number != right.image_number:
+        return "image number"
+    ids = [capture.unique_id for capture in (left, right)]
+    if any(id_ is None or len(id_) < MIN_UNIQUE_ID_CHARS for id_ in ids) or ids[0] == ids[1]:
+        return None
+    software = f"{first.software} {second.software}".casefold()
+    return None if any(writer in software for writer in UNIQUE_ID_WRITERS) else "unique id"
+
+
+class Exposures:
+    """The metadata of images, by pixel hash, and which of them are two exposures.
+
+    The files of one image can say different things: one was stripped, or its date was corrected.
+    """
+
+    def __init__(self, metadata: Mapping[bytes, Sequence[ImageMetadata]]) -> None:
+        """Use the metadata of all files of each image; an image without any is no exposure."""
+        self._metadata = metadata
+        self._differences: dict[tuple[bytes, bytes], str | None] = {}
+
+    def find_difference(self, left: bytes, right: bytes) -> str | None:
+        """Return what proves that two images are two exposures; None if nothing does.
+
+        Two files that say they are one exposure prove more than two others that say they are not.
+        """
+        pair = (left, right) if left < right else (right, left)
+        if pair not in self._differences:
+            self._differences[pair] = self._compare(*pair)
+        return self._differences[pair]
+
+    def _compare(self, left: bytes, right: bytes) -> str | None:
+        files = list(product(self._metadata.get(left, ()), self._metadata.get(right, ())))
+        if any(is_same_exposure(*pair) for pair in files):
+            return None
+        differences = (find_exposure_difference(*pair) for pair in files)
+        return next((difference for difference in differences if difference), None)
