@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from PIL import Image as Pillow
@@ -37,6 +37,11 @@ TAGS_BY_METADATA_KIND = {
 }
 COMMENT_CHARSET_PREFIXES = (b"ASCII", b"UNICODE", b"JIS")  # an empty comment has one too
 MIN_YEAR_TAKEN = 1826  # of the oldest photograph; a clock that was never set can show less
+# Days on which clocks begin that were never set: the epochs of Mac OS, Unix and FAT, whatever the
+# time of the day, for such a clock goes on.
+CLOCK_EPOCHS = {date(1904, 1, 1), date(1970, 1, 1), date(1980, 1, 1)}
+# Where many cameras begin. Photos were taken later on that day, so only midnight counts.
+CAMERA_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 EXIF_DATETIME_PATTERN = re.compile(r"(\d{4}):(\d\d):(\d\d) (\d\d):(\d\d):(\d\d)")
 
 
@@ -82,17 +87,28 @@ def find_metadata_kinds(tags: Mapping[int, Any]) -> tuple[str, ...]:
 def read_date_taken(tags: Mapping[int, Any]) -> int | None:
     """Read when an image was taken, in seconds since 1970 by the camera's own clock.
 
-    The clock's time zone is unknown. None if no tag holds a possible date.
+    The clock's time zone is unknown. None if no tag holds a possible date, or if the clock was
+    never set.
     """
     for tag in DATE_TAKEN_TAGS:
-        match = EXIF_DATETIME_PATTERN.match(str(tags.get(tag, "")))
-        if match:
-            year, month, day, hour, minute, second = map(int, match.groups())
-            with suppress(ValueError):  # 0000:00:00, which some cameras write
-                if year < MIN_YEAR_TAKEN:
-                    continue
-                moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
-                return int(moment.timestamp())
+        if moment := parse_date(tags.get(tag)):
+            return int(moment.timestamp())
+    return None
+
+
+def parse_date(value: Any) -> datetime | None:  # noqa: ANN401 - anything that a file can hold
+    """Parse a date of EXIF; its UTC stands for the camera's own clock.
+
+    None if it is no possible date, or that of a clock which was never set.
+    """
+    match = EXIF_DATETIME_PATTERN.match(str(value))
+    if not match:
+        return None
+    year, month, day, hour, minute, second = map(int, match.groups())
+    with suppress(ValueError):  # 0000:00:00, which some cameras write
+        moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+        is_set = moment.date() not in CLOCK_EPOCHS and moment != CAMERA_EPOCH
+        return moment if is_set and year >= MIN_YEAR_TAKEN else None
     return None
 
 

@@ -28,11 +28,11 @@ from indexes.metadata import (
     Thumbnail,
 )
 from pipeline.decode.exif import (
-    EXIF_DATETIME_PATTERN,
     GPS_IFD,
     GPS_LATITUDE_TAG,
     GPS_LONGITUDE_TAG,
     ORIENTATION_TAG,
+    parse_date,
 )
 
 MAX_MAKER_NOTE_BYTES = 1 << 16  # of a JPEG, whose EXIF cannot be longer
@@ -260,11 +260,8 @@ def _to_digits(value: Any) -> str | None:  # noqa: ANN401 - anything that a file
 
 
 def _to_date(value: Any) -> str | None:  # noqa: ANN401 - anything that a file can hold
-    match = EXIF_DATETIME_PATTERN.match(str(value))
-    if not match:
-        return None
-    year, month, day, *time = match.groups()
-    return f"{year}-{month}-{day} {':'.join(time)}"
+    moment = parse_date(value)
+    return moment.strftime("%Y-%m-%d %H:%M:%S") if moment else None
 
 
 def _to_int(value: Any, most: int) -> int | None:  # noqa: ANN401 - anything that a file can hold
@@ -281,4 +278,4 @@ def _to_float(value: Any, most: float) -> float | None:  # noqa: ANN401 - anythi
 
 def _to_positive(value: Any, most: float) -> float | None:  # noqa: ANN401 - anything a file holds
     number = _to_float(value, most)
-    return number if number else None
+    return number if number is not None and number > 0 else None

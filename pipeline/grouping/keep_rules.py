@@ -34,6 +34,10 @@ FORMAT_RANK = {
 }
 
 
+# Files were not modified before 1990: copying programs and archives set 0, or FAT's 1980.
+MIN_MTIME_NS = 631_152_000 * 1_000_000_000
+
+
 class DiskStatus(StrEnum):
     """A difference between a file on disk and the catalog; the values are printed as they are."""
 
@@ -69,11 +73,19 @@ class LibraryFile:
         return not self.is_missing and self.disk_status is None
 
     @property
-    def timestamp_ns(self) -> int:
-        """When the image was taken, else when its file was modified; nanoseconds since 1970."""
+    def timestamp_ns(self) -> float:
+        """When the image was taken, else when its file was modified; nanoseconds since 1970.
+
+        Infinite if neither is known.
+        """
         if self.image.taken_at is None:
-            return self.stat.mtime_ns
+            return self.modified_ns
         return self.image.taken_at * 1_000_000_000
+
+    @property
+    def modified_ns(self) -> float:
+        """When the file was modified; infinite if a program set its time to an epoch."""
+        return self.stat.mtime_ns if self.stat.mtime_ns >= MIN_MTIME_NS else inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +127,7 @@ KEEP_RULES: dict[str, tuple[Criterion, ...]] = {
         Criterion("richest format", lambda file, hints: FORMAT_RANK.get(file.image.format, 0)),
     ),
     "metadata": (Criterion("most metadata", lambda file, hints: -len(file.image.metadata_kinds)),),
-    "date": (Criterion("oldest", lambda file, hints: (file.timestamp_ns, file.stat.mtime_ns)),),
+    "date": (Criterion("oldest", lambda file, hints: (file.timestamp_ns, file.modified_ns)),),
     "bytes": (Criterion("most bytes", lambda file, hints: -file.image.size),),
     "path": (
         Criterion("shortest path", lambda file, hints: len(file.path)),

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import isinf
 from pathlib import Path, PurePath
 from urllib.parse import quote
 
@@ -264,6 +265,8 @@ def _describe_differences(member: Match, keeper: LibraryFile) -> str:
 
 
 def _format_date(file: LibraryFile) -> str:
+    if isinf(file.timestamp_ns):
+        return "no date"
     return f"{datetime.fromtimestamp(file.timestamp_ns / 1e9, UTC):%Y-%m-%d}"
 
 

@@ -17,9 +17,10 @@ from pipeline.grouping.keep_rules import (
     LibraryFile,
 )
 
+RECENT_NS = 1_600_000_000 * 10**9  # in 2020; a time before 1990 is no date
 PLAIN = LibraryFile(
     "/photos/plain.jpg",
-    FileStat(1000, 50, 0, 1, 1),
+    FileStat(1000, RECENT_NS + 50, 0, 1, 1),
     Image(b"1", b"1", 100, 100, "JPEG", 1000, False),
 )
 RULE_NAMES = [*KEEP_RULES, "folder:Albums"]
@@ -29,7 +30,7 @@ def make_file(
     path: str = "/photos/other.jpg", mtime: int = 50, is_missing: bool = False, **fields: object
 ) -> LibraryFile:
     image = replace(PLAIN.image, **fields)  # type: ignore[arg-type] # of any field
-    return LibraryFile(path, FileStat(1000, mtime, 0, 2, 1), image, is_missing)
+    return LibraryFile(path, FileStat(1000, RECENT_NS + mtime, 0, 2, 1), image, is_missing)
 
 
 def choose(
@@ -161,7 +162,7 @@ def test_date_rule_prefers_time_taken_to_modification_time() -> None:
     copy, by_date = make_file(mtime=20 * 10**9), KeepRules(["date"])
     assert choose(camera, copy, by_date) == camera
     winner = choose(make_file(mtime=5, taken_at=10), replace(camera, path="/"), by_date)
-    assert winner.stat.mtime_ns == 5
+    assert winner.stat.mtime_ns == RECENT_NS + 5
 
 
 def test_among_equal_pixels_lossy_file_with_most_metadata_is_kept() -> None:
@@ -226,3 +227,11 @@ def test_path_is_the_last_rule_and_every_other_has_an_example() -> None:
 def test_every_format_that_is_not_raw_has_a_rank() -> None:
     """Without one it would count as raw, and beat every JPEG."""
     assert {*ALLOWED_FORMATS, "HEIF", "JXL"} <= set(FORMAT_RANK)
+
+
+def test_time_before_1990_is_no_date() -> None:
+    dated, by_date = make_file("/dated, with a long path.jpg", mtime=99), KeepRules(["date"])
+    for mtime in (0, 315_532_800 * 10**9):  # the epochs of Unix and FAT
+        reset = make_file("/reset.jpg", mtime=mtime - RECENT_NS)
+        assert choose(reset, dated, by_date) == dated
+        assert choose(reset, replace(reset, path="/b.jpg"), by_date).path == "/b.jpg"
