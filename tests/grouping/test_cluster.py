@@ -6,14 +6,26 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import given
-from hypothesis.strategies import dictionaries, floats, integers, lists, sampled_from, tuples
+from hypothesis.strategies import (
+    dictionaries,
+    floats,
+    integers,
+    just,
+    lists,
+    none,
+    sampled_from,
+    tuples,
+)
 
+from indexes.metadata import Capture, ImageMetadata
 from indexes.records import FileStat, Image
 from pipeline.grouping.cluster import Edge, Group, form_groups
+from pipeline.grouping.exposures import Exposures
 from pipeline.grouping.keep_rules import CopyHints, KeepRules, LibraryFile
-from pipeline.verify.relation import COPY_RELATIONS, Relation, Side
+from pipeline.verify.relation import COPY_RELATIONS, SCENE_RELATIONS, Relation, Side
 from pipeline.verify.verdict import Edits, Verdict
 
+RECENT_NS = 1_600_000_000 * 10**9  # in 2020; a time before 1990 is no date
 IMAGE_COUNT = 6  # images of test_laws: few, so that many of them have an edge
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 # Edits of a copy that is only recolored.
@@ -40,7 +52,7 @@ def make_file(
         size,
         False,
     )
-    return LibraryFile(path, FileStat(size, mtime, 0, hash(path) & 0xFFFF, 1), image)
+    return LibraryFile(path, FileStat(size, RECENT_NS + mtime, 0, hash(path) & 0xFFFF, 1), image)
 
 
 def by_pixel_hash(*files: LibraryFile) -> Files:
@@ -350,6 +362,61 @@ def test_laws(
     assert [without_verdicts(group) for group in reordered] == [
         without_verdicts(group) for group in groups
     ]
+
+
+@given(
+    links=dictionaries(
+        tuples(integers(0, IMAGE_COUNT - 1), integers(0, IMAGE_COUNT - 1)).filter(
+            lambda ends: ends[0] < ends[1]
+        ),
+        tuples(floats(0.8, 1.0), just(Relation.SAME_PICTURE), sampled_from([0.8, 1.0]), none()),
+    ),
+    shots=lists(sampled_from([None, "10", "20"]), min_size=IMAGE_COUNT, max_size=IMAGE_COUNT),
+    seed=integers(0, 1000),
+)
+def test_no_group_holds_two_exposures(
+    links: dict[tuple[int, int], Link], shots: list[str | None], seed: int
+) -> None:
+    """Copies that lost their metadata go to either exposure, but never bring two together."""
+    files = by_pixel_hash(*(make_file(n, f"/{n}") for n in range(IMAGE_COUNT)))
+    edges = [make_linked_edge(ends, link) for ends, link in links.items()]
+    exposures = make_exposures(shots)
+    groups = form_groups(files, edges, exposures=exposures)
+    for group in groups:
+        check_members(group, links, COPY_RELATIONS)
+        assert len({shots[get_number(file)] for file in group.files} - {None}) <= 1
+    shuffled = random.Random(seed).sample(edges, len(edges))
+    reordered = form_groups(files, map(swap_edge, shuffled), exposures=exposures)
+    assert list_paths(reordered) == list_paths(groups)
+    # Who wants to see other shots gets them.
+    wanted = COPY_RELATIONS | SCENE_RELATIONS
+    assert list_paths(form_groups(files, edges, wanted, exposures=exposures)) == list_paths(
+        form_groups(files, edges, wanted)
+    )
+
+
+def test_copy_without_metadata_goes_to_the_exposure_that_it_agrees_with_better() -> None:
+    files = by_pixel_hash(*(make_file(n, f"/{n}", width=9 - n) for n in range(3)))
+    edges = [
+        make_linked_edge((0, 1), (0.99, Relation.ANOTHER_SHOT, 1.0, None)),
+        make_linked_edge((0, 2), (0.99, Relation.SAME_PICTURE, 0.9, 1.0)),
+        make_linked_edge((1, 2), (0.99, Relation.SAME_PICTURE, 1.0, 1.0)),
+    ]
+    groups = form_groups(files, edges, exposures=make_exposures(["10", "20", None]))
+    assert list_paths(groups) == [("/1", ["/2"])]
+
+
+def make_exposures(shots: list[str | None]) -> Exposures:
+    """The metadata of images by their number, each with its own sub-seconds or without any."""
+    return Exposures(
+        {
+            number.to_bytes(32, "big"): [
+                ImageMetadata(Capture(model="X", taken="2021-05-30 15:56:01", subseconds=shot))
+            ]
+            for number, shot in enumerate(shots)
+            if shot
+        }
+    )
 
 
 def make_linked_edge(ends: tuple[int, int], link: Link) -> Edge:
