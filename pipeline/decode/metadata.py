@@ -77,12 +77,10 @@ class MakerNoteFormat(NamedTuple):
 APPLE_TAGS = {0x000B: "burst_id", 0x0011: "content_id"}
 CANON_TAGS = {0x0008: "image_number", 0x000C: "body_serial"}
 NIKON_TAGS = {0x001D: "body_serial", 0x00A7: "image_number"}
-SONY_TAGS = {0xB04A: "image_number"}  # of a frame within its series
 # The makers that write these tags in the clear, with the signature of their notes; Canon has none.
 MAKER_NOTE_FORMATS = (
     MakerNoteFormat(b"Apple iOS\0", 14, 0, b"MM", APPLE_TAGS),
     MakerNoteFormat(b"Nikon\0\2", 18, 10, None, NIKON_TAGS),
-    MakerNoteFormat(b"SONY DSC \0\0\0", 12, None, None, SONY_TAGS),
 )
 CANON_NOTE_FORMAT = MakerNoteFormat(b"", 0, None, None, CANON_TAGS)
 

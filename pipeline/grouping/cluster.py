@@ -230,7 +230,7 @@ def _drop_other_exposures(
     kept = [keeper, *(neighbor.pixel_hash for neighbor in earlier)]
     accepted = []
     for copy in sorted(copies, key=_make_closeness_key):
-        if not any(exposures.find_difference(copy.pixel_hash, other) for other in kept):
+        if not any(exposures.are_apart(copy.pixel_hash, other) for other in kept):
             kept.append(copy.pixel_hash)
             accepted.append(copy)
     return accepted

@@ -12,13 +12,17 @@ The exceptions are what programs and people do to metadata:
 | values that differ by less than SETTINGS allows       | a program rounded them                  |
 | equal dates and sub-seconds, other settings           | an editor wrote settings of its own     |
 | equal dates, another aperture alone                   | the depth of a portrait was edited      |
-| other dates, equal settings and sub-seconds           | a clock was corrected                   |
-| other dates by full quarters of an hour, no           | a clock was corrected, or its time zone |
-| sub-seconds, equal settings                           |                                         |
+| another bias alone                                    | no other light: a program wrote it      |
+| other dates, equal settings, and equal sub-seconds or | a clock was corrected                   |
+| image numbers                                         |                                         |
 | a later date that equals the date of the file,        | an editor wrote the date of its edit    |
 | by other software, equal settings                     |                                         |
 | another unique id, by Google's or Picasa's software   | they write an id of their own           |
 | a scanner                                             | dates and settings are of the scans     |
+
+Other dates with equal settings, without sub-seconds or numbers, are a clock that was corrected or
+another shot. Within an hour, and not by full quarters of it, they are another shot; otherwise they
+are only a hint, as two names of one burst are: it decides where pixels differ in places.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ from datetime import datetime, timedelta
 from itertools import product
 
 from indexes.metadata import Capture, ImageMetadata
+from pipeline.grouping.burst_names import are_of_one_burst
 
 # The differences that rounding makes. The steps of cameras are a third of a stop: 26 % in time and
 # sensitivity, 12 % in aperture, 0.33 EV in bias. Programs write 1/60 s as 0.017, f/2.8 as 2.83.
@@ -39,6 +44,8 @@ MAX_FOCAL_LENGTH_ROUNDING = 0.05
 MAX_BIAS_ROUNDING_EV = 0.1
 # Clocks are corrected by hours, and time zones differ by quarters of an hour.
 CLOCK_CORRECTION_STEP = timedelta(minutes=15)
+# Of two shots with equal settings; at a longer interval the light has changed.
+MAX_SERIES_INTERVAL = timedelta(hours=1)
 # With fewer digits, one in ten pairs of exposures has equal sub-seconds.
 MIN_SUBSECOND_DIGITS = 2
 MIN_UNIQUE_ID_CHARS = 16  # a shorter one is that of a sensor or a model
@@ -70,22 +77,31 @@ class Setting:
 
 EXPOSURE_TIME = Setting("exposure time", lambda capture: capture.exposure_time, MAX_TIME_ROUNDING)
 APERTURE = Setting("aperture", lambda capture: capture.aperture, MAX_APERTURE_ROUNDING)
+SENSITIVITY = Setting("sensitivity", lambda capture: capture.iso, MAX_ISO_ROUNDING)
+EXPOSURE_BIAS = Setting(
+    "exposure bias", lambda capture: capture.exposure_bias, MAX_BIAS_ROUNDING_EV, is_relative=False
+)
 SETTINGS = (
     EXPOSURE_TIME,
-    Setting(
-        "exposure bias",
-        lambda capture: capture.exposure_bias,
-        MAX_BIAS_ROUNDING_EV,
-        is_relative=False,
-    ),
+    EXPOSURE_BIAS,
     APERTURE,
-    Setting("sensitivity", lambda capture: capture.iso, MAX_ISO_ROUNDING),
+    SENSITIVITY,
     Setting("focal length", lambda capture: capture.focal_length, MAX_FOCAL_LENGTH_ROUNDING),
 )
 
 
-def find_exposure_difference(first: ImageMetadata, second: ImageMetadata) -> str | None:
-    """Return what proves that two files are two exposures, in a word or two; None if nothing does.
+@dataclass(frozen=True, slots=True)
+class ExposureDifference:
+    """The field that tells two exposures apart; a hint alone unless `is_certain`."""
+
+    field: str
+    is_certain: bool = True
+
+
+def find_exposure_difference(
+    first: ImageMetadata, second: ImageMetadata
+) -> ExposureDifference | None:
+    """Return what tells that two files are two exposures; None if nothing does.
 
     The order of the two does not matter. Equal bytes or equal pixels prove more than this does.
     """
@@ -96,16 +112,15 @@ def find_exposure_difference(first: ImageMetadata, second: ImageMetadata) -> str
     has_equal_subseconds = _compare_subseconds(left, right)
     if has_equal_date and has_equal_subseconds:
         return None
-    differing = [setting for setting in SETTINGS if setting.differs(left, right)]
-    if differing and not (has_equal_date and differing == [APERTURE]):
-        return differing[0].name
+    if setting := _find_other_setting(left, right, has_equal_date=has_equal_date):
+        return ExposureDifference(setting.name)
     if left.model is None or right.model is None:
         return None  # whatever wrote the dates, it need not have been a camera
     if has_equal_date and has_equal_subseconds is False:
-        return "sub-seconds"
-    if _have_other_dates(first, second, has_equal_subseconds):
-        return "date"
-    return _find_other_number(first, second)
+        return ExposureDifference("sub-seconds")
+    if difference := _find_other_number(first, second):
+        return difference
+    return _find_other_date(first, second, has_equal_subseconds)
 
 
 def is_same_exposure(first: ImageMetadata, second: ImageMetadata) -> bool:
@@ -152,21 +167,45 @@ def _compare_subseconds(first: Capture, second: Capture) -> bool | None:
     return True if digits >= MIN_SUBSECOND_DIGITS else None
 
 
-def _have_other_dates(
+def _find_other_setting(first: Capture, second: Capture, *, has_equal_date: bool) -> Setting | None:
+    """Return a setting that tells two exposures apart, or None."""
+    differing = [setting for setting in SETTINGS if setting.differs(first, second)]
+    if differing == [EXPOSURE_BIAS] and _have_equal_light(first, second):
+        return None
+    if has_equal_date and differing == [APERTURE]:
+        return None
+    return differing[0] if differing else None
+
+
+def _have_equal_light(first: Capture, second: Capture) -> bool:
+    """Tell if both have all settings that let in and amplify light, and these are equal."""
+    return all(
+        setting.get(first) is not None
+        and setting.get(second) is not None
+        and not setting.differs(first, second)
+        for setting in (EXPOSURE_TIME, APERTURE, SENSITIVITY)
+    )
+
+
+def _find_other_date(
     first: ImageMetadata, second: ImageMetadata, has_equal_subseconds: bool | None
-) -> bool:
-    """Tell if two files of equal settings have dates of two exposures."""
+) -> ExposureDifference | None:
+    """Return that the dates of two files of equal settings differ, unless a program did that."""
     left, right = _parse_date(first.capture.taken), _parse_date(second.capture.taken)
     if left is None or right is None or left == right:
-        return False
+        return None
     earlier, later = (first, second) if left < right else (second, first)
     if _has_date_of_edit(later, earlier):
-        return False
-    if EXPOSURE_TIME.get(first.capture) is None or EXPOSURE_TIME.get(second.capture) is None:
-        return True  # equal settings are not known
-    if has_equal_subseconds is None:
-        return (right - left) % CLOCK_CORRECTION_STEP != timedelta(0)
-    return not has_equal_subseconds
+        return None
+    if not _have_equal_light(first.capture, second.capture):
+        return ExposureDifference("date")  # that the settings are equal is not known
+    if has_equal_subseconds is False:
+        return ExposureDifference("date")
+    if has_equal_subseconds or _have_equal_numbers(first.capture, second.capture):
+        return None
+    interval = abs(right - left)
+    is_correction = interval > MAX_SERIES_INTERVAL or not interval % CLOCK_CORRECTION_STEP
+    return ExposureDifference("date", is_certain=not is_correction)
 
 
 def _has_date_of_edit(later: ImageMetadata, earlier: ImageMetadata) -> bool:
@@ -185,31 +224,54 @@ def _parse_date(text: str | None) -> datetime | None:
         return None
 
 
-def _find_other_number(first: ImageMetadata, second: ImageMetadata) -> str | None:
+def _have_equal_numbers(first: Capture, second: Capture) -> bool:
+    return first.image_number is not None and first.image_number == second.image_number
+
+
+def _find_other_number(first: ImageMetadata, second: ImageMetadata) -> ExposureDifference | None:
     """Return the kind of number that differs though it never does for one exposure, or None."""
     left, right = first.capture, second.capture
     if left.image_number and right.image_number and left.image_number != right.image_number:
-        return "image number"
+        return ExposureDifference("image number")
     ids = [capture.unique_id for capture in (left, right)]
     if any(id_ is None or len(id_) < MIN_UNIQUE_ID_CHARS for id_ in ids) or ids[0] == ids[1]:
         return None
     software = f"{first.software} {second.software}".casefold()
-    return None if any(writer in software for writer in UNIQUE_ID_WRITERS) else "unique id"
+    is_rewritten = any(writer in software for writer in UNIQUE_ID_WRITERS)
+    return None if is_rewritten else ExposureDifference("unique id")
+
+
+@dataclass(frozen=True, slots=True)
+class NamedMetadata:
+    """The metadata of an image, and the paths of its files."""
+
+    metadata: ImageMetadata
+    paths: Sequence[str] = ()
+
+
+def compare_files(first: NamedMetadata, second: NamedMetadata) -> ExposureDifference | None:
+    """Return what tells two files apart by their metadata, else by their names in a burst."""
+    difference = find_exposure_difference(first.metadata, second.metadata)
+    if difference or is_same_exposure(first.metadata, second.metadata):
+        return difference
+    if any(are_of_one_burst(*paths) for paths in product(first.paths, second.paths)):
+        return ExposureDifference("name in a burst", is_certain=False)
+    return None
 
 
 class Exposures:
-    """The metadata of images, by pixel hash, and which of them are two exposures.
+    """What is known of images by pixel hash, and which of them are two exposures.
 
     The files of one image can say different things: one was stripped, or its date was corrected.
     """
 
-    def __init__(self, metadata: Mapping[bytes, Sequence[ImageMetadata]]) -> None:
-        """Use the metadata of all files of each image; an image without any is no exposure."""
-        self._metadata = metadata
-        self._differences: dict[tuple[bytes, bytes], str | None] = {}
+    def __init__(self, images: Mapping[bytes, Sequence[NamedMetadata]]) -> None:
+        """Use the metadata of all contents of each image; an image without any is no exposure."""
+        self._images = images
+        self._differences: dict[tuple[bytes, bytes], ExposureDifference | None] = {}
 
-    def find_difference(self, left: bytes, right: bytes) -> str | None:
-        """Return what proves that two images are two exposures; None if nothing does.
+    def find_difference(self, left: bytes, right: bytes) -> ExposureDifference | None:
+        """Return what tells that two images are two exposures, rather a proof than a hint.
 
         Two files that say they are one exposure prove more than two others that say they are not.
         """
@@ -218,9 +280,14 @@ class Exposures:
             self._differences[pair] = self._compare(*pair)
         return self._differences[pair]
 
-    def _compare(self, left: bytes, right: bytes) -> str | None:
-        files = list(product(self._metadata.get(left, ()), self._metadata.get(right, ())))
-        if any(is_same_exposure(*pair) for pair in files):
+    def are_apart(self, left: bytes, right: bytes) -> bool:
+        """Tell if two images are two exposures for certain."""
+        difference = self.find_difference(left, right)
+        return difference is not None and difference.is_certain
+
+    def _compare(self, left: bytes, right: bytes) -> ExposureDifference | None:
+        pairs = list(product(self._images.get(left, ()), self._images.get(right, ())))
+        if any(is_same_exposure(first.metadata, second.metadata) for first, second in pairs):
             return None
-        differences = (find_exposure_difference(*pair) for pair in files)
-        return next((difference for difference in differences if difference), None)
+        differences = [item for pair in pairs if (item := compare_files(*pair))]
+        return max(differences, key=lambda item: item.is_certain, default=None)

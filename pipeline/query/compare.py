@@ -18,12 +18,12 @@ from pipeline.decode.pool import DecoderPool
 from pipeline.decode.preprocess import Preprocess
 from pipeline.decode.read import AlreadyStored, Failure
 from pipeline.embed.embedder import Embedder, embed_all
-from pipeline.grouping.exposures import find_exposure_difference
-from pipeline.grouping.match import get_exact_relation
+from pipeline.grouping.exposures import ExposureDifference, NamedMetadata, compare_files
+from pipeline.grouping.match import decide_relation, get_exact_relation
 from pipeline.query.files import resolve_source
 from pipeline.query.reread import reread_images, reread_thumbnails
 from pipeline.scan import SourceFile
-from pipeline.verify.relation import COPY_RELATIONS, SCENE_RELATIONS, Relation
+from pipeline.verify.relation import Relation
 from pipeline.verify.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -60,14 +60,24 @@ class Comparison:
             return exact
         if left.is_featureless or right.is_featureless:  # as in groups: exact copies alone count
             return Relation.NOT_VERIFIABLE
-        relation = self.verdicts[first, second].relation
-        if relation in COPY_RELATIONS | SCENE_RELATIONS and find_exposure_difference(
-            left.metadata or NO_METADATA, right.metadata or NO_METADATA
-        ):
-            return Relation.ANOTHER_SHOT
-        if relation == Relation.NOT_VERIFIABLE and self.scores[first, second] >= threshold:
-            return Relation.SIMILAR
-        return relation
+        verdict, score = self.verdicts[first, second], self.scores[first, second]
+        if verdict.relation == Relation.NOT_VERIFIABLE and score < threshold:
+            return Relation.NOT_VERIFIABLE
+        return decide_relation(
+            verdict,
+            score,
+            threshold,
+            exposure_difference=self.find_exposure_difference(first, second),
+        )
+
+    def find_exposure_difference(self, first: int, second: int) -> ExposureDifference | None:
+        """Return what tells by metadata and names that two files are two exposures, or None."""
+        named = [
+            NamedMetadata(image.metadata or NO_METADATA, [self.files[position]])
+            for position in (first, second)
+            if isinstance(image := self.images[position], Image)
+        ]
+        return compare_files(*named) if len(named) == 2 else None
 
     def iter_pairs(self) -> Iterator[tuple[int, int]]:
         """Yield the positions of each pair of files once, the lower one first."""

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from indexes.catalog.verdicts import MAX_IMAGES_PER_VECTOR, StoredVerdict
-from indexes.metadata import ImageMetadata
+from indexes.metadata import NO_METADATA
 from indexes.store import Store
 from indexes.vectors.scores import compute_cosines
 from pipeline.grouping.cluster import Edge, Group, form_groups
-from pipeline.grouping.exposures import Exposures
+from pipeline.grouping.exposures import Exposures, NamedMetadata
 from pipeline.grouping.keep_rules import CopyHints, KeepRules, LibraryFile
 from pipeline.grouping.match import decide_relation
 from pipeline.query.files import load_files
@@ -170,10 +170,14 @@ def _load_exposures(
     }
     ids = store.catalog.images.get_ids(list(images))
     metadata = dict(store.catalog.metadata.get(ids.values()))
-    by_pixel_hash = defaultdict[bytes, list[ImageMetadata]](list)
+    paths = defaultdict[bytes, list[str]](list)
+    for pixel_hash in pixel_hashes:
+        for file in files.get(pixel_hash, ()):
+            paths[file.image.hash].append(file.path)
+    by_pixel_hash = defaultdict[bytes, list[NamedMetadata]](list)
     for hash_, image_id in ids.items():
-        if image_id in metadata:
-            by_pixel_hash[images[hash_].pixel_hash].append(metadata[image_id])
+        named = NamedMetadata(metadata.get(image_id, NO_METADATA), paths[hash_])
+        by_pixel_hash[images[hash_].pixel_hash].append(named)
     return Exposures(by_pixel_hash)
 
 
@@ -186,13 +190,12 @@ def build_edges(snapshot: Snapshot, keep_rules: KeepRules) -> list[Edge]:
     edges = []
     for pair in snapshot.verdicts.values():
         if pair.verdict is not None:
-            difference = snapshot.exposures.find_difference(pair.left, pair.right)
             relation = decide_relation(
                 pair.verdict,
                 pair.score,
                 thresholds.similar,
                 thresholds.min_agreement,
-                is_other_exposure=difference is not None,
+                exposure_difference=snapshot.exposures.find_difference(pair.left, pair.right),
             )
             if relation != Relation.UNRELATED:
                 edges.append(Edge(pair.left, pair.right, relation, pair.score, pair.verdict))

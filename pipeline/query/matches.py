@@ -16,7 +16,7 @@ from pipeline.decode.decode import Decoded
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.read import Failure
 from pipeline.embed.embedder import Embedder
-from pipeline.grouping.exposures import find_exposure_difference
+from pipeline.grouping.exposures import NamedMetadata, compare_files
 from pipeline.grouping.keep_rules import LibraryFile
 from pipeline.grouping.match import Match, decide_relation, get_exact_relation, make_match_rank_key
 from pipeline.query.identify import (
@@ -26,7 +26,7 @@ from pipeline.query.identify import (
     embed_query_crops,
     identify_files,
 )
-from pipeline.query.search import search_store
+from pipeline.query.search import NearImage, search_store
 from pipeline.query.thresholds import resolve_thresholds
 from pipeline.query.verification import QueryVerifier, Verified
 from pipeline.verify.relation import QUERY_RELATIONS, Relation
@@ -118,7 +118,7 @@ def _embed_new(
 def _build_answer(file: str, verified: Verified, relations: frozenset[Relation]) -> Answer:
     """Select the files near a query whose relation to it is one of `relations`."""
     query, thresholds = verified.searched.query, verified.searched.thresholds
-    metadata = query.image.metadata or NO_METADATA
+    named = NamedMetadata(query.image.metadata or NO_METADATA, [query.source.path])
     in_library, matches = False, []
     for near in verified.searched.near_images:
         verdict = verified.verdicts.get(near.image.pixel_hash)
@@ -127,7 +127,7 @@ def _build_answer(file: str, verified: Verified, relations: frozenset[Relation])
             near.score,
             thresholds.similar,
             thresholds.min_agreement,
-            is_other_exposure=find_exposure_difference(metadata, near.metadata) is not None,
+            exposure_difference=compare_files(named, _name_metadata(near)),
         )
         for library_file in near.files:
             if _is_same_file(library_file, query):
@@ -136,6 +136,10 @@ def _build_answer(file: str, verified: Verified, relations: frozenset[Relation])
                 matches.append(Match(library_file, relation, near.score, verdict))
     matches.sort(key=make_match_rank_key)
     return Answer(file, tuple(matches), in_library, query.image.flags)
+
+
+def _name_metadata(near: NearImage) -> NamedMetadata:
+    return NamedMetadata(near.metadata, [file.path for file in near.files])
 
 
 def _is_same_file(file: LibraryFile, query: Query) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from math import isnan
 from typing import Any
 
@@ -35,6 +36,8 @@ def serialize_comparison(comparison: Comparison, space: Space, threshold: float)
         }
         if verdict := comparison.verdicts.get((first, second)):
             pair["verdict"] = verdict.to_dict()
+        if difference := comparison.find_exposure_difference(first, second):
+            pair["exposure_difference"] = asdict(difference)
         pairs.append(pair)
     return make_document(
         {
@@ -107,6 +110,9 @@ def format_explanation(comparison: Comparison, threshold: float) -> Iterator[str
     yield _format_image_line("second", comparison.files[1], second)
     yield f"relation    {_format_relation(comparison, 0, 1, threshold)}"
     yield f"score       {comparison.scores[0, 1]:.4f}"
+    if difference := comparison.find_exposure_difference(0, 1):
+        proof = "they are two exposures" if difference.is_certain else "perhaps two exposures"
+        yield f"metadata    another {difference.field}: {proof}"
     verdict = comparison.verdicts[0, 1]
     yield f"keypoints   {_describe_alignment(verdict)}"
     if not verdict.homography:

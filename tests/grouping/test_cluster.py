@@ -20,7 +20,7 @@ from hypothesis.strategies import (
 from indexes.metadata import Capture, ImageMetadata
 from indexes.records import FileStat, Image
 from pipeline.grouping.cluster import Edge, Group, form_groups
-from pipeline.grouping.exposures import Exposures
+from pipeline.grouping.exposures import Exposures, NamedMetadata
 from pipeline.grouping.keep_rules import CopyHints, KeepRules, LibraryFile
 from pipeline.verify.relation import COPY_RELATIONS, SCENE_RELATIONS, Relation, Side
 from pipeline.verify.verdict import Edits, Verdict
@@ -411,7 +411,9 @@ def make_exposures(shots: list[str | None]) -> Exposures:
     return Exposures(
         {
             number.to_bytes(32, "big"): [
-                ImageMetadata(Capture(model="X", taken="2021-05-30 15:56:01", subseconds=shot))
+                NamedMetadata(
+                    ImageMetadata(Capture(model="X", taken="2021-05-30 15:56:01", subseconds=shot))
+                )
             ]
             for number, shot in enumerate(shots)
             if shot

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexes.metadata import NO_METADATA, Capture, ImageMetadata
-from pipeline.grouping.exposures import Exposures, find_exposure_difference, is_same_exposure
+from pipeline.grouping.exposures import (
+    Exposures,
+    NamedMetadata,
+    compare_files,
+    find_exposure_difference,
+    is_same_exposure,
+)
 
 SHOT = ImageMetadata(
     Capture(
@@ -42,22 +48,25 @@ def change(shot: ImageMetadata = SHOT, **fields: Any) -> ImageMetadata:
 
 
 def find_difference(first: ImageMetadata, second: ImageMetadata) -> str | None:
-    """The difference of two files, which must not depend on their order."""
+    """The field that differs, or "perhaps" and the field; it must not depend on the order."""
     difference = find_exposure_difference(first, second)
     assert find_exposure_difference(second, first) == difference
-    return difference
+    if difference is None:
+        return None
+    return difference.field if difference.is_certain else f"perhaps {difference.field}"
 
 
 @pytest.mark.parametrize(
     ("fields", "difference"),
     [
         ({"subseconds": "91"}, "sub-seconds"),
-        (LATER | {"subseconds": "91"}, "date"),
-        (LATER | WITHOUT_SUBSECONDS, "date"),
+        (LATER | {"subseconds": "91", "image_number": None}, "date"),
+        (LATER | WITHOUT_SUBSECONDS | {"image_number": None}, "date"),
         (LATER | WITHOUT_SUBSECONDS | {"exposure_time": None}, "date"),
+        ({"taken": "2022-05-30 15:56:01", "iso": None}, "date"),
         (LATER | {"subseconds": "28", "exposure_time": 1 / 15}, "exposure time"),
         (WITHOUT_SUBSECONDS | {"exposure_time": 1 / 15}, "exposure time"),
-        (WITHOUT_SUBSECONDS | {"exposure_bias": -2.0}, "exposure bias"),
+        (WITHOUT_SUBSECONDS | {"exposure_bias": -2.0, "iso": None}, "exposure bias"),
         (WITHOUT_SUBSECONDS | {"aperture": 8.0, "taken": None}, "aperture"),
         (WITHOUT_SUBSECONDS | {"iso": 400}, "sensitivity"),
         (WITHOUT_SUBSECONDS | {"focal_length": 70.0}, "focal length"),
@@ -86,10 +95,12 @@ def test_other_exposure_of_one_camera_is_told_apart(
         {"exposure_bias": 0.7, "iso": 100},
         # The depth of a portrait was edited.
         {"aperture": 2.8, "subseconds": None, "image_number": None},
-        # A clock was corrected, by any time if the sub-seconds stayed, else by quarters of an hour.
-        {"taken": "2021-05-30 17:13:44"},
-        {"taken": "2021-05-30 17:56:01", "subseconds": None},
-        {"taken": "2020-05-30 16:26:01", "subseconds": None},
+        # It lets in no other light.
+        {"exposure_bias": -2.0, "subseconds": None},
+        # A clock was corrected.
+        {"taken": "2021-05-30 15:59:13"},
+        {"taken": "2021-05-30 15:59:13", "subseconds": None},
+        {"taken": "2021-05-30 15:59:13", "image_number": None},
         # Another camera: what wrote the fields is not known.
         {"model": "Canon EOS R5", "taken": "2022-01-01 10:00:00", "iso": 800},
         {"body_serial": "2", "taken": "2022-01-01 10:00:00"},
@@ -97,6 +108,21 @@ def test_other_exposure_of_one_camera_is_told_apart(
 )
 def test_what_programs_do_to_one_exposure_is_no_difference(fields: dict[str, Any]) -> None:
     assert find_difference(change(body_serial="1"), change(**fields)) is None
+
+
+@pytest.mark.parametrize(
+    ("taken", "difference"),
+    [
+        ("2021-05-30 15:56:26", "date"),
+        ("2021-05-30 16:55:00", "date"),
+        ("2021-05-30 16:26:01", "perhaps date"),
+        ("2021-05-30 17:03:44", "perhaps date"),
+        ("2020-04-30 17:03:44", "perhaps date"),
+    ],
+)
+def test_date_alone_proves_another_exposure_within_an_hour(taken: str, difference: str) -> None:
+    shot = change(subseconds=None, image_number=None)
+    assert find_difference(shot, change(shot, taken=taken)) == difference
 
 
 @pytest.mark.parametrize(
@@ -157,7 +183,7 @@ def test_date_without_a_camera_is_no_difference() -> None:
 
 
 def test_zeros_of_a_camera_without_subseconds_say_nothing() -> None:
-    zeros = change(subseconds="00")
+    zeros = change(subseconds="00", image_number=None)
     assert find_difference(zeros, change(zeros, **LATER)) == "date"
     assert not is_same_exposure(zeros, zeros)
 
@@ -191,9 +217,41 @@ def test_copy_that_lost_fields_is_no_other_exposure(
 
 
 def test_equal_exposures_of_two_files_outweigh_differences_of_others() -> None:
-    corrected = change(taken="2021-05-30 15:59:01", subseconds=None)
-    exposures = Exposures({b"a": [SHOT, corrected], b"b": [SHOT], b"c": [change(subseconds="91")]})
+    corrected = change(taken="2021-05-30 15:59:01", subseconds=None, image_number=None)
+    exposures = Exposures(
+        {
+            b"a": [NamedMetadata(SHOT), NamedMetadata(corrected)],
+            b"b": [NamedMetadata(SHOT)],
+            b"c": [NamedMetadata(change(subseconds="91"))],
+            b"d": [NamedMetadata(corrected)],
+        }
+    )
     assert exposures.find_difference(b"a", b"b") is None
-    assert exposures.find_difference(b"a", b"c") == "sub-seconds"
-    assert exposures.find_difference(b"c", b"a") == "sub-seconds"
+    for pair in ((b"a", b"c"), (b"c", b"a")):
+        difference = exposures.find_difference(*pair)
+        assert difference and difference.field == "sub-seconds"
+        assert exposures.are_apart(*pair)
+    assert exposures.are_apart(b"b", b"d")
     assert exposures.find_difference(b"a", b"unknown") is None
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_burst"),
+    [
+        ("00001IMG_00001_BURST20171111030039.jpg", "00002IMG_00002_BURST20171111030039.jpg", True),
+        ("00001IMG_00001_BURST20171111030039.jpg", "00002IMG_00002_BURST20171111030041.jpg", False),
+        ("IMG_20231014_183246_BURST001_COVER.jpg", "IMG_20231014_183246_BURST002.jpg", True),
+        ("DSC_0001_BURST20230709220904977.JPG", "DSC_0035_BURST20230709220904977.JPG", True),
+        ("20231207_101605_031.jpg", "20231207_101605_032.jpg", True),
+        ("20231207_101605_031.jpg", "20231207_101605_031 (1).jpg", False),
+        ("20231207_101605_031.jpg", "20231207_101605_031.webp", False),
+        ("20231207_101605.jpg", "20231207_101605_001.jpg", False),
+        ("holiday1.jpg", "holiday2.jpg", False),
+    ],
+)
+def test_names_of_one_burst_are_a_hint(first: str, second: str, *, is_burst: bool) -> None:
+    files = [NamedMetadata(NO_METADATA, [f"/photos/{name}"]) for name in (first, second)]
+    difference = compare_files(files[0], files[1])
+    assert (difference is not None and not difference.is_certain) is is_burst
+    proven = [replace(file, metadata=SHOT) for file in files]
+    assert compare_files(proven[0], proven[1]) is None  # equal sub-seconds prove more than names
