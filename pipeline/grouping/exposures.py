@@ -197,12 +197,15 @@ def _find_other_date(
     earlier, later = (first, second) if left < right else (second, first)
     if _has_date_of_edit(later, earlier):
         return None
-    if not _have_equal_light(first.capture, second.capture):
-        return ExposureDifference("date")  # that the settings are equal is not known
     if has_equal_subseconds is False:
         return ExposureDifference("date")
-    if has_equal_subseconds or _have_equal_numbers(first.capture, second.capture):
+    has_exposure = first.capture.exposure_time or second.capture.exposure_time
+    if has_equal_subseconds and has_exposure:
         return None
+    if first.capture.image_number and first.capture.image_number == second.capture.image_number:
+        return None
+    if not _have_equal_light(first.capture, second.capture):
+        return ExposureDifference("date")  # that the settings are equal is not known
     interval = abs(right - left)
     is_correction = interval > MAX_SERIES_INTERVAL or not interval % CLOCK_CORRECTION_STEP
     return ExposureDifference("date", is_certain=not is_correction)
@@ -222,10 +225,6 @@ def _parse_date(text: str | None) -> datetime | None:
         return datetime.strptime(text, DATE_FORMAT) if text else None
     except ValueError:
         return None
-
-
-def _have_equal_numbers(first: Capture, second: Capture) -> bool:
-    return first.image_number is not None and first.image_number == second.image_number
 
 
 def _find_other_number(first: ImageMetadata, second: ImageMetadata) -> ExposureDifference | None:

@@ -62,8 +62,14 @@ def find_difference(first: ImageMetadata, second: ImageMetadata) -> str | None:
         ({"subseconds": "91"}, "sub-seconds"),
         (LATER | {"subseconds": "91", "image_number": None}, "date"),
         (LATER | WITHOUT_SUBSECONDS | {"image_number": None}, "date"),
-        (LATER | WITHOUT_SUBSECONDS | {"exposure_time": None}, "date"),
-        ({"taken": "2022-05-30 15:56:01", "iso": None}, "date"),
+        (
+            LATER | {"exposure_time": None, "subseconds": None, "image_number": None},
+            "date",
+        ),
+        (
+            {"taken": "2022-05-30 15:56:01", "iso": None, "subseconds": None, "image_number": None},
+            "date",
+        ),
         (LATER | {"subseconds": "28", "exposure_time": 1 / 15}, "exposure time"),
         (WITHOUT_SUBSECONDS | {"exposure_time": 1 / 15}, "exposure time"),
         (WITHOUT_SUBSECONDS | {"exposure_bias": -2.0, "iso": None}, "exposure bias"),
