@@ -1,4 +1,4 @@
-"""What the file of an image says of itself, beside its pixels: camera, exposure, dates, encoding.
+"""Metadata of images, as their files state it: camera, exposure, dates, encoding.
 
 A catalog keeps one record an image, as JSON without the fields that are None. This module imports
 no database and no numpy.
@@ -51,7 +51,7 @@ class Capture:
 
 @dataclass(frozen=True, slots=True)
 class JpegEncoding:
-    """How a JPEG was encoded.
+    """The encoding of a JPEG.
 
     `quality` is that of libjpeg whose quantization tables come closest, 1 to 100;
     `has_standard_tables`: they are libjpeg's at that quality. `subsampling` of the chroma is
@@ -75,7 +75,7 @@ class Thumbnail:
 
 @dataclass(frozen=True, slots=True)
 class ImageMetadata:
-    """What a file says of its image.
+    """The metadata of an image, as its file states it.
 
     `software` wrote the file, at `modified`, "YYYY-MM-DD HH:MM:SS". `source` is EXIF's file source,
     "camera" or "scanner". `orientation` is that of EXIF, 1 to 8; `latitude` and `longitude` are in

@@ -259,7 +259,7 @@ def compare_files(first: NamedMetadata, second: NamedMetadata) -> ExposureDiffer
 
 
 class Exposures:
-    """What is known of images by pixel hash, and which of them are two exposures.
+    """Metadata and names of images, by pixel hash; tells which of them are two exposures.
 
     The files of one image can say different things: one was stripped, or its date was corrected.
     """

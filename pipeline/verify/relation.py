@@ -44,7 +44,7 @@ REPORTED_RELATIONS = (
     Relation.SAME_SCENE,
     Relation.SIMILAR,
 )
-# Relations of two exposures of one scene: told by their pixels, or by their metadata.
+# Relations of two exposures of one scene, as pixels or metadata show.
 SCENE_RELATIONS = frozenset({Relation.ANOTHER_SHOT, Relation.SAME_SCENE})
 # Relations that form groups unless more are requested.
 COPY_RELATIONS = frozenset(

@@ -1,4 +1,4 @@
-"""What files say of their images: fields of EXIF and maker notes, encodings, hostile blocks."""
+"""Metadata of images: fields of EXIF and maker notes, encodings, hostile blocks."""
 
 from __future__ import annotations
 

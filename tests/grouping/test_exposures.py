@@ -1,4 +1,4 @@
-"""Which files are two exposures by their metadata, and what programs do that is no evidence."""
+"""Two exposures by their metadata, and what programs do to metadata that is no evidence."""
 
 from __future__ import annotations
 
