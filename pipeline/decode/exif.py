@@ -35,6 +35,7 @@ TAGS_BY_METADATA_KIND = {
         *(0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F),
     ),
 }
+TIFF_HEADER_BY_BYTE_ORDER = {b"II": b"II*\0", b"MM": b"MM\0*"}
 COMMENT_CHARSET_PREFIXES = (b"ASCII", b"UNICODE", b"JIS")  # an empty comment has one too
 MIN_YEAR_TAKEN = 1826  # of the oldest photograph; a clock that was never set can show less
 # Days on which clocks begin that were never set: the epochs of Mac OS, Unix and FAT, whatever the
@@ -50,9 +51,25 @@ def read_tags(image: Pillow.Image) -> dict[int, Any]:
 
     Returns what can be read of broken EXIF, and never raises.
     """
-    tags: dict[int, Any] = {}
     with suppress(Exception):  # broken EXIF raises anything, and is no reason to reject an image
-        exif = image.getexif()
+        return _merge_directories(image.getexif())
+    return {}
+
+
+def read_raw_tags(data: bytes) -> dict[int, Any]:
+    """Read the tags of a raw photo as read_tags() does; none if it is no variant of TIFF."""
+    if header := TIFF_HEADER_BY_BYTE_ORDER.get(data[:2]):
+        with suppress(Exception):  # as above
+            exif = Pillow.Exif()
+            # Olympus and Panasonic write other letters where a TIFF has its number.
+            exif.load(data if data[:4] == header else header + data[4:])
+            return _merge_directories(exif)
+    return {}
+
+
+def _merge_directories(exif: Pillow.Exif) -> dict[int, Any]:
+    tags: dict[int, Any] = {}
+    with suppress(Exception):  # as above: what can be read stays
         tags.update(exif)
         with suppress(Exception):
             tags = exif.get_ifd(EXIF_IFD) | tags  # the first directory is that of the image

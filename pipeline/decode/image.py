@@ -193,7 +193,7 @@ def _open_image(
             if not has_image_signature(data[:SIGNATURE_BYTES]):
                 raise
             return _open_misnamed(data, preprocess, budget, not_raw)
-        return _open_extracted(extracted, preprocess, budget)
+        return _open_raw(data, extracted, preprocess, budget)
     if has_jxl_signature(data):
         return _open_extracted(extract_from_jxl(data, budget), preprocess, budget)
     return _open_with_pillow(data, preprocess, budget)
@@ -210,6 +210,16 @@ def _open_misnamed(
         except UnidentifiedImageError:
             raise not_raw from None
         yield opened
+
+
+@contextmanager
+def _open_raw(
+    data: bytes, extracted: ExtractedImage, preprocess: Preprocess, budget: MemoryBudget
+) -> Iterator[_OpenImage]:
+    """Open what LibRaw extracted, with the metadata of the raw photo: its preview may have none."""
+    with _open_extracted(extracted, preprocess, budget) as opened:
+        tags = {**opened.exif_tags, **exif.read_raw_tags(data)}
+        yield replace(opened, exif_tags=tags, metadata=read_metadata(opened.image, tags))
 
 
 @contextmanager

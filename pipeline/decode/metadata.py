@@ -32,6 +32,7 @@ from pipeline.decode.exif import (
     GPS_LATITUDE_TAG,
     GPS_LONGITUDE_TAG,
     ORIENTATION_TAG,
+    TIFF_HEADER_BY_BYTE_ORDER,
     parse_date,
 )
 
@@ -44,8 +45,6 @@ MAX_EXPOSURE_BIAS_EV = 100.0
 MAX_FOCAL_LENGTH_MM = 100_000.0
 MAX_SIDE_PIXELS = (1 << 31) - 1
 EXIF_PREFIX = b"Exif\0\0"
-# The header of a TIFF without a directory, as Pillow's reader of directories expects it.
-TIFF_HEADER_BY_BYTE_ORDER = {b"II": b"II*\0\0\0\0\0", b"MM": b"MM\0*\0\0\0\0"}
 FILE_SOURCES = {1: "scanner", 2: "scanner", 3: "camera"}
 # libjpeg's quantization tables at quality 50, in the order of the rows (ITU T.81, annex K).
 STANDARD_LUMA_TABLE = np.array(
@@ -158,7 +157,7 @@ def _load_directory(exif: bytes, note: bytes, format_: MakerNoteFormat) -> Image
         byte_order = format_.byte_order
     else:
         byte_order = data[:2]  # of the EXIF data, or of Nikon's own header
-    directory = ImageFileDirectory_v2(TIFF_HEADER_BY_BYTE_ORDER[byte_order])
+    directory = ImageFileDirectory_v2(TIFF_HEADER_BY_BYTE_ORDER[byte_order] + bytes(4))
     stream = io.BytesIO(data)
     stream.seek(note_start + format_.directory_offset - base_offset)
     directory.load(stream)

@@ -15,10 +15,11 @@ from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from indexes.metadata import ImageMetadata, decode_metadata, encode_metadata
-from pipeline.decode.exif import read_tags
+from pipeline.decode.exif import read_raw_tags, read_tags
 from pipeline.decode.image import load_format_plugins
 from pipeline.decode.metadata import read_metadata
 from tests.support.images import decode_file, draw_scene, encode_jpeg, save_image
+from tests.support.raw_and_jxl import save_dng
 
 SCENE = draw_scene(1, (96, 64))
 BASE = ExifTags.Base
@@ -96,6 +97,26 @@ def test_fields_are_read_from_a_tiff(tmp_path: Path) -> None:
     capture = read_file(save_image(tmp_path / "a.tif", SCENE, tiffinfo=directory)).capture
     assert (capture.model, capture.taken) == ("EOS 40D", "2021-05-30 15:56:01")
     assert (capture.exposure_time, capture.subseconds) == (0.0125, "27")
+
+
+@pytest.mark.parametrize("magic", [b"II*\0", b"IIRO"])
+def test_fields_are_read_from_a_raw_photo_whose_preview_has_none(magic: bytes) -> None:
+    buffer = io.BytesIO()
+    directory = ImageFileDirectory_v2()
+    directory[ExifTags.IFD.Exif] = dict(make_exif().get_ifd(ExifTags.IFD.Exif))
+    SCENE.save(buffer, "TIFF", tiffinfo=directory)
+    tags = read_raw_tags(magic + buffer.getvalue()[4:])
+    assert tags[BASE.DateTimeOriginal] == "2021:05:30 15:56:01"
+    assert read_raw_tags(b"FUJIFILMCCD-RAW" + bytes(100)) == {}
+    assert BASE.DateTimeOriginal not in read_raw_tags(magic + b"\xff" * 8)
+
+
+def test_camera_of_a_dng_is_read(tmp_path: Path) -> None:
+    pytest.importorskip("rawpy", reason="the extra raw is not installed")
+    preview = draw_scene(2, (320, 240))
+    for name, jpeg in (("bare.dng", None), ("preview.dng", preview)):
+        metadata = read_file(save_dng(tmp_path / name, draw_scene(2, (320, 240)), jpeg))
+        assert (metadata.capture.make, metadata.capture.model) == ("Test", "Camera")
 
 
 def test_file_without_metadata_says_nothing(tmp_path: Path) -> None:
