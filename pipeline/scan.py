@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from fnmatch import fnmatchcase
-from pathlib import PurePath
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from indexes.paths import STORE_MARKER_NAMES, quote
 from indexes.records import CatalogFile, FileStat, Root
-
-TRASH_FOLDER_NAMES = {  # and every name that starts with .Trash
-    *("$RECYCLE.BIN", "RECYCLER", "System Volume Information", "lost+found"),
-    *("@Recycle", "#recycle", "@eaDir", "Trash"),
-}
+from pipeline.name_rules import (
+    PAGE_MARKER_NAME,
+    PAGE_THUMBNAIL_NAME_PATTERN,
+    NameRules,
+    SkipReason,
+    is_foreign_library,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +40,6 @@ class SourceFile:
         return self.stat is not None and self.stat.is_unchanged_since(earlier)
 
 
-class SkipReason(StrEnum):
-    """Why a scan skips something below a root, in the words of messages."""
-
-    BROKEN_LINK = "broken link"
-    EXCLUDED = "excluded"
-    HIDDEN = "hidden"
-    REACHED_BEFORE = "reached before"
-    SPECIAL_FILE = "special file"
-    STORE = "a store"
-    TRASH = "trash"
-    UNREADABLE = "unreadable"
-    UNREADABLE_FOLDER = "unreadable folder"
-
-
 @dataclass(frozen=True, slots=True)
 class Skipped:
     """Something below a root that is not read, and why; `is_failure` if a user should repair it."""
@@ -65,27 +50,29 @@ class Skipped:
     is_failure: bool = False
 
 
-def scan(roots: Sequence[Root]) -> Iterator[SourceFile | Skipped]:
+def scan(roots: Iterable[Root]) -> Iterator[SourceFile | Skipped]:
     """List every file below `roots`, always in the same order.
 
     A folder's files come before its folders; what only symbolic links reach comes last. Each folder
     is walked once, however many roots, links or mounts lead to it, so loops end. Nothing is opened:
-    a FIFO or a socket is skipped. Hidden names, trash folders and what a root excludes are skipped;
-    a root itself is always walked. A slash at the end of an exclude, as a shell completes it, does
-    not count.
+    a FIFO or a socket is skipped. Hidden names, trash folders, photo libraries of other programs,
+    the thumbnails of our own pages and what a root excludes are skipped; a root itself is always
+    walked.
     """
-    roots = [
-        replace(root, excludes=tuple(pattern.rstrip("/") for pattern in root.excludes))
-        for root in roots
-    ]
+    return scan_by_rules([NameRules(root) for root in roots])
+
+
+def scan_by_rules(rules: Iterable[NameRules]) -> Iterator[SourceFile | Skipped]:
+    """List the files below the roots of `rules`; these know afterwards which excludes matched."""
+    rules_by_root = {of_root.path: of_root for of_root in rules}
     visited_folders: set[tuple[int, int]] = set()
-    symlinks: list[tuple[Root, str]] = []
-    root_paths = {root.path for root in roots}  # a root inside another is walked by its own rules
-    for root in sorted(roots, key=lambda root: os.fsencode(root.path)):
-        yield from _walk(root, root.path, root_paths, visited_folders, symlinks)
+    symlinks: list[tuple[NameRules, str]] = []
+    # A root inside another is walked by its own rules.
+    for path in sorted(rules_by_root, key=os.fsencode):
+        yield from _walk(rules_by_root[path], path, rules_by_root, visited_folders, symlinks)
     while symlinks:
         symlinks.sort(key=lambda symlink: os.fsencode(symlink[1]), reverse=True)
-        root, path = symlinks.pop()
+        of_root, path = symlinks.pop()
         try:
             # A Path for each of a million files would cost more than the walk.
             target = os.stat(path)  # noqa: PTH116
@@ -93,7 +80,10 @@ def scan(roots: Sequence[Root]) -> Iterator[SourceFile | Skipped]:
             yield Skipped(path, SkipReason.BROKEN_LINK)
             continue
         if stat.S_ISDIR(target.st_mode):
-            yield from _walk(root, path, root_paths, visited_folders, symlinks)
+            if is_foreign_library(path) or is_foreign_library(os.path.realpath(path)):
+                yield Skipped(path, SkipReason.FOREIGN_LIBRARY)
+            else:
+                yield from _walk(of_root, path, rules_by_root, visited_folders, symlinks)
         elif stat.S_ISREG(target.st_mode):
             yield SourceFile(path, FileStat.from_os_stat(target))
         else:
@@ -101,13 +91,13 @@ def scan(roots: Sequence[Root]) -> Iterator[SourceFile | Skipped]:
 
 
 def _walk(
-    root: Root,
+    rules: NameRules,
     start_folder: str,
-    root_paths: set[str],
+    root_paths: Container[str],
     visited_folders: set[tuple[int, int]],
-    symlinks: list[tuple[Root, str]],
+    symlinks: list[tuple[NameRules, str]],
 ) -> Iterator[SourceFile | Skipped]:
-    """Walk a folder by the rules of `root`; add to `visited_folders` and to `symlinks`."""
+    """Walk a folder by the rules of its root; add to `visited_folders` and to `symlinks`."""
     folders = [start_folder]
     while folders:
         folder = folders.pop()
@@ -122,21 +112,28 @@ def _walk(
         except OSError as error:
             yield Skipped(folder, SkipReason.UNREADABLE_FOLDER, error.strerror, is_failure=True)
             continue
-        if STORE_MARKER_NAMES <= {entry.name for entry in entries}:
+        names = {entry.name for entry in entries}
+        if names >= STORE_MARKER_NAMES:
             yield Skipped(folder, SkipReason.STORE)
             continue
+        rules.has_names = rules.has_names or bool(names)
+        has_page = PAGE_MARKER_NAME in names
         subfolders = []
         for entry in entries:
             if entry.path in root_paths:
                 continue
-            if reason := _find_skip_reason(root, entry):
+            if reason := rules.find_skip_reason(entry.name, entry.path):
                 yield Skipped(entry.path, reason)
+            elif has_page and PAGE_THUMBNAIL_NAME_PATTERN.fullmatch(entry.name):
+                yield Skipped(entry.path, SkipReason.PAGE_THUMBNAIL)
             elif entry.is_symlink():
-                symlinks.append((root, entry.path))
-            elif entry.is_dir(follow_symlinks=False):
-                subfolders.append(entry.path)
-            else:
+                symlinks.append((rules, entry.path))
+            elif not entry.is_dir(follow_symlinks=False):
                 yield _stat_entry(entry)
+            elif is_foreign_library(entry.name):
+                yield Skipped(entry.path, SkipReason.FOREIGN_LIBRARY)
+            else:
+                subfolders.append(entry.path)
         folders.extend(reversed(subfolders))
 
 
@@ -161,20 +158,6 @@ def is_unchanged(file: CatalogFile) -> bool:
     except OSError:
         return False
     return FileStat.from_os_stat(status).is_unchanged_since(file.stat)
-
-
-def _find_skip_reason(root: Root, entry: os.DirEntry[str]) -> SkipReason | None:
-    """Return why an entry is skipped by its name, or None."""
-    if entry.name in TRASH_FOLDER_NAMES or entry.name.startswith(".Trash"):
-        return SkipReason.TRASH
-    if entry.name.startswith(".") and not root.include_hidden:
-        return SkipReason.HIDDEN
-    names = [entry.name]
-    if any("/" in pattern for pattern in root.excludes):  # relative paths cost time
-        names.append(str(PurePath(entry.path).relative_to(root.path)))
-    if any(fnmatchcase(name, pattern) for pattern in root.excludes for name in names):
-        return SkipReason.EXCLUDED
-    return None
 
 
 def explain_no_folder(path: str) -> str:

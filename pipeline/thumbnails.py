@@ -19,7 +19,8 @@ from pipeline.decode.formats import FailureReason
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.preprocess import VERIFY_INPUT, Preprocess
 from pipeline.decode.read import Failure
-from pipeline.scan import SkipReason, SourceFile
+from pipeline.name_rules import SkipReason
+from pipeline.scan import SourceFile
 
 THUMBNAIL_JPEG_QUALITY = 88  # a thumbnail of 448 pixels then takes about 40 kB
 

@@ -269,7 +269,8 @@ _INGEST_OPTIONS = (
         "excludes",
         multiple=True,
         metavar="PATTERN",
-        help="Skip names or relative paths that match; repeatable, remembered; '' clears.",
+        help="Skip names, or paths below the folder, that match; repeatable, remembered; ''"
+        " clears.",
     ),
     click.option(
         "--hidden/--no-hidden",

@@ -18,7 +18,8 @@ from pipeline.decode.formats import (
     has_raw_signature,
     has_raw_suffix,
 )
-from pipeline.scan import SkipReason, SourceFile
+from pipeline.name_rules import SkipReason
+from pipeline.scan import SourceFile
 
 MAX_FILE_BYTES = 1 << 29  # a larger file is not read: all of it would be held in memory
 MAX_DETAIL_CHARS = 200  # of a failure's detail, which a decoder may have taken from the file

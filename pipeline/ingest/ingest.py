@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from indexes.coverage import Coverage, UnreadablePath
-from indexes.paths import format_command
+from indexes.paths import format_command, quote
 from indexes.records import CatalogFile, Root, RunOutcome
 from indexes.store import Store
 from pipeline.decode.formats import RETRY_REASONS
@@ -24,7 +24,8 @@ from pipeline.ingest.metadata import read_missing_metadata
 from pipeline.ingest.pairs import find_pairs, verify_new_pairs
 from pipeline.ingest.progress import IngestContext, Progress, Stage
 from pipeline.ingest.reconcile import apply_absent_root, apply_diff, diff_root
-from pipeline.scan import Skipped, SourceFile, explain_no_folder, is_below, scan
+from pipeline.name_rules import NameRules
+from pipeline.scan import Skipped, SourceFile, explain_no_folder, is_below, scan_by_rules
 
 # Files between two reports of a scan.
 FILES_PER_SCAN_REPORT = 500
@@ -136,7 +137,10 @@ def _run_stages(context: IngestContext, roots: Sequence[Root]) -> Iterator[Progr
     present = [root for root in roots if _is_folder(root.path)]
 
     scanned = _ScanResult()
-    yield from _scan(context, present, scanned)
+    rules = [NameRules(root) for root in present]
+    yield from _scan(context, rules, scanned)
+    absent = [root for root in roots if root not in present]
+    coverage.warnings += _warn_of_unused_excludes(rules, absent)
 
     known_roots = store.catalog.roots.list()
     unreadable = [unreadable.path for unreadable in coverage.unreadable_paths]
@@ -150,9 +154,8 @@ def _run_stages(context: IngestContext, roots: Sequence[Root]) -> Iterator[Progr
 
     for diff in diffs:
         apply_diff(store, diff, writer.moved_file_ids, context.options, coverage)
-    for root in roots:
-        if root not in present:
-            apply_absent_root(store, root, known_roots, context.options, coverage)
+    for root in absent:
+        apply_absent_root(store, root, known_roots, context.options, coverage)
 
     yield from read_missing_metadata(context)
     yield from find_pairs(context)
@@ -177,13 +180,13 @@ class _ScanResult:
 
 
 def _scan(
-    context: IngestContext, roots: Sequence[Root], scanned: _ScanResult
+    context: IngestContext, rules: Sequence[NameRules], scanned: _ScanResult
 ) -> Iterator[Progress]:
-    """List the files below `roots`, count those that need no reading, and collect the others."""
+    """List the files below the roots, count those that need no reading, and collect the others."""
     store, coverage = context.store, context.coverage
     present_devices: dict[int, int] = {}  # of unchanged files to mark as present, by id
     unembedded_images = store.catalog.images.find_unembedded()
-    for entry in scan(roots):
+    for entry in scan_by_rules(rules):
         if isinstance(entry, Skipped):
             if failure := _count_skipped(entry, coverage):
                 yield Progress(Stage.LISTING, coverage.seen, None, coverage, failure)
@@ -211,6 +214,27 @@ def _scan(
             yield Progress(Stage.LISTING, coverage.seen, None, coverage)
     if present_devices:
         store.mark_present(present_devices)
+
+
+def _warn_of_unused_excludes(
+    rules: Sequence[NameRules], absent_roots: Sequence[Root]
+) -> Iterator[str]:
+    """Yield a warning for each exclude that matched nothing below any root that has it.
+
+    A root that is away, or empty as the folder of a drive is that is not mounted, shows nothing.
+    """
+    unused = dict.fromkeys(
+        pattern for of_root in rules if of_root.has_names for pattern in of_root.find_unused()
+    )
+    for pattern in unused:
+        with_pattern = [of_root for of_root in rules if of_root.has_exclude(pattern)]
+        if all(pattern in of_root.find_unused() for of_root in with_pattern) and not any(
+            pattern in root.excludes for root in absent_roots
+        ):
+            yield (
+                f"no file or folder matches the exclude {quote(pattern)}; name a file or folder,"
+                " or its path below the folder that is ingested"
+            )
 
 
 def _count_skipped(skipped: Skipped, coverage: Coverage) -> Failure | None:

@@ -45,6 +45,22 @@ def test_hidden_and_exclude_are_remembered(run: Run, photos: Path) -> None:
     assert "1 new" in run("ingest", photos, "--exclude", "")[2]
 
 
+def test_exclude_that_matches_nothing_is_named_in_readable_letters(run: Run, photos: Path) -> None:
+    card = save_image(photos.parent / "card" / "été" / "x.GIF", draw_scene(71)).parent.parent
+    excludes = ["--exclude", "*.gif", "--exclude", "Ferien in München"]
+    code, out, err = run("ingest", photos, card, *excludes, "--json")
+    assert code == 0
+    (warning,) = json.loads(out)["warnings"]  # a GIF is only below one of the folders
+    assert warning.startswith("no file or folder matches the exclude 'Ferien in München'")
+    assert f"neardup: {warning}\n" in err
+    # Neither an empty folder nor one that is away shows what an exclude would match.
+    (card / "été" / "x.GIF").unlink()
+    (card / "été").rmdir()
+    assert "the exclude" not in run("ingest", card)[2]
+    card.rmdir()
+    assert "the exclude" not in run("ingest", card)[2]
+
+
 def test_failures_are_printed_up_to_ten_and_listed_by_status(run: Run, photos: Path) -> None:
     for number in range(12):
         (photos / f"broken{number:02}.jpg").write_bytes(

@@ -19,6 +19,8 @@ SCAN_REASONS = {
     "broken link",
     "special file",
     "a store",
+    "library of another program",
+    "thumbnail of a page",
     "unreadable folder",
 }
 
