@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
@@ -36,15 +37,31 @@ RAW_SIGNATURES = (
     *(b"IIRO", b"IIRS", b"MMOR", b"IIU\0"),  # the variants of Olympus and Panasonic
     *(b"FUJIFILMCCD-RAW", b"II\x1a\0\0\0HEAP", b"\0MRM", b"FOVb"),
 )
+# PNM: PBM, PGM and PPM. Of two letters alone, as with BMP, the numbers after them make a header.
+PNM_SIGNATURE_PATTERN = re.compile(rb"P[4-6]\s+(#|\d+\s+\d)")
+PLAIN_PNM_SIGNATURE_PATTERN = re.compile(rb"P[1-3]\s+(#|\d+\s+\d)")  # the samples are text too
 JXL_CODESTREAM_SIGNATURE = b"\xff\x0a"
 JXL_CONTAINER_SIGNATURE = b"\0\0\0\x0cJXL \r\n\x87\n"
 
+# Marks of pictures that neardup wrote, which no library should hold.
+
+OWN_MARK = b"neardup"
+JPEG_START = b"\xff\xd8"
+JPEG_COMMENT_MARKER = b"\xff\xfe"
+OWN_JPEG_COMMENT = JPEG_COMMENT_MARKER + (len(OWN_MARK) + 2).to_bytes(2, "big") + OWN_MARK
+OWN_PNG_TEXT_KEY = "Software"
+OWN_PNG_TEXT = b"tEXt" + OWN_PNG_TEXT_KEY.encode() + b"\0" + OWN_MARK
+OWN_PNG_TEXT_OFFSET = 37  # after the signature, the header and the length of the text
+OWN_MARK_BYTES = OWN_PNG_TEXT_OFFSET + len(OWN_PNG_TEXT)  # bytes that are enough to tell a mark
+
 # Suffixes, in lower case.
 
+PNM_SUFFIXES = {".pbm", ".pgm", ".ppm", ".pnm"}
 IMAGE_SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".tif", ".tiff"),
     *(".bmp", ".dib", ".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".j2c", ".jpc"),
     *(".jpf", ".jpx", ".jxl"),
+    *PNM_SUFFIXES,
 }
 RAW_SUFFIXES = {
     *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq"),
@@ -92,6 +109,7 @@ class FailureReason(StrEnum):
     DAMAGED = "damaged"
     EMPTY_FILE = "empty file"
     FILE_TOO_LARGE = "file too large"
+    MADE_BY_NEARDUP = "made by neardup"  # the picture of a page or of `explain`
     NO_DECODER = "no decoder"  # a JPEG XL, without the extra
     NO_PICTURE_INSIDE = "no picture inside"
     NOT_A_PHOTO = "not a photo"
@@ -114,7 +132,12 @@ REJECTION_REASONS = {
     FailureReason.TRUNCATED,
 }
 # Reasons that call for no action by the user.
-SKIP_REASONS = {FailureReason.NOT_A_PHOTO, FailureReason.RAW_PHOTO, FailureReason.NO_DECODER}
+SKIP_REASONS = {
+    FailureReason.MADE_BY_NEARDUP,
+    FailureReason.NOT_A_PHOTO,
+    FailureReason.RAW_PHOTO,
+    FailureReason.NO_DECODER,
+}
 # What messages say instead of reasons that stores and JSON keep by an older word.
 REASON_TEXTS = {
     FailureReason.POISONED: "crashed the decoder",
@@ -158,6 +181,22 @@ def has_jxl_signature(head: bytes) -> bool:
     return head.startswith((JXL_CODESTREAM_SIGNATURE, JXL_CONTAINER_SIGNATURE))
 
 
+def has_plain_pnm_signature(head: bytes) -> bool:
+    """Tell if a file with the suffix of a PNM starts like one whose samples are text."""
+    return PLAIN_PNM_SIGNATURE_PATTERN.match(head) is not None
+
+
+def has_own_mark(head: bytes) -> bool:
+    """Tell by its first OWN_MARK_BYTES if neardup made a picture."""
+    is_own_jpeg = head.startswith(JPEG_START + OWN_JPEG_COMMENT)
+    return is_own_jpeg or head[OWN_PNG_TEXT_OFFSET:OWN_MARK_BYTES] == OWN_PNG_TEXT
+
+
+def mark_jpeg(jpeg: bytes) -> bytes:
+    """Mark a JPEG as made by neardup, by a comment at its start."""
+    return JPEG_START + OWN_JPEG_COMMENT + jpeg.removeprefix(JPEG_START)
+
+
 def has_image_signature(head: bytes) -> bool:
     """Tell if the first SIGNATURE_BYTES of a file are those of a format that Pillow decodes."""
     if head.startswith(IMAGE_SIGNATURES):
@@ -166,6 +205,8 @@ def has_image_signature(head: bytes) -> bool:
         return int.from_bytes(head[14:18], "little") in BMP_HEADER_SIZES
     if head[:4] == b"RIFF":
         return head[8:12] == b"WEBP"
+    if PNM_SIGNATURE_PATTERN.match(head):
+        return True
     return head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS
 
 

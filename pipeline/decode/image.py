@@ -54,8 +54,8 @@ from pipeline.decode.preprocess import DecodedImage, Preprocess
 from pipeline.decode.raw import NotRaw, extract_from_raw
 from pipeline.decode.read import Rejected
 
-ALLOWED_FORMATS = (  # an MPO opens as a JPEG
-    *("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF", "JPEG2000"),
+ALLOWED_FORMATS = (  # an MPO opens as a JPEG, a PBM or PGM as a PPM
+    *("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF", "JPEG2000", "PPM"),
 )
 # Plugins of Pillow whose modules are not named like their formats.
 PLUGIN_MODULE_BY_FORMAT = {"WEBP": "WebP", "JPEG2000": "Jpeg2K"}
@@ -70,6 +70,8 @@ MULTIFRAME_FLAG_BY_FORMAT = {
 }
 # Of a PNG's text or profile. Pillow's own limit of 2^20 rejects images with a press's profile.
 MAX_PNG_CHUNK_BYTES = 1 << 24
+# Of a PNM whose samples are text: Pillow reads 1 to 2 million a second, and a file has a minute.
+MAX_PLAIN_PNM_PIXELS = 16_000_000
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 
 
@@ -292,6 +294,7 @@ def _load_with_pillow(
     """
     image = held.enter_context(Pillow.open(io.BytesIO(data), formats=ALLOWED_FORMATS))
     size, format_ = image.size, image.format or "?"
+    _require_readable_pnm(image)
     can_reduce = preprocess.fit != "middle"  # which crops the pixels of the file
     is_reduced_jpeg = can_reduce and format_ in ("JPEG", "MPO") and reduce_jpeg(image, preprocess)
     is_jpeg2000 = format_ == "JPEG2000"
@@ -324,6 +327,18 @@ def _load_with_pillow(
         is_partial=is_partial,
         reduced_jpeg=data if is_reduced_jpeg else None,
     )
+
+
+def _require_readable_pnm(image: Pillow.Image) -> None:
+    """Raise Rejected for a PNM of so many samples in text that decoding would take too long."""
+    tile = image.tile  # type: ignore[attr-defined] # of images opened from a file
+    is_plain = bool(tile) and tile[0].codec_name == "ppm_plain"
+    if is_plain and image.width * image.height > MAX_PLAIN_PNM_PIXELS:
+        raise Rejected(
+            "too many pixels",
+            f"{image.width} x {image.height} as text; the limit is"
+            f" {MAX_PLAIN_PNM_PIXELS // 1_000_000} megapixels",
+        )
 
 
 def _has_more_frames(image: Pillow.Image) -> bool:

@@ -12,9 +12,12 @@ from pipeline.decode.formats import (
     IMAGE_SUFFIXES,
     JXL_CODESTREAM_SIGNATURE,
     JXL_CONTAINER_SIGNATURE,
-    SIGNATURE_BYTES,
+    OWN_MARK_BYTES,
+    PNM_SUFFIXES,
     FailureReason,
     has_image_signature,
+    has_own_mark,
+    has_plain_pnm_signature,
     has_raw_signature,
     has_raw_suffix,
 )
@@ -76,7 +79,7 @@ def read(source: SourceFile) -> bytes:
         with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - a descriptor
             before = os.fstat(descriptor)
             _check_file_type(before)
-            _check_signature(source.path, os.pread(descriptor, SIGNATURE_BYTES, 0))
+            _check_signature(source.path, os.pread(descriptor, OWN_MARK_BYTES, 0))
             if before.st_size > MAX_FILE_BYTES:
                 raise Rejected(
                     FailureReason.FILE_TOO_LARGE,
@@ -108,7 +111,12 @@ def _check_file_type(status: os.stat_result) -> None:
 
 
 def _check_signature(path: str, head: bytes) -> None:
-    """Raise Rejected unless the first bytes of a file are those of a format that is read here."""
+    """Raise Rejected unless the first bytes of a file are those of a format that is read here.
+
+    Those of a picture that neardup made are not.
+    """
+    if has_own_mark(head):
+        raise Rejected(FailureReason.MADE_BY_NEARDUP)
     suffix = PurePath(path).suffix.lower()
     is_raw = has_raw_suffix(path)
     # A codestream's signature is two bytes, which other files start with too.
@@ -116,7 +124,9 @@ def _check_signature(path: str, head: bytes) -> None:
     is_jxl = is_jxl_codestream or head.startswith(JXL_CONTAINER_SIGNATURE)
     if is_jxl and not EXTRA_INSTALLED["jxl"]:
         raise Rejected(FailureReason.NO_DECODER, "to read JPEG XL: pip install 'neardup[jxl]'")
-    if is_jxl or has_image_signature(head) or (is_raw and has_raw_signature(head)):
+    # Other texts start like a plain PNM.
+    is_plain_pnm = suffix in PNM_SUFFIXES and has_plain_pnm_signature(head)
+    if is_jxl or is_plain_pnm or has_image_signature(head) or (is_raw and has_raw_signature(head)):
         return
     if is_raw or suffix in IMAGE_SUFFIXES:
         detail = f"starts with {head[:8].hex(' ')}, which is not a format that neardup reads"

@@ -15,7 +15,7 @@ from indexes.paths import quote
 from indexes.records import FileStat, Image
 from pipeline.errors import InvalidKeepRule
 
-LOSSLESS_FORMATS = {"PNG", "BMP", "GIF", "TIFF"}
+LOSSLESS_FORMATS = {"PNG", "BMP", "GIF", "TIFF", "PPM"}
 # Rank of a format by how much of the camera's data it holds, best first. Formats that are not
 # listed are raw files: rank 0. A PNG of a photograph is usually a re-saved JPEG and
 # ranks beside it.
@@ -26,6 +26,7 @@ FORMAT_RANK = {
     "MPO": 2,
     "PNG": 2,
     "BMP": 2,
+    "PPM": 2,
     "AVIF": 2,
     "JPEG2000": 2,
     "JXL": 2,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, PngImagePlugin
 
+from pipeline.decode.formats import OWN_MARK, OWN_PNG_TEXT_KEY, mark_jpeg
 from pipeline.errors import OutputNotWritable
 from pipeline.query.compare import Comparison
 from pipeline.report.output import make_output_error, require_writable_folder
@@ -59,12 +61,24 @@ def save_comparison_image(comparison: Comparison, path: Path) -> bool:
     if drawing is None:
         return False
     try:
-        drawing.save(path)
+        _save_marked(drawing, path)
     except (OSError, ValueError) as error:
         raise make_output_error(
             path, error, "choose a .png or .jpg in a folder that exists and is writable"
         ) from error
     return True
+
+
+def _save_marked(drawing: Image.Image, path: Path) -> None:
+    """Save a picture; a PNG or JPEG with the mark by which an ingest passes it over."""
+    text = PngImagePlugin.PngInfo()
+    text.add_text(OWN_PNG_TEXT_KEY, OWN_MARK.decode())
+    if Image.registered_extensions()[path.suffix.lower()] == "JPEG":
+        encoded = io.BytesIO()
+        drawing.save(encoded, "JPEG")
+        path.write_bytes(mark_jpeg(encoded.getvalue()))
+    else:
+        drawing.save(path, pnginfo=text)  # other formats ignore it
 
 
 def draw_comparison(comparison: Comparison) -> Image.Image | None:

@@ -45,6 +45,7 @@ BUILT_IN_FORMATS = (
     "AVIF",
     "HEIC",
     "JPEG 2000",
+    "PNM",
 )
 # Built-in formats that a build of Pillow may lack, by its name for the feature.
 PILLOW_FEATURES = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import os
-import re
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,11 +16,13 @@ from indexes.caches.thumbnails import ThumbnailCache
 from indexes.durable.files import sync_folder
 from indexes.paths import escape_unprintable
 from indexes.store import Store
+from pipeline.decode.formats import mark_jpeg
 from pipeline.decode.pool import DecoderPool
 from pipeline.errors import OutputNotWritable
 from pipeline.grouping.cluster import Group
 from pipeline.grouping.keep_rules import LibraryFile
 from pipeline.grouping.match import Match
+from pipeline.name_rules import PAGE_MARKER_NAME, PAGE_THUMBNAIL_NAME_PATTERN
 from pipeline.report.format import format_bytes, pluralize
 from pipeline.report.groups import format_related, sum_reclaimable_bytes
 from pipeline.report.matches import format_match
@@ -29,10 +30,8 @@ from pipeline.report.output import make_output_error, require_writable_folder
 from pipeline.thumbnails import Thumbnails
 
 IMAGES_PER_BATCH = 200  # images whose thumbnails are loaded together
-# A page of ours is known by this tag, and its folder of thumbnails by a file of this name.
+# A page of ours is known by this tag, its folder of thumbnails by PAGE_MARKER_NAME.
 GENERATOR_TAG = '<meta name="generator" content="neardup groups">'
-MARKER_FILE_NAME = ".neardup-page"
-THUMBNAIL_NAME_PATTERN = re.compile(r"[0-9a-f]{32}\.jpg")
 MAX_HEAD_BYTES = 1000  # from the start of a page, among which its generator tag is found
 MAX_STEM_CHARACTERS = 100  # of the page's name in that of its temporary folder
 PAGE_STYLE = """
@@ -92,7 +91,7 @@ def write_gallery(
         with tempfile.TemporaryDirectory(prefix=prefix, dir=page.parent) as temporary:
             new = Path(temporary)
             (new / "pictures").mkdir()
-            (new / "pictures" / MARKER_FILE_NAME).touch()
+            (new / "pictures" / PAGE_MARKER_NAME).touch()
             written_hashes = _write_thumbnails(ordered, store, new / "pictures")
             text = "".join(
                 _render_page(ordered, _PageImages(folder.name, written_hashes), warnings)
@@ -147,11 +146,11 @@ def _require_own_folder(folder: Path, page: Path) -> None:
 
 def _is_thumbnail_folder(folder: Path) -> bool:
     """Return whether a folder has the marker of a page and holds only thumbnails beside it."""
-    if folder.is_symlink() or not folder.is_dir() or not (folder / MARKER_FILE_NAME).is_file():
+    if folder.is_symlink() or not folder.is_dir() or not (folder / PAGE_MARKER_NAME).is_file():
         return False
     with os.scandir(folder) as entries:
         return all(
-            (entry.name == MARKER_FILE_NAME or THUMBNAIL_NAME_PATTERN.fullmatch(entry.name))
+            (entry.name == PAGE_MARKER_NAME or PAGE_THUMBNAIL_NAME_PATTERN.fullmatch(entry.name))
             and entry.is_file(follow_symlinks=False)
             for entry in entries
         )
@@ -171,7 +170,7 @@ def _write_thumbnails(groups: Sequence[Group], store: Store, folder: Path) -> se
         for start in range(0, len(ids), IMAGES_PER_BATCH):
             loaded, _ = thumbnails.load(set(ids[start : start + IMAGES_PER_BATCH]))
             for image, thumbnail in loaded.values():
-                (folder / _get_thumbnail_name(image.hash)).write_bytes(thumbnail.jpeg)
+                (folder / _get_thumbnail_name(image.hash)).write_bytes(mark_jpeg(thumbnail.jpeg))
                 written.add(image.hash)
     return written
 

@@ -39,6 +39,11 @@ from tests.support.raw_and_jxl import save_dng, save_jxl
         ("noise.jpg", b"\xff\xd8\xff" + bytes(range(256)) * 4, "no picture inside"),
         ("bm.bmp", b"BM" + bytes(12) + b"\x28" + bytes(60), "damaged"),
         ("BMW.txt", b"BMW is a maker of cars, and this is a text about them", "not a photo"),
+        ("P6.txt", b"P6 is the name of a form, and this is a text about it", "not a photo"),
+        ("table.txt", b"P2 10 20 30", "not a photo"),
+        ("text.ppm", b"this is text", "no picture inside"),
+        ("head.ppm", b"P3\n4 4\n255\n1 2", "damaged"),
+        ("cut.jpg", b"P6\n4 4\n255\n12", "truncated"),
         ("a.3fr", b"II*\0\x08\0\0\0", "raw photo"),
     ],
 )
@@ -51,7 +56,7 @@ def test_file_without_image_fails_with_reason(
     failed = decode_failure(path)
     assert failed.reason == reason
     assert (failed.hash is None) == (
-        reason in {"empty file", "raw photo", "not a photo"} or name == "text.jpg"
+        reason in {"empty file", "raw photo", "not a photo"} or name in {"text.jpg", "text.ppm"}
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,21 @@ def test_explain_unrelated_photos_names_no_alignment(run: Run, tmp_path: Path) -
     assert "relation    unrelated" in out
     assert "too few matching keypoints" in out
     assert (tmp_path / "why.jpg").exists()
+
+
+@pytest.mark.parametrize("suffix", ["png", "PNG", "jpg", "jpeg"])
+def test_picture_of_explain_is_passed_over_wherever_it_goes(
+    run: Run, photos: Path, suffix: str
+) -> None:
+    drawn, moved = photos / f"why.{suffix}", photos / "sub" / f"other-{suffix}"
+    run("explain", photos / "a.png", photos / "b.jpg", "--image", drawn)
+    shutil.copy(drawn, moved)
+    code, out, _ = run("ingest", photos, "--json")
+    assert code == 0
+    assert json.loads(out)["skipped"] == {"made by neardup": 2}
+    assert "2 made by neardup" in run("status")[1]
+    with Image.open(drawn) as image:
+        assert image.width > 100
 
 
 def test_explain_featureless_photos_are_not_verifiable(run: Run, tmp_path: Path) -> None:

@@ -157,6 +157,29 @@ def test_page_has_thumbnails_of_photos_that_are_away(
     assert len(Page((tmp_path / "page.html").read_text()).images) == 5
 
 
+def test_page_inside_its_library_adds_nothing_to_it(run: Run, library: Path) -> None:
+    run("ingest", library)
+    answer = json.loads(run("groups", "--json")[1])["groups"]
+    run("groups", "--html", library / "groups.html")
+    thumbnails = sorted((library / "groups-pictures").glob("*.jpg"))
+    # Also without the marker of their folder, which a copy by `*` leaves behind.
+    for number, thumbnail in enumerate(thumbnails):
+        shutil.copy(thumbnail, library / f"{number}.jpg")
+    shutil.copy(library / "1.png", library / "groups-pictures" / "mine.png")
+    code, out, _ = run("ingest", "--json")
+    coverage = json.loads(out)
+    assert (code, coverage["new"]) == (0, 1)
+    assert coverage["skipped"] == {
+        "hidden": 1,
+        "made by neardup": 5,
+        "not a photo": 1,
+        "thumbnail of a page": 5,
+    }
+    (library / "groups-pictures" / "mine.png").unlink()
+    run("ingest")
+    assert json.loads(run("groups", "--json")[1])["groups"] == answer
+
+
 def test_page_that_cannot_be_written_is_refused(run: Run, library: Path, tmp_path: Path) -> None:
     run("ingest", library)
     for folder in ("no folder", "x" * 300):

@@ -198,6 +198,8 @@ def has_reduced_depth(image: Pillow.Image) -> bool:
     arguments = tile[0].args if tile else ""
     raw_mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     has_16_bits = isinstance(raw_mode, str) and "16" in raw_mode
+    if image.format == "PPM" and isinstance(arguments, tuple):
+        has_16_bits = arguments[-1] > 255  # the highest sample value
     if has_16_bits and not image.mode.startswith("I"):
         return True
     return int(image.info.get("bit_depth") or 8) > 8
