@@ -1,4 +1,4 @@
-"""What a scan passes over by its name: hidden files, trash, other programs' libraries, excludes."""
+"""Pass over names in a scan: hidden files, trash, libraries of other programs, excludes."""
 
 from __future__ import annotations
 

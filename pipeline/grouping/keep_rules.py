@@ -64,14 +64,24 @@ class LibraryFile:
     @property
     def labels(self) -> tuple[str, ...]:
         """The flags of the image, then words for the state of the file."""
+        return (*self.image.flags, *self.state_labels)
+
+    @property
+    def state_labels(self) -> tuple[str, ...]:
+        """Words for the state of the file on disk; none if it is as it was ingested."""
         missing = ["missing"] if self.is_missing else []
         since_ingest = [f"{self.disk_status} since"] if self.disk_status else []
-        return (*self.image.flags, *missing, *since_ingest)
+        return (*missing, *since_ingest)
 
     @property
     def is_present(self) -> bool:
         """True if, as far as is known, the file exists and holds this image."""
         return not self.is_missing and self.disk_status is None
+
+    @property
+    def is_away(self) -> bool:
+        """True if, as far as is known, the file is not at its path: deleted, or on a drive."""
+        return self.is_missing or self.disk_status is DiskStatus.GONE
 
     @property
     def timestamp_ns(self) -> float:

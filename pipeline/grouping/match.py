@@ -30,9 +30,13 @@ class Match:
     verdict: Verdict | None = None
 
 
-def make_match_rank_key(match: Match) -> tuple[int, float, str]:
-    """Make a sort key: by relation, closest first, then by score, highest first, then by path."""
-    return REPORTED_RELATIONS.index(match.relation), -match.score, match.file.path
+def make_match_rank_key(match: Match) -> tuple[int, bool, float, str]:
+    """Make a sort key: by relation, closest first, then files that are there, then by score.
+
+    The highest score comes first; equal ones by their path.
+    """
+    closeness = REPORTED_RELATIONS.index(match.relation)
+    return closeness, match.file.is_away, -match.score, match.file.path
 
 
 def get_exact_relation(image: Image, keeper: Image) -> Relation | None:

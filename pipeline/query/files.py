@@ -35,27 +35,91 @@ def load_files(
 ) -> dict[int, list[LibraryFile]]:
     """Load the files that hold each of these images; with `folders`, only files below these.
 
-    A file with several paths (hard links, links to folders) is listed once, by a path that is
-    present if possible, then by the shortest. Images without such a file are left out.
+    A file with several paths (hard links, links to folders) is listed once, by the shortest, and a
+    file that was moved since by its new path. Images without such a file are left out.
     """
     images = dict(store.catalog.images.get(image_ids))
-    files: dict[int, dict[tuple[int, int], CatalogFile]] = defaultdict(dict)
+    # Paths of one file were of one inode when they were read; whether they still are, disks know.
+    paths: dict[int, dict[int, list[CatalogFile]]] = defaultdict(lambda: defaultdict(list))
     for file in store.catalog.files.find_of_images(image_ids):
-        if file.image_id is None or (folders and not is_below(file.path, folders)):
-            continue
-        by_inode = files[file.image_id]
-        inode = (file.stat.device, file.stat.inode)
-        if inode not in by_inode or _make_path_rank_key(file) < _make_path_rank_key(
-            by_inode[inode]
-        ):
-            by_inode[inode] = file
-    return {
+        if file.image_id is not None:
+            paths[file.image_id][file.stat.inode].append(file)
+    loaded = {
         image_id: [
             LibraryFile(file.path, file.stat, images[image_id], file.is_missing)
-            for file in by_inode.values()
+            for of_one_inode in by_inode.values()
+            for file in _select_paths(of_one_inode, folders)
         ]
-        for image_id, by_inode in files.items()
+        for image_id, by_inode in paths.items()
     }
+    return {image_id: files for image_id, files in loaded.items() if files}
+
+
+def _select_paths(files: Sequence[CatalogFile], folders: Sequence[str]) -> list[CatalogFile]:
+    """Return one path of each file, below `folders` if there are any.
+
+    `files` have one image and had one inode number. It tells little: a number is used again once
+    a file is deleted or a drive is unmounted. Paths are of one file only if all of them exist now
+    and are of one inode.
+    """
+    if len(files) == 1:
+        return [file for file in files if not folders or is_below(file.path, folders)]
+    statuses = [_stat(file.path) for file in files]
+    present = [status for status in statuses if status is not None]
+    selected: dict[object, CatalogFile] = {}
+    for file, status in zip(files, statuses, strict=True):
+        if folders and not is_below(file.path, folders):
+            continue
+        if status is None:
+            if not any(_was_moved(file, there) for there in present):
+                selected[file.path] = file
+            continue
+        inode = status.st_dev, status.st_ino
+        if inode not in selected or _make_path_rank_key(file) < _make_path_rank_key(
+            selected[inode]
+        ):
+            selected[inode] = file
+    return list(selected.values())
+
+
+def _was_moved(gone: CatalogFile, status: os.stat_result) -> bool:
+    """Tell if a path is gone and its file is the one of this status.
+
+    The drive of the path has to be there: the nearest folder that exists is on the same device.
+    """
+    is_same = (gone.stat.inode, gone.stat.mtime_ns) == (status.st_ino, status.st_mtime_ns)
+    if not is_same or not _is_gone(gone.path):
+        return False
+    folder, above = None, gone.path
+    while folder is None and above != "/":
+        above = os.path.dirname(above)  # noqa: PTH120 - the path may not be valid UTF-8
+        folder = _stat(above)
+    return folder is not None and folder.st_dev == status.st_dev
+
+
+def _stat(path: str) -> os.stat_result | None:
+    """Return the status of a path; None if it is not there, or does not answer."""
+    try:
+        return os.stat(path)  # noqa: PTH116 - the path may not be valid UTF-8
+    except (OSError, ValueError):
+        return None
+
+
+def _is_gone(path: str) -> bool:
+    """Tell if nothing is at a path; a path that does not answer may still be there."""
+    try:
+        os.stat(path)  # noqa: PTH116 - the path may not be valid UTF-8
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def is_file_at(path: str, stat: FileStat) -> bool:
+    """Tell if a path is there now and is the file that has this stat."""
+    status = _stat(path)
+    return status is not None and (status.st_ino, status.st_dev) == (stat.inode, stat.device)
 
 
 def _make_path_rank_key(file: CatalogFile) -> tuple[bool, int, str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.grouping.keep_rules import DiskStatus, LibraryFile
+from pipeline.grouping.match import Match, make_match_rank_key
 from pipeline.query.matches import Answer
 
 
@@ -24,6 +26,14 @@ def refresh_status(file: LibraryFile) -> LibraryFile:
 
 
 def refresh_answer(answer: Answer) -> Answer:
-    """Return the answer with the present status of its files."""
-    matches = tuple(replace(match, file=refresh_status(match.file)) for match in answer.matches)
-    return replace(answer, matches=matches)
+    """Return the answer with the present status of its files; those that are away come later."""
+    return replace(
+        answer,
+        matches=_refresh_matches(answer.matches),
+        identical=_refresh_matches(answer.identical),
+    )
+
+
+def _refresh_matches(matches: Sequence[Match]) -> tuple[Match, ...]:
+    refreshed = [replace(match, file=refresh_status(match.file)) for match in matches]
+    return tuple(sorted(refreshed, key=make_match_rank_key))

@@ -19,6 +19,7 @@ from pipeline.embed.embedder import Embedder
 from pipeline.grouping.exposures import NamedMetadata, compare_files
 from pipeline.grouping.keep_rules import LibraryFile
 from pipeline.grouping.match import Match, decide_relation, get_exact_relation, make_match_rank_key
+from pipeline.query.files import is_file_at
 from pipeline.query.identify import (
     Query,
     StoredQuery,
@@ -38,12 +39,14 @@ FILES_PER_BATCH = 32  # files that are embedded and searched together
 class Answer:
     """The matches of one file in the library, closest first.
 
-    `in_library`: the file itself is in the library. `flags` are those of its image. `failure` is
-    the reason why the file has no image to search for.
+    `identical` are the other files of the library with the same bytes or pixels, closest first,
+    whichever relations were asked for. `in_library`: the file itself is in the library. `flags` are
+    those of its image. `failure` is the reason why the file has no image to search for.
     """
 
     file: str
     matches: tuple[Match, ...] = ()
+    identical: tuple[Match, ...] = ()
     in_library: bool = False
     flags: tuple[str, ...] = ()
     failure: Failure | None = None
@@ -119,10 +122,11 @@ def _build_answer(file: str, verified: Verified, relations: frozenset[Relation])
     """Select the files near a query whose relation to it is one of `relations`."""
     query, thresholds = verified.searched.query, verified.searched.thresholds
     named = NamedMetadata(query.image.metadata or NO_METADATA, [query.source.path])
-    in_library, matches = False, []
+    in_library, matches, identical = False, [], []
     for near in verified.searched.near_images:
         verdict = verified.verdicts.get(near.image.pixel_hash)
-        relation = get_exact_relation(near.image, query.image) or decide_relation(
+        exact = get_exact_relation(near.image, query.image)
+        relation = exact or decide_relation(
             verdict,
             near.score,
             thresholds.similar,
@@ -132,10 +136,19 @@ def _build_answer(file: str, verified: Verified, relations: frozenset[Relation])
         for library_file in near.files:
             if _is_same_file(library_file, query):
                 in_library = True
-            elif relation in relations:
-                matches.append(Match(library_file, relation, near.score, verdict))
-    matches.sort(key=make_match_rank_key)
-    return Answer(file, tuple(matches), in_library, query.image.flags)
+                continue
+            match = Match(library_file, relation, near.score, verdict)
+            if exact:
+                identical.append(match)
+            if relation in relations:
+                matches.append(match)
+    return Answer(
+        file,
+        tuple(sorted(matches, key=make_match_rank_key)),
+        tuple(sorted(identical, key=make_match_rank_key)),
+        in_library,
+        query.image.flags,
+    )
 
 
 def _name_metadata(near: NearImage) -> NamedMetadata:
@@ -145,8 +158,10 @@ def _name_metadata(near: NearImage) -> NamedMetadata:
 def _is_same_file(file: LibraryFile, query: Query) -> bool:
     if file.path == query.source.path:
         return True
-    file_id = file.stat.inode, file.stat.device
     stat = query.source.stat
-    query_id = (stat.inode, stat.device) if stat else None
-    # Both numbers are reused once a file is deleted or a drive is unmounted, so contents decide.
-    return file_id == query_id and not file.is_missing and file.image.hash == query.image.hash
+    return (
+        stat is not None
+        and not file.is_missing
+        and file.image.hash == query.image.hash
+        and is_file_at(file.path, stat)  # a hard link to it
+    )
