@@ -11,6 +11,7 @@ import click
 from indexes.paths import escape_bytes
 
 # Exit codes that are no errors; those of errors are in pipeline.errors and indexes.errors.
+EXIT_USAGE = 2  # as click has it
 EXIT_SKIPPED = 3  # done, but some files were left out
 EXIT_DAMAGED = 4  # the store is damaged
 EXIT_FOUND = 20  # --exit-code was given, and there are near-duplicates

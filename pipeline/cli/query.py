@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from pipeline.cli.console import (
     EXIT_FOUND,
     EXIT_SKIPPED,
+    EXIT_USAGE,
     print_json,
     print_lines,
     print_warning,
@@ -32,6 +34,8 @@ from pipeline.cli.values import PATH_TYPE
 if TYPE_CHECKING:
     from indexes.store import Store
     from pipeline.query.matches import Answer
+
+MAX_PATH_BYTES = 4096  # Linux allows no longer one
 
 
 @click.command()
@@ -98,11 +102,38 @@ def _read_paths(files: Sequence[str], is_null_separated: bool) -> Iterator[str]:
         raise click.UsageError("name a FILE, or send paths to standard input")
     for file in files or ("-",):
         if file == "-":
-            separator = b"\0" if is_null_separated else b"\n"
-            paths = sys.stdin.buffer.read().split(separator)
-            yield from (os.fsdecode(path) for path in paths if path)
+            yield from _read_listed_paths(is_null_separated)
         else:
             yield file
+
+
+def _read_listed_paths(is_null_separated: bool) -> Iterator[str]:
+    """Yield the paths on standard input; exit with EXIT_USAGE if it holds no list of them."""
+    from pipeline.decode.formats import SIGNATURE_BYTES, has_image_signature, has_jxl_signature
+
+    data = sys.stdin.buffer.read(SIGNATURE_BYTES)
+    if has_image_signature(data) or has_jxl_signature(data):
+        # A path can start with the same letters, such as BM.
+        data += sys.stdin.buffer.read(MAX_PATH_BYTES)
+        first = data.split(b"\0" if is_null_separated else b"\n")[0].removesuffix(b"\r")
+        if b"\0" in first or not os.path.lexists(first):
+            _refuse_input("holds a photo, not paths; name its file instead: `neardup query FILE`")
+    data += sys.stdin.buffer.read()
+    if is_null_separated:
+        yield from (os.fsdecode(path) for path in data.split(b"\0") if path)
+        return
+    if b"\0" in data:
+        _refuse_input("holds NUL bytes, so it is no list of paths; that of find -print0 needs -0")
+    for path in data.removeprefix(codecs.BOM_UTF8).split(b"\n"):
+        # Lists from Windows end their lines with CR LF; a name can end with CR too.
+        is_name = not path.endswith(b"\r") or os.path.lexists(path)
+        if name := path if is_name else path.removesuffix(b"\r"):
+            yield os.fsdecode(name)
+
+
+def _refuse_input(reason: str) -> NoReturn:
+    print_warning(f"standard input {reason}")
+    sys.exit(EXIT_USAGE)
 
 
 def _find_answers(

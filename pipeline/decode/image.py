@@ -335,7 +335,7 @@ def _require_readable_pnm(image: Pillow.Image) -> None:
     is_plain = bool(tile) and tile[0].codec_name == "ppm_plain"
     if is_plain and image.width * image.height > MAX_PLAIN_PNM_PIXELS:
         raise Rejected(
-            "too many pixels",
+            FailureReason.TOO_MANY_PIXELS,
             f"{image.width} x {image.height} as text; the limit is"
             f" {MAX_PLAIN_PNM_PIXELS // 1_000_000} megapixels",
         )

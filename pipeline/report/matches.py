@@ -28,6 +28,7 @@ def _serialize_answer(answer: Answer) -> dict[str, Any]:
     document: dict[str, Any] = {
         "file": answer.file,
         "in_library": answer.in_library,
+        "same_bytes_at": _find_same_bytes(answer),
         "matches": [_serialize_answer_match(match) for match in answer.matches],
     }
     if answer.flags:
@@ -35,6 +36,12 @@ def _serialize_answer(answer: Answer) -> dict[str, Any]:
     if answer.failure:
         document["error"] = serialize_failure(answer.failure)
     return document
+
+
+def _find_same_bytes(answer: Answer) -> str | None:
+    """Return the path of another file of the library with the same bytes; one that is there."""
+    same = (match for match in answer.identical if match.relation == Relation.IDENTICAL_BYTES)
+    return next((match.file.path for match in same), None)
 
 
 def _serialize_answer_match(match: Match) -> dict[str, Any]:
@@ -68,7 +75,7 @@ def serialize_file(file: LibraryFile) -> dict[str, Any]:
     if image.taken_at is not None:
         taken = datetime.fromtimestamp(image.taken_at, UTC)
         document["taken"] = f"{taken:%Y-%m-%dT%H:%M:%S}"
-    if file.is_missing or file.disk_status is DiskStatus.GONE:
+    if file.is_away:
         document["missing"] = True
     if file.disk_status is DiskStatus.CHANGED:
         document["changed"] = True
@@ -94,12 +101,16 @@ def format_answer(answer: Answer) -> Iterable[str]:
 
 
 def _format_place(answer: Answer) -> str:
+    """Format whether the library has the file itself, or what is identical to it, and where."""
     if answer.in_library:
         return "in the library"
-    identical = {Relation.IDENTICAL_BYTES, Relation.IDENTICAL_PIXELS}
-    if any(match.relation in identical for match in answer.matches):
-        return "in the library under another path"
-    return "not in the library"
+    if not answer.identical:
+        return "not in the library"
+    closest = answer.identical[0]
+    what = "bytes" if closest.relation == Relation.IDENTICAL_BYTES else "pixels"
+    are = "are" if closest.file.is_present else "were"
+    state = f" ({', '.join(labels)})" if (labels := closest.file.state_labels) else ""
+    return f"the same {what} {are} in the library at {escape_unprintable(closest.file.path)}{state}"
 
 
 def _format_match_count(answer: Answer) -> str:

@@ -6,6 +6,9 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
+from PIL import Image
+
 from tests.support.cli import Run
 from tests.support.images import draw_scene, save_image
 
@@ -24,7 +27,19 @@ def test_query_prints_matches_as_text(run: Run, photos: Path, tmp_path: Path) ->
     assert run("query", stranger)[1].endswith("not in the library, no match\n")
     assert run("query", stranger, "--exit-code")[0] == 0
     elsewhere = shutil.copy(photos / "b.jpg", tmp_path / "elsewhere.jpg")
-    assert ": in the library under another path, 1 match\n" in run("query", elsewhere)[1]
+    answer = f"{elsewhere}: the same bytes are in the library at {photos / 'b.jpg'}, "
+    assert f"{answer}1 match\n" in run("query", elsewhere)[1]
+    assert f"{answer}no match\n" in run("query", elsewhere, "--relations", "derived")[1]
+    copied = save_image(tmp_path / "same pixels.png", Image.open(photos / "a.png"), optimize=True)
+    assert ": the same pixels are in the library at " in run("query", copied)[1]
+    (photos / "b.jpg").unlink()
+    assert (
+        f"in the library at {photos / 'b.jpg'} (gone since), 1 match" in run("query", elsewhere)[1]
+    )
+    shutil.copy(elsewhere, photos / "z.jpg")
+    run("ingest", photos)
+    (found,) = json.loads(run("query", elsewhere, "--json")[1])["answers"]
+    assert (found["in_library"], found["same_bytes_at"]) == (False, str(photos / "z.jpg"))
     assert run("query", photos / "a.png", "--exit-code")[0] == 20
 
 
@@ -41,4 +56,51 @@ def test_query_reads_paths_from_standard_input(run: Run, photos: Path) -> None:
     )["answers"]
     assert os.fsencode(answer["file"]) == os.fsencode(non_utf8)
     assert answer["matches"][0]["relation"] == "identical bytes"
-    assert "caf\\xe9\\n.jpg: in the library under another path" in run("query", non_utf8)[1]
+    assert "caf\\xe9\\n.jpg: the same bytes are in the library at " in run("query", non_utf8)[1]
+
+
+@pytest.mark.parametrize("line_end", ["\r\n", "\n"])
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_list_from_windows_names_the_same_files(
+    run: Run, photos: Path, line_end: str, start: str
+) -> None:
+    run("ingest", photos)
+    with_cr = photos / "named with CR\r"
+    shutil.copy(photos / "b.jpg", with_cr)
+    paths = [str(path) for path in (photos / "a.png", photos / "b.jpg")]
+    lines = start + line_end.join([*paths, "", f"{with_cr}\n"])
+    answers = json.loads(run("query", "-", "--json", stdin=lines.encode())[1])["answers"]
+    assert [answer["file"] for answer in answers] == [*paths, str(with_cr)]
+    assert answers[0]["in_library"]
+
+
+@pytest.mark.parametrize("words", [["-"], [], ["-0", "-"]])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "bmp", "webp", "tiff", "ppm"])
+def test_photo_on_standard_input_gives_one_line_of_help(
+    run: Run, photos: Path, words: list[str], suffix: str
+) -> None:
+    run("ingest", photos)
+    photo = save_image(photos.parent / f"a.{suffix}", draw_scene(1))
+    code, out, err = run("query", *words, stdin=photo.read_bytes())
+    assert (code, out) == (2, "")
+    assert err == (
+        "neardup: standard input holds a photo, not paths; name its file instead:"
+        " `neardup query FILE`\n"
+    )
+
+
+def test_standard_input_with_nul_needs_the_option_for_it(run: Run, photos: Path) -> None:
+    run("ingest", photos)
+    code, out, err = run("query", stdin=f"{photos}/a.png\0{photos}/b.jpg\0".encode())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "needs -0" in err
+
+
+def test_path_that_starts_like_a_photo_is_a_path(
+    run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("ingest", photos)
+    monkeypatch.chdir(photos)
+    (photos / "a.png").rename("P5 400 300.png")
+    answer = json.loads(run("query", "--json", stdin=b"P5 400 300.png\r\nb.jpg\n")[1])
+    assert [item["file"] for item in answer["answers"]] == ["P5 400 300.png", "b.jpg"]
