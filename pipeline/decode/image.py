@@ -122,9 +122,10 @@ def decode_image(
 
     JPEG and JPEG 2000 are decoded at the smallest scale that leaves at least twice the size of
     `preprocess`, or for coarse preprocessing just its size. The first frame stands for an
-    animation, the camera's preview for a raw file. Transparency is composited on white. A JPEG
-    whose end is missing is decoded if half of its rows are there, and flagged as damaged. Large
-    images are decoded within `large_image_lock`, by default one at a time in this process.
+    animation, the camera's preview for a raw file. Transparency is composited on white, or on black
+    if nothing shows on white. A JPEG whose end is missing is decoded if half of its rows are there,
+    and flagged as damaged. Large images are decoded within `large_image_lock`, by default one at a
+    time in this process.
 
     Raises Rejected, and nothing else, because of the bytes; ImportError if a decoder is missing.
     """

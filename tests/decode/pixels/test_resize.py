@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from pipeline.decode.preprocess import Preprocess
 from tests.support.images import (
@@ -74,3 +74,34 @@ def test_featureless_images_are_flagged(tmp_path: Path) -> None:
 def test_padding_does_not_count_as_feature(tmp_path: Path) -> None:
     white = save_image(tmp_path / "white.png", Image.new("RGB", (400, 200), "white"))
     assert decode_file(white, Preprocess(64, "longest")).image.is_featureless
+
+
+def test_white_drawing_on_a_transparent_ground_is_shown_on_black(tmp_path: Path) -> None:
+    drawing = Image.new("RGBA", (320, 240), (255, 255, 255, 0))
+    ImageDraw.Draw(drawing).ellipse((40, 30, 200, 180), outline="white", width=9)
+    decoded = decode_file(save_image(tmp_path / "logo.png", drawing))
+    assert not decoded.image.is_featureless
+    assert decoded.pixels.min() == 0 and decoded.pixels.max() == 255
+
+    black = Image.new("RGBA", (320, 240), (0, 0, 0, 0))
+    ImageDraw.Draw(black).ellipse((40, 30, 200, 180), outline="black", width=9)
+    decoded = decode_file(save_image(tmp_path / "black.png", black))
+    assert decoded.pixels[0, 0].tolist() == [255, 255, 255]
+
+    empty = save_image(tmp_path / "empty.png", Image.new("RGBA", (320, 240), (0, 0, 0, 0)))
+    assert decode_file(empty).image.is_featureless
+
+
+def test_stars_are_features_and_dust_and_hot_pixels_are_not(tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    for name, spots, side, is_featureless in (
+        ("stars", 60, 4, False),
+        ("dust", 4, 4, True),
+        ("hot pixels", 40, 1, True),
+    ):
+        sky = rng.normal(9, 3, (800, 1200, 3))
+        for y, x in rng.integers(0, 790, (spots, 2)):
+            sky[y : y + side, x : x + side] += 200
+        image = Image.fromarray(sky.clip(0, 255).astype(np.uint8))
+        path = save_image(tmp_path / f"{name}.png", image)
+        assert decode_file(path, Preprocess(160)).image.is_featureless is is_featureless, name
