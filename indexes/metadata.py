@@ -19,6 +19,8 @@ METADATA_VERSION = 1
 # Bounds of what a file may claim.
 MAX_TEXT_CHARS = 80
 MAX_NUMBER = (1 << 53) - 1  # JSON holds larger ones, floats do not
+MAX_DIGESTS = 32
+MAX_DIGEST_CHARS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,22 @@ class Thumbnail:
 
 
 @dataclass(frozen=True, slots=True)
+class Frames:
+    """The images in one file.
+
+    `count` them. `kind` is "frames" for those of an animation, "pages" for those of a document, and
+    None if only the first counts: in a still, or a photo with its preview. `duration_ms` is that of
+    the whole animation, None if it is not known. `digests` are small gray versions, of all frames
+    or of some that are evenly placed, in order; empty text stands for a frame that is broken.
+    """
+
+    count: int
+    kind: str | None = None
+    duration_ms: int | None = None
+    digests: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ImageMetadata:
     """The metadata of an image, as its file states it.
 
@@ -93,6 +111,7 @@ class ImageMetadata:
     stated_height: int | None = None
     jpeg: JpegEncoding | None = None
     thumbnail: Thumbnail | None = None
+    frames: Frames | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the record without what is None."""
@@ -124,6 +143,7 @@ _RECORD_CLASSES = {
     "Capture": Capture,
     "JpegEncoding": JpegEncoding,
     "Thumbnail": Thumbnail,
+    "Frames": Frames,
 }
 
 
@@ -154,8 +174,14 @@ def _parse_value(type_name: str, value: Any) -> Any:  # noqa: ANN401 - anything 
     type_name = type_name.removesuffix(" | None")
     if record_class := _RECORD_CLASSES.get(type_name):
         return _parse(record_class, value)
+    if type_name == "tuple[str, ...]":
+        if not isinstance(value, list | tuple) or len(value) > MAX_DIGESTS:
+            raise ValueError("no valid list of digests")
+        if not all(_is_text(text, MAX_DIGEST_CHARS) for text in value):
+            raise ValueError("no valid digest")
+        return tuple(value)
     if type_name == "str":
-        is_valid = isinstance(value, str) and len(value) <= MAX_TEXT_CHARS and value.isprintable()
+        is_valid = _is_text(value, MAX_TEXT_CHARS)
     elif type_name == "bool":
         is_valid = isinstance(value, bool)
     elif type_name == "int":
@@ -165,3 +191,7 @@ def _parse_value(type_name: str, value: Any) -> Any:  # noqa: ANN401 - anything 
     if not is_valid:
         raise ValueError(f"no valid {type_name}")
     return value
+
+
+def _is_text(value: Any, max_chars: int) -> bool:  # noqa: ANN401 - anything that JSON can hold
+    return isinstance(value, str) and len(value) <= max_chars and value.isprintable()

@@ -78,9 +78,9 @@ EXTRA_INSTALLED = {
 
 # Flags of an image.
 
-FLAG_ANIMATED = "animated"  # only the first frame is decoded
+FLAG_ANIMATED = "animated"  # one frame is decoded, and the digests of some
 FLAG_DAMAGED = "damaged"  # the end of the file is missing
-FLAG_PAGES = "pages"  # only the first page is decoded
+FLAG_PAGES = "pages"  # one page is decoded, and the digests of some
 FLAG_PREVIEW = "preview"  # the camera's preview stands for a raw file
 IMAGE_FLAGS = (FLAG_ANIMATED, FLAG_DAMAGED, FLAG_PAGES, FLAG_PREVIEW)
 

@@ -14,7 +14,7 @@ import io
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from typing import Any
 
@@ -25,14 +25,20 @@ from indexes.metadata import ImageMetadata
 from indexes.records import Image
 from pipeline.decode import exif
 from pipeline.decode.formats import (
-    FLAG_ANIMATED,
     FLAG_DAMAGED,
-    FLAG_PAGES,
     SIGNATURE_BYTES,
     ExtractedImage,
     FailureReason,
     has_image_signature,
     has_jxl_signature,
+)
+from pipeline.decode.frames import (
+    COUNTED_FORMATS,
+    FLAG_BY_FORMAT,
+    FRAME_INPUT,
+    add_still_digest,
+    has_more_frames,
+    read_frames,
 )
 from pipeline.decode.jxl import extract_from_jxl
 from pipeline.decode.memory import MemoryBudget
@@ -59,15 +65,6 @@ ALLOWED_FORMATS = (  # an MPO opens as a JPEG, a PBM or PGM as a PPM
 )
 # Plugins of Pillow whose modules are not named like their formats.
 PLUGIN_MODULE_BY_FORMAT = {"WEBP": "WebP", "JPEG2000": "Jpeg2K"}
-# Formats with more frames than the first. Those of an MPO are previews, or a second eye's view.
-MULTIFRAME_FLAG_BY_FORMAT = {
-    "GIF": FLAG_ANIMATED,
-    "WEBP": FLAG_ANIMATED,
-    "PNG": FLAG_ANIMATED,
-    "AVIF": FLAG_ANIMATED,
-    "TIFF": FLAG_PAGES,
-    "HEIF": FLAG_PAGES,
-}
 # Of a PNG's text or profile. Pillow's own limit of 2^20 rejects images with a press's profile.
 MAX_PNG_CHUNK_BYTES = 1 << 24
 # Of a PNM whose samples are text: Pillow reads 1 to 2 million a second, and a file has a minute.
@@ -121,11 +118,11 @@ def decode_image(
     """Decode the bytes of a file, whose blake3 is `digest`; `is_raw` if it has a raw suffix.
 
     JPEG and JPEG 2000 are decoded at the smallest scale that leaves at least twice the size of
-    `preprocess`, or for coarse preprocessing just its size. The first frame stands for an
-    animation, the camera's preview for a raw file. Transparency is composited on white, or on black
-    if nothing shows on white. A JPEG whose end is missing is decoded if half of its rows are there,
-    and flagged as damaged. Large images are decoded within `large_image_lock`, by default one at a
-    time in this process.
+    `preprocess`, or for coarse preprocessing just its size. The first frame that is not featureless
+    stands for an animation, the camera's preview for a raw file. Transparency is composited on
+    white, or on black if nothing shows on white. A JPEG whose end is missing is decoded if half of
+    its rows are there, and flagged as damaged. Large images are decoded within `large_image_lock`,
+    by default one at a time in this process.
 
     Raises Rejected, and nothing else, because of the bytes; ImportError if a decoder is missing.
     """
@@ -164,9 +161,10 @@ def _finish_image(
     else:
         pixel_hash = hash_pixels(upright, eight_bit)
     profile = get_icc_profile(upright)
-    pixels, is_featureless = preprocess_image(
-        eight_bit, preprocess, lambda resized: convert_to_srgb(resized, profile)
-    )
+    to_rgb = partial(convert_to_srgb, profile=profile)
+    pixels, is_featureless = preprocess_image(eight_bit, preprocess, to_rgb)
+    shows_all = preprocess.fit in ("squash", "within")
+    small = pixels if shows_all else preprocess_image(eight_bit, FRAME_INPUT, to_rgb)[0]
     width, height = opened.size
     image = Image(
         hash=digest,
@@ -179,7 +177,7 @@ def _finish_image(
         flags=opened.flags,
         metadata_kinds=exif.find_metadata_kinds(opened.exif_tags),
         taken_at=exif.read_date_taken(opened.exif_tags),
-        metadata=opened.metadata,
+        metadata=replace(opened.metadata, frames=add_still_digest(opened.metadata.frames, small)),
     )
     return image, pixels
 
@@ -300,8 +298,17 @@ def _load_with_pillow(
     is_reduced_jpeg = can_reduce and format_ in ("JPEG", "MPO") and reduce_jpeg(image, preprocess)
     is_jpeg2000 = format_ == "JPEG2000"
     reduction = reduce_jpeg2000(image, data, preprocess) if can_reduce and is_jpeg2000 else 1
-    flag = MULTIFRAME_FLAG_BY_FORMAT.get(format_)
-    flags = (flag,) if flag and _has_more_frames(image) else ()
+    flag = FLAG_BY_FORMAT.get(format_)
+    has_frames = (flag or format_ in COUNTED_FORMATS) and has_more_frames(image)
+    flags = (flag,) if flag and has_frames else ()
+    frames = None
+    if has_frames:
+        with budget.reserve(*size):
+            read = read_frames(data, format_, ALLOWED_FORMATS)
+        frames = read.frames
+        if read.shown:
+            image.seek(read.shown)
+            size = image.size
     tiff_tags = getattr(image, "tag_v2", {})
     fix_16_bit_planes(image, tiff_tags)
     # A JPEG 2000 can have a profile that Pillow does not report.
@@ -323,7 +330,7 @@ def _load_with_pillow(
         format=format_,
         flags=flags,
         exif_tags=exif_tags,
-        metadata=read_metadata(image, exif_tags),
+        metadata=replace(read_metadata(image, exif_tags), frames=frames),
         tiff_tags=tiff_tags,
         is_partial=is_partial,
         reduced_jpeg=data if is_reduced_jpeg else None,
@@ -340,11 +347,3 @@ def _require_readable_pnm(image: Pillow.Image) -> None:
             f"{image.width} x {image.height} as text; the limit is"
             f" {MAX_PLAIN_PNM_PIXELS // 1_000_000} megapixels",
         )
-
-
-def _has_more_frames(image: Pillow.Image) -> bool:
-    """Tell if more frames follow the first, also where they are broken."""
-    try:
-        return bool(getattr(image, "is_animated", False))
-    except Exception:
-        return True
