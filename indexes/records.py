@@ -126,6 +126,11 @@ class Image:
     metadata: ImageMetadata | None = None
 
     @property
+    def has_frames(self) -> bool:
+        """True if the file is an animation, or a document of several pages."""
+        return "animated" in self.flags or "pages" in self.flags
+
+    @property
     def is_damaged(self) -> bool:
         """True if a part of the image could not be decoded."""
         return "damaged" in self.flags

@@ -222,7 +222,8 @@ def make_relations_option(default: str) -> Callable[[Command], Command]:
         type=RelationsType(),
         metavar="WORDS",
         help=f"Relations that count, separated by commas: {', '.join(RELATIONS_BY_WORD)}."
-        " A scene is another shot; similar is what pixels could not decide."
+        " A frame is one of an animation, or a page of a document. A scene is another shot;"
+        " similar is what pixels could not decide."
         f"  [default: {default}]",
     )
 

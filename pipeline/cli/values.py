@@ -17,6 +17,8 @@ RELATIONS_BY_WORD = {
     "identical": (Relation.IDENTICAL_BYTES, Relation.IDENTICAL_PIXELS),
     "same": (Relation.SAME_PICTURE,),
     "derived": (Relation.DERIVED,),
+    "frame": (Relation.FRAME_OF, Relation.PAGE_OF),
+    "overlaps": (Relation.OVERLAPS,),
     "scene": (Relation.ANOTHER_SHOT, Relation.SAME_SCENE),
     "similar": (Relation.SIMILAR,),
 }

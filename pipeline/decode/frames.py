@@ -1,7 +1,7 @@
 """Read the frames of an animation, or the pages of a document: how many, how long, their digests.
 
 A file can claim any number of frames, and most formats decode a frame only after all before it. So
-what is read is bounded, in frames and in pixels; what lies beyond is counted, not looked at.
+what is read is bounded, in frames and in pixels; what lies beyond is only counted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ from PIL import Image as Pillow
 from indexes.metadata import MAX_DIGESTS, MAX_NUMBER, Frames
 from pipeline.decode import exif
 from pipeline.decode.formats import FLAG_ANIMATED, FLAG_PAGES
-from pipeline.decode.frame_digest import FRAME_DIGEST_SIDE, STILL_DIGEST_SIDE, make_digest
+from pipeline.decode.frame_digest import (
+    FRAME_DIGEST_SIDE,
+    STILL_DIGEST_SIDE,
+    make_digest,
+    parse_digest,
+)
 from pipeline.decode.pixels.color import convert_to_8_bit, convert_to_srgb, get_icc_profile
 from pipeline.decode.pixels.resize import apply_orientation, preprocess_image
 from pipeline.decode.preprocess import Preprocess
@@ -42,6 +47,10 @@ MAX_DECODED_FRAMES = 1_000
 MAX_DECODED_PIXELS = 80_000_000
 MAX_COUNTED_PAGES = 2_000  # of a TIFF; Pillow's time grows with their square
 MAX_DURATION_MS = MAX_NUMBER
+NEW_SUBFILE_TYPE_TAG = 254  # TIFF 6.0, section 8
+REDUCED_RESOLUTION_BIT = 1
+# The greatest standard deviation, in gray levels, of the difference of an image and its preview.
+MAX_PREVIEW_DIFFERENCE_LEVELS = 4.0
 FRAME_INPUT = Preprocess(192, "squash", "box")
 
 
@@ -69,6 +78,8 @@ def read_frames(data: bytes, format_: str, allowed_formats: tuple[str, ...]) -> 
             return FramesRead(Frames(count, kind if format_ in FLAG_BY_FORMAT else None))
         walk = _Walk(image, count, kind == PAGES)
         walk.run()
+    if walk.count == 1:
+        return FramesRead(Frames(1))
     duration = walk.duration_ms if kind == FRAMES and walk.decoded == walk.count else None
     return FramesRead(Frames(walk.count, kind, duration, tuple(walk.digests)), walk.shown or 0)
 
@@ -123,6 +134,7 @@ class _Walk:
         self.decoded = 0
         self.duration_ms = 0
         self._pixels = 0
+        self._first_size = (0, 0)
         self._orientation: int | None = None
 
     def run(self) -> None:
@@ -163,6 +175,22 @@ class _Walk:
         eight_bit = convert_to_8_bit(upright, getattr(self.image, "tag_v2", {}))
         to_rgb = partial(convert_to_srgb, profile=profile)
         pixels, is_featureless = preprocess_image(eight_bit, FRAME_INPUT, to_rgb)
-        self.digests.append(make_digest(pixels, FRAME_DIGEST_SIDE))
+        digest = make_digest(pixels, FRAME_DIGEST_SIDE)
+        if position == 0:
+            self._first_size = self.image.size
+        elif self.is_random_access and self._is_preview(digest):
+            self.count -= 1
+            return
+        self.digests.append(digest)
         if self.shown is None and not is_featureless:
             self.shown = position
+
+    def _is_preview(self, digest: str) -> bool:
+        """Tell if a page says that it is a smaller version of another, or is one of the first."""
+        kind = getattr(self.image, "tag_v2", {}).get(NEW_SUBFILE_TYPE_TAG)
+        if isinstance(kind, int) and kind & REDUCED_RESOLUTION_BIT:
+            return True
+        first, own = parse_digest(self.digests[0]), parse_digest(digest)
+        if first is None or own is None or self.image.width >= self._first_size[0]:
+            return False
+        return bool((first - own).std() <= MAX_PREVIEW_DIFFERENCE_LEVELS)

@@ -52,7 +52,7 @@ class LibraryFile:
 
     `is_missing`: the last ingest did not find the file, perhaps only because its drive was away.
     `disk_status`: the difference found since the last ingest; None if there is none, or if nothing
-    has checked the file.
+    has checked the file. `frame_count` counts the images in the file.
     """
 
     path: str
@@ -60,6 +60,7 @@ class LibraryFile:
     image: Image
     is_missing: bool = False
     disk_status: DiskStatus | None = None
+    frame_count: int = 1
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -149,6 +150,7 @@ KEEP_RULES: dict[str, tuple[Criterion, ...]] = {
 BASE_CRITERIA = (
     Criterion("not missing", lambda file, hints: not file.is_present),
     Criterion("not damaged", lambda file, hints: file.image.is_damaged),
+    Criterion("most frames", lambda file, hints: -file.frame_count),
 )
 # Of files with equal pixels, the lossless one was re-saved from the lossy one.
 LOSSY_FIRST_CRITERION = Criterion(
@@ -162,8 +164,9 @@ FOLDER_PREFIX = "folder:"
 class KeepRules:
     """An order of keep rules.
 
-    A present, undamaged file always comes first. The named rules follow in their order, then the
-    rest of KEEP_RULES in theirs. `original` is the first rule unless it is named.
+    A present, undamaged file with the most frames always comes first. The named rules follow in
+    their order, then the rest of KEEP_RULES in theirs. `original` is the first rule unless it is
+    named.
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:

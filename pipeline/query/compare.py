@@ -19,6 +19,7 @@ from pipeline.decode.preprocess import Preprocess
 from pipeline.decode.read import AlreadyStored, Failure
 from pipeline.embed.embedder import Embedder, embed_all
 from pipeline.grouping.exposures import ExposureDifference, NamedMetadata, compare_files
+from pipeline.grouping.frames import relate_frames
 from pipeline.grouping.match import decide_relation, get_exact_relation
 from pipeline.query.files import resolve_source
 from pipeline.query.reread import reread_images, reread_thumbnails
@@ -61,14 +62,16 @@ class Comparison:
         if left.is_featureless or right.is_featureless:  # as in groups: exact copies alone count
             return Relation.NOT_VERIFIABLE
         verdict, score = self.verdicts[first, second], self.scores[first, second]
-        if verdict.relation == Relation.NOT_VERIFIABLE and score < threshold:
-            return Relation.NOT_VERIFIABLE
-        return decide_relation(
+        relation = decide_relation(
             verdict,
             score,
             threshold,
             exposure_difference=self.find_exposure_difference(first, second),
         )
+        if verdict.relation == Relation.NOT_VERIFIABLE and relation == Relation.UNRELATED:
+            relation = Relation.NOT_VERIFIABLE  # which says more here, where nothing is filtered
+        frames = [(image.metadata or NO_METADATA).frames for image in (left, right)]
+        return relate_frames(relation, frames[0], frames[1])
 
     def find_exposure_difference(self, first: int, second: int) -> ExposureDifference | None:
         """Return what tells by metadata and names that two files are two exposures, or None."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from indexes.records import CatalogFile, FileStat
+from indexes.records import CatalogFile, FileStat, Image
 from indexes.store import Store
 from pipeline.decode.formats import FailureReason
 from pipeline.decode.read import Failure
@@ -39,6 +39,7 @@ def load_files(
     file that was moved since by its new path. Images without such a file are left out.
     """
     images = dict(store.catalog.images.get(image_ids))
+    frame_counts = _load_frame_counts(store, images)
     # Paths of one file were of one inode when they were read; whether they still are, disks know.
     paths: dict[int, dict[int, list[CatalogFile]]] = defaultdict(lambda: defaultdict(list))
     for file in store.catalog.files.find_of_images(image_ids):
@@ -46,7 +47,13 @@ def load_files(
             paths[file.image_id][file.stat.inode].append(file)
     loaded = {
         image_id: [
-            LibraryFile(file.path, file.stat, images[image_id], file.is_missing)
+            LibraryFile(
+                file.path,
+                file.stat,
+                images[image_id],
+                file.is_missing,
+                frame_count=frame_counts.get(image_id, 1),
+            )
             for of_one_inode in by_inode.values()
             for file in _select_paths(of_one_inode, folders)
         ]
@@ -120,6 +127,16 @@ def is_file_at(path: str, stat: FileStat) -> bool:
     """Tell if a path is there now and is the file that has this stat."""
     status = _stat(path)
     return status is not None and (status.st_ino, status.st_dev) == (stat.inode, stat.device)
+
+
+def _load_frame_counts(store: Store, images: Mapping[int, Image]) -> dict[int, int]:
+    """Load how many images the file of each image has, of those that can have more than one."""
+    several = [id_ for id_, image in images.items() if image.has_frames or image.format == "MPO"]
+    return {
+        image_id: metadata.frames.count
+        for image_id, metadata in store.catalog.metadata.get(several)
+        if metadata.frames
+    }
 
 
 def _make_path_rank_key(file: CatalogFile) -> tuple[bool, int, str]:

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from indexes.catalog.verdicts import MAX_IMAGES_PER_VECTOR, StoredVerdict
-from indexes.metadata import NO_METADATA
+from indexes.metadata import NO_METADATA, Frames
 from indexes.store import Store
 from indexes.vectors.scores import compute_cosines
 from pipeline.grouping.cluster import Edge, Group, form_groups
 from pipeline.grouping.exposures import Exposures, NamedMetadata
+from pipeline.grouping.frames import relate_frames
 from pipeline.grouping.keep_rules import CopyHints, KeepRules, LibraryFile
 from pipeline.grouping.match import decide_relation
 from pipeline.query.files import load_files
@@ -61,7 +62,8 @@ class Snapshot:
     Images are known by their pixel hash: all files with the same pixels are one. `images_by_vector`
     lists the images of each vector id; an image without features has no vector. `scores` holds the
     cosine of pairs of vectors, the smaller id first, `verdicts` the newest verdict on each pair of
-    images with a score, the smaller pixel hash first. `exposures` knows the images of these pairs.
+    images with a score, the smaller pixel hash first. `exposures` knows the images of these pairs,
+    `frames` those of the pairs with an animation or a document.
     """
 
     thresholds: Thresholds
@@ -70,6 +72,7 @@ class Snapshot:
     scores: Mapping[tuple[int, int], float]
     verdicts: Mapping[tuple[bytes, bytes], ScoredVerdict]
     exposures: Exposures
+    frames: Mapping[bytes, Frames]
 
 
 def find_groups(
@@ -131,11 +134,19 @@ def load_snapshot(
             if vector is not None:
                 vector_by_pixel_hash[pixel_hash] = vector
         verdicts = _load_verdicts(store, scores, vector_by_pixel_hash)
-        exposures = _load_exposures(store, files, verdicts.values())
+        metadata = _load_metadata(store, files, verdicts.values())
+    frames = {
+        pixel_hash: record.metadata.frames
+        for pixel_hash, records in metadata.items()
+        for record in records
+        if record.metadata.frames
+    }
     images_by_vector = defaultdict[int, list[bytes]](list)
     for pixel_hash, vector in vector_by_pixel_hash.items():
         images_by_vector[vector].append(pixel_hash)
-    return Snapshot(thresholds, files, images_by_vector, scores, verdicts, exposures)
+    return Snapshot(
+        thresholds, files, images_by_vector, scores, verdicts, Exposures(metadata), frames
+    )
 
 
 def _load_verdicts(
@@ -151,16 +162,20 @@ def _load_verdicts(
     return verdicts
 
 
-def _load_exposures(
+def _load_metadata(
     store: Store,
     files: Mapping[bytes, Sequence[LibraryFile]],
     verdicts: Iterable[ScoredVerdict],
-) -> Exposures:
-    """Load the metadata of the images that a verdict relates."""
+) -> dict[bytes, list[NamedMetadata]]:
+    """Load the metadata of the images that a verdict relates, and of pairs with an animation."""
+
+    def has_frames(pixel_hash: bytes) -> bool:
+        return any(file.image.has_frames for file in files.get(pixel_hash, ()))
+
     pixel_hashes = {
         pixel_hash
         for pair in verdicts
-        if pair.verdict is not None
+        if pair.verdict is not None or has_frames(pair.left) or has_frames(pair.right)
         for pixel_hash in (pair.left, pair.right)
     }
     images = {
@@ -178,7 +193,7 @@ def _load_exposures(
     for hash_, image_id in ids.items():
         named = NamedMetadata(metadata.get(image_id, NO_METADATA), paths[hash_])
         by_pixel_hash[images[hash_].pixel_hash].append(named)
-    return Exposures(by_pixel_hash)
+    return by_pixel_hash
 
 
 def build_edges(snapshot: Snapshot, keep_rules: KeepRules) -> list[Edge]:
@@ -189,6 +204,7 @@ def build_edges(snapshot: Snapshot, keep_rules: KeepRules) -> list[Edge]:
     thresholds = snapshot.thresholds
     edges = []
     for pair in snapshot.verdicts.values():
+        relation = Relation.UNRELATED
         if pair.verdict is not None:
             relation = decide_relation(
                 pair.verdict,
@@ -197,8 +213,10 @@ def build_edges(snapshot: Snapshot, keep_rules: KeepRules) -> list[Edge]:
                 thresholds.min_agreement,
                 exposure_difference=snapshot.exposures.find_difference(pair.left, pair.right),
             )
-            if relation != Relation.UNRELATED:
-                edges.append(Edge(pair.left, pair.right, relation, pair.score, pair.verdict))
+        frames = snapshot.frames.get(pair.left), snapshot.frames.get(pair.right)
+        relation = relate_frames(relation, *frames)
+        if relation != Relation.UNRELATED:
+            edges.append(Edge(pair.left, pair.right, relation, pair.score, pair.verdict))
     similar = dict[tuple[bytes, bytes], Edge]()
     for left, right, score in _iter_similar_pairs(snapshot, keep_rules):
         pair_key = _sort_pair(left, right)

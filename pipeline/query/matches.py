@@ -17,6 +17,7 @@ from pipeline.decode.pool import DecoderPool
 from pipeline.decode.read import Failure
 from pipeline.embed.embedder import Embedder
 from pipeline.grouping.exposures import NamedMetadata, compare_files
+from pipeline.grouping.frames import relate_frames
 from pipeline.grouping.keep_rules import LibraryFile
 from pipeline.grouping.match import Match, decide_relation, get_exact_relation, make_match_rank_key
 from pipeline.query.files import is_file_at
@@ -133,6 +134,7 @@ def _build_answer(file: str, verified: Verified, relations: frozenset[Relation])
             thresholds.min_agreement,
             exposure_difference=compare_files(named, _name_metadata(near)),
         )
+        relation = relate_frames(relation, named.metadata.frames, near.metadata.frames)
         for library_file in near.files:
             if _is_same_file(library_file, query):
                 in_library = True

@@ -126,6 +126,9 @@ def format_explanation(comparison: Comparison, threshold: float) -> Iterator[str
 
 def _format_image_line(side: str, file: str, image: Image) -> str:
     flags = "".join(f", {flag}" for flag in image.flags)
+    frames = image.metadata.frames if image.metadata else None
+    if frames and frames.kind:
+        flags += f", {frames.count:,} {frames.kind}"
     size = f"{image.width} x {image.height}, {format_bytes(image.size)}"
     return f"{side:<11} {escape_unprintable(file)}   {size}{flags}"
 

@@ -81,6 +81,8 @@ def serialize_file(file: LibraryFile) -> dict[str, Any]:
         document["changed"] = True
     if image.flags:
         document["flags"] = list(image.flags)
+    if file.frame_count > 1:
+        document["frames"] = file.frame_count
     return document
 
 

@@ -15,6 +15,9 @@ class Relation(StrEnum):
     IDENTICAL_PIXELS = "identical pixels"
     SAME_PICTURE = "same picture"
     DERIVED = "derived"
+    FRAME_OF = "a frame of"
+    PAGE_OF = "a page of"
+    OVERLAPS = "overlaps"
     ANOTHER_SHOT = "another shot"
     SAME_SCENE = "same scene"
     SIMILAR = "similar"
@@ -40,15 +43,20 @@ REPORTED_RELATIONS = (
     Relation.IDENTICAL_PIXELS,
     Relation.SAME_PICTURE,
     Relation.DERIVED,
+    Relation.FRAME_OF,
+    Relation.PAGE_OF,
+    Relation.OVERLAPS,
     Relation.ANOTHER_SHOT,
     Relation.SAME_SCENE,
     Relation.SIMILAR,
 )
 # Relations of two exposures of one scene, as pixels or metadata show.
 SCENE_RELATIONS = frozenset({Relation.ANOTHER_SHOT, Relation.SAME_SCENE})
+# Relations of a file to one that holds all its frames and more.
+PART_RELATIONS = frozenset({Relation.FRAME_OF, Relation.PAGE_OF})
 # Relations that form groups unless more are requested.
 COPY_RELATIONS = frozenset(
     {Relation.IDENTICAL_BYTES, Relation.IDENTICAL_PIXELS, Relation.SAME_PICTURE, Relation.DERIVED}
 )
 # Relations that the answer to a query shows unless more are requested.
-QUERY_RELATIONS = COPY_RELATIONS | {Relation.SIMILAR}
+QUERY_RELATIONS = COPY_RELATIONS | PART_RELATIONS | {Relation.SIMILAR}

@@ -64,6 +64,15 @@ def test_pages_of_a_document_are_counted_and_digested() -> None:
     assert len(set(frames.digests)) == 3
 
 
+def test_previews_in_a_tiff_are_no_pages() -> None:
+    photo = draw_scene(1, (320, 240))
+    pyramid = [photo, photo.resize((160, 120)), photo.resize((80, 60))]
+    frames = read_frames(save_frames(pyramid, "TIFF"))
+    assert (frames.count, frames.kind, len(frames.digests)) == (1, None, 1)
+    with_page = read_frames(save_frames([*pyramid, draw_scene(2, (100, 80))], "TIFF"))
+    assert (with_page.count, with_page.kind, len(with_page.digests)) == (2, "pages", 2)
+
+
 def test_second_eye_of_an_mpo_is_counted_alone() -> None:
     frames = read_frames(save_frames(draw_frames(2), "MPO"))
     assert (frames.count, frames.kind, len(frames.digests)) == (2, None, 1)

@@ -1,0 +1,91 @@
+"""Animations, documents and stills in the answers of groups, query and compare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from indexes import Store
+from pipeline import compare, load_embedder
+from pipeline.query.groups import find_groups
+from pipeline.query.matches import find_matches
+from pipeline.verify.relation import COPY_RELATIONS, Relation
+from tests.support.images import draw_scene, save_image
+from tests.support.ingest import make_store
+
+SCENES = [draw_scene(seed, (360, 270)) for seed in range(6)]
+
+
+def save_frames(path: Path, frames: Sequence[Image.Image], **options: Any) -> Path:
+    """Save images as the frames of one file."""
+    return save_image(path, frames[0], save_all=True, append_images=frames[1:], **options)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A store of one animation in two formats, others with the same first frame, and stills."""
+    folder = tmp_path_factory.mktemp("animations")
+    files = folder / "files"
+    files.mkdir()
+    save_frames(files / "whole.png", SCENES[:4], duration=100)
+    save_frames(files / "whole.webp", [s.resize((240, 180)) for s in SCENES[:4]], quality=80)
+    save_frames(files / "beginning.webp", SCENES[:2], quality=90)
+    save_frames(files / "other-ending.webp", [*SCENES[:3], SCENES[5]], quality=90)
+    save_image(files / "poster.jpg", SCENES[0], quality=95)
+    save_image(files / "stranger.jpg", SCENES[4])
+    with make_store(folder / "store", files) as opened:
+        yield opened
+
+
+def test_animations_are_grouped_by_all_their_frames(store: Store) -> None:
+    (group,) = find_groups(store)
+    assert Path(group.keeper.path).name == "whole.png"
+    assert [Path(member.file.path).name for member in group.members] == ["whole.webp"]
+    related = {Path(file.file.path).name: file.relation for file in group.related}
+    assert related == {
+        "beginning.webp": Relation.FRAME_OF,
+        "poster.jpg": Relation.FRAME_OF,
+        "other-ending.webp": Relation.OVERLAPS,
+    }
+
+
+def test_file_with_more_frames_is_kept_for_its_frames(store: Store) -> None:
+    relations = COPY_RELATIONS | {Relation.FRAME_OF}
+    groups = find_groups(store, relations=relations)
+    assert groups
+    for group in groups:
+        assert group.keeper.frame_count == 4
+        assert "most frames" in group.reason
+
+
+def test_query_finds_the_animation_of_a_still(store: Store, tmp_path: Path) -> None:
+    still = save_image(tmp_path / "first.jpg", SCENES[0], quality=70)
+    (answer,) = find_matches([str(still)], store, load_embedder())
+    found = {Path(match.file.path).name: match.relation for match in answer.matches}
+    assert found == {
+        "poster.jpg": Relation.SAME_PICTURE,
+        "whole.png": Relation.FRAME_OF,
+        "whole.webp": Relation.FRAME_OF,
+        "beginning.webp": Relation.FRAME_OF,
+        "other-ending.webp": Relation.FRAME_OF,
+    }
+
+
+def test_compare_tells_how_files_with_frames_are_related(tmp_path: Path) -> None:
+    files = [
+        save_frames(tmp_path / "a.tif", SCENES[:3]),
+        save_frames(tmp_path / "b.tif", SCENES[:2]),
+        save_image(tmp_path / "c.jpg", SCENES[0], quality=95),
+        save_image(tmp_path / "d.jpg", SCENES[2], quality=95),
+        save_frames(tmp_path / "e.gif", SCENES[:3]),
+    ]
+    comparison = compare([str(file) for file in files], load_embedder())
+    assert comparison.get_relation(0, 1, 0.6) == Relation.PAGE_OF
+    assert comparison.get_relation(0, 2, 0.6) == Relation.PAGE_OF
+    assert comparison.get_relation(0, 3, 0.6) == Relation.PAGE_OF  # the third page
+    assert comparison.get_relation(3, 4, 0.6) == Relation.FRAME_OF
+    assert comparison.get_relation(0, 4, 0.6) in COPY_RELATIONS
