@@ -134,6 +134,7 @@ def print_groups(
         groups = _find_groups(store, query, keep_rules)
         thresholds = _resolve_thresholds(store, query.search)
         warnings = list(format_warnings(store))
+        featureless = store.catalog.files.get_counts(query.folders).featureless
     files = [file for group in groups for file in group.files]
     if stale := format_stale_warning(store, files):
         warnings.append(stale)
@@ -146,7 +147,7 @@ def print_groups(
         covered = serialize_coverage(store, query.folders, coverage)
         print_json(serialize_groups(groups, space, thresholds, covered))
     else:
-        print_lines(format_groups(groups))
+        print_lines(format_groups(groups, featureless))
     return PrintedGroups(groups, warnings)
 
 

@@ -72,7 +72,11 @@ def query(
     from indexes.store import Store
     from pipeline.embed.model_errors import explain_model_errors
     from pipeline.report.format import format_failure
-    from pipeline.report.matches import format_answer, serialize_answers
+    from pipeline.report.matches import (
+        format_answer,
+        format_featureless_count,
+        serialize_answers,
+    )
     from pipeline.report.status import format_warnings
 
     answers = []
@@ -88,8 +92,11 @@ def query(
                 if not output.as_json:
                     print_lines(format_answer(answer))
                 _print_stale_warning(opened, answer)
+        featureless = opened.catalog.files.get_counts().featureless
     if output.as_json:
-        print_json(serialize_answers(answers))
+        print_json(serialize_answers(answers, featureless))
+    elif featureless:
+        print_lines([format_featureless_count(featureless)])
     if output.exit_code and any(answer.matches for answer in answers):
         sys.exit(EXIT_FOUND)
     if any(answer.failure for answer in answers):

@@ -42,7 +42,8 @@ class Answer:
 
     `identical` are the other files of the library with the same bytes or pixels, closest first,
     whichever relations were asked for. `in_library`: the file itself is in the library. `flags` are
-    those of its image. `failure` is the reason why the file has no image to search for.
+    those of its image; `is_featureless`: it is compared with nothing but exact copies. `failure` is
+    the reason why the file has no image to search for.
     """
 
     file: str
@@ -51,6 +52,7 @@ class Answer:
     in_library: bool = False
     flags: tuple[str, ...] = ()
     failure: Failure | None = None
+    is_featureless: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ def _build_answer(file: str, verified: Verified, relations: frozenset[Relation])
         tuple(sorted(identical, key=make_match_rank_key)),
         in_library,
         query.image.flags,
+        is_featureless=query.image.is_featureless,
     )
 
 

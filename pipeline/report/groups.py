@@ -11,7 +11,13 @@ from pipeline.grouping.cluster import Group
 from pipeline.query.thresholds import Thresholds
 from pipeline.report.document import make_document, serialize_space
 from pipeline.report.format import format_bytes, pluralize
-from pipeline.report.matches import format_file, format_match, serialize_file, serialize_match
+from pipeline.report.matches import (
+    format_featureless_count,
+    format_file,
+    format_match,
+    serialize_file,
+    serialize_match,
+)
 from pipeline.verify.relation import REPORTED_RELATIONS, Relation
 
 # How a person reads the relation of a file that is close to a member of a group.
@@ -65,8 +71,17 @@ def _serialize_group(group: Group) -> dict[str, Any]:
     }
 
 
-def format_groups(groups: Sequence[Group]) -> Iterable[str]:
-    """Yield a block of lines for each group, the keeper first, then a summary of all groups."""
+def format_groups(groups: Sequence[Group], featureless: int = 0) -> Iterable[str]:
+    """Yield a block of lines for each group, the keeper first, then a summary of all groups.
+
+    `featureless` counts the images that were searched and not compared.
+    """
+    yield from _format_blocks(groups)
+    if featureless:
+        yield format_featureless_count(featureless)
+
+
+def _format_blocks(groups: Sequence[Group]) -> Iterable[str]:
     if not groups:
         yield "no near-duplicates"
         return

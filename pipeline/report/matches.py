@@ -18,9 +18,10 @@ from pipeline.verify.verdict import Verdict
 # --- JSON ---
 
 
-def serialize_answers(answers: Sequence[Answer]) -> dict[str, Any]:
-    """Serialize the answer of `query`."""
-    return make_document({"answers": [_serialize_answer(answer) for answer in answers]})
+def serialize_answers(answers: Sequence[Answer], featureless: int) -> dict[str, Any]:
+    """Serialize the answer of `query`; `featureless` images of the library were not compared."""
+    serialized = [_serialize_answer(answer) for answer in answers]
+    return make_document({"answers": serialized, "featureless": featureless})
 
 
 def _serialize_answer(answer: Answer) -> dict[str, Any]:
@@ -33,6 +34,8 @@ def _serialize_answer(answer: Answer) -> dict[str, Any]:
     }
     if answer.flags:
         document["flags"] = list(answer.flags)
+    if answer.is_featureless:
+        document["featureless"] = True
     if answer.failure:
         document["error"] = serialize_failure(answer.failure)
     return document
@@ -93,7 +96,8 @@ def format_answer(answer: Answer) -> Iterable[str]:
     """Yield a line for the file of a query, then a line for each match; nothing if it failed."""
     if answer.failure:
         return
-    flags = f" ({', '.join(answer.flags)})" if answer.flags else ""
+    labels = (*answer.flags, *(["too plain to compare"] if answer.is_featureless else []))
+    flags = f" ({', '.join(labels)})" if labels else ""
     yield (
         f"{escape_unprintable(answer.file)}{flags}: {_format_place(answer)},"
         f" {_format_match_count(answer)}"
@@ -119,6 +123,12 @@ def _format_match_count(answer: Answer) -> str:
     if answer.matches:
         return pluralize(len(answer.matches), "match", "matches")
     return "no other copy" if answer.in_library else "no match"
+
+
+def format_featureless_count(count: int) -> str:
+    """Count the images that are not compared with others."""
+    photos = pluralize(count, "photo", "photos")
+    return f"{photos} too plain to compare: only exact copies are found"
 
 
 def format_match(match: Match) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pipeline import compare, load_embedder
 from pipeline.query.groups import find_groups
 from pipeline.query.matches import find_matches
 from pipeline.verify.relation import COPY_RELATIONS, Relation
+from tests.support.cli import Run
 from tests.support.images import draw_scene, save_image
 from tests.support.ingest import make_store
 
@@ -89,3 +91,18 @@ def test_compare_tells_how_files_with_frames_are_related(tmp_path: Path) -> None
     assert comparison.get_relation(0, 3, 0.6) == Relation.PAGE_OF  # the third page
     assert comparison.get_relation(3, 4, 0.6) == Relation.FRAME_OF
     assert comparison.get_relation(0, 4, 0.6) in COPY_RELATIONS
+
+
+def test_images_that_are_too_plain_to_compare_are_counted(run: Run, tmp_path: Path) -> None:
+    photos = tmp_path / "plain"
+    photos.mkdir()
+    blank = save_image(photos / "blank.png", Image.new("RGB", (300, 200), "white"))
+    save_image(photos / "scene.png", draw_scene(1))
+    line = "1 photo too plain to compare: only exact copies are found\n"
+    assert run("dedupe", photos)[1].endswith(line)
+    assert run("groups")[1] == f"no near-duplicates\n{line}"
+    assert json.loads(run("groups", "--json")[1])["coverage"]["featureless"] == 1
+    _, out, _ = run("query", blank)
+    assert "blank.png (too plain to compare): in the library" in out and out.endswith(line)
+    document = json.loads(run("query", blank, "--json")[1])
+    assert document["featureless"] == 1 and document["answers"][0]["featureless"] is True
