@@ -100,6 +100,9 @@ class Coverage:
     failed: Counter[str] = field(default_factory=Counter)
     absent_roots: list[str] = field(default_factory=list)
     unreadable_paths: list[UnreadablePath] = field(default_factory=list)
+    # Files that failed or are missing, folders that were not read and absent roots, without those
+    # that were so in the run before.
+    new_problems: int = 0
     warnings: list[str] = field(default_factory=list)
     # None for a step that had nothing to do.
     join: JoinReport | None = None
@@ -112,6 +115,11 @@ class Coverage:
         """True if photos that a user expects to be compared were not."""
         return bool(self.failed or self.absent_roots or self.missing)
 
+    @property
+    def has_new_problems(self) -> bool:
+        """True if it has problems that the run before did not have."""
+        return self.new_problems > 0
+
     def include(self, counts: Coverage) -> None:
         """Add the files and embedded images of `counts`."""
         self.new += counts.new
@@ -122,6 +130,7 @@ class Coverage:
         self.flagged.update(counts.flagged)
         self.skipped.update(counts.skipped)
         self.failed.update(counts.failed)
+        self.new_problems += counts.new_problems
 
     def to_dict(self) -> dict[str, Any]:
         """Convert the coverage for JSON, with the counters in alphabetical order."""

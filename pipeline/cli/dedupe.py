@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.console import EXIT_FOUND, EXIT_SKIPPED, print_message
+from pipeline.cli.console import EXIT_FOUND, print_message
 from pipeline.cli.groups import GroupQuery, print_groups
 from pipeline.cli.options import (
     GroupArguments,
@@ -19,7 +19,7 @@ from pipeline.cli.options import (
     output_arguments,
     store_option,
 )
-from pipeline.cli.session import open_for_writing, run_ingest
+from pipeline.cli.session import exit_for_problems, open_for_writing, run_ingest
 from pipeline.cli.values import PATH_TYPE
 
 
@@ -63,5 +63,4 @@ def dedupe(
         printed = print_groups(opened, query, result.coverage, output.as_json)
     if output.exit_code and printed.groups:
         sys.exit(EXIT_FOUND)
-    if result.coverage.has_problems:
-        sys.exit(EXIT_SKIPPED)
+    exit_for_problems(result.coverage, arguments)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from pipeline.cli.console import EXIT_SKIPPED, print_json, print_message
+from pipeline.cli.console import print_json, print_message
 from pipeline.cli.options import IngestArguments, ingest_arguments, json_option, store_option
-from pipeline.cli.session import open_for_writing, run_ingest
+from pipeline.cli.session import exit_for_problems, open_for_writing, run_ingest
 from pipeline.cli.values import PATH_TYPE
 
 
@@ -28,8 +27,8 @@ def ingest(roots: Sequence[str], arguments: IngestArguments, store: Path, as_jso
     neardup ingest ~/Pictures --exclude '*.gif' --exclude 'raw/*'
 
     Only new and changed files are read, and only new content is embedded. Stop it with Ctrl-C at
-    any moment; the same command continues from there. Exit code 3: done, but some photos could not
-    be read or a folder is missing.
+    any moment; the same command continues from there. Exit code 3: done, but there are photos that
+    could not be read or are missing, and that the run before did not have; --strict counts all.
     """
     from pipeline.report.ingest import format_coverage, serialize_ingest
 
@@ -39,5 +38,4 @@ def ingest(roots: Sequence[str], arguments: IngestArguments, store: Path, as_jso
         print_json(serialize_ingest(coverage))
     else:
         print_message(format_coverage(coverage))
-    if coverage.has_problems:
-        sys.exit(EXIT_SKIPPED)
+    exit_for_problems(coverage, arguments)

@@ -96,6 +96,7 @@ class IngestArguments(WorkArguments):
     accept_missing: bool = False
     join: str | None = None
     crops: bool = True
+    strict: bool = False
     verbose: bool = False
 
     def to_ingest_options(self, named_roots: Iterable[str] = ()) -> IngestOptions:
@@ -294,6 +295,11 @@ _INGEST_OPTIONS = (
         default=True,
         help="Find photos within photos too: small crops, collages, screenshots."
         "  [default: if the model runs locally]",
+    ),
+    click.option(
+        "--strict",
+        is_flag=True,
+        help="Exit with 3 also for unreadable and missing photos that the run before had.",
     ),
     click.option("--verbose", is_flag=True, help="Print how the work is divided."),
     *_WORK_OPTIONS,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cli.console import print_message, print_warning
+from pipeline.cli.console import EXIT_SKIPPED, print_message, print_warning
 
 if TYPE_CHECKING:
     from indexes.records import Space
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from pipeline.embed.paid_calls import PaidCallEstimate
     from pipeline.ingest.coverage import Coverage
     from pipeline.ingest.ingest import ResolvedRoots
+
+
+def exit_for_problems(coverage: Coverage, arguments: IngestArguments) -> None:
+    """Exit with EXIT_SKIPPED if an ingest had new problems; with --strict, if it had any."""
+    if coverage.has_problems if arguments.strict else coverage.has_new_problems:
+        sys.exit(EXIT_SKIPPED)
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,7 @@ def _print_ingest_warnings(store: Store, coverage: Coverage, resolved: ResolvedR
     from pipeline.scan import explain_no_folder
 
     coverage.absent_roots.extend(resolved.absent_paths)
+    coverage.new_problems += len(resolved.absent_paths)
     for path in coverage.absent_roots:
         if path in resolved.absent_paths:
             print_warning(explain_no_folder(path))

@@ -20,7 +20,7 @@ from pipeline.decode.read import AlreadyStored, Failure
 from pipeline.embed.embedder import Embedder, embed
 from pipeline.embed.paid_calls import PaidCallBudget, PaidCallEstimate
 from pipeline.errors import ServiceUnavailable
-from pipeline.ingest.coverage import IngestOptions, count_without_image
+from pipeline.ingest.coverage import IngestOptions, count_without_image, is_failure
 from pipeline.ingest.reconcile import RootDiff
 from pipeline.scan import SourceFile
 
@@ -36,6 +36,8 @@ class FileHistory:
     changed_paths: Collection[str] = frozenset()
     # Paths in the catalog that are unchanged, and whose image has no vector.
     unembedded_paths: Collection[str] = frozenset()
+    # Paths in the catalog that are unchanged and had no image before: if they fail, it is not new.
+    failed_paths: Collection[str] = frozenset()
     # The vanished files of each root; a new file with the content of one of them was moved.
     root_diffs: Sequence[RootDiff] = ()
 
@@ -208,6 +210,8 @@ class BatchWriter:
         for failure in self._failures:
             batch.files.append(_record_failure(failure))
             count_without_image(counts, failure.reason)
+            is_new = failure.source.path not in self._history.failed_paths
+            counts.new_problems += is_new and is_failure(failure.reason)
         self._uncommitted, self._duplicates, self._failures = [], undecided, []
         if batch.files:
             self._store.add(batch)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from indexes.coverage import Coverage as Coverage  # pipeline exports it from here
 from indexes.join.planner import JoinMethod
+from indexes.records import CatalogFile, Run, RunOutcome
 from pipeline.decode.formats import SKIP_REASONS
 
 
@@ -38,6 +40,40 @@ class IngestOptions:
     accept_paid_calls: bool = False
     # Compare crops, to find images within images; only with a model that runs on this machine.
     with_crops: bool = True
+
+
+@dataclass(frozen=True)
+class EarlierProblems:
+    """The problems of the run before: those that are so still are not new.
+
+    `are_known` is False before the first run, and after one that did not finish: its exit code was
+    another. Files that failed or are missing are known from the catalog.
+    """
+
+    are_known: bool = False
+    unreadable_paths: frozenset[str] = frozenset()
+    absent_roots: frozenset[str] = frozenset()
+
+    @classmethod
+    def from_run(cls, run: Run | None) -> EarlierProblems:
+        """Take the problems from the newest run before this one, if there is any."""
+        if run is None or run.outcome is not RunOutcome.COMPLETE or run.coverage is None:
+            return cls()
+        paths = frozenset(unreadable.path for unreadable in run.coverage.unreadable_paths)
+        return cls(
+            are_known=True,
+            unreadable_paths=paths,
+            absent_roots=frozenset(run.coverage.absent_roots),
+        )
+
+    def count_new(self, files: Iterable[CatalogFile]) -> int:
+        """Count the missing files that were not missing before."""
+        return sum(not (file.is_missing and self.are_known) for file in files)
+
+
+def is_failure(reason: str | None) -> bool:
+    """Tell if a file without an image, for this reason, is one that a user should act on."""
+    return reason is not None and reason not in SKIP_REASONS
 
 
 def count_without_image(coverage: Coverage, reason: str) -> None:

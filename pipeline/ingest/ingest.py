@@ -19,7 +19,12 @@ from pipeline.decode.read import Failure
 from pipeline.embed.embedder import Embedder
 from pipeline.errors import RootNotFound
 from pipeline.ingest.batch_writer import BatchWriter, FileHistory
-from pipeline.ingest.coverage import IngestOptions, count_without_image
+from pipeline.ingest.coverage import (
+    EarlierProblems,
+    IngestOptions,
+    count_without_image,
+    is_failure,
+)
 from pipeline.ingest.metadata import read_missing_metadata
 from pipeline.ingest.pairs import find_pairs, verify_new_pairs
 from pipeline.ingest.progress import IngestContext, Progress, Stage
@@ -120,12 +125,13 @@ def ingest_locked(
     store.prepare()
     store.add_roots(roots)
     coverage = Coverage()
+    earlier = EarlierProblems.from_run(store.catalog.runs.get_last())
     run_id = store.begin_run()
     outcome = RunOutcome.INTERRUPTED
     try:
         with DecoderPool(options.decoders, options.readers) as decoders:
             yield from _run_stages(
-                IngestContext(store, embedder, decoders, options, coverage), roots
+                IngestContext(store, embedder, decoders, options, coverage, earlier), roots
             )
         outcome = RunOutcome.COMPLETE
     finally:
@@ -147,15 +153,17 @@ def _run_stages(context: IngestContext, roots: Sequence[Root]) -> Iterator[Progr
     diffs = [
         diff_root(store, root, known_roots, scanned.known_file_ids, unreadable) for root in present
     ]
-    history = FileHistory(scanned.changed_paths, scanned.unembedded_paths, diffs)
+    history = FileHistory(
+        scanned.changed_paths, scanned.unembedded_paths, scanned.failed_paths, diffs
+    )
     writer = BatchWriter(store, context.embedder, context.options, coverage, history)
     if scanned.to_read:
         yield from _read_files(context, scanned.to_read, writer)
 
     for diff in diffs:
-        apply_diff(store, diff, writer.moved_file_ids, context.options, coverage)
+        apply_diff(store, diff, writer.moved_file_ids, context)
     for root in absent:
-        apply_absent_root(store, root, known_roots, context.options, coverage)
+        apply_absent_root(store, root, known_roots, context)
 
     yield from read_missing_metadata(context)
     yield from find_pairs(context)
@@ -177,18 +185,20 @@ class _ScanResult:
     changed_paths: set[str] = field(default_factory=set)
     # Paths of unchanged files whose image has no vector.
     unembedded_paths: set[str] = field(default_factory=set)
+    # Paths of unchanged files that failed in a run before, and are tried again.
+    failed_paths: set[str] = field(default_factory=set)
 
 
 def _scan(
     context: IngestContext, rules: Sequence[NameRules], scanned: _ScanResult
 ) -> Iterator[Progress]:
     """List the files below the roots, count those that need no reading, and collect the others."""
-    store, coverage = context.store, context.coverage
+    store, coverage, earlier = context.store, context.coverage, context.earlier
     present_devices: dict[int, int] = {}  # of unchanged files to mark as present, by id
     unembedded_images = store.catalog.images.find_unembedded()
     for entry in scan_by_rules(rules):
         if isinstance(entry, Skipped):
-            if failure := _count_skipped(entry, coverage):
+            if failure := _count_skipped(entry, context):
                 yield Progress(Stage.LISTING, coverage.seen, None, coverage, failure)
             continue
         coverage.seen += 1
@@ -200,12 +210,15 @@ def _scan(
                 coverage.unchanged += 1
             else:
                 count_without_image(coverage, known.reason)
+                coverage.new_problems += is_failure(known.reason) and not earlier.are_known
             device = entry.require_stat().device
             if known.is_missing or device != known.stat.device:
                 present_devices[known.id] = device
         else:
             scanned.to_read.append(entry)
             context.decoders.start(len(scanned.to_read))  # so that they are ready after the scan
+            if known and earlier.are_known and _failed_before(known, entry):
+                scanned.failed_paths.add(entry.path)
             if known and _has_lost_vector(known, entry, unembedded_images):
                 scanned.unembedded_paths.add(entry.path)
             elif known:
@@ -237,12 +250,14 @@ def _warn_of_unused_excludes(
             )
 
 
-def _count_skipped(skipped: Skipped, coverage: Coverage) -> Failure | None:
+def _count_skipped(skipped: Skipped, context: IngestContext) -> Failure | None:
     """Count an entry that the scan skipped; return a failure if the user should act on it."""
+    coverage = context.coverage
     if not skipped.is_failure:
         coverage.skipped[skipped.reason] += 1
         return None
     coverage.failed[skipped.reason] += 1
+    coverage.new_problems += skipped.path not in context.earlier.unreadable_paths
     coverage.unreadable_paths.append(UnreadablePath(skipped.path, skipped.reason, skipped.detail))
     return Failure(SourceFile(skipped.path), skipped.reason, skipped.detail)
 
@@ -253,6 +268,10 @@ def _is_up_to_date(known: CatalogFile, file: SourceFile, unembedded_images: set[
         and known.reason not in RETRY_REASONS
         and known.image_id not in unembedded_images
     )
+
+
+def _failed_before(known: CatalogFile, file: SourceFile) -> bool:
+    return is_failure(known.reason) and file.is_unchanged_since(known.stat)
 
 
 def _has_lost_vector(known: CatalogFile, file: SourceFile, unembedded_images: set[int]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from indexes.coverage import Coverage
@@ -12,7 +12,7 @@ from pipeline.decode.pool import DecoderPool
 from pipeline.decode.read import Failure
 from pipeline.embed.embedder import Embedder
 from pipeline.embed.paid_calls import PaidCallEstimate
-from pipeline.ingest.coverage import IngestOptions
+from pipeline.ingest.coverage import EarlierProblems, IngestOptions
 
 
 class Stage(StrEnum):
@@ -45,10 +45,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class IngestContext:
-    """The resources that all steps of a run share, and the coverage that they fill in."""
+    """The resources that all steps of a run share, and the coverage that they fill in.
+
+    `earlier` are the problems of the run before.
+    """
 
     store: Store
     embedder: Embedder
     decoders: DecoderPool
     options: IngestOptions
     coverage: Coverage
+    earlier: EarlierProblems = field(default_factory=EarlierProblems)

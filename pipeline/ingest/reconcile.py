@@ -6,11 +6,10 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from indexes.coverage import Coverage
 from indexes.paths import quote
 from indexes.records import CatalogFile, Root
 from indexes.store import Store
-from pipeline.ingest.coverage import IngestOptions
+from pipeline.ingest.progress import IngestContext
 from pipeline.scan import is_below
 
 # Share of the files of a root: if more vanish at once, its drive is more likely to be
@@ -77,15 +76,16 @@ def apply_diff(
     store: Store,
     diff: RootDiff,
     moved_file_ids: Collection[int],
-    options: IngestOptions,
-    coverage: Coverage,
+    context: IngestContext,
 ) -> None:
     """Remove vanished and left-out files from the catalog; mark those that may only be away."""
-    missing = [] if options.accept_missing else diff.find_missing(moved_file_ids)
+    coverage = context.coverage
+    missing = [] if context.options.accept_missing else diff.find_missing(moved_file_ids)
     missing_ids = {file.id for file in missing}
     if missing_ids:
         store.mark_missing(missing_ids)
         coverage.missing += len(missing_ids)
+        coverage.new_problems += context.earlier.count_new(missing)
         coverage.warnings.append(
             f"{len(missing_ids)} of {diff.file_count} files below {quote(diff.root.path)} are"
             " missing; is a drive disconnected? They stay in the answers, marked as missing."
@@ -105,12 +105,13 @@ def apply_absent_root(
     store: Store,
     root: Root,
     known_roots: Sequence[Root],
-    options: IngestOptions,
-    coverage: Coverage,
+    context: IngestContext,
 ) -> None:
     """Mark the files of an absent root as missing, or remove the root if the options name it."""
-    file_ids = [file.id for file in iter_files_of_root(store, root, known_roots)]
-    if root.path in options.roots_to_remove:
+    coverage, earlier = context.coverage, context.earlier
+    files = list(iter_files_of_root(store, root, known_roots))
+    file_ids = [file.id for file in files]
+    if root.path in context.options.roots_to_remove:
         store.remove_files(file_ids)
         store.remove_root(root.path)
         coverage.gone += len(file_ids)
@@ -118,6 +119,9 @@ def apply_absent_root(
         store.mark_missing(file_ids)
         coverage.missing += len(file_ids)
         coverage.absent_roots.append(root.path)
+        # The run before may have been one of other roots; then the files tell.
+        is_known = root.path in earlier.absent_roots or (files and earlier.are_known)
+        coverage.new_problems += earlier.count_new(files) if is_known else max(1, len(files))
 
 
 def iter_files_of_root(

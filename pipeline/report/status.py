@@ -231,7 +231,7 @@ def _format_run_lines(run: Run, store: Path) -> Iterator[str]:
 
 
 def _format_ingest_problems(coverage: Coverage) -> str:
-    """Format why an ingest ended with exit code 3, from its coverage; empty if it did not."""
+    """Format the problems of an ingest, old and new, from its coverage; empty if it had none."""
     failed, missing, absent = coverage.failed, coverage.missing, coverage.absent_roots
     problems = [
         f"failed {format_reason_counts(failed)}" if failed else "",

@@ -61,6 +61,65 @@ def test_exclude_that_matches_nothing_is_named_in_readable_letters(run: Run, pho
     assert "the exclude" not in run("ingest", card)[2]
 
 
+@pytest.mark.parametrize("command", ["ingest", "dedupe"])
+def test_exit_code_tells_of_each_unreadable_photo_once(
+    run: Run, photos: Path, command: str
+) -> None:
+    def ingest(*words: str) -> int:
+        return int(run(command, photos, *words)[0])
+
+    broken = photos / "broken.jpg"
+    broken.write_bytes((photos / "b.jpg").read_bytes()[:1000])
+    assert ingest() == 3
+    assert (ingest(), ingest("--strict")) == (0, 3)
+    for _ in range(2):
+        assert "not read    1 (1 truncated)" in run("status")[1]
+        assert "; failed 1 (1 truncated)" in run("status")[1]
+        assert str(broken) in run("status", "--failures")[1]
+    (photos / "empty.jpg").touch()
+    code, out, _ = run("ingest", "--json")
+    assert (code, json.loads(out)["new_problems"]) == (3, 1)
+    assert (ingest(), ingest("--strict")) == (0, 3)
+    broken.write_bytes(broken.read_bytes()[:900])  # other content, broken too
+    assert (ingest(), ingest()) == (3, 0)
+    broken.unlink()
+    (photos / "empty.jpg").unlink()
+    assert ingest("--strict") == 0
+    assert run(command, photos, photos.parent / "nothing")[0] == 3
+    assert run(command, photos, photos.parent / "nothing")[0] == 3  # the command is wrong
+
+
+def test_exit_code_tells_of_missing_photos_and_folders_once(run: Run, photos: Path) -> None:
+    card = save_image(photos.parent / "card" / "a.jpg", draw_scene(1)).parent
+    run("ingest", photos, card)
+    away = card.rename(photos.parent / "away")
+    assert [run("ingest")[0] for _ in range(2)] == [3, 0]
+    assert run("ingest", photos)[0] == 0  # a run of another folder forgets nothing
+    assert (run("ingest")[0], run("ingest", "--strict")[0]) == (0, 3)
+    assert "not a folder any more" in run("status")[1]
+    away.rename(card)
+    assert run("ingest", "--strict")[0] == 0
+    (card / "a.jpg").unlink()  # its drive is not mounted
+    assert [run("ingest")[0] for _ in range(2)] == [3, 0]
+    assert "1 missing, still listed" in run("status")[1]
+    assert run("ingest", "--strict")[0] == 3
+
+
+def test_exit_code_tells_of_problems_of_a_run_that_did_not_finish(
+    run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos / "broken.jpg").write_bytes((photos / "b.jpg").read_bytes()[:1000])
+
+    def stop(context: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.ingest.ingest.find_pairs", stop)
+        assert run("ingest", photos)[0] == 130
+    assert "1 truncated" in run("status")[1]
+    assert [run("ingest")[0] for _ in range(2)] == [3, 0]
+
+
 def test_failures_are_printed_up_to_ten_and_listed_by_status(run: Run, photos: Path) -> None:
     for number in range(12):
         (photos / f"broken{number:02}.jpg").write_bytes(
