@@ -97,7 +97,9 @@ class ImageMetadata:
 
     `software` wrote the file, at `modified`, "YYYY-MM-DD HH:MM:SS". `source` is EXIF's file source,
     "camera" or "scanner". `orientation` is that of EXIF, 1 to 8; `latitude` and `longitude` are in
-    degrees; `stated_width` and `stated_height` are the size that EXIF claims.
+    degrees; `stated_width` and `stated_height` are the size that EXIF claims. `damage_start` is
+    where the damage of a damaged image begins, as a share of its height as it is stored, before it
+    is turned upright; None if that is not known.
     """
 
     capture: Capture = field(default_factory=Capture)
@@ -112,6 +114,7 @@ class ImageMetadata:
     jpeg: JpegEncoding | None = None
     thumbnail: Thumbnail | None = None
     frames: Frames | None = None
+    damage_start: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the record without what is None."""

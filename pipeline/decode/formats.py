@@ -79,7 +79,7 @@ EXTRA_INSTALLED = {
 # Flags of an image.
 
 FLAG_ANIMATED = "animated"  # one frame is decoded, and the digests of some
-FLAG_DAMAGED = "damaged"  # the end of the file is missing
+FLAG_DAMAGED = "damaged"  # a part of the image is missing or wrong
 FLAG_PAGES = "pages"  # one page is decoded, and the digests of some
 FLAG_PREVIEW = "preview"  # the camera's preview stands for a raw file
 IMAGE_FLAGS = (FLAG_ANIMATED, FLAG_DAMAGED, FLAG_PAGES, FLAG_PREVIEW)

@@ -10,7 +10,6 @@ takes what a reader opened, converts its colors, resizes it and hashes its pixel
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -21,9 +20,10 @@ from typing import Any
 from PIL import Image as Pillow
 from PIL import PngImagePlugin, UnidentifiedImageError
 
-from indexes.metadata import ImageMetadata
+from indexes.metadata import Frames, ImageMetadata
 from indexes.records import Image
 from pipeline.decode import exif
+from pipeline.decode.damage import JPEG_SIGNATURE, load_and_check, open_stream
 from pipeline.decode.formats import (
     FLAG_DAMAGED,
     SIGNATURE_BYTES,
@@ -69,7 +69,6 @@ PLUGIN_MODULE_BY_FORMAT = {"WEBP": "WebP", "JPEG2000": "Jpeg2K"}
 MAX_PNG_CHUNK_BYTES = 1 << 24
 # Of a PNM whose samples are text: Pillow reads 1 to 2 million a second, and a file has a minute.
 MAX_PLAIN_PNM_PIXELS = 16_000_000
-JPEG_SIGNATURE = b"\xff\xd8\xff"
 
 
 @dataclass(frozen=True)
@@ -121,8 +120,8 @@ def decode_image(
     `preprocess`, or for coarse preprocessing just its size. The first frame that is not featureless
     stands for an animation, the camera's preview for a raw file. Transparency is composited on
     white, or on black if nothing shows on white. A JPEG whose end is missing is decoded if half of
-    its rows are there, and flagged as damaged. Large images are decoded within `large_image_lock`,
-    by default one at a time in this process.
+    its rows are there, and flagged as damaged; so is one with damage inside. Large images are
+    decoded within `large_image_lock`, by default one at a time in this process.
 
     Raises Rejected, and nothing else, because of the bytes; ImportError if a decoder is missing.
     """
@@ -274,10 +273,10 @@ def _open_with_pillow(
                 raise
             held.close()
             # With an end marker, libjpeg fills the missing rest with gray.
-            opened = _load_with_pillow(data + JPEG_END_MARKER, preprocess, budget, held)
+            data += JPEG_END_MARKER
+            opened = _load_with_pillow(data, preprocess, budget, held, is_cut=True)
             if is_mostly_filler(opened.image):
                 raise Rejected(FailureReason.TRUNCATED, "less than half of it is there") from error
-            opened = replace(opened, flags=(*opened.flags, FLAG_DAMAGED), is_partial=True)
         orientation = exif.read_orientation(opened.exif_tags, default_orientation)
         if orientation in (5, 6, 7, 8):
             opened = replace(opened, size=(opened.size[1], opened.size[0]))
@@ -285,30 +284,28 @@ def _open_with_pillow(
 
 
 def _load_with_pillow(
-    data: bytes, preprocess: Preprocess, budget: MemoryBudget, held: ExitStack
+    data: bytes,
+    preprocess: Preprocess,
+    budget: MemoryBudget,
+    held: ExitStack,
+    is_cut: bool = False,
 ) -> _OpenImage:
     """Decode an image, its first frame, at a reduced size where its format can.
 
-    The result lives, and its memory is reserved, until `held` is closed.
+    The result lives, and its memory is reserved, until `held` is closed. `is_cut`: the end of a
+    JPEG was missing.
     """
-    image = held.enter_context(Pillow.open(io.BytesIO(data), formats=ALLOWED_FORMATS))
+    stream = open_stream(data)
+    image = held.enter_context(Pillow.open(stream, formats=ALLOWED_FORMATS))
     size, format_ = image.size, image.format or "?"
     _require_readable_pnm(image)
     can_reduce = preprocess.fit != "middle"  # which crops the pixels of the file
     is_reduced_jpeg = can_reduce and format_ in ("JPEG", "MPO") and reduce_jpeg(image, preprocess)
     is_jpeg2000 = format_ == "JPEG2000"
     reduction = reduce_jpeg2000(image, data, preprocess) if can_reduce and is_jpeg2000 else 1
-    flag = FLAG_BY_FORMAT.get(format_)
-    has_frames = (flag or format_ in COUNTED_FORMATS) and has_more_frames(image)
-    flags = (flag,) if flag and has_frames else ()
-    frames = None
-    if has_frames:
-        with budget.reserve(*size):
-            read = read_frames(data, format_, ALLOWED_FORMATS)
-        frames = read.frames
-        if read.shown:
-            image.seek(read.shown)
-            size = image.size
+    flags, frames = _show_representative_frame(image, data, budget)
+    if frames:
+        size = image.size
     tiff_tags = getattr(image, "tag_v2", {})
     fix_16_bit_planes(image, tiff_tags)
     # A JPEG 2000 can have a profile that Pillow does not report.
@@ -321,8 +318,12 @@ def _load_with_pillow(
     is_progressive = bool(image.info.get("progressive") or image.info.get("progression"))
     progressive_pixels = size[0] * size[1] if is_progressive else 0
     held.enter_context(budget.reserve(image.width, image.height, reduction, progressive_pixels))
-    image.load()
+    damage = load_and_check(image, stream, is_cut)
     exif_tags = exif.read_tags(image)
+    metadata = replace(read_metadata(image, exif_tags), frames=frames)
+    if damage:
+        flags = (*flags, FLAG_DAMAGED)
+        metadata = replace(metadata, damage_start=damage.start)
     return _OpenImage(
         image=image,
         size=size,
@@ -330,11 +331,26 @@ def _load_with_pillow(
         format=format_,
         flags=flags,
         exif_tags=exif_tags,
-        metadata=replace(read_metadata(image, exif_tags), frames=frames),
+        metadata=metadata,
         tiff_tags=tiff_tags,
-        is_partial=is_partial,
+        is_partial=is_partial or damage is not None,
         reduced_jpeg=data if is_reduced_jpeg else None,
     )
+
+
+def _show_representative_frame(
+    image: Pillow.Image, data: bytes, budget: MemoryBudget
+) -> tuple[tuple[str, ...], Frames | None]:
+    """Seek the frame that stands for an animation or a document; return its flags and frames."""
+    format_ = image.format or "?"
+    flag = FLAG_BY_FORMAT.get(format_)
+    if not ((flag or format_ in COUNTED_FORMATS) and has_more_frames(image)):
+        return (), None
+    with budget.reserve(*image.size):
+        read = read_frames(data, format_, ALLOWED_FORMATS)
+    if read.shown:
+        image.seek(read.shown)
+    return (flag,) if flag else (), read.frames
 
 
 def _require_readable_pnm(image: Pillow.Image) -> None:
