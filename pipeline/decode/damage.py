@@ -1,7 +1,7 @@
-"""Damage inside a JPEG, which libjpeg repairs silently, and where it begins.
+"""Damage inside a JPEG or PNG, which decoders repair or pass silently, and where it begins.
 
-Three things tell of it: markers that are out of place, a scan that ends before its last MCU is
-decoded or goes on after it, and a seam in the picture.
+Three things tell of it in a JPEG: markers that are out of place, a scan that ends before its last
+MCU is decoded or goes on after it, and a seam in the picture. A PNG has checksums.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from PIL import Image as Pillow
 
 from pipeline.decode.jpeg_layout import JpegLayout, mask_stray_markers, read_jpeg_layout
 from pipeline.decode.pixels.truncation import JPEG_END_MARKER, find_content_rows
+from pipeline.decode.png_chunks import find_wrong_data_chunk, measure_rows_before
 from pipeline.decode.seams import MIN_STRENGTH, find_seam
 
 JPEG_SIGNATURE = b"\xff\xd8\xff"
@@ -22,6 +23,7 @@ WATCHED_BYTES = 8
 # libjpeg asks for that much more than it needs: it fills a register of 64 bits. All of 2,411 sound
 # JPEGs in a single scan need 0 to 7 bytes.
 MAX_LOOKAHEAD_BYTES = 8
+MIN_ROW_SHARE = 0.5  # of a broken PNG that is decoded as far as it goes
 LOCATE_SIDE_PIXELS = 32  # of the decode that finds the row of a byte: at 1/8 of its size
 
 
@@ -110,6 +112,8 @@ def load_and_check(image: Pillow.Image, stream: io.BytesIO, is_cut: bool = False
     `is_cut`: the end of a JPEG was missing before an end marker was added.
     """
     if not isinstance(stream, JpegStream):
+        if image.format == "PNG":
+            return _load_png(image, stream.getvalue())
         image.load()
         return None
     if is_cut:
@@ -119,6 +123,24 @@ def load_and_check(image: Pillow.Image, stream: io.BytesIO, is_cut: bool = False
     image.load()
     stream.stop_watching()
     return stream.find_damage(image)
+
+
+def _load_png(image: Pillow.Image, data: bytes) -> Damage | None:
+    """Decode a PNG, a broken one as far as it goes if half of its rows are there."""
+    try:
+        image.load()
+    except OSError:
+        share = measure_rows_before(data, len(data))
+        if share is None or share < MIN_ROW_SHARE:
+            raise
+        image.tile = []  # type: ignore[attr-defined] # the plugin's own: nothing is left to load
+        image.load()
+    else:
+        share = None
+    position = find_wrong_data_chunk(data)
+    if position is not None:
+        return Damage(measure_rows_before(data, position))
+    return None if share is None else Damage(share)
 
 
 def _locate(data: bytes, layout: JpegLayout, position: int) -> float | None:

@@ -29,14 +29,14 @@ MARKERS_BETWEEN_SCANS = {
     *JPEG_APPLICATION_MARKERS,
 }
 BLOCK_PIXELS = 8  # a side of the blocks that a JPEG is coded in
-# Scans beyond these are not looked at. Few photos have 64 MiB, or one byte of 0xFF in 64.
+# Scans beyond these are not read. Few photos have 64 MiB, or one byte of 0xFF in 64.
 MAX_SCAN_BYTES = 1 << 26
 MAX_PREFIX_BYTES = 1 << 20
 SECTOR_BYTES = 512  # the least that a disk loses at once
 # How far a run of zeros may reach beyond the sectors that were lost: the data itself has zeros.
 MAX_SECTOR_SLACK_BYTES = 3
 NONZERO_PATTERN = re.compile(rb"[^\0]")
-MAX_ZERO_RUNS = 64  # looked at, in a flat image that has many
+MAX_ZERO_RUNS = 64  # of a flat image that has many
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class JpegLayout:
 
 @dataclass(slots=True)
 class _Header:
-    """What the segments before the first scan say."""
+    """The segments before the first scan, as far as they matter here."""
 
     frame_marker: int = 0
     height: int = 0

@@ -22,7 +22,7 @@ MIN_ROWS = 4  # of MCUs
 MIN_COLUMNS = 6
 MAX_COLUMNS = 64
 COLUMN_SAMPLES = 8  # pixels of a row that stand for its column
-# How near to the sides of an image, in columns, a stair is not told from a horizontal edge.
+# How near to the sides of an image, in columns, a stair looks like a horizontal edge.
 SIDE_COLUMNS = 2
 MAX_STEP_LEVELS = 60.0  # of 255; larger steps count as that
 # What a seam needs. At 2.5, none of 2,428 sound JPEGs has one (the highest strength is 1.9). Of

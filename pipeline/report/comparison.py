@@ -125,12 +125,19 @@ def format_explanation(comparison: Comparison, threshold: float) -> Iterator[str
 
 
 def _format_image_line(side: str, file: str, image: Image) -> str:
-    flags = "".join(f", {flag}" for flag in image.flags)
+    flags = "".join(f", {_describe_flag(flag, image)}" for flag in image.flags)
     frames = image.metadata.frames if image.metadata else None
     if frames and frames.kind:
         flags += f", {frames.count:,} {frames.kind}"
     size = f"{image.width} x {image.height}, {format_bytes(image.size)}"
     return f"{side:<11} {escape_unprintable(file)}   {size}{flags}"
+
+
+def _describe_flag(flag: str, image: Image) -> str:
+    start = image.metadata.damage_start if image.metadata else None
+    if flag == "damaged" and start is not None:
+        return f"damaged from {start:.0%}".replace("%", " %") + " of its height on"
+    return flag
 
 
 def _describe_alignment(verdict: Verdict) -> str:

@@ -1,4 +1,4 @@
-"""Damage inside a JPEG is found, and sound JPEGs are never called damaged."""
+"""Damage inside a JPEG or PNG is found, and sound ones are never called damaged."""
 
 from __future__ import annotations
 
@@ -132,6 +132,40 @@ def test_zeros_within_a_flat_image_are_no_damage() -> None:
     flat.save(buffer, "JPEG", optimize=True)
     assert bytes(SECTOR) in buffer.getvalue()
     assert decode(buffer.getvalue()).flags == ()
+
+
+def make_png(**options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(make_photo(3))).save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+def test_png_with_a_wrong_checksum_is_flagged_with_its_row() -> None:
+    data = bytearray(make_png(compress_level=0))
+    middle = len(data) // 2
+    data[middle] ^= 1
+    image = decode(bytes(data))
+    assert image.flags == ("damaged",)
+    assert image.metadata is not None
+    assert image.metadata.damage_start == pytest.approx(0.5, abs=0.1)
+    assert decode(make_png()).flags == ()
+
+
+@pytest.mark.parametrize("edit", ["cut", "zeros"])
+def test_broken_png_is_decoded_as_far_as_it_goes(edit: str) -> None:
+    data = make_png()
+    position = len(data) * 3 // 4
+    rest = b"" if edit == "cut" else bytes(512) + data[position + 512 :]
+    image = decode(data[:position] + rest)
+    assert image.flags == ("damaged",)
+    assert image.metadata is not None
+    assert image.metadata.damage_start == pytest.approx(0.75, abs=0.15)
+
+
+def test_png_with_less_than_half_is_rejected() -> None:
+    data = make_png()
+    with pytest.raises(Rejected):
+        decode(data[: len(data) // 3])
 
 
 @settings(max_examples=60, deadline=None)
