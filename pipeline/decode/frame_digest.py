@@ -17,16 +17,11 @@ FRAME_DIGEST_SIDE = 16
 STILL_DIGEST_SIDE = 8
 DIGEST_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 LEVELS_PER_STEP = 256 // len(DIGEST_ALPHABET)
-GRAY_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
-def make_digest(rgb: NDArray[np.uint8], side: int) -> str:
-    """Make the digest, of `side` x `side` cells, of an RGB image (height, width, 3)."""
-    gray = rgb.astype(np.float64) @ GRAY_WEIGHTS
-    rows, columns = (_make_averages(length, side) for length in gray.shape)
-    cells = rows @ gray @ columns.T
-    steps = (cells / LEVELS_PER_STEP).astype(np.int64).clip(0, len(DIGEST_ALPHABET) - 1)
-    return "".join(DIGEST_ALPHABET[step] for step in steps.ravel())
+def format_digest(levels: NDArray[np.uint8]) -> str:
+    """Return the digest of an image whose gray levels (side, side) are given."""
+    return "".join(DIGEST_ALPHABET[step] for step in (levels // LEVELS_PER_STEP).ravel())
 
 
 def parse_digest(digest: str) -> NDArray[np.float64] | None:
@@ -37,12 +32,3 @@ def parse_digest(digest: str) -> NDArray[np.float64] | None:
         return None
     levels = np.array(steps, np.float64) * LEVELS_PER_STEP + (LEVELS_PER_STEP - 1) / 2
     return levels.reshape(side, side)
-
-
-def _make_averages(length: int, side: int) -> NDArray[np.float64]:
-    """Return the weights (side, length) that average `length` samples over `side` equal cells."""
-    edges = np.linspace(0, length, side + 1)
-    starts, ends = edges[:-1, None], edges[1:, None]
-    samples = np.arange(length)[None, :]
-    covered = np.minimum(ends, samples + 1) - np.maximum(starts, samples)
-    return covered.clip(0) / (ends - starts)

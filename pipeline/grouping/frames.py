@@ -32,12 +32,19 @@ MAX_MEAN_DIFFERENCE_LEVELS = 8.0
 # from it this many times as much: 1.21 and up if the still is one of the pages, up to 1.14 if it is
 # of another document.
 MIN_OTHER_PAGE_RATIO = 1.2
+# Bounds of the changes in an edited animation. Measured on 19 clips of 4 to 10 frames, 8 edits each
+# (brightness, contrast, colors, gray, sepia, a watermark): the difference is at most 4.5 levels in
+# 142 of 152, the factor 1.4. With the last frame replaced by the first the difference is at least
+# 6.1, but for 2.3 in a clip in which nothing moves; in reversed order at least 7.8.
+MIN_FRAMES_FOR_CHANGES = 3
+MAX_CONTRAST_FACTOR = 2.0
+MAX_CHANGE_DIFFERENCE_LEVELS = 4.5
 # A frame with less contrast is blank, and equal to others by chance.
 MIN_CONTRAST_LEVELS = 3.0
 
 
 class Sharing(Enum):
-    """What two files have of each other's frames."""
+    """A finding about the frames of two files: which of them both have."""
 
     ALL = "both have the same frames"
     FIRST_IN_SECOND = "the second has all frames of the first, and more"
@@ -61,7 +68,7 @@ def relate_frames(relation: Relation, first: Frames | None, second: Frames | Non
     if len(hosts) == 1:
         is_part = is_copy or sharing in (Sharing.FIRST_IN_SECOND, Sharing.SECOND_IN_FIRST)
         return _get_part_relation(hosts[0]) if is_part else relation
-    if sharing is Sharing.ALL:
+    if sharing is Sharing.ALL or is_copy and have_same_changes(first, second):
         return relation
     if sharing is Sharing.FIRST_IN_SECOND:
         return _get_part_relation(second)
@@ -93,6 +100,32 @@ def compare_frames(first: Frames, second: Frames) -> Sharing:
         return Sharing.SECOND_IN_FIRST
     with_contrast = np.ix_(_have_contrast(first), _have_contrast(second))
     return Sharing.SOME if equal[with_contrast].any() else Sharing.NONE_KNOWN
+
+
+def have_same_changes(first: Frames, second: Frames) -> bool:
+    """Tell if two animations change in the same way: one is the other recolored, or written on.
+
+    The changes from the mean frame must be equal, up to the brightness of each frame and one factor
+    for the contrast of all. This says nothing of documents, whose pages differ by less.
+    """
+    sides = [_parse_all(frames) for frames in (first, second)]
+    if sides[0].shape != sides[1].shape or len(sides[0]) < MIN_FRAMES_FOR_CHANGES:
+        return False
+    if first.count != second.count or not first.kind == second.kind == "frames":
+        return False
+    left, right = (_find_changes(levels) for levels in sides)
+    sizes = [float(np.sqrt((changes * changes).sum())) for changes in (left, right)]
+    if not min(sizes) > 0 or max(sizes) > MAX_CONTRAST_FACTOR * min(sizes):
+        return False
+    scale = np.sqrt(sizes[1] / sizes[0])
+    difference = right / scale - left * scale
+    return bool((difference.std(axis=(1, 2)) <= MAX_CHANGE_DIFFERENCE_LEVELS).all())
+
+
+def _find_changes(levels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Subtract from the cells of each frame their mean, and then the mean frame."""
+    even = levels - levels.mean(axis=(1, 2), keepdims=True)
+    return np.asarray(even - even.mean(axis=0))
 
 
 def _get_part_relation(host: Frames) -> Relation:

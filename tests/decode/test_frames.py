@@ -11,9 +11,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from indexes.metadata import MAX_DIGESTS, Frames
-from pipeline.decode.frame_digest import make_digest, parse_digest
-from pipeline.decode.frames import MAX_DECODED_FRAMES, place_digests
-from pipeline.decode.image import decode_image
+from pipeline.decode.frame_digest import parse_digest
+from pipeline.decode.frames import MAX_DECODED_FRAMES, make_digest, place_digests
+from pipeline.decode.image import decode_image, load_format_plugins
 from pipeline.decode.preprocess import SMALLEST_INPUT, VERIFY_INPUT, Preprocess
 from tests.support.images import draw_scene
 
@@ -76,6 +76,12 @@ def test_previews_in_a_tiff_are_no_pages() -> None:
 def test_second_eye_of_an_mpo_is_counted_alone() -> None:
     frames = read_frames(save_frames(draw_frames(2), "MPO"))
     assert (frames.count, frames.kind, len(frames.digests)) == (2, None, 1)
+
+
+def test_further_images_of_a_heic_are_counted_alone() -> None:
+    load_format_plugins()
+    frames = read_frames(save_frames(draw_frames(3), "HEIF", quality=60))
+    assert (frames.count, frames.kind, len(frames.digests)) == (3, "pages", 1)
 
 
 def test_still_has_one_digest_whatever_the_preprocessing() -> None:

@@ -6,12 +6,12 @@ import io
 from collections.abc import Sequence
 
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageEnhance
 
 from indexes.metadata import Frames
 from pipeline.decode.image import decode_image
 from pipeline.decode.preprocess import Preprocess
-from pipeline.grouping.frames import Sharing, compare_frames, relate_frames
+from pipeline.grouping.frames import Sharing, compare_frames, have_same_changes, relate_frames
 from pipeline.verify.relation import Relation
 from tests.support.images import draw_scene
 
@@ -87,6 +87,31 @@ def test_long_animations_are_compared_at_the_same_positions() -> None:
     assert compare_frames(long, read_frames(frames, "AVIF", speed=10, quality=40)) is Sharing.ALL
     cut = read_frames([*frames[:110], *[SCENES[7]] * 10], "AVIF", speed=10)
     assert compare_frames(long, cut) is Sharing.SOME
+
+
+def test_edited_animation_changes_like_the_original_and_others_do_not() -> None:
+    whole = read_frames(SCENES[:5], "PNG")
+    for edited_scenes in (
+        [ImageEnhance.Brightness(scene).enhance(0.7) for scene in SCENES[:5]],
+        [ImageEnhance.Contrast(scene).enhance(0.7) for scene in SCENES[:5]],
+        [paste_watermark(scene) for scene in SCENES[:5]],
+    ):
+        edited = read_frames(edited_scenes, "WEBP", quality=90)
+        assert have_same_changes(whole, edited) and have_same_changes(edited, whole)
+        assert relate_frames(Relation.DERIVED, whole, edited) == Relation.DERIVED
+        assert relate_frames(Relation.UNRELATED, whole, edited) != Relation.DERIVED
+    for others in (SCENES[:5][::-1], [*SCENES[:4], SCENES[6]], SCENES[:4], SCENES[1:6]):
+        other = read_frames(others, "WEBP", quality=90)
+        assert not have_same_changes(whole, other) and not have_same_changes(other, whole)
+        assert relate_frames(Relation.DERIVED, whole, other) != Relation.DERIVED
+
+
+def paste_watermark(scene: Image.Image) -> Image.Image:
+    """Write a mark into the corner of an image, half transparent."""
+    mark = Image.new("RGB", scene.size, "white")
+    mask = Image.new("L", scene.size, 0)
+    ImageDraw.Draw(mask).rectangle((100, 95, 155, 110), fill=90)
+    return Image.composite(mark, scene, mask)
 
 
 def test_blank_still_is_no_frame() -> None:
