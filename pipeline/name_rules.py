@@ -68,22 +68,22 @@ class NameRules:
         self.path = root.path
         self.has_names = False  # set by a scan that met any
         self._include_hidden = root.include_hidden
+        self._excludes: list[_Exclude] = []  # those of names and those of paths
         self._of_names: list[_Exclude] = []
         self._of_paths: list[_Exclude] = []
         self._prefix_length = len(root.path.rstrip("/")) + 1
         for pattern in root.excludes:
             name_pattern, path_pattern = _parse_exclude(pattern, root.path)
-            if name_pattern:
-                self._of_names.append(_Exclude(pattern, _compile(name_pattern)))
-            else:
-                self._of_paths.append(_Exclude(pattern, _compile(path_pattern)))
+            exclude = _Exclude(pattern, _compile(name_pattern or path_pattern))
+            self._excludes.append(exclude)
+            (self._of_names if name_pattern else self._of_paths).append(exclude)
 
     def find_skip_reason(self, name: str, path: str) -> SkipReason | None:
         """Return why a file or folder is skipped by its name, or None; note which excludes match.
 
         `path` lies below the root, and ends with `name`.
         """
-        if (self._of_names or self._of_paths) and self._is_excluded(name, path):
+        if self._excludes and self._is_excluded(name, path):
             return SkipReason.EXCLUDED
         if name in TRASH_FOLDER_NAMES or name.startswith(".Trash"):
             return SkipReason.TRASH
@@ -108,12 +108,11 @@ class NameRules:
 
     def find_unused(self) -> list[str]:
         """Return the excludes that have matched nothing yet, in the order of the root."""
-        excludes = [*self._of_names, *self._of_paths]
-        return [exclude.pattern for exclude in excludes if not exclude.is_used]
+        return [exclude.pattern for exclude in self._excludes if not exclude.is_used]
 
     def has_exclude(self, pattern: str) -> bool:
         """Tell if the root has this exclude."""
-        return any(exclude.pattern == pattern for exclude in [*self._of_names, *self._of_paths])
+        return any(exclude.pattern == pattern for exclude in self._excludes)
 
 
 def is_foreign_library(folder: str) -> bool:

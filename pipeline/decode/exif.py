@@ -16,9 +16,11 @@ from pipeline.decode.formats import (
     METADATA_EXPOSURE,
     METADATA_PLACE,
     METADATA_WORDS,
+    OWN_MARK,
 )
 
 ORIENTATION_TAG = 0x0112
+SOFTWARE_TAG = 0x0131
 EXIF_IFD = 0x8769
 GPS_IFD = 0x8825
 GPS_LATITUDE_TAG = 2  # inside GPS_IFD
@@ -76,6 +78,12 @@ def _merge_directories(exif: Pillow.Exif) -> dict[int, Any]:
         with suppress(Exception):
             tags = tags | {GPS_IFD: dict(exif.get_ifd(GPS_IFD))}
     return tags
+
+
+def is_own_picture(tags: Mapping[int, Any], comment: object) -> bool:
+    """Tell by its EXIF tags or its comment if neardup made a picture."""
+    marks = (OWN_MARK, OWN_MARK.decode())
+    return tags.get(SOFTWARE_TAG) in marks or comment in marks
 
 
 def read_orientation(tags: Mapping[int, Any], default: int) -> int:

@@ -43,7 +43,8 @@ PLAIN_PNM_SIGNATURE_PATTERN = re.compile(rb"P[1-3]\s+(#|\d+\s+\d)")  # the sampl
 JXL_CODESTREAM_SIGNATURE = b"\xff\x0a"
 JXL_CONTAINER_SIGNATURE = b"\0\0\0\x0cJXL \r\n\x87\n"
 
-# Marks of pictures that neardup wrote, which no library should hold.
+# Marks of pictures that neardup wrote, which no library should hold. In formats other than JPEG and
+# PNG, the software in their EXIF or their comment is OWN_MARK.
 
 OWN_MARK = b"neardup"
 JPEG_START = b"\xff\xd8"
@@ -125,6 +126,7 @@ class FailureReason(StrEnum):
 # Why decode_image() rejects bytes, whichever file they came from.
 REJECTION_REASONS = {
     FailureReason.DAMAGED,
+    FailureReason.MADE_BY_NEARDUP,
     FailureReason.NO_PICTURE_INSIDE,
     FailureReason.NOT_SUPPORTED,
     FailureReason.TOO_MANY_PIXELS,

@@ -320,6 +320,8 @@ def _load_with_pillow(
     held.enter_context(budget.reserve(image.width, image.height, reduction, progressive_pixels))
     damage = load_and_check(image, stream, is_cut)
     exif_tags = exif.read_tags(image)
+    if exif.is_own_picture(exif_tags, image.info.get("comment")):
+        raise Rejected(FailureReason.MADE_BY_NEARDUP)
     metadata = replace(read_metadata(image, exif_tags), frames=frames)
     if damage:
         flags = (*flags, FLAG_DAMAGED)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, PngImagePlugin
 
+from pipeline.decode.exif import SOFTWARE_TAG
 from pipeline.decode.formats import OWN_MARK, OWN_PNG_TEXT_KEY, mark_jpeg
 from pipeline.errors import OutputNotWritable
 from pipeline.query.compare import Comparison
@@ -70,15 +71,17 @@ def save_comparison_image(comparison: Comparison, path: Path) -> bool:
 
 
 def _save_marked(drawing: Image.Image, path: Path) -> None:
-    """Save a picture; a PNG or JPEG with the mark by which an ingest passes it over."""
-    text = PngImagePlugin.PngInfo()
-    text.add_text(OWN_PNG_TEXT_KEY, OWN_MARK.decode())
+    """Save a picture with the mark by which an ingest passes it over, if its format has room."""
+    mark = OWN_MARK.decode()
+    text, exif = PngImagePlugin.PngInfo(), Image.Exif()
+    text.add_text(OWN_PNG_TEXT_KEY, mark)
+    exif[SOFTWARE_TAG] = mark
     if Image.registered_extensions()[path.suffix.lower()] == "JPEG":
         encoded = io.BytesIO()
         drawing.save(encoded, "JPEG")
         path.write_bytes(mark_jpeg(encoded.getvalue()))
     else:
-        drawing.save(path, pnginfo=text)  # other formats ignore it
+        drawing.save(path, pnginfo=text, exif=exif, comment=mark)  # a format ignores what it lacks
 
 
 def draw_comparison(comparison: Comparison) -> Image.Image | None:

@@ -54,7 +54,7 @@ def test_explain_unrelated_photos_names_no_alignment(run: Run, tmp_path: Path) -
     assert (tmp_path / "why.jpg").exists()
 
 
-@pytest.mark.parametrize("suffix", ["png", "PNG", "jpg", "jpeg"])
+@pytest.mark.parametrize("suffix", ["png", "JPEG", "webp", "tiff", "gif", "avif"])
 def test_picture_of_explain_is_passed_over_wherever_it_goes(
     run: Run, photos: Path, suffix: str
 ) -> None:
