@@ -319,6 +319,9 @@ def _load_with_pillow(
     progressive_pixels = size[0] * size[1] if is_progressive else 0
     held.enter_context(budget.reserve(image.width, image.height, reduction, progressive_pixels))
     damage = load_and_check(image, stream, is_cut)
+    decoded: Pillow.Image = image
+    if format_ == "PPM" and image.mode == "I":  # Pillow's mode for 16 bits, which does not say so
+        decoded = image.convert("I;16")
     exif_tags = exif.read_tags(image)
     if exif.is_own_picture(exif_tags, image.info.get("comment")):
         raise Rejected(FailureReason.MADE_BY_NEARDUP)
@@ -327,7 +330,7 @@ def _load_with_pillow(
         flags = (*flags, FLAG_DAMAGED)
         metadata = replace(metadata, damage_start=damage.start)
     return _OpenImage(
-        image=image,
+        image=decoded,
         size=size,
         orientation=1,
         format=format_,

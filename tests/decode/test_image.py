@@ -219,6 +219,15 @@ def test_pnm_of_deep_samples_uses_full_range_and_equals_no_image_of_8_bits(tmp_p
             assert decode_file(path).image.pixel_hash != as_png.image.pixel_hash
 
 
+def test_dark_pgm_of_16_bits_stays_dark_and_equals_its_png(tmp_path: Path) -> None:
+    samples = np.asarray(draw_scene(6).convert("L")).astype(np.uint16)  # of 65,535
+    (tmp_path / "a.pgm").write_bytes(encode_pnm(5, samples.astype(np.int64), 65535))
+    pgm = decode_file(tmp_path / "a.pgm")
+    assert pgm.pixels.max() <= 1
+    png = decode_file(save_image(tmp_path / "a.png", Image.fromarray(samples)))
+    assert pgm.image.pixel_hash == png.image.pixel_hash
+
+
 @pytest.mark.parametrize(
     ("header", "limit"),
     [
