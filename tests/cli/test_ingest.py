@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -173,6 +174,24 @@ def test_damaged_and_animated_photos_are_flagged_everywhere(run: Run, tmp_path: 
     assert group["members"][0]["flags"] == ["damaged"]
     assert group["members"][0]["relation"] in ("same picture", "derived")
     assert re.search(", damaged   (same picture|derived) 0", run("groups")[1])
+    explained = run("explain", sound, folder / "cut.jpg")[1]
+    assert re.search(r", damaged from [89]\d % of its height on\n", explained)
+
+
+def test_photo_with_a_lost_sector_is_matched_and_not_kept(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    sound = save_image(folder / "backup.jpg", draw_scene(1, (640, 480)), quality=90)
+    data = bytearray(sound.read_bytes())
+    position = round(len(data) * 0.85) // 512 * 512
+    data[position : position + 512] = bytes(512)
+    lost = folder / "a.jpg"
+    lost.write_bytes(data)
+    os.utime(lost, (1_000_000_000, 1_000_000_000))  # older, with the shorter path
+    run("ingest", folder)
+    (group,) = json.loads(run("groups", "--json")[1])["groups"]
+    assert group["keeper"]["path"] == str(sound)
+    assert group["members"][0]["flags"] == ["damaged"]
+    assert "not damaged" in run("groups")[1]
 
 
 def test_ingest_migrates_store_of_older_format(run: Run, photos: Path, tmp_path: Path) -> None:
