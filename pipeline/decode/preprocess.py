@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from indexes.records import Image
 
-# Part of every vector space. A change here, in image.py or the modules of pixels that
+# Part of every vector space. A change here, in image.py, or in readers or pixels that
 # changes pixels needs a new number.
 PREPROCESS_VERSION = "decode-2"
 

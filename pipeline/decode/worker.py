@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.decode.image import decode_image, load_format_plugins
+from pipeline.decode.image import decode_image
 from pipeline.decode.messages import DecodedHeader
 from pipeline.decode.preprocess import Preprocess
 from pipeline.decode.read import Rejected
+from pipeline.decode.readers.pillow import load_format_plugins
 from pipeline.workers import shared_memory
 from pipeline.workers.process import report_ready
 

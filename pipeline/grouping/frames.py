@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.metadata import Frames
-from pipeline.decode.frame_digest import STILL_DIGEST_SIDE, parse_digest
+from pipeline.decode.metadata.frame_digest import STILL_DIGEST_SIDE, parse_digest
 from pipeline.verify.relation import COPY_RELATIONS, Relation
 
 # The greatest standard deviation of the difference of two digests of one frame, in gray levels.

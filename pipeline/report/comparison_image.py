@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, PngImagePlugin
 
-from pipeline.decode.exif import SOFTWARE_TAG
 from pipeline.decode.formats import OWN_MARK, OWN_PNG_TEXT_KEY, mark_jpeg
+from pipeline.decode.metadata.exif import SOFTWARE_TAG
 from pipeline.errors import OutputNotWritable
 from pipeline.query.compare import Comparison
 from pipeline.report.output import make_output_error, require_writable_folder

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
 from pipeline.decode.decode import Decoded, decode_source
-from pipeline.decode.exif import ORIENTATION_TAG
 from pipeline.decode.formats import (
     SIGNATURE_BYTES,
     has_image_signature,
 )
 from pipeline.decode.image import decode_image
+from pipeline.decode.metadata.exif import ORIENTATION_TAG
 from pipeline.decode.pixels.resize import TRANSPOSE_BY_ORIENTATION
 from pipeline.decode.read import Rejected
 from tests.support.images import (

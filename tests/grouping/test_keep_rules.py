@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis.strategies import integers, lists, permutations, sampled_from
 
 from indexes.records import FileStat, Image
-from pipeline.decode.image import ALLOWED_FORMATS
+from pipeline.decode.readers.pillow import ALLOWED_FORMATS
 from pipeline.errors import InvalidKeepRule
 from pipeline.grouping.keep_rules import (
     FORMAT_RANK,

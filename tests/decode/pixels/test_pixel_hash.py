@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms
 
-from pipeline.decode.exif import ORIENTATION_TAG
+from pipeline.decode.metadata.exif import ORIENTATION_TAG
 from tests.support.images import (
     decode_file,
     draw_scene,

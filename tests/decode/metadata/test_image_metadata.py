@@ -15,9 +15,9 @@ from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from indexes.metadata import ImageMetadata, decode_metadata, encode_metadata
-from pipeline.decode.exif import read_raw_tags, read_tags
-from pipeline.decode.image import load_format_plugins
-from pipeline.decode.metadata import read_metadata
+from pipeline.decode.metadata.exif import read_raw_tags, read_tags
+from pipeline.decode.metadata.image_metadata import read_metadata
+from pipeline.decode.readers.pillow import load_format_plugins
 from tests.support.images import decode_file, draw_scene, encode_jpeg, save_image
 from tests.support.raw_and_jxl import save_dng
 

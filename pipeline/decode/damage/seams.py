@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from pipeline.decode.jpeg_layout import JpegLayout
+from pipeline.decode.damage.jpeg_layout import JpegLayout
 
 Levels = NDArray[np.float32]
 

@@ -11,10 +11,11 @@ import pytest
 from PIL import Image, ImageDraw
 
 from indexes.metadata import MAX_DIGESTS, Frames
-from pipeline.decode.frame_digest import parse_digest
-from pipeline.decode.frames import MAX_DECODED_FRAMES, make_digest, place_digests
-from pipeline.decode.image import decode_image, load_format_plugins
+from pipeline.decode.image import decode_image
+from pipeline.decode.metadata.frame_digest import parse_digest
+from pipeline.decode.metadata.frames import MAX_DECODED_FRAMES, make_digest, place_digests
 from pipeline.decode.preprocess import SMALLEST_INPUT, VERIFY_INPUT, Preprocess
+from pipeline.decode.readers.pillow import load_format_plugins
 from tests.support.images import draw_scene
 
 INPUT = Preprocess(64)

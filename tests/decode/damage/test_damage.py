@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from indexes.records import Image as ImageRecord
+from pipeline.decode.damage.jpeg_layout import read_jpeg_layout
 from pipeline.decode.image import decode_image
-from pipeline.decode.jpeg_layout import read_jpeg_layout
 from pipeline.decode.preprocess import SMALLEST_INPUT, VERIFY_INPUT
 from pipeline.decode.read import Rejected
 from tests.support.images import draw_scene, encode_jpeg

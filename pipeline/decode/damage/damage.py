@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from PIL import Image as Pillow
 
-from pipeline.decode.jpeg_layout import JpegLayout, mask_stray_markers, read_jpeg_layout
+from pipeline.decode.damage.jpeg_layout import JpegLayout, mask_stray_markers, read_jpeg_layout
+from pipeline.decode.damage.png_chunks import find_wrong_data_chunk, measure_rows_before
+from pipeline.decode.damage.seams import MIN_STRENGTH, find_seam
 from pipeline.decode.pixels.truncation import JPEG_END_MARKER, find_content_rows
-from pipeline.decode.png_chunks import find_wrong_data_chunk, measure_rows_before
-from pipeline.decode.seams import MIN_STRENGTH, find_seam
 
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 # How many bytes before its end a scan is handed to libjpeg byte by byte.

@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from pipeline.decode import memory
-from pipeline.decode.exif import ORIENTATION_TAG
 from pipeline.decode.formats import (
     JXL_CODESTREAM_SIGNATURE,
     JXL_CONTAINER_SIGNATURE,
 )
-from pipeline.decode.jxl import _JxlHeader, _read_jxl_header
+from pipeline.decode.metadata.exif import ORIENTATION_TAG
+from pipeline.decode.readers.jxl import _JxlHeader, _read_jxl_header
 from tests.support.images import (
     decode_failure,
     decode_file,
@@ -111,7 +111,7 @@ def test_jxl_with_other_size_than_its_header_is_rejected(
 ) -> None:
     path = save_jxl(tmp_path / "a.jxl", draw_scene(2, (640, 480)))
     monkeypatch.setattr(
-        "pipeline.decode.jxl._read_jxl_header", lambda data: _JxlHeader(64, 48, False)
+        "pipeline.decode.readers.jxl._read_jxl_header", lambda data: _JxlHeader(64, 48, False)
     )
     failed = decode_failure(path)
     assert (failed.reason, failed.detail) == (

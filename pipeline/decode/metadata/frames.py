@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from indexes.metadata import MAX_DIGESTS, MAX_NUMBER, Frames
-from pipeline.decode import exif
 from pipeline.decode.formats import FLAG_ANIMATED, FLAG_PAGES
-from pipeline.decode.frame_digest import (
+from pipeline.decode.metadata import exif
+from pipeline.decode.metadata.frame_digest import (
     FRAME_DIGEST_SIDE,
     STILL_DIGEST_SIDE,
     format_digest,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.decode.exif import ORIENTATION_TAG, find_metadata_kinds
+from pipeline.decode.metadata.exif import ORIENTATION_TAG, find_metadata_kinds
 from tests.support.images import (
     decode_file,
     draw_scene,

@@ -1,0 +1,1 @@
+"""Damage inside files that their decoders repair silently, and where it begins."""
