@@ -46,6 +46,8 @@ PLUGIN_MODULE_BY_FORMAT = {"WEBP": "WebP", "JPEG2000": "Jpeg2K"}
 MAX_PNG_CHUNK_BYTES = 1 << 24
 # Of a PNM whose samples are text: Pillow reads 1 to 2 million a second, and a file has a minute.
 MAX_PLAIN_PNM_PIXELS = 16_000_000
+# Share of its rows above the damage from which an image is known by them.
+MIN_SOUND_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -104,10 +106,27 @@ def open_with_pillow(
             opened = _load_with_pillow(data, preprocess, budget, held, is_cut=True)
             if is_mostly_filler(opened.image):
                 raise Rejected(FailureReason.TRUNCATED, "less than half of it is there") from error
+        opened = _crop_to_sound_part(opened)
         orientation = exif.read_orientation(opened.exif_tags, default_orientation)
         if orientation in (5, 6, 7, 8):
             opened = replace(opened, size=(opened.size[1], opened.size[0]))
         yield replace(opened, orientation=orientation)
+
+
+def _crop_to_sound_part(opened: OpenImage) -> OpenImage:
+    """Cut off the rows from which on an image is damaged, if enough of it is left.
+
+    The rest says nothing of the image: it would keep a damaged copy from its sound one.
+    """
+    start = opened.metadata.damage_start
+    if start is None or not MIN_SOUND_SHARE <= start < 1:
+        return opened
+    width, height = opened.image.size
+    rows, full_rows = round(height * start), round(opened.size[1] * start)
+    if not rows or not full_rows:
+        return opened
+    sound = opened.image.crop((0, 0, width, rows))
+    return replace(opened, image=sound, size=(opened.size[0], full_rows))
 
 
 def _load_with_pillow(
