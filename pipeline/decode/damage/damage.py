@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from PIL import Image as Pillow
 
+from pipeline.decode.damage.breaks import find_break
 from pipeline.decode.damage.jpeg_layout import JpegLayout, mask_stray_markers, read_jpeg_layout
 from pipeline.decode.damage.png_chunks import find_wrong_data_chunk, measure_rows_before
 from pipeline.decode.damage.seams import MIN_STRENGTH, find_seam
@@ -90,6 +91,8 @@ class JpegStream(io.BytesIO):
             starts.append(_locate(self.getvalue(), layout, layout.trouble_position))
         if seam and (seam.is_certain or (self._has_wrong_length and seam.strength >= MIN_STRENGTH)):
             starts.append(seam.row * layout.mcu_height / layout.height)
+        if self._has_wrong_length and (row := find_break(image, layout)):
+            starts.append(row * layout.mcu_height / layout.height)
         if starts or self._has_wrong_length:
             return Damage(min((start for start in starts if start is not None), default=None))
         return None
