@@ -134,6 +134,27 @@ class VerdictTable:
         )
         return self._fetch_integers(sql, *excluded_relations, column_count=2)
 
+    def find_pairs_of_equal_size(
+        self, format_: str, relations: Sequence[str]
+    ) -> list[tuple[int, int]]:
+        """Return the pairs of images in use that have a verdict of one of `relations`, this format
+        and no flags, equal numbers of bytes, and equal widths and heights.
+        """
+        in_use = " AND ".join(
+            f"EXISTS (SELECT 1 FROM files WHERE image = {side}.id AND NOT missing)"
+            for side in ("first_image", "second_image")
+        )
+        equal = " AND ".join(
+            f"first_image.{column} = second_image.{column}"
+            for column in ("size", "width", "height", "format", "flags")
+        )
+        sql = (
+            f"SELECT DISTINCT first, second FROM {VERDICTS_WITH_IMAGES} WHERE {equal}"
+            f" AND first_image.format = ? AND first_image.flags = '' AND {in_use}"
+            f" AND relation IN ({', '.join('?' * len(relations))}) ORDER BY first, second"
+        )
+        return self._database.fetch_rows(sql, format_, *relations)
+
     def count_by_relation(self) -> dict[str, int]:
         """Return the number of pairs with each relation."""
         return dict(

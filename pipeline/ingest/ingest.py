@@ -19,6 +19,7 @@ from pipeline.decode.read import Failure
 from pipeline.embed.embedder import Embedder
 from pipeline.errors import RootNotFound
 from pipeline.ingest.batch_writer import BatchWriter, FileHistory
+from pipeline.ingest.bit_rot import flag_rotten_copies
 from pipeline.ingest.coverage import (
     EarlierProblems,
     IngestOptions,
@@ -168,6 +169,9 @@ def _run_stages(context: IngestContext, roots: Sequence[Root]) -> Iterator[Progr
     yield from read_missing_metadata(context)
     yield from find_pairs(context)
     yield from verify_new_pairs(context)
+    if coverage.verification and coverage.verification.pairs:
+        for _ in flag_rotten_copies(context):
+            yield Progress(Stage.VERIFYING, 1, 1, coverage)
 
     compaction = store.compact()
     if compaction.bytes_written or compaction.vectors_dropped:
