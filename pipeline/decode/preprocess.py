@@ -47,5 +47,3 @@ class Preprocess:
 
 
 VERIFY_INPUT = Preprocess(448, "within", coarse=True)  # thumbnails, from which pairs are verified
-# The cheapest way to decode an image for its record alone.
-SMALLEST_INPUT = Preprocess(32, "within", coarse=True)

@@ -85,7 +85,7 @@ def _cover_blocks(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _measure_steps(levels: NDArray[np.float32], differs: NDArray[np.bool_]) -> float:
-    """Return the mean difference of neighbors of which one differs between the images."""
+    """Return the mean step between neighbors, one of them in a block that differs."""
     total, count = 0.0, 0
     for axis in (0, 1):
         is_edge = np.diff(differs, axis=axis)

@@ -19,7 +19,6 @@ from pipeline.decode.read import Failure
 from pipeline.embed.embedder import Embedder
 from pipeline.errors import RootNotFound
 from pipeline.ingest.batch_writer import BatchWriter, FileHistory
-from pipeline.ingest.bit_rot import flag_rotten_copies
 from pipeline.ingest.coverage import (
     EarlierProblems,
     IngestOptions,
@@ -170,6 +169,8 @@ def _run_stages(context: IngestContext, roots: Sequence[Root]) -> Iterator[Progr
     yield from find_pairs(context)
     yield from verify_new_pairs(context)
     if coverage.verification and coverage.verification.pairs:
+        from pipeline.ingest.bit_rot import flag_rotten_copies  # loads Pillow
+
         for _ in flag_rotten_copies(context):
             yield Progress(Stage.VERIFYING, 1, 1, coverage)
 

@@ -8,9 +8,7 @@ from dataclasses import replace
 from indexes.records import Image
 from pipeline.decode.decode import Decoded
 from pipeline.decode.formats import FLAG_DAMAGED
-from pipeline.decode.preprocess import SMALLEST_INPUT
 from pipeline.ingest.progress import IngestContext, Progress, Stage
-from pipeline.thumbnails import read_images
 
 IMAGES_PER_COMMIT = 500
 
@@ -22,12 +20,18 @@ def read_missing_metadata(context: IngestContext) -> Iterator[Progress]:
     """
     store = context.store
     outdated = store.catalog.metadata.find_outdated()
+    if not outdated:
+        return
+    from pipeline.thumbnails import read_images  # loads Pillow
+
+    # As at the first ingest: digests of frames are of the pixels that the embedder gets.
+    preprocess = context.embedder.preprocess
     for start in range(0, len(outdated), IMAGES_PER_COMMIT):
         yield Progress(Stage.METADATA, start, len(outdated), context.coverage)
         images = dict(store.catalog.images.get(outdated[start : start + IMAGES_PER_COMMIT]))
         read: dict[int, Image] = {
             id_: _keep_damage(result.image, images[id_])
-            for id_, result in read_images(store, context.decoders, images, SMALLEST_INPUT)
+            for id_, result in read_images(store, context.decoders, images, preprocess)
             if isinstance(result, Decoded)
         }
         store.update_metadata(read)

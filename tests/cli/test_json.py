@@ -50,7 +50,7 @@ def assert_equal_json(document: Any, golden: Any, at: str = "$") -> None:  # noq
 @pytest.mark.parametrize("name", ["dedupe", "groups", "query", "compare", "ingest", "status"])
 def test_json_keeps_its_documented_fields(run: Run, photos: Path, name: str) -> None:
     """Fields may be added to golden/*.json on purpose, never changed or removed."""
-    os.utime(photos / "a.png", (1, 1))  # of the two equal files, this one is older
+    os.utime(photos / "a.png", (1_600_000_000, 1_600_000_000))  # the older of two equal files
     (photos / "broken.jpg").write_bytes((photos / "b.jpg").read_bytes()[:2000])
     dedupe = run("dedupe", photos, "--json")[1]
     out = {

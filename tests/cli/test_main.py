@@ -122,8 +122,8 @@ def test_invalid_input_gives_message_and_exit_code(run: Run, photos: Path, tmp_p
     assert (code, out) == (2, "")
     assert "no file below" in err
     code, out, err = run("query", "-", stdin=f"{photos}/a.png\0{photos}/b.jpg\0".encode())
-    assert code == 3
-    assert "unreadable" in err
+    assert code == 2
+    assert "needs -0" in err
     code, out, err = run("query", photos / "nothing.jpg", photos / "b.jpg")
     assert code == 3
     assert "nothing.jpg: unreadable (No such file or directory)" in err

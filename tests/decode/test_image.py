@@ -367,9 +367,14 @@ def test_jpeg_without_end_is_decoded_and_flagged_as_damaged(
         True,
         False,
     )
-    assert (damaged.image.width, damaged.image.height) == size
+    # It is known by its sound rows, if it is not progressive.
+    width, height = damaged.image.width, damaged.image.height
+    assert width == size[0]
+    assert height == size[1] if options.get("progressive") else height < size[1]
+    assert height > 0.75 * size[1]
     assert damaged.image.size == (tmp_path / "a.jpg").stat().st_size
-    assert measure_difference(damaged.pixels[:32], sound.pixels[:32]) < 4
+    part = save_image(tmp_path / "part.png", scene.crop((0, 0, width, height)))
+    assert measure_difference(damaged.pixels[:-20], decode_file(part).pixels[:-20]) < 4
     assert damaged.image.pixel_hash not in (
         sound.image.pixel_hash,
         decode_file(truncate_file(tmp_path / "sound.jpg", 0.95)).image.pixel_hash,

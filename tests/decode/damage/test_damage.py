@@ -17,7 +17,7 @@ from PIL import Image
 from indexes.records import Image as ImageRecord
 from pipeline.decode.damage.jpeg_layout import read_jpeg_layout
 from pipeline.decode.image import decode_image
-from pipeline.decode.preprocess import SMALLEST_INPUT, VERIFY_INPUT
+from pipeline.decode.preprocess import VERIFY_INPUT
 from pipeline.decode.read import Rejected
 from tests.support.images import draw_scene, encode_jpeg
 
@@ -190,7 +190,7 @@ def test_no_jpeg_that_pillow_writes_is_damaged(
     draw_scene(seed, (300, 300)).resize(size).convert(mode).save(buffer, "JPEG", **options)
     data = buffer.getvalue()
     assert "damaged" not in decode(data).flags
-    assert decode_image(data, b"", SMALLEST_INPUT)[0].flags == ()
+    assert decode_image(data, b"", VERIFY_INPUT)[0].flags == ()
 
 
 @settings(max_examples=100, deadline=None)

@@ -14,7 +14,7 @@ from indexes.metadata import MAX_DIGESTS, Frames
 from pipeline.decode.image import decode_image
 from pipeline.decode.metadata.frame_digest import parse_digest
 from pipeline.decode.metadata.frames import MAX_DECODED_FRAMES, make_digest, place_digests
-from pipeline.decode.preprocess import SMALLEST_INPUT, VERIFY_INPUT, Preprocess
+from pipeline.decode.preprocess import VERIFY_INPUT, Preprocess
 from pipeline.decode.readers.pillow import load_format_plugins
 from tests.support.images import draw_scene
 
@@ -89,7 +89,7 @@ def test_still_has_one_digest_whatever_the_preprocessing() -> None:
     file = io.BytesIO()
     draw_scene(1, (320, 240)).save(file, "PNG")
     digests = set[str]()
-    for preprocess in (INPUT, SMALLEST_INPUT, VERIFY_INPUT, Preprocess(64, "shortest")):
+    for preprocess in (INPUT, VERIFY_INPUT, Preprocess(64, "shortest")):
         frames = read_frames(file.getvalue(), preprocess)
         assert (frames.count, frames.kind) == (1, None)
         digests.update(frames.digests)
