@@ -28,11 +28,11 @@ class MetadataTable:
     def get(self, image_ids: Iterable[int]) -> Iterator[tuple[int, ImageMetadata]]:
         """Yield (image id, metadata) of each image whose metadata was read.
 
-        Raises ValueError if a record is damaged.
+        Raises StoreDamaged if a record is none.
         """
         sql = "SELECT image, record FROM metadata WHERE image IN ({})"
         for image_id, record in self._database.stream_rows_in(sql, image_ids):
-            yield image_id, decode_metadata(record)
+            yield image_id, self._database.parse(record, decode_metadata)
 
     def find_outdated(self) -> list[int]:
         """Return the ids of images in use whose metadata was never read, or in an older version."""

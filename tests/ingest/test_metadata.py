@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import ExifTags, Image, ImageEnhance
 
-from indexes import Store
+from indexes import Store, StoreDamaged
 from pipeline import find_groups, find_matches, load_embedder
 from pipeline.query.compare import compare
 from pipeline.verify.relation import QUERY_RELATIONS, SCENE_RELATIONS, Relation
@@ -97,3 +97,14 @@ def test_metadata_of_a_file_that_is_away_is_read_when_it_is_back(
         assert ingest(store).metadata_read == 0
         (tmp_path / "away").rename(brackets)
         assert ingest(store).metadata_read == 3
+
+
+@pytest.mark.parametrize("record", ["", "[]", '{"capture": {"iso": "many"}}', "\x00"])
+def test_damaged_metadata_is_reported_as_damage(
+    brackets: Path, tmp_path: Path, record: str
+) -> None:
+    with make_store(tmp_path / "store", brackets) as store:
+        with store.catalog.transaction():
+            store.catalog._db.execute("UPDATE metadata SET record = ?", (record,))
+        with pytest.raises(StoreDamaged, match="is damaged"):
+            find_groups(store)
