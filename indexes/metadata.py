@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields
-from math import isfinite
 from typing import Any, TypeVar
 
 Record = TypeVar("Record")
@@ -190,7 +189,7 @@ def _parse_value(type_name: str, value: Any) -> Any:  # noqa: ANN401 - anything 
     elif type_name == "int":
         is_valid = type(value) is int and abs(value) <= MAX_NUMBER
     else:
-        is_valid = type(value) in (int, float) and isfinite(value) and abs(value) <= MAX_NUMBER
+        is_valid = type(value) in (int, float) and abs(value) <= MAX_NUMBER  # nor NaN
     if not is_valid:
         raise ValueError(f"no valid {type_name}")
     return value

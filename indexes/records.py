@@ -10,6 +10,8 @@ from typing import Protocol
 from indexes.coverage import Coverage
 from indexes.metadata import ImageMetadata
 
+DAMAGED_FLAG = "damaged"  # a part of the image is missing or wrong
+
 
 @dataclass(frozen=True)
 class Space:
@@ -133,7 +135,7 @@ class Image:
     @property
     def is_damaged(self) -> bool:
         """True if a part of the image could not be decoded."""
-        return "damaged" in self.flags
+        return DAMAGED_FLAG in self.flags
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,5 +166,5 @@ def _translate(pattern: str) -> str:
     is_in_brackets = stem.rfind("[") > stem.rfind("]")
     if not dot or "/" in ending or is_in_brackets:
         return translate(pattern)
-    end_of_text = r"\Z"
-    return f"{translate(stem).removesuffix(end_of_text)}(?i:{translate(dot + ending)})"
+    # Each ends with the end of the text, as \\Z or \\z.
+    return f"{translate(stem)[:-2]}(?i:{translate(dot + ending)})"

@@ -68,7 +68,10 @@ class Catalog(Database):
             self.write(f"INSERT INTO {table} SELECT * FROM {attached_name}.{table}")
         self.write(
             "UPDATE images SET pixel_hash = new.pixel_hash, featureless = new.featureless,"
-            " flags = new.flags, metadata = new.metadata, taken_at = new.taken_at,"
+            " flags = CASE WHEN ' ' || images.flags || ' ' LIKE '% damaged %'"
+            " AND ' ' || new.flags || ' ' NOT LIKE '% damaged %'"
+            " THEN trim(new.flags || ' damaged') ELSE new.flags END,"
+            " metadata = new.metadata, taken_at = new.taken_at,"
             " vector = new.vector"
             f" FROM {attached_name}.images AS new WHERE new.hash = images.hash"
         )

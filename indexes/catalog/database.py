@@ -382,7 +382,7 @@ class Database:
         """Parse text that the database holds; StoreDamaged where `parser` raises ValueError."""
         try:
             return parser(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise StoreDamaged(
                 f"{self.path} is damaged ({error}); see"
                 f" `{format_command(self.path.parent, 'check')}`"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from indexes.catalog.database import Database
-from indexes.records import Image
+from indexes.records import DAMAGED_FLAG, Image
 
 # SQL that is true of a row of `images` that a file has as its content, missing files included.
 IMAGE_IN_USE = "EXISTS (SELECT 1 FROM files WHERE image = images.id)"
@@ -52,7 +52,7 @@ class ImageTable:
             " taken_at = ?, vector = ? WHERE id = ?",
             image.pixel_hash,
             image.is_featureless,
-            " ".join(image.flags),
+            " ".join(self._keep_damage(image_id, image.flags)),
             " ".join(image.metadata_kinds),
             image.taken_at,
             vector_id,
@@ -63,11 +63,21 @@ class ImageTable:
         """Write the flags, the kinds of metadata and the date of an image that was read again."""
         self._database.write(
             "UPDATE images SET flags = ?, metadata = ?, taken_at = ? WHERE id = ?",
-            " ".join(image.flags),
+            " ".join(self._keep_damage(image_id, image.flags)),
             " ".join(image.metadata_kinds),
             image.taken_at,
             image_id,
         )
+
+    def _keep_damage(self, image_id: int, flags: Sequence[str]) -> tuple[str, ...]:
+        """Return the flags of an image that was read again, damaged if it was known to be.
+
+        A sound copy may have shown the damage, which the image alone does not.
+        """
+        known = self._database.fetch_rows("SELECT flags FROM images WHERE id = ?", image_id)
+        was_damaged = any(DAMAGED_FLAG in row[0].split() for row in known)
+        is_new = was_damaged and DAMAGED_FLAG not in flags
+        return (*flags, DAMAGED_FLAG) if is_new else tuple(flags)
 
     def find_unembedded(self) -> set[int]:
         """Return the ids of the images in use whose vector was lost."""

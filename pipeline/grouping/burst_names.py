@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import PurePath
 
 # A series, and the number of a frame in it. Programs append to these names, so they match starts.
@@ -18,15 +20,19 @@ BURST_NAME_PATTERNS = (
 )
 
 
-def are_of_one_burst(first_path: str, second_path: str) -> bool:
-    """Tell if two files have the names of different frames of one burst."""
-    first, second = _parse_burst_name(first_path), _parse_burst_name(second_path)
-    if first is None or second is None:
-        return False
-    (first_series, first_frame), (second_series, second_frame) = first, second
-    return first_series == second_series and first_frame != second_frame
+def are_of_one_burst(first_paths: Iterable[str], second_paths: Iterable[str]) -> bool:
+    """Tell if two images have the names of different frames of one burst."""
+    first = dict(filter(None, map(_parse_burst_name, first_paths)))
+    second = dict(filter(None, map(_parse_burst_name, second_paths)))
+    return any(first[series] != second[series] for series in first.keys() & second.keys())
 
 
+def has_burst_name(path: str) -> bool:
+    """Tell if a file has the name of a frame of a burst."""
+    return _parse_burst_name(path) is not None
+
+
+@lru_cache(maxsize=100_000)
 def _parse_burst_name(path: str) -> tuple[str, str] | None:
     """Return the series and the frame that the name of a file says, or None."""
     name = PurePath(path).name

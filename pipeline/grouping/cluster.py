@@ -227,11 +227,11 @@ def _drop_other_exposures(
     """Return the copies that are no other exposure than the keeper, than those that it took
     earlier, or than a closer copy.
     """
-    kept = [keeper, *(neighbor.pixel_hash for neighbor in earlier)]
+    kept = exposures.select_distinct([keeper, *(neighbor.pixel_hash for neighbor in earlier)])
     accepted = []
     for copy in sorted(copies, key=_make_closeness_key):
         if not any(exposures.are_apart(copy.pixel_hash, other) for other in kept):
-            kept.append(copy.pixel_hash)
+            kept = exposures.select_distinct([*kept, copy.pixel_hash])
             accepted.append(copy)
     return accepted
 

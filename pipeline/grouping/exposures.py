@@ -10,30 +10,34 @@ The exceptions are what programs and people do to metadata:
 | metadata                                              | what happened                           |
 |-------------------------------------------------------|-----------------------------------------|
 | values that differ by less than SETTINGS allows       | a program rounded them                  |
-| equal dates and sub-seconds, other settings           | an editor wrote settings of its own     |
 | equal dates, another aperture alone                   | the depth of a portrait was edited      |
 | another bias alone                                    | no other light: a program wrote it      |
-| other dates, equal settings, and equal sub-seconds or | a clock was corrected                   |
-| image numbers                                         |                                         |
+| other dates, equal settings and image numbers         | a clock was corrected                   |
+| other dates by more than an hour, equal settings and  | a clock was corrected                   |
+| sub-seconds                                           |                                         |
 | a later date that equals the date of the file,        | an editor wrote the date of its edit    |
 | by other software, equal settings                     |                                         |
 | another unique id, by Google's or Picasa's software   | they write an id of their own           |
 | a scanner                                             | dates and settings are of the scans     |
 
-Other dates with equal settings, without sub-seconds or numbers, are a clock that was corrected or
-another shot. Within an hour, and not by full quarters of it, they are another shot; otherwise they
-are only a hint, as two names of one burst are: it decides where pixels differ in places.
+Some differences are only a hint, as two names of one burst are; a hint decides where pixels differ
+in places:
+
+- other settings than the exposure time at equal dates and sub-seconds, which an editor can write;
+- other dates within an hour at equal settings and sub-seconds, as of a timer or a corrected clock;
+- other dates at equal settings without sub-seconds or numbers, by more than an hour or by full
+  quarters of it: a corrected clock, or another shot. Within an hour they are another shot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import product
 
 from indexes.metadata import Capture, ImageMetadata
-from pipeline.grouping.burst_names import are_of_one_burst
+from pipeline.grouping.burst_names import are_of_one_burst, has_burst_name
 
 # The differences that rounding makes. The steps of cameras are a third of a stop: 26 % in time and
 # sensitivity, 12 % in aperture, 0.33 EV in bias. Programs write 1/60 s as 0.017, f/2.8 as 2.83.
@@ -110,10 +114,14 @@ def find_exposure_difference(
         return None
     has_equal_date = left.taken is not None and left.taken == right.taken
     has_equal_subseconds = _compare_subseconds(left, right)
-    if has_equal_date and has_equal_subseconds:
-        return None
+    is_one_instant = has_equal_date and has_equal_subseconds is True
     if setting := _find_other_setting(left, right, has_equal_date=has_equal_date):
-        return ExposureDifference(setting.name)
+        # An editor may write settings of its own, but not another exposure time.
+        return ExposureDifference(
+            setting.name, is_certain=setting is EXPOSURE_TIME or not is_one_instant
+        )
+    if is_one_instant:
+        return None
     if left.model is None or right.model is None:
         return None  # whatever wrote the dates, it need not have been a camera
     if has_equal_date and has_equal_subseconds is False:
@@ -159,7 +167,7 @@ def _compare_subseconds(first: Capture, second: Capture) -> bool | None:
     Programs cut off digits or leading zeros. Some cameras always write zeros.
     """
     left, right = first.subseconds, second.subseconds
-    if left is None or right is None or not left.strip("0") or not right.strip("0"):
+    if left is None or right is None or not (left.strip("0") or right.strip("0")):
         return None
     digits = min(len(left), len(right))
     if left[:digits] != right[:digits] and left.lstrip("0") != right.lstrip("0"):
@@ -199,14 +207,16 @@ def _find_other_date(
         return None
     if has_equal_subseconds is False:
         return ExposureDifference("date")
-    has_exposure = first.capture.exposure_time or second.capture.exposure_time
-    if has_equal_subseconds and has_exposure:
-        return None
     if first.capture.image_number and first.capture.image_number == second.capture.image_number:
         return None
+    interval = abs(right - left)
+    has_exposure = first.capture.exposure_time or second.capture.exposure_time
+    if has_equal_subseconds and has_exposure:
+        # A timer fires at equal sub-seconds, and a corrected clock keeps them.
+        is_series = interval <= MAX_SERIES_INTERVAL
+        return ExposureDifference("date", is_certain=False) if is_series else None
     if not _have_equal_light(first.capture, second.capture):
         return ExposureDifference("date")  # that the settings are equal is not known
-    interval = abs(right - left)
     is_correction = interval > MAX_SERIES_INTERVAL or not interval % CLOCK_CORRECTION_STEP
     return ExposureDifference("date", is_certain=not is_correction)
 
@@ -253,7 +263,7 @@ def compare_files(first: NamedMetadata, second: NamedMetadata) -> ExposureDiffer
     difference = find_exposure_difference(first.metadata, second.metadata)
     if difference or is_same_exposure(first.metadata, second.metadata):
         return difference
-    if any(are_of_one_burst(*paths) for paths in product(first.paths, second.paths)):
+    if are_of_one_burst(first.paths, second.paths):
         return ExposureDifference("name in a burst", is_certain=False)
     return None
 
@@ -267,6 +277,13 @@ class Exposures:
     def __init__(self, images: Mapping[bytes, Sequence[NamedMetadata]]) -> None:
         """Use the metadata of all contents of each image; an image without any is no exposure."""
         self._images = images
+        self._captures = {
+            image: frozenset(
+                (file.metadata.capture, file.metadata.software, file.metadata.modified)
+                for file in files
+            )
+            for image, files in images.items()
+        }
         self._differences: dict[tuple[bytes, bytes], ExposureDifference | None] = {}
 
     def find_difference(self, left: bytes, right: bytes) -> ExposureDifference | None:
@@ -284,9 +301,28 @@ class Exposures:
         difference = self.find_difference(left, right)
         return difference is not None and difference.is_certain
 
+    def select_distinct(self, images: Iterable[bytes]) -> list[bytes]:
+        """Return one of each set of images that say the same, for what are_apart() compares."""
+        return list({self._captures.get(image): image for image in images}.values())
+
     def _compare(self, left: bytes, right: bytes) -> ExposureDifference | None:
+        captures = self._captures.get(left), self._captures.get(right)
+        has_names = self._has_burst_name(left) and self._has_burst_name(right)
+        if captures[0] == captures[1] and not has_names:
+            return None  # as for the many copies that lost their metadata
         pairs = list(product(self._images.get(left, ()), self._images.get(right, ())))
-        if any(is_same_exposure(first.metadata, second.metadata) for first, second in pairs):
+        if any(_have_equal_dates(first.metadata, second.metadata) for first, second in pairs):
             return None
         differences = [item for pair in pairs if (item := compare_files(*pair))]
         return max(differences, key=lambda item: item.is_certain, default=None)
+
+    def _has_burst_name(self, image: bytes) -> bool:
+        return any(
+            has_burst_name(path) for file in self._images.get(image, ()) for path in file.paths
+        )
+
+
+def _have_equal_dates(first: ImageMetadata, second: ImageMetadata) -> bool:
+    """Tell if two files have one date, and nothing else tells them apart."""
+    has_equal_date = first.capture.taken is not None and first.capture.taken == second.capture.taken
+    return has_equal_date and find_exposure_difference(first, second) is None

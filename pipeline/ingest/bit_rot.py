@@ -31,6 +31,8 @@ MIN_DIFFERENCE_LEVELS = 2.0  # of luma, from which a block counts
 # How much larger the steps at the edges of the blocks are in the damaged image. Of 219 JPEGs with a
 # flipped bit, 168 have such blocks; 109 of them reach this ratio, and no sound one does.
 MIN_STEP_RATIO = 1.15
+# How much larger the share of clipped pixels is in blocks that went out of range.
+MIN_CLIPPING_EXCESS = 0.2
 COPY_RELATIONS_BY_PIXELS = (Relation.SAME_PICTURE, Relation.DERIVED, Relation.SAME_SCENE)
 
 
@@ -42,7 +44,9 @@ def flag_rotten_copies(context: IngestContext) -> Iterator[int]:
     store = context.store
     for pair in store.catalog.verdicts.find_pairs_of_equal_size("JPEG", COPY_RELATIONS_BY_PIXELS):
         images = dict(store.catalog.images.get(pair))
-        if any(image.width * image.height > MAX_PIXELS for image in images.values()):
+        if any(
+            image.is_damaged or image.width * image.height > MAX_PIXELS for image in images.values()
+        ):
             continue
         pixels = {
             id_: result.pixels
@@ -69,6 +73,9 @@ def find_damaged_side(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Si
         return None
     levels = [pixels.mean(axis=2, dtype=np.float32) for pixels in (first, second)]
     differs = _cover_blocks(np.abs(levels[0] - levels[1]) > MIN_DIFFERENCE_LEVELS)
+    clipped = [_measure_clipping(pixels, differs) for pixels in (first, second)]
+    if abs(clipped[0] - clipped[1]) > MIN_CLIPPING_EXCESS:
+        return Side.FIRST if clipped[0] > clipped[1] else Side.SECOND
     steps = [_measure_steps(image_levels, differs) for image_levels in levels]
     if steps[0] > MIN_STEP_RATIO * steps[1]:
         return Side.FIRST
@@ -82,6 +89,14 @@ def _cover_blocks(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     rows, columns = padded.shape[0] // BLOCK_PIXELS, padded.shape[1] // BLOCK_PIXELS
     blocks = padded.reshape(rows, BLOCK_PIXELS, columns, BLOCK_PIXELS).any(axis=(1, 3))
     return np.kron(blocks, np.ones((BLOCK_PIXELS, BLOCK_PIXELS), np.bool_))[:height, :width]
+
+
+def _measure_clipping(pixels: NDArray[np.uint8], differs: NDArray[np.bool_]) -> float:
+    """Return the share of the pixels in blocks that differ with a sample that is black or full."""
+    samples = pixels[differs]
+    if not len(samples):
+        return 0.0
+    return float(((samples <= 1) | (samples >= 254)).any(axis=1).mean())
 
 
 def _measure_steps(levels: NDArray[np.float32], differs: NDArray[np.bool_]) -> float:

@@ -13,7 +13,7 @@ from indexes.coverage import Coverage, UnreadablePath
 from indexes.paths import format_command, quote
 from indexes.records import CatalogFile, Root, RunOutcome
 from indexes.store import Store
-from pipeline.decode.formats import RETRY_REASONS
+from pipeline.decode.formats import FLAG_DAMAGED, RETRY_REASONS
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.read import Failure
 from pipeline.embed.embedder import Embedder
@@ -172,6 +172,7 @@ def _run_stages(context: IngestContext, roots: Sequence[Root]) -> Iterator[Progr
         from pipeline.ingest.bit_rot import flag_rotten_copies  # loads Pillow
 
         for _ in flag_rotten_copies(context):
+            coverage.flagged[FLAG_DAMAGED] += 1
             yield Progress(Stage.VERIFYING, 1, 1, coverage)
 
     compaction = store.compact()

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from indexes.records import Image
 from pipeline.decode.decode import Decoded
-from pipeline.decode.formats import FLAG_DAMAGED
 from pipeline.ingest.progress import IngestContext, Progress, Stage
 
 IMAGES_PER_COMMIT = 500
@@ -30,16 +28,9 @@ def read_missing_metadata(context: IngestContext) -> Iterator[Progress]:
         yield Progress(Stage.METADATA, start, len(outdated), context.coverage)
         images = dict(store.catalog.images.get(outdated[start : start + IMAGES_PER_COMMIT]))
         read: dict[int, Image] = {
-            id_: _keep_damage(result.image, images[id_])
+            id_: result.image
             for id_, result in read_images(store, context.decoders, images, preprocess)
             if isinstance(result, Decoded)
         }
         store.update_metadata(read)
         context.coverage.metadata_read += len(read)
-
-
-def _keep_damage(image: Image, known: Image) -> Image:
-    """Return an image as damaged if it was known to be: a sound copy may have shown it."""
-    if image.is_damaged or not known.is_damaged:
-        return image
-    return replace(image, flags=(*image.flags, FLAG_DAMAGED))

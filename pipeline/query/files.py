@@ -98,7 +98,7 @@ def _was_moved(gone: CatalogFile, status: os.stat_result) -> bool:
     if not is_same or not _is_gone(gone.path):
         return False
     folder, above = None, gone.path
-    while folder is None and above != "/":
+    while folder is None and above not in ("", "/"):
         above = os.path.dirname(above)  # noqa: PTH120 - the path may not be valid UTF-8
         folder = _stat(above)
     return folder is not None and folder.st_dev == status.st_dev

@@ -6,6 +6,7 @@ Searched (search.py), Verified (verification.py), Answer.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,7 +17,7 @@ from pipeline.decode.decode import Decoded
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.read import Failure
 from pipeline.embed.embedder import Embedder
-from pipeline.grouping.exposures import NamedMetadata, compare_files
+from pipeline.grouping.exposures import Exposures, NamedMetadata
 from pipeline.grouping.frames import relate_frames
 from pipeline.grouping.keep_rules import LibraryFile
 from pipeline.grouping.match import Match, decide_relation, get_exact_relation, make_match_rank_key
@@ -124,7 +125,13 @@ def _embed_new(
 def _build_answer(file: str, verified: Verified, relations: frozenset[Relation]) -> Answer:
     """Select the files near a query whose relation to it is one of `relations`."""
     query, thresholds = verified.searched.query, verified.searched.thresholds
-    named = NamedMetadata(query.image.metadata or NO_METADATA, [query.source.path])
+    own_hash = query.image.pixel_hash
+    metadata = query.image.metadata or NO_METADATA
+    named = defaultdict[bytes, list[NamedMetadata]](list)
+    named[own_hash].append(NamedMetadata(metadata, [query.source.path]))
+    for near in verified.searched.near_images:
+        named[near.image.pixel_hash].append(_name_metadata(near))
+    exposures = Exposures(named)
     in_library, matches, identical = False, [], []
     for near in verified.searched.near_images:
         verdict = verified.verdicts.get(near.image.pixel_hash)
@@ -134,9 +141,9 @@ def _build_answer(file: str, verified: Verified, relations: frozenset[Relation])
             near.score,
             thresholds.similar,
             thresholds.min_agreement,
-            exposure_difference=compare_files(named, _name_metadata(near)),
+            exposure_difference=exposures.find_difference(own_hash, near.image.pixel_hash),
         )
-        relation = relate_frames(relation, named.metadata.frames, near.metadata.frames)
+        relation = relate_frames(relation, metadata.frames, near.metadata.frames)
         for library_file in near.files:
             if _is_same_file(library_file, query):
                 in_library = True

@@ -24,8 +24,8 @@ from pipeline.verify.relation import REPORTED_RELATIONS, Relation
 _RELATED_LABELS = {
     Relation.SAME_PICTURE: "a copy of a member only",
     Relation.DERIVED: "derived from a member only",
-    Relation.FRAME_OF: "a frame of a member, or with it as a frame",
-    Relation.PAGE_OF: "a page of a member, or with it as a page",
+    Relation.FRAME_OF: "a frame of a member, or the reverse",
+    Relation.PAGE_OF: "a page of a member, or the reverse",
     Relation.OVERLAPS: "overlapping",
     Relation.ANOTHER_SHOT: Relation.ANOTHER_SHOT,
     Relation.SAME_SCENE: Relation.SAME_SCENE,

@@ -12,7 +12,7 @@ from pipeline.grouping.match import Match
 from pipeline.query.matches import Answer
 from pipeline.report.document import make_document, serialize_failure
 from pipeline.report.format import format_bytes, pluralize
-from pipeline.verify.relation import Relation
+from pipeline.verify.relation import PART_RELATIONS, Relation
 from pipeline.verify.verdict import Verdict
 
 # --- JSON ---
@@ -136,6 +136,10 @@ def format_match(match: Match) -> str:
     if match.relation in (Relation.IDENTICAL_BYTES, Relation.IDENTICAL_PIXELS):
         return match.relation
     relation = f"{match.relation} {match.score:.3f}"
+    if match.relation in PART_RELATIONS | {
+        Relation.OVERLAPS
+    }:  # the verdict is on the frames that stand for the files
+        return relation
     edits = format_edits(match.verdict)
     return f"{relation}: {edits}" if edits else relation
 

@@ -97,8 +97,6 @@ def test_other_exposure_of_one_camera_is_told_apart(
         {"subseconds": "270"},
         {"model": "EOS 40D", "make": "CANON"},
         {"exposure_time": 0.017, "aperture": 5.66, "subseconds": None},
-        # An editor wrote settings of its own into the file of one exposure.
-        {"exposure_bias": 0.7, "iso": 100},
         # The depth of a portrait was edited.
         {"aperture": 2.8, "subseconds": None, "image_number": None},
         # It lets in no other light.
@@ -106,7 +104,7 @@ def test_other_exposure_of_one_camera_is_told_apart(
         # A clock was corrected.
         {"taken": "2021-05-30 15:59:13"},
         {"taken": "2021-05-30 15:59:13", "subseconds": None},
-        {"taken": "2021-05-30 15:59:13", "image_number": None},
+        {"taken": "2021-05-30 18:59:13", "image_number": None},
         # Another camera: what wrote the fields is not known.
         {"model": "Canon EOS R5", "taken": "2022-01-01 10:00:00", "iso": 800},
         {"body_serial": "2", "taken": "2022-01-01 10:00:00"},
@@ -114,6 +112,24 @@ def test_other_exposure_of_one_camera_is_told_apart(
 )
 def test_what_programs_do_to_one_exposure_is_no_difference(fields: dict[str, Any]) -> None:
     assert find_difference(change(body_serial="1"), change(**fields)) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "difference"),
+    [
+        # An editor wrote settings of its own, or the camera writes equal sub-seconds.
+        ({"exposure_bias": 0.7, "iso": 100}, "perhaps exposure bias"),
+        # But no editor writes another exposure time.
+        ({"exposure_time": 1 / 250}, "exposure time"),
+        # A clock was corrected, or a timer fired.
+        ({"taken": "2021-05-30 15:56:06"}, "perhaps date"),
+        # The first frame of a second has sub-seconds too.
+        ({"subseconds": "00"}, "sub-seconds"),
+    ],
+)
+def test_equal_sub_seconds_leave_a_hint(fields: dict[str, Any], difference: str) -> None:
+    shot = change(image_number=None)
+    assert find_difference(shot, change(shot, **fields)) == difference
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def find_break(image: Pillow.Image, layout: JpegLayout) -> int | None:
     scale = max(1, round(layout.height / image.height))
     mcu_height = layout.mcu_height // scale
     count = image.height // mcu_height - 1 if mcu_height > 1 else 0
-    if count < 2:
+    if count < 2 or image.width < COLUMN_GROUPS:
         return None
     levels = np.asarray(image.convert("L"), np.float32)
 

@@ -48,7 +48,7 @@ def measure_rows_before(data: bytes, end: int) -> float | None:
             with suppress(zlib.error):
                 for start in range(0, len(content), INPUT_STEP_BYTES):
                     pending = bytes(content[start : start + INPUT_STEP_BYTES])
-                    while pending:
+                    while pending and inflated_bytes < row_bytes * height:
                         inflated_bytes += len(inflater.decompress(pending, INFLATE_STEP_BYTES))
                         pending = inflater.unconsumed_tail
     if not (row_bytes and height):

@@ -81,7 +81,8 @@ def _read_capture(image: Pillow.Image, tags: Mapping[int, Any]) -> Capture:
     return Capture(
         make=_to_text(tags.get(base.Make)),
         model=_to_text(tags.get(base.Model)),
-        body_serial=_to_text(tags.get(base.BodySerialNumber)) or _to_text(noted.get("body_serial")),
+        body_serial=_to_text(tags.get(base.BodySerialNumber))
+        or _to_text(str(noted.get("body_serial") or "")),
         taken=taken,
         subseconds=_to_digits(tags.get(base.SubsecTimeOriginal)) if taken else None,
         utc_offset=_to_text(tags.get(base.OffsetTimeOriginal)) if taken else None,

@@ -201,7 +201,7 @@ def _show_representative_frame(
         read = read_frames(data, format_, ALLOWED_FORMATS)
     if read.shown:
         image.seek(read.shown)
-    return (flag,) if flag else (), read.frames
+    return (flag,) if flag and read.frames.count > 1 else (), read.frames
 
 
 def _require_readable_pnm(image: Pillow.Image) -> None:
