@@ -18,7 +18,7 @@ METADATA_VERSION = 1
 # Bounds of what a file may claim.
 MAX_TEXT_CHARS = 80
 MAX_NUMBER = (1 << 53) - 1  # JSON holds larger ones, floats do not
-MAX_DIGESTS = 32
+MAX_DIGESTS = 128
 MAX_DIGEST_CHARS = 256
 
 
@@ -82,12 +82,14 @@ class Frames:
     None if only the first counts: in a still, or a photo with its preview. `duration_ms` is that of
     the whole animation, None if it is not known. `digests` are small gray versions, of all frames
     or of some that are evenly placed, in order; empty text stands for a frame that is broken.
+    `checksums` are of the pixels of the same pages of a document.
     """
 
     count: int
     kind: str | None = None
     duration_ms: int | None = None
     digests: tuple[str, ...] = ()
+    checksums: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

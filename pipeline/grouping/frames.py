@@ -80,9 +80,10 @@ def relate_frames(relation: Relation, first: Frames | None, second: Frames | Non
 def compare_frames(first: Frames, second: Frames) -> Sharing:
     """Compare two files by the digests of their frames.
 
-    Of files with more than 32 frames, only some have digests: those of two files with equally many
-    frames are at the same positions. Files of other counts are the same if only frames that follow
-    an equal one are added, as some programs merge them.
+    Of longer files, only some frames have digests: those of two files with equally many frames are
+    at the same positions. Documents with pages that were not compared are never the same. Files of
+    other counts are the same if only frames that follow an equal one are added, as some programs
+    merge them.
     """
     equal = _match_digests(first, second)
     if not equal.size:
@@ -90,6 +91,9 @@ def compare_frames(first: Frames, second: Frames) -> Sharing:
     is_complete = [frames.count == len(frames.digests) for frames in (first, second)]
     if first.count == second.count:
         is_same = bool(np.diagonal(equal).all())
+        has_unseen_pages = "pages" in (first.kind, second.kind) and not all(is_complete)
+        if is_same and (has_unseen_pages or _have_changed_pages(first, second)):
+            return Sharing.SOME
     else:
         is_same = all(is_complete) and _can_be_warped(equal)
     if is_same:
@@ -100,6 +104,15 @@ def compare_frames(first: Frames, second: Frames) -> Sharing:
         return Sharing.SECOND_IN_FIRST
     with_contrast = np.ix_(_have_contrast(first), _have_contrast(second))
     return Sharing.SOME if equal[with_contrast].any() else Sharing.NONE_KNOWN
+
+
+def _have_changed_pages(first: Frames, second: Frames) -> bool:
+    """Tell if some pages have equal pixels and others do not, as where a page was written on.
+
+    A program that encodes a document again changes all its pages, or none.
+    """
+    equal = [left == right for left, right in zip(first.checksums, second.checksums, strict=False)]
+    return any(equal) and not all(equal)
 
 
 def have_same_changes(first: Frames, second: Frames) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from indexes import Store
 from pipeline import compare, load_embedder
@@ -106,3 +106,16 @@ def test_images_that_are_too_plain_to_compare_are_counted(run: Run, tmp_path: Pa
     assert "blank.png (too plain to compare): in the library" in out and out.endswith(line)
     document = json.loads(run("query", blank, "--json")[1])
     assert document["featureless"] == 1 and document["answers"][0]["featureless"] is True
+
+
+def test_document_with_one_altered_page_is_no_copy(tmp_path: Path) -> None:
+    pages = [page.convert("L") for page in SCENES[:3]]
+    signed = pages[2].copy()
+    ImageDraw.Draw(signed).line((150, 240, 190, 244), fill=0, width=2)
+    (files := tmp_path / "files").mkdir()
+    save_frames(files / "unsigned.tif", pages)
+    save_frames(files / "signed.tif", [*pages[:2], signed])
+    save_frames(files / "packed.tif", pages, compression="tiff_lzw")
+    with make_store(tmp_path / "store", files) as store:
+        groups = [{Path(file.path).name for file in group.files} for group in find_groups(store)]
+    assert groups == [{"unsigned.tif", "packed.tif"}]

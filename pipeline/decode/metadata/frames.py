@@ -25,6 +25,7 @@ from pipeline.decode.metadata.frame_digest import (
     parse_digest,
 )
 from pipeline.decode.pixels.color import convert_to_8_bit, convert_to_srgb, get_icc_profile
+from pipeline.decode.pixels.pixel_hash import hash_pixels
 from pipeline.decode.pixels.resize import apply_orientation, preprocess_image
 from pipeline.decode.preprocess import Preprocess
 
@@ -44,6 +45,8 @@ COUNTED_FORMATS = {"HEIF", "MPO"}
 # How many frames, and how many pixels, are decoded of a file. 1,000 photos of 320 x 240
 # take 0.7 s as a GIF, 0.6 s as a WebP or AVIF, 2.1 s as a PNG.
 MAX_DECODED_FRAMES = 1_000
+MAX_FRAME_DIGESTS = 32  # of an animation, whose frames are alike; a document has MAX_DIGESTS
+CHECKSUM_CHARS = 16  # of the hash of the pixels of a page
 MAX_DECODED_PIXELS = 80_000_000
 MAX_COUNTED_PAGES = 2_000  # of a TIFF; Pillow's time grows with their square
 MAX_DURATION_MS = MAX_NUMBER
@@ -68,8 +71,8 @@ class FramesRead:
 def read_frames(data: bytes, format_: str, allowed_formats: tuple[str, ...]) -> FramesRead:
     """Read the frames of a file whose first frame can be opened; nothing is raised because of it.
 
-    Up to MAX_DIGESTS frames, evenly placed among the first MAX_DECODED_FRAMES, get a digest, as far
-    as MAX_DECODED_PIXELS reach.
+    Up to MAX_FRAME_DIGESTS frames, or MAX_DIGESTS pages, evenly placed among the first
+    MAX_DECODED_FRAMES, get a digest, as far as MAX_DECODED_PIXELS reach.
     """
     kind = PAGES if FLAG_BY_FORMAT.get(format_) == FLAG_PAGES else FRAMES
     with Pillow.open(io.BytesIO(data), formats=allowed_formats) as image:
@@ -81,7 +84,7 @@ def read_frames(data: bytes, format_: str, allowed_formats: tuple[str, ...]) -> 
     if walk.count == 1:
         return FramesRead(Frames(1))
     duration = walk.duration_ms if kind == FRAMES and walk.decoded == walk.count else 0
-    frames = Frames(walk.count, kind, duration or None, tuple(walk.digests))
+    frames = Frames(walk.count, kind, duration or None, tuple(walk.digests), tuple(walk.checksums))
     return FramesRead(frames, walk.shown or 0)
 
 
@@ -93,12 +96,13 @@ def has_more_frames(image: Pillow.Image) -> bool:
         return True
 
 
-def place_digests(count: int) -> list[int]:
+def place_digests(count: int, has_pages: bool = False) -> list[int]:
     """Return the positions of the frames that get a digest: all, or some that are evenly placed."""
     reach = min(count, MAX_DECODED_FRAMES)
-    if reach <= MAX_DIGESTS:
+    most = MAX_DIGESTS if has_pages else MAX_FRAME_DIGESTS
+    if reach <= most:
         return list(range(reach))
-    return [round(index * (reach - 1) / (MAX_DIGESTS - 1)) for index in range(MAX_DIGESTS)]
+    return [round(index * (reach - 1) / (most - 1)) for index in range(most)]
 
 
 def _count_frames(image: Pillow.Image) -> int:
@@ -137,6 +141,7 @@ class _Walk:
         """Start at the first of `count` frames; with random access, a broken one is passed over."""
         self.image, self.count, self.is_random_access = image, count, is_random_access
         self.digests: list[str] = []
+        self.checksums: list[str] = []
         self.shown: int | None = None
         self.decoded = 0
         self.duration_ms = 0
@@ -146,7 +151,7 @@ class _Walk:
 
     def run(self) -> None:
         """Decode frames until the last that gets a digest, a broken one, or the limit."""
-        positions = place_digests(self.count)
+        positions = place_digests(self.count, self.is_random_access)
         with_digest = set(positions)
         for position in positions if self.is_random_access else range(positions[-1] + 1):
             try:
@@ -160,6 +165,7 @@ class _Walk:
                     self.count = max(1, position)
                     break
                 self.digests.append("")
+                self.checksums.append("")
 
     def _decode(self, position: int) -> bool:
         """Decode a frame; return False, and do not, if it exceeds the limit."""
@@ -189,6 +195,8 @@ class _Walk:
             self.count -= 1
             return
         self.digests.append(digest)
+        if self.is_random_access:
+            self.checksums.append(hash_pixels(upright, eight_bit).hex()[:CHECKSUM_CHARS])
         if self.shown is None and not is_featureless:
             self.shown = position
 
