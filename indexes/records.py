@@ -132,6 +132,15 @@ class Image:
         """True if the file is an animation, or a document of several pages."""
         return "animated" in self.flags or "pages" in self.flags
 
+    def is_read_as(self, known: Image) -> bool:
+        """Tell if another reading of this content gave the same pixels, as far as records show."""
+        return (self.pixel_hash, self.width, self.height, self.is_featureless) == (
+            known.pixel_hash,
+            known.width,
+            known.height,
+            known.is_featureless,
+        )
+
     @property
     def is_damaged(self) -> bool:
         """True if a part of the image could not be decoded."""

@@ -196,10 +196,18 @@ class Store:
                 self.catalog.metadata.put(image_id, image.metadata)
 
     def update_metadata(self, images: Mapping[int, Image]) -> None:
-        """Write what reading images again, by id, gave: their metadata, dates and flags."""
+        """Write what reading images again, by id, gave: their metadata, dates and flags.
+
+        An image whose pixels are read in another way now loses its vector and its verdicts, to be
+        embedded and verified again.
+        """
         with self.catalog.transaction():
+            known_images = dict(self.catalog.images.get(images))
             for image_id, image in images.items():
                 self.catalog.images.update_metadata(image_id, image)
+                if not image.is_read_as(known_images[image_id]):
+                    self.catalog.images.reset(image_id, image)
+                    self.catalog.verdicts.remove_of_image(image_id)
                 if image.metadata is not None:
                     self.catalog.metadata.put(image_id, image.metadata)
 

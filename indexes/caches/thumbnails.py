@@ -53,6 +53,10 @@ class ThumbnailCache(CacheDatabase):
         )
         self._write(("INSERT OR REPLACE INTO thumbnails VALUES (?, ?, ?, ?)", rows))
 
+    def discard(self, hashes: Iterable[bytes]) -> None:
+        """Remove the thumbnails of these images."""
+        self._write(("DELETE FROM thumbnails WHERE hash = ?", [(hash_,) for hash_ in hashes]))
+
     def keep_only(self, hashes: Iterable[bytes]) -> None:
         """Delete the thumbnails of all images but these."""
         self._keep_only("thumbnails", hashes)

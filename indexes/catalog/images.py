@@ -69,6 +69,17 @@ class ImageTable:
             image_id,
         )
 
+    def reset(self, image_id: int, image: Image) -> None:
+        """Write the pixel hash and size of an image, without a vector until it has a new one."""
+        self._database.write(
+            "UPDATE images SET pixel_hash = ?, width = ?, height = ?, featureless = 0,"
+            " vector = NULL WHERE id = ?",
+            image.pixel_hash,
+            image.width,
+            image.height,
+            image_id,
+        )
+
     def _keep_damage(self, image_id: int, flags: Sequence[str]) -> tuple[str, ...]:
         """Return the flags of an image that was read again, damaged if it was known to be.
 

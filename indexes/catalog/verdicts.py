@@ -155,6 +155,11 @@ class VerdictTable:
         )
         return self._database.fetch_rows(sql, format_, *relations)
 
+    def remove_of_image(self, image_id: int) -> None:
+        """Remove the verdicts on an image; its pairs are verified again."""
+        for side in ("first", "second"):
+            self._database.write(f"DELETE FROM verdicts WHERE {side} = ?", image_id)
+
     def count_by_relation(self) -> dict[str, int]:
         """Return the number of pairs with each relation."""
         return dict(

@@ -36,8 +36,10 @@ class FileHistory:
     changed_paths: Collection[str] = frozenset()
     # Paths in the catalog that are unchanged, and whose image has no vector.
     unembedded_paths: Collection[str] = frozenset()
-    # Paths in the catalog that are unchanged and had no image before: if they fail, it is not new.
+    # Paths that had no image before, and (inode, size, time of modification) of such files that
+    # have vanished: if they fail, there or where they were moved, it is not new.
     failed_paths: Collection[str] = frozenset()
+    moved_failures: Collection[tuple[int, int, int]] = frozenset()
     # The vanished files of each root; a new file with the content of one of them was moved.
     root_diffs: Sequence[RootDiff] = ()
 
@@ -210,8 +212,7 @@ class BatchWriter:
         for failure in self._failures:
             batch.files.append(_record_failure(failure))
             count_without_image(counts, failure.reason)
-            is_new = failure.source.path not in self._history.failed_paths
-            counts.new_problems += is_new and is_failure(failure.reason)
+            counts.new_problems += self._is_new_problem(failure)
         self._uncommitted, self._duplicates, self._failures = [], undecided, []
         if batch.files:
             self._store.add(batch)
@@ -220,6 +221,15 @@ class BatchWriter:
         with self._claim_lock:
             self._claimed_hashes -= new_hashes
         self._last_commit_time = time.monotonic()
+
+    def _is_new_problem(self, failure: Failure) -> bool:
+        """Tell if a file failed that a user should act on, and had not failed before."""
+        stat = failure.source.require_stat()
+        return (
+            is_failure(failure.reason)
+            and failure.source.path not in self._history.failed_paths
+            and (stat.inode, stat.size, stat.mtime_ns) not in self._history.moved_failures
+        )
 
     def _record_duplicates(
         self, batch: Batch, counts: Coverage, new_hashes: Collection[bytes]

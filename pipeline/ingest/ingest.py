@@ -28,7 +28,7 @@ from pipeline.ingest.coverage import (
 from pipeline.ingest.metadata import read_missing_metadata
 from pipeline.ingest.pairs import find_pairs, verify_new_pairs
 from pipeline.ingest.progress import IngestContext, Progress, Stage
-from pipeline.ingest.reconcile import apply_absent_root, apply_diff, diff_root
+from pipeline.ingest.reconcile import RootDiff, apply_absent_root, apply_diff, diff_root
 from pipeline.name_rules import NameRules
 from pipeline.scan import Skipped, SourceFile, explain_no_folder, is_below, scan_by_rules
 
@@ -142,6 +142,8 @@ def _run_stages(context: IngestContext, roots: Sequence[Root]) -> Iterator[Progr
     store, coverage = context.store, context.coverage
     present = [root for root in roots if _is_folder(root.path)]
 
+    # Before the scan, which has images that are decoded in another way now embedded again.
+    yield from read_missing_metadata(context)
     scanned = _ScanResult()
     rules = [NameRules(root) for root in present]
     yield from _scan(context, rules, scanned)
@@ -154,7 +156,11 @@ def _run_stages(context: IngestContext, roots: Sequence[Root]) -> Iterator[Progr
         diff_root(store, root, known_roots, scanned.known_file_ids, unreadable) for root in present
     ]
     history = FileHistory(
-        scanned.changed_paths, scanned.unembedded_paths, scanned.failed_paths, diffs
+        scanned.changed_paths,
+        scanned.unembedded_paths,
+        scanned.failed_paths,
+        _list_moved_failures(diffs) if context.earlier.are_known else frozenset(),
+        diffs,
     )
     writer = BatchWriter(store, context.embedder, context.options, coverage, history)
     if scanned.to_read:
@@ -165,7 +171,6 @@ def _run_stages(context: IngestContext, roots: Sequence[Root]) -> Iterator[Progr
     for root in absent:
         apply_absent_root(store, root, known_roots, context)
 
-    yield from read_missing_metadata(context)
     yield from find_pairs(context)
     yield from verify_new_pairs(context)
     if coverage.verification and coverage.verification.pairs:
@@ -277,7 +282,18 @@ def _is_up_to_date(known: CatalogFile, file: SourceFile, unembedded_images: set[
 
 
 def _failed_before(known: CatalogFile, file: SourceFile) -> bool:
-    return is_failure(known.reason) and file.is_unchanged_since(known.stat)
+    """Tell if a file of this size failed before, touched since or not."""
+    return is_failure(known.reason) and file.require_stat().size == known.stat.size
+
+
+def _list_moved_failures(diffs: Sequence[RootDiff]) -> frozenset[tuple[int, int, int]]:
+    """Return (inode, size, time of modification) of the failed files that have vanished."""
+    return frozenset(
+        (file.stat.inode, file.stat.size, file.stat.mtime_ns)
+        for diff in diffs
+        for file in diff.vanished
+        if is_failure(file.reason)
+    )
 
 
 def _has_lost_vector(known: CatalogFile, file: SourceFile, unembedded_images: set[int]) -> bool:

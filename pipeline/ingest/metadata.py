@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from indexes.records import Image
+from indexes.caches.thumbnails import ThumbnailCache
+from indexes.records import CatalogFile, Image
 from pipeline.decode.decode import Decoded
 from pipeline.ingest.progress import IngestContext, Progress, Stage
 
@@ -14,7 +15,8 @@ IMAGES_PER_COMMIT = 500
 def read_missing_metadata(context: IngestContext) -> Iterator[Progress]:
     """Read the metadata that the catalog lacks from the files of its images; embed nothing.
 
-    An image whose files are away keeps what it has until they are back.
+    An image whose files are away keeps what it has until they are back. One whose pixels are read
+    in another way now, as a damaged one, is embedded and verified again by the rest of the run.
     """
     store = context.store
     outdated = store.catalog.metadata.find_outdated()
@@ -29,8 +31,18 @@ def read_missing_metadata(context: IngestContext) -> Iterator[Progress]:
         images = dict(store.catalog.images.get(outdated[start : start + IMAGES_PER_COMMIT]))
         read: dict[int, Image] = {
             id_: result.image
-            for id_, result in read_images(store, context.decoders, images, preprocess)
+            for id_, result in read_images(
+                store, context.decoders, images, preprocess, is_candidate=_may_be_back
+            )
             if isinstance(result, Decoded)
         }
+        changed = [image.hash for id_, image in read.items() if not image.is_read_as(images[id_])]
+        with ThumbnailCache(store.folder, write=True) as cache:
+            cache.discard(changed)
         store.update_metadata(read)
         context.coverage.metadata_read += len(read)
+
+
+def _may_be_back(file: CatalogFile) -> bool:
+    """Tell that any file is tried: this run has not looked yet which are missing."""
+    return True

@@ -42,7 +42,8 @@ def verify_new_pairs(context: IngestContext) -> Iterator[Progress]:
     coverage.verification = VerificationReport(VERDICT_VERSION)
     # Crops are not embedded where each would cost a paid request.
     with_crops = context.options.with_crops and context.embedder.count_paid_calls(1) == 0
-    has_new_files = coverage.join is not None or coverage.new or coverage.changed or coverage.moved
+    has_new_files = coverage.new or coverage.changed or coverage.moved or coverage.embedded
+    has_new_files = has_new_files or coverage.join is not None
     if not has_new_files and store.catalog.runs.is_fully_verified(
         VERDICT_VERSION, with_crops=with_crops
     ):

@@ -108,3 +108,26 @@ def test_damaged_metadata_is_reported_as_damage(
             store.catalog._db.execute("UPDATE metadata SET record = ?", (record,))
         with pytest.raises(StoreDamaged, match="is damaged"):
             find_groups(store)
+
+
+def test_damaged_image_of_an_older_store_is_read_as_a_new_one(
+    brackets: Path, tmp_path: Path
+) -> None:
+    """An older neardup took the filler of a cut JPEG for a part of the image."""
+    whole = (brackets / "dark.jpg").read_bytes()
+    (brackets / "cut.jpg").write_bytes(whole[: len(whole) * 4 // 5])
+    with (
+        make_store(tmp_path / "new", brackets) as new,
+        make_store(tmp_path / "old", brackets) as old,
+    ):
+        drop_metadata(old)
+        with old.catalog.transaction():
+            old.catalog._db.execute(
+                "UPDATE images SET height = 320, pixel_hash = randomblob(32)"
+                " WHERE flags LIKE '%damaged%'"
+            )
+        coverage = ingest(old)
+        assert (coverage.metadata_read, coverage.embedded) == (4, 1)
+        for id_, image in new.catalog.images.get(new.catalog.images.list_in_use()):
+            assert dict(old.catalog.images.get([id_]))[id_] == image
+        assert list_grouped(old) == list_grouped(new)
