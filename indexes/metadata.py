@@ -163,7 +163,8 @@ def _parse(record_class: type[Record], record: object) -> Record:
     """Build a record of a class from JSON, field by field, by the types of its fields."""
     if not isinstance(record, dict):
         raise ValueError(f"{record_class.__name__} is no object")
-    types = {field_.name: str(field_.type) for field_ in fields(record_class)}  # type: ignore[arg-type]
+    known = fields(record_class)  # type: ignore[arg-type]  # a dataclass
+    types = {field_.name: str(field_.type) for field_ in known}
     unknown = record.keys() - types.keys()
     if unknown:
         raise ValueError(f"{record_class.__name__} has no field {min(unknown)!a}")

@@ -125,32 +125,29 @@ def form_groups(
         )
         for pixel_hash, file in best_files.items()
     }
-    groups = list[Group]()
-    if exposures is None or not SCENE_RELATIONS.isdisjoint(wanted):
-        exposures = Exposures({})
+    groups, wants_scenes = list[Group](), not SCENE_RELATIONS.isdisjoint(wanted)
+    exposures = Exposures({}) if exposures is None or wants_scenes else exposures
     for pixel_hash, taken in _assign_to_keepers(neighbors, rank_keys, wanted, exposures).items():
         keeper = best_files[pixel_hash]
         matches = _build_matches(keeper, files_by_pixel_hash[pixel_hash], None)
-        for neighbor in taken:
-            matches += _build_matches(
-                keeper, files_by_pixel_hash[neighbor.pixel_hash], neighbor.edge
-            )
+        for hash_, edge in ((neighbor.pixel_hash, neighbor.edge) for neighbor in taken):
+            matches += _build_matches(keeper, files_by_pixel_hash[hash_], edge)
         members = [match for match in matches if match.relation in wanted]
         if not members:
             continue
+        taken_hashes = [neighbor.pixel_hash for neighbor in taken]
         if taken:
-            other_keys = [rank_keys[neighbor.pixel_hash] for neighbor in taken]
+            other_keys = [rank_keys[hash_] for hash_ in taken_hashes]
             reason = keep_rules.explain_choice(rank_keys[pixel_hash], other_keys)
         else:
             reason = _explain_among_equals(keeper, files_by_pixel_hash[pixel_hash], keep_rules)
-        group_hashes = {pixel_hash, *(neighbor.pixel_hash for neighbor in taken)}
         groups.append(
             Group(
                 keeper.image.hash.hex()[:16],
                 keeper,
                 tuple(sorted(members, key=make_match_rank_key)),
                 reason,
-                _find_related_files(group_hashes, neighbors, best_files),
+                _find_related_files({pixel_hash, *taken_hashes}, neighbors, best_files),
             )
         )
     return sorted(groups, key=lambda group: group.keeper.path)

@@ -90,6 +90,17 @@ def test_exit_code_tells_of_each_unreadable_photo_once(
     assert run(command, photos, photos.parent / "nothing")[0] == 3  # the command is wrong
 
 
+def test_broken_photo_that_was_moved_or_touched_is_no_new_problem(run: Run, photos: Path) -> None:
+    (photos / "broken.jpg").write_bytes((photos / "b.jpg").read_bytes()[:2000])
+    assert run("ingest", photos)[0] == 3
+    (photos / "broken.jpg").rename(photos / "sub" / "broken too.jpg")
+    assert run("ingest")[0] == 0
+    (photos / "sub" / "broken too.jpg").touch()
+    assert run("ingest")[0] == 0
+    (photos / "another.jpg").write_bytes((photos / "b.jpg").read_bytes()[:1900])
+    assert run("ingest")[0] == 3
+
+
 def test_exit_code_tells_of_missing_photos_and_folders_once(run: Run, photos: Path) -> None:
     card = save_image(photos.parent / "card" / "a.jpg", draw_scene(1)).parent
     run("ingest", photos, card)

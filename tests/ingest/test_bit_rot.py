@@ -89,3 +89,15 @@ def test_images_of_other_scans_say_nothing() -> None:
     rotten[80:88, 160:168] = 255 - rotten[80:88, 160:168]
     assert find_damaged_side(rotten, sound) is Side.FIRST
     assert find_damaged_side(sound, rotten) is Side.SECOND
+
+
+def test_damage_outlives_other_copies_and_embedding_again(photos: Path, tmp_path: Path) -> None:
+    (photos / "b.jpg").write_bytes((photos / "a.jpg").read_bytes() + b"tail")
+    with make_store(tmp_path / "store", photos) as store:
+        with store.catalog.transaction():
+            store.catalog._db.execute("UPDATE images SET vector = NULL")
+        ingest(store)
+        flags = [image.flags for _, image in store.catalog.images.get(range(1, 10))]
+        assert ("damaged",) in flags and ("damaged", "damaged") not in flags
+        (group,) = find_groups(store)
+        assert Path(group.keeper.path).name == "sound.jpg"

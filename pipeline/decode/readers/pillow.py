@@ -155,38 +155,41 @@ def _load_with_pillow(
     tiff_tags = getattr(image, "tag_v2", {})
     fix_16_bit_planes(image, tiff_tags)
     # A JPEG 2000 can have a profile that Pillow does not report.
-    is_partial = (
-        bool(flags)
-        or is_jpeg2000
-        or has_unusual_samples(image.mode, tiff_tags)
-        or has_reduced_depth(image)
+    has_all_samples = not has_unusual_samples(image.mode, tiff_tags) and not has_reduced_depth(
+        image
     )
-    is_progressive = bool(image.info.get("progressive") or image.info.get("progression"))
-    progressive_pixels = size[0] * size[1] if is_progressive else 0
+    is_partial = bool(flags) or is_jpeg2000 or not has_all_samples
+    progressive_pixels = size[0] * size[1] if _is_progressive(image) else 0
     held.enter_context(budget.reserve(image.width, image.height, reduction, progressive_pixels))
     damage = load_and_check(image, stream, is_cut)
-    decoded: Pillow.Image = image
-    if format_ == "PPM" and image.mode == "I":  # Pillow's mode for 16 bits, which does not say so
-        decoded = image.convert("I;16")
-    exif_tags = exif.read_tags(image)
-    if exif.is_own_picture(exif_tags, image.info.get("comment")):
-        raise Rejected(FailureReason.MADE_BY_NEARDUP)
-    metadata = replace(read_metadata(image, exif_tags), frames=frames)
-    if damage:
-        flags = (*flags, FLAG_DAMAGED)
-        metadata = replace(metadata, damage_start=damage.start)
+    exif_tags = _read_tags_of_others(image)
+    start = damage.start if damage else None
+    metadata = replace(read_metadata(image, exif_tags), frames=frames, damage_start=start)
     return OpenImage(
-        image=decoded,
+        # Pillow's mode for the 16 bits of a PGM does not say how many they are.
+        image=image.convert("I;16") if format_ == "PPM" and image.mode == "I" else image,
         size=size,
         orientation=1,
         format=format_,
-        flags=flags,
+        flags=(*flags, FLAG_DAMAGED) if damage else flags,
         exif_tags=exif_tags,
         metadata=metadata,
         tiff_tags=tiff_tags,
         is_partial=is_partial or damage is not None,
         reduced_jpeg=data if is_reduced_jpeg else None,
     )
+
+
+def _is_progressive(image: Pillow.Image) -> bool:
+    return bool(image.info.get("progressive") or image.info.get("progression"))
+
+
+def _read_tags_of_others(image: Pillow.Image) -> dict[int, Any]:
+    """Read the EXIF tags of an image; raise Rejected if neardup made it."""
+    tags = exif.read_tags(image)
+    if exif.is_own_picture(tags, image.info.get("comment")):
+        raise Rejected(FailureReason.MADE_BY_NEARDUP)
+    return tags
 
 
 def _show_representative_frame(
