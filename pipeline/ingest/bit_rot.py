@@ -36,13 +36,18 @@ MIN_CLIPPING_EXCESS = 0.2
 COPY_RELATIONS_BY_PIXELS = (Relation.SAME_PICTURE, Relation.DERIVED, Relation.SAME_SCENE)
 
 
-def flag_rotten_copies(context: IngestContext) -> Iterator[int]:
+def flag_rotten_copies(context: IngestContext, first_new_id: int) -> Iterator[int]:
     """Flag the damaged one of each two JPEGs that are one file but for a few bytes.
+
+    Of pairs without an image from `first_new_id` on, an earlier run has decided.
 
     Yields the id of each image that was flagged, after it is committed.
     """
     store = context.store
-    for pair in store.catalog.verdicts.find_pairs_of_equal_size("JPEG", COPY_RELATIONS_BY_PIXELS):
+    pairs = store.catalog.verdicts.find_pairs_of_equal_size(
+        "JPEG", COPY_RELATIONS_BY_PIXELS, first_new_id
+    )
+    for pair in pairs:
         images = dict(store.catalog.images.get(pair))
         if any(
             image.is_damaged or image.width * image.height > MAX_PIXELS for image in images.values()

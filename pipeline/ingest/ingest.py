@@ -142,6 +142,7 @@ def _run_stages(context: IngestContext, roots: Sequence[Root]) -> Iterator[Progr
     store, coverage = context.store, context.coverage
     present = [root for root in roots if _is_folder(root.path)]
 
+    first_new_id = store.catalog.images.get_next_id()
     # Before the scan, which has images that are decoded in another way now embedded again.
     yield from read_missing_metadata(context)
     scanned = _ScanResult()
@@ -176,7 +177,9 @@ def _run_stages(context: IngestContext, roots: Sequence[Root]) -> Iterator[Progr
     if coverage.verification and coverage.verification.pairs:
         from pipeline.ingest.bit_rot import flag_rotten_copies  # loads Pillow
 
-        for _ in flag_rotten_copies(context):
+        # After a run that was stopped, and in an older store, no pair may have been compared.
+        has_compared_all = context.earlier.are_known and not coverage.metadata_read
+        for _ in flag_rotten_copies(context, first_new_id if has_compared_all else 0):
             coverage.flagged[FLAG_DAMAGED] += 1
             yield Progress(Stage.VERIFYING, 1, 1, coverage)
 
