@@ -14,6 +14,7 @@ from math import isfinite
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, JpegImagePlugin
 from PIL import Image as Pillow
 
@@ -141,7 +142,7 @@ def _read_jpeg_encoding(image: Pillow.Image, capture: Capture) -> JpegEncoding |
     with suppress(Exception):
         luma = np.array(image.quantization[0])
         quality = find_jpeg_quality(luma)
-        is_standard = bool(np.array_equal(luma, _scale_luma_table(quality)))
+        is_standard = bool(np.array_equal(luma, _scale_luma_tables()[quality - 1]))
         subsampling = SUBSAMPLING_NAMES.get(JpegImagePlugin.get_sampling(image), "other")
         is_edited = "photoshop" in image.info or "adobe" in image.info
         is_from_camera = capture.make is not None and capture.exposure_time is not None
@@ -156,18 +157,17 @@ def _read_jpeg_encoding(image: Pillow.Image, capture: Capture) -> JpegEncoding |
     return None
 
 
-def find_jpeg_quality(luma: np.ndarray[Any, np.dtype[np.int64]]) -> int:
-    """Return the quality of libjpeg, 1 to 100, whose luma table comes closest to `luma`."""
-    distances = [int(np.abs(luma - _scale_luma_table(quality)).sum()) for quality in range(1, 101)]
-    return 1 + int(np.argmin(distances))
+def find_jpeg_quality(luma: NDArray[np.int64]) -> int:
+    """Return the quality of libjpeg, 1 to 100, whose luma table (64,) comes closest to `luma`."""
+    return 1 + int(np.abs(_scale_luma_tables() - luma).sum(axis=1).argmin())
 
 
 @cache
-def _scale_luma_table(quality: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Scale libjpeg's luma table as jpeg_set_quality() does."""
-    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
-    scaled: np.ndarray[Any, np.dtype[np.int64]] = (STANDARD_LUMA_TABLE * scale + 50) // 100
-    return scaled.clip(1, 255)
+def _scale_luma_tables() -> NDArray[np.int64]:
+    """Scale libjpeg's luma table to each quality as jpeg_set_quality() does: (100, 64)."""
+    scales = [5000 // quality if quality < 50 else 200 - 2 * quality for quality in range(1, 101)]
+    scaled = (np.outer(scales, STANDARD_LUMA_TABLE) + 50) // 100
+    return np.asarray(scaled.clip(1, 255))
 
 
 def _first(value: Any) -> Any:  # noqa: ANN401 - anything that a file can hold
