@@ -19,6 +19,8 @@ METADATA_VERSION = 1
 MAX_TEXT_CHARS = 80
 MAX_NUMBER = (1 << 53) - 1  # JSON holds larger ones, floats do not
 MAX_DIGESTS = 128
+# Kinds of frames: of an animation, and of a document.
+FRAMES, PAGES = "frames", "pages"
 MAX_DIGEST_CHARS = 256
 
 

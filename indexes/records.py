@@ -10,7 +10,12 @@ from typing import Protocol
 from indexes.coverage import Coverage
 from indexes.metadata import ImageMetadata
 
-DAMAGED_FLAG = "damaged"  # a part of the image is missing or wrong
+# Flags of an image.
+FLAG_ANIMATED = "animated"  # one frame is decoded, and the digests of some
+FLAG_DAMAGED = "damaged"  # a part of the image is missing or wrong
+FLAG_PAGES = "pages"  # one page is decoded, and the digests of some
+FLAG_PREVIEW = "preview"  # the camera's preview stands for a raw file
+IMAGE_FLAGS = (FLAG_ANIMATED, FLAG_DAMAGED, FLAG_PAGES, FLAG_PREVIEW)
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ class Image:
     @property
     def has_frames(self) -> bool:
         """True if the file is an animation, or a document of several pages."""
-        return "animated" in self.flags or "pages" in self.flags
+        return FLAG_ANIMATED in self.flags or FLAG_PAGES in self.flags
 
     def is_read_as(self, known: Image) -> bool:
         """Tell if another reading of this content gave the same pixels, as far as records show."""
@@ -144,7 +149,7 @@ class Image:
     @property
     def is_damaged(self) -> bool:
         """True if a part of the image could not be decoded."""
-        return DAMAGED_FLAG in self.flags
+        return FLAG_DAMAGED in self.flags
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from indexes.catalog.database import Database
-from indexes.records import DAMAGED_FLAG, Image
+from indexes.records import FLAG_DAMAGED, Image
 
 # SQL that is true of a row of `images` that a file has as its content, missing files included.
 IMAGE_IN_USE = "EXISTS (SELECT 1 FROM files WHERE image = images.id)"
@@ -86,9 +86,9 @@ class ImageTable:
         A sound copy may have shown the damage, which the image alone does not.
         """
         known = self._database.fetch_rows("SELECT flags FROM images WHERE id = ?", image_id)
-        was_damaged = any(DAMAGED_FLAG in row[0].split() for row in known)
-        is_new = was_damaged and DAMAGED_FLAG not in flags
-        return (*flags, DAMAGED_FLAG) if is_new else tuple(flags)
+        was_damaged = any(FLAG_DAMAGED in row[0].split() for row in known)
+        is_new = was_damaged and FLAG_DAMAGED not in flags
+        return (*flags, FLAG_DAMAGED) if is_new else tuple(flags)
 
     def find_unembedded(self) -> set[int]:
         """Return the ids of the images in use whose vector was lost."""

@@ -77,14 +77,6 @@ EXTRA_INSTALLED = {
     extra: find_spec(module) is not None for extra, module in MODULE_BY_EXTRA.items()
 }
 
-# Flags of an image.
-
-FLAG_ANIMATED = "animated"  # one frame is decoded, and the digests of some
-FLAG_DAMAGED = "damaged"  # a part of the image is missing or wrong
-FLAG_PAGES = "pages"  # one page is decoded, and the digests of some
-FLAG_PREVIEW = "preview"  # the camera's preview stands for a raw file
-IMAGE_FLAGS = (FLAG_ANIMATED, FLAG_DAMAGED, FLAG_PAGES, FLAG_PREVIEW)
-
 # Kinds of metadata beside the pixels.
 
 METADATA_CAMERA = "camera"

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from indexes.metadata import NO_METADATA, ImageMetadata
-from indexes.records import Image
-from pipeline.decode.formats import IMAGE_FLAGS, METADATA_KINDS, REJECTION_REASONS
+from indexes.records import IMAGE_FLAGS, Image
+from pipeline.decode.formats import METADATA_KINDS, REJECTION_REASONS
 from pipeline.decode.preprocess import Preprocess
 from pipeline.decode.read import Rejected
 

@@ -12,7 +12,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.metadata import Frames
+from indexes.metadata import FRAMES, PAGES, Frames
 from pipeline.decode.metadata.frame_digest import STILL_DIGEST_SIDE, parse_digest
 from pipeline.verify.relation import COPY_RELATIONS, Relation
 
@@ -91,7 +91,7 @@ def compare_frames(first: Frames, second: Frames) -> Sharing:
     is_complete = [frames.count == len(frames.digests) for frames in (first, second)]
     if first.count == second.count:
         is_same = bool(np.diagonal(equal).all())
-        has_unseen_pages = "pages" in (first.kind, second.kind) and not all(is_complete)
+        has_unseen_pages = PAGES in (first.kind, second.kind) and not all(is_complete)
         if is_same and (has_unseen_pages or _have_changed_pages(first, second)):
             return Sharing.SOME
     else:
@@ -124,7 +124,7 @@ def have_same_changes(first: Frames, second: Frames) -> bool:
     sides = [_parse_all(frames) for frames in (first, second)]
     if sides[0].shape != sides[1].shape or len(sides[0]) < MIN_FRAMES_FOR_CHANGES:
         return False
-    if first.count != second.count or not first.kind == second.kind == "frames":
+    if first.count != second.count or not first.kind == second.kind == FRAMES:
         return False
     left, right = (_find_changes(levels) for levels in sides)
     sizes = [float(np.sqrt((changes * changes).sum())) for changes in (left, right)]
@@ -142,7 +142,7 @@ def _find_changes(levels: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _get_part_relation(host: Frames) -> Relation:
-    return Relation.PAGE_OF if host.kind == "pages" else Relation.FRAME_OF
+    return Relation.PAGE_OF if host.kind == PAGES else Relation.FRAME_OF
 
 
 def _match_digests(first: Frames, second: Frames) -> NDArray[np.bool_]:
@@ -156,7 +156,7 @@ def _match_digests(first: Frames, second: Frames) -> NDArray[np.bool_]:
         left, right = _shrink(left), _shrink(right)
     if left.shape[1:] != right.shape[1:]:
         return np.zeros((len(left), len(right)), np.bool_)
-    has_pages = "pages" in (first.kind, second.kind)
+    has_pages = PAGES in (first.kind, second.kind)
     most = MAX_DIFFERENCE_LEVELS[has_pages, with_still]
     difference = left[:, None] - right[None, :]
     spread, offset = difference.std(axis=(2, 3)), np.abs(difference.mean(axis=(2, 3)))

@@ -14,8 +14,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from indexes.records import FLAG_DAMAGED
+from pipeline.decode.damage.jpeg_layout import BLOCK_PIXELS
 from pipeline.decode.decode import Decoded
-from pipeline.decode.formats import FLAG_DAMAGED
 from pipeline.decode.preprocess import Preprocess
 from pipeline.ingest.progress import IngestContext
 from pipeline.thumbnails import read_images
@@ -26,7 +27,6 @@ MAX_PIXELS = 40_000_000  # both images are in memory at once
 FULL_SIZE = Preprocess(MAX_SIDE_PIXELS, "within")
 # Share of the pixels from which two JPEGs of one scan can be recognized.
 MIN_EQUAL_SHARE = 0.2
-BLOCK_PIXELS = 8  # a side of the blocks that a JPEG is coded in
 MIN_DIFFERENCE_LEVELS = 2.0  # of luma, from which a block counts
 # How much larger the steps at the edges of the blocks are in the damaged image. Of 219 JPEGs with a
 # flipped bit, 168 have such blocks; 109 of them reach this ratio, and no sound one does.

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from indexes.coverage import Coverage, UnreadablePath
 from indexes.paths import format_command, quote
-from indexes.records import CatalogFile, Root, RunOutcome
+from indexes.records import FLAG_DAMAGED, CatalogFile, Root, RunOutcome
 from indexes.store import Store
-from pipeline.decode.formats import FLAG_DAMAGED, RETRY_REASONS
+from pipeline.decode.formats import RETRY_REASONS
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.read import Failure
 from pipeline.embed.embedder import Embedder

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from indexes.metadata import MAX_DIGESTS, MAX_NUMBER, Frames
-from pipeline.decode.formats import FLAG_ANIMATED, FLAG_PAGES
+from indexes.metadata import FRAMES, MAX_DIGESTS, MAX_NUMBER, PAGES, Frames
+from indexes.records import FLAG_ANIMATED, FLAG_PAGES
 from pipeline.decode.metadata import exif
 from pipeline.decode.metadata.frame_digest import (
     FRAME_DIGEST_SIDE,
@@ -29,7 +29,6 @@ from pipeline.decode.pixels.pixel_hash import hash_pixels
 from pipeline.decode.pixels.resize import apply_orientation, preprocess_image
 from pipeline.decode.preprocess import Preprocess
 
-FRAMES, PAGES = "frames", "pages"
 # Formats whose frames are read, one after the other.
 FLAG_BY_FORMAT = {
     "GIF": FLAG_ANIMATED,

@@ -10,12 +10,8 @@ from dataclasses import dataclass
 
 from PIL import Image as Pillow
 
-from pipeline.decode.formats import (
-    FLAG_ANIMATED,
-    JXL_CODESTREAM_SIGNATURE,
-    ExtractedImage,
-    FailureReason,
-)
+from indexes.records import FLAG_ANIMATED
+from pipeline.decode.formats import JXL_CODESTREAM_SIGNATURE, ExtractedImage, FailureReason
 from pipeline.decode.memory import MemoryBudget
 from pipeline.decode.read import Rejected
 

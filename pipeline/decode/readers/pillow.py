@@ -13,11 +13,9 @@ from PIL import Image as Pillow
 from PIL import PngImagePlugin
 
 from indexes.metadata import Frames, ImageMetadata
+from indexes.records import FLAG_DAMAGED
 from pipeline.decode.damage.damage import JPEG_SIGNATURE, load_and_check, open_stream
-from pipeline.decode.formats import (
-    FLAG_DAMAGED,
-    FailureReason,
-)
+from pipeline.decode.formats import FailureReason
 from pipeline.decode.memory import MemoryBudget
 from pipeline.decode.metadata import exif
 from pipeline.decode.metadata.frames import (

@@ -7,7 +7,8 @@ from typing import Any
 
 from PIL import Image as Pillow
 
-from pipeline.decode.formats import FLAG_PREVIEW, ExtractedImage, FailureReason
+from indexes.records import FLAG_PREVIEW
+from pipeline.decode.formats import ExtractedImage, FailureReason
 from pipeline.decode.memory import MemoryBudget
 from pipeline.decode.read import Rejected
 
