@@ -112,7 +112,7 @@ def find_exposure_difference(
     left, right = first.capture, second.capture
     if _is_scan(first) or _is_scan(second) or not _can_be_one_camera(left, right):
         return None
-    has_equal_date = left.taken is not None and left.taken == right.taken
+    has_equal_date = _have_equal_dates(first, second)
     has_equal_subseconds = _compare_subseconds(left, right)
     is_one_instant = has_equal_date and has_equal_subseconds is True
     if setting := _find_other_setting(left, right, has_equal_date=has_equal_date):
@@ -135,8 +135,7 @@ def is_same_exposure(first: ImageMetadata, second: ImageMetadata) -> bool:
     """Tell if one camera took both at the same date and at the same sub-seconds."""
     left, right = first.capture, second.capture
     return (
-        left.taken is not None
-        and left.taken == right.taken
+        _have_equal_dates(first, second)
         and _can_be_one_camera(left, right)
         and _compare_subseconds(left, right) is True
     )
@@ -159,6 +158,10 @@ def _can_be_one_camera(first: Capture, second: Capture) -> bool:
         return True
     left, right = first.model.casefold(), second.model.casefold()
     return left.endswith(right) or right.endswith(left)
+
+
+def _have_equal_dates(first: ImageMetadata, second: ImageMetadata) -> bool:
+    return first.capture.taken is not None and first.capture.taken == second.capture.taken
 
 
 def _compare_subseconds(first: Capture, second: Capture) -> bool | None:
@@ -263,6 +266,11 @@ def compare_files(first: NamedMetadata, second: NamedMetadata) -> ExposureDiffer
     difference = find_exposure_difference(first.metadata, second.metadata)
     if difference or is_same_exposure(first.metadata, second.metadata):
         return difference
+    return _find_other_name(first, second)
+
+
+def _find_other_name(first: NamedMetadata, second: NamedMetadata) -> ExposureDifference | None:
+    """Return that two files have the names of two frames of one burst, or None."""
     if are_of_one_burst(first.paths, second.paths):
         return ExposureDifference("name in a burst", is_certain=False)
     return None
@@ -310,19 +318,16 @@ class Exposures:
         has_names = self._has_burst_name(left) and self._has_burst_name(right)
         if captures[0] == captures[1] and not has_names:
             return None  # as for the many copies that lost their metadata
-        pairs = list(product(self._images.get(left, ()), self._images.get(right, ())))
-        if any(_have_equal_dates(first.metadata, second.metadata) for first, second in pairs):
-            return None
-        differences = [item for pair in pairs if (item := compare_files(*pair))]
-        return max(differences, key=lambda item: item.is_certain, default=None)
+        found = list[ExposureDifference]()
+        for first, second in product(self._images.get(left, ()), self._images.get(right, ())):
+            difference = find_exposure_difference(first.metadata, second.metadata)
+            if difference is None and _have_equal_dates(first.metadata, second.metadata):
+                return None
+            if difference := difference or _find_other_name(first, second):
+                found.append(difference)
+        return max(found, key=lambda item: item.is_certain, default=None)
 
     def _has_burst_name(self, image: bytes) -> bool:
         return any(
             has_burst_name(path) for file in self._images.get(image, ()) for path in file.paths
         )
-
-
-def _have_equal_dates(first: ImageMetadata, second: ImageMetadata) -> bool:
-    """Tell if two files have one date, and nothing else tells them apart."""
-    has_equal_date = first.capture.taken is not None and first.capture.taken == second.capture.taken
-    return has_equal_date and find_exposure_difference(first, second) is None

@@ -199,7 +199,7 @@ class _ScanResult:
     changed_paths: set[str] = field(default_factory=set)
     # Paths of unchanged files whose image has no vector.
     unembedded_paths: set[str] = field(default_factory=set)
-    # Paths of unchanged files that failed in a run before, and are tried again.
+    # Paths of files of equal size that failed in a run before, and are tried again.
     failed_paths: set[str] = field(default_factory=set)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from indexes.caches.thumbnails import ThumbnailCache
-from indexes.records import CatalogFile, Image
+from indexes.records import Image
 from pipeline.decode.decode import Decoded
 from pipeline.ingest.progress import IngestContext, Progress, Stage
 
@@ -31,8 +31,9 @@ def read_missing_metadata(context: IngestContext) -> Iterator[Progress]:
         images = dict(store.catalog.images.get(outdated[start : start + IMAGES_PER_COMMIT]))
         read: dict[int, Image] = {
             id_: result.image
+            # Any file is tried: this run does not know yet which are missing.
             for id_, result in read_images(
-                store, context.decoders, images, preprocess, is_candidate=_may_be_back
+                store, context.decoders, images, preprocess, is_candidate=lambda file: True
             )
             if isinstance(result, Decoded)
         }
@@ -41,8 +42,3 @@ def read_missing_metadata(context: IngestContext) -> Iterator[Progress]:
             cache.discard(changed)
         store.update_metadata(read)
         context.coverage.metadata_read += len(read)
-
-
-def _may_be_back(file: CatalogFile) -> bool:
-    """Tell that any file is tried: this run has not looked yet which are missing."""
-    return True

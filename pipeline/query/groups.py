@@ -178,21 +178,17 @@ def _load_metadata(
         if pair.verdict is not None or has_frames(pair.left) or has_frames(pair.right)
         for pixel_hash in (pair.left, pair.right)
     }
-    images = {
-        file.image.hash: file.image
-        for pixel_hash in pixel_hashes
-        for file in files.get(pixel_hash, ())
-    }
-    ids = store.catalog.images.get_ids(list(images))
-    metadata = dict(store.catalog.metadata.get(ids.values()))
-    paths = defaultdict[bytes, list[str]](list)
+    files_by_hash = defaultdict[bytes, list[LibraryFile]](list)
     for pixel_hash in pixel_hashes:
         for file in files.get(pixel_hash, ()):
-            paths[file.image.hash].append(file.path)
+            files_by_hash[file.image.hash].append(file)
+    ids = store.catalog.images.get_ids(list(files_by_hash))
+    metadata = dict(store.catalog.metadata.get(ids.values()))
     by_pixel_hash = defaultdict[bytes, list[NamedMetadata]](list)
     for hash_, image_id in ids.items():
-        named = NamedMetadata(metadata.get(image_id, NO_METADATA), paths[hash_])
-        by_pixel_hash[images[hash_].pixel_hash].append(named)
+        paths = [file.path for file in files_by_hash[hash_]]
+        named = NamedMetadata(metadata.get(image_id, NO_METADATA), paths)
+        by_pixel_hash[files_by_hash[hash_][0].image.pixel_hash].append(named)
     return by_pixel_hash
 
 
