@@ -21,12 +21,12 @@ from .grouping.keep_rules import LibraryFile as LibraryFile
 from .grouping.match import Match as Match
 from .ingest.coverage import Coverage as Coverage
 from .ingest.coverage import IngestOptions as IngestOptions
-from .ingest.ingest import ResolvedRoots as ResolvedRoots
 from .ingest.ingest import ingest_roots as ingest_roots
-from .ingest.ingest import resolve_roots as resolve_roots
 from .ingest.migrate import migrate_store as migrate_store
 from .ingest.progress import Progress as Progress
 from .ingest.progress import Stage as Stage
+from .ingest.roots import ResolvedRoots as ResolvedRoots
+from .ingest.roots import resolve_roots as resolve_roots
 from .query.compare import Comparison as Comparison
 from .query.compare import compare as compare
 from .query.groups import GroupOptions as GroupOptions

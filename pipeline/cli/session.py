@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.embed.embedder import Embedder
     from pipeline.embed.paid_calls import PaidCallEstimate
     from pipeline.ingest.coverage import Coverage
-    from pipeline.ingest.ingest import ResolvedRoots
+    from pipeline.ingest.roots import ResolvedRoots
 
 
 def exit_for_problems(coverage: Coverage, arguments: IngestArguments) -> None:
@@ -65,7 +65,8 @@ def run_ingest(store: Store, roots: Sequence[str], arguments: IngestArguments) -
     """
     from pipeline.cli.progress import StoppedBySignal, run_with_progress
     from pipeline.embed.model_errors import explain_model_errors
-    from pipeline.ingest.ingest import ingest_locked, resolve_roots
+    from pipeline.ingest.ingest import ingest_locked
+    from pipeline.ingest.roots import resolve_roots
 
     named = {os.path.realpath(root) for root in roots}
     options = arguments.to_ingest_options(named)

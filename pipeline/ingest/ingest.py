@@ -10,14 +10,13 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from indexes.coverage import Coverage, UnreadablePath
-from indexes.paths import format_command, quote
+from indexes.paths import quote
 from indexes.records import FLAG_DAMAGED, CatalogFile, Root, RunOutcome
 from indexes.store import Store
 from pipeline.decode.formats import RETRY_REASONS
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.read import Failure
 from pipeline.embed.embedder import Embedder
-from pipeline.errors import RootNotFound
 from pipeline.ingest.batch_writer import BatchWriter, FileHistory
 from pipeline.ingest.coverage import (
     EarlierProblems,
@@ -29,68 +28,12 @@ from pipeline.ingest.metadata import read_missing_metadata
 from pipeline.ingest.pairs import find_pairs, verify_new_pairs
 from pipeline.ingest.progress import IngestContext, Progress, Stage
 from pipeline.ingest.reconcile import RootDiff, apply_absent_root, apply_diff, diff_root
+from pipeline.ingest.roots import is_folder
 from pipeline.name_rules import NameRules
-from pipeline.scan import Skipped, SourceFile, explain_no_folder, is_below, scan_by_rules
+from pipeline.scan import Skipped, SourceFile, scan_by_rules
 
 # Files between two reports of a scan.
 FILES_PER_SCAN_REPORT = 500
-
-
-@dataclass(frozen=True)
-class ResolvedRoots:
-    """The roots of a run, and the paths that were named but are not folders."""
-
-    roots: list[Root]
-    absent_paths: list[str]
-
-
-def resolve_roots(
-    store: Store,
-    paths: Sequence[str],
-    excludes: Sequence[str] | None = None,
-    hidden: bool | None = None,
-) -> ResolvedRoots:
-    """Return the roots to ingest: those at `paths` and the roots of the store below them.
-
-    Without `paths` they are all roots of the store. A root of the store keeps its excludes and
-    its setting for hidden files unless new ones are given; an empty pattern clears the excludes.
-    Raises RootNotFound if no root is left.
-    """
-    known = {root.path: root for root in store.catalog.roots.list()}
-    wanted: list[str] = [] if paths else list(known)
-    absent: list[str] = []
-    for path in paths:
-        real = os.path.realpath(path)
-        if real == "/":
-            raise RootNotFound("/ is the whole machine; name the folders that hold images")
-        if path and (real in known or _is_folder(real)):
-            wanted.append(real)
-        else:
-            absent.append(path)
-    if not wanted:
-        raise _make_root_not_found(store, absent)
-    roots = {path: root for path, root in known.items() if is_below(path, wanted)}
-    for path in wanted:
-        roots[path] = _update_root(known.get(path, Root(path)), excludes, hidden)
-    return ResolvedRoots(list(roots.values()), absent)
-
-
-def _is_folder(path: str) -> bool:
-    return os.path.isdir(path)  # noqa: PTH112 - never raises, not even for a dead mount
-
-
-def _make_root_not_found(store: Store, absent_paths: Sequence[str]) -> RootNotFound:
-    if absent_paths:
-        return RootNotFound(", ".join(map(explain_no_folder, absent_paths)))
-    ingest = format_command(store.folder, "ingest", "FOLDER")
-    return RootNotFound(f"the store has no folders yet; name one: `{ingest}`")
-
-
-def _update_root(root: Root, excludes: Sequence[str] | None, hidden: bool | None) -> Root:
-    patterns = root.excludes
-    if excludes is not None:
-        patterns = tuple(pattern for pattern in excludes if pattern)
-    return Root(root.path, patterns, root.include_hidden if hidden is None else hidden)
 
 
 def ingest_roots(
@@ -140,7 +83,7 @@ def ingest_locked(
 
 def _run_stages(context: IngestContext, roots: Sequence[Root]) -> Iterator[Progress]:
     store, coverage = context.store, context.coverage
-    present = [root for root in roots if _is_folder(root.path)]
+    present = [root for root in roots if is_folder(root.path)]
 
     first_new_id = store.catalog.images.get_next_id()
     # Before the scan, which has images that are decoded in another way now embedded again.
