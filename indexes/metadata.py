@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 Record = TypeVar("Record")
 
-# The version of what is read from files. Raise it when a field is added or read differently: the
+# The version of the metadata record. Raise it when a field is added or read differently: the
 # next ingest then reads the metadata of all images again.
 METADATA_VERSION = 1
 # Bounds of what a file may claim.
@@ -120,7 +120,7 @@ class ImageMetadata:
     damage_start: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record without what is None."""
+        """Return the record without fields that are None."""
         return _drop_none(asdict(self))
 
     @classmethod

@@ -317,7 +317,7 @@ class Store:
     def compact(self, *, full: bool = False) -> CompactionReport:
         """Merge small segments and drop tombstones where that is due; with `full`, all of them.
 
-        Answers stay the same. Each merge is a commit: what is done stays if it is cut off. Call it
+        Answers do not change. Each merge is a commit, so finished merges survive a crash. Call it
         with the ingest lock held.
         """
         space = self.space
@@ -345,7 +345,7 @@ class Store:
                 raise
         except (StoreDamaged, StoreVersionMismatch) as error:
             raise type(error)(
-                f"what was embedded for {model} cannot be used ({error});"
+                f"the vectors embedded for {model} cannot be used ({error});"
                 f" start over with `{restart}`"
             ) from error
         return next_store

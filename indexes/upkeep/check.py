@@ -87,7 +87,7 @@ CONSISTENCY_RULES = (
 
 
 def check(folder: Path, *, read_all: bool = False) -> list[Finding]:
-    """Find everything in the store in `folder` that differs from what was written.
+    """Find all damage to the store in `folder`: files that changed since they were written.
 
     With `read_all`, every byte is read and every score computed again. A catalog that cannot be
     relied on is the only finding: segments are then not checked. Raises StoreMissing and

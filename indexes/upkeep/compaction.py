@@ -38,7 +38,7 @@ def compact(
 ) -> CompactionReport:
     """Merge segments and drop tombstones where that is due; with `full`, as far as possible.
 
-    Each merge is a commit, so what is done stays if it is cut off. Answers stay the same. Call it
+    Each merge is a commit, so finished merges survive a crash. Answers do not change. Call it
     with the ingest lock held.
     """
     catalog = opened.catalog

@@ -1,4 +1,4 @@
-"""Repair a store: quarantine what is damaged, and leave the rest to the next ingest."""
+"""Repair a store: quarantine damaged parts, which the next ingest makes again."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class RepairReport:
 
 
 def repair(folder: Path, *, read_all: bool = False) -> tuple[list[Finding], RepairReport | None]:
-    """Check a store and quarantine what is damaged; the next ingest embeds lost vectors again.
+    """Check a store and quarantine damaged parts; the next ingest embeds lost vectors again.
 
     Nothing is deleted. The catalog is backed up first. A damaged catalog goes to quarantine with
     all segments, and only the roots are kept. Returns the findings and a report, which is None if
