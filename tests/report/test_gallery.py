@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -17,18 +15,9 @@ import pytest
 from PIL import Image
 
 from pipeline.calibrate.synthetic_copies import EVERYDAY_EDITS
+from tests.support import chromium
 from tests.support.cli import Run
 from tests.support.images import draw_textured_image, save_image
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-QUIET = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-)
 
 
 class Page(HTMLParser):
@@ -255,31 +244,15 @@ def test_page_without_groups_is_written(run: Run, tmp_path: Path) -> None:
     assert "No near-duplicates" in (tmp_path / "page.html").read_text()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed here")
 def test_browser_renders_the_page(run: Run, library: Path, tmp_path: Path) -> None:
+    if absence := chromium.explain_absence():
+        pytest.skip(absence)
     run("ingest", library)
     run("groups", "--html", tmp_path / "page.html")
-    environment = os.environ | {"HOME": str(tmp_path)}
-    command = [
-        str(CHROMIUM),
-        *QUIET,
-        f"--user-data-dir={tmp_path / 'profile'}",
-        "--window-size=1200,900",
-    ]
-    done = subprocess.run(
-        [
-            *command,
-            "--enable-logging=stderr",
-            f"--screenshot={tmp_path / 'screenshot.png'}",
-            (tmp_path / "page.html").as_uri(),
-        ],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
+    log = chromium.take_screenshot(
+        (tmp_path / "page.html").as_uri(), tmp_path / "screenshot.png", (1200, 900)
     )
-    assert "CONSOLE" not in done.stderr  # nothing violates the page's own policy
+    assert "CONSOLE" not in log  # nothing violates the page's own policy
     with Image.open(tmp_path / "screenshot.png") as screenshot:
         pixels = np.asarray(screenshot.convert("RGB")).reshape(-1, 3)
     assert len(np.unique(pixels // 16, axis=0)) > 200  # photos, not only text on a background
