@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.images import draw_scene, save_image
+from tests.support.images import draw_scene, draw_textured_image, save_image
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("bench_*.py"))
@@ -71,10 +71,22 @@ def replacements(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
             image = draw_scene(IMAGES_PER_FOLDER * index + number, IMAGE_SIZE)
             save_image(base / name / f"theme_{number}.jpg", image, quality=90)
         paths[name] = str(base / name)
+    paths["ARENA"] = str(draw_arena(base / "arena"))
     stub = base / "fastdup-python"
     stub.write_text(FASTDUP_STUB.format(python=sys.executable))
     stub.chmod(0o755)
     return paths | {"PYTHON": str(stub), "/tmp/fastdup/bin/python": str(stub)}
+
+
+def draw_arena(folder: Path) -> Path:
+    """Draw an arena with one set: a photo, its copy, two shots of a scene."""
+    rows = ["a.jpg,a,original,", "b.jpg,a,copy:resize,", "c.jpg,c,burst,s", "d.jpg,d,burst,s"]
+    for row, seed, width in zip(rows, (1, 1, 2, 3), (320, 240, 320, 320), strict=True):
+        image = draw_textured_image(seed).resize((width, width * 2 // 3))
+        save_image(folder / "drawn" / row.split(",")[0], image, quality=90)
+    (folder / "drawn" / "truth.csv").write_text("\n".join(["file,group,kind,scene", *rows]))
+    (folder / "sets.csv").write_text("set,role,files,groups\ndrawn,fit,4,3\nother,check,0,0\n")
+    return folder
 
 
 def read_commands(script: str) -> list[str]:
@@ -129,6 +141,16 @@ def test_every_bench_script_states_its_commands_and_is_run_here() -> None:
         forms = (f"python -m scripts.{script} ", f"python scripts/{script}.py ")
         assert all(command.startswith(forms) for command in commands)
         assert f"test_{script}_" in Path(__file__).read_text()
+
+
+def test_bench_arena_scores_pairs_kinds_and_groups_of_each_set(
+    replacements: dict[str, str],
+) -> None:
+    pairs, kinds, groups = run_only_command("bench_arena", "--errors", replacements)
+    assert pairs.header.startswith("| set | copy | neighbor | shot | template | stranger |")
+    assert pairs.first_cells == ["drawn", "all"]
+    assert kinds == Table("| copies | found |", ["resize"])
+    assert groups == Table("| set | files | in wrong company | copies found |", ["drawn"])
 
 
 def test_bench_bursts_prints_the_outcomes_of_each_kind_of_copy(

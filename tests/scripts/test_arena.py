@@ -1,0 +1,61 @@
+"""The arena: which pairs of a set have which truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scripts.arena import Picture, Role, Truth, list_pairs, list_sets, read_pictures
+
+
+def make_pictures(*rows: tuple[str, str, str, str]) -> list[Picture]:
+    return [Picture(Path(name), "set", group, kind, scene) for name, group, kind, scene in rows]
+
+
+def list_truths(*rows: tuple[str, str, str, str]) -> dict[tuple[str, str], Truth]:
+    return {
+        (pair.first.path.name, pair.second.path.name): pair.truth
+        for pair in list_pairs(make_pictures(*rows))
+    }
+
+
+def test_each_copy_is_paired_with_its_original_alone() -> None:
+    truths = list_truths(
+        ("1", "a", "original", ""), ("2", "a", "crop", ""), ("3", "a", "resize", "")
+    )
+    assert truths == {("1", "2"): Truth.COPY, ("1", "3"): Truth.COPY}
+
+
+def test_copies_without_an_original_are_all_paired() -> None:
+    truths = list_truths(*((str(number), "a", "re-exported", "") for number in range(3)))
+    assert truths == dict.fromkeys([("0", "1"), ("0", "2"), ("1", "2")], Truth.COPY)
+
+
+def test_shots_of_a_scene_in_order_are_neighbors() -> None:
+    truths = list_truths(*((str(number), str(number), "burst", "s") for number in range(3)))
+    assert truths == {
+        ("0", "1"): Truth.NEIGHBOR,
+        ("1", "2"): Truth.NEIGHBOR,
+        ("0", "2"): Truth.SHOT,
+    }
+
+
+def test_one_frame_with_other_content_and_one_edit_of_two_photos_are_templates() -> None:
+    truths = list_truths(
+        ("1", "1", "template", "s"),
+        ("2", "2", "template", "s"),
+        ("3", "3", "meme", ""),
+        ("4", "4", "meme", ""),
+    )
+    assert truths["1", "2"] is truths["3", "4"] is Truth.TEMPLATE
+    assert truths["1", "3"] is Truth.STRANGER
+
+
+def test_sets_are_read_by_role(tmp_path: Path) -> None:
+    (tmp_path / "sets.csv").write_text("set,role,files,groups\none,fit,1,1\ntwo,check,1,1\n")
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "truth.csv").write_text("file,group,kind,scene\nx.jpg,x,copy:crop,\n")
+    assert list_sets(tmp_path, Role.CHECK) == ["two"]
+    assert list_sets(tmp_path) == ["one", "two"]
+    (picture,) = read_pictures(tmp_path, "one")
+    assert (picture.path, picture.kind) == (tmp_path / "one" / "x.jpg", "crop")
+    assert picture.is_edited
