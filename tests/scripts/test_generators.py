@@ -1,0 +1,143 @@
+"""The generators of altered copies: deterministic, and the photo stays where it was."""
+
+from __future__ import annotations
+
+import random
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.calibrate.synthetic_copies import Edit
+from scripts.generators import fonts, graphic, lettering, photo_edits, photographic, redaction
+from scripts.generators.pairs import SOURCES, MadePair, Truth, make_pairs
+from tests.support.images import draw_textured_image, measure_difference, save_image
+
+SIZE = (240, 180)
+
+# Edits that leave part of the photo as it is; the others change tones, or move and scale the photo.
+LOCAL_EDITS: dict[str, Edit] = {
+    **{f"graphic {kind}": edit for kind, edit in graphic.EDITS.items()},
+    **{
+        f"photographic {kind}": edit
+        for kind, edit in photographic.EDITS.items()
+        if kind not in photographic.HOSTS
+    },
+    **{f"lettering {kind}": edit for kind, edit in lettering.EDITS.items()},
+    **{f"redaction {kind}": edit for kind, edit in redaction.EDITS.items()},
+    **{
+        f"photo {kind}": photo_edits.EDITS[kind]
+        for kind in (
+            *("film date", "background blurred", "background removed", "background replaced"),
+            *("tilt shift", "red eyes"),
+        )
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image.Image:
+    return draw_textured_image(1, SIZE)
+
+
+@pytest.fixture(scope="module")
+def other() -> Image.Image:
+    return draw_textured_image(2, (200, 200))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("photos")
+    return [
+        save_image(folder / f"{seed}.jpg", draw_textured_image(seed, SIZE), quality=90)
+        for seed in range(4)
+    ]
+
+
+@pytest.fixture
+def no_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts, "list_fonts", dict)
+    monkeypatch.setattr(graphic, "list_fonts", dict)
+
+
+def measure_unchanged(first: Image.Image, second: Image.Image) -> float:
+    """Share of the pixels that differ by at most two gray levels in each channel."""
+    steps = np.abs(np.asarray(first, np.int16) - np.asarray(second, np.int16))
+    return float((steps.max(axis=2) <= 2).mean())
+
+
+def equal_pairs(first: MadePair, second: MadePair) -> bool:
+    """Compare two pairs, pixel by pixel."""
+    return (first.source, first.kind, first.truth) == (
+        second.source,
+        second.kind,
+        second.truth,
+    ) and (
+        first.first.tobytes() == second.first.tobytes()
+        and first.second.tobytes() == second.second.tobytes()
+    )
+
+
+@pytest.mark.parametrize("name", LOCAL_EDITS)
+def test_overlay_leaves_two_fifths_of_the_photo_where_they_were(
+    name: str, photo: Image.Image, other: Image.Image
+) -> None:
+    for seed in range(6):
+        edited = LOCAL_EDITS[name](photo, other, random.Random(seed))
+        assert edited.mode == "RGB"
+        assert edited.size == photo.size
+        assert 0.4 <= measure_unchanged(photo, edited) < 1, seed
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_source_makes_equal_pairs_from_equal_seeds(source: str, photos: list[Path]) -> None:
+    count = len(SOURCES[source])
+    pairs = list(make_pairs(photos, 1, count, [source]))
+    assert sorted(pair.kind for pair in pairs) == sorted(SOURCES[source])
+    again = make_pairs(photos, 1, count, [source])
+    assert all(map(equal_pairs, pairs, again))
+    others = make_pairs(photos, 2, count, [source])
+    assert not any(map(equal_pairs, pairs, others))
+
+
+def test_pairs_do_not_depend_on_their_count_and_sources_take_turns(photos: list[Path]) -> None:
+    names = ["redaction", "photographic"]
+    short = list(make_pairs(photos, 7, 3, names))
+    long = list(islice(make_pairs(photos, 7, 100, names), 4))
+    assert all(map(equal_pairs, short, long))
+    assert [pair.source for pair in long] == names * 2
+
+
+def test_source_that_is_unknown_raises(photos: list[Path]) -> None:
+    with pytest.raises(KeyError):
+        next(make_pairs(photos, 0, 1, ["nothing"]))
+
+
+def test_copy_keeps_the_photo_as_its_first_picture(photos: list[Path]) -> None:
+    originals = [Image.open(path).convert("RGB") for path in photos]
+    for pair in make_pairs(photos, 3, 10, ["redaction"]):
+        assert pair.truth is Truth.COPY
+        nearest = min(
+            measure_difference(np.asarray(pair.first), np.asarray(original))
+            for original in originals
+        )
+        assert nearest == 0
+        assert min(pair.second.size) >= 96
+
+
+def test_letters_are_written_without_any_fonts(
+    no_fonts: None, photo: Image.Image, other: Image.Image
+) -> None:
+    for edit in lettering.EDITS.values():
+        assert measure_unchanged(photo, edit(photo, other, random.Random(5))) < 1
+    assert graphic.add_badge(photo, other, random.Random(5)) != photo
+
+
+def test_only_scripts_with_an_installed_font_are_picked(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path("/fonts/NotoSansThai-Bold.ttf")
+    monkeypatch.setattr(fonts, "list_fonts", lambda: {path.stem: path})
+    picked = [fonts.pick_lettering(random.Random(seed)) for seed in range(20)]
+    assert {lettering.path for lettering in picked} == {path, None}
+    assert all((found.script is fonts.LATIN) == (found.path is None) for found in picked)
