@@ -82,7 +82,10 @@ OTHER_SCRIPTS = (
         tuple("สวัสดี วันนี้ ภาพใหม่ ลดราคา ทะเล ครอบครัว".split()),
         "",
     ),
-    Script(("NotoSansGeorgian-Bold", "DejaVuSans"), tuple("გამარჯობა დღეს ახალი ფოტო".split())),
+    Script(
+        ("NotoSansArmenian-Bold", "NotoSerifArmenian-Regular", "DejaVuSans"),
+        tuple("բարև այսօր նոր լուսանկար վաճառք ծով ընտանիք".split()),
+    ),
     Script(
         ("NotoSansCJK-Bold", "NotoSerifCJK-Regular", "NotoSansCJK-Regular"),
         tuple("今日 特価 写真 週末の 新しい 旅行 おはよう ございます 見本 カフェ".split()),
