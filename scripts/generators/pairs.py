@@ -9,16 +9,28 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from functools import partial
 from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from pipeline.calibrate.synthetic_copies import Edit
-from scripts.generators import graphic, lettering, photo_edits, photographic, redaction
+from scripts.generators import (
+    graphic,
+    lettering,
+    neighbours,
+    page_pairs,
+    photo_edits,
+    photographic,
+    redaction,
+    scrolled,
+)
+from scripts.generators.browser import is_available, render_layout
+from scripts.generators.drawing import draw_layout
+from scripts.generators.truth import MakeImages, Truth, adapt_edits
+
+# Its pages are rendered by Chromium.
+BROWSER_SOURCE = "browser"
 
 # Photos are shrunk to this; verification compares thumbnails of 448 pixels.
 MAX_SIDE_PX = 960
@@ -34,18 +46,6 @@ MIN_SHRUNK_SHARE = 0.4
 MIN_SIDE_PX = 96
 
 
-class Truth(StrEnum):
-    """Relation of the two pictures of a pair.
-
-    COPY: one was made from the other. OTHER: another content, often in one template. OVERLAP:
-    each shows a part that the other lacks.
-    """
-
-    COPY = "copy"
-    OTHER = "other"
-    OVERLAP = "overlap"
-
-
 @dataclass(frozen=True)
 class MadePair:
     """Two RGB images of a generator, `source`; `kind` is what it did."""
@@ -57,31 +57,23 @@ class MadePair:
     second: Image.Image
 
 
-# From two photos: the truth and the two images, before they are encoded again.
-MakeImages = Callable[
-    [Image.Image, Image.Image, random.Random], tuple[Truth, Image.Image, Image.Image]
-]
-
-
-def apply_edit(
-    photo: Image.Image, other: Image.Image, rng: random.Random, edit: Edit
-) -> tuple[Truth, Image.Image, Image.Image]:
-    """Pair a photo with its edited copy."""
-    return Truth.COPY, photo, edit(photo, other, rng)
-
-
-def adapt_edits(edits: dict[str, Edit]) -> dict[str, MakeImages]:
-    """Turn the edits of a generator into makers of pairs."""
-    return {kind: partial(apply_edit, edit=edit) for kind, edit in edits.items()}
-
-
 SOURCES: dict[str, dict[str, MakeImages]] = {
     "graphic": adapt_edits(graphic.EDITS),
     "photographic": adapt_edits(photographic.EDITS),
     "lettering": adapt_edits(lettering.EDITS),
     "redaction": adapt_edits(redaction.EDITS),
     "photo edits": adapt_edits(photo_edits.EDITS),
+    "drawn screens": page_pairs.make_screen_makers(draw_layout),
+    "templates": page_pairs.make_template_makers(draw_layout),
+    "neighbours": neighbours.MAKERS | scrolled.make_makers(draw_layout),
+    BROWSER_SOURCE: page_pairs.make_screen_makers(render_layout)
+    | page_pairs.make_template_makers(render_layout),
 }
+
+
+def list_sources() -> list[str]:
+    """List the sources that work here: without Chromium, all but the pages of a browser."""
+    return [name for name in SOURCES if name != BROWSER_SOURCE or is_available()]
 
 
 def load_photo(path: Path) -> Image.Image:
@@ -120,11 +112,11 @@ def make_pairs(
 ) -> Iterator[MadePair]:
     """Make `count` pairs from `photos`, two or more that all differ.
 
-    The sources, all or those that are named, take turns, and so do the kinds of each. A pair
-    depends on the photos, `seed`, the sources and its number only, not on `count`. Raises
+    The sources, those that are named or all of list_sources(), take turns, and so do the kinds of
+    each. A pair depends on the photos, `seed`, the sources and its number, not on `count`. Raises
     KeyError for a source that is unknown.
     """
-    names = list(sources or SOURCES)
+    names = list(sources or list_sources())
     kinds = {name: list(SOURCES[name]) for name in names}
     for name in names:
         random.Random(f"{seed} {name}").shuffle(kinds[name])

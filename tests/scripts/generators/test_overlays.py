@@ -1,9 +1,8 @@
-"""The generators of altered copies: deterministic, and the photo stays where it was."""
+"""Overlays and edits of a photo: most of it stays where it was."""
 
 from __future__ import annotations
 
 import random
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,7 @@ from PIL import Image
 
 from pipeline.calibrate.synthetic_copies import Edit
 from scripts.generators import fonts, graphic, lettering, photo_edits, photographic, redaction
-from scripts.generators.pairs import SOURCES, MadePair, Truth, make_pairs
-from tests.support.images import draw_textured_image, measure_difference, save_image
+from tests.support.images import draw_textured_image
 
 SIZE = (240, 180)
 
@@ -47,15 +45,6 @@ def other() -> Image.Image:
     return draw_textured_image(2, (200, 200))
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("photos")
-    return [
-        save_image(folder / f"{seed}.jpg", draw_textured_image(seed, SIZE), quality=90)
-        for seed in range(4)
-    ]
-
-
 @pytest.fixture
 def no_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fonts, "list_fonts", dict)
@@ -68,18 +57,6 @@ def measure_unchanged(first: Image.Image, second: Image.Image) -> float:
     return float((steps.max(axis=2) <= 2).mean())
 
 
-def equal_pairs(first: MadePair, second: MadePair) -> bool:
-    """Compare two pairs, pixel by pixel."""
-    return (first.source, first.kind, first.truth) == (
-        second.source,
-        second.kind,
-        second.truth,
-    ) and (
-        first.first.tobytes() == second.first.tobytes()
-        and first.second.tobytes() == second.second.tobytes()
-    )
-
-
 @pytest.mark.parametrize("name", LOCAL_EDITS)
 def test_overlay_leaves_two_fifths_of_the_photo_where_they_were(
     name: str, photo: Image.Image, other: Image.Image
@@ -89,42 +66,6 @@ def test_overlay_leaves_two_fifths_of_the_photo_where_they_were(
         assert edited.mode == "RGB"
         assert edited.size == photo.size
         assert 0.4 <= measure_unchanged(photo, edited) < 1, seed
-
-
-@pytest.mark.parametrize("source", SOURCES)
-def test_source_makes_equal_pairs_from_equal_seeds(source: str, photos: list[Path]) -> None:
-    count = len(SOURCES[source])
-    pairs = list(make_pairs(photos, 1, count, [source]))
-    assert sorted(pair.kind for pair in pairs) == sorted(SOURCES[source])
-    again = make_pairs(photos, 1, count, [source])
-    assert all(map(equal_pairs, pairs, again))
-    others = make_pairs(photos, 2, count, [source])
-    assert not any(map(equal_pairs, pairs, others))
-
-
-def test_pairs_do_not_depend_on_their_count_and_sources_take_turns(photos: list[Path]) -> None:
-    names = ["redaction", "photographic"]
-    short = list(make_pairs(photos, 7, 3, names))
-    long = list(islice(make_pairs(photos, 7, 100, names), 4))
-    assert all(map(equal_pairs, short, long))
-    assert [pair.source for pair in long] == names * 2
-
-
-def test_source_that_is_unknown_raises(photos: list[Path]) -> None:
-    with pytest.raises(KeyError):
-        next(make_pairs(photos, 0, 1, ["nothing"]))
-
-
-def test_copy_keeps_the_photo_as_its_first_picture(photos: list[Path]) -> None:
-    originals = [Image.open(path).convert("RGB") for path in photos]
-    for pair in make_pairs(photos, 3, 10, ["redaction"]):
-        assert pair.truth is Truth.COPY
-        nearest = min(
-            measure_difference(np.asarray(pair.first), np.asarray(original))
-            for original in originals
-        )
-        assert nearest == 0
-        assert min(pair.second.size) >= 96
 
 
 def test_letters_are_written_without_any_fonts(
