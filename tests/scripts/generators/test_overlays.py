@@ -10,7 +10,15 @@ import pytest
 from PIL import Image
 
 from pipeline.calibrate.synthetic_copies import Edit
-from scripts.generators import fonts, graphic, lettering, photo_edits, photographic, redaction
+from scripts.generators import (
+    fonts,
+    graphic,
+    lettering,
+    phone_copies,
+    photo_edits,
+    photographic,
+    redaction,
+)
 from tests.support.images import draw_textured_image
 
 SIZE = (240, 180)
@@ -82,3 +90,24 @@ def test_only_scripts_with_an_installed_font_are_picked(monkeypatch: pytest.Monk
     picked = [fonts.pick_lettering(random.Random(seed)) for seed in range(20)]
     assert {lettering.path for lettering in picked} == {path, None}
     assert all((found.script is fonts.LATIN) == (found.path is None) for found in picked)
+
+
+def test_straightened_photo_has_no_empty_corners_and_keeps_most() -> None:
+    white = Image.new("RGB", SIZE, "white")
+    for seed in range(10):
+        copy = phone_copies.straighten(white, white, random.Random(seed))
+        assert np.asarray(copy).min() > 250
+        assert copy.width * copy.height > 0.6 * SIZE[0] * SIZE[1]
+
+
+def test_sent_photo_is_no_larger_than_messengers_allow(other: Image.Image) -> None:
+    large = other.resize((2400, 1800))
+    for kind, largest in (("sent", 1600), ("forwarded", 1600), ("preview", 320)):
+        copy = phone_copies.EDITS[kind](large, other, random.Random(3))
+        assert max(copy.size) <= largest
+        assert copy.width / copy.height == pytest.approx(4 / 3, abs=0.02)
+
+
+def test_trimmed_screenshot_is_the_photo_but_for_its_edges(photo: Image.Image) -> None:
+    copy = phone_copies.trim_screenshot(photo, photo, random.Random(1))
+    assert copy.height / copy.width == pytest.approx(photo.height / photo.width, rel=0.07)
