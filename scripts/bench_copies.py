@@ -2,12 +2,12 @@
 
     python -m scripts.bench_copies PHOTOS --others OVERLAYS --fastdup PYTHON
 
-PHOTOS holds photos that all differ. --sources of them are copied in the 40 ways of
-pipeline/calibrate/synthetic_copies.py, with the same screenshot and meme frames, watermarks and
-stickers for all of them; --strangers more are not copied. OVERLAYS supplies the images that copies
-are pasted into and collaged with. Everything runs through the stages of the command: scan, decode,
-embed, join, verify, crops, groups. --model takes several names, and each model gets a store of its
-own.
+PHOTOS holds photos that all differ, full-size camera files too. --sources of them are copied in
+the ways of --classes, see scripts/generators/classes.py; --strangers more are not copied.
+Copies of the classes "everyday" and "hard" share their frames, watermarks and stickers. OVERLAYS
+supplies the images that copies are pasted into and collaged with. Everything runs through the
+stages of the command: scan, decode, embed, join, verify, crops, groups. --model takes several
+names, and each model gets a store of its own.
 
 The same files are given to a perceptual hash as imagededup uses it (64 bits, pairs that differ in
 at most 10) where the package imagehash is installed, and to fastdup with its defaults (groups are
@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import argparse
 import csv
-import random
 import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations, cycle
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -34,14 +33,21 @@ from PIL import Image
 from indexes import Root, Store
 from indexes.coverage import VerificationReport
 from pipeline import Group, IngestOptions, find_groups, ingest_roots, load_embedder
-from pipeline.calibrate.synthetic_copies import EVERYDAY_EDITS, HARD_EDITS
 from pipeline.embed.embedder import DEFAULT_MODEL
 from pipeline.verify.relation import Relation
-from scripts.bench_embedder import format_table, list_files, open_upright, save_copy
+from scripts.bench_embedder import format_table
 from scripts.bench_fastdup import has_fastdup, read_feature_files, run_fastdup
 from scripts.bench_verify import get_stage
-
-EDITS = EVERYDAY_EDITS | HARD_EDITS
+from scripts.copy_library import (
+    LibraryRecipe,
+    Origins,
+    count_copies,
+    list_classes,
+    make_library,
+    measure_shares,
+)
+from scripts.generators.browser import is_available
+from scripts.generators.classes import CLASSES
 
 # Pairs whose perceptual hashes differ in at most this many of 64 bits are duplicates.
 MAX_PHASH_BITS = 10
@@ -50,28 +56,6 @@ MAX_PHASH_BITS = 10
 MAX_LISTED_KINDS = 8
 
 Pairs = Sequence[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The original that a file was made from, by name, and the kind of copy; None if it is none."""
-
-    original: str
-    kind: str | None
-
-
-Origins = dict[str, Origin]
-
-
-@dataclass(frozen=True)
-class LibraryRecipe:
-    """Folders and counts that a library is made from."""
-
-    photos: Path
-    overlays: Path
-    source_count: int
-    stranger_count: int
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -95,30 +79,6 @@ class IngestResult:
     verification: VerificationReport
     groups: list[Group]
     candidates: set[tuple[str, str]]
-
-
-def make_library(recipe: LibraryRecipe, folder: Path) -> Origins:
-    """Write originals, their copies and strangers into `folder`; return the origins by name."""
-    photos = list_files(recipe.photos)
-    rng = random.Random(recipe.seed)
-    drawn_count = min(len(photos), recipe.source_count + recipe.stranger_count)
-    drawn = rng.sample(photos, drawn_count)
-    overlay_files = list_files(recipe.overlays)
-    # Two copies share an overlay only if there are too few: those two would rightly match.
-    overlays = cycle(rng.sample(overlay_files, len(overlay_files)))
-    origins: Origins = {}
-    for number, source in enumerate(drawn):
-        image, name = open_upright(source), f"{number:04}.jpg"
-        (folder / name).write_bytes(Path(source.path).read_bytes())
-        origins[name] = Origin(name, None)
-        if number >= recipe.source_count:
-            continue
-        for index, (kind, edit) in enumerate(EDITS.items()):
-            copy_rng = random.Random(f"{recipe.seed} {Path(source.path).name} {kind}")
-            edited = edit(image, open_upright(next(overlays)), copy_rng)
-            copy = save_copy(edited, kind, folder, f"{number:04}-{index:02}")
-            origins[copy] = Origin(name, kind)
-    return origins
 
 
 def score_groups(groups: Sequence[Group], origins: Origins) -> GroupScores:
@@ -170,19 +130,6 @@ def pair_by_fastdup(python: Path, folder: Path, work_folder: Path) -> list[tuple
     return [
         pair for component in components.values() for pair in combinations(sorted(component), 2)
     ]
-
-
-def measure_shares(counts: Counter[str], copies: Counter[str]) -> list[float]:
-    """Divide counts by the number of copies, over all everyday and over all hard kinds."""
-    return [
-        sum(counts[kind] for kind in part) / sum(copies[kind] for kind in part)
-        for part in (EVERYDAY_EDITS, HARD_EDITS)
-    ]
-
-
-def count_copies(origins: Origins) -> Counter[str]:
-    """Count the copies of each kind."""
-    return Counter(origin.kind for origin in origins.values() if origin.kind)
 
 
 def summarize_tool(name: str, pairs: Pairs, origins: Origins) -> list[object]:
@@ -315,20 +262,32 @@ def parse_options() -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
+        "--classes",
+        nargs="+",
+        choices=CLASSES,
+        metavar="CLASS",
+        help="classes of copies (default: everyday, hard, phone, collages, and browser or screens)",
+    )
+    parser.add_argument(
         "--no-crops", dest="crops", action="store_false", help="do not search images within images"
     )
     parser.add_argument("--fastdup", type=Path, metavar="PYTHON", help="interpreter with fastdup")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.classes is None:
+        pages = "browser" if is_available() else "screens"
+        options.classes = ["everyday", "hard", "phone", "collages", pages]
+    return options
 
 
 def main() -> None:
     """Make the library, ingest it with each model, print the tables."""
     options = parse_options()
+    edits = {kind: edit for name in options.classes for kind, edit in CLASSES[name].items()}
     recipe = LibraryRecipe(
-        options.photos, options.others, options.sources, options.strangers, options.seed
+        options.photos, options.others, edits, options.sources, options.strangers, options.seed
     )
     summary: list[list[object]] = []
-    shares: dict[str, list[float]] = {kind: [] for kind in EDITS}
+    shares: dict[str, list[float]] = {kind: [] for kind in edits}
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         folder = scratch / "library"
@@ -336,7 +295,7 @@ def main() -> None:
         origins = make_library(recipe, folder)
         copies = count_copies(origins)
         print(
-            f"{len(origins)} files, {options.sources} photos copied in {len(EDITS)} ways,"
+            f"{len(origins)} files, {options.sources} photos copied in {len(edits)} ways,"
             f" seed {options.seed}\n"
         )
         for model in options.model:
@@ -345,23 +304,18 @@ def main() -> None:
             summary.append(summarize_model(model, result, origins, options.sources))
             proposed = count_proposed(origins, result.candidates)
             recalled = score_groups(result.groups, origins).recalled
-            for kind in EDITS:
+            for kind in edits:
                 shares[kind] += [proposed[kind] / copies[kind], recalled[kind] / copies[kind]]
         tools = summarize_tools(folder, scratch / "fastdup", origins, options.fastdup)
     header = ["model", "candidates", "accepted as copies", "pairs in groups", "wrong", "precision"]
-    header += [
-        f"{what} {part}" for what in ("candidate", "grouped") for part in ("everyday", "hard")
-    ]
+    classes = list_classes(copies)
+    header += [f"{what} {name}" for what in ("candidate", "grouped") for name in classes]
     header += ["originals kept", "pairs/s", "share of verify", "share of crops"]
     print(format_table(header, summary))
     if tools:
-        print(
-            format_table(
-                ["compared with", "pairs", "wrong", "precision", "everyday", "hard"], tools
-            )
-        )
+        print(format_table(["compared with", "pairs", "wrong", "precision", *classes], tools))
     columns = [column for model in options.model for column in (f"{model}, candidates", model)]
-    print(format_table(["copies", *columns], [[kind, *shares[kind]] for kind in EDITS]))
+    print(format_table(["copies", *columns], [[kind, *shares[kind]] for kind in edits]))
 
 
 if __name__ == "__main__":

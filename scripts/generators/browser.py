@@ -45,6 +45,9 @@ OPTIONS = (
 # A page takes .1 to .3 seconds, the start of Chromium 1 to 5; one that hangs takes for ever.
 MAX_ANSWER_SECONDS = 60.0
 
+# Websites shrink photos to about this; the URL of 12 megapixels would have 50 MB.
+MAX_PHOTO_SIDE_PX = 1600
+
 READ_BYTES = 1 << 20
 
 # Chromium reads file 3 and writes file 4; the ends of pipes must not be these.
@@ -193,7 +196,10 @@ def format_color(color: Color) -> str:
 
 
 def format_url(image: Image.Image) -> str:
-    """Format an image as a data URL."""
+    """Format an image as a data URL, at most MAX_PHOTO_SIDE_PX a side."""
+    if max(image.size) > MAX_PHOTO_SIDE_PX:
+        image = image.copy()
+        image.thumbnail((MAX_PHOTO_SIDE_PX, MAX_PHOTO_SIDE_PX), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -7,10 +7,11 @@ from functools import partial
 
 from PIL import Image
 
+from pipeline.calibrate.synthetic_copies import Edit
 from scripts.generators.layout import Render
 from scripts.generators.screens import SCREENS, LayOutScreen
 from scripts.generators.templates import TEMPLATES, TEMPLATES_WITH_PORTRAIT, LayOutTemplate
-from scripts.generators.truth import MadeImages, MakeImages, Truth
+from scripts.generators.truth import MadeImages, MakeImages, Truth, adapt_edits
 
 
 def show_on_screen(
@@ -20,20 +21,9 @@ def show_on_screen(
     lay_out: LayOutScreen,
     render: Render,
 ) -> Image.Image:
-    """Show a photo on a screen; an edit, if its last two arguments are bound."""
+    """Show a photo on a screen."""
     page, words = random.Random(rng.random()), random.Random(rng.random())
     return render(lay_out(page, words, photo.width / photo.height), [photo, other])
-
-
-def pair_with_screen(
-    photo: Image.Image,
-    other: Image.Image,
-    rng: random.Random,
-    lay_out: LayOutScreen,
-    render: Render,
-) -> MadeImages:
-    """Pair a photo with a screen that shows it."""
-    return Truth.COPY, photo, show_on_screen(photo, other, rng, lay_out, render)
 
 
 def pair_two_photos(
@@ -113,11 +103,18 @@ def repeat_template(
     return Truth.COPY, filled, filled
 
 
+def make_screen_edits(render: Render) -> dict[str, Edit]:
+    """Make the edits that show a photo on each of the screens."""
+    return {
+        name: partial(show_on_screen, lay_out=lay_out, render=render)
+        for name, lay_out in SCREENS.items()
+    }
+
+
 def make_screen_makers(render: Render) -> dict[str, MakeImages]:
     """Make the makers of pairs of screens, in three kinds for each screen."""
-    makers: dict[str, MakeImages] = {}
+    makers = adapt_edits(make_screen_edits(render))
     for name, lay_out in SCREENS.items():
-        makers[name] = partial(pair_with_screen, lay_out=lay_out, render=render)
         makers[f"{name}, two photos"] = partial(pair_two_photos, lay_out=lay_out, render=render)
         makers[f"{name} again"] = partial(repeat_screen, lay_out=lay_out, render=render)
     return makers

@@ -143,7 +143,7 @@ def lay_on_other(image: Image.Image, other: Image.Image, rng: random.Random) -> 
 
 HOSTS: dict[str, Edit] = {"collage": make_collage, "on another photo": lay_on_other}
 
-EDITS: dict[str, Edit] = {
+OVERLAYS: dict[str, Edit] = {
     "cut-out, hard edge": partial(paste_cut_out, softness=0.0),
     "cut-out, soft edge": partial(paste_cut_out, softness=0.06),
     "cut-out, feathered": partial(paste_cut_out, softness=0.18),
@@ -151,5 +151,6 @@ EDITS: dict[str, Edit] = {
     "picture in picture": add_picture_in_picture,
     "ghost": blend_ghost,
     "film strip": add_film_strip,
-    **HOSTS,
 }
+
+EDITS = OVERLAYS | HOSTS

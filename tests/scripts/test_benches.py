@@ -163,25 +163,35 @@ def test_bench_bursts_prints_the_outcomes_of_each_kind_of_copy(
     assert len(table.first_cells) == 7
 
 
-def test_bench_copies_prints_models_other_tools_and_40_kinds_of_copies(
+def test_bench_copies_prints_models_other_tools_and_each_kind_of_copies(
     replacements: dict[str, str],
 ) -> None:
     summary, tools, kinds = run_only_command(
-        "bench_copies", "--sources 1 --strangers 2", replacements
+        "bench_copies",
+        "--sources 1 --strangers 2 --classes everyday hard phone collages screens",
+        replacements,
     )
     assert summary.header == (
         "| model | candidates | accepted as copies | pairs in groups | wrong | precision"
-        " | candidate everyday | candidate hard | grouped everyday | grouped hard"
+        " | candidate everyday | candidate hard | candidate phone | candidate collages"
+        " | candidate screens | grouped everyday | grouped hard | grouped phone"
+        " | grouped collages | grouped screens"
         " | originals kept | pairs/s | share of verify | share of crops |"
     )
     assert summary.first_cells == ["neardup-1"]
-    assert tools.header == "| compared with | pairs | wrong | precision | everyday | hard |"
+    assert tools.header == (
+        "| compared with | pairs | wrong | precision"
+        " | everyday | hard | phone | collages | screens |"
+    )
     hashed = ["perceptual hash, 64 bits, distance up to 10"] * bool(
         importlib.util.find_spec("imagehash")
     )
     assert tools.first_cells == [*hashed, "fastdup, defaults"]
     assert kinds.header == "| copies | neardup-1, candidates | neardup-1 |"
-    assert len(kinds.first_cells) == 40
+    assert len(kinds.first_cells) == 40 + 7 + 2 + 8
+    assert {"jpeg 60", "phone: sent", "collages: collage", "screens: article"} <= set(
+        kinds.first_cells
+    )
 
 
 def test_bench_cpu_paths_prints_every_runtime_that_is_installed(

@@ -26,11 +26,7 @@ SIZE = (240, 180)
 # Edits that leave part of the photo as it is; the others change tones, or move and scale the photo.
 LOCAL_EDITS: dict[str, Edit] = {
     **{f"graphic {kind}": edit for kind, edit in graphic.EDITS.items()},
-    **{
-        f"photographic {kind}": edit
-        for kind, edit in photographic.EDITS.items()
-        if kind not in photographic.HOSTS
-    },
+    **{f"photographic {kind}": edit for kind, edit in photographic.OVERLAYS.items()},
     **{f"lettering {kind}": edit for kind, edit in lettering.EDITS.items()},
     **{f"redaction {kind}": edit for kind, edit in redaction.EDITS.items()},
     **{

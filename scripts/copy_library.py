@@ -1,0 +1,78 @@
+"""A library with many copies: originals, their copies by classes of edits, and strangers."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+
+from pipeline.calibrate.synthetic_copies import Edit
+from scripts.bench_embedder import list_files, open_upright, save_copy
+from scripts.generators.classes import CLASSES
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The original that a file was made from, by name, and the kind of copy; None if it is none."""
+
+    original: str
+    kind: str | None
+
+
+Origins = dict[str, Origin]
+
+
+@dataclass(frozen=True)
+class LibraryRecipe:
+    """Folders, edits by kind, and counts that a library is made from."""
+
+    photos: Path
+    overlays: Path
+    edits: dict[str, Edit]
+    source_count: int
+    stranger_count: int
+    seed: int
+
+
+def make_library(recipe: LibraryRecipe, folder: Path) -> Origins:
+    """Write originals, their copies and strangers into `folder`; return the origins by name."""
+    photos = list_files(recipe.photos)
+    rng = random.Random(recipe.seed)
+    drawn_count = min(len(photos), recipe.source_count + recipe.stranger_count)
+    drawn = rng.sample(photos, drawn_count)
+    overlay_files = list_files(recipe.overlays)
+    # Two copies share an overlay only if there are too few: those two would rightly match.
+    overlays = cycle(rng.sample(overlay_files, len(overlay_files)))
+    origins: Origins = {}
+    for number, source in enumerate(drawn):
+        image, name = open_upright(source), f"{number:04}.jpg"
+        (folder / name).write_bytes(Path(source.path).read_bytes())
+        origins[name] = Origin(name, None)
+        if number >= recipe.source_count:
+            continue
+        for index, (kind, edit) in enumerate(recipe.edits.items()):
+            copy_rng = random.Random(f"{recipe.seed} {Path(source.path).name} {kind}")
+            edited = edit(image, open_upright(next(overlays)), copy_rng)
+            copy = save_copy(edited, kind, folder, f"{number:04}-{index:02}")
+            origins[copy] = Origin(name, kind)
+    return origins
+
+
+def count_copies(origins: Origins) -> Counter[str]:
+    """Count the copies of each kind."""
+    return Counter(origin.kind for origin in origins.values() if origin.kind)
+
+
+def list_classes(copies: Counter[str]) -> list[str]:
+    """List the classes that a library has copies of."""
+    return [name for name, edits in CLASSES.items() if any(copies[kind] for kind in edits)]
+
+
+def measure_shares(counts: Counter[str], copies: Counter[str]) -> list[float]:
+    """Divide counts by the number of copies, over all kinds of each class."""
+    return [
+        sum(counts[kind] for kind in CLASSES[name]) / sum(copies[kind] for kind in CLASSES[name])
+        for name in list_classes(copies)
+    ]
