@@ -5,7 +5,6 @@ One Chromium renders all pages; commands go over a pipe in the DevTools protocol
 
 from __future__ import annotations
 
-import atexit
 import base64
 import fcntl
 import functools
@@ -19,6 +18,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from multiprocessing.util import Finalize
 from typing import Any
 
 from PIL import Image
@@ -170,13 +170,17 @@ class Browser:
 
 
 @functools.cache
-def start_browser() -> Browser:
-    """Start a Chromium that lives as long as this process. Raises BrowserError."""
+def start_browser(process_id: int) -> Browser:
+    """Start a Chromium that lives as long as this process, of that id. Raises BrowserError.
+
+    A process that was forked needs one of its own: two cannot share the pipe.
+    """
     executable = next(filter(None, map(shutil.which, EXECUTABLES)), None)
     if executable is None:
         raise BrowserError("no Chromium is installed here")
     browser = Browser(executable)
-    atexit.register(browser.close)
+    # Workers of multiprocessing end without atexit.
+    Finalize(None, browser.close, exitpriority=0)
     return browser
 
 
@@ -184,7 +188,7 @@ def start_browser() -> Browser:
 def is_available() -> bool:
     """Find out if pages can be rendered here."""
     try:
-        start_browser().render("", (8, 8))
+        start_browser(os.getpid()).render("", (8, 8))
     except (BrowserError, OSError):
         return False
     return True
@@ -249,4 +253,4 @@ def render_layout(layout: Layout, photos: Sequence[Image.Image]) -> Image.Image:
     body = "".join(format_element(element, urls) for element in layout.elements)
     ground = format_color(layout.ground)
     page = PAGE.format(ground=ground, line_height=LINE_HEIGHT, body=body)
-    return start_browser().render(page, layout.size)
+    return start_browser(os.getpid()).render(page, layout.size)

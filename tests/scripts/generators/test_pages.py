@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +104,7 @@ def test_lines_are_wrapped_at_their_width_and_long_words_are_cut() -> None:
 def test_browser_that_is_not_installed_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(browser, "EXECUTABLES", ("a-browser-that-is-not-installed",))
     with pytest.raises(BrowserError, match="no Chromium is installed"):
-        browser.start_browser.__wrapped__()
+        browser.start_browser.__wrapped__(0)
 
 
 def test_browser_that_ends_at_once_raises() -> None:
@@ -128,3 +130,20 @@ def test_photos_of_a_page_may_be_larger_than_a_pipe() -> None:
     noise = Image.fromarray(rng.integers(0, 256, (600, 800, 3), dtype=np.uint8))
     page = render_layout(Layout((800, 600), (0, 0, 0), (Photo((0, 0, 800, 600)),)), [noise])
     assert page.tobytes() == noise.tobytes()
+
+
+def render_in(folder: str) -> None:
+    """Render a page in a worker whose temporary files are in a folder."""
+    tempfile.tempdir = folder
+    render_layout(Layout((40, 30), (1, 2, 3), ()), [])
+    assert list(Path(folder).iterdir())
+
+
+@needs_browser
+def test_worker_that_ends_leaves_no_browser_behind(tmp_path: Path) -> None:
+    skip_without(render_layout)
+    worker = multiprocessing.get_context("spawn").Process(target=render_in, args=(str(tmp_path),))
+    worker.start()
+    worker.join()
+    assert worker.exitcode == 0
+    assert not list(tmp_path.iterdir())
