@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import product
 from typing import Any
 
 import cv2
@@ -20,15 +21,16 @@ DETECT_SIDE_PX = 224
 # With fewer keypoints, they are detected at full thumbnail size instead, where they are more exact.
 MIN_KEYPOINTS_BEFORE_FULL_SIZE = 100
 SMALL_GRAY_SIDE_PX = 32  # of the small version that aligns images without keypoints
+MIN_SMALL_GRAY_NORM = 1.0  # of its deviations from the mean; below, an image is too even to compare
 SMALL_RGB_SIDE_PX = 48  # of the small version that colors are compared by
 # A quarter of OpenCV's default: soft images have few stronger keypoints.
 SIFT_CONTRAST_THRESHOLD = 0.01
 
-# A descriptor holds 4 x 4 cells of 8 directions, relative to the direction of its keypoint. In a
-# mirror image the cells of one axis trade places, and directions run the other way. Reordering the
-# descriptors therefore finds an image in its mirror image without a second detection.
-_DESCRIPTOR_LAYOUT = np.arange(128).reshape(4, 4, 8)
-MIRRORED_DESCRIPTOR_ORDER = _DESCRIPTOR_LAYOUT[::-1, :, -np.arange(8) % 8].ravel()
+# A descriptor holds 4 x 4 cells of 8 directions, relative to the direction of its keypoint. Most of
+# its variance lies in the low frequencies along the three: of 128 cosine and sine waves, the 52
+# whose frequencies sum to at most 4 have 86 %. Of 828 pairs of copies, most of them hard, 815 are
+# aligned by them, 814 by all 128, which take more than twice the time.
+MAX_DESCRIPTOR_FREQUENCY = 4
 
 # Line art is thin lines on a uniform background. Of 24 pages, forms and drawings all textured
 # cells are line art; of 1,400 photographs and copies at most 0.86 of the cells are.
@@ -46,20 +48,38 @@ _QUANTIZATION_STEPS = (64, 32, 256 / 360)
 _KEYPOINT_DTYPE = np.dtype(
     [("point", "<u2", 2), ("size", "<u2"), ("angle", "u1"), ("descriptor", "u1", 64)]
 )
+# The two numbers of each byte as float32, which the bits of one float64 hold.
+_UNPACKED_PAIRS = np.stack(np.divmod(np.arange(256, dtype=np.float32), 16), axis=1).view(np.float64)
+_UNPACKED_PAIRS = _UNPACKED_PAIRS.ravel()
+# The pixels of a small gray version in eight orientations, (8, 1024): number 2 k + m is mirrored if
+# m, then turned k quarters counterclockwise.
+_PIXEL_NUMBERS = np.arange(SMALL_GRAY_SIDE_PX**2).reshape(SMALL_GRAY_SIDE_PX, -1)
+_ORIENTED_PIXELS = np.array(
+    [
+        np.rot90(pixels, quarter_turns).ravel()
+        for quarter_turns in range(4)
+        for pixels in (_PIXEL_NUMBERS, _PIXEL_NUMBERS[:, ::-1])
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Keypoints:
     """Keypoints with their descriptors, strongest first.
 
-    `points` (n, 2) float32, x and y in thumbnail pixels; `sizes` (n,) in pixels; `angles` (n,) in
-    degrees, clockwise; `descriptors` (n, 128) float32, unit vectors.
+    `points` (n, 2) float32, x and y in thumbnail pixels; `octaves` (n,), the logarithm to base 2 of
+    their sizes in pixels; `angles` (n,) in degrees, clockwise.
+
+    `even` (n, 27) and `odd` (n, 25) float32 are the low frequencies of descriptors, together unit
+    vectors. In a mirror image the even ones stay as they are and the odd ones change sign, so the
+    cosine of two descriptors is the sum of two products, and in a mirror image their difference.
     """
 
     points: NDArray[np.float32]
-    sizes: NDArray[np.float32]
+    octaves: NDArray[np.float32]
     angles: NDArray[np.float32]
-    descriptors: NDArray[np.float32]
+    even: NDArray[np.float32]
+    odd: NDArray[np.float32]
 
 
 class ImageFeatures:
@@ -95,21 +115,33 @@ class ImageFeatures:
         ).reshape(SMALL_GRAY_SIDE_PX, SMALL_GRAY_SIDE_PX)
 
     @cached_property
+    def oriented_small_gray(self) -> NDArray[np.float32]:
+        """The small gray version in eight orientations, (8, 1024) unit vectors with mean 0.
+
+        Number 2 k + m is mirrored if m, then turned k quarters counterclockwise. All are 0 if the
+        image is too even to compare.
+        """
+        deviations = self.small_gray.ravel() - np.float32(self.small_gray.mean())
+        norm = float(np.linalg.norm(deviations))
+        if norm < MIN_SMALL_GRAY_NORM:
+            deviations[:] = 0.0
+        return np.asarray(deviations[_ORIENTED_PIXELS] / max(norm, MIN_SMALL_GRAY_NORM))
+
+    @cached_property
     def keypoints(self) -> Keypoints:
         """The keypoints, decoded from the stored features."""
         stored = np.frombuffer(
             self._features, _KEYPOINT_DTYPE, offset=len(FORMAT_VERSION) + SMALL_GRAY_SIDE_PX**2
         )
-        packed = stored["descriptor"]
-        descriptors = (
-            np.stack([packed >> 4, packed & 15], axis=2).reshape(-1, 128).astype(np.float32)
-        )
-        descriptors /= np.maximum(np.linalg.norm(descriptors, axis=1, keepdims=True), 1.0)
-        fields = zip(("point", "size", "angle"), _QUANTIZATION_STEPS, strict=True)
+        waves, even_count = _build_descriptor_waves()
+        descriptors = _UNPACKED_PAIRS[stored["descriptor"]].view(np.float32) @ waves
+        descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True).clip(1.0)
         points, sizes, angles = (
-            stored[name].astype(np.float32) / np.float32(steps) for name, steps in fields
+            stored[name].astype(np.float32) / np.float32(steps)
+            for name, steps in zip(("point", "size", "angle"), _QUANTIZATION_STEPS, strict=True)
         )
-        return Keypoints(points, sizes, angles, descriptors)
+        even, odd = descriptors[:, :even_count], descriptors[:, even_count:]
+        return Keypoints(points, np.log2(sizes), angles, even, odd)
 
     @cached_property
     def rgb(self) -> NDArray[np.uint8]:
@@ -250,6 +282,28 @@ def has_current_format(features: bytes) -> bool:
         and 0 <= keypoint_bytes <= MAX_KEYPOINTS * _KEYPOINT_DTYPE.itemsize
         and keypoint_bytes % _KEYPOINT_DTYPE.itemsize == 0
     )
+
+
+@cache
+def _build_descriptor_waves() -> tuple[NDArray[np.float32], int]:
+    """Build the waves that descriptors are made of, and count those that mirroring does not change.
+
+    They are the columns of an orthonormal matrix (128, 52): first those that do not change in a
+    mirror image, then those that change sign. They are products of cosines along both axes of
+    cells (discrete cosine transform) and of cosines or sines around the directions (Fourier
+    series). Mirroring reverses the cells along one axis and the sense of the directions.
+    """
+    cells, directions = np.arange(4) + 0.5, 2 * np.pi * np.arange(8) / 8
+    along_cells = [np.cos(np.pi * frequency * cells / 4) for frequency in range(4)]
+    around = [(k, 0, np.cos(k * directions)) for k in range(5)]
+    around += [(k, 1, np.sin(k * directions)) for k in range(1, 4)]
+    even: list[NDArray[np.float64]] = []
+    odd: list[NDArray[np.float64]] = []
+    for y, x, (k, is_sine, wave) in product(range(4), range(4), around):
+        if y + x + k <= MAX_DESCRIPTOR_FREQUENCY:
+            values = np.einsum("i,j,k->ijk", along_cells[y], along_cells[x], wave).ravel()
+            (odd if (y + is_sine) % 2 else even).append(values / np.linalg.norm(values))
+    return np.array(even + odd, np.float32).T, len(even)
 
 
 @cache

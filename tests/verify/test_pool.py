@@ -168,4 +168,5 @@ def test_features_have_current_format_and_valid_keypoints(seed: int, size: tuple
     assert (keypoints.points <= np.array(size)).all()
     assert (0 <= keypoints.angles).all()
     assert (keypoints.angles < 360).all()
-    assert np.allclose(np.linalg.norm(keypoints.descriptors, axis=1), 1.0, atol=1e-5)
+    descriptors = np.hstack([keypoints.even, keypoints.odd])
+    assert np.allclose(np.linalg.norm(descriptors, axis=1), 1.0, atol=1e-5)
