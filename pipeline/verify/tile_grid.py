@@ -52,11 +52,13 @@ def place_tile_grid(
 
 
 def find_overlapping_tiles(
-    homography: Homography, template_shape: tuple[int, ...], target_shape: tuple[int, ...]
+    homography: Homography,
+    grid_shape: tuple[int, int],
+    target_shape: tuple[int, ...],
+    tile_side: int = TILE_SIDE_PX,
 ) -> NDArray[np.bool_]:
     """Find the tiles whose four corners all lie on the target, (rows, columns)."""
-    rows, columns = template_shape[0] // TILE_SIDE_PX, template_shape[1] // TILE_SIDE_PX
-    x, y, w = np.tensordot(homography, _compute_tile_corners(rows, columns), 1)
+    x, y, w = np.tensordot(homography, _compute_tile_corners(*grid_shape, tile_side), 1)
     inside = (
         (x >= -w) & (y >= -w) & (x <= target_shape[1] * w) & (y <= target_shape[0] * w) & (w > 0)
     )
@@ -92,37 +94,35 @@ def _is_inside(points: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[n
 
 
 @lru_cache(maxsize=64)
-def compute_pixel_points(rows: int, columns: int) -> NDArray[np.float32]:
-    """Compute x and y of each pixel by tiles, (2, rows, columns, TILE_SIDE_PX ** 2)."""
-    x, y = (
-        np.arange(columns * TILE_SIDE_PX, dtype=np.float32),
-        np.arange(rows * TILE_SIDE_PX, dtype=np.float32),
-    )
-    return np.stack([split_into_tiles(coordinates) for coordinates in np.meshgrid(x, y)])
-
-
-@lru_cache(maxsize=64)
-def compute_tile_centers(rows: int, columns: int) -> NDArray[np.float64]:
+def compute_tile_centers(
+    rows: int, columns: int, tile_side: int = TILE_SIDE_PX
+) -> NDArray[np.float64]:
     """Compute x and y of the center of each tile, (rows, columns, 2)."""
-    y, x = np.mgrid[0:rows, 0:columns] * float(TILE_SIDE_PX) + (TILE_SIDE_PX - 1) / 2
+    y, x = np.mgrid[0:rows, 0:columns] * float(tile_side) + (tile_side - 1) / 2
     return np.stack([x, y], axis=-1)
 
 
 @lru_cache(maxsize=64)
-def _compute_tile_corners(rows: int, columns: int) -> NDArray[np.float64]:
+def _compute_tile_corners(rows: int, columns: int, tile_side: int) -> NDArray[np.float64]:
     """Compute the corners (x, y, 1) of all tiles, (3, rows + 1, columns + 1)."""
-    y, x = np.mgrid[0 : rows + 1, 0 : columns + 1] * float(TILE_SIDE_PX) - 0.5
+    y, x = np.mgrid[0 : rows + 1, 0 : columns + 1] * float(tile_side) - 0.5
     return np.stack([x, y, np.ones_like(x)])
 
 
-def split_into_tiles(gray: GrayPixels) -> GrayPixels:
-    """Arrange pixels by tiles, (rows, columns, TILE_SIDE_PX ** 2)."""
-    rows, columns = gray.shape[0] // TILE_SIDE_PX, gray.shape[1] // TILE_SIDE_PX
+def split_into_tiles(gray: GrayPixels, tile_side: int = TILE_SIDE_PX) -> GrayPixels:
+    """Arrange pixels by tiles, (rows, columns, tile_side ** 2)."""
+    rows, columns = gray.shape[0] // tile_side, gray.shape[1] // tile_side
     return (
-        gray.reshape(rows, TILE_SIDE_PX, columns, TILE_SIDE_PX)
+        gray.reshape(rows, tile_side, columns, tile_side)
         .swapaxes(1, 2)
-        .reshape(rows, columns, TILE_SIDE_PX**2)
+        .reshape(rows, columns, tile_side**2)
     )
+
+
+def average_rows(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Average along the last axis, by a matrix product, which is faster than mean()."""
+    count = values.shape[-1]
+    return np.asarray(values @ np.full(count, 1 / count, np.float32))
 
 
 def average_tiles(gray: GrayPixels) -> TileMap:

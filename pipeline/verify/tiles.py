@@ -18,24 +18,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.verify.displacement import Target, refine_quadratic, search_displacement
 from pipeline.verify.homography import Homography, compute_scale
-from pipeline.verify.refinement import (
-    MIN_TEXTURE,
-    MIN_VARIANCE,
-    Target,
-    Template,
-    TileStats,
-    compute_gradients,
-    refine_homography,
-    refine_quadratic,
-    search_displacement,
-    warp,
-)
+from pipeline.verify.refinement import MIN_TEXTURE, refine_at_half_size, refine_homography
+from pipeline.verify.sharpness import match_sharpness
+from pipeline.verify.template import MIN_VARIANCE, Template, TileStats
 from pipeline.verify.tile_grid import (
     TILE_SIDE_PX,
     GrayPixels,
     TileMap,
-    average_tiles,
     find_border_safe_tiles,
     find_overlapping_tiles,
     place_tile_grid,
@@ -47,19 +38,13 @@ MIN_CELL_ERROR = 0.5  # added to the usual error of a cell, in squared gray leve
 # times as much texture still agrees with an NCC above 0.8.
 MIN_TEXTURE_TO_NOISE = 0.42
 PREBLUR_SIGMA_PX = 1.0  # blur of both images before comparison: noise and codecs live below it
-# An image with less than this share of the other's sharpness is the softer one, and the other is
-# blurred to match.
-MIN_SHARPNESS_RATIO = 0.7
-BLUR_SIGMAS_PX = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)  # tried in turn to match sharpness
 # Gray levels minus 128 that cannot get much darker, or brighter.
 MAX_BLACK_LEVEL = -118.0
 MIN_WHITE_LEVEL = 112.0
 # Clipping is predicted from tiles with at least this NCC, if there are so many of them.
 MIN_CLIPPING_NCC = 0.8
 MIN_CLIPPING_TILES = 4
-MIN_DIVISOR = 1e-3  # of a gain, texture or variance in a ratio
-# A blur that matches sharpness stops at this multiple of the softer image's sharpness.
-MAX_MATCHED_SHARPNESS_RATIO = 1.05
+MIN_DIVISOR = 1e-3  # of a gain or texture in a ratio
 # The target alone makes a tile valid from this multiple of the texture that the template needs.
 TARGET_TEXTURE_FACTOR = 2
 CELL_ERROR_PERCENTILE = 95  # of all cells, which the worst is compared with
@@ -91,10 +76,9 @@ class TileComparison:
 
         One changed letter is a cell or two, while codecs add errors everywhere.
         """
-        in_place = self._target.sample(np.zeros((2, 1, 1, 1), np.float32))
         template, target = (
             tiles[self.valid] - tiles[self.valid].mean(axis=1, keepdims=True)
-            for tiles in (self._template.tiles, in_place)
+            for tiles in (self._template.tiles, self._target.sample())
         )
         gain = (template * target).sum(axis=1, keepdims=True) / np.maximum(
             (target * target).sum(axis=1, keepdims=True), MIN_VARIANCE
@@ -128,22 +112,22 @@ def compare_tiles(
         origin[1] : origin[1] + rows * TILE_SIDE_PX, origin[0] : origin[0] + columns * TILE_SIDE_PX
     ]
     target_pixels = _blur(target_gray, PREBLUR_SIGMA_PX * scale)
-    is_overlapping = find_overlapping_tiles(homography, template_pixels.shape, target_gray.shape)
+    homography = refine_at_half_size(template_pixels, target_pixels, homography)
+    is_overlapping = find_overlapping_tiles(homography, (rows, columns), target_gray.shape)
     if not is_overlapping.any():
         return None
-    template_pixels, target_pixels = _match_sharpness(
+    template, target_pixels = match_sharpness(
         template_pixels, target_pixels, homography, is_overlapping, scale
     )
-    template = Template(template_pixels)
     homography, stats = refine_homography(template, target_pixels, homography)
-    valid = find_overlapping_tiles(homography, template_pixels.shape, target_gray.shape)
+    valid = find_overlapping_tiles(homography, (rows, columns), target_gray.shape)
     valid &= find_border_safe_tiles(
         homography, origin, valid.shape, template_gray.shape, target_gray.shape
     )
     min_texture = max(MIN_TEXTURE, MIN_TEXTURE_TO_NOISE * noise)
     valid = _drop_flat_and_clipped_tiles(template, stats, valid, min_texture)
     target = Target(target_pixels, homography, valid.shape)
-    stats = refine_quadratic(template, target, stats, valid)
+    target, stats = refine_quadratic(template, target, stats, valid)
     best_ncc, displacement = search_displacement(template, target, stats, valid)
     textured_in_both = valid & (template.texture > min_texture) & (stats.texture > min_texture)
     return TileComparison(
@@ -175,13 +159,15 @@ def _find_clipped_tiles(
 
     They are predicted by the gain and offset of the tiles that agree.
     """
+    is_flat = valid & ((stats.texture < MIN_TEXTURE) | (template.texture < MIN_TEXTURE))
     is_reliable = valid & (stats.ncc > MIN_CLIPPING_NCC)
-    if np.count_nonzero(is_reliable) < MIN_CLIPPING_TILES:
+    if not is_flat.any() or np.count_nonzero(is_reliable) < MIN_CLIPPING_TILES:
         return np.zeros_like(valid)
     template_texture = np.maximum(template.texture[is_reliable], MIN_DIVISOR)
+    template_mean = template.means[..., 0]
     gain = float(np.median(stats.texture[is_reliable] / template_texture))
-    offset = float(np.median(stats.mean[is_reliable] - gain * template.mean[is_reliable]))
-    expected_target = gain * template.mean + offset
+    offset = float(np.median(stats.mean[is_reliable] - gain * template_mean[is_reliable]))
+    expected_target = gain * template_mean + offset
     expected_template = (stats.mean - offset) / max(gain, MIN_DIVISOR)
     clipped_in_target = _is_clipped(expected_target) & (stats.texture < MIN_TEXTURE)
     clipped_in_template = _is_clipped(expected_template) & (template.texture < MIN_TEXTURE)
@@ -192,40 +178,6 @@ def _is_clipped(levels: TileMap) -> NDArray[np.bool_]:
     return np.asarray((levels > MIN_WHITE_LEVEL) | (levels < MAX_BLACK_LEVEL))
 
 
-def _match_sharpness(
-    template_pixels: GrayPixels,
-    target_pixels: GrayPixels,
-    homography: Homography,
-    mask: NDArray[np.bool_],
-    scale: float,
-) -> tuple[GrayPixels, GrayPixels]:
-    """Blur the sharper image to the sharpness of the other, so that a blurred copy agrees."""
-    shape = template_pixels.shape
-    template_sharpness = _measure_sharpness(template_pixels, mask)
-    target_sharpness = _measure_sharpness(warp(target_pixels, homography, shape), mask)
-    if target_sharpness < MIN_SHARPNESS_RATIO * template_sharpness:
-        for sigma in BLUR_SIGMAS_PX:
-            blurred = cv2.GaussianBlur(template_pixels, (0, 0), sigma)
-            if _measure_sharpness(blurred, mask) <= MAX_MATCHED_SHARPNESS_RATIO * target_sharpness:
-                break
-        return blurred, target_pixels
-    if template_sharpness < MIN_SHARPNESS_RATIO * target_sharpness:
-        for sigma in BLUR_SIGMAS_PX:
-            blurred = cv2.GaussianBlur(target_pixels, (0, 0), sigma * scale)
-            blurred_sharpness = _measure_sharpness(warp(blurred, homography, shape), mask)
-            if blurred_sharpness <= MAX_MATCHED_SHARPNESS_RATIO * template_sharpness:
-                break
-        return template_pixels, blurred
-    return template_pixels, target_pixels
-
-
-def _measure_sharpness(gray: GrayPixels, mask: NDArray[np.bool_]) -> float:
-    """Measure the energy of gradients over the variance, which is independent of contrast."""
-    dx, dy = compute_gradients(gray)
-    mean = average_tiles(gray)
-    variance = (average_tiles(gray * gray) - mean**2)[mask].sum()
-    return float(average_tiles(dx**2 + dy**2)[mask].sum() / max(variance, MIN_DIVISOR))
-
-
 def _blur(gray: NDArray[np.uint8], sigma: float) -> GrayPixels:
-    return np.asarray(cv2.GaussianBlur(gray.astype(np.float32) - 128.0, (0, 0), sigma), np.float32)
+    pixels = np.subtract(gray, 128.0, dtype=np.float32)
+    return np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma), np.float32)

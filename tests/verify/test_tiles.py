@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
+import pytest
 from PIL import ImageEnhance, ImageFilter, ImageOps
 
 from pipeline.verify.features import build_features_from_pixels
+from pipeline.verify.homography import apply_homography
 from pipeline.verify.relation import Relation
 from pipeline.verify.tile_grid import TILE_SIDE_PX
 from pipeline.verify.tiles import compare_tiles
 from pipeline.verify.verify import verify
 from tests.support.images import draw_textured_image
 from tests.support.verification import COPIES, PHOTO, edit_photo, extract
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_compare_tiles_finds_a_homography_from_some_pixels_away(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    target = np.asarray(draw_textured_image(seed, (448, 320)).convert("L"))
+    corners = np.array([[20.0, 20.0], [420.0, 20.0], [420.0, 300.0], [20.0, 300.0]], np.float32)
+    moved = corners + rng.uniform(-15, 15, (4, 2)).astype(np.float32)
+    true = cv2.getPerspectiveTransform(corners, moved)
+    template = cv2.warpPerspective(
+        target, true, (448, 320), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    )
+    start = cv2.getPerspectiveTransform(
+        corners, moved + rng.uniform(-5, 5, (4, 2)).astype(np.float32)
+    )
+    comparison = compare_tiles(np.asarray(template, np.uint8), target, start, 0.0)
+    assert comparison is not None
+    errors = apply_homography(comparison.homography, corners) - apply_homography(true, corners)
+    assert np.linalg.norm(errors, axis=1).max() < 0.3
+    assert comparison.ncc[comparison.valid].min() > 0.95
 
 
 def test_flat_tile_agrees_with_nothing() -> None:
