@@ -13,28 +13,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.verify.homography import Homography, compute_jacobian, solve_robust_lstsq
-from pipeline.verify.refinement import MIN_STEP_PX, compute_step_terms
 from pipeline.verify.template import Template, TileStats
 from pipeline.verify.tile_grid import (
+    SAMPLE_PITCH_PX,
     TILE_SIDE_PX,
     GrayPixels,
     TileMap,
-    compute_tile_centers,
+    get_unit_grid,
     split_into_tiles,
 )
 
 MAX_QUADRATIC_ITERATIONS = 8
+MIN_WARP_CHANGE_PX = 0.05  # of the target, below which iterations end
 # A quadratic warp is fitted to tiles with more than this NCC, if there are so many of them; one
 # step moves a tile by no more than the last, along x and along y.
 MIN_QUADRATIC_NCC = 0.5
 MIN_QUADRATIC_TILES = 24
-MAX_QUADRATIC_STEP_PX = 3.0
+MAX_QUADRATIC_STEP_SAMPLES = 1.5
 # It is tried if this share of the tiles would move by more than the second.
 MIN_MOVING_SHARE = 0.1
-MIN_MOVING_STEP_PX = 0.3
+MIN_MOVING_STEP_SAMPLES = 0.15
 MAX_DISPLACEMENT_ITERATIONS = 4
 CONFIDENT_NCC = 0.97  # a tile that reaches it in place is not moved
-MAX_DISPLACEMENT_PX = 8.0  # of a tile along x and along y
+MAX_DISPLACEMENT_SAMPLES = 4.0  # of a tile along x and y
 
 
 class Target:
@@ -47,30 +48,36 @@ class Target:
         grid_shape: tuple[int, ...],
         coefficients: NDArray[np.float64] | None = None,
     ) -> None:
-        """Place a grid of tiles (rows, columns); where its pixels lie is computed on demand.
+        """Place a grid of tiles (rows, columns); where its samples lie is computed on demand.
 
-        `coefficients` (6, 2) of the quadratic warp give target pixels.
+        `homography` maps samples to target pixels, `coefficients` (6, 2) of the quadratic warp
+        unit coordinates.
         """
         self.pixels, self._homography, self._grid_shape = pixels, homography, grid_shape
         self._coefficients = coefficients
 
     @cached_property
     def points(self) -> NDArray[np.float32]:
-        """The point x, y on the target of each template pixel, (2, height, width)."""
-        grid = _QuadraticGrid(*self._grid_shape)
+        """The point x, y on the target of each sample, (2, height, width)."""
+        return self._locate(1.0)
+
+    def _locate(self, pitch: float) -> NDArray[np.float32]:
+        """Compute the points on the target of points `pitch` samples apart."""
+        grid = get_unit_grid(*self._grid_shape)
         x, y, w = (
-            grid.evaluate(np.array([row[2], row[0], row[1], 0.0, 0.0, 0.0]))
-            for row in self._homography @ grid.to_pixels
+            grid.evaluate_quadratic(np.array([row[2], row[0], row[1], 0.0, 0.0, 0.0]), pitch)
+            for row in self._homography @ grid.to_samples
         )
         points = np.stack([x / w, y / w])
         if self._coefficients is not None:
-            points += np.stack([grid.evaluate(terms) for terms in self._coefficients.T])
+            for axis, coefficients in zip(points, self._coefficients.T, strict=True):
+                axis += grid.evaluate_quadratic(coefficients, pitch)
         return points
 
     @cached_property
     def jacobians(self) -> NDArray[np.float32]:
         """The Jacobian at the center of each tile, (rows, columns, 2, 2)."""
-        centers = compute_tile_centers(*self._grid_shape)
+        centers = get_unit_grid(*self._grid_shape).centers
         return compute_jacobian(self._homography, centers).astype(np.float32)
 
     def warp(self, coefficients: NDArray[np.float64]) -> Target:
@@ -81,29 +88,10 @@ class Target:
         """Sample the target under all tiles, (rows, columns, p)."""
         return split_into_tiles(_sample(self.pixels, self.points))
 
-
-class _QuadraticGrid:
-    """Quadratic polynomials in x and y, scaled to about -1 to 1 on a grid of tiles.
-
-    Their terms are 1, x, y, xy, xx and yy.
-    """
-
-    def __init__(self, rows: int, columns: int) -> None:
-        self.to_pixels, terms = compute_step_terms(rows, columns, TILE_SIDE_PX)
-        half, center = self.to_pixels[0, 0], self.to_pixels[:2, 2]
-        self._x, self._y = (
-            (np.arange(TILE_SIDE_PX * count) - middle) / half
-            for count, middle in zip((columns, rows), center, strict=True)
-        )
-        x, y, one = np.moveaxis(terms[:, :, 0, :3], -1, 0)
-        self.tile_terms = np.stack([one, x, y, x * y, x * x, y * y], axis=-1)
-
-    def evaluate(self, coefficients: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Evaluate a polynomial (6,) at each pixel, (height, width)."""
-        one, x, y, xy, xx, yy = coefficients
-        along_x = np.stack([one + self._x * (x + self._x * xx), y + self._x * xy, 0 * self._x + yy])
-        along_y = np.stack([np.ones_like(self._y), self._y, self._y**2], axis=1)
-        return along_y.astype(np.float32) @ along_x.astype(np.float32)
+    def sample_pixels(self) -> GrayPixels:
+        """Sample the target under all pixels, by tiles, (rows, columns, TILE_SIDE_PX ** 2)."""
+        points = self._locate(1 / SAMPLE_PITCH_PX)
+        return split_into_tiles(_sample(self.pixels, points), TILE_SIDE_PX)
 
 
 def refine_quadratic(
@@ -115,25 +103,26 @@ def refine_quadratic(
     """
     is_aligned = valid & (stats.ncc > MIN_QUADRATIC_NCC)
     aligned_count = np.count_nonzero(is_aligned)
-    is_moving = np.hypot(*stats.steps[is_aligned].T) > MIN_MOVING_STEP_PX
+    is_moving = np.hypot(*stats.steps[is_aligned].T) > MIN_MOVING_STEP_SAMPLES
     if (
         aligned_count < MIN_QUADRATIC_TILES
         or np.count_nonzero(is_moving) < MIN_MOVING_SHARE * aligned_count
     ):
         return target, stats
-    tile_terms = _QuadraticGrid(*valid.shape).tile_terms
+    tile_terms = get_unit_grid(*valid.shape).quadratic_terms
     coefficients, warped_stats = np.zeros((6, 2)), stats
     for _ in range(MAX_QUADRATIC_ITERATIONS):
         is_reliable = valid & (warped_stats.ncc > MIN_QUADRATIC_NCC)
         if np.count_nonzero(is_reliable) < MIN_QUADRATIC_TILES:
             return target, stats
         terms, previous = tile_terms[is_reliable], coefficients
-        steps = warped_stats.steps[is_reliable].clip(-MAX_QUADRATIC_STEP_PX, MAX_QUADRATIC_STEP_PX)
+        steps = warped_stats.steps[is_reliable]
+        steps = steps.clip(-MAX_QUADRATIC_STEP_SAMPLES, MAX_QUADRATIC_STEP_SAMPLES)
         wanted = terms @ coefficients + _map_steps(target.jacobians[is_reliable], steps)
         coefficients = solve_robust_lstsq(terms, wanted, warped_stats.ncc[is_reliable] ** 2)
         warped = target.warp(coefficients)
         warped_stats = template.compare(warped.sample())
-        if np.abs(terms @ (coefficients - previous)).max() < MIN_STEP_PX:
+        if np.abs(terms @ (coefficients - previous)).max() < MIN_WARP_CHANGE_PX:
             break
     if warped_stats.ncc[valid].mean() <= stats.ncc[valid].mean():
         return target, stats
@@ -156,18 +145,18 @@ def search_displacement(
     ncc, steps = best_ncc[is_moved], stats.steps[is_moved]
     offsets = kept_offsets = np.zeros_like(steps)
     for _ in range(MAX_DISPLACEMENT_ITERATIONS):
-        offsets = (offsets + steps).clip(-MAX_DISPLACEMENT_PX, MAX_DISPLACEMENT_PX)
+        offsets = (offsets + steps).clip(-MAX_DISPLACEMENT_SAMPLES, MAX_DISPLACEMENT_SAMPLES)
         target_offsets = _map_steps(jacobians, offsets).T[..., None]
         moved_stats = moved.compare(_sample(target.pixels, points + target_offsets))
         steps, is_better = moved_stats.steps, moved_stats.ncc > ncc
         ncc = np.where(is_better, moved_stats.ncc, ncc)
         kept_offsets = np.where(is_better[:, None], offsets, kept_offsets)
-    best_ncc[is_moved], best_offsets[is_moved] = ncc, kept_offsets
+    best_ncc[is_moved], best_offsets[is_moved] = ncc, kept_offsets * SAMPLE_PITCH_PX
     return best_ncc, best_offsets
 
 
 def _map_steps(jacobians: NDArray[np.float32], steps: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Convert steps (n, 2) from template to target pixels by Jacobians (n, 2, 2)."""
+    """Convert steps (n, 2) from samples to target pixels by Jacobians (n, 2, 2)."""
     return np.asarray(np.einsum("nij,nj->ni", jacobians, steps))
 
 

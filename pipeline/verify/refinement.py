@@ -6,8 +6,6 @@ squares (IRLS), and the tiles are compared again until they stop moving.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -15,72 +13,83 @@ from numpy.typing import NDArray
 from pipeline.verify.homography import Homography, solve_robust_lstsq
 from pipeline.verify.template import Template, TileStats
 from pipeline.verify.tile_grid import (
-    TILE_SIDE_PX,
+    SAMPLE_PITCH_PX,
+    SAMPLES_PER_SIDE,
     GrayPixels,
     TileMap,
-    compute_tile_centers,
     find_overlapping_tiles,
+    get_unit_grid,
     split_into_tiles,
 )
 
 MIN_TEXTURE = 4.0  # standard deviation in gray levels below which a tile cannot be compared
-# From pixels of an image at half its size to its own; pixel centers have integer coordinates.
-DOUBLING = np.array([[2.0, 0.0, 0.5], [0.0, 2.0, 0.5], [0.0, 0.0, 1.0]])
-MIN_HALF_STEP_PX = 0.15  # in pixels of half the size; the rest is refined at full size
 MAX_HOMOGRAPHY_ITERATIONS = 6
 # Refinement ends when this share of the tiles would move less than the first.
-MIN_STEP_PX = 0.05
+MIN_STEP_SAMPLES = 0.05
 MIN_RESTING_SHARE = 0.8
 # A homography is fitted to tiles with more than this NCC, if there are so many of them; one step
 # moves a tile by no more than the last, along x and along y.
 MIN_HOMOGRAPHY_NCC = 0.4
 MIN_HOMOGRAPHY_TILES = 4
-MAX_HOMOGRAPHY_STEP_PX = 4.0
+MAX_HOMOGRAPHY_STEP_SAMPLES = 4.0
+# An alignment is near if this share of the tiles would move less than the second.
+MIN_NEAR_SHARE = 0.5
+MAX_NEAR_STEP_SAMPLES = 0.7
 MIN_PERSPECTIVE_TILES = 14  # with fewer, the step is affine
 AFFINE_UNKNOWNS = 6
 # Damping of the unknowns of a step. Perspective gets more, so that it stays as it is without
 # evidence.
 STEP_DAMPING = np.array([1e-9] * AFFINE_UNKNOWNS + [2e-4] * 2)
+# From samples to pixels of the template.
+SAMPLING = np.diag([SAMPLE_PITCH_PX, SAMPLE_PITCH_PX, 1.0])
+UNSAMPLING = np.linalg.inv(SAMPLING)
+# From pixels of an image at half its size to its own; pixel centers have integer coordinates.
+DOUBLING = np.array([[2.0, 0.0, 0.5], [0.0, 2.0, 0.5], [0.0, 0.0, 1.0]])
 
 
 def refine_homography(
     template: Template,
     target_pixels: GrayPixels,
     homography: Homography,
-    tile_side: int = TILE_SIDE_PX,
-    min_step: float = MIN_STEP_PX,
+    stats: TileStats | None = None,
 ) -> tuple[Homography, TileStats]:
     """Refine a homography by IRLS on the Lucas-Kanade steps of the tiles.
 
-    Ends when most tiles would move less than `min_step` pixels. Returns the homography with the
-    largest sum of NCC over all iterations, and its tile stats.
+    It maps samples of the template to target pixels; `stats` are those of its tiles, if they are
+    known. Returns the homography with the largest sum of NCC over all iterations, and its stats.
     """
-    rows, columns = template.texture.shape
-    shape, best_ncc_sum = (rows * tile_side, columns * tile_side), -1.0
+    best_ncc_sum, is_textured = -1.0, template.texture > MIN_TEXTURE
     for _ in range(MAX_HOMOGRAPHY_ITERATIONS):
-        warped = warp(target_pixels, homography, shape)
-        stats = template.compare(split_into_tiles(warped, tile_side))
-        is_textured = find_overlapping_tiles(
-            homography, (rows, columns), target_pixels.shape, tile_side
-        ) & (template.texture > MIN_TEXTURE)
-        ncc_sum = float(np.maximum(stats.ncc[is_textured], 0.0).sum())
+        if stats is None:
+            stats = template.compare(warp(target_pixels, homography, is_textured.shape))
+        is_compared = is_textured & find_overlapping_tiles(
+            homography @ UNSAMPLING, is_textured.shape, target_pixels.shape
+        )
+        ncc_sum = float(np.maximum(stats.ncc[is_compared], 0.0).sum())
         if ncc_sum > best_ncc_sum:
             best, best_ncc_sum = (homography, stats), ncc_sum
-        is_reliable = is_textured & (stats.ncc > MIN_HOMOGRAPHY_NCC)
-        steps = stats.steps[is_reliable].clip(-MAX_HOMOGRAPHY_STEP_PX, MAX_HOMOGRAPHY_STEP_PX)
-        resting_count = np.count_nonzero(np.hypot(*steps.T) < min_step)
+        is_reliable = is_compared & (stats.ncc > MIN_HOMOGRAPHY_NCC)
+        steps = stats.steps[is_reliable]
+        resting_count = np.count_nonzero(np.hypot(*steps.T) < MIN_STEP_SAMPLES)
         if len(steps) < MIN_HOMOGRAPHY_TILES or resting_count >= MIN_RESTING_SHARE * len(steps):
             break
-        step = _fit_step(steps, stats.ncc[is_reliable] ** 2, is_reliable, tile_side)
-        homography = homography @ step
+        homography = homography @ _fit_step(steps, stats.ncc[is_reliable] ** 2, is_reliable)
         homography /= homography[2, 2]
+        stats = None
     return best
+
+
+def is_near(stats: TileStats, is_compared: NDArray[np.bool_]) -> bool:
+    """Return True if half of the tiles to compare agree, or nearly do, within a small step."""
+    steps = stats.steps[is_compared & (stats.ncc > MIN_HOMOGRAPHY_NCC)]
+    near_count = np.count_nonzero(np.hypot(*steps.T) < MAX_NEAR_STEP_SAMPLES)
+    return bool(near_count >= MIN_NEAR_SHARE * np.count_nonzero(is_compared))
 
 
 def refine_at_half_size(
     template_pixels: GrayPixels, target_pixels: GrayPixels, homography: Homography
 ) -> Homography:
-    """Refine a homography on both images at half their size, where steps reach twice as far."""
+    """Refine a homography on both images at half their size, where steps reach farther."""
     halved = [
         np.asarray(
             cv2.resize(
@@ -91,64 +100,37 @@ def refine_at_half_size(
         for pixels in (template_pixels, target_pixels)
         for height, width in [(pixels.shape[0] // 2, pixels.shape[1] // 2)]
     ]
-    tile_side = TILE_SIDE_PX // 2
-    template = Template.from_pixels(halved[0], tile_side)
-    refined, _ = refine_homography(
-        template,
-        halved[1],
-        np.linalg.inv(DOUBLING) @ homography @ DOUBLING,
-        tile_side,
-        MIN_HALF_STEP_PX,
-    )
+    half_homography = np.linalg.inv(DOUBLING) @ homography @ DOUBLING
+    refined, _ = refine_homography(Template.from_pixels(halved[0], 1), halved[1], half_homography)
     return np.asarray(DOUBLING @ refined @ np.linalg.inv(DOUBLING))
 
 
-def _fit_step(
-    steps: NDArray[np.float32], weights: TileMap, mask: NDArray[np.bool_], tile_side: int
-) -> Homography:
+def _fit_step(steps: NDArray[np.float32], weights: TileMap, mask: NDArray[np.bool_]) -> Homography:
     """Fit a homography near the identity to steps (n, 2) of the tiles in a mask (rows, columns)."""
-    to_pixels, terms = compute_step_terms(*mask.shape, tile_side)
+    grid = get_unit_grid(*mask.shape)
     unknowns = AFFINE_UNKNOWNS if len(steps) < MIN_PERSPECTIVE_TILES else len(STEP_DAMPING)
+    steps = steps.clip(-MAX_HOMOGRAPHY_STEP_SAMPLES, MAX_HOMOGRAPHY_STEP_SAMPLES)
     solution = solve_robust_lstsq(
-        terms[mask].reshape(-1, len(STEP_DAMPING))[:, :unknowns],
-        steps.reshape(-1, 1) / to_pixels[0, 0],
+        grid.step_terms[mask].reshape(-1, len(STEP_DAMPING))[:, :unknowns],
+        steps.reshape(-1, 1) / grid.half_side,
         np.repeat(weights, 2),
-        to_pixels[0, 0],
+        grid.half_side * SAMPLE_PITCH_PX,
         STEP_DAMPING[:unknowns],
     )
     step = np.eye(3)
     step.ravel()[:unknowns] += solution[:, 0]
-    return np.asarray(to_pixels @ step @ np.linalg.inv(to_pixels))
+    return np.asarray(grid.to_samples @ step @ np.linalg.inv(grid.to_samples))
 
 
-@lru_cache(maxsize=64)
-def compute_step_terms(
-    rows: int, columns: int, tile_side: int
-) -> tuple[Homography, NDArray[np.float64]]:
-    """Compute how a homography near the identity moves the centers of tiles.
-
-    Returns the transform to pixels from coordinates of about -1 to 1, and the terms of those
-    (rows, columns, 2, 8): their product with the first eight numbers of a matrix, less the
-    identity, is to first order the step of each center.
-    """
-    center = (tile_side * np.array([columns, rows]) - 1) / 2
-    half = tile_side * max(rows, columns) / 2
-    x, y = np.moveaxis((compute_tile_centers(rows, columns, tile_side) - center) / half, -1, 0)
-    one, zero = np.ones_like(x), np.zeros_like(x)
-    along_x = np.stack([x, y, one, zero, zero, zero, -x * x, -x * y], axis=-1)
-    along_y = np.stack([zero, zero, zero, x, y, one, -x * y, -y * y], axis=-1)
-    to_pixels = np.array([[half, 0.0, center[0]], [0.0, half, center[1]], [0.0, 0.0, 1.0]])
-    return to_pixels, np.stack([along_x, along_y], axis=2)
-
-
-def warp(target_pixels: GrayPixels, homography: Homography, shape: tuple[int, ...]) -> GrayPixels:
-    """Sample the target at each pixel of a template (height, width) through a homography."""
-    return np.asarray(
-        cv2.warpPerspective(
-            target_pixels,
-            homography,
-            (shape[1], shape[0]),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        ),
-        np.float32,
+def warp(
+    target_pixels: GrayPixels, homography: Homography, grid_shape: tuple[int, ...]
+) -> GrayPixels:
+    """Sample the target through a homography by tiles, (rows, columns, p)."""
+    rows, columns = grid_shape
+    warped = cv2.warpPerspective(
+        target_pixels,
+        homography,
+        (columns * SAMPLES_PER_SIDE, rows * SAMPLES_PER_SIDE),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
     )
+    return split_into_tiles(np.asarray(warped, np.float32))

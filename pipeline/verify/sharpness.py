@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.verify.homography import Homography
-from pipeline.verify.refinement import warp
-from pipeline.verify.template import Template, compute_gradients
-from pipeline.verify.tile_grid import TILE_SIDE_PX, GrayPixels, average_tiles
+from pipeline.verify.homography import Homography, compute_scale
+from pipeline.verify.template import compute_gradients
+from pipeline.verify.tile_grid import GrayPixels, average_tiles
 
 # An image with less than this share of the other's sharpness is the softer one, and the other is
 # blurred to match.
@@ -28,33 +27,40 @@ def match_sharpness(
     target_pixels: GrayPixels,
     homography: Homography,
     mask: NDArray[np.bool_],
-    scale: float,
-) -> tuple[Template, GrayPixels]:
-    """Blur the sharper image to the sharpness of the other, so that a blurred copy agrees."""
-    template = Template.from_pixels(template_pixels, TILE_SIDE_PX)
-    template_sharpness = template.gradient_energy[mask].sum() / max(
-        template.variance[mask].sum(), MIN_DIVISOR
-    )
+) -> tuple[GrayPixels, GrayPixels] | None:
+    """Blur the sharper image to the sharpness of the other, so that a blurred copy agrees.
 
-    def blur_template(sigma: float) -> GrayPixels:
-        return np.asarray(cv2.GaussianBlur(template_pixels, (0, 0), sigma), np.float32)
+    Sharpness is that of the tiles in `mask`. None if it is alike.
+    """
+    scale = max(1.0, compute_scale(homography))
 
-    def blur_target(sigma: float) -> GrayPixels:
-        return np.asarray(cv2.GaussianBlur(target_pixels, (0, 0), sigma * scale), np.float32)
+    def blur(pixels: GrayPixels, sigma: float) -> GrayPixels:
+        return np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma), np.float32)
 
     def measure_target(pixels: GrayPixels) -> float:
-        return _measure_sharpness(warp(pixels, homography, template_pixels.shape), mask)
+        warped = cv2.warpPerspective(
+            pixels,
+            homography,
+            template_pixels.shape[::-1],
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        )
+        return _measure_sharpness(np.asarray(warped, np.float32), mask)
 
+    template_sharpness = _measure_sharpness(template_pixels, mask)
     target_sharpness = measure_target(target_pixels)
     if target_sharpness < MIN_SHARPNESS_RATIO * template_sharpness:
         limit = MAX_MATCHED_SHARPNESS_RATIO * target_sharpness
-        sigma = _find_sigma(lambda sigma: _measure_sharpness(blur_template(sigma), mask) <= limit)
-        return Template.from_pixels(blur_template(sigma), TILE_SIDE_PX), target_pixels
+        sigma = _find_sigma(
+            lambda sigma: _measure_sharpness(blur(template_pixels, sigma), mask) <= limit
+        )
+        return blur(template_pixels, sigma), target_pixels
     if template_sharpness < MIN_SHARPNESS_RATIO * target_sharpness:
         limit = MAX_MATCHED_SHARPNESS_RATIO * template_sharpness
-        sigma = _find_sigma(lambda sigma: measure_target(blur_target(sigma)) <= limit)
-        return template, blur_target(sigma)
-    return template, target_pixels
+        sigma = _find_sigma(
+            lambda sigma: measure_target(blur(target_pixels, sigma * scale)) <= limit
+        )
+        return template_pixels, blur(target_pixels, sigma * scale)
+    return None
 
 
 def _find_sigma(is_soft_enough: Callable[[float], bool]) -> float:

@@ -12,7 +12,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.verify.tile_grid import GrayPixels, TileMap, average_rows, split_into_tiles
+from pipeline.verify.tile_grid import (
+    SAMPLE_PITCH_PX,
+    SAMPLES_PER_SIDE,
+    GrayPixels,
+    TileMap,
+    average_rows,
+    split_into_tiles,
+)
 
 MIN_VARIANCE = 1.0  # lower bound of a variance in a ratio; below it rounding would decide
 # Damping of a Lucas-Kanade step: a share of the squared gradients, and a constant beside it.
@@ -27,7 +34,8 @@ MAX_GAIN = 5.0
 class TileStats:
     """The target under each tile: NCC with the template, mean, texture, and Lucas-Kanade step.
 
-    `texture` is the standard deviation in gray levels; `steps` (..., 2) are in template pixels.
+    `texture` is the standard deviation in gray levels; `steps` (..., 2) are in samples of the
+    template.
     """
 
     ncc: TileMap
@@ -41,30 +49,30 @@ class Template:
     """Tiles of the template with the statistics that comparisons share.
 
     The first axes are (rows, columns), or (n,) for a selection. `channels` (..., 3, p): the p
-    pixels of a tile and their gradients along x and y; one product with the target gives all sums
-    that a comparison needs. `means` (..., 3) are those of the channels, `pixel_gradients` (..., 2)
-    the means of a pixel times its gradient, `gradient_energy` the mean square of gradients.
-    `texture` is a standard deviation in gray levels, without that of an even slope.
+    samples of a tile and their gradients along x and y; one product with the target gives all sums
+    that a comparison needs. `means` (..., 3) are those of the channels, `gradients` (..., 2) the
+    means of a sample times its gradient. `texture` is a standard deviation in gray levels, without
+    that of an even slope.
     """
 
     channels: GrayPixels
     means: NDArray[np.float32]
     variance: TileMap
     texture: TileMap
-    pixel_gradients: NDArray[np.float32]
-    gradient_energy: TileMap
+    gradients: NDArray[np.float32]
     inverse_hessian: NDArray[np.float32]
 
     @classmethod
-    def from_pixels(cls, pixels: GrayPixels, tile_side: int) -> Template:
-        """Cut pixels (height, width) into tiles, and compute their statistics."""
-        rows, columns, size = (*(side // tile_side for side in pixels.shape), tile_side**2)
+    def from_pixels(cls, pixels: GrayPixels, pitch: int = SAMPLE_PITCH_PX) -> Template:
+        """Sample pixels (height, width) at every `pitch`-th; compute the statistics of tiles."""
+        rows, columns = (side // pitch // SAMPLES_PER_SIDE for side in pixels.shape)
+        size = SAMPLES_PER_SIDE**2
         channels = np.empty((rows, columns, 3, size), np.float32)
-        for channel, image in enumerate((pixels, *compute_gradients(pixels))):
-            channels[:, :, channel] = split_into_tiles(image, tile_side)
+        for number, channel in enumerate((pixels, *compute_gradients(pixels, pitch))):
+            channels[:, :, number] = split_into_tiles(channel[::pitch, ::pitch])
         means = average_rows(channels)
-        pixel_products = np.vecdot(channels, channels[:, :, :1]) / size
-        variance = np.maximum(pixel_products[..., 0] - means[..., 0] ** 2, 0.0)
+        products = np.vecdot(channels, channels[:, :, :1]) / size
+        variance = np.maximum(products[..., 0] - means[..., 0] ** 2, 0.0)
         slope_variance = np.vecdot(means[..., 1:], means[..., 1:]) * (size - 1) / 12
         dx, dy = channels[:, :, 1], channels[:, :, 2]
         xx, xy, yy = (np.vecdot(a, b) / size for a, b in ((dx, dx), (dx, dy), (dy, dy)))
@@ -76,22 +84,16 @@ class Template:
             means,
             variance,
             np.sqrt(np.maximum(variance - slope_variance, 0.0)),
-            pixel_products[..., 1:],
-            xx + yy,
+            products[..., 1:],
             inverse_hessian.reshape(*xx.shape, 2, 2),
         )
-
-    @property
-    def tiles(self) -> GrayPixels:
-        """The pixels of each tile, (..., p)."""
-        return self.channels[..., 0, :]
 
     def select(self, mask: NDArray[np.bool_]) -> Template:
         """Return the tiles where a mask (rows, columns) is set."""
         return Template(*(getattr(self, field.name)[mask] for field in fields(self)))
 
     def compare(self, target_tiles: GrayPixels) -> TileStats:
-        """Compute NCC and Lucas-Kanade steps of all tiles against target pixels (..., p)."""
+        """Compute NCC and Lucas-Kanade steps of all tiles against target samples (..., p)."""
         size = target_tiles.shape[-1]
         mean = average_rows(target_tiles)
         variance = np.maximum(np.vecdot(target_tiles, target_tiles) / size - mean**2, 0.0)
@@ -102,7 +104,7 @@ class Template:
         ncc = covariance / np.sqrt(np.maximum(self.variance, MIN_VARIANCE) * floored_variance)
         gain = (covariance / floored_variance).clip(MIN_GAIN, MAX_GAIN)
         error_gradient = (
-            self.pixel_gradients
+            self.gradients
             - self.means[..., :1] * self.means[..., 1:]
             - gain[..., None] * covariances[..., 1:]
         )
@@ -110,10 +112,10 @@ class Template:
         return TileStats(ncc.clip(-1.0, 1.0), mean, np.sqrt(variance), steps)
 
 
-def compute_gradients(gray: GrayPixels) -> tuple[GrayPixels, GrayPixels]:
-    """Compute the derivatives along x and y by Sobel filters, in gray levels a pixel."""
+def compute_gradients(gray: GrayPixels, pitch: int = 1) -> tuple[GrayPixels, GrayPixels]:
+    """Compute the derivatives along x and y by Sobel filters, in gray levels for `pitch` pixels."""
     dx, dy = (
-        cv2.Sobel(gray, cv2.CV_32F, 1, 0, scale=1 / 8),
-        cv2.Sobel(gray, cv2.CV_32F, 0, 1, scale=1 / 8),
+        cv2.Sobel(gray, cv2.CV_32F, 1, 0, scale=pitch / 8),
+        cv2.Sobel(gray, cv2.CV_32F, 0, 1, scale=pitch / 8),
     )
     return np.asarray(dx, np.float32), np.asarray(dy, np.float32)

@@ -19,6 +19,10 @@ GrayPixels = NDArray[np.float32]  # gray levels minus 128
 TileMap = NDArray[np.float32]  # a number for each tile, (rows, columns)
 
 TILE_SIDE_PX = 24
+# A tile is sampled at every second pixel along x and y. The blur before leaves little between them:
+# in 3,645 pairs the share of agreeing tiles differs by .003 on average from that of all pixels.
+SAMPLE_PITCH_PX = 2
+SAMPLES_PER_SIDE = TILE_SIDE_PX // SAMPLE_PITCH_PX
 # The blur mixes in pixels from beyond an outline this far: a border in one image, none in the
 # other.
 BORDER_MARGIN_PX = 2.0
@@ -52,13 +56,10 @@ def place_tile_grid(
 
 
 def find_overlapping_tiles(
-    homography: Homography,
-    grid_shape: tuple[int, int],
-    target_shape: tuple[int, ...],
-    tile_side: int = TILE_SIDE_PX,
+    homography: Homography, grid_shape: tuple[int, int], target_shape: tuple[int, ...]
 ) -> NDArray[np.bool_]:
     """Find the tiles whose four corners all lie on the target, (rows, columns)."""
-    x, y, w = np.tensordot(homography, _compute_tile_corners(*grid_shape, tile_side), 1)
+    x, y, w = np.tensordot(homography, _compute_tile_corners(*grid_shape), 1)
     inside = (
         (x >= -w) & (y >= -w) & (x <= target_shape[1] * w) & (y <= target_shape[0] * w) & (w > 0)
     )
@@ -94,29 +95,74 @@ def _is_inside(points: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[n
 
 
 @lru_cache(maxsize=64)
-def compute_tile_centers(
-    rows: int, columns: int, tile_side: int = TILE_SIDE_PX
-) -> NDArray[np.float64]:
-    """Compute x and y of the center of each tile, (rows, columns, 2)."""
-    y, x = np.mgrid[0:rows, 0:columns] * float(tile_side) + (tile_side - 1) / 2
-    return np.stack([x, y], axis=-1)
-
-
-@lru_cache(maxsize=64)
-def _compute_tile_corners(rows: int, columns: int, tile_side: int) -> NDArray[np.float64]:
+def _compute_tile_corners(rows: int, columns: int) -> NDArray[np.float64]:
     """Compute the corners (x, y, 1) of all tiles, (3, rows + 1, columns + 1)."""
-    y, x = np.mgrid[0 : rows + 1, 0 : columns + 1] * float(tile_side) - 0.5
+    y, x = np.mgrid[0 : rows + 1, 0 : columns + 1] * float(TILE_SIDE_PX) - 0.5
     return np.stack([x, y, np.ones_like(x)])
 
 
-def split_into_tiles(gray: GrayPixels, tile_side: int = TILE_SIDE_PX) -> GrayPixels:
-    """Arrange pixels by tiles, (rows, columns, tile_side ** 2)."""
-    rows, columns = gray.shape[0] // tile_side, gray.shape[1] // tile_side
-    return (
-        gray.reshape(rows, tile_side, columns, tile_side)
-        .swapaxes(1, 2)
-        .reshape(rows, columns, tile_side**2)
-    )
+class UnitGrid:
+    """A grid of tiles in unit coordinates, about -1 to 1 along its longer side.
+
+    `to_samples` (3, 3) maps these to samples; a unit is `half_side` samples. `step_terms`
+    (rows, columns, 2, 8): their product with the first eight numbers of a matrix, less the
+    identity, is to first order the step of the center of each tile. `quadratic_terms`
+    (rows, columns, 6) are 1, x, y, xy, xx and yy there.
+    """
+
+    def __init__(self, rows: int, columns: int) -> None:
+        """Compute the terms at the centers of the tiles."""
+        self.half_side = SAMPLES_PER_SIDE * max(rows, columns) / 2
+        self._sample_counts = (columns * SAMPLES_PER_SIDE, rows * SAMPLES_PER_SIDE)
+        self.to_samples = np.array(
+            [
+                [self.half_side, 0.0, (SAMPLES_PER_SIDE * columns - 1) / 2],
+                [0.0, self.half_side, (SAMPLES_PER_SIDE * rows - 1) / 2],
+                [0.0, 0.0, 1.0],
+            ]
+        )
+        x, y = np.meshgrid(
+            *(axis.reshape(-1, SAMPLES_PER_SIDE).mean(axis=1) for axis in self._place_points(1.0))
+        )
+        one, zero = np.ones_like(x), np.zeros_like(x)
+        along_x = np.stack([x, y, one, zero, zero, zero, -x * x, -x * y], axis=-1)
+        along_y = np.stack([zero, zero, zero, x, y, one, -x * y, -y * y], axis=-1)
+        self.step_terms = np.stack([along_x, along_y], axis=2)
+        self.quadratic_terms = np.stack([one, x, y, x * y, x * x, y * y], axis=-1)
+
+    def _place_points(self, pitch: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Compute x and y of points that lie `pitch` samples apart."""
+        x, y = (
+            (np.arange(0, count, pitch) - (count - 1) / 2) / self.half_side
+            for count in self._sample_counts
+        )
+        return x, y
+
+    def evaluate_quadratic(
+        self, coefficients: NDArray[np.float64], pitch: float = 1.0
+    ) -> NDArray[np.float32]:
+        """Evaluate a polynomial (6,) of these terms at points `pitch` samples apart."""
+        (x, y), (c, c_x, c_y, c_xy, c_xx, c_yy) = self._place_points(pitch), coefficients
+        along_x = np.stack([c + x * (c_x + x * c_xx), c_y + x * c_xy, np.full_like(x, c_yy)])
+        along_y = np.stack([np.ones_like(y), y, y**2], axis=1)
+        return along_y.astype(np.float32) @ along_x.astype(np.float32)
+
+    @property
+    def centers(self) -> NDArray[np.float64]:
+        """X and y of the center of each tile in samples, (rows, columns, 2)."""
+        return np.asarray(self.quadratic_terms[..., 1:3] * self.half_side + self.to_samples[:2, 2])
+
+
+@lru_cache(maxsize=64)
+def get_unit_grid(rows: int, columns: int) -> UnitGrid:
+    """Return the unit grid of so many tiles; it is computed once."""
+    return UnitGrid(rows, columns)
+
+
+def split_into_tiles(samples: GrayPixels, side: int = SAMPLES_PER_SIDE) -> GrayPixels:
+    """Arrange samples by tiles, (rows, columns, side ** 2)."""
+    rows, columns = samples.shape[0] // side, samples.shape[1] // side
+    return samples.reshape(rows, side, columns, side).swapaxes(1, 2).reshape(rows, columns, side**2)
 
 
 def average_rows(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ homography aligns all of them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -20,7 +21,15 @@ from numpy.typing import NDArray
 
 from pipeline.verify.displacement import Target, refine_quadratic, search_displacement
 from pipeline.verify.homography import Homography, compute_scale
-from pipeline.verify.refinement import MIN_TEXTURE, refine_at_half_size, refine_homography
+from pipeline.verify.refinement import (
+    MIN_TEXTURE,
+    SAMPLING,
+    UNSAMPLING,
+    is_near,
+    refine_at_half_size,
+    refine_homography,
+    warp,
+)
 from pipeline.verify.sharpness import match_sharpness
 from pipeline.verify.template import MIN_VARIANCE, Template, TileStats
 from pipeline.verify.tile_grid import (
@@ -30,8 +39,10 @@ from pipeline.verify.tile_grid import (
     find_border_safe_tiles,
     find_overlapping_tiles,
     place_tile_grid,
+    split_into_tiles,
 )
 
+MIN_SHARP_NCC = 0.98  # of all tiles, from which the sharpness of the images is not matched
 CELL_SIDE_PX = 8  # a tile has 3 x 3 cells, the unit in which a changed letter shows
 MIN_CELL_ERROR = 0.5  # added to the usual error of a cell, in squared gray levels
 # MIN_TEXTURE as a multiple of the noise. The blur leaves 0.28 of the noise, and a tile with 1.5
@@ -68,7 +79,7 @@ class TileComparison:
     textured_in_both: NDArray[np.bool_]
     origin: tuple[int, int]
     homography: Homography
-    _template: Template
+    _template_pixels: GrayPixels
     _target: Target
 
     def compute_cell_outlier_ratio(self) -> float:
@@ -78,7 +89,10 @@ class TileComparison:
         """
         template, target = (
             tiles[self.valid] - tiles[self.valid].mean(axis=1, keepdims=True)
-            for tiles in (self._template.tiles, self._target.sample())
+            for tiles in (
+                split_into_tiles(self._template_pixels, TILE_SIDE_PX),
+                self._target.sample_pixels(),
+            )
         )
         gain = (template * target).sum(axis=1, keepdims=True) / np.maximum(
             (target * target).sum(axis=1, keepdims=True), MIN_VARIANCE
@@ -107,26 +121,22 @@ def compare_tiles(
     if not rows or not columns:
         return None
     grid_to_template = np.array([[1.0, 0.0, origin[0]], [0.0, 1.0, origin[1]], [0.0, 0.0, 1.0]])
-    homography, scale = homography @ grid_to_template, max(1.0, compute_scale(homography))
+    homography = homography @ grid_to_template
     template_pixels = _blur(template_gray, PREBLUR_SIGMA_PX)[
         origin[1] : origin[1] + rows * TILE_SIDE_PX, origin[0] : origin[0] + columns * TILE_SIDE_PX
     ]
-    target_pixels = _blur(target_gray, PREBLUR_SIGMA_PX * scale)
-    homography = refine_at_half_size(template_pixels, target_pixels, homography)
-    is_overlapping = find_overlapping_tiles(homography, (rows, columns), target_gray.shape)
-    if not is_overlapping.any():
+    target_pixels = _blur(target_gray, PREBLUR_SIGMA_PX * max(1.0, compute_scale(homography)))
+    aligned = _refine(template_pixels, target_pixels, homography)
+    if aligned is None:
         return None
-    template, target_pixels = match_sharpness(
-        template_pixels, target_pixels, homography, is_overlapping, scale
-    )
-    homography, stats = refine_homography(template, target_pixels, homography)
+    template_pixels, target_pixels, template, homography, stats = aligned
     valid = find_overlapping_tiles(homography, (rows, columns), target_gray.shape)
     valid &= find_border_safe_tiles(
         homography, origin, valid.shape, template_gray.shape, target_gray.shape
     )
     min_texture = max(MIN_TEXTURE, MIN_TEXTURE_TO_NOISE * noise)
     valid = _drop_flat_and_clipped_tiles(template, stats, valid, min_texture)
-    target = Target(target_pixels, homography, valid.shape)
+    target = Target(target_pixels, homography @ SAMPLING, valid.shape)
     target, stats = refine_quadratic(template, target, stats, valid)
     best_ncc, displacement = search_displacement(template, target, stats, valid)
     textured_in_both = valid & (template.texture > min_texture) & (stats.texture > min_texture)
@@ -138,9 +148,39 @@ def compare_tiles(
         textured_in_both,
         origin,
         homography @ np.linalg.inv(grid_to_template),
-        template,
+        template_pixels,
         target,
     )
+
+
+def _refine(
+    template_pixels: GrayPixels, target_pixels: GrayPixels, homography: Homography
+) -> tuple[GrayPixels, GrayPixels, Template, Homography, TileStats] | None:
+    """Refine a homography between pixels; None if no tile fits on the target.
+
+    Sharpness is matched only if some tile does not agree well without.
+    """
+    template = Template.from_pixels(template_pixels)
+    grid_shape, is_textured = template.texture.shape, template.texture > MIN_TEXTURE
+    stats: TileStats | None
+    stats = template.compare(warp(target_pixels, homography @ SAMPLING, grid_shape))
+    is_overlapping = find_overlapping_tiles(homography, grid_shape, target_pixels.shape)
+    if not is_near(stats, is_overlapping & is_textured):
+        homography = refine_at_half_size(template_pixels, target_pixels, homography)
+        is_overlapping = find_overlapping_tiles(homography, grid_shape, target_pixels.shape)
+        stats = None
+    if not is_overlapping.any():
+        return None
+    sampled, stats = refine_homography(template, target_pixels, homography @ SAMPLING, stats)
+    if (is_overlapping & is_textured & (stats.ncc < MIN_SHARP_NCC)).any():
+        matched = match_sharpness(
+            template_pixels, target_pixels, sampled @ UNSAMPLING, is_overlapping
+        )
+        if matched:
+            template_pixels, target_pixels = matched
+            template = Template.from_pixels(template_pixels)
+            sampled, stats = refine_homography(template, target_pixels, sampled)
+    return template_pixels, target_pixels, template, sampled @ UNSAMPLING, stats
 
 
 def _drop_flat_and_clipped_tiles(
@@ -179,5 +219,6 @@ def _is_clipped(levels: TileMap) -> NDArray[np.bool_]:
 
 
 def _blur(gray: NDArray[np.uint8], sigma: float) -> GrayPixels:
-    pixels = np.subtract(gray, 128.0, dtype=np.float32)
-    return np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma), np.float32)
+    """Blur gray levels by a Gaussian of `sigma` pixels, and subtract 128."""
+    kernel = cv2.getGaussianKernel(2 * math.ceil(3 * sigma) + 1, sigma, cv2.CV_32F)
+    return np.asarray(cv2.sepFilter2D(gray, cv2.CV_32F, kernel, kernel, delta=-128.0), np.float32)
