@@ -1,6 +1,7 @@
 """Measure the cost of verification: its share of an ingest, its memory, the growth of candidates.
 
     python -m scripts.bench_verify PHOTOS LOOKALIKES --files 2000 8000 15000
+    python -m scripts.bench_verify PHOTOS LOOKALIKES --files 2000 --against REVISION
 
 --files images of all folders together, drawn by the seed, are ingested into a new store, in this
 process, and each stage is timed: reading and embedding, the join, crops (embedding and comparing
@@ -9,7 +10,11 @@ children, sampled twice a second.
 
 Then --again of the verified pairs are verified again, with their features kept in the store, and
 without: half of them have keypoints in common, half are strangers, as far as there are enough of
-each. Prints Markdown.
+each.
+
+With --against, pairs are also timed with another git revision, in turn: strangers of each library,
+at most --again, and --copied of its images with their copies in the 40 ways of
+pipeline/calibrate/synthetic_copies.py. Times are CPU time of one core. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -34,6 +39,7 @@ from pipeline.ingest.verify_pairs import verify_candidates
 from pipeline.verify.relation import Relation
 from scripts.bench_embedder import format_table
 from scripts.bench_ingest import list_files, measure_memory_bytes
+from scripts.compare_verify_speed import compare_revisions, load_pairs, make_copied_pairs
 
 STAGES = ("read and embed", "join", "crops", "verify")
 
@@ -118,6 +124,25 @@ def sample_verified_pairs(
     return sorted(drawn), min(count // 2, len(pairs[True]))
 
 
+def compare_library(
+    store: Store, revision: str, paths: list[Path], stranger_count: int, seed: int
+) -> str:
+    """Time this code against a git revision, on strangers of a library and on copies of images."""
+    strangers = sorted(
+        (verdict.first, verdict.second)
+        for verdict in store.catalog.verdicts.stream()
+        if verdict.relation in STRANGERS
+    )
+    drawn = random.Random(seed).sample(strangers, min(stranger_count, len(strangers)))
+    return compare_revisions(
+        revision,
+        {
+            "strangers": load_pairs(store, sorted(drawn)),
+            "copies": make_copied_pairs(paths, seed),
+        },
+    )
+
+
 def measure_rate(store: Store, pairs: list[tuple[int, int]]) -> float:
     """Verify pairs again and measure pairs a second."""
     started = time.perf_counter()
@@ -177,6 +202,10 @@ def main() -> None:
     parser.add_argument(
         "--again", type=int, default=2000, help="pairs to verify again (default: %(default)s)"
     )
+    parser.add_argument("--against", metavar="REVISION", help="time this git revision, too")
+    parser.add_argument(
+        "--copied", type=int, default=20, help="images copied for --against (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     paths = [Path(source.path) for folder in options.folders for source in list_files(folder)]
@@ -185,6 +214,7 @@ def main() -> None:
     costs: list[list[object]] = []
     relations: list[list[object]] = []
     rates: list[list[object]] = []
+    comparisons: list[str] = []
     for max_files in options.files:
         file_count = min(max_files, len(paths))
         with tempfile.TemporaryDirectory() as scratch:
@@ -194,6 +224,11 @@ def main() -> None:
                 (library / f"{number:06}{path.suffix}").write_bytes(path.read_bytes())
             with Store(Path(scratch) / "store", write=True) as store:
                 cost = time_stages(library, store)
+                if options.against:
+                    copied = paths[: min(options.copied, file_count)]
+                    comparisons.append(
+                        compare_library(store, options.against, copied, options.again, options.seed)
+                    )
                 rate = measure_rates(store, options.again, options.seed)
         counts = count_relations(cost)
         costs.append(format_cost_row(file_count, cost))
@@ -207,6 +242,8 @@ def main() -> None:
     print(format_table(["files", *COUNTED_RELATIONS], relations))
     header = ["files", "pairs verified again", "unrelated among them"]
     print(format_table([*header, "pairs/s, stored features", "pairs/s, without them"], rates))
+    for max_files, comparison in zip(options.files, comparisons, strict=False):
+        print(f"{max_files} files, against {options.against}\n\n{comparison}")
 
 
 if __name__ == "__main__":

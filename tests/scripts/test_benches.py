@@ -278,9 +278,8 @@ def test_bench_store_prints_every_cost_of_a_store(replacements: dict[str, str]) 
 
 
 def test_bench_verify_prints_costs_relations_and_rates(replacements: dict[str, str]) -> None:
-    costs, relations, rates = run_only_command(
-        "bench_verify", "--files 3 6 --again 4", replacements
-    )
+    growth, _ = read_commands("bench_verify")
+    costs, relations, rates = run_command(growth, "--files 3 6 --again 4", replacements)
     assert costs.header == (
         "| files | read and embed | join | crops | verify | pairs | pairs per file"
         " | share of verify | share of crops | memory |"
@@ -293,3 +292,14 @@ def test_bench_verify_prints_costs_relations_and_rates(replacements: dict[str, s
         " | pairs/s, without them |"
     )
     assert costs.first_cells == relations.first_cells == rates.first_cells == ["3", "6"]
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the git repository")
+def test_bench_verify_compares_this_code_with_a_revision(replacements: dict[str, str]) -> None:
+    _, against = read_commands("bench_verify")
+    small_sizes = "--files 6 --again 4 --copied 1"
+    *_, comparison = run_command(against, small_sizes, replacements | {"REVISION": "HEAD"})
+    assert comparison.header == (
+        "| pairs | number | ms before | ms now | ratio | copies before | copies now |"
+    )
+    assert comparison.first_cells == ["strangers", "copies"]
