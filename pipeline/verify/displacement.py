@@ -24,7 +24,7 @@ from pipeline.verify.tile_grid import (
 )
 
 MAX_QUADRATIC_ITERATIONS = 8
-MIN_WARP_CHANGE_PX = 0.05  # of the target, below which iterations end
+MIN_MEAN_NCC_GAIN = 0.001  # of the valid tiles by an iteration; with less it is the last
 # A quadratic warp is fitted to tiles with more than this NCC, if there are so many of them; one
 # step moves a tile by no more than the last, along x and along y.
 MIN_QUADRATIC_NCC = 0.5
@@ -42,19 +42,14 @@ class Target:
     """The target image, sampled through a homography and a quadratic warp."""
 
     def __init__(
-        self,
-        pixels: GrayPixels,
-        homography: Homography,
-        grid_shape: tuple[int, ...],
-        coefficients: NDArray[np.float64] | None = None,
+        self, pixels: GrayPixels, homography: Homography, grid_shape: tuple[int, ...]
     ) -> None:
         """Place a grid of tiles (rows, columns); where its samples lie is computed on demand.
 
-        `homography` maps samples to target pixels, `coefficients` (6, 2) of the quadratic warp
-        unit coordinates.
+        `homography` maps samples to target pixels.
         """
         self.pixels, self._homography, self._grid_shape = pixels, homography, grid_shape
-        self._coefficients = coefficients
+        self._coefficients = np.zeros((6, 2))
 
     @cached_property
     def points(self) -> NDArray[np.float32]:
@@ -68,11 +63,11 @@ class Target:
             grid.evaluate_quadratic(np.array([row[2], row[0], row[1], 0.0, 0.0, 0.0]), pitch)
             for row in self._homography @ grid.to_samples
         )
-        points = np.stack([x / w, y / w])
-        if self._coefficients is not None:
-            for axis, coefficients in zip(points, self._coefficients.T, strict=True):
-                axis += grid.evaluate_quadratic(coefficients, pitch)
-        return points
+        return np.stack([x / w, y / w]) + self._evaluate_warp(pitch)
+
+    def _evaluate_warp(self, pitch: float) -> NDArray[np.float32]:
+        grid = get_unit_grid(*self._grid_shape)
+        return np.stack([grid.evaluate_quadratic(terms, pitch) for terms in self._coefficients.T])
 
     @cached_property
     def jacobians(self) -> NDArray[np.float32]:
@@ -81,8 +76,11 @@ class Target:
         return compute_jacobian(self._homography, centers).astype(np.float32)
 
     def warp(self, coefficients: NDArray[np.float64]) -> Target:
-        """Return the target with another quadratic warp."""
-        return Target(self.pixels, self._homography, self._grid_shape, coefficients)
+        """Return the target with a quadratic warp, (6, 2) in unit coordinates, added to this."""
+        warped = Target(self.pixels, self._homography, self._grid_shape)
+        warped._coefficients = coefficients
+        warped.points = self.points + warped._evaluate_warp(1.0)
+        return warped
 
     def sample(self) -> GrayPixels:
         """Sample the target under all tiles, (rows, columns, p)."""
@@ -111,22 +109,24 @@ def refine_quadratic(
         return target, stats
     tile_terms = get_unit_grid(*valid.shape).quadratic_terms
     coefficients, warped_stats = np.zeros((6, 2)), stats
+    best, best_mean_ncc = (target, stats), float(stats.ncc[valid].mean())
     for _ in range(MAX_QUADRATIC_ITERATIONS):
         is_reliable = valid & (warped_stats.ncc > MIN_QUADRATIC_NCC)
         if np.count_nonzero(is_reliable) < MIN_QUADRATIC_TILES:
-            return target, stats
-        terms, previous = tile_terms[is_reliable], coefficients
+            break
+        terms = tile_terms[is_reliable]
         steps = warped_stats.steps[is_reliable]
         steps = steps.clip(-MAX_QUADRATIC_STEP_SAMPLES, MAX_QUADRATIC_STEP_SAMPLES)
         wanted = terms @ coefficients + _map_steps(target.jacobians[is_reliable], steps)
         coefficients = solve_robust_lstsq(terms, wanted, warped_stats.ncc[is_reliable] ** 2)
         warped = target.warp(coefficients)
         warped_stats = template.compare(warped.sample())
-        if np.abs(terms @ (coefficients - previous)).max() < MIN_WARP_CHANGE_PX:
+        gain = float(warped_stats.ncc[valid].mean()) - best_mean_ncc
+        if gain > 0:
+            best, best_mean_ncc = (warped, warped_stats), best_mean_ncc + gain
+        if gain < MIN_MEAN_NCC_GAIN:
             break
-    if warped_stats.ncc[valid].mean() <= stats.ncc[valid].mean():
-        return target, stats
-    return warped, warped_stats
+    return best
 
 
 def search_displacement(

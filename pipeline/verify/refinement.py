@@ -79,11 +79,17 @@ def refine_homography(
     return best
 
 
-def is_near(stats: TileStats, is_compared: NDArray[np.bool_]) -> bool:
-    """Return True if half of the tiles to compare agree, or nearly do, within a small step."""
-    steps = stats.steps[is_compared & (stats.ncc > MIN_HOMOGRAPHY_NCC)]
+def measure_reliable_share(stats: TileStats, mask: NDArray[np.bool_]) -> float:
+    """Measure the share of the tiles in a mask that a homography could be fitted to."""
+    reliable_count = int(np.count_nonzero(mask & (stats.ncc > MIN_HOMOGRAPHY_NCC)))
+    return reliable_count / max(1, int(np.count_nonzero(mask)))
+
+
+def is_near(stats: TileStats, mask: NDArray[np.bool_]) -> bool:
+    """Return True if half of the tiles in a mask agree, or would after a small step."""
+    steps = stats.steps[mask & (stats.ncc > MIN_HOMOGRAPHY_NCC)]
     near_count = np.count_nonzero(np.hypot(*steps.T) < MAX_NEAR_STEP_SAMPLES)
-    return bool(near_count >= MIN_NEAR_SHARE * np.count_nonzero(is_compared))
+    return bool(near_count >= MIN_NEAR_SHARE * np.count_nonzero(mask))
 
 
 def refine_at_half_size(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
+from functools import cache
 
 import cv2
 import numpy as np
@@ -32,10 +33,6 @@ def match_sharpness(
 
     Sharpness is that of the tiles in `mask`. None if it is alike.
     """
-    scale = max(1.0, compute_scale(homography))
-
-    def blur(pixels: GrayPixels, sigma: float) -> GrayPixels:
-        return np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma), np.float32)
 
     def measure_target(pixels: GrayPixels) -> float:
         warped = cv2.warpPerspective(
@@ -50,23 +47,27 @@ def match_sharpness(
     target_sharpness = measure_target(target_pixels)
     if target_sharpness < MIN_SHARPNESS_RATIO * template_sharpness:
         limit = MAX_MATCHED_SHARPNESS_RATIO * target_sharpness
-        sigma = _find_sigma(
-            lambda sigma: _measure_sharpness(blur(template_pixels, sigma), mask) <= limit
-        )
-        return blur(template_pixels, sigma), target_pixels
+        softened = _soften(template_pixels, 1.0, lambda it: _measure_sharpness(it, mask) <= limit)
+        return softened, target_pixels
     if template_sharpness < MIN_SHARPNESS_RATIO * target_sharpness:
         limit = MAX_MATCHED_SHARPNESS_RATIO * template_sharpness
-        sigma = _find_sigma(
-            lambda sigma: measure_target(blur(target_pixels, sigma * scale)) <= limit
-        )
-        return template_pixels, blur(target_pixels, sigma * scale)
+        scale = max(1.0, compute_scale(homography))
+        softened = _soften(target_pixels, scale, lambda it: measure_target(it) <= limit)
+        return template_pixels, softened
     return None
 
 
-def _find_sigma(is_soft_enough: Callable[[float], bool]) -> float:
-    """Find the first of BLUR_SIGMAS_PX that is soft enough; the last if none is."""
-    index = bisect_left(BLUR_SIGMAS_PX, True, key=is_soft_enough)
-    return BLUR_SIGMAS_PX[min(index, len(BLUR_SIGMAS_PX) - 1)]
+def _soften(
+    pixels: GrayPixels, scale: float, is_soft_enough: Callable[[GrayPixels], bool]
+) -> GrayPixels:
+    """Blur by the first of BLUR_SIGMAS_PX, times `scale`, that is enough, else by the last."""
+
+    @cache
+    def blur(sigma: float) -> GrayPixels:
+        return np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma * scale), np.float32)
+
+    index = bisect_left(BLUR_SIGMAS_PX, True, key=lambda sigma: is_soft_enough(blur(sigma)))
+    return blur(BLUR_SIGMAS_PX[min(index, len(BLUR_SIGMAS_PX) - 1)])
 
 
 def _measure_sharpness(gray: GrayPixels, mask: NDArray[np.bool_]) -> float:
