@@ -48,9 +48,6 @@ _QUANTIZATION_STEPS = (64, 32, 256 / 360)
 _KEYPOINT_DTYPE = np.dtype(
     [("point", "<u2", 2), ("size", "<u2"), ("angle", "u1"), ("descriptor", "u1", 64)]
 )
-# The two numbers of each byte as float32, which the bits of one float64 hold.
-_UNPACKED_PAIRS = np.stack(np.divmod(np.arange(256, dtype=np.float32), 16), axis=1).view(np.float64)
-_UNPACKED_PAIRS = _UNPACKED_PAIRS.ravel()
 # The pixels of a small gray version in eight orientations, (8, 1024): number 2 k + m is mirrored if
 # m, then turned k quarters counterclockwise.
 _PIXEL_NUMBERS = np.arange(SMALL_GRAY_SIDE_PX**2).reshape(SMALL_GRAY_SIDE_PX, -1)
@@ -134,8 +131,11 @@ class ImageFeatures:
             self._features, _KEYPOINT_DTYPE, offset=len(FORMAT_VERSION) + SMALL_GRAY_SIDE_PX**2
         )
         waves, even_count = _build_descriptor_waves()
-        descriptors = _UNPACKED_PAIRS[stored["descriptor"]].view(np.float32) @ waves
-        descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True).clip(1.0)
+        packed = np.ascontiguousarray(stored["descriptor"])
+        numbers = np.concatenate([packed >> 4, packed & 15], axis=1).astype(np.float32)
+        descriptors = numbers @ waves
+        norms = np.sqrt(np.vecdot(descriptors, descriptors)).clip(1.0)
+        descriptors /= norms[:, None]
         points, sizes, angles = (
             stored[name].astype(np.float32) / np.float32(steps)
             for name, steps in zip(("point", "size", "angle"), _QUANTIZATION_STEPS, strict=True)
@@ -156,9 +156,13 @@ class ImageFeatures:
     @cached_property
     def small_rgb(self) -> NDArray[np.uint8]:
         """The whole image in RGB (48, 48, 3)."""
+        # Halving an even number of pixels is fast, and then less than half of the work is left.
+        height, width = (max(1, side // 2) for side in self.rgb.shape[:2])
+        even = self.rgb[: 2 * height, : 2 * width]
+        halved = cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA)
         return np.asarray(
             cv2.resize(
-                self.rgb, (SMALL_RGB_SIDE_PX, SMALL_RGB_SIDE_PX), interpolation=cv2.INTER_AREA
+                halved, (SMALL_RGB_SIDE_PX, SMALL_RGB_SIDE_PX), interpolation=cv2.INTER_AREA
             ),
             np.uint8,
         )
@@ -288,7 +292,8 @@ def _build_descriptor_waves() -> tuple[NDArray[np.float32], int]:
     """Build the waves that descriptors are made of, and count those that mirroring does not change.
 
     They are the columns of an orthonormal matrix (128, 52): first those that do not change in a
-    mirror image, then those that change sign. They are products of cosines along both axes of
+    mirror image, then those that change sign. Its rows are the even numbers of a descriptor, then
+    the odd ones, as they are unpacked. The waves are products of cosines along both axes of
     cells (discrete cosine transform) and of cosines or sines around the directions (Fourier
     series). Mirroring reverses the cells along one axis and the sense of the directions.
     """
@@ -302,7 +307,8 @@ def _build_descriptor_waves() -> tuple[NDArray[np.float32], int]:
         if y + x + k <= MAX_DESCRIPTOR_FREQUENCY:
             values = np.einsum("i,j,k->ijk", along_cells[y], along_cells[x], wave).ravel()
             (odd if (y + is_sine) % 2 else even).append(values / np.linalg.norm(values))
-    return np.array(even + odd, np.float32).T, len(even)
+    waves = np.array(even + odd, np.float32).T
+    return np.ascontiguousarray(np.concatenate([waves[::2], waves[1::2]])), len(even)
 
 
 @cache
