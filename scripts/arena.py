@@ -30,7 +30,7 @@ class Role(StrEnum):
 
 
 class Truth(StrEnum):
-    """What two pictures are to each other."""
+    """The relation of two pictures, as their source knows it."""
 
     COPY = "copy"
     NEIGHBOR = "neighbor"  # another shot: the next frame, or another exposure of a bracket

@@ -53,7 +53,10 @@ STRANGERS = (Relation.UNRELATED, Relation.NOT_VERIFIABLE)
 COUNTED_RELATIONS = (
     Relation.SAME_PICTURE,
     Relation.DERIVED,
-    Relation.SAME_SCENE,
+    Relation.ANOTHER_SHOT,
+    Relation.SAME_TEMPLATE,
+    Relation.OVERLAPS,
+    Relation.SIMILAR,
     Relation.UNRELATED,
     Relation.NOT_VERIFIABLE,
 )

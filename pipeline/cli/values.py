@@ -19,7 +19,8 @@ RELATIONS_BY_WORD = {
     "derived": (Relation.DERIVED,),
     "frame": (Relation.FRAME_OF, Relation.PAGE_OF),
     "overlaps": (Relation.OVERLAPS,),
-    "scene": (Relation.ANOTHER_SHOT, Relation.SAME_SCENE),
+    "scene": (Relation.ANOTHER_SHOT,),
+    "template": (Relation.SAME_TEMPLATE,),
     "similar": (Relation.SIMILAR,),
 }
 

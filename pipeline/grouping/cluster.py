@@ -32,6 +32,7 @@ from pipeline.grouping.exposures import Exposures
 from pipeline.grouping.keep_rules import CopyHints, KeepRules, LibraryFile
 from pipeline.grouping.match import Match, get_exact_relation, make_match_rank_key
 from pipeline.verify.homography import MAX_ISOTROPIC_RATIO, compute_principal_scales
+from pipeline.verify.judgement import UNKNOWN_NOISE
 from pipeline.verify.relation import (
     COPY_RELATIONS,
     REPORTED_RELATIONS,
@@ -204,7 +205,7 @@ def _assign_to_keepers(
                 and neighbor.edge.relation in relations
             ]
             if is_first_pass and SCENE_RELATIONS.isdisjoint(relations):
-                shots = _find_other_shots(pixel_hash, neighbors, full_size_copies)
+                shots = _find_other_shots(pixel_hash, neighbors, full_size_copies, exposures)
                 copies = [
                     copy
                     for copy in copies
@@ -257,19 +258,27 @@ def _find_other_shots(
     pixel_hash: bytes,
     neighbors: Mapping[bytes, Iterable[Neighbor]],
     full_size_copies: Mapping[bytes, set[bytes]],
+    exposures: Exposures,
 ) -> set[bytes]:
     """Return the other shots of an image's scene.
 
-    An image of the same scene that shares a full-size copy with it is no other shot, but the same
-    shot, heavily edited: that copy would tell two shots apart. Metadata tells them apart for sure.
+    Another shot by its pixels that shares a full-size copy with the image is the same shot, but
+    heavily edited: that copy would tell two shots apart. Metadata tells them apart for sure.
     """
     return {
         neighbor.pixel_hash
         for neighbor in neighbors[pixel_hash]
         if neighbor.edge.relation == Relation.ANOTHER_SHOT
-        or neighbor.edge.relation == Relation.SAME_SCENE
-        and full_size_copies[pixel_hash].isdisjoint(full_size_copies[neighbor.pixel_hash])
+        and (
+            exposures.are_apart(pixel_hash, neighbor.pixel_hash)
+            or _is_copy_by_pixels(neighbor.edge)
+            or full_size_copies[pixel_hash].isdisjoint(full_size_copies[neighbor.pixel_hash])
+        )
     }
+
+
+def _is_copy_by_pixels(edge: Edge) -> bool:
+    return edge.verdict is not None and edge.verdict.relation in COPY_RELATIONS
 
 
 def _fits_other_shot_better(
@@ -281,13 +290,11 @@ def _fits_other_shot_better(
 ) -> bool:
     """Check whether a keeper's copy agrees better with one of the other shots of its scene.
 
-    A small image agrees with several shots of a burst: with its own in a larger share of tiles, or
-    in the same share and with more inliers. Only a shot that ranks before the copy can take it.
+    Only a shot that ranks before the copy can take it.
     """
     own_verdict = copy.edge.verdict
     if not shots or own_verdict is None:
         return False
-    own_agreement = own_verdict.agreeing_share, own_verdict.inliers
     for neighbor in neighbors[copy.pixel_hash]:
         verdict = neighbor.edge.verdict
         if (
@@ -295,10 +302,25 @@ def _fits_other_shot_better(
             and rank_keys[neighbor.pixel_hash] < rank_keys[copy.pixel_hash]
             and neighbor.edge.relation in relations
             and verdict is not None
-            and (verdict.agreeing_share, verdict.inliers) > own_agreement
+            and _agrees_better(verdict, own_verdict)
         ):
             return True
     return False
+
+
+def _agrees_better(verdict: Verdict, other: Verdict) -> bool:
+    """Check whether a copy belongs to the shot of one verdict rather than to that of another.
+
+    A small image agrees with several shots of a burst, but shares its noise with its own alone.
+    Where noise is not known, it agrees with its own in more tiles, or in as many with more inliers.
+    """
+    noise = [
+        item.judgement.noise_ncc if item.judgement else UNKNOWN_NOISE for item in (verdict, other)
+    ]
+    if min(noise) > UNKNOWN_NOISE and noise[0] != noise[1]:
+        return noise[0] > noise[1]
+    first, second = ((item.agreeing_share, item.inliers) for item in (verdict, other))
+    return first > second
 
 
 def _collect_copy_hints(

@@ -7,13 +7,9 @@ from dataclasses import dataclass
 from indexes.records import Image
 from pipeline.grouping.exposures import ExposureDifference
 from pipeline.grouping.keep_rules import LibraryFile
+from pipeline.verify.judgement import MIN_CLEAN_AGREEMENT
 from pipeline.verify.relation import COPY_RELATIONS, REPORTED_RELATIONS, SCENE_RELATIONS, Relation
 from pipeline.verify.verdict import Verdict
-
-# Share of agreeing tiles from which a copy only lost something: nothing lies on it, nothing moved.
-# Nearly all pairs of true copies that were re-exported, resized or filtered reach it, and few other
-# shots: 31 of about 840 pairs of look-alikes.
-MIN_CLEAN_AGREEMENT = 0.97
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,13 @@ MIN_DIFFERENCE_LEVELS = 2.0  # of luma, from which a block counts
 MIN_STEP_RATIO = 1.15
 # How much larger the share of clipped pixels is in blocks that went out of range.
 MIN_CLIPPING_EXCESS = 0.2
-COPY_RELATIONS_BY_PIXELS = (Relation.SAME_PICTURE, Relation.DERIVED, Relation.SAME_SCENE)
+COMPARED_RELATIONS = (
+    Relation.SAME_PICTURE,
+    Relation.DERIVED,
+    Relation.OVERLAPS,
+    Relation.ANOTHER_SHOT,
+    Relation.SIMILAR,
+)
 
 
 def flag_rotten_copies(context: IngestContext, first_new_id: int) -> Iterator[int]:
@@ -45,7 +51,7 @@ def flag_rotten_copies(context: IngestContext, first_new_id: int) -> Iterator[in
     """
     store = context.store
     pairs = store.catalog.verdicts.find_pairs_of_equal_size(
-        "JPEG", COPY_RELATIONS_BY_PIXELS, first_new_id
+        "JPEG", COMPARED_RELATIONS, first_new_id
     )
     for pair in pairs:
         images = dict(store.catalog.images.get(pair))

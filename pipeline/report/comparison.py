@@ -14,6 +14,7 @@ from pipeline.query.compare import Comparison
 from pipeline.report.document import make_document, serialize_failure, serialize_space
 from pipeline.report.format import format_bytes
 from pipeline.report.matches import format_edits
+from pipeline.verify.judgement import Judgement
 from pipeline.verify.relation import Relation
 from pipeline.verify.verdict import MIN_VALID_TILES, Edits, Verdict
 
@@ -118,6 +119,11 @@ def format_explanation(comparison: Comparison, threshold: float) -> Iterator[str
     if not verdict.homography:
         return
     yield f"tiles       {_describe_tiles(verdict)}"
+    if verdict.overlap:
+        first_share, second_share = (f"{100 * share:.0f} %" for share in verdict.overlap)
+        yield f"shared      {first_share} of the first, {second_share} of the second"
+    if verdict.judgement:
+        yield f"judged      {_describe_judgement(verdict, verdict.judgement)}"
     if verdict.relation == Relation.NOT_VERIFIABLE:
         yield f"reason      {_explain_not_verifiable(verdict)}"
     if verdict.edits:
@@ -159,6 +165,17 @@ def _describe_tiles(verdict: Verdict) -> str:
     )
 
 
+def _describe_judgement(verdict: Verdict, judgement: Judgement) -> str:
+    """Describe the probabilities, and what they mean for a pair that is in doubt."""
+    probabilities = (
+        f"copy {judgement.copy:.2f}, another shot {judgement.shot:.2f},"
+        f" one template {judgement.template:.2f}"
+    )
+    if verdict.relation == Relation.SIMILAR:
+        return f"{probabilities}: not certain enough to group the two"
+    return probabilities
+
+
 def _explain_not_verifiable(verdict: Verdict) -> str:
     if verdict.tiles < MIN_VALID_TILES:
         return "too few tiles have enough texture to decide"
@@ -169,9 +186,6 @@ def _explain_not_verifiable(verdict: Verdict) -> str:
 
 
 def _format_edit_lines(edits: Edits) -> Iterable[str]:
-    first_share, second_share = edits.overlap
-    shares = f"{100 * first_share:.0f} % of the first, {100 * second_share:.0f} % of the second"
-    yield f"shared      {shares}"
     for left, top, right, bottom in edits.changed_regions:
         across = f"{left:.2f} to {right:.2f} of the first's width"
         yield f"differs     at {across}, {top:.2f} to {bottom:.2f} of its height"

@@ -28,7 +28,7 @@ _RELATED_LABELS = {
     Relation.PAGE_OF: "a page of a member, or the reverse",
     Relation.OVERLAPS: "overlapping",
     Relation.ANOTHER_SHOT: Relation.ANOTHER_SHOT,
-    Relation.SAME_SCENE: Relation.SAME_SCENE,
+    Relation.SAME_TEMPLATE: Relation.SAME_TEMPLATE,
     Relation.SIMILAR: Relation.SIMILAR,
 }
 

@@ -64,6 +64,9 @@ MAX_GRAYSCALE_CHROMA_LEVELS = 4.0
 MIN_COLOR_CHROMA_LEVELS = 10.0
 OVERLAP_SAMPLES_PER_SIDE = 100  # the overlap is measured on a grid of this many points a side
 OVERLAP_MARGIN = 0.005  # share of a side by which a point may lie outside and count as inside
+UNIQUE_MARGIN = 0.015  # the same for content that only one image has
+UNIQUE_WINDOW_PX = 9  # side of the window in which texture is measured
+MIN_UNIQUE_TEXTURE_LEVELS = 4.0  # standard deviation there
 # Cells of a small image that blurring mixes colors across; and the share of a side that is left
 # out near an outline, at most.
 COLOR_MARGIN_CELLS = 2.5
@@ -115,7 +118,7 @@ def detect_edits(
     `changed_regions` are boxes on the first image.
     """
     inverse = invert_homography(homography)
-    overlap = _measure_overlap(homography), _measure_overlap(inverse)
+    overlap = measure_overlap(homography), measure_overlap(inverse)
     grayscale_side, is_recolored = _compare_colors(
         first.small_rgb, second.small_rgb, homography, changed_regions
     )
@@ -201,15 +204,17 @@ def is_viewpoint_change(edits: Edits, homography: Homography, sizes: ImageSizes)
         max(edits.overlap) >= MIN_FULL_OVERLAP and min(edits.overlap) >= MIN_SKEWED_COPY_OVERLAP
     ):
         return False
+    return compute_skew(homography, sizes) > MAX_COPY_SKEW
+
+
+def compute_skew(homography: Homography, sizes: ImageSizes) -> float:
+    """Compute the larger of shear and perspective, which no crop, turn or stretch makes."""
     center, unit_jacobian, pixel_jacobian = compute_local_jacobian(homography, sizes)
     scales = np.linalg.svd(pixel_jacobian)[1]
     # The second smallest entry is 0 where sides stay parallel to sides.
     off_axis = np.sort(np.abs(pixel_jacobian), axis=None)[1] / np.sqrt(scales[0] * scales[1])
     shear = min(scales[0] / scales[1] - 1.0, off_axis)
-    return bool(
-        shear > MAX_COPY_SKEW
-        or _compute_perspective_skew(homography, center, unit_jacobian) > MAX_COPY_SKEW
-    )
+    return float(max(shear, _compute_perspective_skew(homography, center, unit_jacobian)))
 
 
 def _compute_perspective_skew(
@@ -248,13 +253,31 @@ def _decompose_homography(homography: Homography, sizes: ImageSizes) -> _Decompo
     )
 
 
-def _measure_overlap(homography: Homography) -> float:
+def measure_overlap(homography: Homography) -> float:
     """Measure the share of an image that a homography maps into the other, on a grid of points."""
     x, y, w = homography @ _compute_unit_grid(OVERLAP_SAMPLES_PER_SIDE)
     low, high = -OVERLAP_MARGIN * w, (1.0 + OVERLAP_MARGIN) * w
     # Empty where w is negative, behind the camera: there low > high.
     is_inside = (x > low) & (x < high) & (y > low) & (y < high)
-    return round(np.count_nonzero(is_inside) / OVERLAP_SAMPLES_PER_SIDE**2, 4)
+    return round(float(np.count_nonzero(is_inside)) / OVERLAP_SAMPLES_PER_SIDE**2, 4)
+
+
+def measure_unique_content(image: ImageFeatures, homography: Homography) -> float:
+    """Measure the share of an image that is textured and does not lie on the other.
+
+    `homography` maps the image to the other one, both in normalized coordinates.
+    """
+    size = (OVERLAP_SAMPLES_PER_SIDE, OVERLAP_SAMPLES_PER_SIDE)
+    gray = image.gray.astype(np.float32)
+    mean, square = (
+        cv2.resize(cv2.blur(pixels, (UNIQUE_WINDOW_PX, UNIQUE_WINDOW_PX)), size)
+        for pixels in (gray, gray * gray)
+    )
+    is_textured = square - mean**2 > MIN_UNIQUE_TEXTURE_LEVELS**2
+    x, y, w = homography @ _compute_unit_grid(OVERLAP_SAMPLES_PER_SIDE)
+    low, high = -UNIQUE_MARGIN * w, (1.0 + UNIQUE_MARGIN) * w
+    is_outside = ~((x > low) & (x < high) & (y > low) & (y < high))
+    return float((is_outside.reshape(size) & is_textured).mean())
 
 
 @cache

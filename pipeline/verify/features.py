@@ -40,6 +40,8 @@ MAX_FLAT_STD_LEVELS = 6.0  # standard deviation in gray levels of an even cell
 MAX_REMAINING_STD_SHARE = 0.25  # of a line art cell, without its lines
 MIN_LINE_ART_SHARE = 0.9  # of the textured cells
 
+MAX_FLAT_GRADIENT = 1.0  # in gray levels a pixel, of flat ground
+
 FORMAT_VERSION = b"\x01"  # first byte of stored features; raise it if their content changes
 # Steps per pixel for points and sizes, and per degree for angles, in stored features.
 _QUANTIZATION_STEPS = (64, 32, 256 / 360)
@@ -173,6 +175,11 @@ class ImageFeatures:
         return is_line_art(self.gray)
 
     @cached_property
+    def flat_share(self) -> float:
+        """The share of the image that is flat ground, without any texture."""
+        return measure_flat_share(self.gray)
+
+    @cached_property
     def noise(self) -> float:
         """The standard deviation of the noise, in gray levels."""
         return estimate_noise(self.gray)
@@ -203,6 +210,12 @@ def estimate_noise(gray: NDArray[np.uint8]) -> float:
     kernel = np.array([1, -2, 1], np.float32)
     filtered = cv2.sepFilter2D(gray, cv2.CV_16S, kernel, kernel)
     return float(np.sqrt(np.pi / 2) / 6 * cv2.norm(filtered, cv2.NORM_L1) / gray.size)
+
+
+def measure_flat_share(gray: NDArray[np.uint8]) -> float:
+    """Measure the share of pixels (height, width) whose gradient is below MAX_FLAT_GRADIENT."""
+    dx, dy = (cv2.Sobel(gray, cv2.CV_32F, *order, scale=1 / 8) for order in ((1, 0), (0, 1)))
+    return float((cv2.magnitude(dx, dy) < MAX_FLAT_GRADIENT).mean())
 
 
 def is_line_art(gray: NDArray[np.uint8]) -> bool:

@@ -19,7 +19,7 @@ class Relation(StrEnum):
     PAGE_OF = "a page of"
     OVERLAPS = "overlaps"
     ANOTHER_SHOT = "another shot"
-    SAME_SCENE = "same scene"
+    SAME_TEMPLATE = "same template"
     SIMILAR = "similar"
     NOT_VERIFIABLE = "not verifiable"
     UNRELATED = "unrelated"
@@ -47,11 +47,11 @@ REPORTED_RELATIONS = (
     Relation.PAGE_OF,
     Relation.OVERLAPS,
     Relation.ANOTHER_SHOT,
-    Relation.SAME_SCENE,
+    Relation.SAME_TEMPLATE,
     Relation.SIMILAR,
 )
 # Relations of two exposures of one scene, as pixels or metadata show.
-SCENE_RELATIONS = frozenset({Relation.ANOTHER_SHOT, Relation.SAME_SCENE})
+SCENE_RELATIONS = frozenset({Relation.ANOTHER_SHOT})
 # Relations of a file to one that holds all its frames and more.
 PART_RELATIONS = frozenset({Relation.FRAME_OF, Relation.PAGE_OF})
 # Relations that form groups unless more are requested.

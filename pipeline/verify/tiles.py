@@ -86,6 +86,12 @@ class TileComparison:
     _template_pixels: GrayPixels
     _target: Target
 
+    def get_matched_pixels(self) -> tuple[GrayPixels, GrayPixels]:
+        """Return both images on the grid of the tiles, (height, width), with one sharpness."""
+        rows, columns = self.valid.shape
+        target = self._target.sample_pixels().reshape(rows, columns, TILE_SIDE_PX, TILE_SIDE_PX)
+        return self._template_pixels, target.swapaxes(1, 2).reshape(self._template_pixels.shape)
+
     def compute_cell_outlier_ratio(self) -> float:
         """Compute the error of the worst cell over that at CELL_ERROR_PERCENTILE.
 

@@ -10,14 +10,18 @@ import numpy as np
 
 from indexes.catalog.verdicts import StoredVerdict
 from pipeline.verify.homography import UNIT_CORNERS, Homography, apply_homography, invert_homography
+from pipeline.verify.judgement import Judgement
 from pipeline.verify.relation import Relation, Side
 
 # The version of what verdicts mean. Raise it with every change in this package, or in what it
 # imports, after which a field can come out differently, and when a field is added.
-VERDICT_VERSION = 9
+VERDICT_VERSION = 10
 
 MIN_VALID_TILES = 8  # tiles to compare, below which a pair that is not a copy is not verifiable
 MIN_FULL_OVERLAP = 0.97  # share of an image from which the other counts as showing all of it
+
+# Relations of older verdicts, which stand until they are verified again.
+FORMER_RELATIONS = {"same scene": Relation.ANOTHER_SHOT}
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, normalized
 
@@ -137,6 +141,8 @@ class Verdict:
     no alignment was found. `inliers`: the keypoint matches that agree with the alignment it was
     refined from. Of `tiles` with enough texture to compare, `agreeing_share` agree in place and
     `displaced_share` agree at a small offset. `edits` is None unless the pair are copies.
+    `overlap`: the share of the first image on the second, and the reverse; None if not aligned.
+    `judgement`: the probabilities that decided; None if too little agreed to be judged.
     """
 
     relation: Relation
@@ -146,6 +152,8 @@ class Verdict:
     displaced_share: float = 0.0
     homography: tuple[float, ...] = ()
     edits: Edits | None = None
+    overlap: tuple[float, float] | None = None
+    judgement: Judgement | None = None
 
     @property
     def homography_matrix(self) -> Homography:
@@ -169,7 +177,8 @@ class Verdict:
             edits = edits.swap_sides(
                 tuple(project_box_back(inverse, box) for box in edits.changed_regions)
             )
-        return replace(self, homography=flatten_homography(inverse), edits=edits)
+        overlap = (self.overlap[1], self.overlap[0]) if self.overlap else None
+        return replace(self, homography=flatten_homography(inverse), edits=edits, overlap=overlap)
 
 
 def _get_other_side(side: Side | None) -> Side | None:
@@ -205,7 +214,12 @@ def decode_verdict(stored: StoredVerdict) -> Verdict:
         edits["changed_regions"] = tuple(tuple(box) for box in edits["changed_regions"])
         record["edits"] = Edits(**edits)
     record["homography"] = tuple(record.get("homography", ()))
-    return Verdict(relation=Relation(stored.relation), **record)
+    if record.get("overlap"):
+        record["overlap"] = tuple(record["overlap"])
+    if record.get("judgement"):
+        record["judgement"] = Judgement(**record["judgement"])
+    relation = FORMER_RELATIONS.get(stored.relation) or Relation(stored.relation)
+    return Verdict(relation=relation, **record)
 
 
 def flatten_homography(homography: Homography) -> tuple[float, ...]:

@@ -1,8 +1,8 @@
-"""Verify a candidate pair: align two thumbnails, compare them tile by tile, and give a verdict.
+"""Verify a candidate pair: align two thumbnails, compare their tiles, judge, and give a verdict.
 
-Alignments come from keypoints (matching). Each is refined and compared by pixels (tiles). The
-counts of agreeing, displaced and conflicting tiles decide the relation; the edits of a copy follow
-from the homography and the pixels (edits).
+Alignments come from keypoints (matching). Each is refined and compared by pixels (tiles). What
+agrees, what changed and what each image shows there is the evidence that a fitted model judges
+(evidence, judge); the edits of a copy follow from the homography and the pixels (edits).
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.verify.edits import detect_edits, is_viewpoint_change
+from pipeline.verify.changed_areas import shows_other_content
+from pipeline.verify.edits import (
+    compute_skew,
+    detect_edits,
+    is_viewpoint_change,
+    measure_overlap,
+    measure_unique_content,
+)
+from pipeline.verify.evidence import Evidence, Geometry, TileOutcomes, measure_evidence
 from pipeline.verify.features import ImageFeatures
 from pipeline.verify.homography import (
     Homography,
@@ -21,6 +29,8 @@ from pipeline.verify.homography import (
     compute_scale,
     invert_homography,
 )
+from pipeline.verify.judge import load_judge
+from pipeline.verify.judgement import MIN_CLEAN_AGREEMENT, Judgement
 from pipeline.verify.matching import Alignment, propose_alignments
 from pipeline.verify.relation import Relation
 from pipeline.verify.tile_grid import TILE_SIDE_PX
@@ -28,6 +38,7 @@ from pipeline.verify.tiles import TileComparison, compare_tiles
 from pipeline.verify.verdict import (
     MIN_VALID_TILES,
     Box,
+    Edits,
     Verdict,
     flatten_homography,
     project_box_back,
@@ -40,17 +51,16 @@ MIN_TILE_NCC = 0.8  # NCC from which a tile agrees
 # more than the second.
 MIN_DISPLACEMENT_PX = 0.6
 MIN_NCC_GAIN = 0.03
-MIN_AGREEING_TILES = 4  # of a copy
-MIN_COPY_SHARE = 0.8  # share of agreeing tiles that makes a copy
-# An overlay may cover more: this share is enough if the median NCC of the agreeing tiles is at
-# least the second, and if tiles agree in these numbers, in all and for each conflicting tile.
-MIN_OVERLAID_COPY_SHARE = 0.45
-MIN_OVERLAID_COPY_NCC = 0.95
-MIN_OVERLAID_COPY_TILES = 10
-MIN_AGREEING_PER_CONFLICT = 3
 MAX_CONFLICTING_NCC = 0.4  # below, a tile with texture in both images shows different content
-MAX_COPY_DISPLACED_SHARE = 0.1  # of the agreeing and displaced tiles of a copy
-MIN_SCENE_SHARE = 0.5  # share of agreeing or displaced tiles that makes a scene
+# Pairs with fewer tiles that agree, or with a smaller share that agrees or is displaced, are not
+# aligned, and are not judged.
+MIN_AGREEING_TILES = 4
+MIN_JUDGED_SHARE = 0.2
+MIN_NAMED_PROBABILITY = 0.5  # of another shot, or of a template, that is named so
+MIN_SCENE_SHARE = 0.5  # share of agreeing or displaced tiles of a scene or a template
+MIN_DOUBTFUL_PROBABILITY = 0.2  # of a copy that is reported as similar
+# Share of each image, textured and beyond the outline of the other, from which the two overlap.
+MIN_UNIQUE_CONTENT = 0.02
 # Text and drawings are copies if every tile reaches the first, and no cell differs beyond others
 # by more than the second: at most 4.3 times in 695 copies of 72 pages. Of 224 pages with one small
 # digit changed 215 differ more, of 224 with two digits all.
@@ -117,7 +127,80 @@ def _verify_ordered_pair(
 def _verify_alignment(
     alignment: Alignment, first: ImageFeatures, second: ImageFeatures
 ) -> tuple[Verdict, TileMasks | None]:
-    # Tiles lie on the image with fewer pixels for the same content.
+    aligned = align_and_compare(alignment, first, second)
+    if aligned is None:
+        return Verdict(Relation.NOT_VERIFIABLE, alignment.inliers), None
+    comparison, outcomes = aligned.comparison, aligned.outcomes
+    valid, agreeing, displaced = (
+        int(mask.sum()) for mask in (comparison.valid, outcomes.agreeing, outcomes.displaced)
+    )
+    judgement, edits = None, None
+    relation = Relation.UNRELATED if valid >= MIN_VALID_TILES else Relation.NOT_VERIFIABLE
+    if aligned.is_judged:
+        evidence = aligned.measure_evidence()
+        judgement = load_judge().judge(evidence)
+        if shows_other_content(evidence.areas):
+            relation = _name_other(judgement, aligned)
+        else:
+            relation, edits = _decide(aligned, judgement, first, second)
+    verdict = Verdict(
+        relation,
+        alignment.inliers,
+        valid,
+        round(agreeing / valid, 4),
+        round(displaced / valid, 4),
+        flatten_homography(aligned.homography),
+        edits,
+        aligned.geometry.overlap,
+        judgement,
+    )
+    masks = TileMasks(
+        comparison.valid,
+        outcomes.agreeing,
+        outcomes.displaced,
+        comparison.origin,
+        aligned.is_swapped,
+    )
+    return verdict, masks
+
+
+@dataclass(frozen=True, slots=True)
+class AlignedImages:
+    """Two images with the comparison of their tiles.
+
+    The first image is the target and the second the template if `is_swapped`. `homography` maps
+    the first image to the second, both in normalized coordinates.
+    """
+
+    template: ImageFeatures
+    target: ImageFeatures
+    is_swapped: bool
+    comparison: TileComparison
+    outcomes: TileOutcomes
+    homography: Homography
+    geometry: Geometry
+
+    @property
+    def is_judged(self) -> bool:
+        """True if enough tiles agree for the alignment to be right."""
+        agreeing, displaced = int(self.outcomes.agreeing.sum()), int(self.outcomes.displaced.sum())
+        is_enough = agreeing + displaced >= MIN_JUDGED_SHARE * int(self.comparison.valid.sum())
+        return is_enough and agreeing >= MIN_AGREEING_TILES
+
+    def measure_evidence(self) -> Evidence:
+        """Measure what the judge decides on."""
+        return measure_evidence(
+            (self.template, self.target), self.comparison, self.outcomes, self.geometry
+        )
+
+
+def align_and_compare(
+    alignment: Alignment, first: ImageFeatures, second: ImageFeatures
+) -> AlignedImages | None:
+    """Refine an alignment and compare the tiles of two images; None if none can be compared.
+
+    Tiles lie on the image with fewer pixels for the same content.
+    """
     is_swapped = compute_scale(alignment.homography) < 1.0
     template, target = (second, first) if is_swapped else (first, second)
     comparison = compare_tiles(
@@ -127,48 +210,69 @@ def _verify_alignment(
         max(template.noise, target.noise),
     )
     if comparison is None or not comparison.valid.any():
-        return Verdict(Relation.NOT_VERIFIABLE, alignment.inliers), None
-    is_agreeing, is_displaced, is_conflicting = _judge_tiles(comparison)
-    valid, agreeing, displaced, conflicting = (
-        int(mask.sum()) for mask in (comparison.valid, is_agreeing, is_displaced, is_conflicting)
-    )
+        return None
+    refined = comparison.homography
     homography = _convert_to_unit_homography(
-        invert_homography(comparison.homography) if is_swapped else comparison.homography,
-        first,
-        second,
+        invert_homography(refined) if is_swapped else refined, first, second
     )
-    median_ncc = float(np.median(comparison.ncc[is_agreeing])) if agreeing else 0.0
-    relation, edits = _classify(valid, agreeing, displaced, conflicting, median_ncc), None
-    if relation in (Relation.DERIVED, Relation.SAME_SCENE) and _is_altered_line_art(
-        comparison, first, second
-    ):
-        relation = Relation.NOT_VERIFIABLE
-    if relation == Relation.DERIVED:
-        boxes = _find_changed_regions(
-            comparison.valid & ~is_agreeing & ~is_displaced, comparison, template
-        )
-        if is_swapped:
-            boxes = [project_box_back(homography, box) for box in boxes]
-        edits = detect_edits(first, second, homography, tuple(boxes))
-        relation = Relation.SAME_PICTURE if edits.is_same_picture else Relation.DERIVED
-        if is_viewpoint_change(edits, homography, (first.size, second.size)):
-            relation, edits = Relation.SAME_SCENE, None
-    verdict = Verdict(
-        relation,
+    geometry = Geometry(
         alignment.inliers,
-        valid,
-        round(agreeing / valid, 4),
-        round(displaced / valid, 4),
-        flatten_homography(homography),
-        edits,
+        (measure_overlap(homography), measure_overlap(invert_homography(homography))),
+        compute_skew(homography, (first.size, second.size)),
     )
-    masks = TileMasks(comparison.valid, is_agreeing, is_displaced, comparison.origin, is_swapped)
-    return verdict, masks
+    outcomes = _judge_tiles(comparison)
+    return AlignedImages(template, target, is_swapped, comparison, outcomes, homography, geometry)
 
 
-def _judge_tiles(
-    comparison: TileComparison,
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+def _decide(
+    aligned: AlignedImages, judgement: Judgement, first: ImageFeatures, second: ImageFeatures
+) -> tuple[Relation, Edits | None]:
+    """Decide the relation of two aligned images, and the edits if they are copies."""
+    comparison, outcomes, homography = aligned.comparison, aligned.outcomes, aligned.homography
+    is_clean = outcomes.agreeing.sum() >= MIN_CLEAN_AGREEMENT * comparison.valid.sum()
+    is_copy = load_judge().is_copy(judgement, is_clean=bool(is_clean))
+    if first.is_line_art and second.is_line_art and _is_altered_line_art(comparison):
+        return Relation.NOT_VERIFIABLE, None
+    if not is_copy:
+        return _name_other(judgement, aligned), None
+    boxes = _find_changed_regions(
+        comparison.valid & ~outcomes.agreeing & ~outcomes.displaced, comparison, aligned.template
+    )
+    if aligned.is_swapped:
+        boxes = [project_box_back(homography, box) for box in boxes]
+    edits = detect_edits(first, second, homography, tuple(boxes))
+    if is_viewpoint_change(edits, homography, (first.size, second.size)):
+        return Relation.ANOTHER_SHOT, None
+    if edits.embedded_side is None and _have_unique_content(homography, first, second):
+        return Relation.OVERLAPS, None
+    return (Relation.SAME_PICTURE if edits.is_same_picture else Relation.DERIVED), edits
+
+
+def _name_other(judgement: Judgement, aligned: AlignedImages) -> Relation:
+    """Name what two images are that are not copies for certain; SIMILAR if that is in doubt."""
+    is_named = max(judgement.shot, judgement.template) >= MIN_NAMED_PROBABILITY
+    if not is_named and judgement.copy >= MIN_DOUBTFUL_PROBABILITY:
+        return Relation.SIMILAR
+    valid = int(aligned.comparison.valid.sum())
+    related = int(aligned.outcomes.agreeing.sum()) + int(aligned.outcomes.displaced.sum())
+    if is_named or (valid >= MIN_VALID_TILES and related >= MIN_SCENE_SHARE * valid):
+        is_shot = judgement.shot >= judgement.template
+        return Relation.ANOTHER_SHOT if is_shot else Relation.SAME_TEMPLATE
+    return Relation.UNRELATED if valid >= MIN_VALID_TILES else Relation.NOT_VERIFIABLE
+
+
+def _have_unique_content(
+    homography: Homography, first: ImageFeatures, second: ImageFeatures
+) -> bool:
+    """Tell if each image has content beyond the outline of the other."""
+    inverse = invert_homography(homography)
+    return (
+        min(measure_unique_content(first, homography), measure_unique_content(second, inverse))
+        >= MIN_UNIQUE_CONTENT
+    )
+
+
+def _judge_tiles(comparison: TileComparison) -> TileOutcomes:
     """Find the tiles that agree in place, that are displaced, and that conflict."""
     is_displaced = (
         comparison.valid
@@ -180,47 +284,18 @@ def _judge_tiles(
     is_conflicting = (
         comparison.textured_in_both & (comparison.ncc < MAX_CONFLICTING_NCC) & ~is_displaced
     )
-    return is_agreeing, is_displaced, is_conflicting
+    return TileOutcomes(is_agreeing, is_displaced, is_conflicting)
 
 
-def _is_altered_line_art(
-    comparison: TileComparison, first: ImageFeatures, second: ImageFeatures
-) -> bool:
+def _is_altered_line_art(comparison: TileComparison) -> bool:
     """Tell if text or drawings differ in some detail.
 
     Their background agrees regardless of the content, so that one poor tile or cell counts.
     """
-    return (
-        first.is_line_art
-        and second.is_line_art
-        and bool(
-            comparison.ncc[comparison.valid].min() < MIN_LINE_ART_NCC
-            or comparison.compute_cell_outlier_ratio() > MAX_CELL_OUTLIER
-        )
+    return bool(
+        comparison.ncc[comparison.valid].min() < MIN_LINE_ART_NCC
+        or comparison.compute_cell_outlier_ratio() > MAX_CELL_OUTLIER
     )
-
-
-def _classify(
-    valid: int, agreeing: int, displaced: int, conflicting: int, median_ncc: float
-) -> Relation:
-    """Classify a pair by its tile counts.
-
-    Returns DERIVED for any copy, SAME_SCENE, UNRELATED, or NOT_VERIFIABLE below MIN_VALID_TILES.
-    """
-    share = agreeing / valid
-    has_little_parallax = displaced <= MAX_COPY_DISPLACED_SHARE * (agreeing + displaced) + 1
-    is_overlaid_copy = (
-        share >= MIN_OVERLAID_COPY_SHARE
-        and median_ncc >= MIN_OVERLAID_COPY_NCC
-        and agreeing >= max(MIN_OVERLAID_COPY_TILES, MIN_AGREEING_PER_CONFLICT * conflicting)
-    )
-    is_copy = share >= MIN_COPY_SHARE or is_overlaid_copy
-    if agreeing >= MIN_AGREEING_TILES and has_little_parallax and is_copy:
-        return Relation.DERIVED
-    if valid < MIN_VALID_TILES:
-        return Relation.NOT_VERIFIABLE
-    is_scene = agreeing + displaced >= MIN_SCENE_SHARE * valid
-    return Relation.SAME_SCENE if is_scene else Relation.UNRELATED
 
 
 def _convert_to_unit_homography(

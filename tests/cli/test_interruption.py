@@ -49,7 +49,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]
     """A folder of 40 images, 20 scenes at two sizes each, and the store of a complete ingest."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     for number in range(40):
-        scene = draw_scene(number // 2, (300 + 100 * (number % 2), 300))
+        scene = draw_scene(number // 2, (400, 300))
+        if number % 2:
+            scene = scene.resize((300, 225))
         save_image(folder / "root" / f"{number:02}.jpg", scene, quality=80)
     assert run_process(folder / "whole", "ingest", folder / "root")[0] == 0
     return folder / "root", folder / "whole"

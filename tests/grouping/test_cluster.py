@@ -101,14 +101,14 @@ def test_other_shot_is_related_unless_same_scene_is_wanted() -> None:
     files = by_pixel_hash(*(make_file(n, f"/{n}", width=200 - n) for n in (1, 2, 3)))
     edges = [
         *make_edges((1, 2, 0.9), relation=Relation.DERIVED),
-        *make_edges((1, 3, 0.95), relation=Relation.SAME_SCENE),
+        *make_edges((1, 3, 0.95), relation=Relation.ANOTHER_SHOT),
     ]
     (group,) = form_groups(files, edges)
     assert list_paths([group]) == [("/1", ["/2"])]
     assert [(related.file.path, related.relation) for related in group.related] == [
-        ("/3", Relation.SAME_SCENE)
+        ("/3", Relation.ANOTHER_SHOT)
     ]
-    (wide,) = form_groups(files, edges, {Relation.DERIVED, Relation.SAME_SCENE})
+    (wide,) = form_groups(files, edges, {Relation.DERIVED, Relation.ANOTHER_SHOT})
     assert list_paths([wide]) == [("/1", ["/2", "/3"])]
     assert wide.related == ()
     assert form_groups(files, edges, {Relation.IDENTICAL_BYTES}) == []
@@ -200,7 +200,7 @@ def test_small_copy_joins_the_shot_that_it_agrees_with_best(
             strict=True,
         )
     ]
-    same_scene = make_edges((1, 2, 0.99), relation=Relation.SAME_SCENE)
+    same_scene = make_edges((1, 2, 0.99), relation=Relation.ANOTHER_SHOT)
     assert list_paths(form_groups(files, [*copies, *same_scene])) == [(owner, ["/3"])]
     # Without the other shot, 3 is a collage of two images.
     assert list_paths(form_groups(files, copies)) == [("/1", ["/3"])]
@@ -221,7 +221,7 @@ def test_copy_is_left_only_to_a_shot_that_can_take_it() -> None:
     def form(
         files: Files,
         second_relation: Relation = Relation.DERIVED,
-        shots_relation: Relation = Relation.SAME_SCENE,
+        shots_relation: Relation = Relation.ANOTHER_SHOT,
         relations: Iterable[Relation] = COPY_RELATIONS,
     ) -> list[tuple[str, list[str]]]:
         """Groups of shots 1 and 2, copy 3 that agrees better with 2, and copy 4 of 3."""
@@ -240,9 +240,9 @@ def test_copy_is_left_only_to_a_shot_that_can_take_it() -> None:
 
     assert form(files) == [("/2", ["/3"])]
     assert form(files, relations=[Relation.SAME_PICTURE]) == [("/1", ["/3"])]
-    assert form(files, second_relation=Relation.SAME_SCENE) == [("/1", ["/3"])]
+    assert form(files, second_relation=Relation.ANOTHER_SHOT) == [("/1", ["/3"])]
     assert form(files, shots_relation=Relation.SAME_PICTURE) == [("/1", ["/2", "/3"])]
-    with_scenes = [*COPY_RELATIONS, Relation.SAME_SCENE]
+    with_scenes = [*COPY_RELATIONS, Relation.ANOTHER_SHOT]
     assert form(files, relations=with_scenes) == [("/1", ["/3", "/2"])]
     # A shot that ranks after the copy cannot take it.
     assert form(files | by_pixel_hash(make_file(2, "/2", width=10))) == [("/1", ["/3"])]
@@ -258,7 +258,7 @@ def test_heavily_edited_copy_is_not_another_shot(
     A full-size copy would tell two shots apart, so 1 and 2 are then one shot.
     """
     files = by_pixel_hash(*(make_file(n, f"/{n}", width=500 - 50 * n) for n in (1, 2, 3, 4)))
-    edges = make_edges((1, 2, 0.99), relation=Relation.SAME_SCENE)
+    edges = make_edges((1, 2, 0.99), relation=Relation.ANOTHER_SHOT)
     for left, right, inliers in ((1, 3, 30), (2, 3, 40), (1, 4, 30), (2, 4, 30)):
         own_scale = 0.3 if right == 3 else scale
         if is_swapped:
@@ -311,7 +311,7 @@ Link = tuple[float, Relation, float | None, float | None]  # score, relation, ag
         ),
         tuples(
             floats(0.8, 1.0),
-            sampled_from([Relation.SAME_PICTURE, Relation.DERIVED, Relation.SAME_SCENE]),
+            sampled_from([Relation.SAME_PICTURE, Relation.DERIVED, Relation.ANOTHER_SHOT]),
             sampled_from([None, 0.8, 0.9, 1.0]),
             sampled_from([None, 0.3, 1.0, 2.0]),
         ),
@@ -323,7 +323,7 @@ Link = tuple[float, Relation, float | None, float | None]  # score, relation, ag
             COPY_RELATIONS,
             COPY_RELATIONS,
             {Relation.SAME_PICTURE},
-            COPY_RELATIONS | {Relation.SAME_SCENE},
+            COPY_RELATIONS | {Relation.ANOTHER_SHOT},
         ]
     ),
     seed=integers(0, 1000),
@@ -427,7 +427,7 @@ def make_linked_edge(ends: tuple[int, int], link: Link) -> Edge:
     if not agreeing_share:
         return edge
     edits = None
-    if scale and relation != Relation.SAME_SCENE:
+    if scale and relation != Relation.ANOTHER_SHOT:
         edits = replace(RECOLORED, scale=scale)
     inliers = round(100 * score)
     verdict = Verdict(relation, inliers, 30, agreeing_share, 0.0, IDENTITY, edits)

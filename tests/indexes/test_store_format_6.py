@@ -12,6 +12,7 @@ import sqlite3
 import tarfile
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,10 +24,9 @@ from indexes.durable.files import write_checked
 from indexes.folder import lock_ingest
 from pipeline import Coverage, find_groups, ingest_roots, load_embedder
 from pipeline.report.groups import serialize_groups
-from pipeline.verify.verdict import VERDICT_VERSION
-from scripts.compare_answers import describe_group
 
 FIXTURE = Path(__file__).parent / "fixtures" / "store_format_6" / "library.tar.xz"
+FORMER_VERDICT_VERSION = 9  # of the verdicts in it, once migrated
 FORMER_ROOT = "/work/fixture/photos"  # where the photos were when the store was made
 
 
@@ -58,6 +58,12 @@ def ingest(library: Path) -> Coverage:
     return last.coverage
 
 
+def list_members(group: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """List the keeper and the relation of each member; their verdicts are of another version."""
+    relations = {member["path"]: member["relation"] for member in group["members"]}
+    return group["keeper"]["path"], relations
+
+
 def test_opening_a_format_6_store_for_reading_names_the_command_that_migrates_it(
     former: Path,
 ) -> None:
@@ -72,14 +78,16 @@ def test_ingest_migrates_a_format_6_store_without_embedding_and_groups_are_the_s
 ) -> None:
     coverage = ingest(former)
     assert (coverage.seen, coverage.embedded, coverage.new) == (10, 0, 0)
-    assert coverage.verification is None or coverage.verification.pairs == 0
+    # Its verdicts are of an older version: the pairs are verified again, from stored thumbnails.
+    assert coverage.verification
+    assert not coverage.verification.unverified
     expected = json.loads(
         (former / "groups.json").read_text().replace(FORMER_ROOT, str(former / "photos"))
     )
     with Store(former / "store") as store:
         answer = json.loads(json.dumps(serialize_groups(find_groups(store), store.space, None, {})))
-        assert [describe_group(group) for group in answer["groups"]] == [
-            describe_group(group) for group in expected["groups"]
+        assert [list_members(group) for group in answer["groups"]] == [
+            list_members(group) for group in expected["groups"]
         ]
         saved = store.catalog.settings.get_saved_thresholds()
         assert saved and (saved.threshold, saved.min_agreement) == (0.4, 0.3)
@@ -137,9 +145,9 @@ def test_negative_version_is_migrated_to_a_provisional_verdict(former: Path) -> 
     assert changed == 1
     with Store(former / "store", write=True) as store:
         verdicts = store.catalog.verdicts
-        (pair,) = verdicts.find_provisional_pairs(VERDICT_VERSION)
+        (pair,) = verdicts.find_provisional_pairs(FORMER_VERDICT_VERSION)
         assert verdicts.get(*pair).is_provisional
-        unverified = verdicts.find_unverified_pairs(-1.0, VERDICT_VERSION)
+        unverified = verdicts.find_unverified_pairs(-1.0, FORMER_VERDICT_VERSION)
         assert pair in unverified or pair[::-1] in unverified
 
 

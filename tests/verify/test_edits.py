@@ -150,5 +150,5 @@ def test_image_cropped_to_fit_into_a_collage_is_embedded_in_it() -> None:
         assert "partly cut out of it" in edits_of(collage, image).describe()
     whole = draw_textured_image(6, (960, 640))
     left_crop, right_crop = whole.crop((0, 0, 640, 640)), whole.crop((320, 0, 960, 640))
-    edits = edits_of(left_crop, right_crop)
-    assert (edits.embedded_side, edits.derived_side) == (None, None)
+    verdict = verify(extract(left_crop), extract(right_crop))
+    assert (verdict.relation, verdict.edits) == (Relation.OVERLAPS, None)

@@ -46,6 +46,11 @@ TOLERANCES = {
     "displaced_share": 0.03,
     "changed_regions": 0.07,
     "rotation_deg": 0.3,
+    # A number near a threshold of a tree takes the other way on another CPU.
+    "copy": 0.15,
+    "shot": 0.3,
+    "template": 0.3,
+    "noise_ncc": 0.05,
 }
 DEFAULT_TOLERANCE = 0.01  # of all others: shares, factors, gray levels
 
@@ -79,7 +84,7 @@ def test_verdicts_and_thumbnails_of_drawn_pairs_match_verdict_version() -> None:
     ("module", "constant", "value", "pair"),
     [
         (verify_module, "MIN_TILE_NCC", 0.9995, "embedded"),
-        (verify_module, "MIN_COPY_SHARE", 0.4, "collages"),
+        (verify_module, "MIN_JUDGED_SHARE", 0.99, "covered"),
         (verify_module, "MIN_NCC_GAIN", 0.3, "burst"),
         (matching, "MIN_INLIERS", 1000, "cropped"),
         (tiles, "MIN_TEXTURE_TO_NOISE", 5.0, "resized"),

@@ -1,0 +1,245 @@
+"""Measure what tells a copy from another shot or from other content in one frame.
+
+A copy can only lose something, or get something laid on it. So where two aligned images differ, it
+matters what each of them shows there (changed_areas), whether each has tones that the other lacks
+(tones), and, where they agree, whether they share the noise of one exposure (noise).
+
+All features are shares, correlations or logarithms, and do not depend on the order of the images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.verify.aligned import (
+    CELL_SIDE_PX,
+    CellMap,
+    CellMask,
+    LocalStats,
+    align,
+    compute_local_stats,
+)
+from pipeline.verify.changed_areas import (
+    MIN_CHANGED_LEVELS,
+    MIN_CHANGED_TEXTURE,
+    AreaEvidence,
+    SideMaps,
+    find_changed_areas,
+    map_side,
+    measure_changed_areas,
+)
+from pipeline.verify.features import ImageFeatures
+from pipeline.verify.homography import compute_scale
+from pipeline.verify.noise import correlate_noise
+from pipeline.verify.tile_grid import TILE_SIDE_PX
+from pipeline.verify.tiles import TileComparison
+from pipeline.verify.tones import ToneEvidence, compute_level_differences, measure_tones
+
+CLOSE_NCC = 0.95  # of a tile without visible change
+LOW_NCC_PERCENTILE = 10
+GAIN_PERCENTILE = 90
+MIN_PHOTOGRAPHIC_TILE_SHARE = 0.5  # of the pixels of a tile with photographic texture
+NO_TILES = -0.1  # a share of no tiles: below any share
+SHARPNESS_OFFSET = 0.3  # added to gradients in a ratio
+
+
+class TileOutcomes(NamedTuple):
+    """The tiles that agree in place, that are displaced, and that conflict, (rows, columns)."""
+
+    agreeing: NDArray[np.bool_]
+    displaced: NDArray[np.bool_]
+    conflicting: NDArray[np.bool_]
+
+
+class Geometry(NamedTuple):
+    """How two images lie on each other.
+
+    `inliers`: keypoint matches that agree with the alignment. `overlap`: the share of each image
+    that lies on the other. `skew`: shear or perspective that no crop, turn or stretch makes.
+    """
+
+    inliers: int
+    overlap: tuple[float, float]
+    skew: float
+
+
+@dataclass(frozen=True, slots=True)
+class TileEvidence:
+    """The features of the tiles, and of the geometry."""
+
+    inliers: float
+    tiles: float
+    agreeing: float
+    closely_agreeing: float
+    displaced: float
+    conflicting: float
+    median_ncc: float
+    low_ncc: float
+    ncc_gain: float
+    overlap_less: float
+    overlap_more: float
+    scale: float
+    skew: float
+
+
+@dataclass(frozen=True, slots=True)
+class TextureEvidence:
+    """The features of what the images show; `less` and `more` are of the two sides.
+
+    `surroundings`: share of photographic pixels that did not change. `flat`: share of flat ground
+    in each whole image. `sharpness`: log ratio of the gradients that did not change.
+    """
+
+    surroundings_less: float
+    surroundings_more: float
+    sharpness: float
+    flat_less: float
+    flat_more: float
+    line_art: float
+
+
+@dataclass(frozen=True, slots=True)
+class AgreementEvidence:
+    """The features of how closely the images agree where they do.
+
+    `photographic_tiles`: those that are photographic in both and agree; `photographic_agreeing`:
+    their share of those that are photographic in one, `photographic_alike` in both. `noise_ncc`
+    and `detail_ncc` are those of correlate_noise().
+    """
+
+    unchanged_ncc: float
+    photographic_tiles: float
+    photographic_agreeing: float
+    photographic_alike: float
+    noise_ncc: float
+    detail_ncc: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All features of a pair that the judge decides on."""
+
+    tiles: TileEvidence
+    areas: AreaEvidence
+    tones: ToneEvidence
+    texture: TextureEvidence
+    agreement: AgreementEvidence
+
+    def to_vector(self) -> NDArray[np.float64]:
+        """Return the features in the order of FEATURES."""
+        parts = (self.tiles, self.areas, self.tones, self.texture, self.agreement)
+        return np.array([value for part in parts for value in astuple(part)], np.float64)
+
+
+FEATURES = tuple(
+    field.name
+    for part in (TileEvidence, AreaEvidence, ToneEvidence, TextureEvidence, AgreementEvidence)
+    for field in fields(part)
+)
+
+
+def measure_evidence(
+    images: tuple[ImageFeatures, ImageFeatures],
+    comparison: TileComparison,
+    outcomes: TileOutcomes,
+    geometry: Geometry,
+) -> Evidence:
+    """Measure the features of a pair, the template first, with at least one valid tile."""
+    pair = align(*images, comparison)
+    sides = map_side(pair.gray[0]), map_side(pair.gray[1])
+    local = compute_local_stats(*pair.matched)
+    level_differences = compute_level_differences(local, pair.inside)
+    areas = find_changed_areas(local, level_differences, pair.inside)
+    unchanged = pair.inside & ~areas.mask
+    return Evidence(
+        _measure_tiles(comparison, outcomes, geometry),
+        measure_changed_areas(areas, pair, sides),
+        measure_tones(pair, level_differences, unchanged, MIN_CHANGED_LEVELS),
+        _measure_texture(images, sides, unchanged),
+        AgreementEvidence(
+            _measure_unchanged_ncc(local, unchanged),
+            *_compare_photographic_tiles(sides, comparison.valid, outcomes.agreeing),
+            *correlate_noise(pair, unchanged),
+        ),
+    )
+
+
+def _measure_tiles(
+    comparison: TileComparison, outcomes: TileOutcomes, geometry: Geometry
+) -> TileEvidence:
+    valid = comparison.valid
+    count, ncc = int(valid.sum()), comparison.ncc[valid]
+    gain = (comparison.best_ncc - comparison.ncc)[valid]
+    agreeing, displaced, conflicting = (float(mask.sum() / count) for mask in outcomes)
+    return TileEvidence(
+        inliers=float(np.log1p(geometry.inliers)),
+        tiles=float(np.log1p(count)),
+        agreeing=agreeing,
+        closely_agreeing=float((ncc >= CLOSE_NCC).mean()),
+        displaced=displaced,
+        conflicting=conflicting,
+        median_ncc=float(np.median(ncc)),
+        low_ncc=float(np.percentile(ncc, LOW_NCC_PERCENTILE)),
+        ncc_gain=float(np.percentile(gain, GAIN_PERCENTILE)),
+        overlap_less=min(geometry.overlap),
+        overlap_more=max(geometry.overlap),
+        scale=abs(float(np.log(compute_scale(comparison.homography)))),
+        skew=min(geometry.skew, 1.0),
+    )
+
+
+def _measure_texture(
+    images: tuple[ImageFeatures, ImageFeatures],
+    sides: tuple[SideMaps, SideMaps],
+    unchanged: CellMask,
+) -> TextureEvidence:
+    photographic, gradients = [0.0, 0.0], [1.0, 1.0]
+    if unchanged.any():
+        photographic = sorted(float(side.photographic[unchanged].mean()) for side in sides)
+        gradients = [float(side.gradient[unchanged].mean()) + SHARPNESS_OFFSET for side in sides]
+    flat = sorted(image.flat_share for image in images)
+    return TextureEvidence(
+        surroundings_less=photographic[0],
+        surroundings_more=photographic[1],
+        sharpness=abs(float(np.log(gradients[0] / gradients[1]))),
+        flat_less=flat[0],
+        flat_more=flat[1],
+        line_art=float(images[0].is_line_art) + float(images[1].is_line_art),
+    )
+
+
+def _measure_unchanged_ncc(local: LocalStats, unchanged: CellMask) -> float:
+    """Measure the median NCC of the textured cells that did not change; 1 without any."""
+    ncc = local.ncc[unchanged & (np.maximum(*local.textures) > MIN_CHANGED_TEXTURE)]
+    return float(np.median(ncc)) if len(ncc) else 1.0
+
+
+def _compare_photographic_tiles(
+    sides: tuple[SideMaps, SideMaps], valid: NDArray[np.bool_], agreeing: NDArray[np.bool_]
+) -> tuple[float, float, float]:
+    """Count the tiles that are photographic in both images and agree; see AgreementEvidence."""
+    first, second = (
+        _average_tiles(side.photographic) > MIN_PHOTOGRAPHIC_TILE_SHARE for side in sides
+    )
+    in_one, in_both = (first | second) & valid, first & second & valid
+    return (
+        float(np.log1p((in_both & agreeing).sum())),
+        _compute_share(agreeing, in_one),
+        _compute_share(agreeing, in_both),
+    )
+
+
+def _average_tiles(cells: CellMap) -> NDArray[np.float32]:
+    cells_per_side = TILE_SIDE_PX // CELL_SIDE_PX
+    rows, columns = (side // cells_per_side for side in cells.shape)
+    tiles = cells.reshape(rows, cells_per_side, columns, cells_per_side)
+    return np.asarray(tiles.mean(axis=(1, 3)), np.float32)
+
+
+def _compute_share(mask: NDArray[np.bool_], within: NDArray[np.bool_]) -> float:
+    count = int(within.sum())
+    return float((mask & within).sum() / count) if count else NO_TILES

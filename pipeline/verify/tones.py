@@ -1,0 +1,136 @@
+"""Compare the tones of two aligned images.
+
+An edit maps the tones of a photo by one curve: it can clip tones and lose their detail, but it
+cannot bring back what was clipped. Of two exposures each can have detail that the other lacks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from pipeline.verify.aligned import (
+    AlignedPair,
+    CellMap,
+    CellMask,
+    LocalStats,
+    average_cells,
+    compute_local_stats,
+)
+
+TONE_BINS = 32
+MIN_BIN_CELLS = 2
+SMALL_BLUR_SIGMA_PX = 0.7  # below it lies the noise of codecs
+CLIPPED_LEVELS = 5.0  # distance from black or white
+MAX_CLIPPED_TEXTURE = 1.5  # in gray levels, of a cell that lost its detail
+MIN_DETAIL_TEXTURE = 5.0  # of a cell that has detail
+MIN_AMPLIFICATION = 1.25  # texture over texture, from which one image shows more contrast
+MIN_TEXTURE = 2.0  # of cells whose contrast is compared
+VARIANCE_OFFSET = 0.3  # added to variances in a ratio
+MIN_COMPARED_CELLS = 12
+TONE_TAIL = 20  # percentile of the darkest and of the brightest cells
+LEVEL_SCALE, RESIDUAL_SCALE = 64.0, 16.0  # bring differences in gray levels to about 0 to 1
+
+
+@dataclass(frozen=True, slots=True)
+class ToneEvidence:
+    """The features of the tones of unchanged cells; `less` and `more` are of the two directions.
+
+    `lost`: share of cells that are clipped in one and have detail in the other. `amplified`: share
+    of cells in which one has more contrast; `amplified_ncc`: their NCC. `dark_ncc`, `bright_ncc`:
+    that of the darkest and of the brightest cells.
+    """
+
+    tone_change: float
+    tone_residual: float
+    level_difference: float
+    lost_less: float
+    lost_more: float
+    amplified_less: float
+    amplified_more: float
+    amplified_ncc_less: float
+    amplified_ncc_more: float
+    dark_ncc: float
+    bright_ncc: float
+
+
+def compute_level_differences(local: LocalStats, inside: CellMask) -> CellMap:
+    """Compute by how many gray levels each cell differs once tones are matched.
+
+    The tones of the second image are mapped by the median of each of TONE_BINS bins.
+    """
+    first, second = local.means
+    position = (second + 128.0) / 256.0 * TONE_BINS
+    bins = np.clip(position, 0, TONE_BINS - 1).astype(np.int64)[inside]
+    order = np.argsort(bins, kind="stable")
+    levels = first[inside][order]
+    edges = np.searchsorted(bins[order], np.arange(TONE_BINS + 1))
+    centers, medians = [], []
+    for bin_, (start, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        if end - start >= MIN_BIN_CELLS:
+            centers.append(bin_ + 0.5)
+            medians.append(float(np.median(levels[start:end])))
+    mapped = np.interp(position, centers, medians) if centers else second
+    return np.asarray(np.abs(first - mapped), np.float32)
+
+
+def measure_tones(
+    pair: AlignedPair, level_differences: CellMap, unchanged: CellMask, min_changed_levels: float
+) -> ToneEvidence:
+    """Measure how the tones of the unchanged cells differ."""
+    first, second = (
+        np.asarray(cv2.GaussianBlur(gray, (3, 3), SMALL_BLUR_SIGMA_PX), np.float32)
+        for gray in pair.gray
+    )
+    local = compute_local_stats(first, second)
+    ratio = np.sqrt(
+        (local.textures[0] ** 2 + VARIANCE_OFFSET) / (local.textures[1] ** 2 + VARIANCE_OFFSET)
+    )
+    is_compared = unchanged & (np.maximum(*local.textures) > MIN_TEXTURE)
+    cell_count = max(int(pair.inside.sum()), 1)
+    amplified = [
+        is_compared & (ratio > MIN_AMPLIFICATION),
+        is_compared & (ratio < 1.0 / MIN_AMPLIFICATION),
+    ]
+    shares = sorted(float(mask.sum() / cell_count) for mask in amplified)
+    nccs = sorted(_compute_median(local.ncc, mask) for mask in amplified)
+    lost = sorted(_measure_lost_share(local, side, pair.inside) for side in (0, 1))
+    brightness = local.means[0] + local.means[1]
+    compared = brightness[is_compared]
+    low, high = np.percentile(compared, (TONE_TAIL, 100 - TONE_TAIL)) if len(compared) else (0, 0)
+    change = np.abs(average_cells(np.abs(pair.gray[0] - pair.gray[1])))
+    return ToneEvidence(
+        tone_change=_compute_median(change, unchanged, 0.0) / LEVEL_SCALE,
+        tone_residual=float(level_differences[unchanged].mean()) / RESIDUAL_SCALE
+        if unchanged.any()
+        else 0.0,
+        level_difference=float(
+            (level_differences[pair.inside] > min_changed_levels).sum() / cell_count
+        ),
+        lost_less=lost[0],
+        lost_more=lost[1],
+        amplified_less=shares[0],
+        amplified_more=shares[1],
+        amplified_ncc_less=nccs[0],
+        amplified_ncc_more=nccs[1],
+        dark_ncc=_compute_median(local.ncc, is_compared & (brightness <= low)),
+        bright_ncc=_compute_median(local.ncc, is_compared & (brightness >= high)),
+    )
+
+
+def _compute_median(values: CellMap, mask: CellMask, default: float = 1.0) -> float:
+    """Compute the median within a mask; `default` for fewer than MIN_COMPARED_CELLS cells."""
+    return float(np.median(values[mask])) if mask.sum() >= MIN_COMPARED_CELLS else default
+
+
+def _measure_lost_share(local: LocalStats, side: int, inside: CellMask) -> float:
+    """Measure the share of cells that are clipped on a side and have detail on the other."""
+    level, texture = local.means[side], local.textures[side]
+    is_clipped = (level < CLIPPED_LEVELS) | (level > 255.0 - CLIPPED_LEVELS)
+    other = local.means[1 - side]
+    is_other_clipped = (other < CLIPPED_LEVELS) | (other > 255.0 - CLIPPED_LEVELS)
+    has_lost = is_clipped & (texture < MAX_CLIPPED_TEXTURE) & ~is_other_clipped
+    has_lost &= local.textures[1 - side] > MIN_DETAIL_TEXTURE
+    return float((has_lost & inside).sum() / max(int(inside.sum()), 1))
