@@ -241,7 +241,7 @@ def _find_crossing(shares: Floats, starts: Integers, ends: Integers) -> Floats:
 
 
 def _choose(rectangles: _Rectangles) -> _Rectangles:
-    """Choose rectangles by rank, none of which contradicts one of a higher rank."""
+    """Choose rectangles by rank, without those that contradict one of a higher rank."""
     waiting, chosen = np.argsort(-rectangles.ranks, kind="stable"), list[int]()
     areas = _measure_areas(rectangles.corners)
     while len(waiting) and len(chosen) < MAX_CHOSEN:

@@ -1,45 +1,23 @@
-"""Adopt the caches of stores of format 6 and older, so that nothing in them is computed again."""
+"""Adopt the thumbnails of stores of format 6 and older, so that photos are not read again.
+
+Their crop vectors are computed again from these: they lack regions.
+"""
 
 from __future__ import annotations
 
 import shutil
 import sqlite3
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-from indexes.caches.cache import delete_database
 from indexes.paths import CACHES_NAME, FORMER_CACHES_NAME, VERIFYING_MARKER_NAME
 
-
-@dataclass(frozen=True)
-class FormerCache:
-    """A cache of an older store, and the statements that bring its tables up to date."""
-
-    former_name: str
-    name: str
-    statements: tuple[str, ...]
-
-
-FORMER_CACHES = (
-    FormerCache(
-        "thumbs.db",
-        "thumbnails.db",
-        (
-            "ALTER TABLE thumbs RENAME TO thumbnails",
-            "ALTER TABLE thumbnails RENAME COLUMN picture TO jpeg",
-            "ALTER TABLE thumbnails RENAME COLUMN sum TO checksum",
-        ),
-    ),
-    FormerCache(
-        "parts.db",
-        "crops.db",
-        (
-            "ALTER TABLE parts RENAME TO crops",
-            "ALTER TABLE crops RENAME COLUMN rows TO vectors",
-            "ALTER TABLE compared RENAME COLUMN parts TO has_crops",
-        ),
-    ),
+FORMER_THUMBNAILS_NAME = "thumbs.db"
+THUMBNAILS_NAME = "thumbnails.db"
+TABLE_UPDATES = (
+    "ALTER TABLE thumbs RENAME TO thumbnails",
+    "ALTER TABLE thumbnails RENAME COLUMN picture TO jpeg",
+    "ALTER TABLE thumbnails RENAME COLUMN sum TO checksum",
 )
 
 
@@ -49,31 +27,29 @@ def has_former_caches(folder: Path) -> bool:
 
 
 def adopt_former_caches(folder: Path) -> None:
-    """Move the caches of an older store in `folder` to their present names, and update them.
+    """Move the thumbnails of an older store in `folder` to their present name, and update them.
 
-    A cache that cannot be moved is filled again from the files. Call it with the ingest lock held.
+    If they cannot be moved, they are made again from the files. Call it with the ingest lock held.
     """
     if not has_former_caches(folder):
         return
     with suppress(OSError):
         (folder / CACHES_NAME).mkdir(mode=0o700, exist_ok=True)
-    for cache in FORMER_CACHES:
-        former_path = folder / FORMER_CACHES_NAME / cache.former_name
-        path = folder / CACHES_NAME / cache.name
-        if former_path.exists() and not path.exists():
-            with suppress(sqlite3.Error, OSError):
-                _update_tables(former_path, cache.statements)
-                former_path.replace(path)
-        delete_database(former_path)
+    former_path = folder / FORMER_CACHES_NAME / FORMER_THUMBNAILS_NAME
+    path = folder / CACHES_NAME / THUMBNAILS_NAME
+    if former_path.exists() and not path.exists():
+        with suppress(sqlite3.Error, OSError):
+            _update_tables(former_path)
+            former_path.replace(path)
     with suppress(OSError):
         marker = folder / FORMER_CACHES_NAME / VERIFYING_MARKER_NAME
         marker.replace(folder / CACHES_NAME / VERIFYING_MARKER_NAME)
     shutil.rmtree(folder / FORMER_CACHES_NAME, ignore_errors=True)
 
 
-def _update_tables(path: Path, statements: tuple[str, ...]) -> None:
+def _update_tables(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None, timeout=10.0)) as database:
-        for statement in statements:
+        for statement in TABLE_UPDATES:
             try:
                 database.execute(statement)
             except sqlite3.OperationalError as error:

@@ -21,7 +21,8 @@ from pipeline.calibrate.synthetic_copies import EDITS
 from pipeline.decode.decode import Decoded
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.preprocess import VERIFY_INPUT, Preprocess
-from pipeline.embed.crops import compute_crop_floor, embed_crops
+from pipeline.embed.crop_matches import is_crop_match
+from pipeline.embed.crops import embed_crops
 from pipeline.embed.embedder import Embedder, embed_all
 from pipeline.scan import SourceFile
 from pipeline.thumbnails import Thumbnails, decode_thumbnail, encode_thumbnail, read_images
@@ -190,18 +191,14 @@ def _is_accepted(verdict: Verdict) -> bool:
 def _match_by_crops(
     embedder: Embedder, original: _EmbeddedImage, copies: Sequence[_EmbeddedImage]
 ) -> NDArray[np.bool_]:
-    """Return, for each copy, whether it matches the original by a crop of either of the two."""
+    """Return, for each copy, whether it matches the original by crops or regions."""
     own_crops, *copies_crops = embed_crops(
         [(embedded.image, decode_thumbnail(embedded.jpeg)) for embedded in (original, *copies)],
         embedder,
     )
-    min_score = compute_crop_floor(embedder.space)
-    matches = np.zeros(len(copies), bool)
-    for index, (copy, copy_crops) in enumerate(zip(copies, copies_crops, strict=True)):
-        for crops, whole in ((own_crops, copy.vector), (copy_crops, original.vector)):
-            if crops is not None:
-                wholes = np.broadcast_to(whole.astype(np.float16), crops.shape)
-                matches[index] |= (
-                    compute_cosines(crops.astype(np.float16), wholes).max() >= min_score
-                )
-    return matches
+    return np.array(
+        [
+            is_crop_match((original.vector, own_crops), (copy.vector, crops), embedder.space)
+            for copy, crops in zip(copies, copies_crops, strict=True)
+        ]
+    )

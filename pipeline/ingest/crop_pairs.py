@@ -1,4 +1,4 @@
-"""Find images within images: embed crops of large images and compare them with whole images."""
+"""Find images within images: embed and compare crops and regions of large images."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from indexes.caches.crops import ComparedImage, CropCache
 from indexes.coverage import CropReport
 from indexes.store import Store
 from pipeline.decode.pool import DecoderPool
+from pipeline.embed.crop_matches import load_comparable_images, propose_pairs
 from pipeline.embed.crops import (
     MAX_IMAGES_FOR_CROPS,
     fill_crop_cache,
     find_images_without_crops,
-    load_comparable_images,
-    propose_pairs,
 )
 from pipeline.embed.embedder import Embedder
 from pipeline.ingest.progress import IngestContext, Progress, Stage
@@ -25,7 +24,7 @@ from pipeline.verify.verdict import VERDICT_VERSION
 
 
 class CropStage:
-    """The stage that proposes pairs by crop vectors; a context manager that holds the crop cache.
+    """The stage that proposes pairs by crops and regions; a context manager with the crop cache.
 
     with CropStage(store, embedder, decoders) as stage:
         for done in stage.embed(stage.find_missing()): ...
@@ -52,13 +51,16 @@ class CropStage:
         self._cache.close()
 
     def find_missing(self) -> list[int]:
-        """List large images without crop vectors, by id; none if the embedder has another space."""
+        """List images whose crops and regions are not embedded yet, by id.
+
+        Empty if the embedder has another space.
+        """
         if self._embedder.space != self._store.space:
             return []
         return find_images_without_crops(self._store, self._cache, self._embedder)
 
     def embed(self, missing: list[int]) -> Iterator[int]:
-        """Embed the crops of images, by id; yields how many images are done.
+        """Embed crops and regions of images, by id; yields how many images are done.
 
         Images whose files are away stay missing.
         """
@@ -109,7 +111,7 @@ class CropStage:
 def verify_crop_pairs(
     context: IngestContext, floor: float, tried_pairs: Sequence[tuple[int, int]]
 ) -> Iterator[Progress]:
-    """Propose pairs by crops and verify them, except those that this run has tried to verify."""
+    """Propose pairs by crops and regions; verify them, except those that this run has tried."""
     store, coverage = context.store, context.coverage
     if store.space is None or store.catalog.files.get_counts().images > MAX_IMAGES_FOR_CROPS:
         coverage.crops = CropReport()

@@ -10,7 +10,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.caches.crops import CropCache
+from indexes.caches.crops import CropCache, CropVectors
 from indexes.records import Image, Space
 from indexes.store import Store
 from pipeline.decode.decode import Decoded
@@ -36,13 +36,13 @@ class StoredQuery:
 class QueryEmbedding:
     """The unit vector (dim,) of a new image and, if crops are searched, those of its crops.
 
-    `crop_vectors` is (crops, dim); None if the image is too small to crop, or if the search does
-    not use crops.
+    `crop_vectors` is None if the image is too small for crops and regions, or if the search does
+    not use them.
     """
 
     space: Space
     vector: NDArray[np.float32]
-    crop_vectors: NDArray[np.float32] | None = None
+    crop_vectors: CropVectors | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,7 @@ def embed_query_crops(
     ]
 
 
-def _add_crop_vectors(query: NewQuery, crop_vectors: NDArray[np.float32] | None) -> NewQuery:
+def _add_crop_vectors(query: NewQuery, crop_vectors: CropVectors | None) -> NewQuery:
     if query.embedding is None:
         return query
     return replace(query, embedding=replace(query.embedding, crop_vectors=crop_vectors))

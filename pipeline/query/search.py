@@ -187,13 +187,13 @@ def _find_verified_images(verdicts: Mapping[bytes, Verdict], store: Store) -> se
 def _match_new_crops(
     embeddings: Mapping[int, QueryEmbedding], store: Store, space: Space
 ) -> dict[int, set[int]]:
-    """Compare new images with stored crops, and their crops with stored images."""
+    """Match new images with stored ones by the crops and regions of both."""
     if not embeddings:
         return {}
     with CropCache(store.folder, space, write=False) as crop_cache:
         if not crop_cache.has_compared_images:
             return {}
-        from pipeline.embed.crops import match_crops
+        from pipeline.embed.crop_matches import match_crops
 
         vectors = [(embedding.vector, embedding.crop_vectors) for embedding in embeddings.values()]
         matched = match_crops(store, crop_cache, vectors)

@@ -1,11 +1,13 @@
-"""Images within images: crops of large images are compared with whole images."""
+"""Images within images: crops and regions of large images are compared."""
 
 from __future__ import annotations
 
 import random
+import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
-from itertools import permutations
+from contextlib import closing
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,11 @@ import pytest
 from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageOps
 
 from indexes import Root, Store
-from indexes.caches.crops import CropCache
+from indexes.caches.crops import CropCache, CropVectors
 from indexes.caches.thumbnails import ThumbnailCache
 from indexes.coverage import CropReport
 from indexes.records import FileStat, NewFile
@@ -28,13 +32,15 @@ from pipeline.calibrate.synthetic_copies import HARD_EDITS
 from pipeline.decode.decode import Decoded
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.preprocess import Preprocess
-from pipeline.embed.crops import (
-    FIVE_CROP,
+from pipeline.embed.crop_matches import (
     compute_crop_floor,
+    compute_region_floor,
+    is_crop_match,
     load_comparable_images,
-    make_crops,
+    match_crops,
     propose_pairs,
 )
+from pipeline.embed.crops import FIVE_CROP, crop_image, embed_crops
 from pipeline.thumbnails import ImageUnavailable, UnavailableReason
 from pipeline.verify.relation import Relation
 from tests.support.images import draw_scene, draw_textured_image, save_image, save_whole_and_part
@@ -263,13 +269,63 @@ def test_crop_vectors_are_dropped_with_their_image_and_their_space(tmp_path: Pat
             assert (crops.has_compared_images, crops.list_hashes()) == (False, set())
 
 
-def test_make_crops_cuts_corners_and_center_and_preprocesses_them() -> None:
+def test_crop_image_cuts_corners_and_center_and_preprocesses_them() -> None:
     rgb = np.zeros((48, 64, 3), np.uint8)
     rgb[:24, :32], rgb[:24, 32:], rgb[24:, :32], rgb[24:, 32:] = 10, 60, 110, 160
-    corners = make_crops(rgb, Preprocess(16))
-    assert [part.shape for part in corners] == [(16, 16, 3)] * len(FIVE_CROP)
-    assert [int(part.mean()) for part in corners[:4]] == [10, 60, 110, 160]
-    assert int(corners[4].mean()) == 85
+    crops, are_featureless = zip(*crop_image(rgb, FIVE_CROP, Preprocess(16)), strict=True)
+    assert [crop.shape for crop in crops] == [(16, 16, 3)] * len(FIVE_CROP)
+    assert [int(crop.mean()) for crop in crops[:4]] == [10, 60, 110, 160]
+    assert int(crops[4].mean()) == 85
+    assert are_featureless == (True, True, True, True, False)
+
+
+def draw_host(photo: Image.Image, size: tuple[int, int], color: str) -> Image.Image:
+    """Draw a photo, 240 pixels wide, on a page of one color with a bar."""
+    host = Image.new("RGB", size, color)
+    ImageDraw.Draw(host).rectangle((0, 0, size[0], 40), fill="#3b5998")
+    host.paste(photo.resize((240, 180), Image.Resampling.LANCZOS), (size[0] - 270, 90))
+    return host
+
+
+def test_two_hosts_of_one_photo_match_by_their_regions() -> None:
+    embedder, photo = load_embedder(), draw_textured_image(1)
+    hosts = draw_host(photo, (360, 780), "white"), draw_host(photo, (1200, 700), "black")
+    stranger = draw_host(draw_scene(2), (1200, 700), "black")
+    images = [
+        (
+            StoredImage(b"1", b"1", *host.size, "PNG", 1, False),
+            np.asarray(ImageOps.contain(host, (448, 448))),
+        )
+        for host in (*hosts, stranger)
+    ]
+    first, second, other = embed_crops(images, embedder)
+    nothing = np.zeros(embedder.space.dim, np.float32)  # a whole image that matches no region
+    nothing[0] = 1
+    assert is_crop_match((nothing, first), (nothing, second), embedder.space)
+    assert not is_crop_match((nothing, first), (nothing, other), embedder.space)
+
+
+def test_crops_of_an_image_depend_on_its_size() -> None:
+    embedder = load_embedder()
+
+    def embed(width: int, height: int) -> CropVectors | None:
+        record = StoredImage(b"1", b"1", width, height, "PNG", 1, False)
+        (vectors,) = embed_crops([(record, rgb)], embedder)
+        return vectors
+
+    rgb = np.asarray(draw_host(draw_textured_image(1), (300, 448), "white"))
+    large, narrow, small = embed(400, 600), embed(300, 448), embed(200, 299)
+    assert large is not None and narrow is not None and small is None
+    assert (len(large.crops), len(narrow.crops)) == (len(FIVE_CROP), 0)
+    assert (large.regions == narrow.regions).all() and len(large.regions) > 0
+    assert large.boxes.shape == (len(large.regions), 4)
+
+
+def draw_vectors(rng: np.random.Generator, count: int) -> NDArray[np.float32]:
+    """Draw unit vectors that are near one another."""
+    rows = rng.normal(size=(count, SPACE.dim)) + rng.normal(size=SPACE.dim)
+    unit_rows: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+    return unit_rows.astype(np.float32)
 
 
 @given(
@@ -285,9 +341,17 @@ def test_propose_pairs_equals_brute_force_after_any_history(
     """Images without crops, and images that get their crops last, are among them."""
     rng = np.random.default_rng(seed)
     count = sum(sizes)
-    rows = rng.normal(size=(count, 1 + len(FIVE_CROP), SPACE.dim)) + rng.normal(size=SPACE.dim)
-    rows = (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
-    whole, crops = rows[:, 0], rows[:, 1:]
+    vectors = draw_vectors(rng, 8 * count).reshape(count, 8, SPACE.dim)
+    whole = vectors[:, 0]
+    crops = [
+        CropVectors(
+            rows[1 : 1 + rng.choice([0, 5])].astype(np.float16),
+            rows[6 : 6 + number].astype(np.float16),
+            np.zeros((number, 4), np.float32),
+        )
+        for rows, number in zip(vectors, rng.integers(0, 3, count).tolist(), strict=True)
+    ]
+    hashes = {index: make_hash(index) for index in range(count)}
     with (
         tempfile.TemporaryDirectory() as folder,
         Store(Path(folder), write=True) as store,
@@ -298,7 +362,6 @@ def test_propose_pairs_equals_brute_force_after_any_history(
         numbers = iter(range(count))
         steps = [[next(numbers) for _ in range(size)] for size in sizes]
         for step in [*steps, []]:
-            hashes = {index: make_hash(index) for index in range(count)}
             images_and_rows = [
                 (StoredImage(hashes[index], hashes[index], 10, 10, "PNG", 1, False), whole[index])
                 for index in step
@@ -316,17 +379,101 @@ def test_propose_pairs_equals_brute_force_after_any_history(
             for pairs in propose_pairs(store, crop_cache, images):
                 proposed |= set(map(tuple, pairs.tolist()))
             crop_cache.replace_compared_images(images, None)
-        stored_whole, stored_crops = whole.astype(np.float16), crops.astype(np.float16)
         vector_ids = dict(store.catalog.vectors.stream_by_image_hash())
         expected = set()
-        for first, second in permutations(range(count), 2):
-            if first in without_crops:
-                continue
-            wholes = np.broadcast_to(stored_whole[second], stored_crops[first].shape)
-            if compute_cosines(wholes, stored_crops[first]).max() >= compute_crop_floor(SPACE):
-                ids = vector_ids[make_hash(first)], vector_ids[make_hash(second)]
+        for first, second in combinations(range(count), 2):
+            own, other = (
+                (whole[index], None if index in without_crops else crops[index])
+                for index in (first, second)
+            )
+            if has_match(own, other):
+                ids = vector_ids[hashes[first]], vector_ids[hashes[second]]
                 expected.add((min(ids), max(ids)))
+            assert is_crop_match(own, other, SPACE) == has_match(own, other)
         assert proposed == expected
+        queries = [
+            (row, None if index in without_crops else crops[index])
+            for index, row in enumerate(whole)
+        ]
+        found = match_crops(store, crop_cache, queries)
+        id_by_hash = store.catalog.images.get_ids(list(hashes.values()))
+        for index, image_ids in enumerate(found):
+            others = {
+                other
+                for other in range(count)
+                if other != index and has_match(queries[index], queries[other])
+            }
+            assert image_ids - {id_by_hash[hashes[index]]} == {
+                id_by_hash[hashes[other]] for other in others
+            }
+
+
+Vectors = tuple[NDArray[np.float32], CropVectors | None]
+
+
+def has_match(first: Vectors, second: Vectors) -> bool:
+    """Tell by brute force if two images match by crops or regions."""
+
+    def reach(left: NDArray[np.float16], right: NDArray[np.float16], min_score: float) -> bool:
+        return any(
+            compute_cosines(row[None], other[None])[0] >= min_score
+            for row in left
+            for other in right
+        )
+
+    (whole, crops), (other_whole, other_crops) = first, second
+    floor = compute_crop_floor(SPACE)
+    row, other_row = whole.astype(np.float16)[None], other_whole.astype(np.float16)[None]
+    return (
+        (crops is not None and reach(crops.concat(), other_row, floor))
+        or (other_crops is not None and reach(other_crops.concat(), row, floor))
+        or (
+            crops is not None
+            and other_crops is not None
+            and reach(crops.regions, other_crops.regions, compute_region_floor(SPACE))
+        )
+    )
+
+
+@pytest.mark.parametrize("damage", ["crops", "regions", "boxes"])
+def test_damaged_row_of_the_crop_cache_counts_as_missing(tmp_path: Path, damage: str) -> None:
+    rows = draw_vectors(np.random.default_rng(0), 7).astype(np.float16)
+    vectors = CropVectors(rows[:5], rows[5:], np.zeros((2, 4), np.float32))
+    empty = CropVectors(rows[:0], rows[:0], np.zeros((0, 4), np.float32))
+    hashes = make_hash(0), make_hash(1)
+    with CropCache(tmp_path, SPACE, write=True) as crop_cache:
+        crop_cache.put(dict(zip(hashes, (vectors, empty), strict=True)))
+        assert crop_cache.list_hashes() == set(hashes)
+        ((first, second),) = crop_cache.stream(9)
+        assert {first[0], second[0]} == set(hashes)
+        assert [hash_ for block in crop_cache.stream_regions(9) for hash_, _ in block] == [
+            hashes[0]
+        ]
+    with closing(sqlite3.connect(tmp_path / "caches" / "crops.db")) as database, database:
+        database.execute(
+            f"UPDATE crops SET {damage} = substr({damage}, 2) WHERE hash = ?", (hashes[0],)
+        )
+    with CropCache(tmp_path, SPACE, write=False) as crop_cache:
+        assert crop_cache.list_hashes() == {hashes[1]}
+        assert list(crop_cache.stream_regions(9)) == []
+
+
+def test_crop_cache_of_an_older_version_is_filled_again(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    save_whole_and_part(photos)
+    with Store(tmp_path / "store", write=True) as store:
+        ingest_folder(store, photos)
+        path = store.folder / "caches" / "crops.db"
+        path.unlink()
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("CREATE TABLE crops (hash BLOB PRIMARY KEY, vectors BLOB NOT NULL)")
+        assert store.space
+        with CropCache(store.folder, store.space, write=False) as crops:
+            assert not crops.has_compared_images
+        save_image(photos / "new.jpg", draw_textured_image(3, LARGE))
+        assert ingest_folder(store, photos) == CropReport(3, 0)
+        with CropCache(store.folder, store.space, write=False) as crops:
+            assert len(crops.list_hashes()) == 3
 
 
 def test_crops_are_made_from_cached_thumbnails_of_missing_photos(tmp_path: Path) -> None:

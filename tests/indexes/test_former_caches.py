@@ -1,4 +1,4 @@
-"""Caches of format 6 are adopted whole, also after a run that was killed in between."""
+"""Thumbnails of format 6 are adopted whole, also after a run that was killed in between."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONTENT = b"\x01\x02"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with both caches of format 6, a row in each table."""
+    """A folder with both caches of format 6: thumbnails, and crops, which are made again."""
     (tmp_path / "thumbs").mkdir()
     _write(
         tmp_path / "thumbs" / "thumbs.db",
@@ -25,9 +25,7 @@ def folder(tmp_path: Path) -> Path:
     _write(
         tmp_path / "thumbs" / "parts.db",
         "CREATE TABLE parts (hash BLOB PRIMARY KEY, rows BLOB)",
-        "CREATE TABLE compared (hash BLOB PRIMARY KEY, parts INTEGER)",
         f"INSERT INTO parts VALUES (x'bb', x'{CONTENT.hex()}')",
-        "INSERT INTO compared VALUES (x'bb', 1)",
     )
     return tmp_path
 
@@ -45,14 +43,12 @@ def _read(path: Path, query: str) -> list[tuple[object, ...]]:
 
 
 def assert_adopted(folder: Path) -> None:
-    """Assert that both caches have their present names, tables and columns, with all rows."""
+    """Assert that the thumbnails have their present name, table and columns, with all rows."""
     assert not has_former_caches(folder)
     assert _read(
         folder / "caches" / "thumbnails.db", "SELECT hash, jpeg, checksum FROM thumbnails"
     ) == [(b"\xaa", CONTENT, 7)]
-    crops = folder / "caches" / "crops.db"
-    assert _read(crops, "SELECT hash, vectors FROM crops") == [(b"\xbb", CONTENT)]
-    assert _read(crops, "SELECT hash, has_crops FROM compared") == [(b"\xbb", 1)]
+    assert [path.name for path in (folder / "caches").glob("*.db")] == ["thumbnails.db"]
 
 
 def test_former_caches_are_moved_with_all_rows(folder: Path) -> None:
@@ -80,7 +76,7 @@ def test_adoption_killed_within_its_statements_continues(folder: Path, executed:
     assert_adopted(folder)
 
 
-def test_adoption_killed_between_two_caches_continues(folder: Path) -> None:
+def test_adoption_killed_after_the_move_continues(folder: Path) -> None:
     (folder / "caches").mkdir()
     _write(
         folder / "thumbs" / "thumbs.db",
@@ -102,11 +98,11 @@ def test_present_cache_is_not_replaced_by_a_former_one(folder: Path) -> None:
     assert not has_former_caches(folder)
 
 
-def test_damaged_former_cache_is_dropped_and_the_other_adopted(folder: Path) -> None:
+def test_damaged_former_cache_is_dropped(folder: Path) -> None:
     (folder / "thumbs" / "thumbs.db").write_bytes(b"no database" * 1000)
     adopt_former_caches(folder)
     assert not has_former_caches(folder)
-    assert [file.name for file in (folder / "caches").glob("*.db")] == ["crops.db"]
+    assert list((folder / "caches").glob("*.db")) == []
 
 
 def test_crash_marker_is_moved(folder: Path) -> None:
