@@ -65,6 +65,10 @@ MAX_IOU = 0.7
 MIN_INSIDE_SHARE = 0.9
 MAX_CROSSING_SHARE = 0.05
 MAX_CHOSEN = 60  # bounds the time for an image full of rectangles
+# The standard deviation of a grid of cells, as a share of that of pixels: below .38 for 95 % of
+# blocks of text, which would match one another, and above .42 for 99 % of photos in hosts.
+COARSE_GRID = (8, 8)
+MIN_COARSE_CONTRAST_SHARE = 0.38
 # Smaller regions make up one if they cover this share of it, and their sides are as good.
 MIN_COVERED_SHARE = 0.8
 MAX_PART_AREA_SHARE = 0.8
@@ -105,7 +109,10 @@ def find_regions(rgb: NDArray[np.uint8]) -> tuple[Box, ...]:
         return ()
     if scale < 1:
         rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-    rectangles = _choose(_propose_rectangles(_measure_maps(np.ascontiguousarray(rgb))))
+    rgb = np.ascontiguousarray(rgb)
+    rectangles = _choose(_propose_rectangles(_measure_maps(rgb)))
+    is_picture = [_has_coarse_contrast(rgb, *corners) for corners in rectangles.corners.tolist()]
+    rectangles = rectangles.select(np.flatnonzero(is_picture))
     corners = rectangles.corners[list(_find_wholes(rectangles))]
     areas = np.prod(corners[:, 2:] - corners[:, :2], axis=1)
     largest = corners[np.argsort(-areas, kind="stable")[:MAX_REGIONS]]
@@ -128,9 +135,8 @@ def _measure_maps(rgb: NDArray[np.uint8]) -> _Maps:
 
 def _find_maximum(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Find the maximum of the channels of each pixel, in a fifth of the time that numpy takes."""
-    first, second, third = cv2.split(image)
-    maximum: NDArray[np.uint8] = cv2.max(cv2.max(first, second), third)
-    return maximum
+    red, green, blue = cv2.split(image)
+    return np.asarray(cv2.max(cv2.max(red, green), blue))
 
 
 def _count_seams(rgb: NDArray[np.uint8]) -> SeamCounts:
@@ -253,6 +259,16 @@ def _choose(rectangles: _Rectangles) -> _Rectangles:
         is_crossing = (share > MAX_CROSSING_SHARE) & (share < MIN_INSIDE_SHARE)
         waiting = waiting[(iou < MAX_IOU) & ~is_crossing]
     return rectangles.select(np.array(chosen, np.int64))
+
+
+def _has_coarse_contrast(
+    rgb: NDArray[np.uint8], left: int, top: int, right: int, bottom: int
+) -> bool:
+    """Tell a rectangle that shows something at a coarse scale from one full of text or noise."""
+    pixels = rgb[top:bottom, left:right].astype(np.float32)
+    grid = cv2.resize(pixels, COARSE_GRID, interpolation=cv2.INTER_AREA)
+    contrast, coarse_contrast = (image.var(axis=(0, 1)).sum() for image in (pixels, grid))
+    return bool(coarse_contrast >= MIN_COARSE_CONTRAST_SHARE**2 * contrast)
 
 
 def _measure_areas(corners: Integers) -> Integers:
