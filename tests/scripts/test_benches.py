@@ -269,6 +269,24 @@ def test_bench_join_prints_the_comparison_with_faiss_and_the_growth(
     assert [cell.split()[0] for cell in table.first_cells] == ["isotropic"] * 3
 
 
+def test_bench_regions_prints_regions_of_hosts_and_photos_and_what_they_propose(
+    replacements: dict[str, str],
+) -> None:
+    hosts, plain, pairs, unrelated = run_only_command("bench_regions", "--count 4", replacements)
+    assert hosts.header == "| host | photos found | hosts with one found | regions |"
+    assert len(hosts.first_cells) == 13
+    assert plain.header == "| plain | images | regions | with any | ms |"
+    assert plain.first_cells == ["photos", "LOOKALIKES"]
+    assert pairs.header.startswith("| pair | whole images | and five crops | and regions |")
+    assert pairs.first_cells == [
+        *hosts.first_cells,
+        "crop 60 %",
+        "crop 40 %",
+        "two hosts of a photo",
+    ]
+    assert unrelated.first_cells == ["hosts"]
+
+
 def test_bench_store_prints_every_cost_of_a_store(replacements: dict[str, str]) -> None:
     fill, *_ = read_commands("bench_store")
     (table,) = run_command(fill, "--rows 2000 --night 200", replacements)
