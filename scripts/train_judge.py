@@ -46,7 +46,7 @@ MAX_TREE_DEPTH = 4
 TREES_PER_CLASS = 160
 LEARNING_RATE = 0.1
 FULL_WEIGHT_PAIRS = 600  # of a source; the weight of all its pairs grows with the root beyond
-# More of these makes a copy likelier, whatever else is seen, and more of those less likely.
+# More of these makes a copy likelier, whatever the others are, and more of those less likely.
 RISING = frozenset(
     "agreeing closely_agreeing median_ncc low_ncc unchanged_ncc noise_ncc detail_ncc inliers"
     " photographic_agreeing photographic_alike amplified_ncc_less amplified_ncc_more dark_ncc"

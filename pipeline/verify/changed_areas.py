@@ -45,7 +45,7 @@ MIN_WEIGHTY_SHARE = 0.02  # of the changed cells, below which an area proves not
 
 @dataclass(frozen=True, slots=True)
 class SideMaps:
-    """What one image shows in each cell: its mean gradient, and the shares of its pixels.
+    """The content of one image in each cell: its mean gradient, and the shares of its pixels.
 
     `photographic`: share with a gradient between flat and hard; `hard`: share on hard edges.
     """
@@ -198,7 +198,7 @@ def measure_changed_areas(
 def shows_other_content(areas: AreaEvidence) -> bool:
     """Tell if both images show a photo of their own in a large area, as collages of two photos do.
 
-    Whatever was laid on a copy, one of the two would show what lay under it. Of 11,808 pairs of
+    Under an overlay one of two copies still shows the photo. Of 11,808 pairs of
     copies that the judge accepts 51 have such an area, most of them photos pasted on photos.
     """
     return (

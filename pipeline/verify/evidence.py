@@ -1,6 +1,6 @@
 """Measure what tells a copy from another shot or from other content in one frame.
 
-A copy can only lose something, or get something laid on it. So where two aligned images differ, it
+A copy can only lose something, or get an overlay. So where two aligned images differ, it
 matters what each of them shows there (changed_areas), whether each has tones that the other lacks
 (tones), and, where they agree, whether they share the noise of one exposure (noise).
 
@@ -56,7 +56,7 @@ class TileOutcomes(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """How two images lie on each other.
+    """The alignment of two images.
 
     `inliers`: keypoint matches that agree with the alignment. `overlap`: the share of each image
     that lies on the other. `skew`: shear or perspective that no crop, turn or stretch makes.
