@@ -303,7 +303,8 @@ def test_bench_verify_prints_costs_relations_and_rates(replacements: dict[str, s
         " | share of verify | share of crops | memory |"
     )
     assert relations.header == (
-        "| files | same picture | derived | same scene | unrelated | not verifiable |"
+        "| files | same picture | derived | another shot | same template | overlaps | similar"
+        " | unrelated | not verifiable |"
     )
     assert rates.header == (
         "| files | pairs verified again | unrelated among them | pairs/s, stored features"
