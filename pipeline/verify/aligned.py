@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ EDGE_MARGIN_PX = 4  # from the outline of an image, where a blur mixes in what l
 
 CellMap = NDArray[np.float32]  # a number for each cell, (rows, columns)
 CellMask = NDArray[np.bool_]
+Averages = TypeVar("Averages", CellMap, NDArray[np.float64])
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +86,27 @@ def compute_local_stats(first: GrayPixels, second: GrayPixels) -> LocalStats:
         np.asarray(cv2.blur(average_cells(pixels), (WINDOW_CELLS, WINDOW_CELLS)), np.float32)
         for pixels in (first, second, first * first, second * second, first * second)
     )
-    first_variance = np.maximum(first_square - first_mean**2, 0.0)
-    second_variance = np.maximum(second_square - second_mean**2, 0.0)
-    ncc = (product - first_mean * second_mean) / np.sqrt(
-        np.maximum(first_variance, MIN_VARIANCE) * np.maximum(second_variance, MIN_VARIANCE)
+    ncc = compute_ncc(MIN_VARIANCE, first_mean, second_mean, first_square, second_square, product)
+    first_texture, second_texture = (
+        np.sqrt(np.maximum(square - mean**2, 0.0))
+        for mean, square in ((first_mean, first_square), (second_mean, second_square))
     )
-    return LocalStats(
-        ncc, (first_mean, second_mean), (np.sqrt(first_variance), np.sqrt(second_variance))
-    )
+    return LocalStats(ncc, (first_mean, second_mean), (first_texture, second_texture))
 
 
-def compute_gradient(gray: GrayPixels) -> GrayPixels:
-    """Compute the magnitude of the gradient, in gray levels a pixel."""
-    dx = cv2.Sobel(gray, cv2.CV_32F, 1, 0, scale=1 / 8)
-    dy = cv2.Sobel(gray, cv2.CV_32F, 0, 1, scale=1 / 8)
-    return np.asarray(cv2.magnitude(dx, dy), np.float32)
+def compute_ncc(
+    min_variance: float,
+    first: Averages,
+    second: Averages,
+    first_square: Averages,
+    second_square: Averages,
+    product: Averages,
+) -> Averages:
+    """Compute NCC from the averages of two images, of their squares and of their product.
+
+    A variance counts as at least `min_variance`, in squared gray levels.
+    """
+    first_variance = np.maximum(first_square - first**2, min_variance)
+    second_variance = np.maximum(second_square - second**2, min_variance)
+    ncc: Averages = (product - first * second) / np.sqrt(first_variance * second_variance)
+    return ncc

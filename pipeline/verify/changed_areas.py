@@ -20,8 +20,9 @@ from pipeline.verify.aligned import (
     CellMask,
     LocalStats,
     average_cells,
-    compute_gradient,
+    compute_ncc,
 )
+from pipeline.verify.template import measure_gradient
 
 MAX_CHANGED_NCC = 0.6  # below, a textured cell differs
 MIN_CHANGED_TEXTURE = 3.5  # standard deviation in gray levels
@@ -33,6 +34,7 @@ MIN_PHOTOGRAPHIC_GRADIENT = 1.5
 MAX_PHOTOGRAPHIC_GRADIENT = 24.0
 MIN_PHOTOGRAPHIC_SHARE = 0.45  # of the pixels of an area that is photographic
 LOW_PASS_SIGMA_CELLS = 1.25
+MIN_LOW_PASS_VARIANCE = 4.0  # lower bound in a ratio, in squared gray levels
 MIN_LOW_PASS_NCC = 0.8  # of an area that is the other one smoothed
 MAX_SMOOTHED_RATIO = 0.65  # its mean gradient over that of the other
 GRADIENT_OFFSET = 1.5  # added to gradients in a ratio, in gray levels a pixel
@@ -117,7 +119,7 @@ NO_AREAS = AreaEvidence(
 
 def map_side(gray: NDArray[np.float32]) -> SideMaps:
     """Measure what an image (height, width) shows in each cell."""
-    gradient = compute_gradient(gray)
+    gradient = measure_gradient(gray)
     is_hard = gradient > MAX_PHOTOGRAPHIC_GRADIENT
     is_photographic = (gradient >= MIN_PHOTOGRAPHIC_GRADIENT) & ~is_hard
     return SideMaps(
@@ -160,12 +162,13 @@ def measure_changed_areas(
     is_photographic = [shares > MIN_PHOTOGRAPHIC_SHARE for shares in photographic]
     photographic_shares = sorted(float(weights @ shares) for shares in photographic)
     hard_shares = sorted(float(weights @ areas.average(side.hard)) for side in sides)
-    seams = _compare_seams(areas, sides, pair.inside)
+    outline, unchanged = _find_outline(areas, pair.inside), pair.inside & ~areas.mask
+    seams = _compare_seams(areas, sides, outline)
     insides = _compute_log_ratio(*(areas.average(side.gradient) for side in sides))
     seam_sums, inside_sums = (_sum_by_side(values, weights) for values in (seams, insides))
     is_one_sided = [int((sign * seams > MIN_ONE_SIDED_LOG_RATIO).sum()) for sign in (1, -1)]
     weighty_seams = seams * (weights > MIN_WEIGHTY_SHARE)
-    seam_contrasts = sorted(_measure_seam_contrast(areas, side, pair.inside) for side in sides)
+    seam_contrasts = sorted(_measure_seam_contrast(side, outline, unchanged) for side in sides)
     low_pass_ncc, smoothed = _compare_low_frequencies(areas, pair, insides)
     box_cells = areas.boxes[:, cv2.CC_STAT_WIDTH] * areas.boxes[:, cv2.CC_STAT_HEIGHT]
     cell_count = max(int(pair.inside.sum()), 1)
@@ -198,8 +201,8 @@ def measure_changed_areas(
 def shows_other_content(areas: AreaEvidence) -> bool:
     """Tell if both images show a photo of their own in a large area, as collages of two photos do.
 
-    Under an overlay one of two copies still shows the photo. Of 11,808 pairs of
-    copies that the judge accepts 51 have such an area, most of them photos pasted on photos.
+    Under an overlay one of two copies still shows the photo. Of 11,808 pairs of copies that the
+    judge accepts 51 have such an area, most of them photos pasted on photos.
     """
     return (
         areas.largest_area >= MIN_OTHER_CONTENT_AREA
@@ -231,21 +234,20 @@ def _find_outline(areas: ChangedAreas, inside: CellMask) -> CellMask:
 
 
 def _compare_seams(
-    areas: ChangedAreas, sides: tuple[SideMaps, SideMaps], inside: CellMask
+    areas: ChangedAreas, sides: tuple[SideMaps, SideMaps], outline: CellMask
 ) -> NDArray[np.float64]:
     """Compute the log ratio of the gradients of both sides along the outline of each area."""
     grown = cv2.dilate(areas.labels.astype(np.float32), np.ones((3, 3), np.uint8))
-    outlines = np.where(_find_outline(areas, inside), grown, 0).astype(np.int32)
+    outlines = np.where(outline, grown, 0).astype(np.int32)
     first, second = (_average_labels(outlines, side.gradient, len(areas.cells)) for side in sides)
     return _compute_log_ratio(first, second)
 
 
-def _measure_seam_contrast(areas: ChangedAreas, side: SideMaps, inside: CellMask) -> float:
-    """Measure the gradient along all outlines over that of what did not change."""
-    outline, rest = _find_outline(areas, inside), inside & ~areas.mask
+def _measure_seam_contrast(side: SideMaps, outline: CellMask, unchanged: CellMask) -> float:
+    """Measure the gradient along all outlines over that of the unchanged cells."""
     if not outline.any():
         return 0.0
-    usual = float(side.gradient[rest].mean()) if rest.any() else 1.0
+    usual = float(side.gradient[unchanged].mean()) if unchanged.any() else 1.0
     return float(side.gradient[outline].mean()) / max(usual, 1.0)
 
 
@@ -281,15 +283,6 @@ def _compare_low_frequencies(
     pooled = [np.array([weights @ values]) for values in averages]
     is_smoother = np.exp(-np.abs(insides)) < MAX_SMOOTHED_RATIO
     return (
-        float(_compute_ncc(pooled)[0]),
-        (_compute_ncc(averages) > MIN_LOW_PASS_NCC) & is_smoother,
+        float(compute_ncc(MIN_LOW_PASS_VARIANCE, *pooled)[0]),
+        (compute_ncc(MIN_LOW_PASS_VARIANCE, *averages) > MIN_LOW_PASS_NCC) & is_smoother,
     )
-
-
-def _compute_ncc(averages: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Compute NCC from the averages of both values, of their squares, and of their product."""
-    first, second, first_square, second_square, product = averages
-    min_variance = 4.0  # in squared gray levels
-    first_variance = np.maximum(first_square - first**2, min_variance)
-    second_variance = np.maximum(second_square - second**2, min_variance)
-    return np.asarray((product - first * second) / np.sqrt(first_variance * second_variance))

@@ -110,15 +110,15 @@ def detect_edits(
     first: ImageFeatures,
     second: ImageFeatures,
     homography: Homography,
+    overlap: tuple[float, float],
     changed_regions: tuple[Box, ...],
 ) -> Edits:
     """Detect the edits between two copies.
 
-    `homography` maps the first image to the second, both in normalized coordinates.
-    `changed_regions` are boxes on the first image.
+    `homography` maps the first image to the second, both in normalized coordinates; `overlap` is
+    the share of each that lies on the other. `changed_regions` are boxes on the first image.
     """
     inverse = invert_homography(homography)
-    overlap = measure_overlap(homography), measure_overlap(inverse)
     grayscale_side, is_recolored = _compare_colors(
         first.small_rgb, second.small_rgb, homography, changed_regions
     )
@@ -193,7 +193,7 @@ def _find_full_placement(
     )
 
 
-def is_viewpoint_change(edits: Edits, homography: Homography, sizes: ImageSizes) -> bool:
+def is_viewpoint_change(edits: Edits, skew: float) -> bool:
     """Return True if the two images are shots from two viewpoints rather than copies.
 
     An edit keeps angles, or stretches along a side. A perspective edit shows most of the image, or
@@ -204,7 +204,7 @@ def is_viewpoint_change(edits: Edits, homography: Homography, sizes: ImageSizes)
         max(edits.overlap) >= MIN_FULL_OVERLAP and min(edits.overlap) >= MIN_SKEWED_COPY_OVERLAP
     ):
         return False
-    return compute_skew(homography, sizes) > MAX_COPY_SKEW
+    return skew > MAX_COPY_SKEW
 
 
 def compute_skew(homography: Homography, sizes: ImageSizes) -> float:

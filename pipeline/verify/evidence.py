@@ -24,7 +24,6 @@ from pipeline.verify.aligned import (
     compute_local_stats,
 )
 from pipeline.verify.changed_areas import (
-    MIN_CHANGED_LEVELS,
     MIN_CHANGED_TEXTURE,
     AreaEvidence,
     SideMaps,
@@ -158,7 +157,7 @@ def measure_evidence(
     return Evidence(
         _measure_tiles(comparison, outcomes, geometry),
         measure_changed_areas(areas, pair, sides),
-        measure_tones(pair, level_differences, unchanged, MIN_CHANGED_LEVELS),
+        measure_tones(pair, level_differences, unchanged),
         _measure_texture(images, sides, unchanged),
         AgreementEvidence(
             _measure_unchanged_ncc(local, unchanged),

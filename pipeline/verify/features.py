@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.thumbnails import decode_thumbnail
+from pipeline.verify.template import measure_gradient
 
 MAX_KEYPOINTS = 400  # the strongest of an image
 # Longer side at which keypoints are detected: a third of the work of 448, and as many copies are
@@ -214,8 +215,7 @@ def estimate_noise(gray: NDArray[np.uint8]) -> float:
 
 def measure_flat_share(gray: NDArray[np.uint8]) -> float:
     """Measure the share of pixels (height, width) whose gradient is below MAX_FLAT_GRADIENT."""
-    dx, dy = (cv2.Sobel(gray, cv2.CV_32F, *order, scale=1 / 8) for order in ((1, 0), (0, 1)))
-    return float((cv2.magnitude(dx, dy) < MAX_FLAT_GRADIENT).mean())
+    return float((measure_gradient(gray.astype(np.float32)) < MAX_FLAT_GRADIENT).mean())
 
 
 def is_line_art(gray: NDArray[np.uint8]) -> bool:

@@ -119,3 +119,8 @@ def compute_gradients(gray: GrayPixels, pitch: int = 1) -> tuple[GrayPixels, Gra
         cv2.Sobel(gray, cv2.CV_32F, 0, 1, scale=pitch / 8),
     )
     return np.asarray(dx, np.float32), np.asarray(dy, np.float32)
+
+
+def measure_gradient(gray: GrayPixels) -> GrayPixels:
+    """Measure the magnitude of the gradient, in gray levels a pixel."""
+    return np.asarray(cv2.magnitude(*compute_gradients(gray)), np.float32)

@@ -1,7 +1,7 @@
 """Compare the tones of two aligned images.
 
 An edit maps the tones of a photo by one curve: it can clip tones and lose their detail, but it
-cannot bring back what was clipped. Of two exposures each can have detail that the other lacks.
+cannot bring clipped tones back. Of two exposures each can have detail that the other lacks.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pipeline.verify.aligned import (
     average_cells,
     compute_local_stats,
 )
+from pipeline.verify.changed_areas import MIN_CHANGED_LEVELS
 
 TONE_BINS = 32
 MIN_BIN_CELLS = 2
@@ -77,7 +78,7 @@ def compute_level_differences(local: LocalStats, inside: CellMask) -> CellMap:
 
 
 def measure_tones(
-    pair: AlignedPair, level_differences: CellMap, unchanged: CellMask, min_changed_levels: float
+    pair: AlignedPair, level_differences: CellMap, unchanged: CellMask
 ) -> ToneEvidence:
     """Measure how the tones of the unchanged cells differ."""
     first, second = (
@@ -100,14 +101,14 @@ def measure_tones(
     brightness = local.means[0] + local.means[1]
     compared = brightness[is_compared]
     low, high = np.percentile(compared, (TONE_TAIL, 100 - TONE_TAIL)) if len(compared) else (0, 0)
-    change = np.abs(average_cells(np.abs(pair.gray[0] - pair.gray[1])))
+    change = average_cells(np.abs(pair.gray[0] - pair.gray[1]))
     return ToneEvidence(
         tone_change=_compute_median(change, unchanged, 0.0) / LEVEL_SCALE,
         tone_residual=float(level_differences[unchanged].mean()) / RESIDUAL_SCALE
         if unchanged.any()
         else 0.0,
         level_difference=float(
-            (level_differences[pair.inside] > min_changed_levels).sum() / cell_count
+            (level_differences[pair.inside] > MIN_CHANGED_LEVELS).sum() / cell_count
         ),
         lost_less=lost[0],
         lost_more=lost[1],

@@ -8,6 +8,7 @@ agrees, what changed and what each image shows there is the evidence that a fitt
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -131,9 +132,7 @@ def _verify_alignment(
     if aligned is None:
         return Verdict(Relation.NOT_VERIFIABLE, alignment.inliers), None
     comparison, outcomes = aligned.comparison, aligned.outcomes
-    valid, agreeing, displaced = (
-        int(mask.sum()) for mask in (comparison.valid, outcomes.agreeing, outcomes.displaced)
-    )
+    valid, agreeing, displaced = aligned.counts
     judgement, edits = None, None
     relation = Relation.UNRELATED if valid >= MIN_VALID_TILES else Relation.NOT_VERIFIABLE
     if aligned.is_judged:
@@ -164,6 +163,14 @@ def _verify_alignment(
     return verdict, masks
 
 
+class TileCounts(NamedTuple):
+    """The numbers of tiles that are compared, that agree in place, and that are displaced."""
+
+    valid: int
+    agreeing: int
+    displaced: int
+
+
 @dataclass(frozen=True, slots=True)
 class AlignedImages:
     """Two images with the comparison of their tiles.
@@ -181,11 +188,16 @@ class AlignedImages:
     geometry: Geometry
 
     @property
+    def counts(self) -> TileCounts:
+        """The numbers of tiles by their outcome."""
+        masks = self.comparison.valid, self.outcomes.agreeing, self.outcomes.displaced
+        return TileCounts(*(int(mask.sum()) for mask in masks))
+
+    @property
     def is_judged(self) -> bool:
         """True if enough tiles agree for the alignment to be right."""
-        agreeing, displaced = int(self.outcomes.agreeing.sum()), int(self.outcomes.displaced.sum())
-        is_enough = agreeing + displaced >= MIN_JUDGED_SHARE * int(self.comparison.valid.sum())
-        return is_enough and agreeing >= MIN_AGREEING_TILES
+        valid, agreeing, displaced = self.counts
+        return agreeing >= MIN_AGREEING_TILES and agreeing + displaced >= MIN_JUDGED_SHARE * valid
 
     def measure_evidence(self) -> Evidence:
         """Measure what the judge decides on."""
@@ -229,8 +241,8 @@ def _decide(
 ) -> tuple[Relation, Edits | None]:
     """Decide the relation of two aligned images, and the edits if they are copies."""
     comparison, outcomes, homography = aligned.comparison, aligned.outcomes, aligned.homography
-    is_clean = outcomes.agreeing.sum() >= MIN_CLEAN_AGREEMENT * comparison.valid.sum()
-    is_copy = load_judge().is_copy(judgement, is_clean=bool(is_clean))
+    is_clean = aligned.counts.agreeing >= MIN_CLEAN_AGREEMENT * aligned.counts.valid
+    is_copy = load_judge().is_copy(judgement, is_clean=is_clean)
     if first.is_line_art and second.is_line_art and _is_altered_line_art(comparison):
         return Relation.NOT_VERIFIABLE, None
     if not is_copy:
@@ -240,8 +252,9 @@ def _decide(
     )
     if aligned.is_swapped:
         boxes = [project_box_back(homography, box) for box in boxes]
-    edits = detect_edits(first, second, homography, tuple(boxes))
-    if is_viewpoint_change(edits, homography, (first.size, second.size)):
+    geometry = aligned.geometry
+    edits = detect_edits(first, second, homography, geometry.overlap, tuple(boxes))
+    if is_viewpoint_change(edits, geometry.skew):
         return Relation.ANOTHER_SHOT, None
     if edits.embedded_side is None and _have_unique_content(homography, first, second):
         return Relation.OVERLAPS, None
@@ -253,9 +266,9 @@ def _name_other(judgement: Judgement, aligned: AlignedImages) -> Relation:
     is_named = max(judgement.shot, judgement.template) >= MIN_NAMED_PROBABILITY
     if not is_named and judgement.copy >= MIN_DOUBTFUL_PROBABILITY:
         return Relation.SIMILAR
-    valid = int(aligned.comparison.valid.sum())
-    related = int(aligned.outcomes.agreeing.sum()) + int(aligned.outcomes.displaced.sum())
-    if is_named or (valid >= MIN_VALID_TILES and related >= MIN_SCENE_SHARE * valid):
+    valid, agreeing, displaced = aligned.counts
+    is_scene = valid >= MIN_VALID_TILES and agreeing + displaced >= MIN_SCENE_SHARE * valid
+    if is_named or is_scene:
         is_shot = judgement.shot >= judgement.template
         return Relation.ANOTHER_SHOT if is_shot else Relation.SAME_TEMPLATE
     return Relation.UNRELATED if valid >= MIN_VALID_TILES else Relation.NOT_VERIFIABLE
