@@ -77,7 +77,7 @@ def make_library(
         for number, (kind, edit) in enumerate(EDITS.items()):
             name = f"{Path(frame.path).stem}-{number}.jpg"
             quality = 40 if kind == "jpeg 40" else 85
-            edit(open_upright(frame)).save(folder / name, quality=quality)
+            edit(open_upright(frame.path)).save(folder / name, quality=quality)
             origins[name] = Origin(Path(frame.path).name, kind)
     return origins
 

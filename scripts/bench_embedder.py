@@ -148,9 +148,9 @@ def list_files(folder: Path) -> list[SourceFile]:
     return [entry for entry in entries if isinstance(entry, SourceFile)]
 
 
-def open_upright(source: SourceFile) -> Image.Image:
+def open_upright(path: str | Path) -> Image.Image:
     """Open a whole image for editing: upright, RGB."""
-    with Image.open(source.path) as image:
+    with Image.open(path) as image:
         return ImageOps.exif_transpose(image).convert("RGB")
 
 
@@ -177,10 +177,10 @@ def make_copies(
     """
     kinds: list[str] = []
     for original in originals:
-        image = open_upright(sources[original])
+        image = open_upright(sources[original].path)
         for kind, edit in EDITS.items():
             rng = random.Random(f"{seed} {PurePath(sources[original].path).name} {kind}")
-            edited = edit(image, open_upright(rng.choice(overlays)), rng)
+            edited = edit(image, open_upright(rng.choice(overlays).path), rng)
             save_copy(edited, kind, folder, f"{len(kinds):06}")
             kinds.append(kind)
     return Copies(list_files(folder), kinds, np.repeat(originals, len(EDITS)))

@@ -103,7 +103,7 @@ def measure_plain(name: str, files: Sequence[SourceFile]) -> list[object]:
     """Measure the regions of plain photos: how many, photos with any, milliseconds a photo."""
     counts, started, spent = [], 0.0, 0.0
     for file in files:
-        thumbnail = make_thumbnail(open_upright(file))
+        thumbnail = make_thumbnail(open_upright(file.path))
         started = time.process_time()
         counts.append(len(find_regions(thumbnail)))
         spent += time.process_time() - started
@@ -181,12 +181,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = random.Random(options.seed)
-    paths = list_files(options.photos)
-    photos = [open_upright(path) for path in rng.sample(paths, min(options.count, len(paths)))]
+    files = list_files(options.photos)
+    drawn = rng.sample(files, min(options.count, len(files)))
+    photos = [open_upright(file.path) for file in drawn]
 
     header = ["host", "photos found", "hosts with one found", "regions"]
     print(format_table(header, [measure_found(kind, photos) for kind in HOSTS]))
-    folders = {"photos": paths} | {path.name: list_files(path) for path in options.plain}
+    folders = {"photos": files} | {path.name: list_files(path) for path in options.plain}
     plain = [measure_plain(name, files) for name, files in folders.items()]
     print(format_table(["plain", "images", "regions", "with any", "ms"], plain))
 

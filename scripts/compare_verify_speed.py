@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from indexes import Store
 from indexes.caches.thumbnails import ThumbnailCache
@@ -24,7 +24,7 @@ from pipeline.calibrate.synthetic_copies import EVERYDAY_EDITS, HARD_EDITS
 from pipeline.decode.preprocess import VERIFY_INPUT
 from pipeline.thumbnails import encode_thumbnail
 from pipeline.verify.inputs import VerifyInput, build_verify_input, extract_from_thumbnail
-from scripts.bench_embedder import format_table
+from scripts.bench_embedder import format_table, open_upright
 
 ROUNDS = 3  # both revisions run so often, in turn
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,7 +46,7 @@ def load_pairs(store: Store, pairs: Sequence[tuple[int, int]]) -> list[InputPair
 
 def make_copied_pairs(paths: Sequence[Path], seed: int) -> list[InputPair]:
     """Pair images with their copies in 40 ways; the next image is the background of copies."""
-    images = [ImageOps.exif_transpose(Image.open(path)).convert("RGB") for path in paths]
+    images = [open_upright(path) for path in paths]
     pairs = []
     for path, image, background in zip(paths, images, images[1:] + images[:1], strict=True):
         original = _make_input(image, path.name)

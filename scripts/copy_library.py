@@ -47,14 +47,14 @@ def make_library(recipe: LibraryRecipe, folder: Path) -> Origins:
     overlays = cycle(rng.sample(overlay_files, len(overlay_files)))
     origins: Origins = {}
     for number, source in enumerate(drawn):
-        image, name = open_upright(source), f"{number:04}.jpg"
+        image, name = open_upright(source.path), f"{number:04}.jpg"
         (folder / name).write_bytes(Path(source.path).read_bytes())
         origins[name] = Origin(name, None)
         if number >= recipe.source_count:
             continue
         for index, (kind, edit) in enumerate(recipe.edits.items()):
             copy_rng = random.Random(f"{recipe.seed} {Path(source.path).name} {kind}")
-            edited = edit(image, open_upright(next(overlays)), copy_rng)
+            edited = edit(image, open_upright(next(overlays).path), copy_rng)
             copy = save_copy(edited, kind, folder, f"{number:04}-{index:02}")
             origins[copy] = Origin(name, kind)
     return origins

@@ -5,12 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from pipeline.calibrate.synthetic_copies import EVERYDAY_EDITS, HARD_EDITS
 from pipeline.decode.decode import Decoded, decode_source
@@ -23,6 +22,7 @@ from pipeline.verify.features import ImageFeatures, build_features_from_pixels
 from pipeline.verify.matching import propose_alignments
 from pipeline.verify.verify import align_and_compare
 from scripts.arena import Truth, list_pairs, read_pictures
+from scripts.bench_embedder import open_upright
 from scripts.generators.pairs import encode_again, make_pairs
 from scripts.generators.truth import Truth as MadeTruth
 
@@ -55,12 +55,6 @@ def load_features(image: Image.Image) -> ImageFeatures:
     thumbnail.thumbnail((VERIFY_INPUT.size, VERIFY_INPUT.size), Image.Resampling.LANCZOS)
     pixels = decode_thumbnail(encode_thumbnail(np.asarray(thumbnail)))
     return build_features_from_pixels(pixels, image.size)
-
-
-def open_photo(path: Path) -> Image.Image:
-    """Open a photo upright, in RGB."""
-    with Image.open(path) as opened:
-        return ImageOps.exif_transpose(opened).convert("RGB")
 
 
 def load_file(path: Path) -> ImageFeatures | None:
@@ -119,18 +113,18 @@ def measure_made_pairs(photos: Sequence[Path], seed: int) -> list[Sample]:
 def measure_synthetic_copies(photos: Sequence[Path], seed: int) -> list[Sample]:
     """Measure the copies of a few photos, and pairs of the same edit of two photos."""
     rng = random.Random(seed)
-    images = [open_photo(path) for path in rng.sample(photos, 2 * COPIED_PHOTOS)]
-    half = COPIED_PHOTOS
+    drawn = [open_upright(path) for path in rng.sample(photos, 2 * COPIED_PHOTOS)]
+    images, others = drawn[:COPIED_PHOTOS], drawn[COPIED_PHOTOS:]
+    originals = [load_features(image) for image in images]
     samples = list[Sample]()
     for kind, edit in (EVERYDAY_EDITS | HARD_EDITS).items():
         copies = [
             load_features(encode_again(edit(image, other, rng), rng))
-            for image, other in zip(images[:half], images[half:], strict=False)
+            for image, other in zip(images, others, strict=True)
         ]
-        for image, copy in zip(images, copies, strict=False):
-            samples += measure_pair("synthetic", "copy", kind, (load_features(image), copy))
-        for first, second in pairwise(copies[:2]):
-            samples += measure_pair("synthetic, same edit", "template", kind, (first, second))
+        for original, copy in zip(originals, copies, strict=True):
+            samples += measure_pair("synthetic", "copy", kind, (original, copy))
+        samples += measure_pair("synthetic, same edit", "template", kind, (copies[0], copies[1]))
     return samples
 
 

@@ -65,27 +65,15 @@ def fill_twice(
     rng: random.Random,
     lay_out: LayOutTemplate,
     render: Render,
+    *,
+    has_portrait: bool,
 ) -> MadeImages:
-    """Pair two fillings of one template, whose photo stays."""
+    """Pair two fillings of one template: with two portraits, or with the photos that it has."""
     page, words = rng.random(), [rng.random(), rng.random()]
+    photos = [[photo], [other]] if has_portrait else [[photo, other]] * 2
     first, second = (
-        render(lay_out(random.Random(page), random.Random(text)), [photo, other]) for text in words
-    )
-    return Truth.OTHER, first, second
-
-
-def fill_with_portraits(
-    photo: Image.Image,
-    other: Image.Image,
-    rng: random.Random,
-    lay_out: LayOutTemplate,
-    render: Render,
-) -> MadeImages:
-    """Pair two fillings of one template with two photos."""
-    page, words = rng.random(), [rng.random(), rng.random()]
-    first, second = (
-        render(lay_out(random.Random(page), random.Random(text)), [portrait])
-        for text, portrait in zip(words, (photo, other), strict=True)
+        render(lay_out(random.Random(page), random.Random(text)), shown)
+        for text, shown in zip(words, photos, strict=True)
     )
     return Truth.OTHER, first, second
 
@@ -124,7 +112,9 @@ def make_template_makers(render: Render) -> dict[str, MakeImages]:
     """Make the makers of pairs of templates, in two kinds for each template."""
     makers: dict[str, MakeImages] = {}
     for name, lay_out in TEMPLATES.items():
-        fill = fill_with_portraits if name in TEMPLATES_WITH_PORTRAIT else fill_twice
-        makers[f"{name}, two fillings"] = partial(fill, lay_out=lay_out, render=render)
+        has_portrait = name in TEMPLATES_WITH_PORTRAIT
+        makers[f"{name}, two fillings"] = partial(
+            fill_twice, lay_out=lay_out, render=render, has_portrait=has_portrait
+        )
         makers[f"{name} again"] = partial(repeat_template, lay_out=lay_out, render=render)
     return makers
