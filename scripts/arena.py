@@ -2,7 +2,7 @@
 
 ARENA is a folder of sets. `sets.csv` gives each set its role, `fit` or `check`; `truth.csv` of a
 set gives each file its group (files of one group are copies of one photo), its kind and its scene.
-What is tuned is tuned on `fit` sets; of `check` sets only totals are read.
+Constants and models are fitted on `fit` sets; of `check` sets only totals are read.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Parts that many screens share: bars, heads with names, bubbles, and what is written there."""
+"""Parts that many screens share: bars, heads with names, bubbles, and their words."""
 
 from __future__ import annotations
 

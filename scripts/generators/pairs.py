@@ -1,7 +1,7 @@
 """Pairs of pictures with truth from many independent generators, to fit a judge of pairs.
 
-Copies come from several generators, so that what is fitted on them is not fitted to one; so do
-pairs that are no copies although they agree in many places. The second picture of a pair has been
+Copies come from several generators, so that a model does not learn the traces of one; so do pairs
+that are no copies although they agree in many places. The second picture of a pair has been
 encoded again, and often resized, as on its way through apps and websites.
 """
 

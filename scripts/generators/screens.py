@@ -1,6 +1,6 @@
 """Screens of phones and browsers that show a photo: chats, posts, stories, albums, pages.
 
-Each function lays out a screen: `page` decides its look, `words` what is written on it. Two screens
+Each function lays out a screen: `page` decides its look, `words` its words. Two screens
 with one `page` are of one app; with one `words` as well, they differ in their photos only.
 """
 

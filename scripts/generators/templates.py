@@ -1,6 +1,6 @@
 """Templates that are filled in again and again: tickets, forms, receipts, slides, cards, boards.
 
-`page` decides the template, `words` what is filled in. Two fillings of one template agree nearly
+`page` decides the template, `words` the entries. Two fillings of one template agree nearly
 everywhere, also in a photo on it, and are not copies.
 """
 
