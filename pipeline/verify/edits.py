@@ -267,6 +267,11 @@ def measure_unique_content(image: ImageFeatures, homography: Homography) -> floa
 
     `homography` maps the image to the other one, both in normalized coordinates.
     """
+    x, y, w = homography @ _compute_unit_grid(OVERLAP_SAMPLES_PER_SIDE)
+    low, high = -UNIQUE_MARGIN * w, (1.0 + UNIQUE_MARGIN) * w
+    is_outside = ~((x > low) & (x < high) & (y > low) & (y < high))
+    if not is_outside.any():
+        return 0.0
     size = (OVERLAP_SAMPLES_PER_SIDE, OVERLAP_SAMPLES_PER_SIDE)
     gray = image.gray.astype(np.float32)
     mean, square = (
@@ -274,9 +279,6 @@ def measure_unique_content(image: ImageFeatures, homography: Homography) -> floa
         for pixels in (gray, gray * gray)
     )
     is_textured = square - mean**2 > MIN_UNIQUE_TEXTURE_LEVELS**2
-    x, y, w = homography @ _compute_unit_grid(OVERLAP_SAMPLES_PER_SIDE)
-    low, high = -UNIQUE_MARGIN * w, (1.0 + UNIQUE_MARGIN) * w
-    is_outside = ~((x > low) & (x < high) & (y > low) & (y < high))
     return float((is_outside.reshape(size) & is_textured).mean())
 
 

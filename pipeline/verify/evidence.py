@@ -9,7 +9,8 @@ All features are shares, correlations or logarithms, and do not depend on the or
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,7 @@ from pipeline.verify.changed_areas import (
 from pipeline.verify.features import ImageFeatures
 from pipeline.verify.homography import compute_scale
 from pipeline.verify.noise import correlate_noise
+from pipeline.verify.order_statistics import compute_median, compute_percentile
 from pipeline.verify.tile_grid import TILE_SIDE_PX
 from pipeline.verify.tiles import TileComparison
 from pipeline.verify.tones import ToneEvidence, compute_level_differences, measure_tones
@@ -130,15 +132,22 @@ class Evidence:
 
     def to_vector(self) -> NDArray[np.float64]:
         """Return the features in the order of FEATURES."""
-        parts = (self.tiles, self.areas, self.tones, self.texture, self.agreement)
-        return np.array([value for part in parts for value in astuple(part)], np.float64)
+        return np.array(_read_features(self), np.float64)
 
 
-FEATURES = tuple(
-    field.name
-    for part in (TileEvidence, AreaEvidence, ToneEvidence, TextureEvidence, AgreementEvidence)
+_PATHS = tuple(
+    f"{name}.{field.name}"
+    for name, part in (
+        ("tiles", TileEvidence),
+        ("areas", AreaEvidence),
+        ("tones", ToneEvidence),
+        ("texture", TextureEvidence),
+        ("agreement", AgreementEvidence),
+    )
     for field in fields(part)
 )
+_read_features = attrgetter(*_PATHS)  # a tenth of the time of astuple(), which copies
+FEATURES = tuple(path.split(".")[1] for path in _PATHS)
 
 
 def measure_evidence(
@@ -181,9 +190,9 @@ def _measure_tiles(
         closely_agreeing=float((ncc >= CLOSE_NCC).mean()),
         displaced=displaced,
         conflicting=conflicting,
-        median_ncc=float(np.median(ncc)),
-        low_ncc=float(np.percentile(ncc, LOW_NCC_PERCENTILE)),
-        ncc_gain=float(np.percentile(gain, GAIN_PERCENTILE)),
+        median_ncc=compute_median(ncc),
+        low_ncc=compute_percentile(ncc, LOW_NCC_PERCENTILE),
+        ncc_gain=compute_percentile(gain, GAIN_PERCENTILE),
         overlap_less=min(geometry.overlap),
         overlap_more=max(geometry.overlap),
         scale=abs(float(np.log(compute_scale(comparison.homography)))),
@@ -214,7 +223,7 @@ def _measure_texture(
 def _measure_unchanged_ncc(local: LocalStats, unchanged: CellMask) -> float:
     """Measure the median NCC of the textured cells that did not change; 1 without any."""
     ncc = local.ncc[unchanged & (np.maximum(*local.textures) > MIN_CHANGED_TEXTURE)]
-    return float(np.median(ncc)) if len(ncc) else 1.0
+    return compute_median(ncc) if len(ncc) else 1.0
 
 
 def _compare_photographic_tiles(

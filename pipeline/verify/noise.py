@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.verify.aligned import CELL_SIDE_PX, AlignedPair, CellMask
 from pipeline.verify.judgement import UNKNOWN_NOISE
+from pipeline.verify.order_statistics import compute_median
 from pipeline.verify.tile_grid import GrayPixels
 
 BLOCK_SIDE_PX = 16
@@ -48,7 +49,7 @@ def correlate_noise(pair: AlignedPair, mask: CellMask) -> tuple[float, float]:
     count = max(MIN_BLOCKS, int(SMOOTH_SHARE * len(product)))
     smooth = np.argsort(np.maximum(first, second), kind="stable")[:count]
     pooled = product[smooth].sum() / np.sqrt(first[smooth].sum() * second[smooth].sum())
-    return float(pooled), float(np.median(product / np.sqrt(first * second)))
+    return float(pooled), compute_median(product / np.sqrt(first * second))
 
 
 def _high_pass(gray: GrayPixels) -> GrayPixels:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.verify.homography import Homography, solve_robust_lstsq
+from pipeline.verify.homography import Homography, invert_matrix, solve_robust_lstsq
 from pipeline.verify.template import Template, TileStats
 from pipeline.verify.tile_grid import (
     SAMPLE_PITCH_PX,
@@ -42,7 +42,7 @@ AFFINE_UNKNOWNS = 6
 STEP_DAMPING = np.array([1e-9] * AFFINE_UNKNOWNS + [2e-4] * 2)
 # From samples to pixels of the template.
 SAMPLING = np.diag([SAMPLE_PITCH_PX, SAMPLE_PITCH_PX, 1.0])
-UNSAMPLING = np.linalg.inv(SAMPLING)
+UNSAMPLING = invert_matrix(SAMPLING)
 # From pixels of an image at half its size to its own; pixel centers have integer coordinates.
 DOUBLING = np.array([[2.0, 0.0, 0.5], [0.0, 2.0, 0.5], [0.0, 0.0, 1.0]])
 
@@ -106,9 +106,9 @@ def refine_at_half_size(
         for pixels in (template_pixels, target_pixels)
         for height, width in [(pixels.shape[0] // 2, pixels.shape[1] // 2)]
     ]
-    half_homography = np.linalg.inv(DOUBLING) @ homography @ DOUBLING
+    half_homography = invert_matrix(DOUBLING) @ homography @ DOUBLING
     refined, _ = refine_homography(Template.from_pixels(halved[0], 1), halved[1], half_homography)
-    return np.asarray(DOUBLING @ refined @ np.linalg.inv(DOUBLING))
+    return np.asarray(DOUBLING @ refined @ invert_matrix(DOUBLING))
 
 
 def _fit_step(steps: NDArray[np.float32], weights: TileMap, mask: NDArray[np.bool_]) -> Homography:
@@ -125,7 +125,7 @@ def _fit_step(steps: NDArray[np.float32], weights: TileMap, mask: NDArray[np.boo
     )
     step = np.eye(3)
     step.ravel()[:unknowns] += solution[:, 0]
-    return np.asarray(grid.to_samples @ step @ np.linalg.inv(grid.to_samples))
+    return np.asarray(grid.to_samples @ step @ invert_matrix(grid.to_samples))
 
 
 def warp(

@@ -59,7 +59,18 @@ def find_overlapping_tiles(
     homography: Homography, grid_shape: tuple[int, int], target_shape: tuple[int, ...]
 ) -> NDArray[np.bool_]:
     """Find the tiles whose four corners all lie on the target, (rows, columns)."""
-    x, y, w = np.tensordot(homography, _compute_tile_corners(*grid_shape), 1)
+    corners = _compute_tile_corners(*grid_shape)
+    # Most grids lie on the target as a whole: then their four corners do.
+    x, y, w = homography @ corners[:, :: grid_shape[0], :: grid_shape[1]].reshape(3, 4)
+    if (
+        min(w) > 0
+        and (x >= -w).all()
+        and (y >= -w).all()
+        and (x <= target_shape[1] * w).all()
+        and (y <= target_shape[0] * w).all()
+    ):
+        return np.ones(grid_shape, bool)
+    x, y, w = np.tensordot(homography, corners, 1)
     inside = (
         (x >= -w) & (y >= -w) & (x <= target_shape[1] * w) & (y <= target_shape[0] * w) & (w > 0)
     )

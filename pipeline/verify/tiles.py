@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.verify.displacement import Target, refine_quadratic, search_displacement
-from pipeline.verify.homography import Homography, compute_scale
+from pipeline.verify.homography import Homography, compute_scale, invert_matrix
 from pipeline.verify.refinement import (
     MIN_TEXTURE,
     SAMPLING,
@@ -159,7 +159,7 @@ def compare_tiles(
         valid,
         textured_in_both,
         origin,
-        homography @ np.linalg.inv(grid_to_template),
+        homography @ invert_matrix(grid_to_template),
         template_pixels,
         target,
     )

@@ -20,8 +20,10 @@ from pipeline.verify.aligned import (
     compute_local_stats,
 )
 from pipeline.verify.changed_areas import MIN_CHANGED_LEVELS
+from pipeline.verify.order_statistics import compute_median, compute_percentile
 
 TONE_BINS = 32
+LEVELS_PER_BIN = 1024.0  # between the bins of a sort, more than levels lie apart
 MIN_BIN_CELLS = 2
 SMALL_BLUR_SIGMA_PX = 0.7  # below it lies the noise of codecs
 CLIPPED_LEVELS = 5.0  # distance from black or white
@@ -63,18 +65,18 @@ def compute_level_differences(local: LocalStats, inside: CellMask) -> CellMap:
     The tones of the second image are mapped by the median of each of TONE_BINS bins.
     """
     first, second = local.means
-    position = (second + 128.0) / 256.0 * TONE_BINS
-    bins = np.clip(position, 0, TONE_BINS - 1).astype(np.int64)[inside]
-    order = np.argsort(bins, kind="stable")
-    levels = first[inside][order]
-    edges = np.searchsorted(bins[order], np.arange(TONE_BINS + 1))
-    centers, medians = [], []
-    for bin_, (start, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
-        if end - start >= MIN_BIN_CELLS:
-            centers.append(bin_ + 0.5)
-            medians.append(float(np.median(levels[start:end])))
-    mapped = np.interp(position, centers, medians) if centers else second
-    return np.asarray(np.abs(first - mapped), np.float32)
+    position = (second + 128.0) * (TONE_BINS / 256.0)
+    bins = np.clip(position[inside], 0, TONE_BINS - 1).astype(np.int64)
+    # One sort of both: the cells of each bin follow each other, by the level of the first image.
+    ordered = np.sort(bins * LEVELS_PER_BIN + first[inside].astype(np.float64))
+    ends = np.cumsum(np.bincount(bins, minlength=TONE_BINS))
+    counts = np.diff(ends, prepend=0)
+    used = np.flatnonzero(counts >= MIN_BIN_CELLS)
+    if not len(used):
+        return np.asarray(np.abs(first - second), np.float32)
+    middle, count = ends[used] - (counts[used] + 1) // 2, counts[used]
+    medians = (ordered[middle] + ordered[middle - 1 + count % 2]) / 2 - used * LEVELS_PER_BIN
+    return np.asarray(np.abs(first - np.interp(position, used + 0.5, medians)), np.float32)
 
 
 def measure_tones(
@@ -96,14 +98,18 @@ def measure_tones(
         is_compared & (ratio < 1.0 / MIN_AMPLIFICATION),
     ]
     shares = sorted(float(mask.sum() / cell_count) for mask in amplified)
-    nccs = sorted(_compute_median(local.ncc, mask) for mask in amplified)
+    nccs = sorted(_compute_masked_median(local.ncc, mask) for mask in amplified)
     lost = sorted(_measure_lost_share(local, side, pair.inside) for side in (0, 1))
     brightness = local.means[0] + local.means[1]
     compared = brightness[is_compared]
-    low, high = np.percentile(compared, (TONE_TAIL, 100 - TONE_TAIL)) if len(compared) else (0, 0)
+    low, high = (
+        (compute_percentile(compared, percentile) for percentile in (TONE_TAIL, 100 - TONE_TAIL))
+        if len(compared)
+        else (0.0, 0.0)
+    )
     change = average_cells(np.abs(pair.gray[0] - pair.gray[1]))
     return ToneEvidence(
-        tone_change=_compute_median(change, unchanged, 0.0) / LEVEL_SCALE,
+        tone_change=_compute_masked_median(change, unchanged, 0.0) / LEVEL_SCALE,
         tone_residual=float(level_differences[unchanged].mean()) / RESIDUAL_SCALE
         if unchanged.any()
         else 0.0,
@@ -116,14 +122,15 @@ def measure_tones(
         amplified_more=shares[1],
         amplified_ncc_less=nccs[0],
         amplified_ncc_more=nccs[1],
-        dark_ncc=_compute_median(local.ncc, is_compared & (brightness <= low)),
-        bright_ncc=_compute_median(local.ncc, is_compared & (brightness >= high)),
+        dark_ncc=_compute_masked_median(local.ncc, is_compared & (brightness <= low)),
+        bright_ncc=_compute_masked_median(local.ncc, is_compared & (brightness >= high)),
     )
 
 
-def _compute_median(values: CellMap, mask: CellMask, default: float = 1.0) -> float:
+def _compute_masked_median(values: CellMap, mask: CellMask, default: float = 1.0) -> float:
     """Compute the median within a mask; `default` for fewer than MIN_COMPARED_CELLS cells."""
-    return float(np.median(values[mask])) if mask.sum() >= MIN_COMPARED_CELLS else default
+    compared = values[mask]
+    return compute_median(compared) if len(compared) >= MIN_COMPARED_CELLS else default
 
 
 def _measure_lost_share(local: LocalStats, side: int, inside: CellMask) -> float:

@@ -29,6 +29,7 @@ from pipeline.verify.homography import (
     build_unit_to_pixels,
     compute_scale,
     invert_homography,
+    invert_matrix,
 )
 from pipeline.verify.judge import load_judge
 from pipeline.verify.judgement import MIN_CLEAN_AGREEMENT, Judgement
@@ -279,9 +280,10 @@ def _have_unique_content(
 ) -> bool:
     """Tell if each image has content beyond the outline of the other."""
     inverse = invert_homography(homography)
+    # The second is measured only if the first has some, which most copies do not.
     return (
-        min(measure_unique_content(first, homography), measure_unique_content(second, inverse))
-        >= MIN_UNIQUE_CONTENT
+        measure_unique_content(first, homography) >= MIN_UNIQUE_CONTENT
+        and measure_unique_content(second, inverse) >= MIN_UNIQUE_CONTENT
     )
 
 
@@ -316,7 +318,7 @@ def _convert_to_unit_homography(
 ) -> Homography:
     """Convert a homography between thumbnail pixels to normalized coordinates."""
     unit_homography = (
-        np.linalg.inv(build_unit_to_pixels(second.gray.shape))
+        invert_matrix(build_unit_to_pixels(second.gray.shape))
         @ homography
         @ build_unit_to_pixels(first.gray.shape)
     )
