@@ -20,7 +20,6 @@ from pipeline.verify.aligned import (
     CellMask,
     LocalStats,
     average_cells,
-    compute_ncc,
 )
 from pipeline.verify.template import measure_gradient
 
@@ -120,13 +119,11 @@ NO_AREAS = AreaEvidence(
 def map_side(gray: NDArray[np.float32]) -> SideMaps:
     """Measure what an image (height, width) shows in each cell."""
     gradient = measure_gradient(gray)
-    is_hard = gradient > MAX_PHOTOGRAPHIC_GRADIENT
-    is_photographic = (gradient >= MIN_PHOTOGRAPHIC_GRADIENT) & ~is_hard
-    return SideMaps(
-        average_cells(gradient),
-        average_cells(is_photographic.astype(np.float32)),
-        average_cells(is_hard.astype(np.float32)),
+    above_flat, hard = (
+        average_cells(np.asarray(cv2.threshold(gradient, level, 1.0, cv2.THRESH_BINARY)[1]))
+        for level in (MIN_PHOTOGRAPHIC_GRADIENT, MAX_PHOTOGRAPHIC_GRADIENT)
     )
+    return SideMaps(average_cells(gradient), above_flat - hard, hard)
 
 
 def find_changed_areas(
@@ -274,8 +271,8 @@ def _compare_low_frequencies(
     Returns the NCC over all areas, and which areas are the other side smoothed (areas,).
     """
     first, second = (
-        cv2.GaussianBlur(average_cells(gray), (0, 0), LOW_PASS_SIGMA_CELLS).astype(np.float64)
-        for gray in pair.gray
+        cv2.GaussianBlur(cells, (0, 0), LOW_PASS_SIGMA_CELLS).astype(np.float64)
+        for cells in pair.cells
     )
     products = [first, second, first * first, second * second, first * second]
     averages = [areas.average(np.asarray(values)) for values in products]
@@ -283,6 +280,23 @@ def _compare_low_frequencies(
     pooled = [np.array([weights @ values]) for values in averages]
     is_smoother = np.exp(-np.abs(insides)) < MAX_SMOOTHED_RATIO
     return (
-        float(compute_ncc(MIN_LOW_PASS_VARIANCE, *pooled)[0]),
-        (compute_ncc(MIN_LOW_PASS_VARIANCE, *averages) > MIN_LOW_PASS_NCC) & is_smoother,
+        float(_compute_ncc(*pooled)[0]),
+        (_compute_ncc(*averages) > MIN_LOW_PASS_NCC) & is_smoother,
     )
+
+
+def _compute_ncc(
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
+    first_square: NDArray[np.float64],
+    second_square: NDArray[np.float64],
+    product: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Compute NCC from the averages of two images, of their squares and of their product.
+
+    A variance counts as at least MIN_LOW_PASS_VARIANCE.
+    """
+    first_variance = np.maximum(first_square - first**2, MIN_LOW_PASS_VARIANCE)
+    second_variance = np.maximum(second_square - second**2, MIN_LOW_PASS_VARIANCE)
+    ncc = (product - first * second) / np.sqrt(first_variance * second_variance)
+    return np.asarray(ncc)

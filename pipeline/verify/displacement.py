@@ -84,7 +84,11 @@ class Target:
 
     def sample(self) -> GrayPixels:
         """Sample the target under all tiles, (rows, columns, p)."""
-        return split_into_tiles(_sample(self.pixels, self.points))
+        return split_into_tiles(self.sample_grid())
+
+    def sample_grid(self) -> GrayPixels:
+        """Sample the target under all tiles, (height, width)."""
+        return _sample(self.pixels, self.points)
 
     def sample_pixels(self) -> GrayPixels:
         """Sample the target under all pixels, by tiles, (rows, columns, TILE_SIDE_PX ** 2)."""

@@ -34,6 +34,7 @@ from pipeline.verify.refinement import (
 from pipeline.verify.sharpness import match_sharpness
 from pipeline.verify.template import MIN_VARIANCE, Template, TileStats
 from pipeline.verify.tile_grid import (
+    SAMPLE_PITCH_PX,
     TILE_SIDE_PX,
     GrayPixels,
     TileMap,
@@ -86,11 +87,13 @@ class TileComparison:
     _template_pixels: GrayPixels
     _target: Target
 
-    def get_matched_pixels(self) -> tuple[GrayPixels, GrayPixels]:
-        """Return both images on the grid of the tiles, (height, width), with one sharpness."""
-        rows, columns = self.valid.shape
-        target = self._target.sample_pixels().reshape(rows, columns, TILE_SIDE_PX, TILE_SIDE_PX)
-        return self._template_pixels, target.swapaxes(1, 2).reshape(self._template_pixels.shape)
+    def get_matched_samples(self) -> tuple[GrayPixels, GrayPixels]:
+        """Return every second pixel of both images under the tiles, with one sharpness.
+
+        They are (height / 2, width / 2), gray levels minus 128.
+        """
+        template = self._template_pixels[::SAMPLE_PITCH_PX, ::SAMPLE_PITCH_PX]
+        return np.ascontiguousarray(template), self._target.sample_grid()
 
     def compute_cell_outlier_ratio(self) -> float:
         """Compute the error of the worst cell over that at CELL_ERROR_PERCENTILE.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from pipeline.verify.aligned import (
@@ -16,8 +15,8 @@ from pipeline.verify.aligned import (
     CellMap,
     CellMask,
     LocalStats,
-    average_cells,
     compute_local_stats,
+    halve,
 )
 from pipeline.verify.changed_areas import MIN_CHANGED_LEVELS
 from pipeline.verify.order_statistics import compute_median, compute_percentile
@@ -25,7 +24,6 @@ from pipeline.verify.order_statistics import compute_median, compute_percentile
 TONE_BINS = 32
 LEVELS_PER_BIN = 1024.0  # between the bins of a sort, more than levels lie apart
 MIN_BIN_CELLS = 2
-SMALL_BLUR_SIGMA_PX = 0.7  # below it lies the noise of codecs
 CLIPPED_LEVELS = 5.0  # distance from black or white
 MAX_CLIPPED_TEXTURE = 1.5  # in gray levels, of a cell that lost its detail
 MIN_DETAIL_TEXTURE = 5.0  # of a cell that has detail
@@ -82,12 +80,11 @@ def compute_level_differences(local: LocalStats, inside: CellMask) -> CellMap:
 def measure_tones(
     pair: AlignedPair, level_differences: CellMap, unchanged: CellMask
 ) -> ToneEvidence:
-    """Measure how the tones of the unchanged cells differ."""
-    first, second = (
-        np.asarray(cv2.GaussianBlur(gray, (3, 3), SMALL_BLUR_SIGMA_PX), np.float32)
-        for gray in pair.gray
-    )
-    local = compute_local_stats(first, second)
+    """Measure how the tones of the unchanged cells differ.
+
+    The images are compared at half their size: below lies the noise of codecs.
+    """
+    local = compute_local_stats(*pair.halves)
     ratio = np.sqrt(
         (local.textures[0] ** 2 + VARIANCE_OFFSET) / (local.textures[1] ** 2 + VARIANCE_OFFSET)
     )
@@ -107,7 +104,7 @@ def measure_tones(
         if len(compared)
         else (0.0, 0.0)
     )
-    change = average_cells(np.abs(pair.gray[0] - pair.gray[1]))
+    change = halve(np.abs(pair.halves[0] - pair.halves[1]))
     return ToneEvidence(
         tone_change=_compute_masked_median(change, unchanged, 0.0) / LEVEL_SCALE,
         tone_residual=float(level_differences[unchanged].mean()) / RESIDUAL_SCALE
