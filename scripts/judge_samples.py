@@ -16,9 +16,10 @@ from pipeline.decode.decode import Decoded, decode_source
 from pipeline.decode.preprocess import VERIFY_INPUT
 from pipeline.query.files import resolve_source
 from pipeline.scan import SourceFile
-from pipeline.thumbnails import decode_thumbnail, encode_thumbnail
+from pipeline.thumbnails import encode_thumbnail
 from pipeline.verify.evidence import FEATURES
-from pipeline.verify.features import ImageFeatures, build_features_from_pixels
+from pipeline.verify.features import ImageFeatures, build_features_from_thumbnail
+from pipeline.verify.inputs import extract_from_thumbnail
 from pipeline.verify.matching import propose_alignments
 from pipeline.verify.verify import align_and_compare
 from scripts.arena import Truth, list_pairs, read_pictures
@@ -53,8 +54,7 @@ def load_features(image: Image.Image) -> ImageFeatures:
     """Build the features of an upright RGB image as a store would."""
     thumbnail = image.copy()
     thumbnail.thumbnail((VERIFY_INPUT.size, VERIFY_INPUT.size), Image.Resampling.LANCZOS)
-    pixels = decode_thumbnail(encode_thumbnail(np.asarray(thumbnail)))
-    return build_features_from_pixels(pixels, image.size)
+    return _build_features(np.asarray(thumbnail), image.size)
 
 
 def load_file(path: Path) -> ImageFeatures | None:
@@ -63,8 +63,12 @@ def load_file(path: Path) -> ImageFeatures | None:
     decoded = decode_source(source, VERIFY_INPUT) if isinstance(source, SourceFile) else None
     if not isinstance(decoded, Decoded):
         return None
-    pixels = decode_thumbnail(encode_thumbnail(decoded.pixels))
-    return build_features_from_pixels(pixels, (decoded.image.width, decoded.image.height))
+    return _build_features(decoded.pixels, (decoded.image.width, decoded.image.height))
+
+
+def _build_features(rgb: NDArray[np.uint8], size: tuple[int, int]) -> ImageFeatures:
+    jpeg = encode_thumbnail(rgb)
+    return build_features_from_thumbnail(jpeg, extract_from_thumbnail(jpeg), size)
 
 
 def measure_pair(

@@ -97,6 +97,8 @@ class Comparison:
 
 def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
     """Score and verify each pair of files, as a store would. No store is needed or written to."""
+    from pipeline.thumbnails import decode_thumbnail  # loads OpenCV
+
     # The sizes matter: large files are held in memory one at a time.
     resolved = [resolve_source(file) for file in files]
     sources = [item.source if isinstance(item, Failure) else item for item in resolved]
@@ -108,8 +110,8 @@ def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
             if isinstance(result, Decoded)
         }
         identified = {position: (sources[position], image) for position, image in images.items()}
-        thumbnail_pixels = reread_thumbnails(identified, decoders)
-        verdicts, tiles = _verify_pairs(images, thumbnail_pixels)
+        thumbnails = reread_thumbnails(identified, decoders)
+        verdicts, tiles = _verify_pairs(images, thumbnails)
         verdicts = _check_upscaling(verdicts, identified, decoders)
     inputs = [result.pixels for result in results if isinstance(result, Decoded)]
     stored = embed_all(embedder, inputs).astype(np.float16)
@@ -122,7 +124,7 @@ def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
         tuple(files),
         tuple(result.image if isinstance(result, Decoded) else result for result in results),
         scores,
-        thumbnail_pixels,
+        {position: decode_thumbnail(jpeg) for position, jpeg in thumbnails.items()},
         verdicts,
         tiles,
     )
@@ -137,20 +139,21 @@ def _decode_all(
 
 
 def _verify_pairs(
-    images: Mapping[int, Image], thumbnail_pixels: Mapping[int, NDArray[np.uint8]]
+    images: Mapping[int, Image], thumbnails: Mapping[int, bytes]
 ) -> tuple[dict[tuple[int, int], Verdict], dict[tuple[int, int], TileMasks]]:
     """Verify each pair of images; NOT_VERIFIABLE if one has no thumbnail.
 
     The second dict has the masks of the pairs whose tiles were compared.
     """
-    from pipeline.verify.features import build_features_from_pixels
+    from pipeline.verify.features import build_features_from_thumbnail
+    from pipeline.verify.inputs import extract_from_thumbnail
     from pipeline.verify.verify import verify_tiles
 
     features = {
-        position: build_features_from_pixels(
-            pixels, (images[position].width, images[position].height)
+        position: build_features_from_thumbnail(
+            jpeg, extract_from_thumbnail(jpeg), (images[position].width, images[position].height)
         )
-        for position, pixels in thumbnail_pixels.items()
+        for position, jpeg in thumbnails.items()
     }
     verdicts, tiles = {}, {}
     for first, second in combinations(images, 2):

@@ -49,14 +49,14 @@ class QueryEmbedding:
 class NewQuery:
     """A file whose image is not in the store.
 
-    `embedding` is None for a featureless image. `thumbnail_pixels`, uint8 (height, width, 3), are
-    the pixels that a stored thumbnail would have, once they are read.
+    `embedding` is None for a featureless image. `thumbnail` is the JPEG that a store
+    would keep, once it is made.
     """
 
     source: SourceFile
     image: Image
     embedding: QueryEmbedding | None = None
-    thumbnail_pixels: NDArray[np.uint8] | None = None
+    thumbnail: bytes | None = None
 
 
 Query = StoredQuery | NewQuery
@@ -179,18 +179,17 @@ def embed_query_crops(
         if not crop_cache.has_compared_images:
             return list(queries)
     from pipeline.embed.crops import embed_crops
+    from pipeline.thumbnails import decode_thumbnail
 
     queries = read_thumbnails(queries, decoders)
     images = [
-        (query.image, query.thumbnail_pixels)
+        (query.image, decode_thumbnail(query.thumbnail))
         for query in queries
-        if query.thumbnail_pixels is not None
+        if query.thumbnail is not None
     ]
     crop_vectors = iter(embed_crops(images, embedder))
     return [
-        _add_crop_vectors(query, next(crop_vectors))
-        if query.thumbnail_pixels is not None
-        else query
+        _add_crop_vectors(query, next(crop_vectors)) if query.thumbnail is not None else query
         for query in queries
     ]
 
@@ -202,16 +201,16 @@ def _add_crop_vectors(query: NewQuery, crop_vectors: CropVectors | None) -> NewQ
 
 
 def read_thumbnails(queries: Sequence[NewQuery], decoders: DecoderPool) -> list[NewQuery]:
-    """Read the thumbnail pixels of new images with features that have none yet.
+    """Make the thumbnails of new images with features that have none yet.
 
     Files that changed since they were identified stay without.
     """
     unread = {
         position: (query.source, query.image)
         for position, query in enumerate(queries)
-        if query.embedding and query.thumbnail_pixels is None
+        if query.embedding and query.thumbnail is None
     }
     completed = list(queries)
-    for position, pixels in reread_thumbnails(unread, decoders).items():
-        completed[position] = replace(queries[position], thumbnail_pixels=pixels)
+    for position, thumbnail in reread_thumbnails(unread, decoders).items():
+        completed[position] = replace(queries[position], thumbnail=thumbnail)
     return completed

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 
-import numpy as np
-from numpy.typing import NDArray
-
 from indexes.records import Image
 from pipeline.decode.decode import Decoded
 from pipeline.decode.pool import DecoderPool
@@ -31,14 +28,11 @@ def reread_images(
 
 def reread_thumbnails(
     files: Mapping[int, tuple[SourceFile, Image]], decoders: DecoderPool
-) -> dict[int, NDArray[np.uint8]]:
-    """Read the thumbnail pixels of files that still hold the same image, by key.
-
-    They are compressed and decoded again, so that an image is compared as a stored one would be.
-    """
-    from pipeline.thumbnails import decode_thumbnail, encode_thumbnail
+) -> dict[int, bytes]:
+    """Make the thumbnails, as JPEG, of files that still hold the same image, by key."""
+    from pipeline.thumbnails import encode_thumbnail
 
     return {
-        key: decode_thumbnail(encode_thumbnail(decoded.pixels))
+        key: encode_thumbnail(decoded.pixels)
         for key, decoded in reread_images(files, VERIFY_INPUT, decoders)
     }

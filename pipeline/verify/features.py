@@ -1,4 +1,7 @@
-"""Features of an image for verification: pixels, small versions, SIFT keypoints and descriptors."""
+"""Features of an image for verification: pixels, small versions, SIFT keypoints and descriptors.
+
+What one image alone determines is measured once and stored with its thumbnail.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.thumbnails import decode_thumbnail
 from pipeline.verify.template import measure_gradient
 
 MAX_KEYPOINTS = 400  # the strongest of an image
@@ -24,8 +26,11 @@ MIN_KEYPOINTS_BEFORE_FULL_SIZE = 100
 SMALL_GRAY_SIDE_PX = 32  # of the small version that aligns images without keypoints
 MIN_SMALL_GRAY_NORM = 1.0  # of its deviations from the mean; below, an image is too even to compare
 SMALL_RGB_SIDE_PX = 48  # of the small version that colors are compared by
+SMALL_CHROMA_SIDE_PX = 24  # its tints are stored at half its size
 # A quarter of OpenCV's default: soft images have few stronger keypoints.
 SIFT_CONTRAST_THRESHOLD = 0.01
+
+START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"  # markers of a JPEG
 
 # A descriptor holds 4 x 4 cells of 8 directions, relative to the direction of its keypoint. Most of
 # its variance lies in the low frequencies along the three: of 128 cosine and sine waves, the 52
@@ -43,7 +48,19 @@ MIN_LINE_ART_SHARE = 0.9  # of the textured cells
 
 MAX_FLAT_GRADIENT = 1.0  # in gray levels a pixel, of flat ground
 
-FORMAT_VERSION = b"\x01"  # first byte of stored features; raise it if their content changes
+FORMAT_VERSION = b"\x02"  # first byte of stored features; raise it if their content changes
+# What precedes the keypoints in stored features.
+_HEADER_DTYPE = np.dtype(
+    [
+        ("version", "S1"),
+        ("small_gray", "u1", (SMALL_GRAY_SIDE_PX, SMALL_GRAY_SIDE_PX)),
+        ("small_luma", "u1", (SMALL_RGB_SIDE_PX, SMALL_RGB_SIDE_PX)),
+        ("small_chroma", "u1", (SMALL_CHROMA_SIDE_PX, SMALL_CHROMA_SIDE_PX, 2)),
+        ("noise", "<f4"),
+        ("flat_share", "<f4"),
+        ("is_line_art", "u1"),
+    ]
+)
 # Steps per pixel for points and sizes, and per degree for angles, in stored features.
 _QUANTIZATION_STEPS = (64, 32, 256 / 360)
 # Descriptor values are whole numbers from 0 to 255. Four bits of each square root carry all that
@@ -89,14 +106,14 @@ class ImageFeatures:
     """
 
     def __init__(
-        self, load_rgb: Callable[[], NDArray[np.uint8]], features: bytes, size: tuple[int, int]
+        self, load_gray: Callable[[], NDArray[np.uint8]], features: bytes, size: tuple[int, int]
     ) -> None:
         """Wrap stored features, as extract_features() returns them.
 
-        `load_rgb` returns the thumbnail (height, width, 3), at most 448 pixels a side; `size` is
-        the full (width, height) of the image.
+        `load_gray` returns the thumbnail in gray (height, width), at most 448 pixels a side; `size`
+        is the full (width, height) of the image.
         """
-        self._load_rgb, self._features, self.size = load_rgb, features, size
+        self._load_gray, self._features, self.size = load_gray, features, size
 
     def __le__(self, other: ImageFeatures) -> bool:
         """Order images in an arbitrary but fixed way.
@@ -105,14 +122,17 @@ class ImageFeatures:
         """
         if (self._features, self.size) != (other._features, other.size):
             return (self._features, self.size) < (other._features, other.size)
-        return (self.rgb.shape, self.rgb.tobytes()) <= (other.rgb.shape, other.rgb.tobytes())
+        return (self.gray.shape, self.gray.tobytes()) <= (other.gray.shape, other.gray.tobytes())
 
     @cached_property
+    def _header(self) -> np.void:
+        header: np.void = np.frombuffer(self._features, _HEADER_DTYPE, 1)[0]
+        return header
+
+    @property
     def small_gray(self) -> NDArray[np.uint8]:
         """The whole image in gray (32, 32)."""
-        return np.frombuffer(
-            self._features, np.uint8, SMALL_GRAY_SIDE_PX**2, len(FORMAT_VERSION)
-        ).reshape(SMALL_GRAY_SIDE_PX, SMALL_GRAY_SIDE_PX)
+        return np.asarray(self._header["small_gray"], np.uint8)
 
     @cached_property
     def oriented_small_gray(self) -> NDArray[np.float32]:
@@ -130,9 +150,7 @@ class ImageFeatures:
     @cached_property
     def keypoints(self) -> Keypoints:
         """The keypoints, decoded from the stored features."""
-        stored = np.frombuffer(
-            self._features, _KEYPOINT_DTYPE, offset=len(FORMAT_VERSION) + SMALL_GRAY_SIDE_PX**2
-        )
+        stored = np.frombuffer(self._features, _KEYPOINT_DTYPE, offset=_HEADER_DTYPE.itemsize)
         waves, even_count = _build_descriptor_waves()
         packed = np.ascontiguousarray(stored["descriptor"])
         numbers = np.concatenate([packed >> 4, packed & 15], axis=1).astype(np.float32)
@@ -147,55 +165,58 @@ class ImageFeatures:
         return Keypoints(points, np.log2(sizes), angles, even, odd)
 
     @cached_property
-    def rgb(self) -> NDArray[np.uint8]:
-        """The thumbnail (height, width, 3)."""
-        return self._load_rgb()
-
-    @cached_property
     def gray(self) -> NDArray[np.uint8]:
         """The thumbnail in gray (height, width)."""
-        return convert_to_gray(self.rgb)
+        return self._load_gray()
 
     @cached_property
     def small_rgb(self) -> NDArray[np.uint8]:
         """The whole image in RGB (48, 48, 3)."""
-        # Halving an even number of pixels is fast, and then less than half of the work is left.
-        height, width = (max(1, side // 2) for side in self.rgb.shape[:2])
-        even = self.rgb[: 2 * height, : 2 * width]
-        halved = cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA)
-        return np.asarray(
-            cv2.resize(
-                halved, (SMALL_RGB_SIDE_PX, SMALL_RGB_SIDE_PX), interpolation=cv2.INTER_AREA
-            ),
-            np.uint8,
-        )
+        size = (SMALL_RGB_SIDE_PX, SMALL_RGB_SIDE_PX)
+        chroma = cv2.resize(self._header["small_chroma"], size, interpolation=cv2.INTER_LINEAR)
+        ycrcb = cv2.merge([self._header["small_luma"], *cv2.split(chroma)])
+        return np.asarray(cv2.cvtColor(ycrcb, cv2.COLOR_YCrCb2RGB), np.uint8)
 
-    @cached_property
+    @property
     def is_line_art(self) -> bool:
         """True for thin lines on an uniform background: text, a form, a drawing."""
-        return is_line_art(self.gray)
+        return bool(self._header["is_line_art"])
 
-    @cached_property
+    @property
     def flat_share(self) -> float:
         """The share of the image that is flat ground, without any texture."""
-        return measure_flat_share(self.gray)
+        return float(self._header["flat_share"])
 
-    @cached_property
+    @property
     def noise(self) -> float:
         """The standard deviation of the noise, in gray levels."""
-        return estimate_noise(self.gray)
-
-
-def build_features_from_pixels(rgb: NDArray[np.uint8], size: tuple[int, int]) -> ImageFeatures:
-    """Extract the features of an image at VERIFY_INPUT; `size` is its full (width, height)."""
-    return ImageFeatures(lambda: rgb, extract_features(rgb), size)
+        return float(self._header["noise"])
 
 
 def build_features_from_thumbnail(
     jpeg: bytes, features: bytes, size: tuple[int, int]
 ) -> ImageFeatures:
     """Combine a thumbnail with its stored features; `size` is the full (width, height)."""
-    return ImageFeatures(lambda: decode_thumbnail(jpeg), features, size)
+    return ImageFeatures(lambda: decode_gray_thumbnail(jpeg), features, size)
+
+
+def decode_gray_thumbnail(jpeg: bytes) -> NDArray[np.uint8]:
+    """Decode the luma of a thumbnail, uint8 (height, width), in a third of the time of its colors.
+
+    Raises OSError if it is damaged: OpenCV would make up what is missing.
+    """
+    scan, end = jpeg.find(START_OF_SCAN), len(jpeg) - len(END_OF_IMAGE)
+    is_whole = (
+        scan >= 0
+        and jpeg.endswith(END_OF_IMAGE)
+        # The scan of a thumbnail has no marker but the last: it is a baseline JPEG.
+        and jpeg.count(b"\xff", scan + 2, end) == jpeg.count(b"\xff\x00", scan + 2, end)
+    )
+    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+    gray = cv2.imdecode(np.frombuffer(jpeg, np.uint8), flags) if is_whole else None
+    if gray is None:
+        raise OSError("the thumbnail is damaged")
+    return np.asarray(gray, np.uint8)
 
 
 def convert_to_gray(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -251,10 +272,11 @@ def is_line_art(gray: NDArray[np.uint8]) -> bool:
 
 
 def extract_features(rgb: NDArray[np.uint8]) -> bytes:
-    """Extract the features of a thumbnail (height, width, 3) as stored bytes, at most 30 kB.
+    """Extract the features of a thumbnail (height, width, 3) as stored bytes, at most 33 kB.
 
-    They are the format version, the 32 x 32 gray version, and the strongest keypoints: SIFT (Lowe
-    2004) with root-normalized descriptors (Arandjelović and Zisserman 2012).
+    They are the format version, a 32 x 32 gray version and a 48 x 48 one in colors, what verify
+    asks of an image alone, and the strongest keypoints: SIFT (Lowe 2004) with root-normalized
+    descriptors (Arandjelović and Zisserman 2012).
     """
     gray = convert_to_gray(rgb)
     detect_scale = min(1.0, DETECT_SIDE_PX / max(gray.shape))
@@ -283,16 +305,35 @@ def extract_features(rgb: NDArray[np.uint8]) -> bytes:
         stored["angle"] = (geometry[:, 3] * angle_steps).round().astype(np.int64) % 256
         roots = np.sqrt(descriptors[strongest]).round().clip(0, 15).astype(np.uint8)
         stored["descriptor"] = roots[:, ::2] << 4 | roots[:, 1::2]
-    small_gray = np.asarray(
-        cv2.resize(gray, (SMALL_GRAY_SIDE_PX, SMALL_GRAY_SIDE_PX), interpolation=cv2.INTER_AREA),
-        np.uint8,
-    )
-    return FORMAT_VERSION + small_gray.tobytes() + stored.tobytes()
+    return _pack_header(rgb, gray).tobytes() + stored.tobytes()
+
+
+def _pack_header(rgb: NDArray[np.uint8], gray: NDArray[np.uint8]) -> NDArray[np.void]:
+    """Pack what precedes the keypoints in stored features, (1,) of _HEADER_DTYPE."""
+    # Halving an even number of pixels is fast, and then less than half of the work is left.
+    height, width = (max(1, side // 2) for side in gray.shape)
+    halved = _reduce(rgb[: 2 * height, : 2 * width], (width, height))
+    small = _reduce(halved, (SMALL_RGB_SIDE_PX, SMALL_RGB_SIDE_PX))
+    ycrcb = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2YCrCb), np.uint8)
+    header = np.zeros(1, _HEADER_DTYPE)
+    header["version"] = FORMAT_VERSION
+    header["small_gray"] = _reduce(gray, (SMALL_GRAY_SIDE_PX, SMALL_GRAY_SIDE_PX))
+    header["small_luma"] = ycrcb[..., 0]
+    header["small_chroma"] = _reduce(ycrcb[..., 1:], (SMALL_CHROMA_SIDE_PX, SMALL_CHROMA_SIDE_PX))
+    header["noise"] = estimate_noise(gray)
+    header["flat_share"] = measure_flat_share(gray)
+    header["is_line_art"] = is_line_art(gray)
+    return header
+
+
+def _reduce(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize pixels to (width, height) by averages of areas."""
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def has_current_format(features: bytes) -> bool:
     """Return True if stored features have the format of this version."""
-    keypoint_bytes = len(features) - len(FORMAT_VERSION) - SMALL_GRAY_SIDE_PX**2
+    keypoint_bytes = len(features) - _HEADER_DTYPE.itemsize
     return (
         features.startswith(FORMAT_VERSION)
         and 0 <= keypoint_bytes <= MAX_KEYPOINTS * _KEYPOINT_DTYPE.itemsize

@@ -12,7 +12,7 @@ from indexes import Root, Store
 from indexes.caches.thumbnails import Thumbnail, ThumbnailCache
 from pipeline import ingest_roots, load_embedder, thumbnails
 from pipeline.thumbnails import ImageUnavailable, UnavailableReason
-from pipeline.verify.features import extract_features
+from pipeline.verify.features import extract_features, has_current_format
 from pipeline.verify.relation import Relation
 from tests.support.images import draw_textured_image, save_image
 from tests.support.pair_verification import (
@@ -74,6 +74,24 @@ def test_ingest_damaged_thumbnail_is_made_again(tmp_path: Path) -> None:
         db.close()
         save_image(photos / "three.jpg", draw_textured_image(1), quality=60)
         assert ingest_and_count(store, photos) == {Relation.SAME_PICTURE: 2}
+
+
+def test_ingest_features_of_an_older_format_are_extracted_again(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    save_photo_and_copy(photos)
+    with Store(tmp_path / "store", write=True) as store:
+        ingest_and_count(store, photos)
+        with sqlite3.connect(tmp_path / "store" / "caches" / "thumbnails.db") as db:
+            db.execute(
+                "UPDATE thumbnails SET features = CAST(x'01' || substr(features, 2) AS BLOB)"
+            )
+        db.close()
+        save_image(photos / "three.jpg", draw_textured_image(1), quality=60)
+        assert ingest_and_count(store, photos) == {Relation.SAME_PICTURE: 2}
+        with sqlite3.connect(tmp_path / "store" / "caches" / "thumbnails.db") as db:
+            stored = [features for (features,) in db.execute("SELECT features FROM thumbnails")]
+        db.close()
+    assert len(stored) == 3 and all(map(has_current_format, stored))
 
 
 def test_verify_crashing_pair_leaves_the_others_verified(

@@ -24,6 +24,7 @@ from pipeline.query.identify import (
     identify_files,
     read_thumbnails,
 )
+from pipeline.thumbnails import decode_thumbnail
 from tests.support.images import decode_file, draw_scene, save_image
 from tests.support.ingest import make_store
 
@@ -111,14 +112,13 @@ def test_thumbnail_is_read_only_of_new_images_with_features_that_did_not_change(
     ]
     decoded = [decode_file(path, embedder.preprocess) for path in paths]
     queries = embed_queries(decoded, embedder, store)
-    pixels = np.zeros((3, 4, 3), np.uint8)
-    queries[3] = replace(queries[3], thumbnail_pixels=pixels)
+    queries[3] = replace(queries[3], thumbnail=b"a JPEG")
     save_image(paths[2], draw_scene(11))
     with DecoderPool(1) as decoders:
         blank, new, changed, read = read_thumbnails(queries, decoders)
-    assert blank.thumbnail_pixels is None and changed.thumbnail_pixels is None
-    assert read.thumbnail_pixels is pixels
-    assert new.thumbnail_pixels is not None and new.thumbnail_pixels.shape == (240, 320, 3)
+    assert blank.thumbnail is None and changed.thumbnail is None
+    assert read.thumbnail == b"a JPEG"
+    assert new.thumbnail is not None and decode_thumbnail(new.thumbnail).shape == (240, 320, 3)
 
 
 def test_no_snapshot_is_open_while_a_model_loads(photos: Path, tmp_path: Path) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.calibrate.synthetic_copies import EVERYDAY_EDITS, HARD_EDITS
 from pipeline.decode.preprocess import VERIFY_INPUT
-from pipeline.verify.features import ImageFeatures, build_features_from_pixels
+from pipeline.verify.features import ImageFeatures, convert_to_gray, extract_features
 from pipeline.verify.relation import Relation
 from pipeline.verify.verdict import Edits
 from pipeline.verify.verify import verify
@@ -53,3 +54,8 @@ def edits_of(first: Image.Image, second: Image.Image) -> Edits:
     assert verdict.relation in COPIES, verdict
     assert verdict.edits is not None
     return verdict.edits
+
+
+def build_features_from_pixels(rgb: NDArray[np.uint8], size: tuple[int, int]) -> ImageFeatures:
+    """Build the features of a thumbnail (height, width, 3) that no JPEG was made of."""
+    return ImageFeatures(lambda: convert_to_gray(rgb), extract_features(rgb), size)

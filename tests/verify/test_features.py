@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pipeline.verify.features import ImageFeatures, estimate_noise, extract_features
+from pipeline.thumbnails import encode_thumbnail
+from pipeline.verify.features import (
+    ImageFeatures,
+    convert_to_gray,
+    decode_gray_thumbnail,
+    estimate_noise,
+    extract_features,
+    has_current_format,
+)
 from pipeline.verify.relation import Relation
 from pipeline.verify.verify import verify
 from tests.support.images import draw_textured_image
 from tests.support.pages import draw_form
-from tests.support.verification import extract
+from tests.support.verification import build_features_from_pixels, extract
 
 
 @pytest.mark.parametrize("level", [0, 5, 20, 40])
@@ -49,9 +58,48 @@ def test_unrelated_images_are_verified_without_decoding_pixels() -> None:
 
 
 def test_order_of_images_with_equal_features_is_by_pixels() -> None:
-    flat, dotted = Image.new("RGB", (448, 300), "gray"), Image.new("RGB", (448, 300), "gray")
-    dotted.putpixel((200, 150), (129, 128, 128))
-    first, second = extract(flat), extract(dotted)
-    assert extract_features(first.rgb) == extract_features(second.rgb)
+    # A line one level brighter is too faint to show in the stored features.
+    flat = np.full((300, 448, 3), 128, np.uint8)
+    lined = flat.copy()
+    lined[:, 200] = 129
+    assert extract_features(flat) == extract_features(lined)
+    first, second = (build_features_from_pixels(pixels, (448, 300)) for pixels in (flat, lined))
     assert (first <= second) != (second <= first)
     assert verify(first, second) == verify(second, first)
+
+
+def test_small_colors_are_those_of_the_image() -> None:
+    photo = draw_textured_image(1)
+    expected = np.asarray(photo.resize((48, 48), Image.Resampling.BOX), np.float64)
+    assert np.abs(extract(photo).small_rgb - expected).mean() < 3
+
+
+def test_gray_thumbnail_is_the_luma_of_its_pixels() -> None:
+    pixels = np.asarray(draw_textured_image(1))
+    gray = decode_gray_thumbnail(encode_thumbnail(pixels))
+    assert np.abs(gray - np.float64(convert_to_gray(pixels))).mean() < 2
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda jpeg: b"",
+        lambda jpeg: b"no JPEG",
+        lambda jpeg: bytes(len(jpeg)),
+        lambda jpeg: jpeg[:300],
+        lambda jpeg: jpeg[: len(jpeg) // 2],
+        lambda jpeg: jpeg[: len(jpeg) // 2] + bytes(len(jpeg) // 2),
+        lambda jpeg: jpeg[: len(jpeg) // 2] + b"\xff" * 9 + jpeg[len(jpeg) // 2 :],
+        lambda jpeg: jpeg[:20] + bytes(400) + jpeg[420:],
+    ],
+)
+def test_damaged_thumbnail_is_not_decoded(damage: Callable[[bytes], bytes]) -> None:
+    jpeg = encode_thumbnail(np.asarray(draw_textured_image(1)))
+    with pytest.raises(OSError, match="damaged"):
+        decode_gray_thumbnail(damage(jpeg))
+
+
+def test_features_of_an_older_format_are_extracted_again() -> None:
+    features = extract_features(np.asarray(draw_textured_image(1)))
+    assert has_current_format(features)
+    assert not has_current_format(b"\x01" + features[1:])

@@ -21,7 +21,6 @@ from pipeline.verify import pool
 from pipeline.verify.features import (
     MAX_KEYPOINTS,
     ImageFeatures,
-    build_features_from_pixels,
     build_features_from_thumbnail,
     extract_features,
     has_current_format,
@@ -31,6 +30,7 @@ from pipeline.verify.pool import VerifierPool
 from pipeline.verify.verify import verify
 from pipeline.workers import process as child
 from tests.support.images import draw_textured_image
+from tests.support.verification import build_features_from_pixels
 
 
 def make_verify_input(number: int, image: Image.Image) -> VerifyInput:

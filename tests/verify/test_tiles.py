@@ -7,14 +7,19 @@ import numpy as np
 import pytest
 from PIL import ImageEnhance, ImageFilter, ImageOps
 
-from pipeline.verify.features import build_features_from_pixels
 from pipeline.verify.homography import apply_homography
 from pipeline.verify.relation import Relation
 from pipeline.verify.tile_grid import TILE_SIDE_PX
 from pipeline.verify.tiles import compare_tiles
 from pipeline.verify.verify import verify
 from tests.support.images import draw_textured_image
-from tests.support.verification import COPIES, PHOTO, edit_photo, extract
+from tests.support.verification import (
+    COPIES,
+    PHOTO,
+    build_features_from_pixels,
+    edit_photo,
+    extract,
+)
 
 
 @pytest.mark.parametrize("seed", range(4))
