@@ -7,10 +7,12 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from pipeline.thumbnails import encode_thumbnail
 from pipeline.verify.features import (
+    MAX_KEYPOINTS,
+    MAX_REGION_KEYPOINTS,
     ImageFeatures,
     convert_to_gray,
     decode_gray_thumbnail,
@@ -103,3 +105,20 @@ def test_features_of_an_older_format_are_extracted_again() -> None:
     features = extract_features(np.asarray(draw_textured_image(1)))
     assert has_current_format(features)
     assert not has_current_format(b"\x01" + features[1:])
+
+
+def test_hosts_store_their_regions_and_more_keypoints_in_them() -> None:
+    page = Image.new("RGB", (448, 400), "white")
+    page.paste(draw_textured_image(3).resize((210, 140)), (60, 200))
+    draw = ImageDraw.Draw(page)
+    for y in range(6, 190, 9):
+        for x in range(6, 440, 11):
+            draw.rectangle((x, y, x + (x * y) % 7, y + (x + y) % 5), fill="black")
+    features = extract(page)
+    assert features.regions
+    box = min(features.regions, key=lambda box: abs(box[1] - 0.5))
+    np.testing.assert_allclose(box, (60 / 448, 200 / 400, 270 / 448, 340 / 400), atol=0.01)
+    x, y = features.keypoints.points.T
+    is_inside = (x > 60) & (x < 270) & (y > 200) & (y < 340)
+    assert MAX_KEYPOINTS < len(x) <= MAX_KEYPOINTS + MAX_REGION_KEYPOINTS
+    assert is_inside.sum() > 40
