@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.verify.changed_areas import shows_other_content
+from pipeline.verify.content import Content, compare_content
 from pipeline.verify.edits import (
     compute_skew,
     detect_edits,
@@ -206,6 +207,10 @@ class AlignedImages:
             (self.template, self.target), self.comparison, self.outcomes, self.geometry
         )
 
+    def compare_content(self) -> Content | None:
+        """Compare the photos in both images, if they are hosts."""
+        return compare_content((self.template, self.target), self.comparison, self.outcomes)
+
 
 def align_and_compare(
     alignment: Alignment, first: ImageFeatures, second: ImageFeatures
@@ -256,7 +261,8 @@ def _decide(
     geometry = aligned.geometry
     edits = detect_edits(first, second, homography, geometry.overlap, tuple(boxes))
     if is_viewpoint_change(edits, geometry.skew):
-        return Relation.ANOTHER_SHOT, None
+        content = aligned.compare_content()
+        return Relation.OVERLAPS if content and content.is_shared else Relation.ANOTHER_SHOT, None
     if edits.embedded_side is None and _have_unique_content(homography, first, second):
         return Relation.OVERLAPS, None
     return (Relation.SAME_PICTURE if edits.is_same_picture else Relation.DERIVED), edits
@@ -264,6 +270,11 @@ def _decide(
 
 def _name_other(judgement: Judgement, aligned: AlignedImages) -> Relation:
     """Name what two images are that are not copies for certain; SIMILAR if that is in doubt."""
+    if content := aligned.compare_content():
+        if content.is_shared:
+            return Relation.OVERLAPS
+        if content.is_other:
+            return Relation.SAME_TEMPLATE
     is_named = max(judgement.shot, judgement.template) >= MIN_NAMED_PROBABILITY
     if not is_named and judgement.copy >= MIN_DOUBTFUL_PROBABILITY:
         return Relation.SIMILAR

@@ -1,0 +1,108 @@
+"""Compare the content of two hosts: the photos that lie in them, without what is around.
+
+Two screenshots of one photo agree in the photo alone; two tickets of one kind agree everywhere
+else. The regions of both images, brought onto each other by the alignment, tell which it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.regions import Box
+from pipeline.verify.evidence import TileOutcomes
+from pipeline.verify.features import ImageFeatures
+from pipeline.verify.homography import apply_homography
+from pipeline.verify.tile_grid import TILE_SIDE_PX
+from pipeline.verify.tiles import TileComparison
+
+TileMask = NDArray[np.bool_]  # of each tile, (tiles,)
+
+MIN_SHARED_TILES = 6  # compared tiles in a region of both images
+# The share of the smaller of two regions, by tiles, that lies on the other one.
+MIN_SHARED_SHARE = 0.5
+MIN_SHARED_AGREEMENT = 0.95  # of the tiles in regions that show one photo
+MAX_OTHER_AGREEMENT = 0.5  # of the tiles in regions that show different photos
+# Shares of the agreeing tiles around the regions: of images in frames of their own, in one frame.
+MAX_OTHER_FRAME_AGREEMENT = 0.3
+MIN_SAME_FRAME_AGREEMENT = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """How far the photos in two hosts agree, and how far what is around them does.
+
+    `most` and `least` are shares of the compared tiles in a region of both that agree in place, of
+    the regions that agree best and worst; `frame` is that of the tiles in no region of either.
+    """
+
+    most: float
+    least: float
+    frame: float
+
+    @property
+    def is_shared(self) -> bool:
+        """True if both hosts show one photo, each in a frame of its own."""
+        return self.most >= MIN_SHARED_AGREEMENT and self.frame < MAX_OTHER_FRAME_AGREEMENT
+
+    @property
+    def is_other(self) -> bool:
+        """True if both hosts have one frame, and different photos in it."""
+        return self.least < MAX_OTHER_AGREEMENT and self.frame >= MIN_SAME_FRAME_AGREEMENT
+
+
+def compare_content(
+    images: tuple[ImageFeatures, ImageFeatures], comparison: TileComparison, outcomes: TileOutcomes
+) -> Content | None:
+    """Compare the regions of two hosts, the template first.
+
+    None unless a region of one lies on a region of the other.
+    """
+    if not all(image.regions for image in images):
+        return None
+    corners = _locate_corners(comparison)
+    points = corners, apply_homography(comparison.homography, corners)
+    valid, agreeing = comparison.valid.ravel(), outcomes.agreeing.ravel()
+    inside = [
+        [valid & _lie_in(box, where, image.gray.shape) for box in image.regions]
+        for image, where in zip(images, points, strict=True)
+    ]
+    shared = [
+        first & second
+        for first in inside[0]
+        for second in inside[1]
+        if _lie_on_each_other(first, second)
+    ]
+    if not shared:
+        return None
+    best = max(shared, key=lambda mask: int((mask & agreeing).sum()))
+    frame = valid & ~np.any([*inside[0], *inside[1]], axis=0)
+    return Content(
+        float(agreeing[best].mean()),
+        min(float(agreeing[mask].mean()) for mask in shared),
+        float(agreeing[frame].mean()) if frame.any() else 0.0,
+    )
+
+
+def _locate_corners(comparison: TileComparison) -> NDArray[np.float64]:
+    """Locate the four corners of all tiles on the template, (4 * tiles, 2) in pixels."""
+    rows, columns = np.indices(comparison.valid.shape).reshape(2, -1)
+    first = np.column_stack([columns, rows]) * TILE_SIDE_PX + comparison.origin
+    steps = np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) * TILE_SIDE_PX
+    return np.asarray((first[:, None] + steps).reshape(-1, 2), np.float64)
+
+
+def _lie_in(box: Box, corners: NDArray[np.float64], shape: tuple[int, ...]) -> TileMask:
+    """Tell which tiles lie in a box of an image of a shape (height, width) with all corners."""
+    unit = corners / shape[1::-1]
+    is_inside = ((unit >= box[:2]) & (unit <= box[2:])).all(axis=1)
+    return np.asarray(is_inside.reshape(-1, 4).all(axis=1))
+
+
+def _lie_on_each_other(first: TileMask, second: TileMask) -> bool:
+    """Tell if enough tiles of two regions lie in both."""
+    shared = int((first & second).sum())
+    smaller = min(int(first.sum()), int(second.sum()))
+    return shared >= max(MIN_SHARED_TILES, MIN_SHARED_SHARE * smaller)
