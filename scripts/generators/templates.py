@@ -291,3 +291,6 @@ TEMPLATES: dict[str, LayOutTemplate] = {
 
 # Templates whose photo belongs to the content, not to the template.
 TEMPLATES_WITH_PORTRAIT = {"card"}
+
+# Templates without letters, where a machine lacks the fonts of its pieces.
+TEMPLATES_WITHOUT_WORDS = {"board"}
