@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.verify.features import ImageFeatures
 from pipeline.verify.homography import Homography, compute_scale
-from pipeline.verify.tile_grid import TILE_SIDE_PX, GrayPixels
+from pipeline.verify.tile_grid import TILE_SIDE_PX, GrayPixels, covers_rectangle
 from pipeline.verify.tiles import TileComparison
 
 WARP_FLAGS = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -43,11 +43,14 @@ class AlignedPair:
 
 @dataclass(frozen=True, slots=True)
 class LocalStats:
-    """The NCC around each cell, and the mean and the standard deviation of both images there."""
+    """The NCC around each cell, and the mean and the variance of both images there.
+
+    Textures, in gray levels, are compared with variances by their squares.
+    """
 
     ncc: CellMap
     means: tuple[CellMap, CellMap]
-    textures: tuple[CellMap, CellMap]
+    variances: tuple[CellMap, CellMap]
 
 
 def align(
@@ -84,16 +87,7 @@ def _find_inside(
 ) -> CellMask:
     """Find the cells of a grid of `size` (width, height) that lie on the target."""
     width, height = size
-    corners = np.array(
-        [[0.0, width - 1.0, 0.0, width - 1.0], [0, 0, height - 1, height - 1], [1] * 4]
-    )
-    x, y, w = to_target @ corners
-    # The whole grid lies on the target, as most do, if its corners are.
-    if (
-        min(w) > 0
-        and min(*x / w, *y / w) >= 0
-        and ((x <= (target_shape[1] - 1) * w) & (y <= (target_shape[0] - 1) * w)).all()
-    ):
+    if covers_rectangle(to_target, size, target_shape, 0.0):  # as most do
         return np.ones((height // CELL_SIDE_PX, width // CELL_SIDE_PX), bool)
     ones = np.ones(target_shape, np.uint8)
     inside = cv2.warpPerspective(ones, to_target, size, flags=WARP_FLAGS)
@@ -117,7 +111,7 @@ def average_cells(pixels: GrayPixels) -> CellMap:
 
 
 def compute_local_stats(first: GrayPixels, second: GrayPixels) -> LocalStats:
-    """Compute the NCC, means and textures of two images in a window around each cell.
+    """Compute the NCC, means and variances of two images in a window around each cell.
 
     The images are at half their size, so that a cell has 2 x 2 pixels.
     """
@@ -127,11 +121,9 @@ def compute_local_stats(first: GrayPixels, second: GrayPixels) -> LocalStats:
     )
     first_variance = np.maximum(first_square - first_mean**2, 0.0)
     second_variance = np.maximum(second_square - second_mean**2, 0.0)
-    floored_first, floored_second = (
-        np.maximum(variance, MIN_VARIANCE) for variance in (first_variance, second_variance)
-    )
+    floored = np.maximum(first_variance, MIN_VARIANCE) * np.maximum(second_variance, MIN_VARIANCE)
     return LocalStats(
-        (product - first_mean * second_mean) / np.sqrt(floored_first * floored_second),
+        (product - first_mean * second_mean) / np.sqrt(floored),
         (first_mean, second_mean),
-        (np.sqrt(first_variance), np.sqrt(second_variance)),
+        (first_variance, second_variance),
     )

@@ -130,7 +130,7 @@ def find_changed_areas(
     local: LocalStats, level_differences: CellMap, inside: CellMask
 ) -> ChangedAreas:
     """Find areas of MIN_AREA_CELLS or more that differ in texture or, if flat, in level."""
-    is_textured = np.maximum(*local.textures) > MIN_CHANGED_TEXTURE
+    is_textured = np.maximum(*local.variances) > MIN_CHANGED_TEXTURE**2
     differs = (is_textured & (local.ncc < MAX_CHANGED_NCC)) | (
         level_differences > MIN_CHANGED_LEVELS
     )

@@ -21,6 +21,7 @@ from pipeline.verify.tile_grid import (
     TileMap,
     get_unit_grid,
     split_into_tiles,
+    warp,
 )
 
 MAX_QUADRATIC_ITERATIONS = 8
@@ -63,7 +64,12 @@ class Target:
             grid.evaluate_quadratic(np.array([row[2], row[0], row[1], 0.0, 0.0, 0.0]), pitch)
             for row in self._homography @ grid.to_samples
         )
-        return np.stack([x / w, y / w]) + self._evaluate_warp(pitch)
+        points = np.empty((2, *x.shape), np.float32)
+        np.divide(x, w, out=points[0])
+        np.divide(y, w, out=points[1])
+        if self._coefficients.any():
+            points += self._evaluate_warp(pitch)
+        return points
 
     def _evaluate_warp(self, pitch: float) -> NDArray[np.float32]:
         grid = get_unit_grid(*self._grid_shape)
@@ -88,7 +94,9 @@ class Target:
 
     def sample_grid(self) -> GrayPixels:
         """Sample the target under all tiles, (height, width)."""
-        return _sample(self.pixels, self.points)
+        if self._coefficients.any():
+            return _sample(self.pixels, self.points)
+        return warp(self.pixels, self._homography, self._grid_shape)
 
     def sample_pixels(self) -> GrayPixels:
         """Sample the target under all pixels, by tiles, (rows, columns, TILE_SIDE_PX ** 2)."""

@@ -25,6 +25,7 @@ from pipeline.verify.homography import (
     compute_scale,
     invert_homography,
 )
+from pipeline.verify.order_statistics import compute_median, compute_percentile
 from pipeline.verify.relation import Side
 from pipeline.verify.verdict import MIN_FULL_OVERLAP, Box, Edits
 
@@ -413,8 +414,8 @@ def _coarsen(rgb: NDArray[np.uint8], cells: float) -> NDArray[np.float32]:
 
 
 def _measure_contrast(brightness: NDArray[np.float32]) -> float:
-    spread = np.subtract(*np.percentile(brightness, CONTRAST_PERCENTILES))
-    return float(spread) + CONTRAST_OFFSET_LEVELS
+    high, low = (compute_percentile(brightness, percentile) for percentile in CONTRAST_PERCENTILES)
+    return high - low + CONTRAST_OFFSET_LEVELS
 
 
 def _compare_colors(
@@ -446,16 +447,24 @@ def _compare_colors(
         _sample(_coarsen(rgb, ratio), where[is_compared] * len(rgb) - 0.5)
         for rgb, ratio, where in zip((first, second), cell_ratios, (points, mapped), strict=True)
     )
-    colors = (first_colors, second_colors)
-    chroma = [float((rows.max(axis=1) - rows.min(axis=1)).mean()) for rows in colors]
+    # By channel: along an axis of three numbers NumPy takes ten times as long.
+    colors = [np.ascontiguousarray(rows.T) for rows in (first_colors, second_colors)]
+    chroma = [
+        float(
+            (
+                np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+            ).mean()
+        )
+        for red, green, blue in colors
+    ]
     grayscale_side = None
     if chroma[0] < MAX_GRAYSCALE_CHROMA_LEVELS and chroma[1] > MIN_COLOR_CHROMA_LEVELS:
         grayscale_side = Side.FIRST
     elif chroma[1] < MAX_GRAYSCALE_CHROMA_LEVELS and chroma[0] > MIN_COLOR_CHROMA_LEVELS:
         grayscale_side = Side.SECOND
-    brightness = [rows.mean(axis=1) for rows in colors]
+    brightness = [(red + green + blue) / 3 for red, green, blue in colors]
     contrast = [_measure_contrast(rows) for rows in brightness]
-    shift = abs(float(np.median(brightness[0] - brightness[1])))
+    shift = abs(compute_median(brightness[0] - brightness[1]))
     lower_chroma, higher_chroma = (level + CHROMA_OFFSET_LEVELS for level in sorted(chroma))
     is_paler = lower_chroma < MIN_CHROMA_RATIO * higher_chroma
     is_recolored = (

@@ -9,10 +9,12 @@ All features are shares, correlations or logarithms, and do not depend on the or
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -180,14 +182,14 @@ def _measure_tiles(
     comparison: TileComparison, outcomes: TileOutcomes, geometry: Geometry
 ) -> TileEvidence:
     valid = comparison.valid
-    count, ncc = int(valid.sum()), comparison.ncc[valid]
+    count, ncc = np.count_nonzero(valid), comparison.ncc[valid]
     gain = (comparison.best_ncc - comparison.ncc)[valid]
-    agreeing, displaced, conflicting = (float(mask.sum() / count) for mask in outcomes)
+    agreeing, displaced, conflicting = (np.count_nonzero(mask) / count for mask in outcomes)
     return TileEvidence(
-        inliers=float(np.log1p(geometry.inliers)),
-        tiles=float(np.log1p(count)),
+        inliers=math.log1p(geometry.inliers),
+        tiles=math.log1p(count),
         agreeing=agreeing,
-        closely_agreeing=float((ncc >= CLOSE_NCC).mean()),
+        closely_agreeing=np.count_nonzero(ncc >= CLOSE_NCC) / count,
         displaced=displaced,
         conflicting=conflicting,
         median_ncc=compute_median(ncc),
@@ -195,7 +197,7 @@ def _measure_tiles(
         ncc_gain=compute_percentile(gain, GAIN_PERCENTILE),
         overlap_less=min(geometry.overlap),
         overlap_more=max(geometry.overlap),
-        scale=abs(float(np.log(compute_scale(comparison.homography)))),
+        scale=abs(math.log(compute_scale(comparison.homography))),
         skew=min(geometry.skew, 1.0),
     )
 
@@ -213,7 +215,7 @@ def _measure_texture(
     return TextureEvidence(
         surroundings_less=photographic[0],
         surroundings_more=photographic[1],
-        sharpness=abs(float(np.log(gradients[0] / gradients[1]))),
+        sharpness=abs(math.log(gradients[0] / gradients[1])),
         flat_less=flat[0],
         flat_more=flat[1],
         line_art=float(images[0].is_line_art) + float(images[1].is_line_art),
@@ -222,7 +224,7 @@ def _measure_texture(
 
 def _measure_unchanged_ncc(local: LocalStats, unchanged: CellMask) -> float:
     """Measure the median NCC of the textured cells that did not change; 1 without any."""
-    ncc = local.ncc[unchanged & (np.maximum(*local.textures) > MIN_CHANGED_TEXTURE)]
+    ncc = local.ncc[unchanged & (np.maximum(*local.variances) > MIN_CHANGED_TEXTURE**2)]
     return compute_median(ncc) if len(ncc) else 1.0
 
 
@@ -235,19 +237,18 @@ def _compare_photographic_tiles(
     )
     in_one, in_both = (first | second) & valid, first & second & valid
     return (
-        float(np.log1p((in_both & agreeing).sum())),
+        math.log1p(np.count_nonzero(in_both & agreeing)),
         _compute_share(agreeing, in_one),
         _compute_share(agreeing, in_both),
     )
 
 
 def _average_tiles(cells: CellMap) -> NDArray[np.float32]:
-    cells_per_side = TILE_SIDE_PX // CELL_SIDE_PX
-    rows, columns = (side // cells_per_side for side in cells.shape)
-    tiles = cells.reshape(rows, cells_per_side, columns, cells_per_side)
-    return np.asarray(tiles.mean(axis=(1, 3)), np.float32)
+    rows, columns = (side * CELL_SIDE_PX // TILE_SIDE_PX for side in cells.shape)
+    tiles = cv2.resize(cells, (columns, rows), interpolation=cv2.INTER_AREA)
+    return np.asarray(tiles, np.float32)
 
 
 def _compute_share(mask: NDArray[np.bool_], within: NDArray[np.bool_]) -> float:
-    count = int(within.sum())
-    return float((mask & within).sum() / count) if count else NO_TILES
+    count = np.count_nonzero(within)
+    return np.count_nonzero(mask & within) / count if count else NO_TILES

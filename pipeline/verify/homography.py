@@ -80,16 +80,20 @@ def solve_robust_lstsq(
 ) -> NDArray[np.float64]:
     """Solve design @ X = target by IRLS with Tukey's biweight; returns X (k, m).
 
-    `design` is (n, k), `target` (n, m), `weights` (n,). `pixels_per_unit` converts residuals to
-    pixels, the unit of the outlier limit. `damping` (k,), for each row, keeps unknowns small.
+    `design` is (n, k), `target` (n, m) with m = 1 or 2, `weights` (n,). `pixels_per_unit` converts
+    residuals to pixels, the unit of the outlier limit. `damping` (k,), for each row, keeps unknowns
+    small.
     """
     irls_weights = weights.astype(np.float64)
     ridge = np.diag(np.broadcast_to(damping, design.shape[1])) * len(design)
-    for _ in range(IRLS_ITERATIONS):
-        weighted = design.T * irls_weights
+    transposed = np.ascontiguousarray(design.T)
+    for iteration in range(IRLS_ITERATIONS):
+        weighted = transposed * irls_weights
         solution = np.linalg.solve(weighted @ design + ridge, weighted @ target)
-        residuals = np.linalg.norm(design @ solution - target, axis=1) * pixels_per_unit
-        irls_weights = weights * _compute_tukey_weights(residuals)
+        if iteration + 1 < IRLS_ITERATIONS:
+            errors = design @ solution - target
+            residuals = np.abs(errors[:, 0]) if errors.shape[1] == 1 else np.hypot(*errors.T)
+            irls_weights = weights * _compute_tukey_weights(residuals * pixels_per_unit)
     return np.asarray(solution)
 
 

@@ -14,12 +14,13 @@ from pipeline.verify.homography import Homography, invert_matrix, solve_robust_l
 from pipeline.verify.template import Template, TileStats
 from pipeline.verify.tile_grid import (
     SAMPLE_PITCH_PX,
-    SAMPLES_PER_SIDE,
+    SAMPLING,
     GrayPixels,
     TileMap,
     find_overlapping_tiles,
     get_unit_grid,
     split_into_tiles,
+    warp,
 )
 
 MIN_TEXTURE = 4.0  # standard deviation in gray levels below which a tile cannot be compared
@@ -40,9 +41,7 @@ AFFINE_UNKNOWNS = 6
 # Damping of the unknowns of a step. Perspective gets more, so that it stays as it is without
 # evidence.
 STEP_DAMPING = np.array([1e-9] * AFFINE_UNKNOWNS + [2e-4] * 2)
-# From samples to pixels of the template.
-SAMPLING = np.diag([SAMPLE_PITCH_PX, SAMPLE_PITCH_PX, 1.0])
-UNSAMPLING = invert_matrix(SAMPLING)
+UNSAMPLING = invert_matrix(SAMPLING)  # from pixels of the template to samples
 # From pixels of an image at half its size to its own; pixel centers have integer coordinates.
 DOUBLING = np.array([[2.0, 0.0, 0.5], [0.0, 2.0, 0.5], [0.0, 0.0, 1.0]])
 
@@ -61,7 +60,9 @@ def refine_homography(
     best_ncc_sum, is_textured = -1.0, template.texture > MIN_TEXTURE
     for _ in range(MAX_HOMOGRAPHY_ITERATIONS):
         if stats is None:
-            stats = template.compare(warp(target_pixels, homography, is_textured.shape))
+            stats = template.compare(
+                split_into_tiles(warp(target_pixels, homography, is_textured.shape))
+            )
         is_compared = is_textured & find_overlapping_tiles(
             homography @ UNSAMPLING, is_textured.shape, target_pixels.shape
         )
@@ -126,17 +127,3 @@ def _fit_step(steps: NDArray[np.float32], weights: TileMap, mask: NDArray[np.boo
     step = np.eye(3)
     step.ravel()[:unknowns] += solution[:, 0]
     return np.asarray(grid.to_samples @ step @ invert_matrix(grid.to_samples))
-
-
-def warp(
-    target_pixels: GrayPixels, homography: Homography, grid_shape: tuple[int, ...]
-) -> GrayPixels:
-    """Sample the target through a homography by tiles, (rows, columns, p)."""
-    rows, columns = grid_shape
-    warped = cv2.warpPerspective(
-        target_pixels,
-        homography,
-        (columns * SAMPLES_PER_SIDE, rows * SAMPLES_PER_SIDE),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-    )
-    return split_into_tiles(np.asarray(warped, np.float32))

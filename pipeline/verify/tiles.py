@@ -23,18 +23,17 @@ from pipeline.verify.displacement import Target, refine_quadratic, search_displa
 from pipeline.verify.homography import Homography, compute_scale, invert_matrix
 from pipeline.verify.refinement import (
     MIN_TEXTURE,
-    SAMPLING,
     UNSAMPLING,
     is_near,
     measure_reliable_share,
     refine_at_half_size,
     refine_homography,
-    warp,
 )
 from pipeline.verify.sharpness import match_sharpness
 from pipeline.verify.template import MIN_VARIANCE, Template, TileStats
 from pipeline.verify.tile_grid import (
     SAMPLE_PITCH_PX,
+    SAMPLING,
     TILE_SIDE_PX,
     GrayPixels,
     TileMap,
@@ -42,6 +41,7 @@ from pipeline.verify.tile_grid import (
     find_overlapping_tiles,
     place_tile_grid,
     split_into_tiles,
+    warp,
 )
 
 # With a smaller share of tiles that could be aligned nothing is refined: of 2,196 pairs of copies
@@ -178,7 +178,9 @@ def _refine(
     """
     template = Template.from_pixels(template_pixels)
     grid_shape, is_textured = template.texture.shape, template.texture > MIN_TEXTURE
-    start = template.compare(warp(target_pixels, homography @ SAMPLING, grid_shape))
+    start = template.compare(
+        split_into_tiles(warp(target_pixels, homography @ SAMPLING, grid_shape))
+    )
     is_overlapping = find_overlapping_tiles(homography, grid_shape, target_pixels.shape)
     if not is_overlapping.any():
         return None

@@ -24,6 +24,7 @@ from pipeline.verify.order_statistics import compute_median, compute_percentile
 TONE_BINS = 32
 LEVELS_PER_BIN = 1024.0  # between the bins of a sort, more than levels lie apart
 MIN_BIN_CELLS = 2
+MIDDLE_LEVEL = 127.5
 CLIPPED_LEVELS = 5.0  # distance from black or white
 MAX_CLIPPED_TEXTURE = 1.5  # in gray levels, of a cell that lost its detail
 MIN_DETAIL_TEXTURE = 5.0  # of a cell that has detail
@@ -64,9 +65,9 @@ def compute_level_differences(local: LocalStats, inside: CellMask) -> CellMap:
     """
     first, second = local.means
     position = (second + 128.0) * (TONE_BINS / 256.0)
-    bins = np.clip(position[inside], 0, TONE_BINS - 1).astype(np.int64)
+    bins = np.clip(position[inside], 0, TONE_BINS - 1).astype(np.int32)
     # One sort of both: the cells of each bin follow each other, by the level of the first image.
-    ordered = np.sort(bins * LEVELS_PER_BIN + first[inside].astype(np.float64))
+    ordered = np.sort(bins * np.float32(LEVELS_PER_BIN) + first[inside]).astype(np.float64)
     ends = np.cumsum(np.bincount(bins, minlength=TONE_BINS))
     counts = np.diff(ends, prepend=0)
     used = np.flatnonzero(counts >= MIN_BIN_CELLS)
@@ -85,18 +86,16 @@ def measure_tones(
     The images are compared at half their size: below lies the noise of codecs.
     """
     local = compute_local_stats(*pair.halves)
-    ratio = np.sqrt(
-        (local.textures[0] ** 2 + VARIANCE_OFFSET) / (local.textures[1] ** 2 + VARIANCE_OFFSET)
-    )
-    is_compared = unchanged & (np.maximum(*local.textures) > MIN_TEXTURE)
-    cell_count = max(int(pair.inside.sum()), 1)
+    ratio = (local.variances[0] + VARIANCE_OFFSET) / (local.variances[1] + VARIANCE_OFFSET)
+    is_compared = unchanged & (np.maximum(*local.variances) > MIN_TEXTURE**2)
+    cell_count = max(int(np.count_nonzero(pair.inside)), 1)
     amplified = [
-        is_compared & (ratio > MIN_AMPLIFICATION),
-        is_compared & (ratio < 1.0 / MIN_AMPLIFICATION),
+        is_compared & (ratio > MIN_AMPLIFICATION**2),
+        is_compared & (ratio < MIN_AMPLIFICATION**-2),
     ]
-    shares = sorted(float(mask.sum() / cell_count) for mask in amplified)
+    shares = sorted(int(np.count_nonzero(mask)) / cell_count for mask in amplified)
     nccs = sorted(_compute_masked_median(local.ncc, mask) for mask in amplified)
-    lost = sorted(_measure_lost_share(local, side, pair.inside) for side in (0, 1))
+    lost = sorted(count / cell_count for count in _count_lost_cells(local, pair.inside))
     brightness = local.means[0] + local.means[1]
     compared = brightness[is_compared]
     low, high = (
@@ -110,9 +109,10 @@ def measure_tones(
         tone_residual=float(level_differences[unchanged].mean()) / RESIDUAL_SCALE
         if unchanged.any()
         else 0.0,
-        level_difference=float(
-            (level_differences[pair.inside] > MIN_CHANGED_LEVELS).sum() / cell_count
-        ),
+        level_difference=int(
+            np.count_nonzero((level_differences > MIN_CHANGED_LEVELS) & pair.inside)
+        )
+        / cell_count,
         lost_less=lost[0],
         lost_more=lost[1],
         amplified_less=shares[0],
@@ -130,12 +130,21 @@ def _compute_masked_median(values: CellMap, mask: CellMask, default: float = 1.0
     return compute_median(compared) if len(compared) >= MIN_COMPARED_CELLS else default
 
 
-def _measure_lost_share(local: LocalStats, side: int, inside: CellMask) -> float:
-    """Measure the share of cells that are clipped on a side and have detail on the other."""
-    level, texture = local.means[side], local.textures[side]
-    is_clipped = (level < CLIPPED_LEVELS) | (level > 255.0 - CLIPPED_LEVELS)
-    other = local.means[1 - side]
-    is_other_clipped = (other < CLIPPED_LEVELS) | (other > 255.0 - CLIPPED_LEVELS)
-    has_lost = is_clipped & (texture < MAX_CLIPPED_TEXTURE) & ~is_other_clipped
-    has_lost &= local.textures[1 - side] > MIN_DETAIL_TEXTURE
-    return float((has_lost & inside).sum() / max(int(inside.sum()), 1))
+def _count_lost_cells(local: LocalStats, inside: CellMask) -> tuple[int, int]:
+    """Count the cells that are clipped on the one side and have detail on the other, both ways."""
+    clipped = [
+        inside & (np.abs(level - MIDDLE_LEVEL) > MIDDLE_LEVEL - CLIPPED_LEVELS)
+        for level in local.means
+    ]
+    first, second = (
+        int(
+            np.count_nonzero(
+                clipped[side]
+                & ~clipped[1 - side]
+                & (local.variances[side] < MAX_CLIPPED_TEXTURE**2)
+                & (local.variances[1 - side] > MIN_DETAIL_TEXTURE**2)
+            )
+        )
+        for side in (0, 1)
+    )
+    return first, second

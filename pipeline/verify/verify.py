@@ -8,6 +8,7 @@ agrees, what changed and what each image shows there is the evidence that a fitt
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import cv2
@@ -152,7 +153,7 @@ def _verify_alignment(
         round(displaced / valid, 4),
         flatten_homography(aligned.homography),
         edits,
-        aligned.geometry.overlap,
+        aligned.overlap,
         judgement,
     )
     masks = TileMasks(
@@ -173,12 +174,13 @@ class TileCounts(NamedTuple):
     displaced: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AlignedImages:
     """Two images with the comparison of their tiles.
 
     The first image is the target and the second the template if `is_swapped`. `homography` maps
-    the first image to the second, both in normalized coordinates.
+    the first image to the second, both in normalized coordinates. `overlap` is the share of each
+    that lies on the other, the first image first.
     """
 
     template: ImageFeatures
@@ -187,13 +189,21 @@ class AlignedImages:
     comparison: TileComparison
     outcomes: TileOutcomes
     homography: Homography
-    geometry: Geometry
+    inliers: int
+    overlap: tuple[float, float]
 
-    @property
+    @cached_property
+    def geometry(self) -> Geometry:
+        """The alignment, with its skew; most pairs that are aligned by chance are not judged."""
+        first, second = self.template.size, self.target.size
+        sizes = (second, first) if self.is_swapped else (first, second)
+        return Geometry(self.inliers, self.overlap, compute_skew(self.homography, sizes))
+
+    @cached_property
     def counts(self) -> TileCounts:
         """The numbers of tiles by their outcome."""
         masks = self.comparison.valid, self.outcomes.agreeing, self.outcomes.displaced
-        return TileCounts(*(int(mask.sum()) for mask in masks))
+        return TileCounts(*(int(np.count_nonzero(mask)) for mask in masks))
 
     @property
     def is_judged(self) -> bool:
@@ -233,13 +243,16 @@ def align_and_compare(
     homography = _convert_to_unit_homography(
         invert_homography(refined) if is_swapped else refined, first, second
     )
-    geometry = Geometry(
+    return AlignedImages(
+        template,
+        target,
+        is_swapped,
+        comparison,
+        _judge_tiles(comparison),
+        homography,
         alignment.inliers,
         (measure_overlap(homography), measure_overlap(invert_homography(homography))),
-        compute_skew(homography, (first.size, second.size)),
     )
-    outcomes = _judge_tiles(comparison)
-    return AlignedImages(template, target, is_swapped, comparison, outcomes, homography, geometry)
 
 
 def _decide(
@@ -258,9 +271,8 @@ def _decide(
     )
     if aligned.is_swapped:
         boxes = [project_box_back(homography, box) for box in boxes]
-    geometry = aligned.geometry
-    edits = detect_edits(first, second, homography, geometry.overlap, tuple(boxes))
-    if is_viewpoint_change(edits, geometry.skew):
+    edits = detect_edits(first, second, homography, aligned.overlap, tuple(boxes))
+    if is_viewpoint_change(edits, aligned.geometry.skew):
         content = aligned.compare_content()
         return Relation.OVERLAPS if content and content.is_shared else Relation.ANOTHER_SHOT, None
     if edits.embedded_side is None and _have_unique_content(homography, first, second):
