@@ -1,8 +1,9 @@
 """Time the verification of pairs by the code that PYTHONPATH names.
 
 bench_verify runs this file for each of two revisions, so it uses only what workers have had for
-long. Standard input is a pickle of pairs by kind, (hash, JPEG, features, size) for each image;
-standard output is JSON, for each kind the CPU seconds of all its pairs, and how many are copies.
+long. Standard input is a pickle of pairs by kind, (hash, JPEG, features, size) for each image; each
+revision extracts the features again. Standard output is JSON, for each kind the CPU seconds of all
+its pairs, and how many are copies.
 """
 
 from __future__ import annotations
@@ -24,6 +25,21 @@ FREED_BLOCK_BYTES = 24 << 20  # as in a worker, which keeps freed memory after t
 COPIES = (Relation.SAME_PICTURE, Relation.DERIVED)
 
 
+def extract_features(
+    pairs: list[tuple[VerifyInput, ...]],
+) -> list[tuple[VerifyInput, ...]]:
+    """Replace the features by those of this revision, whose format may differ."""
+    images = {image.hash: image for pair in pairs for image in pair}
+    features = RequestHandler().handle(
+        Operation.FEATURES, [image.jpeg for image in images.values()]
+    )
+    replaced = {
+        hash_: image._replace(features=extracted)
+        for (hash_, image), extracted in zip(images.items(), features, strict=True)
+    }
+    return [tuple(replaced[image.hash] for image in pair) for pair in pairs]
+
+
 def main() -> None:
     """Verify all pairs in the batches that a worker gets."""
     cv2.setNumThreads(1)
@@ -31,7 +47,7 @@ def main() -> None:
     pairs_by_kind = pickle.load(sys.stdin.buffer)  # noqa: S301 - the parent wrote it
     results = {}
     for kind, pairs in pairs_by_kind.items():
-        inputs = [tuple(VerifyInput(*image) for image in pair) for pair in pairs]
+        inputs = extract_features([tuple(VerifyInput(*image) for image in pair) for pair in pairs])
         # The first batch loads modules and fills caches of tables.
         RequestHandler().handle(Operation.VERIFY, inputs[:MAX_ITEMS_PER_REQUEST])
         handler, started, copy_count = RequestHandler(), time.process_time(), 0
