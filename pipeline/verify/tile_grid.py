@@ -219,14 +219,11 @@ def average_rows(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def average_tiles(gray: GrayPixels) -> TileMap:
     """Average each tile, (rows, columns)."""
-    return np.asarray(
-        cv2.resize(
-            gray,
-            (gray.shape[1] // TILE_SIDE_PX, gray.shape[0] // TILE_SIDE_PX),
-            interpolation=cv2.INTER_AREA,
-        ),
-        np.float32,
-    )
+    height, width = gray.shape
+    # Halving first is fast, and leaves a quarter of the work.
+    halved = cv2.resize(gray, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+    size = (width // TILE_SIDE_PX, height // TILE_SIDE_PX)
+    return np.asarray(cv2.resize(halved, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
 def warp(
