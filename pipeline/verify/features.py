@@ -1,4 +1,4 @@
-"""Features of an image for verification: pixels, small versions, SIFT keypoints and descriptors.
+"""Features of an image for verification: pixels, small versions, keypoints, regions.
 
 What one image alone determines is measured once and stored with its thumbnail.
 """
@@ -6,42 +6,25 @@ What one image alone determines is measured once and stored with its thumbnail.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property
-from itertools import product
-from typing import Any
+from functools import cached_property
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.regions import MAX_REGIONS, Box, find_regions
+from pipeline.verify.keypoints import (
+    Keypoints,
+    decode_keypoints,
+    encode_keypoints,
+    is_keypoint_count,
+)
 from pipeline.verify.template import measure_gradient
 
-MAX_KEYPOINTS = 400  # the strongest of an image
-# In the regions of a host more are detected at full thumbnail size: a photo on a page is small, and
-# letters are stronger. Of 120 photos on drawn screens 115 are aligned instead of 112, of 60 pairs
-# of screens with one photo 55 instead of 51.
-MAX_REGION_KEYPOINTS = 200
-# Longer side at which keypoints are detected: a third of the work of 448, and as many copies are
-# found.
-DETECT_SIDE_PX = 224
-# With fewer keypoints, they are detected at full thumbnail size instead, where they are more exact.
-MIN_KEYPOINTS_BEFORE_FULL_SIZE = 100
 SMALL_GRAY_SIDE_PX = 32  # of the small version that aligns images without keypoints
 MIN_SMALL_GRAY_NORM = 1.0  # of its deviations from the mean; below, an image is too even to compare
 SMALL_RGB_SIDE_PX = 48  # of the small version that colors are compared by
 SMALL_CHROMA_SIDE_PX = 24  # its tints are stored at half its size
-# A quarter of OpenCV's default: soft images have few stronger keypoints.
-SIFT_CONTRAST_THRESHOLD = 0.01
-
-START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"  # markers of a JPEG
-
-# A descriptor holds 4 x 4 cells of 8 directions, relative to the direction of its keypoint. Most of
-# its variance lies in the low frequencies along the three: of 128 cosine and sine waves, the 52
-# whose frequencies sum to at most 4 have 86 %. Of 828 pairs of copies, most of them hard, 815 are
-# aligned by them, 814 by all 128, which take more than twice the time.
-MAX_DESCRIPTOR_FREQUENCY = 4
 
 # Line art is thin lines on a uniform background. Of 24 pages, forms and drawings all textured
 # cells are line art; of 1,400 photographs and copies at most 0.86 of the cells are.
@@ -50,6 +33,8 @@ MAX_LINE_WIDTH_PX = 9  # wider marks are not lines
 MAX_FLAT_STD_LEVELS = 6.0  # standard deviation in gray levels of an even cell
 MAX_REMAINING_STD_SHARE = 0.25  # of a line art cell, without its lines
 MIN_LINE_ART_SHARE = 0.9  # of the textured cells
+
+START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"  # markers of a JPEG
 
 MAX_FLAT_GRADIENT = 1.0  # in gray levels a pixel, of flat ground
 
@@ -69,13 +54,6 @@ _HEADER_DTYPE = np.dtype(
         ("regions", "<u2", (MAX_REGIONS, 4)),
     ]
 )
-# Steps per pixel for points and sizes, and per degree for angles, in stored features.
-_QUANTIZATION_STEPS = (64, 32, 256 / 360)
-# Descriptor values are whole numbers from 0 to 255. Four bits of each square root carry all that
-# matching uses, two of them to a byte.
-_KEYPOINT_DTYPE = np.dtype(
-    [("point", "<u2", 2), ("size", "<u2"), ("angle", "u1"), ("descriptor", "u1", 64)]
-)
 # The pixels of a small gray version in eight orientations, (8, 1024): number 2 k + m is mirrored if
 # m, then turned k quarters counterclockwise.
 _PIXEL_NUMBERS = np.arange(SMALL_GRAY_SIDE_PX**2).reshape(SMALL_GRAY_SIDE_PX, -1)
@@ -86,25 +64,6 @@ _ORIENTED_PIXELS = np.array(
         for pixels in (_PIXEL_NUMBERS, _PIXEL_NUMBERS[:, ::-1])
     ]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Keypoints:
-    """Keypoints with their descriptors, strongest first.
-
-    `points` (n, 2) float32, x and y in thumbnail pixels; `octaves` (n,), the logarithm to base 2 of
-    their sizes in pixels; `angles` (n,) in degrees, clockwise.
-
-    `even` (n, 27) and `odd` (n, 25) float32 are the low frequencies of descriptors, together unit
-    vectors. In a mirror image the even ones stay as they are and the odd ones change sign, so the
-    cosine of two descriptors is the sum of two products, and in a mirror image their difference.
-    """
-
-    points: NDArray[np.float32]
-    octaves: NDArray[np.float32]
-    angles: NDArray[np.float32]
-    even: NDArray[np.float32]
-    odd: NDArray[np.float32]
 
 
 class ImageFeatures:
@@ -158,19 +117,7 @@ class ImageFeatures:
     @cached_property
     def keypoints(self) -> Keypoints:
         """The keypoints, decoded from the stored features."""
-        stored = np.frombuffer(self._features, _KEYPOINT_DTYPE, offset=_HEADER_DTYPE.itemsize)
-        waves, even_count = _build_descriptor_waves()
-        packed = np.ascontiguousarray(stored["descriptor"])
-        numbers = np.concatenate([packed >> 4, packed & 15], axis=1).astype(np.float32)
-        descriptors = numbers @ waves
-        norms = np.sqrt(np.vecdot(descriptors, descriptors)).clip(1.0)
-        descriptors /= norms[:, None]
-        points, sizes, angles = (
-            stored[name].astype(np.float32) / np.float32(steps)
-            for name, steps in zip(("point", "size", "angle"), _QUANTIZATION_STEPS, strict=True)
-        )
-        even, odd = descriptors[:, :even_count], descriptors[:, even_count:]
-        return Keypoints(points, np.log2(sizes), angles, even, odd)
+        return decode_keypoints(self._features[_HEADER_DTYPE.itemsize :])
 
     @cached_property
     def gray(self) -> NDArray[np.uint8]:
@@ -296,55 +243,7 @@ def extract_features(rgb: NDArray[np.uint8]) -> bytes:
     descriptors (Arandjelović and Zisserman 2012).
     """
     gray, regions = convert_to_gray(rgb), find_regions(rgb)
-    scale = min(1.0, DETECT_SIDE_PX / max(gray.shape))
-    keypoints = _detect_keypoints(gray, scale, MAX_KEYPOINTS)
-    if scale < 1.0 and len(keypoints) < MIN_KEYPOINTS_BEFORE_FULL_SIZE:
-        keypoints = _detect_keypoints(gray, 1.0, MAX_KEYPOINTS)
-    elif scale < 1.0 and regions:
-        inside = _detect_keypoints(gray, 1.0, MAX_REGION_KEYPOINTS, _mask_regions(gray, regions))
-        keypoints = np.concatenate([keypoints, inside])
-    return _pack_header(rgb, gray, regions).tobytes() + keypoints.tobytes()
-
-
-def _detect_keypoints(
-    gray: NDArray[np.uint8], scale: float, count: int, mask: NDArray[np.uint8] | None = None
-) -> NDArray[np.void]:
-    """Detect the `count` strongest keypoints of an image reduced by `scale`, strongest first.
-
-    `gray` is (height, width), and so is `mask`, which is 0 where none are wanted; a mask needs a
-    `scale` of 1. Returns (n,) of _KEYPOINT_DTYPE, in pixels of the whole image.
-    """
-    width, height = (max(1, round(scale * side)) for side in gray.shape[::-1])
-    reduced = cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA)
-    # OpenCV keeps the strongest of the whole image before it looks at the mask.
-    sift = _get_sift(count if mask is None else 0)
-    detected, descriptors = sift.detectAndCompute(reduced, mask)
-    strongest = sorted(range(len(detected)), key=lambda index: -detected[index].response)
-    strongest = strongest[:count]
-    keypoints = np.zeros(len(strongest), _KEYPOINT_DTYPE)
-    if not strongest:
-        return keypoints
-    to_thumbnail = np.array([gray.shape[1] / width, gray.shape[0] / height])
-    geometry = np.array(
-        [(*detected[index].pt, detected[index].size, detected[index].angle) for index in strongest]
-    )
-    points = (geometry[:, :2] + 0.5) * to_thumbnail - 0.5
-    point_steps, size_steps, angle_steps = _QUANTIZATION_STEPS
-    keypoints["point"] = (points * point_steps).round().clip(0, 65535)
-    keypoints["size"] = (geometry[:, 2] / scale * size_steps).round().clip(1, 65535)
-    keypoints["angle"] = (geometry[:, 3] * angle_steps).round().astype(np.int64) % 256
-    roots = np.sqrt(descriptors[strongest]).round().clip(0, 15).astype(np.uint8)
-    keypoints["descriptor"] = roots[:, ::2] << 4 | roots[:, 1::2]
-    return keypoints
-
-
-def _mask_regions(gray: NDArray[np.uint8], regions: Sequence[Box]) -> NDArray[np.uint8]:
-    """Mask the regions of an image (height, width) by 255."""
-    mask, (height, width) = np.zeros_like(gray), gray.shape
-    for left, top, right, bottom in regions:
-        rows = slice(round(top * height), round(bottom * height))
-        mask[rows, round(left * width) : round(right * width)] = 255
-    return mask
+    return _pack_header(rgb, gray, regions).tobytes() + encode_keypoints(gray, regions)
 
 
 def _pack_header(
@@ -377,39 +276,8 @@ def _reduce(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint
 
 def has_current_format(features: bytes) -> bool:
     """Return True if stored features have the format of this version."""
-    keypoint_bytes = len(features) - _HEADER_DTYPE.itemsize
     return (
         features.startswith(FORMAT_VERSION)
-        and 0 <= keypoint_bytes <= (MAX_KEYPOINTS + MAX_REGION_KEYPOINTS) * _KEYPOINT_DTYPE.itemsize
-        and keypoint_bytes % _KEYPOINT_DTYPE.itemsize == 0
+        and len(features) >= _HEADER_DTYPE.itemsize
+        and is_keypoint_count(len(features) - _HEADER_DTYPE.itemsize)
     )
-
-
-@cache
-def _build_descriptor_waves() -> tuple[NDArray[np.float32], int]:
-    """Build the waves that descriptors are made of, and count those that mirroring does not change.
-
-    They are the columns of an orthonormal matrix (128, 52): first those that do not change in a
-    mirror image, then those that change sign. Its rows are the even numbers of a descriptor, then
-    the odd ones, as they are unpacked. The waves are products of cosines along both axes of
-    cells (discrete cosine transform) and of cosines or sines around the directions (Fourier
-    series). Mirroring reverses the cells along one axis and the sense of the directions.
-    """
-    cells, directions = np.arange(4) + 0.5, 2 * np.pi * np.arange(8) / 8
-    along_cells = [np.cos(np.pi * frequency * cells / 4) for frequency in range(4)]
-    around = [(k, 0, np.cos(k * directions)) for k in range(5)]
-    around += [(k, 1, np.sin(k * directions)) for k in range(1, 4)]
-    even: list[NDArray[np.float64]] = []
-    odd: list[NDArray[np.float64]] = []
-    for y, x, (k, is_sine, wave) in product(range(4), range(4), around):
-        if y + x + k <= MAX_DESCRIPTOR_FREQUENCY:
-            values = np.einsum("i,j,k->ijk", along_cells[y], along_cells[x], wave).ravel()
-            (odd if (y + is_sine) % 2 else even).append(values / np.linalg.norm(values))
-    waves = np.array(even + odd, np.float32).T
-    return np.ascontiguousarray(np.concatenate([waves[::2], waves[1::2]])), len(even)
-
-
-@cache
-def _get_sift(count: int) -> Any:  # noqa: ANN401 - OpenCV's stubs lack SIFT
-    """Get a detector of the `count` strongest keypoints, or of all for 0."""
-    return cv2.SIFT_create(count, contrastThreshold=SIFT_CONTRAST_THRESHOLD)

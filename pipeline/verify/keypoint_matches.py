@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.verify.features import Keypoints
+from pipeline.verify.keypoints import Keypoints
 
 MAX_RATIO = 0.85  # ratio test: distance to the nearest descriptor over that to the second nearest
 # Half of the keypoints of an image show most strangers: no match there is supported by enough

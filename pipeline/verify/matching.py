@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.verify.features import SMALL_GRAY_SIDE_PX, ImageFeatures, Keypoints
+from pipeline.verify.features import SMALL_GRAY_SIDE_PX, ImageFeatures
 from pipeline.verify.homography import Homography, apply_homography, compute_scale
 from pipeline.verify.keypoint_matches import match_keypoints
+from pipeline.verify.keypoints import Keypoints
 
 MIN_INLIERS = 6  # keypoint matches that must agree with an alignment
 # An upright alignment with so many inliers is tried before the mirrored one is computed. By chance

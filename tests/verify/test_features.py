@@ -11,8 +11,6 @@ from PIL import Image, ImageDraw, ImageOps
 
 from pipeline.thumbnails import encode_thumbnail
 from pipeline.verify.features import (
-    MAX_KEYPOINTS,
-    MAX_REGION_KEYPOINTS,
     ImageFeatures,
     convert_to_gray,
     decode_gray_thumbnail,
@@ -20,6 +18,7 @@ from pipeline.verify.features import (
     extract_features,
     has_current_format,
 )
+from pipeline.verify.keypoints import MAX_KEYPOINTS, MAX_REGION_KEYPOINTS
 from pipeline.verify.relation import Relation
 from pipeline.verify.verify import verify
 from tests.support.images import draw_textured_image

@@ -19,13 +19,13 @@ from pipeline.errors import VerifierCrashed
 from pipeline.thumbnails import decode_thumbnail, encode_thumbnail
 from pipeline.verify import pool
 from pipeline.verify.features import (
-    MAX_KEYPOINTS,
     ImageFeatures,
     build_features_from_thumbnail,
     extract_features,
     has_current_format,
 )
 from pipeline.verify.inputs import VerifyInput
+from pipeline.verify.keypoints import MAX_KEYPOINTS
 from pipeline.verify.pool import VerifierPool
 from pipeline.verify.verify import verify
 from pipeline.workers import process as child
