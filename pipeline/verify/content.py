@@ -32,7 +32,7 @@ MIN_SAME_FRAME_AGREEMENT = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """How far the photos in two hosts agree, and how far what is around them does.
+    """The agreement of the photos in two hosts, and of what is around them.
 
     `most` and `least` are shares of the compared tiles in a region of both that agree in place, of
     the regions that agree best and worst; `frame` is that of the tiles in no region of either.

@@ -25,7 +25,7 @@ from pipeline.verify.features import (
     has_current_format,
 )
 from pipeline.verify.inputs import VerifyInput
-from pipeline.verify.keypoints import MAX_KEYPOINTS
+from pipeline.verify.keypoints import MAX_KEYPOINTS, MAX_REGION_KEYPOINTS
 from pipeline.verify.pool import VerifierPool
 from pipeline.verify.verify import verify
 from pipeline.workers import process as child
@@ -163,7 +163,7 @@ def test_features_have_current_format_and_valid_keypoints(seed: int, size: tuple
     assert not has_current_format(features[:-1])
     assert not has_current_format(b"")
     keypoints = build_features_from_pixels(np.asarray(image), size).keypoints
-    assert len(keypoints.points) <= MAX_KEYPOINTS
+    assert len(keypoints.points) <= MAX_KEYPOINTS + MAX_REGION_KEYPOINTS
     assert (keypoints.points >= 0).all()
     assert (keypoints.points <= np.array(size)).all()
     assert (0 <= keypoints.angles).all()
