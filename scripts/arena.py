@@ -124,15 +124,15 @@ def _list_alike(pictures: Sequence[Picture], rng: random.Random) -> Iterator[Tru
     by_scene = _group_by((picture for picture in pictures if picture.scene), "scene")
     others = list[TruePair]()
     for scene in by_scene.values():
-        is_series = all(picture.kind == "burst" for picture in scene)
-        neighbors = set(pairwise(scene)) if is_series else set()
+        series = [picture for picture in scene if picture.kind == "burst"]
+        neighbors = set(pairwise(series))
         for first, second in combinations(scene, 2):
             if first.group == second.group:
                 continue
             if (first, second) in neighbors:
                 yield TruePair(first, second, Truth.NEIGHBOR)
             else:
-                others.append(TruePair(first, second, Truth.SHOT if is_series else Truth.TEMPLATE))
+                others.append(TruePair(first, second, Truth.SHOT if series else Truth.TEMPLATE))
     yield from _draw(others, MAX_SCENE_PAIRS_PER_SET, rng)
     edited = _group_by((picture for picture in pictures if picture.is_edited), "kind")
     same_edit = [
@@ -140,6 +140,7 @@ def _list_alike(pictures: Sequence[Picture], rng: random.Random) -> Iterator[Tru
         for copies in edited.values()
         for first, second in combinations(copies, 2)
         if first.group != second.group
+        and not (first.scene and first.scene == second.scene)  # is listed already
     ]
     yield from _draw(same_edit, MAX_SAME_EDIT_PAIRS_PER_SET, rng)
 

@@ -149,7 +149,8 @@ def format_set_row(set_name: str, scored: Sequence[ScoredPair]) -> list[object]:
     instead = Counter(
         str(item.relation)
         for item in scored
-        if item.is_copy != (item.pair.truth is Truth.COPY) or item.pair.truth is Truth.NEIGHBOR
+        if item.is_copy != (item.pair.truth is Truth.COPY)
+        or (item.pair.truth is Truth.NEIGHBOR and item.relation is not Relation.ANOTHER_SHOT)
     )
     return [
         set_name,

@@ -94,7 +94,8 @@ def draw_code(pen: Pen, box: Box, rng: random.Random) -> None:
 
     def fill(column: float, row: float, size: float, color: str) -> None:
         x, y = left + column * step, top + row * step
-        pen.rectangle((x, y, x + size * step - 1, y + size * step - 1), fill=color)
+        right, lower = (start + max(0.0, size * step - 1) for start in (x, y))
+        pen.rectangle((x, y, right, lower), fill=color)
 
     for row in range(count):
         for column in range(count):

@@ -50,6 +50,26 @@ def test_one_frame_with_other_content_and_one_edit_of_two_photos_are_templates()
     assert truths["1", "3"] is Truth.STRANGER
 
 
+def test_copy_of_a_shot_leaves_its_scene_a_series() -> None:
+    truths = list_truths(
+        ("a1", "a", "burst", "s"), ("a2", "a", "crop", "s"), ("b1", "b", "burst", "s")
+    )
+    assert truths["a1", "b1"] is Truth.NEIGHBOR
+    assert truths["a2", "b1"] is Truth.SHOT
+
+
+def test_one_edit_of_two_photos_of_a_scene_is_one_pair() -> None:
+    pictures = make_pictures(
+        ("a1", "a", "original", "s"),
+        ("a2", "a", "crop", "s"),
+        ("b1", "b", "original", "s"),
+        ("b2", "b", "crop", "s"),
+    )
+    pairs = [(pair.first.path.name, pair.second.path.name) for pair in list_pairs(pictures)]
+    assert len(pairs) == len(set(pairs))
+    assert ("a2", "b2") in pairs
+
+
 def test_sets_are_read_by_role(tmp_path: Path) -> None:
     (tmp_path / "sets.csv").write_text("set,role,files,groups\none,fit,1,1\ntwo,check,1,1\n")
     (tmp_path / "one").mkdir()

@@ -72,6 +72,14 @@ def test_overlay_leaves_two_fifths_of_the_photo_where_they_were(
         assert 0.4 <= measure_unchanged(photo, edited) < 1, seed
 
 
+@pytest.mark.parametrize("name", LOCAL_EDITS)
+def test_small_photo_is_edited(name: str) -> None:
+    small = draw_textured_image(3, (120, 90))
+    for seed in range(6):
+        edited = LOCAL_EDITS[name](small, small, random.Random(seed))
+        assert edited.size == small.size
+
+
 def test_letters_are_written_without_any_fonts(
     no_fonts: None, photo: Image.Image, other: Image.Image
 ) -> None:
