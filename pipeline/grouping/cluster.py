@@ -47,6 +47,10 @@ from pipeline.verify.verdict import MIN_FULL_OVERLAP, Edits, Verdict
 # at half the size 63 % do. The groups of bench_bursts.py and bench_copies.py are the same at 0.8,
 # 0.9 and 0.97.
 MIN_FULL_SIZE_SCALE = 0.9
+# Difference of two correlations of noise from which it decides between two shots. Of 100 copies of
+# video frames, compared with their own frame and the next, noise alone is right in .87; from .1 on
+# it is right in all 29, and tiles are in .97 of the others.
+MIN_NOISE_GAIN = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,12 +316,13 @@ def _agrees_better(verdict: Verdict, other: Verdict) -> bool:
     """Check whether a copy belongs to the shot of one verdict rather than to that of another.
 
     A small image agrees with several shots of a burst, but shares its noise with its own alone.
-    Where noise is not known, it agrees with its own in more tiles, or in as many with more inliers.
+    Where noise does not tell, it agrees with its own in more tiles, or in as many with more
+    inliers.
     """
     noise = [
         item.judgement.noise_ncc if item.judgement else UNKNOWN_NOISE for item in (verdict, other)
     ]
-    if min(noise) > UNKNOWN_NOISE and noise[0] != noise[1]:
+    if min(noise) > UNKNOWN_NOISE and abs(noise[0] - noise[1]) >= MIN_NOISE_GAIN:
         return noise[0] > noise[1]
     first, second = ((item.agreeing_share, item.inliers) for item in (verdict, other))
     return first > second

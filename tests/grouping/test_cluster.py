@@ -22,6 +22,7 @@ from indexes.records import FileStat, Image
 from pipeline.grouping.cluster import Edge, Group, form_groups
 from pipeline.grouping.exposures import Exposures, NamedMetadata
 from pipeline.grouping.keep_rules import CopyHints, KeepRules, LibraryFile
+from pipeline.verify.judgement import UNKNOWN_NOISE, Judgement
 from pipeline.verify.relation import COPY_RELATIONS, SCENE_RELATIONS, Relation, Side
 from pipeline.verify.verdict import Edits, Verdict
 
@@ -212,6 +213,37 @@ def test_small_copy_joins_the_shot_that_it_agrees_with_best(
     files |= by_pixel_hash(make_file(5, "/5", width=10))
     edges += make_edges((1, 5, 0.8))
     assert list_paths(form_groups(files, edges)) == [("/0", ["/2"]), ("/1", ["/5", "/3"])]
+
+
+@pytest.mark.parametrize(
+    ("noise", "owner"),
+    [
+        ((0.3, 0.5), "/2"),  # noise tells, although more tiles agree with the first
+        ((0.5, 0.3), "/1"),
+        ((0.45, 0.5), "/1"),  # too close to tell
+        ((UNKNOWN_NOISE, 0.5), "/1"),
+    ],
+)
+def test_small_copy_joins_the_shot_whose_noise_it_shares(
+    noise: tuple[float, float], owner: str
+) -> None:
+    files = by_pixel_hash(*(make_file(n, f"/{n}", width=200 - 60 * n) for n in (1, 2, 3)))
+    copies = [
+        replace(
+            edge,
+            verdict=Verdict(
+                Relation.DERIVED, 30, 30, share, judgement=Judgement(0.9, 0.1, 0.0, noise_ncc, "")
+            ),
+        )
+        for edge, share, noise_ncc in zip(
+            make_edges((1, 3, 0.9), (2, 3, 0.8), relation=Relation.DERIVED),
+            (1.0, 0.9),
+            noise,
+            strict=True,
+        )
+    ]
+    shots = make_edges((1, 2, 0.99), relation=Relation.ANOTHER_SHOT)
+    assert list_paths(form_groups(files, [*copies, *shots])) == [(owner, ["/3"])]
 
 
 def test_copy_is_left_only_to_a_shot_that_can_take_it() -> None:
