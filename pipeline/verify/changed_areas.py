@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.verify.aligned import (
+    CELL_SIDE_PX,
     AlignedPair,
     CellMap,
     CellMask,
@@ -41,6 +42,8 @@ MIN_ONE_SIDED_LOG_RATIO = 0.3  # of the gradients of both sides, from which edge
 MIN_OTHER_CONTENT_AREA = 0.25  # of all cells, in one area in which each shows its own photo
 MIN_OTHER_CONTENT_SHARE = 0.6  # of the changed cells, photographic in both
 MAX_OTHER_CONTENT_NCC = 0.5  # of the low frequencies there
+PALETTE_BINS = 32
+MIN_DIFFERING_LEVELS = 24.0  # of pixels whose tones are counted
 MIN_WEIGHTY_SHARE = 0.02  # of the changed cells, below which an area proves nothing by itself
 
 
@@ -83,7 +86,10 @@ class AreaEvidence:
 
     Shares are of the changed cells, but `changed` and `largest_area` of all cells. `seams`: log
     ratio of the gradients along the outlines, summed over the areas with more on one side;
-    `insides`: the same within the outlines.
+    `insides`: the same within the outlines. `both_hard`: the smaller of the two sides' shares of
+    hard edges, in the area in which it is largest, as where two texts differ. `palette_more`: the
+    share of the differing pixels of an area in its two most frequent tones, large for graphics and
+    text, of the side with more.
     """
 
     changed: float
@@ -98,6 +104,8 @@ class AreaEvidence:
     one_sided: float
     hard_less: float
     hard_more: float
+    both_hard: float
+    palette_more: float
     seam_less: float
     seam_more: float
     seams_less: float
@@ -158,7 +166,8 @@ def measure_changed_areas(
     photographic = [areas.average(side.photographic) for side in sides]
     is_photographic = [shares > MIN_PHOTOGRAPHIC_SHARE for shares in photographic]
     photographic_shares = sorted(float(weights @ shares) for shares in photographic)
-    hard_shares = sorted(float(weights @ areas.average(side.hard)) for side in sides)
+    hard = [areas.average(side.hard) for side in sides]
+    hard_shares = sorted(float(weights @ shares) for shares in hard)
     outline, unchanged = _find_outline(areas, pair.inside), pair.inside & ~areas.mask
     seams = _compare_seams(areas, sides, outline)
     insides = _compute_log_ratio(*(areas.average(side.gradient) for side in sides))
@@ -182,6 +191,8 @@ def measure_changed_areas(
         one_sided=float(abs(weights @ (photographic[0] - photographic[1]))),
         hard_less=hard_shares[0],
         hard_more=hard_shares[1],
+        both_hard=float(np.minimum(*hard).max()),
+        palette_more=max(float(weights @ shares) for shares in _measure_palettes(areas, pair)),
         seam_less=seam_contrasts[0],
         seam_more=seam_contrasts[1],
         seams_less=seam_sums[0],
@@ -254,6 +265,35 @@ def _sum_by_side(
     """Sum the log ratios of the areas that lean to either side; the smaller sum comes first."""
     sums = sorted(float(weights @ np.maximum(sign * log_ratios, 0.0)) for sign in (1, -1))
     return sums[0], sums[1]
+
+
+def _measure_palettes(
+    areas: ChangedAreas, pair: AlignedPair
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Measure the share of the two most frequent tones in each area, (areas,), on both sides.
+
+    Only pixels that differ count; 0 for an area without any.
+    """
+    first, second = pair.gray
+    labels = np.repeat(np.repeat(areas.labels, CELL_SIDE_PX, axis=0), CELL_SIDE_PX, axis=1)
+    labels = np.where(np.abs(first - second) > MIN_DIFFERING_LEVELS, labels, 0)
+    differing = np.flatnonzero(labels)
+    numbers = (labels.ravel()[differing] - 1) * PALETTE_BINS
+    shares = []
+    for gray in (first, second):
+        bins = (gray.ravel()[differing] * (PALETTE_BINS / 256.0)).astype(np.int32)
+        counts = np.bincount(numbers + bins, minlength=len(areas.cells) * PALETTE_BINS)
+        counts = counts.reshape(-1, PALETTE_BINS)
+        total, frequent = np.maximum(counts.sum(axis=1), 1), np.zeros(len(counts))
+        for _ in range(2):
+            # A tone of noise lies in two adjacent bins.
+            tones = counts[:, :-1] + counts[:, 1:]
+            best = tones.argmax(axis=1)
+            frequent += tones[np.arange(len(tones)), best]
+            for offset in (0, 1):
+                counts[np.arange(len(tones)), best + offset] = 0
+        shares.append(frequent / total)
+    return shares[0], shares[1]
 
 
 def _touches_border(areas: ChangedAreas) -> NDArray[np.bool_]:

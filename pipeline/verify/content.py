@@ -18,7 +18,7 @@ from pipeline.verify.homography import apply_homography
 from pipeline.verify.tile_grid import TILE_SIDE_PX
 from pipeline.verify.tiles import TileComparison
 
-TileMask = NDArray[np.bool_]  # of each tile, (tiles,)
+TileFlags = NDArray[np.bool_]  # of each tile, (tiles,)
 
 MIN_SHARED_TILES = 6  # compared tiles in a region of both images
 # The share of the smaller of two regions, by tiles, that lies on the other one.
@@ -35,7 +35,8 @@ class Content:
     """The agreement of the photos in two hosts, and of what is around them.
 
     `most` and `least` are shares of the compared tiles in a region of both that agree in place, of
-    the regions that agree best and worst; `frame` is that of the tiles in no region of either.
+    the regions that agree best and worst; `frame` is that of the tiles that lie in no
+    region of either, or only in part.
     """
 
     most: float
@@ -58,7 +59,7 @@ def compare_content(
 ) -> Content | None:
     """Compare the regions of two hosts, the template first.
 
-    None unless a region of one lies on a region of the other.
+    None unless a region of one lies on a region of the other, with compared tiles around them.
     """
     if not all(image.regions for image in images):
         return None
@@ -75,33 +76,29 @@ def compare_content(
         for second in inside[1]
         if _lie_on_each_other(first, second)
     ]
-    if not shared:
-        return None
-    best = max(shared, key=lambda mask: int((mask & agreeing).sum()))
     frame = valid & ~np.any([*inside[0], *inside[1]], axis=0)
-    return Content(
-        float(agreeing[best].mean()),
-        min(float(agreeing[mask].mean()) for mask in shared),
-        float(agreeing[frame].mean()) if frame.any() else 0.0,
-    )
+    if not shared or not frame.any():
+        return None
+    shares = [float(agreeing[mask].mean()) for mask in shared]
+    return Content(max(shares), min(shares), float(agreeing[frame].mean()))
 
 
 def _locate_corners(comparison: TileComparison) -> NDArray[np.float64]:
     """Locate the four corners of all tiles on the template, (4 * tiles, 2) in pixels."""
     rows, columns = np.indices(comparison.valid.shape).reshape(2, -1)
-    first = np.column_stack([columns, rows]) * TILE_SIDE_PX + comparison.origin
+    first = np.column_stack([columns, rows]) * TILE_SIDE_PX + comparison.origin - 0.5
     steps = np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) * TILE_SIDE_PX
     return np.asarray((first[:, None] + steps).reshape(-1, 2), np.float64)
 
 
-def _lie_in(box: Box, corners: NDArray[np.float64], shape: tuple[int, ...]) -> TileMask:
+def _lie_in(box: Box, corners: NDArray[np.float64], shape: tuple[int, ...]) -> TileFlags:
     """Tell which tiles lie in a box of an image of a shape (height, width) with all corners."""
-    unit = corners / shape[1::-1]
+    unit = (corners + 0.5) / shape[1::-1]
     is_inside = ((unit >= box[:2]) & (unit <= box[2:])).all(axis=1)
     return np.asarray(is_inside.reshape(-1, 4).all(axis=1))
 
 
-def _lie_on_each_other(first: TileMask, second: TileMask) -> bool:
+def _lie_on_each_other(first: TileFlags, second: TileFlags) -> bool:
     """Tell if enough tiles of two regions lie in both."""
     shared = int((first & second).sum())
     smaller = min(int(first.sum()), int(second.sum()))

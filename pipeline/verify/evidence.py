@@ -4,7 +4,8 @@ A copy can only lose something, or get an overlay. So where two aligned images d
 matters what each of them shows there (changed_areas), whether each has tones that the other lacks
 (tones), and, where they agree, whether they share the noise of one exposure (noise).
 
-All features are shares, correlations or logarithms, and do not depend on the order of the images.
+All features are shares, correlations or logarithms. Of two numbers, one for each image, the smaller
+comes first (`less`, `more`): they do not tell which image is the template.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ class ImageFeatures:
 
     @property
     def is_line_art(self) -> bool:
-        """True for thin lines on an uniform background: text, a form, a drawing."""
+        """True for thin lines on a uniform background: text, a form, a drawing."""
         return bool(self._header["is_line_art"])
 
     @property
@@ -236,7 +236,7 @@ def is_line_art(gray: NDArray[np.uint8]) -> bool:
 
 
 def extract_features(rgb: NDArray[np.uint8]) -> bytes:
-    """Extract the features of a thumbnail (height, width, 3) as stored bytes, at most 46 kB.
+    """Extract the features of a thumbnail (height, width, 3) as stored bytes, at most 48 kB.
 
     They are the format version, a 32 x 32 gray version and a 48 x 48 one in colors, what verify
     asks of an image alone, and the strongest keypoints: SIFT (Lowe 2004) with root-normalized

@@ -47,7 +47,7 @@ _KEYPOINT_DTYPE = np.dtype(
 
 @dataclass(frozen=True, slots=True)
 class Keypoints:
-    """Keypoints with their descriptors, strongest first.
+    """Keypoints with their descriptors: the strongest of the image first, then those in regions.
 
     `points` (n, 2) float32, x and y in thumbnail pixels; `octaves` (n,), the logarithm to base 2 of
     their sizes in pixels; `angles` (n,) in degrees, clockwise.
@@ -96,7 +96,7 @@ def decode_keypoints(stored: bytes) -> Keypoints:
 def is_keypoint_count(byte_count: int) -> bool:
     """Return True if so many bytes can be stored keypoints."""
     count, rest = divmod(byte_count, _KEYPOINT_DTYPE.itemsize)
-    return rest == 0 and 0 <= count <= MAX_KEYPOINTS + MAX_REGION_KEYPOINTS
+    return rest == 0 and count <= MAX_KEYPOINTS + MAX_REGION_KEYPOINTS
 
 
 def _detect_keypoints(

@@ -15,7 +15,7 @@ from pipeline.verify.relation import Relation, Side
 
 # The version of what verdicts mean. Raise it with every change in this package, or in what it
 # imports, after which a field can come out differently, and when a field is added.
-VERDICT_VERSION = 10
+VERDICT_VERSION = 11
 
 MIN_VALID_TILES = 8  # tiles to compare, below which a pair that is not a copy is not verifiable
 MIN_FULL_OVERLAP = 0.97  # share of an image from which the other counts as showing all of it

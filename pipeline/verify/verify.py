@@ -70,7 +70,7 @@ MIN_UNIQUE_CONTENT = 0.02
 # digit changed 215 differ more, of 224 with two digits all.
 MIN_LINE_ART_NCC = 0.98
 MAX_CELL_OUTLIER = 5.0
-MIN_REGION_TILES = 2  # adjacent tiles that differ make a changed region
+MIN_CHANGED_REGION_TILES = 2  # adjacent tiles that differ make a changed region
 MIN_KEYPOINTS = 8  # below, an image without an alignment is not verifiable
 
 
@@ -248,7 +248,7 @@ def align_and_compare(
         target,
         is_swapped,
         comparison,
-        _judge_tiles(comparison),
+        _classify_tiles(comparison),
         homography,
         alignment.inliers,
         (measure_overlap(homography), measure_overlap(invert_homography(homography))),
@@ -310,7 +310,7 @@ def _have_unique_content(
     )
 
 
-def _judge_tiles(comparison: TileComparison) -> TileOutcomes:
+def _classify_tiles(comparison: TileComparison) -> TileOutcomes:
     """Find the tiles that agree in place, that are displaced, and that conflict."""
     is_displaced = (
         comparison.valid
@@ -351,7 +351,7 @@ def _convert_to_unit_homography(
 def _find_changed_regions(
     mask: NDArray[np.bool_], comparison: TileComparison, template: ImageFeatures
 ) -> list[Box]:
-    """Find boxes around connected components of MIN_REGION_TILES or more, from the top.
+    """Find boxes around connected components of MIN_CHANGED_REGION_TILES or more, from the top.
 
     Boxes are in the normalized coordinates of the template image.
     """
@@ -361,7 +361,7 @@ def _find_changed_regions(
     height, width = template.gray.shape
     boxes = []
     for left, top, columns, rows, tile_count in components[1:count].tolist():
-        if tile_count >= MIN_REGION_TILES:
+        if tile_count >= MIN_CHANGED_REGION_TILES:
             x, y = (
                 comparison.origin[0] + left * TILE_SIDE_PX,
                 comparison.origin[1] + top * TILE_SIDE_PX,

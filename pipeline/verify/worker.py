@@ -69,12 +69,14 @@ def serve(channel_fd: str, memory_fd: str) -> None:
     import cv2
     import numpy as np
 
+    from pipeline.verify.judge import load_judge
+
     cv2.setNumThreads(1)
     np.empty(FREED_BLOCK_BYTES, np.uint8)
     handler = RequestHandler()
-    handler.handle(
-        Operation.FEATURES, []
-    )  # loads all modules: one that is missing fails before ready
+    # Loads all modules, and the judge: what is missing fails before ready, not in a pair.
+    handler.handle(Operation.FEATURES, [])
+    load_judge()
     report_ready(int(channel_fd))
     with Connection(int(channel_fd)) as connection, suppress(EOFError, ConnectionError):
         while True:

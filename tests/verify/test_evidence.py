@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from pipeline.verify.evidence import Evidence
 from pipeline.verify.matching import propose_alignments
@@ -43,6 +43,26 @@ def test_sticker_lies_on_one_side_alone() -> None:
     assert areas.one_sided > 0.2
     assert areas.photographic_less < 0.5 < areas.photographic_more
     assert areas.minority_areas == 0.0
+
+
+def write_number(photo: Image.Image, number: str) -> Image.Image:
+    """Write digits on a white panel, as a ticket has them."""
+    page = photo.copy()
+    draw = ImageDraw.Draw(page)
+    draw.rectangle(BOX, fill="white")
+    draw.text((BOX[0] + 8, BOX[1] + 20), number, fill="black", font=ImageFont.load_default(52))
+    return page
+
+
+def test_two_texts_are_hard_on_both_sides() -> None:
+    smooth = PHOTO.filter(ImageFilter.GaussianBlur(2))
+    first, second = write_number(smooth, "4711"), write_number(smooth, "2305")
+    texts, caption = measure(first, second).areas, measure(smooth, first).areas
+    assert texts.both_hard > 0.15
+    assert caption.both_hard < 0.05
+    pasted = smooth.copy()
+    pasted.paste(draw_textured_image(7).crop(BOX), BOX[:2])
+    assert measure(smooth, pasted).areas.palette_more < 0.7 < caption.palette_more
 
 
 def test_thing_that_moved_has_edges_on_both_sides() -> None:

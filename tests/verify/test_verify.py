@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import random
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -39,13 +41,26 @@ def test_everyday_edit_makes_a_copy(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", HARD_EDITS)
 def test_hard_edit_mostly_makes_a_copy(kind: str) -> None:
-    # Posterizing leaves nothing of a texture.
-    draw = draw_scene if kind == "posterised" else draw_textured_image
-    images = [draw(seed) for seed in (3, 4, 5)]
+    # Posterizing leaves nothing of a texture. Drawings in perspective stay in doubt: the judge is
+    # fitted on photos.
+    if kind == "perspective":
+        images = load_photos()
+    else:
+        draw = draw_scene if kind == "posterised" else draw_textured_image
+        images = [draw(seed) for seed in (3, 4, 5)]
     relations = [
         verify(extract(image), extract(edit_photo(image, kind, kind))).relation for image in images
     ]
     assert sum(relation in COPIES for relation in relations) >= 2
+
+
+def load_photos() -> list[Image.Image]:
+    """Load the two photos that scikit-learn ships."""
+    folder = files("sklearn.datasets.images")
+    return [
+        Image.open(io.BytesIO(folder.joinpath(name).read_bytes())).convert("RGB")
+        for name in ("china.jpg", "flower.jpg")
+    ]
 
 
 @pytest.mark.parametrize("kind", ALL_EDITS)
