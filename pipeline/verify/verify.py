@@ -34,7 +34,7 @@ from pipeline.verify.homography import (
     invert_matrix,
 )
 from pipeline.verify.judge import load_judge
-from pipeline.verify.judgement import MIN_CLEAN_AGREEMENT, Judgement
+from pipeline.verify.judgement import MIN_CLEAN_AGREEMENT, MIN_NAMED_PROBABILITY, Judgement
 from pipeline.verify.matching import Alignment, propose_alignments
 from pipeline.verify.relation import Relation
 from pipeline.verify.tile_grid import TILE_SIDE_PX
@@ -60,7 +60,6 @@ MAX_CONFLICTING_NCC = 0.4  # below, a tile with texture in both images shows dif
 # aligned, and are not judged.
 MIN_AGREEING_TILES = 4
 MIN_JUDGED_SHARE = 0.2
-MIN_NAMED_PROBABILITY = 0.5  # of another shot, or of a template, that is named so
 MIN_SCENE_SHARE = 0.5  # share of agreeing or displaced tiles of a scene or a template
 MIN_DOUBTFUL_PROBABILITY = 0.2  # of a copy that is reported as similar
 # Share of each image, textured and beyond the outline of the other, from which the two overlap.
