@@ -21,6 +21,7 @@ from pipeline.verify.edits import (
     compute_skew,
     detect_edits,
     is_viewpoint_change,
+    mark_smoothed_side,
     measure_overlap,
     measure_unique_content,
 )
@@ -70,6 +71,7 @@ MIN_UNIQUE_CONTENT = 0.02
 MIN_LINE_ART_NCC = 0.98
 MAX_CELL_OUTLIER = 5.0
 MIN_CHANGED_REGION_TILES = 2  # adjacent tiles that differ make a changed region
+MIN_SMOOTHED_SHARE = 0.5  # of the changed cells, from which one image is the other smoothed there
 MIN_KEYPOINTS = 8  # below, an image without an alignment is not verifiable
 
 
@@ -144,6 +146,8 @@ def _verify_alignment(
             relation = _name_other(judgement, aligned)
         else:
             relation, edits = _decide(aligned, judgement, first, second)
+            if edits and evidence.areas.smoothed >= MIN_SMOOTHED_SHARE:
+                edits = mark_smoothed_side(edits, first, second)
     verdict = Verdict(
         relation,
         alignment.inliers,
@@ -260,10 +264,9 @@ def _decide(
     """Decide the relation of two aligned images, and the edits if they are copies."""
     comparison, outcomes, homography = aligned.comparison, aligned.outcomes, aligned.homography
     is_clean = aligned.counts.agreeing >= MIN_CLEAN_AGREEMENT * aligned.counts.valid
-    is_copy = load_judge().is_copy(judgement, is_clean=is_clean)
     if first.is_line_art and second.is_line_art and _is_altered_line_art(comparison):
         return Relation.NOT_VERIFIABLE, None
-    if not is_copy:
+    if not load_judge().is_copy(judgement, is_clean=is_clean):
         return _name_other(judgement, aligned), None
     boxes = _find_changed_regions(
         comparison.valid & ~outcomes.agreeing & ~outcomes.displaced, comparison, aligned.template

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import random
+from importlib.resources import files
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +36,15 @@ PLAIN_COPY = Edits(
     changed_regions=(),
     derived_side=None,
 )
+
+
+def load_photos() -> list[Image.Image]:
+    """Load the two photos that scikit-learn ships."""
+    folder = files("sklearn.datasets.images")
+    return [
+        Image.open(io.BytesIO(folder.joinpath(name).read_bytes())).convert("RGB")
+        for name in ("china.jpg", "flower.jpg")
+    ]
 
 
 def extract(image: Image.Image) -> ImageFeatures:

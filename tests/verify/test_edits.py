@@ -19,6 +19,7 @@ from tests.support.verification import (
     edit_photo,
     edits_of,
     extract,
+    load_photos,
 )
 
 
@@ -152,3 +153,16 @@ def test_image_cropped_to_fit_into_a_collage_is_embedded_in_it() -> None:
     left_crop, right_crop = whole.crop((0, 0, 640, 640)), whole.crop((320, 0, 960, 640))
     verdict = verify(extract(left_crop), extract(right_crop))
     assert (verdict.relation, verdict.edits) == (Relation.OVERLAPS, None)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_photo_with_a_blurred_background_was_made_from_the_sharp_one(swapped: bool) -> None:
+    photo = load_photos()[0]
+    blurred = photo.filter(ImageFilter.GaussianBlur(6))
+    box = (200, 100, 460, 380)
+    blurred.paste(photo.crop(box), box[:2])
+    pair = (blurred, photo) if swapped else (photo, blurred)
+    verdict = verify(*map(extract, pair))
+    assert verdict.relation is Relation.DERIVED
+    assert verdict.edits is not None
+    assert verdict.edits.derived_side is (Side.FIRST if swapped else Side.SECOND)
