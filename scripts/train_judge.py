@@ -55,7 +55,7 @@ FAMILIES = {
 }
 # The least probabilities that make a copy, by what they cost on sources that were left out; see
 # the table that is printed.
-MIN_CLEAN_COPY = 0.1
+MIN_CLEAN_COPY = 0.2
 MIN_ALTERED_COPY = 0.8
 REPORTED_PROBABILITIES = (0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.98)
 MIN_PHOTOS, MIN_LOOKALIKES = 8, 2  # files in the folders of the command line

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 # shots: 31 of about 840 pairs of look-alikes.
 MIN_CLEAN_AGREEMENT = 0.97
 MIN_NAMED_PROBABILITY = 0.5  # of another shot, or of a template, that is named so
-MIN_ODDS_RATIO = 5.0  # of another truth over a copy, from which the pair is no copy
+MIN_ODDS_RATIO = 5.0  # of a template over a copy, from which the pair is no copy
 UNKNOWN_NOISE = -1.0  # stands for a correlation of noise that cannot be measured
 
 
@@ -29,13 +29,12 @@ class Judgement:
     model: str
 
     @property
-    def names_other(self) -> bool:
-        """True if another shot or a template is likely, and far likelier than a copy.
+    def names_template(self) -> bool:
+        """True if a template is likely, and far likelier than a copy.
 
-        Of 9,000 pairs of copies that the judge accepts this holds for 3, of 163 others for 100. If
-        being likelier were enough, 17 copies would be lost.
+        The same of another shot would lose retouched copies, which look like other exposures.
         """
-        other = max(self.shot, self.template)
         # Odds, p / (1 - p), without divisions by 0.
-        other_odds, copy_odds = other * (1.0 - self.copy), self.copy * (1.0 - other)
-        return other >= MIN_NAMED_PROBABILITY and other_odds > MIN_ODDS_RATIO * copy_odds
+        template_odds = self.template * (1.0 - self.copy)
+        copy_odds = self.copy * (1.0 - self.template)
+        return self.template >= MIN_NAMED_PROBABILITY and template_odds > MIN_ODDS_RATIO * copy_odds
