@@ -29,6 +29,11 @@ class Judgement:
     model: str
 
     @property
+    def names_shot(self) -> bool:
+        """True if another shot is likely."""
+        return self.shot >= MIN_NAMED_PROBABILITY
+
+    @property
     def names_template(self) -> bool:
         """True if a template is likely, and far likelier than a copy.
 

@@ -145,7 +145,8 @@ def _verify_alignment(
         if shows_other_content(evidence.areas):
             relation = _name_other(judgement, aligned)
         else:
-            relation, edits = _decide(aligned, judgement, first, second)
+            agrees_everywhere = not evidence.areas.changed and not judgement.names_shot
+            relation, edits = _decide(aligned, judgement, agrees_everywhere, first, second)
             if edits and evidence.areas.smoothed >= MIN_SMOOTHED_SHARE:
                 edits = mark_smoothed_side(edits, first, second)
     verdict = Verdict(
@@ -259,14 +260,21 @@ def align_and_compare(
 
 
 def _decide(
-    aligned: AlignedImages, judgement: Judgement, first: ImageFeatures, second: ImageFeatures
+    aligned: AlignedImages,
+    judgement: Judgement,
+    agrees_everywhere: bool,
+    first: ImageFeatures,
+    second: ImageFeatures,
 ) -> tuple[Relation, Edits | None]:
-    """Decide the relation of two aligned images, and the edits if they are copies."""
+    """Decide the relation of two aligned images, and the edits if they are copies.
+
+    A clean pair that `agrees_everywhere` is a copy: there is no other content in it.
+    """
     comparison, outcomes, homography = aligned.comparison, aligned.outcomes, aligned.homography
     is_clean = aligned.counts.agreeing >= MIN_CLEAN_AGREEMENT * aligned.counts.valid
     if first.is_line_art and second.is_line_art and _is_altered_line_art(comparison):
         return Relation.NOT_VERIFIABLE, None
-    if not load_judge().is_copy(judgement, is_clean=is_clean):
+    if not (is_clean and agrees_everywhere or load_judge().is_copy(judgement, is_clean=is_clean)):
         return _name_other(judgement, aligned), None
     boxes = _find_changed_regions(
         comparison.valid & ~outcomes.agreeing & ~outcomes.displaced, comparison, aligned.template
