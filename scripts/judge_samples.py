@@ -18,8 +18,8 @@ from pipeline.query.files import resolve_source
 from pipeline.scan import SourceFile
 from pipeline.thumbnails import encode_thumbnail
 from pipeline.verify.evidence import FEATURES
-from pipeline.verify.features import ImageFeatures, build_features_from_thumbnail
-from pipeline.verify.inputs import extract_from_thumbnail
+from pipeline.verify.features import ImageFeatures
+from pipeline.verify.inputs import build_features_from_jpeg
 from pipeline.verify.matching import propose_alignments
 from pipeline.verify.verify import align_and_compare
 from scripts.arena import Truth, list_pairs, read_pictures
@@ -67,8 +67,7 @@ def load_file(path: Path) -> ImageFeatures | None:
 
 
 def _build_features(rgb: NDArray[np.uint8], size: tuple[int, int]) -> ImageFeatures:
-    jpeg = encode_thumbnail(rgb)
-    return build_features_from_thumbnail(jpeg, extract_from_thumbnail(jpeg), size)
+    return build_features_from_jpeg(encode_thumbnail(rgb), size)
 
 
 def measure_pair(

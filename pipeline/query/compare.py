@@ -97,7 +97,7 @@ class Comparison:
 
 def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
     """Score and verify each pair of files, as a store would. No store is needed or written to."""
-    from pipeline.thumbnails import decode_thumbnail  # loads OpenCV
+    from pipeline.thumbnails import decode_thumbnail
 
     # The sizes matter: large files are held in memory one at a time.
     resolved = [resolve_source(file) for file in files]
@@ -145,14 +145,11 @@ def _verify_pairs(
 
     The second dict has the masks of the pairs whose tiles were compared.
     """
-    from pipeline.verify.features import build_features_from_thumbnail
-    from pipeline.verify.inputs import extract_from_thumbnail
+    from pipeline.verify.inputs import build_features_from_jpeg
     from pipeline.verify.verify import verify_tiles
 
     features = {
-        position: build_features_from_thumbnail(
-            jpeg, extract_from_thumbnail(jpeg), (images[position].width, images[position].height)
-        )
+        position: build_features_from_jpeg(jpeg, (images[position].width, images[position].height))
         for position, jpeg in thumbnails.items()
     }
     verdicts, tiles = {}, {}

@@ -100,16 +100,13 @@ class QueryVerifier:
         self, query: NewQuery, near_images: Sequence[NearImage]
     ) -> Iterator[tuple[bytes, Verdict]]:
         """Yield (pixel hash, verdict) of each stored image whose features can be loaded."""
-        from pipeline.verify.features import build_features_from_thumbnail
-        from pipeline.verify.inputs import extract_from_thumbnail
+        from pipeline.verify.inputs import build_features_from_jpeg
         from pipeline.verify.verify import verify
 
         if query.thumbnail is None:
             return
         size = query.image.width, query.image.height
-        features = build_features_from_thumbnail(
-            query.thumbnail, extract_from_thumbnail(query.thumbnail), size
-        )
+        features = build_features_from_jpeg(query.thumbnail, size)
         image_ids = [near.image_id for near in near_images]
         for start in range(0, len(image_ids), MAX_IMAGES_IN_MEMORY):
             block = image_ids[start : start + MAX_IMAGES_IN_MEMORY]

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from pipeline.verify.features import ImageFeatures
 from pipeline.verify.homography import Homography, compute_scale
-from pipeline.verify.tile_grid import TILE_SIDE_PX, GrayPixels, covers_rectangle
+from pipeline.verify.tile_grid import TILE_SIDE_PX, GrayPixels, covers_rectangle, halve, warp
 from pipeline.verify.tiles import TileComparison
 
-WARP_FLAGS = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 CELL_SIDE_PX = 4  # a tile has 6 x 6 cells
 WINDOW_CELLS = 3  # side of the window of a local NCC
 MIN_VARIANCE = 1.0  # lower bound of a variance in a ratio
@@ -66,9 +65,7 @@ def align(
     if scale > MAX_UNBLURRED_SCALE:
         blurred = cv2.GaussianBlur(target_gray, (0, 0), BLUR_PER_SCALE * scale)
         target_gray = np.asarray(blurred, np.float32)
-    warped = np.asarray(
-        cv2.warpPerspective(target_gray, to_target, size, flags=WARP_FLAGS), np.float32
-    )
+    warped = warp(target_gray, to_target, size)
     np.rint(warped, out=warped)  # as the gray levels of the template are: rounding is noise, too
     crop = template.gray[top : top + size[1], left : left + size[0]].astype(np.float32)
     gray = crop, warped
@@ -90,16 +87,11 @@ def _find_inside(
     if covers_rectangle(to_target, size, target_shape, 0.0):  # as most do
         return np.ones((height // CELL_SIDE_PX, width // CELL_SIDE_PX), bool)
     ones = np.ones(target_shape, np.uint8)
-    inside = cv2.warpPerspective(ones, to_target, size, flags=WARP_FLAGS)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    inside = cv2.warpPerspective(ones, to_target, size, flags=flags)
     kernel = np.ones((2 * EDGE_MARGIN_PX + 1, 2 * EDGE_MARGIN_PX + 1), np.uint8)
     inside = cv2.erode(inside, kernel, borderValue=1)
     return average_cells(np.asarray(inside, np.float32)) > 1.0 - 1e-6
-
-
-def halve(pixels: GrayPixels) -> GrayPixels:
-    """Average pixels (height, width), whose sides are even, over 2 x 2."""
-    size = (pixels.shape[1] // 2, pixels.shape[0] // 2)
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
 def average_cells(pixels: GrayPixels) -> CellMap:

@@ -1,4 +1,4 @@
-"""Compare the content of two hosts: the photos that lie in them, without what is around.
+"""Compare the content of two hosts: the photos in them, apart from their frames.
 
 Two screenshots of one photo agree in the photo alone; two tickets of one kind agree everywhere
 else. The regions of both images, brought onto each other by the alignment, tell which it is.
@@ -32,7 +32,7 @@ MIN_SAME_FRAME_AGREEMENT = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The agreement of the photos in two hosts, and of what is around them.
+    """The agreement of the photos in two hosts, and that of their frames.
 
     `most` and `least` are shares of the compared tiles in a region of both that agree in place, of
     the regions that agree best and worst; `frame` is that of the tiles that lie in no

@@ -21,7 +21,7 @@ from pipeline.verify.tile_grid import (
     TileMap,
     get_unit_grid,
     split_into_tiles,
-    warp,
+    warp_to_tiles,
 )
 
 MAX_QUADRATIC_ITERATIONS = 8
@@ -81,7 +81,7 @@ class Target:
         centers = get_unit_grid(*self._grid_shape).centers
         return compute_jacobian(self._homography, centers).astype(np.float32)
 
-    def warp(self, coefficients: NDArray[np.float64]) -> Target:
+    def warp_to_tiles(self, coefficients: NDArray[np.float64]) -> Target:
         """Return the target with a quadratic warp, (6, 2) in unit coordinates, added to this."""
         warped = Target(self.pixels, self._homography, self._grid_shape)
         warped._coefficients = coefficients
@@ -96,7 +96,7 @@ class Target:
         """Sample the target under all tiles, (height, width)."""
         if self._coefficients.any():
             return _sample(self.pixels, self.points)
-        return warp(self.pixels, self._homography, self._grid_shape)
+        return warp_to_tiles(self.pixels, self._homography, self._grid_shape)
 
     def sample_pixels(self) -> GrayPixels:
         """Sample the target under all pixels, by tiles, (rows, columns, TILE_SIDE_PX ** 2)."""
@@ -131,7 +131,7 @@ def refine_quadratic(
         steps = steps.clip(-MAX_QUADRATIC_STEP_SAMPLES, MAX_QUADRATIC_STEP_SAMPLES)
         wanted = terms @ coefficients + _map_steps(target.jacobians[is_reliable], steps)
         coefficients = solve_robust_lstsq(terms, wanted, warped_stats.ncc[is_reliable] ** 2)
-        warped = target.warp(coefficients)
+        warped = target.warp_to_tiles(coefficients)
         warped_stats = template.compare(warped.sample())
         gain = float(warped_stats.ncc[valid].mean()) - best_mean_ncc
         if gain > 0:

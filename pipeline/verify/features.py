@@ -167,7 +167,7 @@ def build_features_from_thumbnail(
 def decode_gray_thumbnail(jpeg: bytes) -> NDArray[np.uint8]:
     """Decode the luma of a thumbnail, uint8 (height, width), in a third of the time of its colors.
 
-    Raises OSError if it is damaged: OpenCV would make up what is missing.
+    Raises OSError for a damaged JPEG, because OpenCV decodes most of those without an error.
     """
     scan, end = jpeg.find(START_OF_SCAN), len(jpeg) - len(END_OF_IMAGE)
     is_whole = (

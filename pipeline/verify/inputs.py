@@ -74,6 +74,13 @@ def extract_from_thumbnail(jpeg: bytes) -> bytes:
     return extract_features(decode_thumbnail(jpeg))
 
 
+def build_features_from_jpeg(jpeg: bytes, size: tuple[int, int]) -> ImageFeatures:
+    """Build the features of a thumbnail that is in no store; `size` is the full (width, height)."""
+    from pipeline.verify.features import build_features_from_thumbnail
+
+    return build_features_from_thumbnail(jpeg, extract_from_thumbnail(jpeg), size)
+
+
 def build_features_from_stored_image(image: Image, thumbnail: Thumbnail) -> ImageFeatures:
     """Build the features of a stored image from its thumbnail, which must have features."""
     from pipeline.verify.features import build_features_from_thumbnail

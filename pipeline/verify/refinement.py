@@ -6,7 +6,6 @@ squares (IRLS), and the tiles are compared again until they stop moving.
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,8 +18,9 @@ from pipeline.verify.tile_grid import (
     TileMap,
     find_overlapping_tiles,
     get_unit_grid,
+    halve,
     split_into_tiles,
-    warp,
+    warp_to_tiles,
 )
 
 MIN_TEXTURE = 4.0  # standard deviation in gray levels below which a tile cannot be compared
@@ -61,7 +61,7 @@ def refine_homography(
     for _ in range(MAX_HOMOGRAPHY_ITERATIONS):
         if stats is None:
             stats = template.compare(
-                split_into_tiles(warp(target_pixels, homography, is_textured.shape))
+                split_into_tiles(warp_to_tiles(target_pixels, homography, is_textured.shape))
             )
         is_compared = is_textured & find_overlapping_tiles(
             homography @ UNSAMPLING, is_textured.shape, target_pixels.shape
@@ -97,18 +97,9 @@ def refine_at_half_size(
     template_pixels: GrayPixels, target_pixels: GrayPixels, homography: Homography
 ) -> Homography:
     """Refine a homography on both images at half their size, where steps reach farther."""
-    halved = [
-        np.asarray(
-            cv2.resize(
-                pixels[: height * 2, : width * 2], (width, height), interpolation=cv2.INTER_AREA
-            ),
-            np.float32,
-        )
-        for pixels in (template_pixels, target_pixels)
-        for height, width in [(pixels.shape[0] // 2, pixels.shape[1] // 2)]
-    ]
+    template, target = halve(template_pixels), halve(target_pixels)
     half_homography = invert_matrix(DOUBLING) @ homography @ DOUBLING
-    refined, _ = refine_homography(Template.from_pixels(halved[0], 1), halved[1], half_homography)
+    refined, _ = refine_homography(Template.from_pixels(template, 1), target, half_homography)
     return np.asarray(DOUBLING @ refined @ invert_matrix(DOUBLING))
 
 

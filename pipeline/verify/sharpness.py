@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.verify.homography import Homography, compute_scale
 from pipeline.verify.template import compute_gradients
-from pipeline.verify.tile_grid import GrayPixels, average_tiles
+from pipeline.verify.tile_grid import GrayPixels, average_tiles, warp
 
 # An image with less than this share of the other's sharpness is the softer one, and the other is
 # blurred to match.
@@ -35,13 +35,8 @@ def match_sharpness(
     """
 
     def measure_target(pixels: GrayPixels) -> float:
-        warped = cv2.warpPerspective(
-            pixels,
-            homography,
-            template_pixels.shape[::-1],
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        )
-        return _measure_sharpness(np.asarray(warped, np.float32), mask)
+        height, width = template_pixels.shape
+        return _measure_sharpness(warp(pixels, homography, (width, height)), mask)
 
     template_sharpness = _measure_sharpness(template_pixels, mask)
     target_sharpness = measure_target(target_pixels)

@@ -220,21 +220,27 @@ def average_rows(values: NDArray[np.float32]) -> NDArray[np.float32]:
 def average_tiles(gray: GrayPixels) -> TileMap:
     """Average each tile, (rows, columns)."""
     height, width = gray.shape
-    # Halving first is fast, and leaves a quarter of the work.
-    halved = cv2.resize(gray, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
     size = (width // TILE_SIDE_PX, height // TILE_SIDE_PX)
-    return np.asarray(cv2.resize(halved, size, interpolation=cv2.INTER_AREA), np.float32)
+    # Halving first is fast, and leaves a quarter of the work.
+    return np.asarray(cv2.resize(halve(gray), size, interpolation=cv2.INTER_AREA), np.float32)
 
 
-def warp(
+def halve(pixels: GrayPixels) -> GrayPixels:
+    """Average pixels (height, width) over 2 x 2; the last row or column of odd ones is left out."""
+    height, width = (side // 2 for side in pixels.shape)
+    even = pixels[: 2 * height, : 2 * width]
+    return np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA), np.float32)
+
+
+def warp(pixels: GrayPixels, homography: Homography, size: tuple[int, int]) -> GrayPixels:
+    """Sample pixels through a homography to them, bilinearly; `size` is (width, height)."""
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpPerspective(pixels, homography, size, flags=flags), np.float32)
+
+
+def warp_to_tiles(
     target_pixels: GrayPixels, homography: Homography, grid_shape: tuple[int, ...]
 ) -> GrayPixels:
     """Sample the target through a homography under all tiles, (height, width)."""
     rows, columns = grid_shape
-    warped = cv2.warpPerspective(
-        target_pixels,
-        homography,
-        (columns * SAMPLES_PER_SIDE, rows * SAMPLES_PER_SIDE),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-    )
-    return np.asarray(warped, np.float32)
+    return warp(target_pixels, homography, (columns * SAMPLES_PER_SIDE, rows * SAMPLES_PER_SIDE))

@@ -41,7 +41,7 @@ from pipeline.verify.tile_grid import (
     find_overlapping_tiles,
     place_tile_grid,
     split_into_tiles,
-    warp,
+    warp_to_tiles,
 )
 
 # With a smaller share of tiles that could be aligned nothing is refined: of 2,196 pairs of copies
@@ -179,7 +179,7 @@ def _refine(
     template = Template.from_pixels(template_pixels)
     grid_shape, is_textured = template.texture.shape, template.texture > MIN_TEXTURE
     start = template.compare(
-        split_into_tiles(warp(target_pixels, homography @ SAMPLING, grid_shape))
+        split_into_tiles(warp_to_tiles(target_pixels, homography @ SAMPLING, grid_shape))
     )
     is_overlapping = find_overlapping_tiles(homography, grid_shape, target_pixels.shape)
     if not is_overlapping.any():

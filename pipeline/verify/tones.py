@@ -16,10 +16,10 @@ from pipeline.verify.aligned import (
     CellMask,
     LocalStats,
     compute_local_stats,
-    halve,
 )
 from pipeline.verify.changed_areas import MIN_CHANGED_LEVELS
 from pipeline.verify.order_statistics import compute_median, compute_percentile
+from pipeline.verify.tile_grid import halve
 
 TONE_BINS = 32
 LEVELS_PER_BIN = 1024.0  # between the bins of a sort, more than levels lie apart

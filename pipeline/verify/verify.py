@@ -145,10 +145,7 @@ def _verify_alignment(
         if shows_other_content(evidence.areas):
             relation = _name_other(judgement, aligned)
         else:
-            agrees_everywhere = not evidence.areas.changed and not judgement.names_shot
-            relation, edits = _decide(aligned, judgement, agrees_everywhere, first, second)
-            if edits and evidence.areas.smoothed >= MIN_SMOOTHED_SHARE:
-                edits = mark_smoothed_side(edits, first, second)
+            relation, edits = _decide(aligned, evidence, judgement, first, second)
     verdict = Verdict(
         relation,
         alignment.inliers,
@@ -261,20 +258,22 @@ def align_and_compare(
 
 def _decide(
     aligned: AlignedImages,
+    evidence: Evidence,
     judgement: Judgement,
-    agrees_everywhere: bool,
     first: ImageFeatures,
     second: ImageFeatures,
 ) -> tuple[Relation, Edits | None]:
     """Decide the relation of two aligned images, and the edits if they are copies.
 
-    A clean pair that `agrees_everywhere` is a copy: there is no other content in it.
+    A clean pair in which no area differs has no other content: it is a copy, unless another shot
+    is likely.
     """
     comparison, outcomes, homography = aligned.comparison, aligned.outcomes, aligned.homography
     is_clean = aligned.counts.agreeing >= MIN_CLEAN_AGREEMENT * aligned.counts.valid
     if first.is_line_art and second.is_line_art and _is_altered_line_art(comparison):
         return Relation.NOT_VERIFIABLE, None
-    if not (is_clean and agrees_everywhere or load_judge().is_copy(judgement, is_clean=is_clean)):
+    agrees_everywhere = is_clean and not evidence.areas.changed and not judgement.names_shot
+    if not (agrees_everywhere or load_judge().is_copy(judgement, is_clean=is_clean)):
         return _name_other(judgement, aligned), None
     boxes = _find_changed_regions(
         comparison.valid & ~outcomes.agreeing & ~outcomes.displaced, comparison, aligned.template
@@ -287,6 +286,8 @@ def _decide(
         return Relation.OVERLAPS if content and content.is_shared else Relation.ANOTHER_SHOT, None
     if edits.embedded_side is None and _have_unique_content(homography, first, second):
         return Relation.OVERLAPS, None
+    if evidence.areas.smoothed >= MIN_SMOOTHED_SHARE:
+        edits = mark_smoothed_side(edits, first, second)
     return (Relation.SAME_PICTURE if edits.is_same_picture else Relation.DERIVED), edits
 
 

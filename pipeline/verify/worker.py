@@ -74,7 +74,7 @@ def serve(channel_fd: str, memory_fd: str) -> None:
     cv2.setNumThreads(1)
     np.empty(FREED_BLOCK_BYTES, np.uint8)
     handler = RequestHandler()
-    # Loads all modules, and the judge: what is missing fails before ready, not in a pair.
+    # Load all modules and the judge now: if one is missing, the worker must fail to start.
     handler.handle(Operation.FEATURES, [])
     load_judge()
     report_ready(int(channel_fd))
