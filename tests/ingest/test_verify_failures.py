@@ -64,27 +64,22 @@ def test_ingest_unreadable_images_warns_of_unverified_pairs(
         assert ingest_and_count(store, photos) == {Relation.SAME_PICTURE: 1}
 
 
-def test_ingest_damaged_thumbnail_is_made_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param("jpeg = zeroblob(length(jpeg))", id="damaged thumbnail"),
+        pytest.param(
+            "features = CAST(x'01' || substr(features, 2) AS BLOB)", id="features of another format"
+        ),
+    ],
+)
+def test_ingest_makes_again_what_it_cannot_use_of_a_thumbnail(tmp_path: Path, change: str) -> None:
     photos = tmp_path / "photos"
     save_photo_and_copy(photos)
     with Store(tmp_path / "store", write=True) as store:
         ingest_and_count(store, photos)
         with sqlite3.connect(tmp_path / "store" / "caches" / "thumbnails.db") as db:
-            db.execute("UPDATE thumbnails SET jpeg = zeroblob(length(jpeg))")
-        db.close()
-        save_image(photos / "three.jpg", draw_textured_image(1), quality=60)
-        assert ingest_and_count(store, photos) == {Relation.SAME_PICTURE: 2}
-
-
-def test_ingest_features_of_an_older_format_are_extracted_again(tmp_path: Path) -> None:
-    photos = tmp_path / "photos"
-    save_photo_and_copy(photos)
-    with Store(tmp_path / "store", write=True) as store:
-        ingest_and_count(store, photos)
-        with sqlite3.connect(tmp_path / "store" / "caches" / "thumbnails.db") as db:
-            db.execute(
-                "UPDATE thumbnails SET features = CAST(x'01' || substr(features, 2) AS BLOB)"
-            )
+            db.execute(f"UPDATE thumbnails SET {change}")
         db.close()
         save_image(photos / "three.jpg", draw_textured_image(1), quality=60)
         assert ingest_and_count(store, photos) == {Relation.SAME_PICTURE: 2}
