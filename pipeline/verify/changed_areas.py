@@ -22,6 +22,7 @@ from pipeline.verify.aligned import (
     LocalStats,
     average_cells,
 )
+from pipeline.verify.relation import Side
 from pipeline.verify.template import measure_gradient
 
 MAX_CHANGED_NCC = 0.6  # below, a textured cell differs
@@ -37,6 +38,7 @@ LOW_PASS_SIGMA_CELLS = 1.25
 MIN_LOW_PASS_VARIANCE = 4.0  # lower bound in a ratio, in squared gray levels
 MIN_LOW_PASS_NCC = 0.8  # of an area that is the other one smoothed
 MAX_SMOOTHED_RATIO = 0.65  # its mean gradient over that of the other
+MIN_SMOOTHED_SHARE = 0.5  # of the changed cells, from which one image is the other smoothed there
 GRADIENT_OFFSET = 1.5  # added to gradients in a ratio, in gray levels a pixel
 MIN_ONE_SIDED_LOG_RATIO = 0.3  # of the gradients of both sides, from which edges lie on one
 MIN_OTHER_CONTENT_AREA = 0.25  # of all cells, in one area in which each shows its own photo
@@ -158,10 +160,13 @@ def find_changed_areas(
 
 def measure_changed_areas(
     areas: ChangedAreas, pair: AlignedPair, sides: tuple[SideMaps, SideMaps]
-) -> AreaEvidence:
-    """Measure what each side shows in the changed areas; NO_AREAS if there are none."""
+) -> tuple[AreaEvidence, Side | None]:
+    """Measure what each side shows in the changed areas; NO_AREAS if there are none.
+
+    Also returns the side that is the other one smoothed there, if one is.
+    """
     if not len(areas.cells):
-        return NO_AREAS
+        return NO_AREAS, None
     weights = areas.cells / areas.cells.sum()
     photographic = [areas.average(side.photographic) for side in sides]
     is_photographic = [shares > MIN_PHOTOGRAPHIC_SHARE for shares in photographic]
@@ -178,7 +183,7 @@ def measure_changed_areas(
     low_pass_ncc, smoothed = _compare_low_frequencies(areas, pair, insides)
     box_cells = areas.boxes[:, cv2.CC_STAT_WIDTH] * areas.boxes[:, cv2.CC_STAT_HEIGHT]
     cell_count = max(int(pair.inside.sum()), 1)
-    return AreaEvidence(
+    evidence = AreaEvidence(
         changed=float(areas.cells.sum() / cell_count),
         areas=float(np.log1p(len(areas.cells))),
         largest_area=float(areas.cells.max() / cell_count),
@@ -203,6 +208,11 @@ def measure_changed_areas(
         minority_seam=float(max(min(weighty_seams.max(), (-weighty_seams).max()), 0.0)),
         low_pass_ncc=low_pass_ncc,
         smoothed=float(weights @ smoothed),
+    )
+    if evidence.smoothed < MIN_SMOOTHED_SHARE:
+        return evidence, None
+    return evidence, _find_smoothed_side(
+        np.isin(areas.labels, 1 + np.flatnonzero(smoothed)), unchanged, sides
     )
 
 
@@ -323,6 +333,25 @@ def _compare_low_frequencies(
         float(_compute_ncc(*pooled)[0]),
         (_compute_ncc(*averages) > MIN_LOW_PASS_NCC) & is_smoother,
     )
+
+
+def _find_smoothed_side(
+    smoothed: CellMask, unchanged: CellMask, sides: tuple[SideMaps, SideMaps]
+) -> Side | None:
+    """Find the side that lost detail in the smoothed cells; None if the other gained it.
+
+    The side with less detail there lost it if the sides have less there, in geometric mean, than
+    around it: lettering and damaged blocks add detail to the other side.
+    """
+    if not unchanged.any():
+        return None
+    within, around = (
+        [float(side.gradient[cells].mean()) + GRADIENT_OFFSET for side in sides]
+        for cells in (smoothed, unchanged)
+    )
+    if within[0] * within[1] >= around[0] * around[1]:
+        return None
+    return Side.FIRST if within[0] < within[1] else Side.SECOND
 
 
 def _compute_ncc(

@@ -27,7 +27,6 @@ from pipeline.verify.homography import (
 )
 from pipeline.verify.order_statistics import compute_median, compute_percentile
 from pipeline.verify.relation import Side
-from pipeline.verify.template import measure_gradient
 from pipeline.verify.verdict import MIN_FULL_OVERLAP, Box, Edits
 
 MIN_ROTATION_DEG = 1.5  # smaller rotations are reported as none
@@ -195,7 +194,7 @@ def _find_full_placement(
     )
 
 
-def mark_smoothed_side(edits: Edits, first: ImageFeatures, second: ImageFeatures) -> Edits:
+def mark_smoothed_side(edits: Edits, side: Side) -> Edits:
     """Mark the image that was smoothed in places as derived, unless a side is already.
 
     A background that is blurred, or a face that is pixelated, was sharp before. Only for two images
@@ -203,16 +202,7 @@ def mark_smoothed_side(edits: Edits, first: ImageFeatures, second: ImageFeatures
     """
     if edits.derived_side or min(edits.overlap) < MIN_FULL_OVERLAP:
         return edits
-    smaller = min((first, second), key=lambda image: image.gray.size).gray.shape
-    gradients = [
-        float(measure_gradient(_resize(image.gray, smaller)).mean()) for image in (first, second)
-    ]
-    side = Side.FIRST if gradients[0] < gradients[1] else Side.SECOND
     return replace(edits, derived_side=side)
-
-
-def _resize(gray: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    return np.asarray(cv2.resize(gray, shape[::-1], interpolation=cv2.INTER_AREA), np.float32)
 
 
 def is_viewpoint_change(edits: Edits, skew: float) -> bool:

@@ -39,6 +39,7 @@ from pipeline.verify.features import ImageFeatures
 from pipeline.verify.homography import compute_scale
 from pipeline.verify.noise import correlate_noise
 from pipeline.verify.order_statistics import compute_median, compute_percentile
+from pipeline.verify.relation import Side
 from pipeline.verify.tile_grid import TILE_SIDE_PX
 from pipeline.verify.tiles import TileComparison
 from pipeline.verify.tones import ToneEvidence, compute_level_differences, measure_tones
@@ -125,13 +126,18 @@ class AgreementEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All features of a pair that the judge decides on."""
+    """All features of a pair that the judge decides on.
+
+    `smoothed_side`, which is no feature: the image that is the other one smoothed in places, if one
+    is; the template is the first.
+    """
 
     tiles: TileEvidence
     areas: AreaEvidence
     tones: ToneEvidence
     texture: TextureEvidence
     agreement: AgreementEvidence
+    smoothed_side: Side | None
 
     def to_vector(self) -> NDArray[np.float64]:
         """Return the features in the order of FEATURES."""
@@ -166,9 +172,10 @@ def measure_evidence(
     level_differences = compute_level_differences(local, pair.inside)
     areas = find_changed_areas(local, level_differences, pair.inside)
     unchanged = pair.inside & ~areas.mask
+    area_evidence, smoothed_side = measure_changed_areas(areas, pair, sides)
     return Evidence(
         _measure_tiles(comparison, outcomes, geometry),
-        measure_changed_areas(areas, pair, sides),
+        area_evidence,
         measure_tones(pair, level_differences, unchanged),
         _measure_texture(images, sides, unchanged),
         AgreementEvidence(
@@ -176,6 +183,7 @@ def measure_evidence(
             *_compare_photographic_tiles(sides, comparison.valid, outcomes.agreeing),
             *correlate_noise(pair, unchanged),
         ),
+        smoothed_side,
     )
 
 

@@ -71,7 +71,6 @@ MIN_UNIQUE_CONTENT = 0.02
 MIN_LINE_ART_NCC = 0.98
 MAX_CELL_OUTLIER = 5.0
 MIN_CHANGED_REGION_TILES = 2  # adjacent tiles that differ make a changed region
-MIN_SMOOTHED_SHARE = 0.5  # of the changed cells, from which one image is the other smoothed there
 MIN_KEYPOINTS = 8  # below, an image without an alignment is not verifiable
 
 
@@ -286,8 +285,8 @@ def _decide(
         return Relation.OVERLAPS if content and content.is_shared else Relation.ANOTHER_SHOT, None
     if edits.embedded_side is None and _have_unique_content(homography, first, second):
         return Relation.OVERLAPS, None
-    if evidence.areas.smoothed >= MIN_SMOOTHED_SHARE:
-        edits = mark_smoothed_side(edits, first, second)
+    if side := evidence.smoothed_side:
+        edits = mark_smoothed_side(edits, side.other if aligned.is_swapped else side)
     return (Relation.SAME_PICTURE if edits.is_same_picture else Relation.DERIVED), edits
 
 

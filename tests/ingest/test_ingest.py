@@ -261,7 +261,7 @@ def six_scenes(
     for number in range(12):
         save_image(
             root / f"{number}.jpg",
-            draw_scene(number // 2, (160 + 40 * (number % 2), 120)),
+            draw_scene(number // 2).resize((160 + 40 * (number % 2), 120)),
             quality=70 + number,
         )
     (root / "copy.jpg").write_bytes((root / "3.jpg").read_bytes())

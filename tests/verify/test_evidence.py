@@ -7,7 +7,8 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from pipeline.verify.evidence import Evidence
 from pipeline.verify.matching import propose_alignments
-from pipeline.verify.verify import align_and_compare
+from pipeline.verify.relation import Side
+from pipeline.verify.verify import align_and_compare, verify
 from tests.support.images import draw_textured_image
 from tests.support.verification import PHOTO, extract
 
@@ -77,10 +78,22 @@ def test_thing_that_moved_has_edges_on_both_sides() -> None:
 def test_blurred_area_agrees_at_low_frequencies() -> None:
     blurred = PHOTO.copy()
     blurred.paste(PHOTO.crop(BOX).filter(ImageFilter.GaussianBlur(6)), BOX[:2])
-    areas = measure(PHOTO, blurred).areas
-    assert areas.smoothed > 0.8
-    assert areas.low_pass_ncc > 0.8
+    evidence = measure(PHOTO, blurred)
+    assert evidence.areas.smoothed > 0.8
+    assert evidence.areas.low_pass_ncc > 0.8
+    for first, second, side in ((PHOTO, blurred, Side.SECOND), (blurred, PHOTO, Side.FIRST)):
+        edits = verify(extract(first), extract(second)).edits
+        assert edits and edits.derived_side is side
     assert measure(PHOTO, cover(PHOTO, BOX)).areas.smoothed < 0.2
+
+
+def test_lettering_does_not_make_the_image_below_it_the_smoothed_one() -> None:
+    lettered = PHOTO.copy()
+    font = ImageFont.load_default(48)
+    ImageDraw.Draw(lettered).text((160, 130), "SOLD OUT", fill="red", font=font)
+    evidence = measure(PHOTO, lettered)
+    assert evidence.areas.smoothed > 0.8
+    assert evidence.smoothed_side is None
 
 
 def test_two_exposures_lose_other_tones() -> None:

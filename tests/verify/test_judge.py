@@ -32,6 +32,7 @@ ZEROS = Evidence(
     ToneEvidence(*[0.0] * len(fields(ToneEvidence))),
     TextureEvidence(*[0.0] * len(fields(TextureEvidence))),
     AgreementEvidence(*[0.0] * len(fields(AgreementEvidence))),
+    smoothed_side=None,
 )
 
 
