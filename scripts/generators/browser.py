@@ -99,6 +99,7 @@ class Browser:
         self._received = b""
         self._number = 0
         self._session: str | None = None
+        self._is_closed = False
         try:
             target = self._call("Target.createTarget", url="about:blank")["targetId"]
             attached = self._call("Target.attachToTarget", targetId=target, flatten=True)
@@ -148,17 +149,33 @@ class Browser:
             result: dict[str, Any] = answer["result"]
             return result
 
+    @property
+    def is_running(self) -> bool:
+        """True unless Chromium has ended, or was closed."""
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT  # close() waits for it, too
+        return not self._is_closed and os.waitid(os.P_PID, self._process, options) is None
+
     def render(self, page: str, size: tuple[int, int]) -> Image.Image:
-        """Render HTML in a window of a size (width, height); an RGB image. Raises BrowserError."""
+        """Render HTML in a window of a size (width, height); an RGB image.
+
+        Raises BrowserError and closes Chromium if it fails: it may have read half of a message.
+        """
         metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False}
-        self._call("Emulation.setDeviceMetricsOverride", **metrics)
-        self._call("Page.setDocumentContent", frameId=self._frame, html=page)
-        self._call("Runtime.evaluate", expression=WAIT_FOR_PHOTOS, awaitPromise=True)
-        shot = self._call("Page.captureScreenshot", format="png")
+        try:
+            self._call("Emulation.setDeviceMetricsOverride", **metrics)
+            self._call("Page.setDocumentContent", frameId=self._frame, html=page)
+            self._call("Runtime.evaluate", expression=WAIT_FOR_PHOTOS, awaitPromise=True)
+            shot = self._call("Page.captureScreenshot", format="png")
+        except BrowserError:
+            self.close()
+            raise
         return Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
 
     def close(self) -> None:
-        """End Chromium and all processes that it started."""
+        """End Chromium and all processes that it started, unless that was done."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         try:
             os.killpg(self._process, signal.SIGKILL)
         except ProcessLookupError:
@@ -169,16 +186,24 @@ class Browser:
         self._home.cleanup()
 
 
-@functools.cache
-def start_browser(process_id: int) -> Browser:
-    """Start a Chromium that lives as long as this process, of that id. Raises BrowserError.
+_browsers: dict[int, Browser] = {}  # by the id of the process that started each
 
-    A process that was forked needs one of its own: two cannot share the pipe.
+
+def start_browser() -> Browser:
+    """Return the Chromium of this process; start one if none runs. Raises BrowserError.
+
+    It lives as long as the process. One that was forked needs a Chromium of its own: two cannot
+    share the pipe.
     """
+    browser = _browsers.get(os.getpid())
+    if browser and browser.is_running:
+        return browser
+    if browser:
+        browser.close()
     executable = next(filter(None, map(shutil.which, EXECUTABLES)), None)
     if executable is None:
         raise BrowserError("no Chromium is installed here")
-    browser = Browser(executable)
+    browser = _browsers[os.getpid()] = Browser(executable)
     # Workers of multiprocessing end without atexit.
     Finalize(None, browser.close, exitpriority=0)
     return browser
@@ -188,7 +213,7 @@ def start_browser(process_id: int) -> Browser:
 def is_available() -> bool:
     """Find out if pages can be rendered here."""
     try:
-        start_browser(os.getpid()).render("", (8, 8))
+        start_browser().render("", (8, 8))
     except (BrowserError, OSError):
         return False
     return True
@@ -253,4 +278,4 @@ def render_layout(layout: Layout, photos: Sequence[Image.Image]) -> Image.Image:
     body = "".join(format_element(element, urls) for element in layout.elements)
     ground = format_color(layout.ground)
     page = PAGE.format(ground=ground, line_height=LINE_HEIGHT, body=body)
-    return start_browser(os.getpid()).render(page, layout.size)
+    return start_browser().render(page, layout.size)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -103,8 +105,9 @@ def test_lines_are_wrapped_at_their_width_and_long_words_are_cut() -> None:
 
 def test_browser_that_is_not_installed_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(browser, "EXECUTABLES", ("a-browser-that-is-not-installed",))
+    monkeypatch.setattr(browser, "_browsers", {})
     with pytest.raises(BrowserError, match="no Chromium is installed"):
-        browser.start_browser.__wrapped__(0)
+        browser.start_browser()
 
 
 def test_browser_that_ends_at_once_raises() -> None:
@@ -130,6 +133,29 @@ def test_photos_of_a_page_may_be_larger_than_a_pipe() -> None:
     noise = Image.fromarray(rng.integers(0, 256, (600, 800, 3), dtype=np.uint8))
     page = render_layout(Layout((800, 600), (0, 0, 0), (Photo((0, 0, 800, 600)),)), [noise])
     assert page.tobytes() == noise.tobytes()
+
+
+@needs_browser
+def test_browser_that_has_ended_is_replaced() -> None:
+    skip_without(render_layout)
+    layout = Layout((40, 30), (1, 2, 3), ())
+    page, killed = render_layout(layout, PHOTOS), browser.start_browser()
+    os.kill(killed._process, signal.SIGKILL)
+    os.waitid(os.P_PID, killed._process, os.WEXITED | os.WNOWAIT)
+    assert not killed.is_running
+    assert render_layout(layout, PHOTOS).tobytes() == page.tobytes()
+    assert browser.start_browser() is not killed
+
+
+@needs_browser
+def test_browser_that_fails_is_closed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    skip_without(render_layout)
+    layout, failed = Layout((40, 30), (1, 2, 3), ()), browser.start_browser()
+    with monkeypatch.context() as patch, pytest.raises(BrowserError, match="no answer"):
+        patch.setattr(browser, "MAX_ANSWER_SECONDS", 0.0)
+        render_layout(layout, PHOTOS)
+    assert not failed.is_running
+    assert render_layout(layout, PHOTOS).size == layout.size
 
 
 def render_in(folder: str) -> None:
