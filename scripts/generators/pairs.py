@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from scripts.generators import (
     graphic,
     lettering,
-    neighbours,
+    neighbors,
     page_pairs,
     phone_copies,
     photo_edits,
@@ -67,7 +67,7 @@ SOURCES: dict[str, dict[str, MakeImages]] = {
     "photo edits": adapt_edits(photo_edits.EDITS),
     "drawn screens": page_pairs.make_screen_makers(draw_layout),
     "templates": page_pairs.make_template_makers(draw_layout),
-    "neighbours": neighbours.MAKERS | scrolled.make_makers(draw_layout),
+    "neighbors": neighbors.MAKERS | scrolled.make_makers(draw_layout),
     BROWSER_SOURCE: page_pairs.make_screen_makers(render_layout)
     | page_pairs.make_template_makers(render_layout),
 }

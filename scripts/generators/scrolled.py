@@ -19,7 +19,7 @@ from scripts.generators.app_parts import (
 from scripts.generators.canvas import Color
 from scripts.generators.fonts import pick_lettering
 from scripts.generators.layout import Element, Layout, Panel, Photo, Render, Text
-from scripts.generators.neighbours import MAX_OVERLAP, MIN_OVERLAP
+from scripts.generators.neighbors import MAX_OVERLAP, MIN_OVERLAP
 from scripts.generators.truth import MadeImages, MakeImages, Truth
 
 # Lays out the content of a page of a size (width, height).

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scripts.generators import neighbours, pairs, scrolled
+from scripts.generators import neighbors, pairs, scrolled
 from scripts.generators.layout import Layout
 from scripts.generators.pairs import BROWSER_SOURCE, SOURCES, MadePair, list_sources, make_pairs
 from scripts.generators.truth import Truth
@@ -102,7 +102,7 @@ def read_row(image: Image.Image, x: int, y: int) -> int:
 def test_two_crops_show_between_30_and_80_percent_of_each_other() -> None:
     photo = draw_coordinates((250, 180))
     for seed in range(30):
-        truth, first, second = neighbours.crop_twice(photo, photo, random.Random(seed))
+        truth, first, second = neighbors.crop_twice(photo, photo, random.Random(seed))
         assert truth is Truth.OVERLAP
         assert first.size == second.size
         shared = {tuple(pixel) for pixel in np.asarray(first).reshape(-1, 3).tolist()}
@@ -130,7 +130,7 @@ def test_scrolled_screens_show_between_30_and_80_percent_of_each_other() -> None
 def test_moved_thing_leaves_the_rest_of_the_scene() -> None:
     photo, other = draw_textured_image(1, SIZE), draw_textured_image(2, SIZE)
     for seed in range(10):
-        truth, first, second = neighbours.move_thing(photo, other, random.Random(seed))
+        truth, first, second = neighbors.move_thing(photo, other, random.Random(seed))
         assert truth is Truth.OTHER
         steps = np.abs(np.asarray(first, np.int16) - np.asarray(second, np.int16)).max(axis=2)
         assert 0.01 < (steps > 32).mean() < 0.3
@@ -140,7 +140,7 @@ def test_moved_thing_leaves_the_rest_of_the_scene() -> None:
 def test_two_memes_are_other_and_two_marks_are_copies() -> None:
     photo = draw_textured_image(1, SIZE)
     for kind, expected in (("two memes", Truth.OTHER), ("two marks", Truth.COPY)):
-        truth, first, second = neighbours.MAKERS[kind](photo, photo, random.Random(1))
+        truth, first, second = neighbors.MAKERS[kind](photo, photo, random.Random(1))
         assert truth is expected
         assert measure_difference(np.asarray(first), np.asarray(second)) > 0
 
@@ -178,5 +178,5 @@ def test_pages_are_drawn_without_any_fonts(
     monkeypatch.setattr("scripts.generators.drawing.list_fonts", dict)
     monkeypatch.setattr("scripts.generators.templates.list_fonts", dict)
     monkeypatch.setattr("scripts.generators.fonts.list_fonts", dict)
-    sources = ["drawn screens", "templates", "neighbours"]
+    sources = ["drawn screens", "templates", "neighbors"]
     assert len(list(make_pairs(photos, 0, 30, sources))) == 30

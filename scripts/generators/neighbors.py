@@ -1,4 +1,4 @@
-"""Neighbours: overlapping crops, a thing that moved, and versions of one photo with other words."""
+"""Neighbors: overlapping crops, a thing that moved, and versions of one photo with other words."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def crop_twice(photo: Image.Image, other: Image.Image, rng: random.Random) -> Ma
     """Crop two windows of equal size that overlap: side by side, one above the other, diagonal."""
     overlap = rng.uniform(MIN_OVERLAP, MAX_OVERLAP)
     across, down = rng.choice([(overlap, 1.0), (1.0, overlap), (overlap**0.5, overlap**0.5)])
-    # A window and its neighbour together are 2 - overlap windows wide.
+    # A window and its neighbor together are 2 - overlap windows wide.
     width = round(photo.width / (2 - across) * rng.uniform(0.85, 1))
     height = round(photo.height / (2 - down) * rng.uniform(0.85, 1))
     step_x, step_y = round(width * (1 - across)), round(height * (1 - down))
