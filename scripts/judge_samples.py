@@ -25,7 +25,7 @@ from pipeline.verify.verify import align_and_compare
 from scripts.arena import Truth, list_pairs, read_pictures
 from scripts.bench_embedder import open_upright
 from scripts.generators.pairs import encode_again, make_pairs
-from scripts.generators.truth import Truth as MadeTruth
+from scripts.generators.truth import MadeTruth
 
 PHOTOS_PER_BATCH = 150
 PAIRS_PER_BATCH = 320

@@ -10,7 +10,7 @@ from PIL import Image
 from scripts.generators import canvas, graphic, lettering
 from scripts.generators.photo_edits import make_noise
 from scripts.generators.photographic import cut_out
-from scripts.generators.truth import MadeImages, MakeImages, Truth
+from scripts.generators.truth import MadeImages, MadeTruth, MakeImages
 
 # Part of each of two crops that the other one shows.
 MIN_OVERLAP = 0.3
@@ -39,7 +39,7 @@ def crop_twice(photo: Image.Image, other: Image.Image, rng: random.Random) -> Ma
     tops = (top + step_y, top) if is_rising else (top, top + step_y)
     first = (left, tops[0], left + width, tops[0] + height)
     second = (left + step_x, tops[1], left + step_x + width, tops[1] + height)
-    return Truth.OVERLAP, photo.crop(first), photo.crop(second)
+    return MadeTruth.OVERLAP, photo.crop(first), photo.crop(second)
 
 
 def expose(image: Image.Image, rng: random.Random) -> Image.Image:
@@ -64,20 +64,20 @@ def move_thing(photo: Image.Image, other: Image.Image, rng: random.Random) -> Ma
     first.paste(thing, first_box[:2], mask)
     if far and rng.random() < 0.75:
         second.paste(thing, corner, mask)
-    return Truth.OTHER, expose(first, rng), expose(second, rng)
+    return MadeTruth.OTHER, expose(first, rng), expose(second, rng)
 
 
 def caption_twice(photo: Image.Image, other: Image.Image, rng: random.Random) -> MadeImages:
     """Write two different memes over one photo."""
     first, second = (lettering.add_meme_captions(photo, other, rng) for _ in range(2))
-    return Truth.OTHER, first, second
+    return MadeTruth.OTHER, first, second
 
 
 def mark_twice(photo: Image.Image, other: Image.Image, rng: random.Random) -> MadeImages:
     """Put two different small marks on one photo, as its author does for two websites."""
     marks = [lettering.add_signature, lettering.add_side_text, graphic.add_badge, graphic.add_date]
     first, second = (rng.choice(marks)(photo, other, rng) for _ in range(2))
-    return Truth.COPY, first, second
+    return MadeTruth.COPY, first, second
 
 
 MAKERS: dict[str, MakeImages] = {

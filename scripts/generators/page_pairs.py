@@ -19,7 +19,7 @@ from scripts.generators.templates import (
     TEMPLATES_WITHOUT_WORDS,
     LayOutTemplate,
 )
-from scripts.generators.truth import MadeImages, MakeImages, Truth, adapt_edits
+from scripts.generators.truth import MadeImages, MadeTruth, MakeImages, adapt_edits
 
 LayOut = Callable[[random.Random, random.Random], Layout]
 WORDS_ASPECT = 1.5  # width over height of the photo on a page with other words
@@ -57,7 +57,7 @@ def pair_two_photos(
         render(lay_out(random.Random(page), random.Random(text), aspect), [shown, placeholder])
         for shown, text in ((photo, words), (other, second_words))
     )
-    return Truth.OTHER, first, second
+    return MadeTruth.OTHER, first, second
 
 
 def change_word(
@@ -73,7 +73,7 @@ def change_word(
     elements = (changed if element is chosen else element for element in layout.elements)
     layouts = layout, replace(layout, elements=tuple(elements))
     first, second = (render(shown, [photo, other]) for shown in layouts)
-    return Truth.OTHER, first, second
+    return MadeTruth.OTHER, first, second
 
 
 def _fix_aspect(lay_out: LayOutScreen, page: random.Random, words: random.Random) -> Layout:
@@ -105,7 +105,7 @@ def repeat_screen(
 ) -> MadeImages:
     """Pair a screen with itself."""
     screen = show_on_screen(photo, other, rng, lay_out, render)
-    return Truth.COPY, screen, screen
+    return MadeTruth.COPY, screen, screen
 
 
 def fill_twice(
@@ -124,7 +124,7 @@ def fill_twice(
         render(lay_out(random.Random(page), random.Random(text)), shown)
         for text, shown in zip(words, photos, strict=True)
     )
-    return Truth.OTHER, first, second
+    return MadeTruth.OTHER, first, second
 
 
 def repeat_template(
@@ -137,7 +137,7 @@ def repeat_template(
     """Pair a filled template with itself."""
     page, words = random.Random(rng.random()), random.Random(rng.random())
     filled = render(lay_out(page, words), [photo, other])
-    return Truth.COPY, filled, filled
+    return MadeTruth.COPY, filled, filled
 
 
 def make_screen_edits(render: Render) -> dict[str, Edit]:

@@ -28,7 +28,7 @@ from scripts.generators import (
 )
 from scripts.generators.browser import is_available, render_layout
 from scripts.generators.drawing import draw_layout
-from scripts.generators.truth import MakeImages, Truth, adapt_edits
+from scripts.generators.truth import MadeTruth, MakeImages, adapt_edits
 
 # Its pages are rendered by Chromium.
 BROWSER_SOURCE = "browser"
@@ -53,7 +53,7 @@ class MadePair:
 
     source: str
     kind: str
-    truth: Truth
+    truth: MadeTruth
     first: Image.Image
     second: Image.Image
 

@@ -20,7 +20,7 @@ from scripts.generators.canvas import Color
 from scripts.generators.fonts import pick_lettering
 from scripts.generators.layout import Element, Layout, Panel, Photo, Render, Text
 from scripts.generators.neighbors import MAX_OVERLAP, MIN_OVERLAP
-from scripts.generators.truth import MadeImages, MakeImages, Truth
+from scripts.generators.truth import MadeImages, MadeTruth, MakeImages
 
 # Lays out the content of a page of a size (width, height).
 LayOutContent = Callable[[tuple[int, int], random.Random], Layout]
@@ -76,7 +76,7 @@ def scroll(
         screen = frame.copy()
         screen.paste(content.crop((0, top, width, top + window)), (0, head))
         screens.append(screen)
-    return Truth.OVERLAP, screens[0], screens[1]
+    return MadeTruth.OVERLAP, screens[0], screens[1]
 
 
 def make_makers(render: Render) -> dict[str, MakeImages]:

@@ -12,7 +12,7 @@ from PIL import Image
 from pipeline.calibrate.synthetic_copies import Edit
 
 
-class Truth(StrEnum):
+class MadeTruth(StrEnum):
     """Relation of the two pictures of a pair.
 
     COPY: one was made from the other, or both from one. OTHER: another content, often in one
@@ -24,7 +24,7 @@ class Truth(StrEnum):
     OVERLAP = "overlap"
 
 
-MadeImages = tuple[Truth, Image.Image, Image.Image]
+MadeImages = tuple[MadeTruth, Image.Image, Image.Image]
 
 # From two photos that differ: the truth and the two images, before they are encoded again.
 MakeImages = Callable[[Image.Image, Image.Image, random.Random], MadeImages]
@@ -34,7 +34,7 @@ def apply_edit(
     photo: Image.Image, other: Image.Image, rng: random.Random, edit: Edit
 ) -> MadeImages:
     """Pair a photo with its edited copy."""
-    return Truth.COPY, photo, edit(photo, other, rng)
+    return MadeTruth.COPY, photo, edit(photo, other, rng)
 
 
 def adapt_edits(edits: dict[str, Edit]) -> dict[str, MakeImages]:

@@ -13,7 +13,7 @@ from PIL import Image
 from scripts.generators import neighbors, pairs, scrolled
 from scripts.generators.layout import Layout
 from scripts.generators.pairs import BROWSER_SOURCE, SOURCES, MadePair, list_sources, make_pairs
-from scripts.generators.truth import Truth
+from scripts.generators.truth import MadeTruth
 from tests.support.images import draw_textured_image, measure_difference, save_image
 
 SIZE = (240, 180)
@@ -67,7 +67,7 @@ def test_source_that_is_unknown_raises(photos: list[Path]) -> None:
 def test_copy_keeps_the_photo_as_its_first_picture(photos: list[Path]) -> None:
     originals = [Image.open(path).convert("RGB") for path in photos]
     for pair in make_pairs(photos, 3, 10, ["redaction"]):
-        assert pair.truth is Truth.COPY
+        assert pair.truth is MadeTruth.COPY
         nearest = min(
             measure_difference(np.asarray(pair.first), np.asarray(original))
             for original in originals
@@ -83,7 +83,7 @@ def test_all_truths_are_made_without_a_browser(
     assert list_sources() == [name for name in SOURCES if name != BROWSER_SOURCE]
     made = list(make_pairs(photos, 0, 4 * len(list_sources())))
     assert {pair.source for pair in made} == set(list_sources())
-    assert {pair.truth for pair in made} == set(Truth)
+    assert {pair.truth for pair in made} == set(MadeTruth)
 
 
 def draw_coordinates(size: tuple[int, int]) -> Image.Image:
@@ -103,7 +103,7 @@ def test_two_crops_show_between_30_and_80_percent_of_each_other() -> None:
     photo = draw_coordinates((250, 180))
     for seed in range(30):
         truth, first, second = neighbors.crop_twice(photo, photo, random.Random(seed))
-        assert truth is Truth.OVERLAP
+        assert truth is MadeTruth.OVERLAP
         assert first.size == second.size
         shared = {tuple(pixel) for pixel in np.asarray(first).reshape(-1, 3).tolist()}
         others = np.asarray(second).reshape(-1, 3).tolist()
@@ -119,7 +119,7 @@ def test_scrolled_screens_show_between_30_and_80_percent_of_each_other() -> None
     for kind, make in scrolled.make_makers(render).items():
         for seed in range(5):
             truth, first, second = make(photo, photo, random.Random(seed))
-            assert truth is Truth.OVERLAP
+            assert truth is MadeTruth.OVERLAP
             rows = range(first.height)
             scrolled_rows = [row for row in rows if read_row(first, 5, row) != row]
             middle = first.height // 2
@@ -131,7 +131,7 @@ def test_moved_thing_leaves_the_rest_of_the_scene() -> None:
     photo, other = draw_textured_image(1, SIZE), draw_textured_image(2, SIZE)
     for seed in range(10):
         truth, first, second = neighbors.move_thing(photo, other, random.Random(seed))
-        assert truth is Truth.OTHER
+        assert truth is MadeTruth.OTHER
         steps = np.abs(np.asarray(first, np.int16) - np.asarray(second, np.int16)).max(axis=2)
         assert 0.01 < (steps > 32).mean() < 0.3
         assert (steps > 0).mean() > 0.7  # noise of its own in each
@@ -139,7 +139,7 @@ def test_moved_thing_leaves_the_rest_of_the_scene() -> None:
 
 def test_two_memes_are_other_and_two_marks_are_copies() -> None:
     photo = draw_textured_image(1, SIZE)
-    for kind, expected in (("two memes", Truth.OTHER), ("two marks", Truth.COPY)):
+    for kind, expected in (("two memes", MadeTruth.OTHER), ("two marks", MadeTruth.COPY)):
         truth, first, second = neighbors.MAKERS[kind](photo, photo, random.Random(1))
         assert truth is expected
         assert measure_difference(np.asarray(first), np.asarray(second)) > 0
@@ -151,15 +151,15 @@ def test_pairs_of_pages_agree_in_part_unless_they_are_one_page(photos: list[Path
             photo, other = (Image.open(path).convert("RGB") for path in photos[:2])
             truth, first, second = make(photo, other, random.Random(4))
             if kind.endswith("again"):
-                assert truth is Truth.COPY
+                assert truth is MadeTruth.COPY
                 assert first.tobytes() == second.tobytes()
             elif kind.endswith("one word"):
-                assert truth is Truth.OTHER
+                assert truth is MadeTruth.OTHER
                 assert first.size == second.size
                 steps = np.abs(np.asarray(first, np.int16) - np.asarray(second, np.int16))
                 assert 0 < (steps.max(axis=2) > 24).mean() < 0.05, kind
             elif "two " in kind:
-                assert truth is Truth.OTHER
+                assert truth is MadeTruth.OTHER
                 height = min(first.height, second.height)
                 one, two = (
                     np.asarray(image.crop((0, 0, first.width, height)), np.int16)
@@ -168,7 +168,7 @@ def test_pairs_of_pages_agree_in_part_unless_they_are_one_page(photos: list[Path
                 changed = (np.abs(one - two).max(axis=2) > 24).mean()
                 assert 0.002 < changed < 0.9, kind
             else:
-                assert truth is Truth.COPY
+                assert truth is MadeTruth.COPY
                 assert first.tobytes() == photo.tobytes()
 
 
