@@ -35,20 +35,26 @@ def build_unit_to_pixels(shape: tuple[int, ...]) -> Homography:
 
 
 def invert_homography(H: Homography) -> Homography:
-    """Invert a homography, scaled so that its last element is 1."""
+    """Invert a homography, scaled so that its last element is 1.
+
+    Raises LinAlgError if there is none.
+    """
     inverse = invert_matrix(H)
+    if not inverse[2, 2]:
+        raise np.linalg.LinAlgError("singular affine part")
     return np.asarray(inverse / inverse[2, 2])
 
 
 def invert_matrix(matrix: Homography) -> Homography:
-    """Invert a matrix (3, 3) by its cofactors; raises LinAlgError if it is singular.
+    """Invert a matrix (3, 3) by its cofactors.
 
-    It takes half of the time of np.linalg.inv(), and only NumPy: callers do without OpenCV.
+    Raises LinAlgError if its determinant is 0 or not finite. It takes half of the time of
+    np.linalg.inv(), and only NumPy: callers do without OpenCV.
     """
     (a, b, c), (d, e, f), (g, h, i) = matrix.tolist()
     cofactors = (e * i - f * h, f * g - d * i, d * h - e * g)
     determinant = a * cofactors[0] + b * cofactors[1] + c * cofactors[2]
-    if not determinant:
+    if not determinant or not math.isfinite(determinant):
         raise np.linalg.LinAlgError("singular matrix")
     adjugate = [
         [cofactors[0], c * h - b * i, b * f - c * e],

@@ -72,6 +72,7 @@ MIN_LINE_ART_NCC = 0.98
 MAX_CELL_OUTLIER = 5.0
 MIN_CHANGED_REGION_TILES = 2  # adjacent tiles that differ make a changed region
 MIN_KEYPOINTS = 8  # below, an image without an alignment is not verifiable
+SINGULAR_ERRORS = (np.linalg.LinAlgError, cv2.error)  # of numbers without a solution
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,25 +108,32 @@ def verify_tiles(first: ImageFeatures, second: ImageFeatures) -> tuple[Verdict, 
         if tiles:
             tiles = replace(tiles, is_swapped=not tiles.is_swapped)
         return verdict.swap_sides(), tiles
-    except (np.linalg.LinAlgError, cv2.error):
+    except SINGULAR_ERRORS:
         return Verdict(Relation.NOT_VERIFIABLE), None
 
 
 def _verify_ordered_pair(
     first: ImageFeatures, second: ImageFeatures
 ) -> tuple[Verdict, TileMasks | None]:
-    """Return the verdict of the first alignment that shows a copy, else of the likeliest."""
-    likeliest = None
+    """Return the verdict of the first alignment that shows a copy, else of the likeliest.
+
+    A singular alignment is skipped; a pair that has no others is not verifiable.
+    """
+    likeliest, is_singular = None, False
     for alignment in propose_alignments(first, second):
-        result = _verify_alignment(alignment, first, second)
+        try:
+            result = _verify_alignment(alignment, first, second)
+        except SINGULAR_ERRORS:
+            is_singular = True
+            continue
         if result[0].relation in (Relation.SAME_PICTURE, Relation.DERIVED):
             return result
         likeliest = likeliest or result
     if likeliest:
         return likeliest
     fewest_keypoints = min(len(first.keypoints.points), len(second.keypoints.points))
-    relation = Relation.UNRELATED if fewest_keypoints >= MIN_KEYPOINTS else Relation.NOT_VERIFIABLE
-    return Verdict(relation), None
+    is_unrelated = fewest_keypoints >= MIN_KEYPOINTS and not is_singular
+    return Verdict(Relation.UNRELATED if is_unrelated else Relation.NOT_VERIFIABLE), None
 
 
 def _verify_alignment(

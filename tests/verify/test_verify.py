@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -11,6 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from pipeline.calibrate.synthetic_copies import EVERYDAY_EDITS, HARD_EDITS, reencode
+from pipeline.verify import verify as verify_module
+from pipeline.verify.features import ImageFeatures
+from pipeline.verify.homography import Homography
+from pipeline.verify.matching import Alignment, propose_alignments
 from pipeline.verify.relation import Relation
 from pipeline.verify.verify import verify
 from tests.support.images import draw_scene, draw_textured_image
@@ -222,6 +227,33 @@ def test_order_of_a_pair_does_not_change_its_verdict(seed: int, kind: str) -> No
     copy = edit_photo(image, kind, seed)
     forward, backward = verify(extract(image), extract(copy)), verify(extract(copy), extract(image))
     assert forward == backward.swap_sides() or backward == forward.swap_sides()
+
+
+@pytest.mark.parametrize(
+    "homography",
+    [
+        np.ones((3, 3)),
+        np.full((3, 3), np.nan),
+        np.diag([np.inf, 1.0, 1.0]),
+        np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]]),
+    ],
+    ids=["singular", "not a number", "infinite", "singular affine part"],
+)
+def test_singular_alignment_does_not_hide_the_next(
+    homography: Homography, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    likeliest = Alignment(homography, 100)
+
+    def propose(*images: ImageFeatures) -> Iterator[Alignment]:
+        yield from (likeliest, *propose_alignments(*images))
+
+    pairs = [(extract(PHOTO), extract(PHOTO.resize((400, 267))))]
+    pairs.append((extract(draw_shot(0)), extract(draw_shot(4))))
+    verdicts = [verify(*pair) for pair in pairs]
+    monkeypatch.setattr(verify_module, "propose_alignments", propose)
+    assert [verify(*pair) for pair in pairs] == verdicts
+    monkeypatch.setattr(verify_module, "propose_alignments", lambda *images: [likeliest])
+    assert {verify(*pair).relation for pair in pairs} == {Relation.NOT_VERIFIABLE}
 
 
 def test_verdict_does_not_depend_on_pairs_verified_before() -> None:
