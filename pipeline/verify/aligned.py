@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from pipeline.verify.features import ImageFeatures
 from pipeline.verify.homography import Homography, compute_scale
+from pipeline.verify.template import MIN_VARIANCE
 from pipeline.verify.tile_grid import TILE_SIDE_PX, GrayPixels, covers_rectangle, halve, warp
 from pipeline.verify.tiles import TileComparison
 
 CELL_SIDE_PX = 4  # a tile has 6 x 6 cells
 WINDOW_CELLS = 3  # side of the window of a local NCC
-MIN_VARIANCE = 1.0  # lower bound of a variance in a ratio
 MAX_UNBLURRED_SCALE = 1.3  # a target that is shown smaller than this is blurred before
 BLUR_PER_SCALE = 0.45  # sigma of that blur in target pixels, for each target pixel a template pixel
 EDGE_MARGIN_PX = 4  # from the outline of an image, where a blur mixes in what lies beyond

@@ -29,7 +29,7 @@ CLIPPED_LEVELS = 5.0  # distance from black or white
 MAX_CLIPPED_TEXTURE = 1.5  # in gray levels, of a cell that lost its detail
 MIN_DETAIL_TEXTURE = 5.0  # of a cell that has detail
 MIN_AMPLIFICATION = 1.25  # texture over texture, from which one image shows more contrast
-MIN_TEXTURE = 2.0  # of cells whose contrast is compared
+MIN_COMPARED_TEXTURE = 2.0  # in gray levels, of a cell whose contrast is compared
 VARIANCE_OFFSET = 0.3  # added to variances in a ratio
 MIN_COMPARED_CELLS = 12
 TONE_TAIL = 20  # percentile of the darkest and of the brightest cells
@@ -87,7 +87,7 @@ def measure_tones(
     """
     local = compute_local_stats(*pair.halves)
     ratio = (local.variances[0] + VARIANCE_OFFSET) / (local.variances[1] + VARIANCE_OFFSET)
-    is_compared = unchanged & (np.maximum(*local.variances) > MIN_TEXTURE**2)
+    is_compared = unchanged & (np.maximum(*local.variances) > MIN_COMPARED_TEXTURE**2)
     cell_count = max(int(np.count_nonzero(pair.inside)), 1)
     amplified = [
         is_compared & (ratio > MIN_AMPLIFICATION**2),
