@@ -48,8 +48,8 @@ from pipeline.verify.tile_grid import (
 # one begins with 0.46, the others with 0.55 or more, while most false alignments have less.
 MIN_RELIABLE_SHARE = 0.4
 MIN_SHARP_NCC = 0.98  # of all tiles, from which the sharpness of the images is not matched
-CELL_SIDE_PX = 8  # a tile has 3 x 3 cells, the unit in which a changed letter shows
-MIN_CELL_ERROR = 0.5  # added to the usual error of a cell, in squared gray levels
+PATCH_SIDE_PX = 8  # a tile has 3 x 3 patches, the unit in which a changed letter shows
+MIN_PATCH_ERROR = 0.5  # added to the usual error of a patch, in squared gray levels
 # MIN_TEXTURE as a multiple of the noise. The blur leaves 0.28 of the noise, and a tile with 1.5
 # times as much texture still agrees with an NCC above 0.8.
 MIN_TEXTURE_TO_NOISE = 0.42
@@ -63,7 +63,7 @@ MIN_CLIPPING_TILES = 4
 MIN_DIVISOR = 1e-3  # of a gain or texture in a ratio
 # The target alone makes a tile valid from this multiple of the texture that the template needs.
 TARGET_TEXTURE_FACTOR = 2
-CELL_ERROR_PERCENTILE = 95  # of all cells, which the worst is compared with
+PATCH_ERROR_PERCENTILE = 95  # of all patches, which the worst is compared with
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +95,10 @@ class TileComparison:
         template = self._template_pixels[::SAMPLE_PITCH_PX, ::SAMPLE_PITCH_PX]
         return np.ascontiguousarray(template), self._target.sample_grid()
 
-    def compute_cell_outlier_ratio(self) -> float:
-        """Compute the error of the worst cell over that at CELL_ERROR_PERCENTILE.
+    def compute_patch_outlier_ratio(self) -> float:
+        """Compute the error of the worst patch over that at PATCH_ERROR_PERCENTILE.
 
-        One changed letter is a cell or two, while codecs add errors everywhere.
+        One changed letter is a patch or two, while codecs add errors everywhere.
         """
         template, target = (
             tiles[self.valid] - tiles[self.valid].mean(axis=1, keepdims=True)
@@ -110,12 +110,12 @@ class TileComparison:
         gain = (template * target).sum(axis=1, keepdims=True) / np.maximum(
             (target * target).sum(axis=1, keepdims=True), MIN_VARIANCE
         )
-        cells_per_side, errors = TILE_SIDE_PX // CELL_SIDE_PX, (template - gain * target) ** 2
-        cell_errors = errors.reshape(
-            -1, cells_per_side, CELL_SIDE_PX, cells_per_side, CELL_SIDE_PX
+        patches_per_side, errors = TILE_SIDE_PX // PATCH_SIDE_PX, (template - gain * target) ** 2
+        patch_errors = errors.reshape(
+            -1, patches_per_side, PATCH_SIDE_PX, patches_per_side, PATCH_SIDE_PX
         ).mean(axis=(2, 4))
-        usual_error = np.percentile(cell_errors, CELL_ERROR_PERCENTILE) + MIN_CELL_ERROR
-        return float(cell_errors.max() / usual_error)
+        usual_error = np.percentile(patch_errors, PATCH_ERROR_PERCENTILE) + MIN_PATCH_ERROR
+        return float(patch_errors.max() / usual_error)
 
 
 def compare_tiles(

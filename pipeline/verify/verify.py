@@ -65,11 +65,11 @@ MIN_SCENE_SHARE = 0.5  # share of agreeing or displaced tiles of a scene or a te
 MIN_DOUBTFUL_PROBABILITY = 0.2  # of a copy that is reported as similar
 # Share of each image, textured and beyond the outline of the other, from which the two overlap.
 MIN_UNIQUE_CONTENT = 0.02
-# Text and drawings are copies if every tile reaches the first, and no cell differs beyond others
+# Text and drawings are copies if every tile reaches the first, and no patch differs beyond others
 # by more than the second: at most 4.3 times in 695 copies of 72 pages. Of 224 pages with one small
 # digit changed 215 differ more, of 224 with two digits all.
 MIN_LINE_ART_NCC = 0.98
-MAX_CELL_OUTLIER = 5.0
+MAX_PATCH_OUTLIER = 5.0
 MIN_CHANGED_REGION_TILES = 2  # adjacent tiles that differ make a changed region
 MIN_KEYPOINTS = 8  # below, an image without an alignment is not verifiable
 SINGULAR_ERRORS = (np.linalg.LinAlgError, cv2.error)  # of numbers without a solution
@@ -346,11 +346,11 @@ def _classify_tiles(comparison: TileComparison) -> TileOutcomes:
 def _is_altered_line_art(comparison: TileComparison) -> bool:
     """Tell if text or drawings differ in some detail.
 
-    Their background agrees regardless of the content, so that one poor tile or cell counts.
+    Their background agrees regardless of the content, so that one poor tile or patch counts.
     """
     return bool(
         comparison.ncc[comparison.valid].min() < MIN_LINE_ART_NCC
-        or comparison.compute_cell_outlier_ratio() > MAX_CELL_OUTLIER
+        or comparison.compute_patch_outlier_ratio() > MAX_PATCH_OUTLIER
     )
 
 
