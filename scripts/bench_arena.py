@@ -3,8 +3,9 @@
     python -m scripts.bench_arena ARENA --role fit --groups
 
 Pairs: every pair of scripts/arena.py is verified, with its metadata, as the command would; for each
-set the table has the copies found by kind, the pairs of other truth that are called copies, and the
-relations that were given instead. --groups: each set is ingested into a new store and grouped:
+set the table has the copies found by kind, the pairs of other truth that are called copies, the
+relations that were given instead, and how many pairs were left out because a picture of theirs
+cannot be read, if there are such. --groups: each set is ingested into a new store and grouped:
 files in wrong company are those in a group with a picture that is no copy of theirs.
 
 --errors lists wrong pairs of `fit` sets; of `check` sets nothing but totals is printed, because a
@@ -18,7 +19,7 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 
 from indexes import Root, Store
@@ -97,7 +98,7 @@ def load_pictures(
 def verify_pairs(
     pairs: Sequence[TruePair], pictures: Mapping[Path, LoadedPicture], verifiers: VerifierPool
 ) -> Iterator[ScoredPair]:
-    """Give each pair its relation by hashes, pixels, metadata and frames."""
+    """Give each pair whose pictures were loaded its relation: hashes, pixels, metadata, frames."""
     known = [pair for pair in pairs if {pair.first.path, pair.second.path} <= pictures.keys()]
     for start in range(0, len(known), PAIRS_PER_BATCH):
         batch = known[start : start + PAIRS_PER_BATCH]
@@ -161,6 +162,19 @@ def format_set_row(set_name: str, scored: Sequence[ScoredPair]) -> list[object]:
     ]
 
 
+def format_sets(scored: Mapping[str, Sequence[ScoredPair]], unread: Mapping[str, int]) -> str:
+    """Format the table of all sets; `unread` counts the pairs that were left out of each."""
+    rows = [format_set_row(set_name, items) for set_name, items in scored.items()]
+    rows.append(format_set_row("all", list(chain.from_iterable(scored.values()))))
+    header = ["set", *Truth, "files in false pairs", "another shot", "wrong relations"]
+    if total := sum(unread.values()):
+        header.append("unread")
+        counts = [*(unread[set_name] for set_name in scored), total]
+        for row, count in zip(rows, counts, strict=True):
+            row.append(count)
+    return format_table(header, rows)
+
+
 def count_kinds(scored: Iterable[ScoredPair]) -> dict[str, tuple[int, int]]:
     """Count the copies of each kind: found, and all."""
     found, total = Counter[str](), Counter[str]()
@@ -217,9 +231,9 @@ def main() -> None:
     parser.add_argument("--groups", action="store_true", help="score groups, too")
     parser.add_argument("--errors", action="store_true", help="list wrong pairs of `fit` sets")
     options = parser.parse_args()
-    rows: list[list[object]] = []
     group_rows: list[list[object]] = []
-    everything = list[ScoredPair]()
+    scored: dict[str, list[ScoredPair]] = {}
+    unread: dict[str, int] = {}
     with DecoderPool() as decoders, VerifierPool() as verifiers:
         for set_name in list_sets(options.arena, options.role):
             if options.sets and set_name not in options.sets:
@@ -227,18 +241,16 @@ def main() -> None:
             pictures = read_pictures(options.arena, set_name)
             pairs = list_pairs(pictures)
             loaded = load_pictures((picture.path for picture in pictures), decoders, verifiers)
-            scored = list(verify_pairs(pairs, loaded, verifiers))
-            everything += scored
-            rows.append(format_set_row(set_name, scored))
+            scored[set_name] = list(verify_pairs(pairs, loaded, verifiers))
+            unread[set_name] = len(pairs) - len(scored[set_name])
             if options.groups:
                 group_rows.append([set_name, *group_set(options.arena / set_name, pictures)])
             if options.errors and options.role is Role.FIT:
-                print("\n".join(list(list_errors(scored))[:MAX_LISTED_ERRORS]))
-    rows.append(format_set_row("all", everything))
+                print("\n".join(list(list_errors(scored[set_name]))[:MAX_LISTED_ERRORS]))
     print(f"{options.role} sets; called copies of all pairs, by their truth\n")
-    header = ["set", *Truth, "files in false pairs", "another shot", "wrong relations"]
-    print(format_table(header, rows))
-    kinds = [[kind, f"{found}/{total}"] for kind, (found, total) in count_kinds(everything).items()]
+    print(format_sets(scored, unread))
+    found_by_kind = count_kinds(chain.from_iterable(scored.values()))
+    kinds = [[kind, f"{found}/{total}"] for kind, (found, total) in found_by_kind.items()]
     print(format_table(["copies", "found"], kinds))
     if group_rows:
         print(format_table(["set", "files", "in wrong company", "copies found"], group_rows))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.verify.relation import Relation
 from scripts.arena import Picture, Role, Truth, list_pairs, list_sets, read_pictures
+from scripts.bench_arena import ScoredPair, format_sets
 
 
 def make_pictures(*rows: tuple[str, str, str, str]) -> list[Picture]:
@@ -79,3 +81,12 @@ def test_sets_are_read_by_role(tmp_path: Path) -> None:
     (picture,) = read_pictures(tmp_path, "one")
     assert (picture.path, picture.kind) == (tmp_path / "one" / "x.jpg", "crop")
     assert picture.is_edited
+
+
+def test_unread_pairs_of_each_set_are_counted_where_there_are_some() -> None:
+    (pair,) = list_pairs(make_pictures(("1", "a", "original", ""), ("2", "a", "crop", "")))
+    scored = {"one": [ScoredPair(pair, Relation.DERIVED, None)], "two": []}
+    header, _, *rows = format_sets(scored, {"one": 0, "two": 3}).splitlines()
+    assert header.endswith("| wrong relations | unread |")
+    assert [row.split(" | ")[-1] for row in rows] == ["0 |", "3 |", "3 |"]
+    assert "unread" not in format_sets(scored, {"one": 0, "two": 0})

@@ -148,9 +148,17 @@ def test_bench_arena_scores_pairs_kinds_and_groups_of_each_set(
 ) -> None:
     pairs, kinds, groups = run_only_command("bench_arena", "--errors", replacements)
     assert pairs.header.startswith("| set | copy | neighbor | shot | template | stranger |")
+    assert pairs.header.endswith("| wrong relations |")
     assert pairs.first_cells == ["drawn", "all"]
     assert kinds == Table("| copies | found |", ["resize"])
     assert groups == Table("| set | files | in wrong company | copies found |", ["drawn"])
+
+
+def test_bench_arena_counts_pairs_that_cannot_be_read(tmp_path: Path) -> None:
+    arena = draw_arena(tmp_path)
+    (arena / "drawn" / "d.jpg").write_bytes(b"no picture")
+    pairs, _ = run_command("python -m scripts.bench_arena ARENA", "", {"ARENA": str(arena)})
+    assert pairs.header.endswith("| wrong relations | unread |")
 
 
 def test_bench_bursts_prints_the_outcomes_of_each_kind_of_copy(
