@@ -194,11 +194,10 @@ def _find_full_placement(
     )
 
 
-def mark_smoothed_side(edits: Edits, side: Side) -> Edits:
-    """Mark the image that was smoothed in places as derived, unless a side is already.
+def mark_altered_side(edits: Edits, side: Side) -> Edits:
+    """Mark the image that was altered in places as derived, unless a side is already.
 
-    A background that is blurred, or a face that is pixelated, was sharp before. Only for two images
-    that show all of each other.
+    Lettering, a sticker or a blur lies on it. Only for two images that show all of each other.
     """
     if edits.derived_side or min(edits.overlap) < MIN_FULL_OVERLAP:
         return edits

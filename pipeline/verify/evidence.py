@@ -128,8 +128,9 @@ class AgreementEvidence:
 class Evidence:
     """All features of a pair that the judge decides on.
 
-    `smoothed_side`, which is no feature: the image that is the other one smoothed in places, if one
-    is; the template is the first.
+    `altered_side` and `detail_gain` are no features: the image that was altered in places, where
+    that shows, and the log ratio of the gradients that did not change, the second over the first.
+    The template is the first.
     """
 
     tiles: TileEvidence
@@ -137,7 +138,8 @@ class Evidence:
     tones: ToneEvidence
     texture: TextureEvidence
     agreement: AgreementEvidence
-    smoothed_side: Side | None
+    altered_side: Side | None
+    detail_gain: float
 
     def to_vector(self) -> NDArray[np.float64]:
         """Return the features in the order of FEATURES."""
@@ -172,18 +174,20 @@ def measure_evidence(
     level_differences = compute_level_differences(local, pair.inside)
     areas = find_changed_areas(local, level_differences, pair.inside)
     unchanged = pair.inside & ~areas.mask
-    area_evidence, smoothed_side = measure_changed_areas(areas, pair, sides)
+    area_evidence, altered_side = measure_changed_areas(areas, pair, sides)
+    texture, detail_gain = _measure_texture(images, sides, unchanged)
     return Evidence(
         _measure_tiles(comparison, outcomes, geometry),
         area_evidence,
         measure_tones(pair, level_differences, unchanged),
-        _measure_texture(images, sides, unchanged),
+        texture,
         AgreementEvidence(
             _measure_unchanged_ncc(local, unchanged),
             *_compare_photographic_tiles(sides, comparison.valid, outcomes.agreeing),
             *correlate_noise(pair, unchanged),
         ),
-        smoothed_side,
+        altered_side,
+        detail_gain,
     )
 
 
@@ -215,20 +219,23 @@ def _measure_texture(
     images: tuple[ImageFeatures, ImageFeatures],
     sides: tuple[SideMaps, SideMaps],
     unchanged: CellMask,
-) -> TextureEvidence:
+) -> tuple[TextureEvidence, float]:
+    """Also returns the log ratio of the gradients that did not change, second over first."""
     photographic, gradients = [0.0, 0.0], [1.0, 1.0]
     if unchanged.any():
         photographic = sorted(float(side.photographic[unchanged].mean()) for side in sides)
         gradients = [float(side.gradient[unchanged].mean()) + SHARPNESS_OFFSET for side in sides]
     flat = sorted(image.flat_share for image in images)
-    return TextureEvidence(
+    detail_gain = math.log(gradients[1] / gradients[0])
+    texture = TextureEvidence(
         surroundings_less=photographic[0],
         surroundings_more=photographic[1],
-        sharpness=abs(math.log(gradients[0] / gradients[1])),
+        sharpness=abs(detail_gain),
         flat_less=flat[0],
         flat_more=flat[1],
         line_art=float(images[0].is_line_art) + float(images[1].is_line_art),
     )
+    return texture, detail_gain
 
 
 def _measure_unchanged_ncc(local: LocalStats, unchanged: CellMask) -> float:

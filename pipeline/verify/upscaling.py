@@ -125,8 +125,9 @@ def _compute_side_ratio(edits: Edits) -> float:
 def add_upscaling(verdict: Verdict, side: Side, spectrum: RadialSpectrum) -> Verdict:
     """Complete a verdict by the spectrum of the image on `side`, if that is the larger one.
 
-    If the image is upscaled, `upscaled_side` is set. If the other image also shows all of it, it
-    was cropped from the other: that the other shows it at a smaller scale proves nothing then.
+    Sets `fine_detail` and, if the image is upscaled, `upscaled_side`. If the other image also shows
+    all of it, it was cropped from the other: that the other shows it at a smaller scale proves
+    nothing then.
     """
     edits = verdict.edits
     if not edits or side != find_larger_side(verdict):
@@ -137,8 +138,12 @@ def add_upscaling(verdict: Verdict, side: Side, spectrum: RadialSpectrum) -> Ver
         if side == Side.FIRST
         else tuple(project_box_back(inverse, box) for box in edits.changed_regions)
     )
-    if not is_upscaled(spectrum, _compute_side_ratio(edits), changed_regions):
+    fine_detail = measure_fine_detail(spectrum, _compute_side_ratio(edits), changed_regions)
+    if fine_detail is None:
         return verdict
+    edits = replace(edits, fine_detail=round(fine_detail, 4))
+    if fine_detail >= MAX_UPSCALED_ENERGY_RATIO:
+        return replace(verdict, edits=edits)
     own_overlap = edits.overlap[side == Side.SECOND]
     other_overlap = edits.overlap[side == Side.FIRST]
     is_cropped_from_other = (
@@ -178,13 +183,14 @@ def compute_radial_spectrum(rgb: NDArray[np.uint8], size: tuple[int, int]) -> Ra
     )
 
 
-def is_upscaled(
+def measure_fine_detail(
     spectrum: RadialSpectrum, side_ratio: float, changed_regions: Sequence[Box]
-) -> bool:
-    """Return True if an image of `side_ratio` times the side could show nearly all detail.
+) -> float | None:
+    """Measure the energy of detail that an image of `side_ratio` times the side cannot show.
 
-    Blocks that touch a changed region are ignored, because text may have been added after
-    upscaling. All others count: the only sharp part of an image may be small.
+    Over the energy of the detail just below; None for an image without any. Blocks that touch a
+    changed region are ignored, because text may have been added after upscaling. All others count:
+    the only sharp part of an image may be small.
     """
     is_unchanged = np.ones(len(spectrum.power_spectrum), bool)
     block_left, block_top, block_right, block_bottom = spectrum.block_boxes.T
@@ -196,11 +202,9 @@ def is_upscaled(
             | (block_bottom <= top - CHANGED_REGION_MARGIN)
         )
     power = spectrum.power_spectrum[is_unchanged].sum(axis=0)
-    if not power.any():
-        return False
     coarse_start, coarse_stop, fine_start = (
         int(side_ratio * frequency * RADIAL_BINS)
         for frequency in (MIN_COARSE_FREQUENCY, MAX_COARSE_FREQUENCY, MIN_FINE_FREQUENCY)
     )
     fine, coarse = power[fine_start:].sum(), power[coarse_start:coarse_stop].sum()
-    return bool(fine < MAX_UPSCALED_ENERGY_RATIO * coarse)
+    return float(fine / coarse) if coarse > 0 else None

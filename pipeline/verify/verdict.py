@@ -15,7 +15,7 @@ from pipeline.verify.relation import Relation, Side
 
 # The version of what verdicts mean. Raise it with every change in this package, or in what it
 # imports, after which a field can come out differently, and when a field is added.
-VERDICT_VERSION = 11
+VERDICT_VERSION = 12
 
 MIN_VALID_TILES = 8  # tiles to compare, below which a pair that is not a copy is not verifiable
 MIN_FULL_OVERLAP = 0.97  # share of an image from which the other counts as showing all of it
@@ -44,6 +44,12 @@ class Edits:
     `derived_side` was made from the other, as far as pixels show; `upscaled_side` was enlarged
     without new detail. `plain_background`: the embedded image has one tone around it; if neither
     is embedded, the larger area has next to nothing but one tone around the smaller.
+
+    `fine_detail`: in the image with more pixels for the same content, the energy of the detail that
+    the other cannot show, over that of the detail just below; None where that was not measured.
+    `changed_share`: the share of the overlap that differs in areas of a few cells or more.
+    `detail_gain`: log ratio of the mean gradients outside of these, second over first, at the size
+    of the smaller one.
     """
 
     mirrored: bool
@@ -59,6 +65,9 @@ class Edits:
     changed_regions: tuple[Box, ...]
     derived_side: Side | None
     upscaled_side: Side | None = None
+    fine_detail: float | None = None
+    changed_share: float = 0.0
+    detail_gain: float = 0.0
 
     @property
     def is_same_picture(self) -> bool:
@@ -85,6 +94,7 @@ class Edits:
             derived_side=_get_other_side(self.derived_side),
             upscaled_side=_get_other_side(self.upscaled_side),
             changed_regions=changed_regions,
+            detail_gain=-self.detail_gain + 0.0,
         )
 
     def describe(self) -> list[str]:

@@ -21,7 +21,7 @@ from pipeline.verify.edits import (
     compute_skew,
     detect_edits,
     is_viewpoint_change,
-    mark_smoothed_side,
+    mark_altered_side,
     measure_overlap,
     measure_unique_content,
 )
@@ -293,8 +293,13 @@ def _decide(
         return Relation.OVERLAPS if content and content.is_shared else Relation.ANOTHER_SHOT, None
     if edits.embedded_side is None and _have_unique_content(homography, first, second):
         return Relation.OVERLAPS, None
-    if side := evidence.smoothed_side:
-        edits = mark_smoothed_side(edits, side.other if aligned.is_swapped else side)
+    edits = replace(
+        edits,
+        changed_share=round(evidence.areas.changed, 4),
+        detail_gain=round(evidence.detail_gain * (-1 if aligned.is_swapped else 1), 4),
+    )
+    if side := evidence.altered_side:
+        edits = mark_altered_side(edits, side.other if aligned.is_swapped else side)
     return (Relation.SAME_PICTURE if edits.is_same_picture else Relation.DERIVED), edits
 
 

@@ -87,13 +87,14 @@ def test_blurred_area_agrees_at_low_frequencies() -> None:
     assert measure(PHOTO, cover(PHOTO, BOX)).areas.smoothed < 0.2
 
 
-def test_lettering_does_not_make_the_image_below_it_the_smoothed_one() -> None:
+def test_lettering_alters_the_image_that_it_lies_on() -> None:
     lettered = PHOTO.copy()
     font = ImageFont.load_default(48)
     ImageDraw.Draw(lettered).text((160, 130), "SOLD OUT", fill="red", font=font)
-    evidence = measure(PHOTO, lettered)
-    assert evidence.areas.smoothed > 0.8
-    assert evidence.smoothed_side is None
+    assert measure(PHOTO, lettered).areas.smoothed > 0.8
+    for first, second, side in ((PHOTO, lettered, Side.SECOND), (lettered, PHOTO, Side.FIRST)):
+        edits = verify(extract(first), extract(second)).edits
+        assert edits and edits.derived_side is side
 
 
 def test_two_exposures_lose_other_tones() -> None:

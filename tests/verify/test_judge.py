@@ -32,7 +32,8 @@ ZEROS = Evidence(
     ToneEvidence(*[0.0] * len(fields(ToneEvidence))),
     TextureEvidence(*[0.0] * len(fields(TextureEvidence))),
     AgreementEvidence(*[0.0] * len(fields(AgreementEvidence))),
-    smoothed_side=None,
+    altered_side=None,
+    detail_gain=0.0,
 )
 
 

@@ -14,13 +14,15 @@ from pipeline.verify.relation import Relation, Side
 from pipeline.verify.upscaling import (
     CENTER_SIDE_PX,
     MAX_SIDE_RATIO,
+    MAX_UPSCALED_ENERGY_RATIO,
+    RadialSpectrum,
     UpscaleCheck,
     add_upscaling,
     compute_radial_spectrum,
     find_larger_side,
-    is_upscaled,
+    measure_fine_detail,
 )
-from pipeline.verify.verdict import Verdict, flatten_homography
+from pipeline.verify.verdict import Box, Verdict, flatten_homography
 from tests.support.pair_verification import draw_sharp_image
 from tests.support.verification import PLAIN_COPY
 
@@ -48,6 +50,13 @@ ENLARGED = SHARP.resize((1530, 1190), Image.Resampling.LANCZOS)
 ENLARGED_SPECTRUM = compute_radial_spectrum(crop_center(ENLARGED), ENLARGED.size)
 
 
+def is_upscaled(
+    spectrum: RadialSpectrum, side_ratio: float, changed_regions: tuple[Box, ...] = ()
+) -> bool:
+    detail = measure_fine_detail(spectrum, side_ratio, changed_regions)
+    return detail is not None and detail < MAX_UPSCALED_ENERGY_RATIO
+
+
 @pytest.mark.parametrize("resampling", FILTERS)
 @pytest.mark.parametrize("factor", [1.5, 2.0, 3.0])
 def test_enlarged_image_is_upscaled_and_its_original_is_not(
@@ -56,8 +65,8 @@ def test_enlarged_image_is_upscaled_and_its_original_is_not(
     size = (round(SHARP.width * factor), round(SHARP.height * factor))
     enlarged = SHARP.resize(size, resampling)
     spectrum = compute_radial_spectrum(crop_center(enlarged), enlarged.size)
-    assert is_upscaled(spectrum, 1 / factor, ())
-    assert not is_upscaled(SHARP_SPECTRUM, 1 / factor, ())
+    assert is_upscaled(spectrum, 1 / factor)
+    assert not is_upscaled(SHARP_SPECTRUM, 1 / factor)
 
 
 def test_sharp_part_counts_unless_it_lies_in_a_changed_region() -> None:
@@ -66,10 +75,11 @@ def test_sharp_part_counts_unless_it_lies_in_a_changed_region() -> None:
     noise = np.random.default_rng(1).integers(0, 256, (140, 140, 3), np.uint8)
     covered.paste(Image.fromarray(noise), (20, 20))
     spectrum = compute_radial_spectrum(np.asarray(covered), size)
-    assert not is_upscaled(spectrum, 1 / 1.7, ())
+    assert not is_upscaled(spectrum, 1 / 1.7)
     share = 160 / CENTER_SIDE_PX
     assert is_upscaled(spectrum, 1 / 1.7, ((0.0, 0.0, share, share),))
-    assert not is_upscaled(spectrum, 1 / 1.7, ((0.0, 0.0, 1.0, 1.0),))  # no block is left
+    whole = ((0.0, 0.0, 1.0, 1.0),)
+    assert measure_fine_detail(spectrum, 1 / 1.7, whole) is None  # no block is left
 
 
 def test_spectrum_has_the_power_of_a_wave_at_its_frequency() -> None:
@@ -88,7 +98,7 @@ def test_image_without_room_for_a_block_or_without_texture_is_not_upscaled() -> 
     tiny = compute_radial_spectrum(np.asarray(SHARP.crop((0, 0, 47, 47))), (47, 47))
     assert tiny.power_spectrum.shape[0] == 0 and tiny.block_boxes.shape == (0, 4)
     flat = compute_radial_spectrum(np.full((512, 512, 3), 90, np.uint8), (512, 512))
-    assert not is_upscaled(tiny, 0.5, ()) and not is_upscaled(flat, 0.5, ())
+    assert measure_fine_detail(tiny, 0.5, ()) is measure_fine_detail(flat, 0.5, ()) is None
 
 
 @pytest.mark.parametrize(
@@ -116,9 +126,12 @@ def test_pairs_whose_larger_image_was_read_are_completed_in_order() -> None:
     completed = check.apply({"enlarged": ENLARGED_SPECTRUM, "sharp": SHARP_SPECTRUM})
     assert list(completed) == list(verdicts)
     changed = {pair for pair, verdict in completed.items() if verdict != verdicts[pair]}
-    assert changed == {("small", "enlarged")}
-    edits = completed["small", "enlarged"].edits
-    assert edits and edits.upscaled_side is Side.SECOND
+    assert changed == {("small", "enlarged"), ("small", "sharp")}
+    enlarged, sharp = (completed["small", name].edits for name in ("enlarged", "sharp"))
+    assert enlarged and sharp
+    assert (enlarged.upscaled_side, sharp.upscaled_side) == (Side.SECOND, None)
+    assert enlarged.fine_detail and sharp.fine_detail
+    assert enlarged.fine_detail < MAX_UPSCALED_ENERGY_RATIO < sharp.fine_detail
 
 
 def test_upscaled_image_that_the_other_shows_whole_was_cropped_from_it() -> None:
@@ -139,7 +152,8 @@ def test_changed_regions_are_on_the_first_image_and_ignored_on_the_second() -> N
     left, top, right, bottom = (corners / covered.size).ravel()
     verdict = make_copy(1.7)
     assert verdict.edits
-    assert add_upscaling(verdict, Side.SECOND, spectrum) == verdict
+    sharp = add_upscaling(verdict, Side.SECOND, spectrum).edits
+    assert sharp and sharp.upscaled_side is None
     region = (float(left), float(top), float(right), float(bottom))
     marked = replace(verdict, edits=replace(verdict.edits, changed_regions=(region,)))
     edits = add_upscaling(marked, Side.SECOND, spectrum).edits
