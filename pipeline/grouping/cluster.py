@@ -10,9 +10,10 @@ takes back what the other shot did not take.
 
 Invariants, which test_laws in tests/grouping/test_cluster.py checks on random graphs:
 - every file is in at most one group;
-- every member has an edge of a wanted relation to its keeper, or equal pixels;
+- every member has an edge of a wanted relation to its keeper, or equal pixels, or MIN_VOUCHERS
+  members with such an edge to it, if its pair with the keeper is in doubt;
 - no two images of a group are two exposures by their metadata, unless scenes are wanted;
-- the keep rules rank no member of other pixels before its keeper;
+- the keep rules rank no member with an edge to its keeper before it;
 - every related file is outside the group and has an edge to a member;
 - no edge of a wanted relation joins two images that are both in no group, and no keeper has such
   an edge to a lower-ranked image that is in no group, but for other exposures;
@@ -24,23 +25,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Any
 
-from indexes.records import Image
+from pipeline.grouping.edges import Edge, Neighbor, list_neighbors
 from pipeline.grouping.exposures import Exposures
-from pipeline.grouping.keep_rules import CopyHints, KeepRules, LibraryFile
+from pipeline.grouping.keep_rules import KeepRules, LibraryFile
 from pipeline.grouping.match import Match, get_exact_relation, make_match_rank_key
-from pipeline.verify.homography import MAX_ISOTROPIC_RATIO, compute_principal_scales
+from pipeline.grouping.provenance import trace_provenance
 from pipeline.verify.judgement import UNKNOWN_NOISE
 from pipeline.verify.relation import (
     COPY_RELATIONS,
     REPORTED_RELATIONS,
     SCENE_RELATIONS,
     Relation,
-    Side,
 )
-from pipeline.verify.verdict import MIN_FULL_OVERLAP, Edits, Verdict
+from pipeline.verify.verdict import Verdict
 
 # Scale, along a side, from which a copy differs from a copy of the next shot of a burst. Of
 # frames 1/15 s apart and 480 pixels wide, no copy at full size passes for a copy of the next frame;
@@ -51,21 +50,8 @@ MIN_FULL_SIZE_SCALE = 0.9
 # video frames, compared with their own frame and the next, noise alone is right in .87; from .1 on
 # it is right in all 29, and tiles are in .97 of the others.
 MIN_NOISE_GAIN = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """The relation of two images, given by pixel hash, with their cosine.
-
-    The verdict, if there is one, has `left` as its first image. SIMILAR is a pair that pixels
-    cannot decide, with the verdict that says why, or that is not verified, without one.
-    """
-
-    left: bytes
-    right: bytes
-    relation: Relation
-    score: float
-    verdict: Verdict | None = None
+# Members of a group that have to be copies of an image whose pair with the keeper is in doubt.
+MIN_VOUCHERS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +84,6 @@ class Group:
         return (self.keeper, *(member.file for member in self.members))
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbor:
-    """The image at the other end of an edge, by pixel hash, and the edge."""
-
-    pixel_hash: bytes
-    edge: Edge
-
-
 def form_groups(
     files_by_pixel_hash: Mapping[bytes, Sequence[LibraryFile]],
     edges: Iterable[Edge],
@@ -119,24 +97,27 @@ def form_groups(
     without files are ignored. No group holds two images that `exposures` tells apart.
     """
     wanted, keep_rules = frozenset(relations), keep_rules or KeepRules()
-    neighbors = _list_neighbors(edges, files_by_pixel_hash)
+    neighbors = list_neighbors(edges, files_by_pixel_hash)
     best_files = {
         pixel_hash: min(files, key=keep_rules.make_equal_pixels_rank_key)
         for pixel_hash, files in files_by_pixel_hash.items()
     }
+    exposures = exposures or Exposures({})
+    images = {pixel_hash: file.image for pixel_hash, file in best_files.items()}
+    provenance = trace_provenance(neighbors, wanted & COPY_RELATIONS, images, exposures.metadata)
     rank_keys = {
-        pixel_hash: keep_rules.make_rank_key(
-            file, _collect_copy_hints(pixel_hash, neighbors[pixel_hash], wanted, best_files)
-        )
+        pixel_hash: keep_rules.make_rank_key(file, provenance[pixel_hash])
         for pixel_hash, file in best_files.items()
     }
-    groups, wants_scenes = list[Group](), not SCENE_RELATIONS.isdisjoint(wanted)
-    exposures = Exposures({}) if exposures is None or wants_scenes else exposures
+    groups = list[Group]()
+    if not SCENE_RELATIONS.isdisjoint(wanted):
+        exposures = Exposures({})
     for pixel_hash, taken in _assign_to_keepers(neighbors, rank_keys, wanted, exposures).items():
         keeper = best_files[pixel_hash]
         matches = _build_matches(keeper, files_by_pixel_hash[pixel_hash], None)
         for hash_, edge in ((neighbor.pixel_hash, neighbor.edge) for neighbor in taken):
-            matches += _build_matches(keeper, files_by_pixel_hash[hash_], edge)
+            voucher = best_files[edge.voucher] if edge.voucher else None
+            matches += _build_matches(keeper, files_by_pixel_hash[hash_], edge, voucher)
         members = [match for match in matches if match.relation in wanted]
         if not members:
             continue
@@ -156,18 +137,6 @@ def form_groups(
             )
         )
     return sorted(groups, key=lambda group: group.keeper.path)
-
-
-def _list_neighbors(
-    edges: Iterable[Edge], pixel_hashes: Collection[bytes]
-) -> defaultdict[bytes, list[Neighbor]]:
-    """List the neighbors of each image, by edges with both ends in `pixel_hashes`."""
-    neighbors = defaultdict[bytes, list[Neighbor]](list)
-    for edge in edges:
-        if edge.left in pixel_hashes and edge.right in pixel_hashes:
-            neighbors[edge.left].append(Neighbor(edge.right, edge))
-            neighbors[edge.right].append(Neighbor(edge.left, edge))
-    return neighbors
 
 
 def _explain_among_equals(
@@ -208,8 +177,10 @@ def _assign_to_keepers(
                 and rank_keys[pixel_hash] < rank_keys[neighbor.pixel_hash]
                 and neighbor.edge.relation in relations
             ]
-            if is_first_pass and SCENE_RELATIONS.isdisjoint(relations):
+            shots = set[bytes]()
+            if SCENE_RELATIONS.isdisjoint(relations):
                 shots = _find_other_shots(pixel_hash, neighbors, full_size_copies, exposures)
+            if is_first_pass:
                 copies = [
                     copy
                     for copy in copies
@@ -217,10 +188,62 @@ def _assign_to_keepers(
                 ]
             earlier = taken.get(pixel_hash, [])
             copies = _drop_other_exposures(pixel_hash, copies, earlier, exposures)
+            vouched = [
+                neighbor
+                for neighbor in _find_vouched(
+                    pixel_hash, [*earlier, *copies], shots, neighbors, relations
+                )
+                if neighbor.pixel_hash in free
+            ]
+            copies += _drop_other_exposures(pixel_hash, vouched, [*earlier, *copies], exposures)
             if copies or not is_first_pass:
                 taken.setdefault(pixel_hash, []).extend(copies)
                 free -= {pixel_hash, *(copy.pixel_hash for copy in copies)}
     return taken
+
+
+def _find_vouched(
+    keeper: bytes,
+    members: Sequence[Neighbor],
+    shots: Collection[bytes],
+    neighbors: Mapping[bytes, Sequence[Neighbor]],
+    relations: Collection[Relation],
+) -> list[Neighbor]:
+    """Find images that no verdict relates to a keeper, but that most of their copies belong to.
+
+    At least MIN_VOUCHERS members are copies of such an image, and more than half of all its copies
+    are members. The pair with the keeper is in doubt, or no verdict was reached; and none of its
+    copies is another shot of the keeper's scene.
+    """
+    group = {keeper, *(member.pixel_hash for member in members if not member.edge.voucher)}
+    if len(group) <= MIN_VOUCHERS:
+        return []
+    known = {neighbor.pixel_hash: neighbor.edge for neighbor in neighbors[keeper]}
+    vouchers = defaultdict[bytes, list[Neighbor]](list)
+    for member in group - {keeper}:
+        for neighbor in neighbors[member]:
+            image, edge = neighbor.pixel_hash, neighbor.edge
+            if edge.relation in relations and image not in group:
+                vouchers[image].append(Neighbor(member, edge))
+    found = []
+    for image, own_vouchers in vouchers.items():
+        copies = {
+            neighbor.pixel_hash
+            for neighbor in neighbors[image]
+            if neighbor.edge.relation in relations
+        }
+        direct = known.get(image)
+        if (
+            len(own_vouchers) >= MIN_VOUCHERS
+            and 2 * len(own_vouchers) > len(copies)
+            and copies.isdisjoint(shots)
+            and (direct is None or direct.relation == Relation.SIMILAR)
+        ):
+            closest = min(own_vouchers, key=_make_closeness_key)
+            relation, score = closest.edge.relation, direct.score if direct else closest.edge.score
+            vouched = Edge(keeper, image, relation, score, None, closest.pixel_hash)
+            found.append(Neighbor(image, vouched))
+    return found
 
 
 def _drop_other_exposures(
@@ -328,60 +351,6 @@ def _agrees_better(verdict: Verdict, other: Verdict) -> bool:
     return first > second
 
 
-def _collect_copy_hints(
-    pixel_hash: bytes,
-    neighbors: Iterable[Neighbor],
-    relations: Collection[Relation],
-    best_files: Mapping[bytes, LibraryFile],
-) -> CopyHints:
-    """Collect the hints that the verified copies of an image give.
-
-    An image is derived if more of its copies say so than say the opposite. A single copy proves
-    little, because a margin or an embedded image can mislead it.
-    """
-    derived_votes = source_votes = upscaled_votes = padded_votes = 0
-    max_pixel_count = inf
-    for neighbor in neighbors:
-        edge, verdict = neighbor.edge, neighbor.edge.verdict
-        if verdict is None or verdict.edits is None or edge.relation not in relations:
-            continue
-        edits, side = verdict.edits, Side.FIRST if pixel_hash == edge.left else Side.SECOND
-        derived_votes += edits.derived_side == side
-        source_votes += edits.derived_side == side.other
-        upscaled_votes += edits.upscaled_side == side
-        padded_votes += _has_plain_margin(edits, side)
-        if edits.anisotropic and min(edits.overlap) >= MIN_FULL_OVERLAP:
-            images = best_files[edge.left].image, best_files[edge.right].image
-            pixel_count = _count_unstretched_pixels(verdict, side, *images)
-            max_pixel_count = min(max_pixel_count, pixel_count)
-    return CopyHints(
-        derived_votes > source_votes, upscaled_votes > 0, padded_votes > 0, max_pixel_count
-    )
-
-
-def _has_plain_margin(edits: Edits, side: Side) -> bool:
-    """Check whether one image of a pair is the other with a plain margin around it."""
-    overlap = edits.overlap[0] if side is Side.FIRST else edits.overlap[1]
-    return edits.plain_background and not edits.embedded_side and overlap < MIN_FULL_OVERLAP
-
-
-def _count_unstretched_pixels(verdict: Verdict, side: Side, first: Image, second: Image) -> float:
-    """Return the effective pixel count of one image of a stretched pair.
-
-    Which of the two was stretched cannot be known. So an image counts for as many pixels as the
-    other one has, or for more if it is larger in all directions: then the least of its principal
-    scales, squared, is the factor.
-    """
-    sizes = (first.width, first.height), (second.width, second.height)
-    largest, smallest = compute_principal_scales(verdict.homography_matrix, sizes)
-    if side == Side.SECOND:
-        scale, other_image = smallest, first
-    else:
-        scale, other_image = 1.0 / largest, second
-    factor = scale**2 if scale > MAX_ISOTROPIC_RATIO else 1.0
-    return other_image.width * other_image.height * factor
-
-
 def _find_related_files(
     group_hashes: Collection[bytes],
     neighbors: Mapping[bytes, Sequence[Neighbor]],
@@ -408,13 +377,16 @@ def _find_related_files(
 
 
 def _build_matches(
-    keeper: LibraryFile, files: Iterable[LibraryFile], edge: Edge | None
+    keeper: LibraryFile,
+    files: Iterable[LibraryFile],
+    edge: Edge | None,
+    voucher: LibraryFile | None = None,
 ) -> list[Match]:
     """Build the matches of files with one pixel hash; without an edge, with the keeper's own."""
     others = [file for file in files if file is not keeper]
     if edge:
         verdict = _orient_verdict(edge, keeper)
-        return [Match(file, edge.relation, edge.score, verdict) for file in others]
+        return [Match(file, edge.relation, edge.score, verdict, voucher) for file in others]
     return [
         Match(file, get_exact_relation(file.image, keeper.image) or Relation.SIMILAR, 1.0)
         for file in others

@@ -285,6 +285,9 @@ class Exposures:
     def __init__(self, images: Mapping[bytes, Sequence[NamedMetadata]]) -> None:
         """Use the metadata of all contents of each image; an image without any is no exposure."""
         self._images = images
+        self.metadata = {
+            image: [file.metadata for file in files] for image, files in images.items()
+        }
         self._captures = {
             image: frozenset(
                 (file.metadata.capture, file.metadata.software, file.metadata.modified)

@@ -14,6 +14,7 @@ from typing import Any
 from indexes.paths import quote
 from indexes.records import FileStat, Image
 from pipeline.errors import InvalidKeepRule
+from pipeline.grouping.provenance import Provenance
 
 LOSSLESS_FORMATS = {"PNG", "BMP", "GIF", "TIFF", "PPM"}
 # Rank of a format by how much of the camera's data it holds, best first. Formats that are not
@@ -101,60 +102,52 @@ class LibraryFile:
 
 
 @dataclass(frozen=True, slots=True)
-class CopyHints:
-    """Hints about an image from its verified copies.
-
-    `is_derived`: made from one of them. `is_upscaled`: enlarged without new detail. `is_padded`:
-    with a plain margin around it. `max_pixel_count`: an upper bound on its effective pixels, where
-    it may be a stretched version of a copy.
-    """
-
-    is_derived: bool = False
-    is_upscaled: bool = False
-    is_padded: bool = False
-    max_pixel_count: float = inf
-
-
-@dataclass(frozen=True, slots=True)
 class Criterion:
     """One comparison of two files: `key` sorts the better file first, `reason` says why it won."""
 
     reason: str
-    key: Callable[[LibraryFile, CopyHints], Any]
+    key: Callable[[LibraryFile, Provenance], Any]
 
 
-def _negate_pixel_count(file: LibraryFile, hints: CopyHints) -> float:
-    return -min(file.image.width * file.image.height, hints.max_pixel_count)
+def _negate_pixel_count(file: LibraryFile, provenance: Provenance) -> float:
+    return -min(file.image.width * file.image.height, provenance.max_pixel_count)
 
 
 # The rules by name, in their default order. A new rule goes before `path`, which breaks every tie.
 KEEP_RULES: dict[str, tuple[Criterion, ...]] = {
-    "original": (Criterion("not derived from another", lambda file, hints: hints.is_derived),),
+    "original": (
+        Criterion("not altered", lambda file, provenance: bool(provenance.alterations)),
+        Criterion("as the camera wrote it", lambda file, provenance: not provenance.is_from_camera),
+        Criterion("nearest to all copies", lambda file, provenance: provenance.is_secondhand),
+        Criterion("not derived from another", lambda file, provenance: provenance.is_derived),
+    ),
     "resolution": (
-        Criterion("not upscaled", lambda file, hints: hints.is_upscaled),
-        Criterion("no added border", lambda file, hints: hints.is_padded),
+        Criterion("not upscaled", lambda file, provenance: provenance.is_upscaled),
+        Criterion("no added border", lambda file, provenance: provenance.is_padded),
         Criterion("most pixels", _negate_pixel_count),
     ),
     "format": (
-        Criterion("richest format", lambda file, hints: FORMAT_RANK.get(file.image.format, 0)),
+        Criterion("richest format", lambda file, provenance: FORMAT_RANK.get(file.image.format, 0)),
     ),
-    "metadata": (Criterion("most metadata", lambda file, hints: -len(file.image.metadata_kinds)),),
-    "date": (Criterion("oldest", lambda file, hints: (file.timestamp_ns, file.modified_ns)),),
-    "bytes": (Criterion("most bytes", lambda file, hints: -file.image.size),),
+    "metadata": (
+        Criterion("most metadata", lambda file, provenance: -len(file.image.metadata_kinds)),
+    ),
+    "date": (Criterion("oldest", lambda file, provenance: (file.timestamp_ns, file.modified_ns)),),
+    "bytes": (Criterion("most bytes", lambda file, provenance: -file.image.size),),
     "path": (
-        Criterion("shortest path", lambda file, hints: len(file.path)),
-        Criterion("first by its path", lambda file, hints: file.path),
+        Criterion("shortest path", lambda file, provenance: len(file.path)),
+        Criterion("first by its path", lambda file, provenance: file.path),
     ),
 }
 # Criteria before all rules.
 BASE_CRITERIA = (
-    Criterion("not missing", lambda file, hints: not file.is_present),
-    Criterion("not damaged", lambda file, hints: file.image.is_damaged),
-    Criterion("most frames", lambda file, hints: -file.frame_count),
+    Criterion("not missing", lambda file, provenance: not file.is_present),
+    Criterion("not damaged", lambda file, provenance: file.image.is_damaged),
+    Criterion("most frames", lambda file, provenance: -file.frame_count),
 )
 # Of files with equal pixels, the lossless one was re-saved from the lossy one.
 LOSSY_FIRST_CRITERION = Criterion(
-    "not a lossless copy", lambda file, hints: file.image.format in LOSSLESS_FORMATS
+    "not a lossless copy", lambda file, provenance: file.image.format in LOSSLESS_FORMATS
 )
 # Rules that compare pixels; they decide nothing between files with equal pixels.
 PIXEL_RULES = {"original", "resolution", "format"}
@@ -216,17 +209,17 @@ class KeepRules:
         rule_criteria = [criterion for name in names for criterion in _get_criteria(name)]
         return (*BASE_CRITERIA, LOSSY_FIRST_CRITERION, *rule_criteria)
 
-    def make_rank_key(self, file: LibraryFile, hints: CopyHints) -> tuple[Any, ...]:
+    def make_rank_key(self, file: LibraryFile, provenance: Provenance) -> tuple[Any, ...]:
         """Make a sort key that puts the file to keep first, among files of different pixels.
 
         No two files have the same key, because the path is part of it.
         """
-        return tuple(criterion.key(file, hints) for criterion in self._criteria)
+        return tuple(criterion.key(file, provenance) for criterion in self._criteria)
 
     def make_equal_pixels_rank_key(self, file: LibraryFile) -> tuple[Any, ...]:
         """Make a sort key that puts the file to keep first, among files with equal pixels."""
-        hints = CopyHints()
-        return tuple(criterion.key(file, hints) for criterion in self._equal_pixels_criteria)
+        provenance = Provenance()
+        return tuple(criterion.key(file, provenance) for criterion in self._equal_pixels_criteria)
 
     def explain_choice(
         self,
@@ -253,7 +246,9 @@ def _get_criteria(name: str) -> tuple[Criterion, ...]:
     if name in KEEP_RULES:
         return KEEP_RULES[name]
     pattern = _parse_folder_pattern(name)
-    return (Criterion(f"in {pattern}", lambda file, hints: not _is_in_folder(file.path, pattern)),)
+    return (
+        Criterion(f"in {pattern}", lambda file, provenance: not _is_in_folder(file.path, pattern)),
+    )
 
 
 def _is_folder_rule(name: str) -> bool:

@@ -17,13 +17,14 @@ class Match:
     """A file that matches a reference: the keeper of its group, or the file of a query.
 
     `relation` and `score`, a cosine, are those of the pair. The verdict, if there is one, has the
-    reference as its first image.
+    reference as its first image. `voucher` is a copy of both, if only their copies relate the two.
     """
 
     file: LibraryFile
     relation: Relation
     score: float
     verdict: Verdict | None = None
+    voucher: LibraryFile | None = None
 
 
 def make_match_rank_key(match: Match) -> tuple[int, bool, float, str]:

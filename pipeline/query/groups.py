@@ -15,11 +15,13 @@ from indexes.catalog.verdicts import MAX_IMAGES_PER_VECTOR, StoredVerdict
 from indexes.metadata import NO_METADATA, Frames
 from indexes.store import Store
 from indexes.vectors.scores import compute_cosines
-from pipeline.grouping.cluster import Edge, Group, form_groups
+from pipeline.grouping.cluster import Group, form_groups
+from pipeline.grouping.edges import Edge
 from pipeline.grouping.exposures import Exposures, NamedMetadata
 from pipeline.grouping.frames import relate_frames
-from pipeline.grouping.keep_rules import CopyHints, KeepRules, LibraryFile
+from pipeline.grouping.keep_rules import KeepRules, LibraryFile
 from pipeline.grouping.match import decide_relation
+from pipeline.grouping.provenance import Provenance
 from pipeline.query.files import load_files
 from pipeline.query.thresholds import Thresholds, resolve_thresholds
 from pipeline.scan import is_below
@@ -251,7 +253,7 @@ def _select_best(
 
     def get_rank_key(pixel_hash: bytes) -> tuple[Any, ...]:
         files = snapshot.files[pixel_hash]
-        return min(keep_rules.make_rank_key(file, CopyHints()) for file in files)
+        return min(keep_rules.make_rank_key(file, Provenance()) for file in files)
 
     if len(pixel_hashes) <= MAX_IMAGES_PER_VECTOR:
         return pixel_hashes

@@ -61,6 +61,8 @@ def serialize_match(match: Match) -> dict[str, Any]:
     document: dict[str, Any] = {"relation": match.relation, "score": round(match.score, 6)}
     if match.verdict:
         document["verdict"] = match.verdict.to_dict()
+    if match.voucher:
+        document["voucher"] = match.voucher.path
     return document
 
 
@@ -140,6 +142,8 @@ def format_match(match: Match) -> str:
         Relation.OVERLAPS
     }:  # the verdict is on the frames that stand for the files
         return relation
+    if match.voucher:
+        return f"{relation}: as a copy of {escape_unprintable(match.voucher.path)}"
     edits = format_edits(match.verdict)
     return f"{relation}: {edits}" if edits else relation
 

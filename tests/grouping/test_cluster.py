@@ -19,9 +19,11 @@ from hypothesis.strategies import (
 
 from indexes.metadata import Capture, ImageMetadata
 from indexes.records import FileStat, Image
-from pipeline.grouping.cluster import Edge, Group, form_groups
+from pipeline.grouping.cluster import MIN_VOUCHERS, Group, form_groups
+from pipeline.grouping.edges import Edge
 from pipeline.grouping.exposures import Exposures, NamedMetadata
-from pipeline.grouping.keep_rules import CopyHints, KeepRules, LibraryFile
+from pipeline.grouping.keep_rules import KeepRules, LibraryFile
+from pipeline.grouping.provenance import Provenance
 from pipeline.verify.judgement import UNKNOWN_NOISE, Judgement
 from pipeline.verify.relation import COPY_RELATIONS, SCENE_RELATIONS, Relation, Side
 from pipeline.verify.verdict import Edits, Verdict
@@ -29,8 +31,8 @@ from pipeline.verify.verdict import Edits, Verdict
 RECENT_NS = 1_600_000_000 * 10**9  # in 2020; a time before 1990 is no date
 IMAGE_COUNT = 6  # images of test_laws: few, so that many of them have an edge
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-# Edits of a copy that is only recolored.
-RECOLORED = Edits(False, 0, 0.0, False, 1.0, (1.0, 1.0), None, False, None, True, (), None)
+# Edits of a copy that is only encoded again.
+ENCODED = Edits(False, 0, 0.0, False, 1.0, (1.0, 1.0), None, False, None, False, (), None)
 
 Files = dict[bytes, list[LibraryFile]]
 
@@ -98,6 +100,28 @@ def test_image_without_edge_to_keeper_is_related_not_chained() -> None:
     ] == [("/3", "/2", Relation.SAME_PICTURE, 0.8)]
 
 
+def test_image_in_doubt_joins_the_group_that_most_of_its_copies_belong_to() -> None:
+    """Image 5 is a copy of three members, and in doubt beside the keeper."""
+    files = by_pixel_hash(*(make_file(n, f"/{n}", width=200 - n) for n in range(1, 8)))
+    members = make_edges((1, 2, 0.9), (1, 3, 0.9), (1, 4, 0.9))
+    copies = make_edges((2, 5, 0.8), (3, 5, 0.85), (4, 5, 0.8), relation=Relation.DERIVED)
+    doubt = make_edges((1, 5, 0.7), relation=Relation.SIMILAR)
+    for edges in ([*members, *copies], [*members, *copies, *doubt]):
+        (group,) = form_groups(files, edges)
+        assert list_paths([group]) == [("/1", ["/2", "/3", "/4", "/5"])]
+        voucher = group.members[-1].voucher
+        assert voucher and (voucher.path, group.members[-1].relation) == ("/3", Relation.DERIVED)
+    # Not against the verdict on the two, not by few, and not if most of its copies are elsewhere.
+    others = make_edges((1, 5, 0.7), relation=Relation.ANOTHER_SHOT)
+    for edges in (
+        [*members, *copies, *others],
+        [*members, *copies[:2]],
+        [*members, *copies, *make_edges((5, 6, 0.9), (5, 7, 0.9), (6, 7, 0.9), (5, 8, 0.9))],
+    ):
+        groups = form_groups(files | by_pixel_hash(make_file(8, "/8")), edges)
+        assert ("/1", ["/2", "/3", "/4"]) in list_paths(groups)
+
+
 def test_other_shot_is_related_unless_same_scene_is_wanted() -> None:
     files = by_pixel_hash(*(make_file(n, f"/{n}", width=200 - n) for n in (1, 2, 3)))
     edges = [
@@ -148,33 +172,39 @@ def test_derived_image_is_not_kept_although_larger() -> None:
     verdict = Verdict(Relation.SAME_PICTURE, 100, 100, 1.0, 0.0, IDENTITY, edits)
     (group,) = form_groups(files, [replace(edge, verdict=verdict)])
     assert list_paths([group]) == [("/color", ["/gray"])]
-    assert group.reason == "not derived from another"
+    assert group.reason == "not altered"
 
 
-def test_original_is_not_derived_if_most_copies_disagree() -> None:
-    """Two crops say they are derived from it; a framed copy looks like its source."""
+def test_original_is_kept_if_most_copies_say_that_the_others_are_parts() -> None:
+    """Two crops say they are cut out of it; a framed copy looks like its source."""
 
-    def make_derived(*pairs: tuple[int, int, float], derived_side: Side) -> list[Edge]:
-        edits = Edits(
-            False, 0, 0.0, False, 1.0, (1.0, 0.8), None, False, None, False, (), derived_side
-        )
+    def make_part(whole: int, part: int, share: float = 0.8) -> Edge:
+        """The part is cut out of the whole, by their pixels."""
+        edits = replace(ENCODED, overlap=(share, 1.0), derived_side=Side.SECOND)
         verdict = Verdict(Relation.DERIVED, 100, 100, 1.0, 0.0, IDENTITY, edits)
-        return [
-            replace(edge, verdict=verdict) for edge in make_edges(*pairs, relation=Relation.DERIVED)
-        ]
+        (edge,) = make_edges((whole, part, 0.9), relation=Relation.DERIVED)
+        return replace(edge, verdict=verdict)
 
     files = by_pixel_hash(
         make_file(1, "/original", mtime=1),
         make_file(2, "/framed"),
         make_file(3, "/crop", width=50),
         make_file(4, "/crop 2", width=50),
+        make_file(5, "/small", width=40),
+        make_file(6, "/gray", width=60),
     )
-    wrong = make_derived((1, 2, 0.9), derived_side=Side.FIRST)
-    crops = make_derived((1, 3, 0.9), (1, 4, 0.8), derived_side=Side.SECOND)
-    # Without the crops, nothing contradicts the framed copy.
-    assert list_paths(form_groups(files, wrong)) == [("/framed", ["/original"])]
-    assert list_paths(form_groups(files, [*wrong, *crops])) == [
-        ("/original", ["/crop", "/framed", "/crop 2"])
+    wrong, crops = make_part(2, 1), [make_part(1, 3), make_part(1, 4)]
+    # Without other copies, nothing contradicts the framed copy.
+    assert list_paths(form_groups(files, [wrong])) == [("/framed", ["/original"])]
+    encoded = Verdict(Relation.DERIVED, 100, 100, 1.0, 0.0, IDENTITY, ENCODED)
+    plain = [
+        replace(edge, verdict=encoded)
+        for edge in make_edges((1, 5, 0.9), (1, 6, 0.9), (5, 6, 0.9), relation=Relation.DERIVED)
+    ]
+    undecided = replace(wrong, verdict=replace(encoded, edits=replace(ENCODED, overlap=(0.8, 1.0))))
+    edges = [undecided, *crops, *plain]
+    assert list_paths(form_groups(files, edges)) == [
+        ("/original", ["/crop", "/crop 2", "/framed", "/gray", "/small"])
     ]
 
 
@@ -294,9 +324,9 @@ def test_heavily_edited_copy_is_not_another_shot(
     for left, right, inliers in ((1, 3, 30), (2, 3, 40), (1, 4, 30), (2, 4, 30)):
         own_scale = 0.3 if right == 3 else scale
         if is_swapped:
-            ends, edits = (right, left), replace(RECOLORED, scale=1 / own_scale)
+            ends, edits = (right, left), replace(ENCODED, scale=1 / own_scale)
         else:
-            ends, edits = (left, right), replace(RECOLORED, scale=own_scale)
+            ends, edits = (left, right), replace(ENCODED, scale=own_scale)
         (edge,) = make_edges((*ends, 0.9), relation=Relation.DERIVED)
         verdict = Verdict(Relation.DERIVED, inliers, 30, 1.0, edits=edits)
         edges.append(replace(edge, verdict=verdict))
@@ -460,7 +490,7 @@ def make_linked_edge(ends: tuple[int, int], link: Link) -> Edge:
         return edge
     edits = None
     if scale and relation != Relation.ANOTHER_SHOT:
-        edits = replace(RECOLORED, scale=scale)
+        edits = replace(ENCODED, scale=scale)
     inliers = round(100 * score)
     verdict = Verdict(relation, inliers, 30, agreeing_share, 0.0, IDENTITY, edits)
     return replace(edge, verdict=verdict)
@@ -479,16 +509,39 @@ def find_link(
     return score, relation
 
 
+def are_linked(
+    links: Mapping[tuple[int, int], Link],
+    first: LibraryFile,
+    second: LibraryFile,
+    wanted: Collection[Relation],
+) -> bool:
+    low, high = sorted((get_number(first), get_number(second)))
+    return (low, high) in links and links[low, high][1] in wanted
+
+
 def rank(file: LibraryFile) -> tuple[object, ...]:
-    return KeepRules().make_rank_key(file, CopyHints())
+    return KeepRules().make_rank_key(file, Provenance())
 
 
 def check_members(
     group: Group, links: Mapping[tuple[int, int], Link], wanted: Collection[Relation]
 ) -> None:
-    """Each member has an edge to the keeper itself, of a wanted relation, and ranks after it."""
+    """Each member has an edge to the keeper itself, of a wanted relation, and ranks after it.
+
+    Or the keeper is in doubt, and members that have such an edge are copies of it.
+    """
     for member in group.members:
         assert member.relation in wanted
+        if member.voucher:
+            assert (get_number(group.keeper), get_number(member.file)) not in links
+            assert member.relation == find_link(links, member.voucher, member.file)[1]
+            linked = {
+                get_number(other.file)
+                for other in group.members
+                if not other.voucher and are_linked(links, other.file, member.file, wanted)
+            }
+            assert len(linked) >= MIN_VOUCHERS
+            continue
         if get_number(member.file) == get_number(group.keeper):
             assert (member.score, member.relation) == (1.0, Relation.IDENTICAL_BYTES)
         else:

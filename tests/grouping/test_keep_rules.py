@@ -12,10 +12,10 @@ from pipeline.errors import InvalidKeepRule
 from pipeline.grouping.keep_rules import (
     FORMAT_RANK,
     KEEP_RULES,
-    CopyHints,
     KeepRules,
     LibraryFile,
 )
+from pipeline.grouping.provenance import Provenance
 
 RECENT_NS = 1_600_000_000 * 10**9  # in 2020; a time before 1990 is no date
 PLAIN = LibraryFile(
@@ -34,12 +34,12 @@ def make_file(
 
 
 def choose(
-    first: LibraryFile, second: LibraryFile, keep_rules: KeepRules, *hints: CopyHints
+    first: LibraryFile, second: LibraryFile, keep_rules: KeepRules, *provenances: Provenance
 ) -> LibraryFile:
-    """The file that the rules keep; `hints` are those of the first and of the second."""
-    first_hints, second_hints = hints or (CopyHints(), CopyHints())
-    first_key = keep_rules.make_rank_key(first, first_hints)
-    return first if first_key < keep_rules.make_rank_key(second, second_hints) else second
+    """The file that the rules keep; `provenances` are those of the first and of the second."""
+    of_first, of_second = provenances or (Provenance(), Provenance())
+    first_key = keep_rules.make_rank_key(first, of_first)
+    return first if first_key < keep_rules.make_rank_key(second, of_second) else second
 
 
 # For each rule, a file that this rule alone prefers to PLAIN.
@@ -69,7 +69,7 @@ def test_rule_alone_decides_and_names_its_reason(name: str) -> None:
         "path": "shortest path",
     }
     keeper_key, other_key = (
-        keep_rules.make_rank_key(file, CopyHints()) for file in (better, PLAIN)
+        keep_rules.make_rank_key(file, Provenance()) for file in (better, PLAIN)
     )
     assert keep_rules.explain_choice(keeper_key, [other_key]) == reasons[name]
 
@@ -132,11 +132,11 @@ def test_present_and_undamaged_file_is_kept_under_any_rules(names: list[str], mi
 
 
 def test_derived_upscaled_or_padded_image_is_not_kept() -> None:
-    large, no_hints = make_file(width=900), CopyHints()
-    derived, padded = CopyHints(is_derived=True), CopyHints(is_padded=True)
+    large, no_hints = make_file(width=900), Provenance()
+    derived, padded = Provenance(is_derived=True), Provenance(is_padded=True)
     default, resolution = KeepRules(), KeepRules(["resolution"])
     assert choose(PLAIN, large, default, no_hints, derived) == PLAIN
-    assert choose(PLAIN, large, default, no_hints, CopyHints(is_upscaled=True)) == PLAIN
+    assert choose(PLAIN, large, default, no_hints, Provenance(is_upscaled=True)) == PLAIN
     assert choose(PLAIN, large, default, no_hints, padded) == PLAIN
     assert choose(PLAIN, large, default, derived, padded) == large
     # `original` comes first unless it is named.

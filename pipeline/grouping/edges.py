@@ -1,0 +1,47 @@
+"""Edges between images: what neardup knows of pairs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from pipeline.verify.relation import Relation
+from pipeline.verify.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """The relation of two images, given by pixel hash, with their cosine.
+
+    The verdict, if there is one, has `left` as its first image. SIMILAR is a pair that pixels
+    cannot decide, with the verdict that says why, or that is not verified, without one. `voucher`
+    is a copy of both, if the relation of the two themselves is only known through their copies.
+    """
+
+    left: bytes
+    right: bytes
+    relation: Relation
+    score: float
+    verdict: Verdict | None = None
+    voucher: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbor:
+    """The image at the other end of an edge, by pixel hash, and the edge."""
+
+    pixel_hash: bytes
+    edge: Edge
+
+
+def list_neighbors(
+    edges: Iterable[Edge], pixel_hashes: Collection[bytes]
+) -> defaultdict[bytes, list[Neighbor]]:
+    """List the neighbors of each image, by edges with both ends in `pixel_hashes`."""
+    neighbors = defaultdict[bytes, list[Neighbor]](list)
+    for edge in edges:
+        if edge.left in pixel_hashes and edge.right in pixel_hashes:
+            neighbors[edge.left].append(Neighbor(edge.right, edge))
+            neighbors[edge.right].append(Neighbor(edge.left, edge))
+    return neighbors

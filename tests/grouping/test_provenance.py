@@ -1,0 +1,213 @@
+"""What was done to an image, from all its copies together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis.strategies import permutations
+
+from indexes.metadata import Capture, ImageMetadata, JpegEncoding
+from indexes.records import Image
+from pipeline.grouping.edges import Edge, list_neighbors
+from pipeline.grouping.provenance import (
+    Alteration,
+    Provenance,
+    is_camera_file,
+    trace_provenance,
+)
+from pipeline.verify.judgement import Judgement
+from pipeline.verify.relation import COPY_RELATIONS, Relation, Side
+from pipeline.verify.verdict import Edits, Verdict
+
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+ENCODED = Edits(False, 0, 0.0, False, 1.0, (1.0, 1.0), None, False, None, False, (), None)
+CAMERA = ImageMetadata(
+    Capture(make="Canon", model="EOS R6", taken="2021-05-30 15:56:01", exposure_time=0.01),
+    stated_width=100,
+    stated_height=100,
+)
+
+
+def make_image(name: str, width: int = 100) -> Image:
+    return Image(name.encode(), name.encode(), width, 100, "JPEG", 1000, False)
+
+
+def make_edge(first: str, second: str, noise: float | None = None, **changes: Any) -> Edge:
+    """An edge between two copies, with changed fields of their edits."""
+    judgement = None if noise is None else Judgement(0.9, 0.0, 0.0, noise, "test")
+    verdict = Verdict(
+        Relation.DERIVED,
+        30,
+        30,
+        1.0,
+        0.0,
+        IDENTITY,
+        replace(ENCODED, **changes),
+        judgement=judgement,
+    )
+    return Edge(first.encode(), second.encode(), Relation.DERIVED, 0.9, verdict)
+
+
+def connect(names: str, odd: Mapping[str, Mapping[str, Any]]) -> list[Edge]:
+    """Edges between all images, one letter each; those of an odd one have the changes of it."""
+    return [
+        make_edge(first, second, **{**odd.get(first, {}), **odd.get(second, {})})
+        for number, first in enumerate(names)
+        for second in names[number + 1 :]
+    ]
+
+
+def trace(
+    edges: Sequence[Edge],
+    metadata: Mapping[str, ImageMetadata] | None = None,
+    widths: Mapping[str, int] | None = None,
+) -> dict[str, Provenance]:
+    names = {pixel_hash.decode() for edge in edges for pixel_hash in (edge.left, edge.right)}
+    traced = trace_provenance(
+        list_neighbors(edges, {name.encode() for name in names}),
+        COPY_RELATIONS,
+        {name.encode(): make_image(name, (widths or {}).get(name, 100)) for name in names},
+        {name.encode(): [item] for name, item in (metadata or {}).items()},
+    )
+    return {pixel_hash.decode(): provenance for pixel_hash, provenance in traced.items()}
+
+
+def list_altered(provenances: Mapping[str, Provenance]) -> dict[str, list[str]]:
+    return {
+        name: sorted(provenance.alterations)
+        for name, provenance in provenances.items()
+        if provenance.alterations
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "alteration"),
+    [
+        ({"mirrored": True}, Alteration.TURNED),
+        ({"quarter_turn_deg": 90}, Alteration.TURNED),
+        ({"anisotropic": True}, Alteration.STRETCHED),
+        ({"changed_regions": ((0.1, 0.1, 0.2, 0.2),)}, Alteration.COVERED),
+        ({"changed_share": 0.01}, Alteration.COVERED),
+    ],
+)
+def test_image_that_most_copies_differ_from_was_altered(
+    changes: dict[str, Any], alteration: Alteration
+) -> None:
+    assert list_altered(trace(connect("abcX", {"X": changes}))) == {"X": [alteration]}
+    # Of two, either can be the altered one.
+    assert list_altered(trace(connect("aX", {"X": changes}))) == {}
+
+
+def test_tones_count_only_against_copies_of_other_tones() -> None:
+    toned = {"recolored": True}
+    edges = connect("abXY", {"X": toned, "Y": toned})
+    assert list_altered(trace(edges)) == {name: [Alteration.RECOLORED] for name in "XY"}
+    # Three copies that agree: they may all come from one that was toned.
+    assert list_altered(trace(connect("abcX", {"X": toned}))) == {}
+
+
+def test_gray_image_was_altered_even_if_it_has_one_copy() -> None:
+    provenances = trace([make_edge("a", "X", grayscale_side=Side.SECOND, recolored=True)])
+    assert list_altered(provenances) == {"X": [Alteration.GRAYSCALE]}
+
+
+@pytest.mark.parametrize("gain", [-0.5, 0.5])
+def test_image_that_is_softer_or_sharper_than_most_copies_was_filtered(gain: float) -> None:
+    edges = connect("abcX", {"X": {"detail_gain": gain}})
+    assert list_altered(trace(edges)) == {"X": [Alteration.FILTERED]}
+
+
+def test_image_around_others_is_a_frame_and_one_within_others_is_cut() -> None:
+    screenshot = make_edge("a", "S", overlap=(1.0, 0.4), embedded_side=Side.FIRST)
+    crop = make_edge("a", "C", overlap=(0.5, 1.0), derived_side=Side.SECOND)
+    assert list_altered(trace([screenshot])) == {"S": [Alteration.FRAMED]}
+    assert list_altered(trace([crop])) == {"C": [Alteration.CUT]}
+    inside = make_edge("C", "S", overlap=(1.0, 0.2), derived_side=Side.FIRST)
+    assert list_altered(trace([screenshot, crop, inside])) == {
+        "S": [Alteration.FRAMED],
+        "C": [Alteration.CUT],
+    }
+
+
+def test_frame_without_a_seam_is_told_by_the_copies_that_have_the_other_one() -> None:
+    """The pair with the bordered image says that the photo was cropped out of it."""
+    copies = connect("abcdefgh", {})
+    bordered = [make_edge(name, "S", overlap=(1.0, 0.8), derived_side=None) for name in "abcdefgh"]
+    assert list_altered(trace([*copies, *bordered])) == {"S": [Alteration.FRAMED]}
+    # One copy says nothing.
+    assert list_altered(trace(bordered[:1])) == {}
+
+
+def test_camera_file_is_the_photo_whatever_the_copies_of_an_edit_say() -> None:
+    edges = connect("abcX", {"X": {"mirrored": True}})
+    provenances = trace(edges, {"X": CAMERA})
+    assert provenances["X"].is_from_camera
+    assert "X" not in list_altered(provenances)
+    # An edit that kept the metadata is still told from the camera's own file.
+    provenances = trace(edges, {"X": CAMERA, "a": CAMERA})
+    assert list_altered(provenances) == {"X": [Alteration.TURNED]}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "is_from_camera"),
+    [
+        (CAMERA, True),
+        (replace(CAMERA, software="Ver.1.00"), True),
+        (replace(CAMERA, software="Adobe Photoshop Lightroom 6.0"), False),
+        (replace(CAMERA, jpeg=JpegEncoding(90, False, "4:2:0", "editor")), False),
+        (replace(CAMERA, stated_width=4000), False),
+        (replace(CAMERA, stated_width=None), True),
+        (ImageMetadata(Capture(model="EOS R6")), False),
+        (ImageMetadata(), False),
+    ],
+)
+def test_camera_file_has_its_settings_and_size_and_no_editor(
+    metadata: ImageMetadata, is_from_camera: bool
+) -> None:
+    assert is_camera_file(metadata, make_image("a")) is is_from_camera
+
+
+def test_image_whose_noise_fits_the_copies_less_is_secondhand() -> None:
+    noise = {"a": 0.9, "X": 0.6}
+    edges = [
+        make_edge(first, second, min(noise.get(first, 0.8), noise.get(second, 0.8)))
+        for number, first in enumerate("abcdX")
+        for second in "abcdX"[number + 1 :]
+    ]
+    assert trace(edges)["X"].is_secondhand
+    assert not trace(edges)["a"].is_secondhand
+
+
+def test_upscaled_image_is_no_soft_photo() -> None:
+    small = [make_edge(name, "s", scale=0.5) for name in "abX"]
+    edges = connect("ab", {}) + [make_edge(name, "X", scale=2.0) for name in "ab"]
+    upscaled = make_edge("X", "s", scale=0.25, upscaled_side=Side.FIRST)
+    provenances = trace([*edges, *small[:2], upscaled], widths={"X": 400, "s": 25})
+    assert [name for name, item in provenances.items() if item.is_upscaled] == ["X"]
+    # If its copies of one size look upscaled, too, the photo has no more detail.
+    soft = [make_edge(name, "s", scale=0.5, upscaled_side=Side.FIRST) for name in "ab"]
+    provenances = trace([*connect("ab", {}), *soft], widths={"s": 50})
+    assert not any(item.is_upscaled for item in provenances.values())
+
+
+@given(order=permutations(range(6)))
+def test_order_of_edges_and_their_direction_do_not_matter(order: list[int]) -> None:
+    edges = [
+        make_edge("a", "b", overlap=(1.0, 0.7), derived_side=Side.FIRST),
+        make_edge("a", "c", grayscale_side=Side.SECOND, recolored=True),
+        make_edge("b", "c", overlap=(0.7, 1.0), changed_share=0.1),
+        make_edge("c", "d", mirrored=True, detail_gain=0.4),
+        make_edge("b", "d", overlap=(0.7, 1.0), mirrored=True),
+        make_edge("a", "d", mirrored=True, scale=2.0),
+    ]
+    mixed = [swap(edges[index]) if index % 2 else edges[index] for index in order]
+    assert trace(mixed) == trace(edges)
+
+
+def swap(edge: Edge) -> Edge:
+    assert edge.verdict
+    return replace(edge, left=edge.right, right=edge.left, verdict=edge.verdict.swap_sides())
