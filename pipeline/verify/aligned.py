@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ EDGE_MARGIN_PX = 4  # from the outline of an image, where a blur mixes in what l
 
 CellMap = NDArray[np.float32]  # a number for each cell, (rows, columns)
 CellMask = NDArray[np.bool_]
+Float = TypeVar("Float", np.float32, np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +113,23 @@ def compute_local_stats(first: GrayPixels, second: GrayPixels) -> LocalStats:
         np.asarray(cv2.blur(halve(pixels), (WINDOW_CELLS, WINDOW_CELLS)), np.float32)
         for pixels in (first, second, first * first, second * second, first * second)
     )
-    first_variance = np.maximum(first_square - first_mean**2, 0.0)
-    second_variance = np.maximum(second_square - second_mean**2, 0.0)
-    floored = np.maximum(first_variance, MIN_VARIANCE) * np.maximum(second_variance, MIN_VARIANCE)
-    return LocalStats(
-        (product - first_mean * second_mean) / np.sqrt(floored),
-        (first_mean, second_mean),
-        (first_variance, second_variance),
+    means = first_mean, second_mean
+    variances = (
+        np.maximum(first_square - first_mean**2, 0.0),
+        np.maximum(second_square - second_mean**2, 0.0),
     )
+    return LocalStats(compute_ncc(means, variances, product, MIN_VARIANCE), means, variances)
+
+
+def compute_ncc(
+    means: tuple[NDArray[Float], NDArray[Float]],
+    variances: tuple[NDArray[Float], NDArray[Float]],
+    product: NDArray[Float],
+    min_variance: float,
+) -> NDArray[Float]:
+    """Compute NCC from the means and variances of two images, and the mean of their product.
+
+    A variance counts as at least `min_variance`.
+    """
+    first, second = (np.maximum(variance, min_variance) for variance in variances)
+    return np.asarray((product - means[0] * means[1]) / np.sqrt(first * second))

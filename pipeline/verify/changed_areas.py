@@ -23,6 +23,7 @@ from pipeline.verify.aligned import (
     CellMask,
     LocalStats,
     average_cells,
+    compute_ncc,
 )
 from pipeline.verify.relation import Side
 from pipeline.verify.template import measure_gradient
@@ -358,8 +359,8 @@ def _compare_low_frequencies(
     pooled = [np.array([weights @ values]) for values in averages]
     is_smoother = np.exp(-np.abs(insides)) < MAX_SMOOTHED_RATIO
     return (
-        float(_compute_ncc(*pooled)[0]),
-        (_compute_ncc(*averages) > MIN_LOW_PASS_NCC) & is_smoother,
+        float(_compute_low_pass_ncc(*pooled)[0]),
+        (_compute_low_pass_ncc(*averages) > MIN_LOW_PASS_NCC) & is_smoother,
     )
 
 
@@ -384,18 +385,13 @@ def _average(values: CellMap, cells: CellMask) -> float:
     return float(values[cells].mean()) if cells.any() else inf
 
 
-def _compute_ncc(
+def _compute_low_pass_ncc(
     first: NDArray[np.float64],
     second: NDArray[np.float64],
     first_square: NDArray[np.float64],
     second_square: NDArray[np.float64],
     product: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Compute NCC from the averages of two images, of their squares and of their product.
-
-    A variance counts as at least MIN_LOW_PASS_VARIANCE.
-    """
-    first_variance = np.maximum(first_square - first**2, MIN_LOW_PASS_VARIANCE)
-    second_variance = np.maximum(second_square - second**2, MIN_LOW_PASS_VARIANCE)
-    ncc = (product - first * second) / np.sqrt(first_variance * second_variance)
-    return np.asarray(ncc)
+    """Compute NCC from the averages of two images, of their squares and of their product."""
+    variances = first_square - first**2, second_square - second**2
+    return compute_ncc((first, second), variances, product, MIN_LOW_PASS_VARIANCE)
