@@ -129,7 +129,7 @@ class AreaEvidence:
 
 
 class _Lean(NamedTuple):
-    """How the changed areas differ: their detail, and the first side less the second.
+    """Differences of the changed areas: their detail, and the first side less the second.
 
     `added`: log of the detail of both sides in the areas over that around them. `detail`: log ratio
     of the two sides. `palette`: difference of the shares of the two most frequent tones.
