@@ -26,13 +26,14 @@ CHAINS = 2  # of copies of copies, for each original
 MODIFIED_S = 1_600_000_000
 EDITORS = ("Adobe Photoshop Lightroom 6.0", "GIMP 2.10", "Snapseed 2.0", "darktable 4.2")
 ORIENTATION_UPRIGHT = 1
+ORIGINAL = "original"  # the kind of a file that is no copy
 
 
 @dataclass(frozen=True)
 class Relative:
     """A file of a family: its original and its parent by name, and how it was made.
 
-    The original is its own parent, and its kind is "original".
+    The original is its own parent, and its kind is ORIGINAL.
     """
 
     original: str
@@ -73,7 +74,7 @@ class FamilyRecipe:
     seed: int
 
 
-def make_families(recipe: FamilyRecipe, folder: Path) -> Family:
+def make_families(recipe: FamilyRecipe, folder: Path, *, with_reexports: bool = True) -> Family:
     """Write originals, as they are, their copies, and strangers; return the relatives by name.
 
     Names tell nothing, and all files have one date. Copies lose the metadata, but re-exports of
@@ -82,7 +83,8 @@ def make_families(recipe: FamilyRecipe, folder: Path) -> Family:
     rng = random.Random(recipe.seed)
     files = [Path(file.path) for file in list_files(recipe.photos)]
     drawn = rng.sample(files, min(len(files), recipe.source_count + recipe.stranger_count))
-    overlays = cycle(rng.sample(list_files(recipe.overlays), 200))
+    overlay_files = list_files(recipe.overlays)
+    overlays = cycle(rng.sample(overlay_files, len(overlay_files)))
     family: dict[str, Relative] = {}
 
     def name_file() -> str:
@@ -91,7 +93,7 @@ def make_families(recipe: FamilyRecipe, folder: Path) -> Family:
     for number, path in enumerate(drawn):
         original = f"{name_file()}{path.suffix.lower()}"
         (folder / original).write_bytes(path.read_bytes())
-        family[original] = Relative(original, original, "original")
+        family[original] = Relative(original, original, ORIGINAL)
         if number >= recipe.source_count:
             continue
         image = open_upright(path)
@@ -99,7 +101,7 @@ def make_families(recipe: FamilyRecipe, folder: Path) -> Family:
             edited = edit(image, open_upright(next(overlays).path), rng)
             name = save_copy(edited, kind, folder, name_file())
             family[name] = Relative(original, original, kind)
-        exif = read_exif(path)
+        exif = read_exif(path) if with_reexports else {}
         for kind, edit in REEXPORTS.items() if exif else ():
             name = f"{name_file()}.jpg"
             exif[ExifTags.Base.Software] = rng.choice(EDITORS)

@@ -1,38 +1,18 @@
-"""Edges in, groups out: greedy star clustering in keeper order.
-
-A group is a star: a keeper and its neighbors, each joined to the keeper itself, so groups do not
-chain. The keep rules rank all images. In this order each image that is still free becomes a keeper
-and takes its free neighbors. This is the star clustering of Aslam, Pelekhov and Rus (The star
-clustering algorithm for static and dynamic information organization, JGAA 8(1), 2004, 95-129) with
-the rank of the keep rules instead of the degree, and with one more pass for bursts: in the first, a
-keeper leaves a copy that fits another shot of its scene better to that shot; in the second, it
-takes back what the other shot did not take.
-
-Invariants, which test_laws in tests/grouping/test_cluster.py checks on random graphs:
-- every file is in at most one group;
-- every member has an edge of a wanted relation to its keeper, or equal pixels, or MIN_VOUCHERS
-  members with such an edge to it, if its pair with the keeper is in doubt;
-- no two images of a group are two exposures by their metadata, unless scenes are wanted;
-- the keep rules rank no member with an edge to its keeper before it;
-- every related file is outside the group and has an edge to a member;
-- no edge of a wanted relation joins two images that are both in no group, and no keeper has such
-  an edge to a lower-ranked image that is in no group, but for other exposures;
-- the order of files and edges, and the direction of an edge, do not change the groups.
-"""
+"""Form groups: a keeper with its members, each with its relation to the keeper, and the reason."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from pipeline.grouping.assignment import assign_to_keepers
+from pipeline.grouping.copy_views import list_views
 from pipeline.grouping.edges import Edge, Neighbor, list_neighbors
 from pipeline.grouping.exposures import Exposures
 from pipeline.grouping.keep_rules import KeepRules, LibraryFile
+from pipeline.grouping.lineage import find_parents
 from pipeline.grouping.match import Match, get_exact_relation, make_match_rank_key
 from pipeline.grouping.provenance import trace_provenance
-from pipeline.verify.judgement import UNKNOWN_NOISE
 from pipeline.verify.relation import (
     COPY_RELATIONS,
     REPORTED_RELATIONS,
@@ -40,18 +20,6 @@ from pipeline.verify.relation import (
     Relation,
 )
 from pipeline.verify.verdict import Verdict
-
-# Scale, along a side, from which a copy differs from a copy of the next shot of a burst. Of
-# frames 1/15 s apart and 480 pixels wide, no copy at full size passes for a copy of the next frame;
-# at half the size 63 % do. The groups of bench_bursts.py and bench_copies.py are the same at 0.8,
-# 0.9 and 0.97.
-MIN_FULL_SIZE_SCALE = 0.9
-# Difference of two correlations of noise from which it decides between two shots. Of 100 copies of
-# video frames, compared with their own frame and the next, noise alone is right in .87; from .1 on
-# it is right in all 29, and tiles are in .97 of the others.
-MIN_NOISE_GAIN = 0.1
-# Members of a group that have to be copies of an image whose pair with the keeper is in doubt.
-MIN_VOUCHERS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +71,10 @@ def form_groups(
         for pixel_hash, files in files_by_pixel_hash.items()
     }
     exposures = exposures or Exposures({})
+    views = list_views(best_files, neighbors, wanted & COPY_RELATIONS)
     images = {pixel_hash: file.image for pixel_hash, file in best_files.items()}
-    provenance = trace_provenance(neighbors, wanted & COPY_RELATIONS, images, exposures.metadata)
+    provenance = trace_provenance(views, images, exposures.metadata)
+    alterations = {image: item.alterations for image, item in provenance.items()}
     rank_keys = {
         pixel_hash: keep_rules.make_rank_key(file, provenance[pixel_hash])
         for pixel_hash, file in best_files.items()
@@ -112,16 +82,27 @@ def form_groups(
     groups = list[Group]()
     if not SCENE_RELATIONS.isdisjoint(wanted):
         exposures = Exposures({})
-    for pixel_hash, taken in _assign_to_keepers(neighbors, rank_keys, wanted, exposures).items():
-        keeper = best_files[pixel_hash]
-        matches = _build_matches(keeper, files_by_pixel_hash[pixel_hash], None)
-        for hash_, edge in ((neighbor.pixel_hash, neighbor.edge) for neighbor in taken):
-            voucher = best_files[edge.voucher] if edge.voucher else None
-            matches += _build_matches(keeper, files_by_pixel_hash[hash_], edge, voucher)
+    for pixel_hash, taken in assign_to_keepers(neighbors, rank_keys, wanted, exposures).items():
+        keeper, taken_hashes = best_files[pixel_hash], [neighbor.pixel_hash for neighbor in taken]
+        by_edits = sorted(
+            taken_hashes, key=lambda hash_: (len(alterations[hash_]), rank_keys[hash_])
+        )
+        parents = find_parents([pixel_hash, *by_edits], views, alterations)
+        matches = _build_matches(keeper, files_by_pixel_hash[pixel_hash])
+        for neighbor in taken:
+            files = files_by_pixel_hash[neighbor.pixel_hash]
+            parent = parents.get(neighbor.pixel_hash)
+            made_from = best_files[parent] if parent not in (None, pixel_hash) else None
+            voucher = best_files.get(neighbor.edge.voucher or b"")
+            verdict = _orient_verdict(neighbor.edge, keeper)
+            edge = neighbor.edge
+            matches += [
+                Match(file, edge.relation, edge.score, verdict, voucher, made_from)
+                for file in files
+            ]
         members = [match for match in matches if match.relation in wanted]
         if not members:
             continue
-        taken_hashes = [neighbor.pixel_hash for neighbor in taken]
         if taken:
             other_keys = [rank_keys[hash_] for hash_ in taken_hashes]
             reason = keep_rules.explain_choice(rank_keys[pixel_hash], other_keys)
@@ -146,209 +127,6 @@ def _explain_among_equals(
     rank_key = keep_rules.make_equal_pixels_rank_key
     other_keys = [rank_key(file) for file in files if file is not keeper]
     return keep_rules.explain_choice(rank_key(keeper), other_keys, equal_pixels=True)
-
-
-def _assign_to_keepers(
-    neighbors: Mapping[bytes, Sequence[Neighbor]],
-    rank_keys: Mapping[bytes, Any],
-    relations: Collection[Relation],
-    exposures: Exposures,
-) -> dict[bytes, list[Neighbor]]:
-    """Assign images to keepers greedily, in the order of `rank_keys`; each keeper with its images.
-
-    A keeper does not take two images that `exposures` tells apart. Pass 1 leaves copies that fit
-    another shot better to that shot, pass 2 assigns those that are still free. An image that
-    neither takes nor is taken is a group of its own.
-    """
-    full_size_copies = _find_full_size_copies(
-        neighbor.edge for image_neighbors in neighbors.values() for neighbor in image_neighbors
-    )
-    in_keeper_order = sorted(rank_keys, key=rank_keys.__getitem__)
-    free = set(rank_keys)
-    taken: dict[bytes, list[Neighbor]] = {}
-    for is_first_pass in (True, False):
-        for pixel_hash in in_keeper_order:
-            if pixel_hash not in free and pixel_hash not in taken:
-                continue
-            copies = [
-                neighbor
-                for neighbor in neighbors[pixel_hash]
-                if neighbor.pixel_hash in free
-                and rank_keys[pixel_hash] < rank_keys[neighbor.pixel_hash]
-                and neighbor.edge.relation in relations
-            ]
-            shots = set[bytes]()
-            if SCENE_RELATIONS.isdisjoint(relations):
-                shots = _find_other_shots(pixel_hash, neighbors, full_size_copies, exposures)
-            if is_first_pass:
-                copies = [
-                    copy
-                    for copy in copies
-                    if not _fits_other_shot_better(shots, copy, neighbors, rank_keys, relations)
-                ]
-            earlier = taken.get(pixel_hash, [])
-            copies = _drop_other_exposures(pixel_hash, copies, earlier, exposures)
-            vouched = [
-                neighbor
-                for neighbor in _find_vouched(
-                    pixel_hash, [*earlier, *copies], shots, neighbors, relations
-                )
-                if neighbor.pixel_hash in free
-            ]
-            copies += _drop_other_exposures(pixel_hash, vouched, [*earlier, *copies], exposures)
-            if copies or not is_first_pass:
-                taken.setdefault(pixel_hash, []).extend(copies)
-                free -= {pixel_hash, *(copy.pixel_hash for copy in copies)}
-    return taken
-
-
-def _find_vouched(
-    keeper: bytes,
-    members: Sequence[Neighbor],
-    shots: Collection[bytes],
-    neighbors: Mapping[bytes, Sequence[Neighbor]],
-    relations: Collection[Relation],
-) -> list[Neighbor]:
-    """Find images that no verdict relates to a keeper, but that most of their copies belong to.
-
-    At least MIN_VOUCHERS members are copies of such an image, and more than half of all its copies
-    are members. The pair with the keeper is in doubt, or no verdict was reached; and none of its
-    copies is another shot of the keeper's scene.
-    """
-    group = {keeper, *(member.pixel_hash for member in members if not member.edge.voucher)}
-    if len(group) <= MIN_VOUCHERS:
-        return []
-    known = {neighbor.pixel_hash: neighbor.edge for neighbor in neighbors[keeper]}
-    vouchers = defaultdict[bytes, list[Neighbor]](list)
-    for member in group - {keeper}:
-        for neighbor in neighbors[member]:
-            image, edge = neighbor.pixel_hash, neighbor.edge
-            if edge.relation in relations and image not in group:
-                vouchers[image].append(Neighbor(member, edge))
-    found = []
-    for image, own_vouchers in vouchers.items():
-        copies = {
-            neighbor.pixel_hash
-            for neighbor in neighbors[image]
-            if neighbor.edge.relation in relations
-        }
-        direct = known.get(image)
-        if (
-            len(own_vouchers) >= MIN_VOUCHERS
-            and 2 * len(own_vouchers) > len(copies)
-            and copies.isdisjoint(shots)
-            and (direct is None or direct.relation == Relation.SIMILAR)
-        ):
-            closest = min(own_vouchers, key=_make_closeness_key)
-            relation, score = closest.edge.relation, direct.score if direct else closest.edge.score
-            vouched = Edge(keeper, image, relation, score, None, closest.pixel_hash)
-            found.append(Neighbor(image, vouched))
-    return found
-
-
-def _drop_other_exposures(
-    keeper: bytes, copies: Sequence[Neighbor], earlier: Sequence[Neighbor], exposures: Exposures
-) -> list[Neighbor]:
-    """Return the copies that are no other exposure than the keeper, than those that it took
-    earlier, or than a closer copy.
-    """
-    kept = exposures.select_distinct([keeper, *(neighbor.pixel_hash for neighbor in earlier)])
-    accepted = []
-    for copy in sorted(copies, key=_make_closeness_key):
-        if not any(exposures.are_apart(copy.pixel_hash, other) for other in kept):
-            kept = exposures.select_distinct([*kept, copy.pixel_hash])
-            accepted.append(copy)
-    return accepted
-
-
-def _make_closeness_key(neighbor: Neighbor) -> tuple[int, float, float, bytes]:
-    """Return a sort key: by relation, closest first, then by agreement, score and pixel hash."""
-    edge = neighbor.edge
-    agreeing_share = edge.verdict.agreeing_share if edge.verdict else 0.0
-    rank = REPORTED_RELATIONS.index(edge.relation)
-    return rank, -agreeing_share, -edge.score, neighbor.pixel_hash
-
-
-def _find_full_size_copies(edges: Iterable[Edge]) -> Mapping[bytes, set[bytes]]:
-    """Return, for each image, its copies that have it at MIN_FULL_SIZE_SCALE or larger."""
-    copies = defaultdict[bytes, set[bytes]](set)
-    for edge in edges:
-        edits = edge.verdict.edits if edge.verdict else None
-        if edits and edits.scale >= MIN_FULL_SIZE_SCALE:
-            copies[edge.left].add(edge.right)
-        if edits and edits.scale <= 1 / MIN_FULL_SIZE_SCALE:
-            copies[edge.right].add(edge.left)
-    return copies
-
-
-def _find_other_shots(
-    pixel_hash: bytes,
-    neighbors: Mapping[bytes, Iterable[Neighbor]],
-    full_size_copies: Mapping[bytes, set[bytes]],
-    exposures: Exposures,
-) -> set[bytes]:
-    """Return the other shots of an image's scene.
-
-    Another shot by its pixels that shares a full-size copy with the image is the same shot, but
-    heavily edited: that copy would tell two shots apart. Metadata tells them apart for sure.
-    """
-    return {
-        neighbor.pixel_hash
-        for neighbor in neighbors[pixel_hash]
-        if neighbor.edge.relation == Relation.ANOTHER_SHOT
-        and (
-            exposures.are_apart(pixel_hash, neighbor.pixel_hash)
-            or _is_copy_by_pixels(neighbor.edge)
-            or full_size_copies[pixel_hash].isdisjoint(full_size_copies[neighbor.pixel_hash])
-        )
-    }
-
-
-def _is_copy_by_pixels(edge: Edge) -> bool:
-    return edge.verdict is not None and edge.verdict.relation in COPY_RELATIONS
-
-
-def _fits_other_shot_better(
-    shots: Collection[bytes],
-    copy: Neighbor,
-    neighbors: Mapping[bytes, Iterable[Neighbor]],
-    rank_keys: Mapping[bytes, Any],
-    relations: Collection[Relation],
-) -> bool:
-    """Check whether a keeper's copy agrees better with one of the other shots of its scene.
-
-    Only a shot that ranks before the copy can take it.
-    """
-    own_verdict = copy.edge.verdict
-    if not shots or own_verdict is None:
-        return False
-    for neighbor in neighbors[copy.pixel_hash]:
-        verdict = neighbor.edge.verdict
-        if (
-            neighbor.pixel_hash in shots
-            and rank_keys[neighbor.pixel_hash] < rank_keys[copy.pixel_hash]
-            and neighbor.edge.relation in relations
-            and verdict is not None
-            and _agrees_better(verdict, own_verdict)
-        ):
-            return True
-    return False
-
-
-def _agrees_better(verdict: Verdict, other: Verdict) -> bool:
-    """Check whether a copy belongs to the shot of one verdict rather than to that of another.
-
-    A small image agrees with several shots of a burst, but shares its noise with its own alone.
-    Where noise does not tell, it agrees with its own in more tiles, or in as many with more
-    inliers.
-    """
-    noise = [
-        item.judgement.noise_ncc if item.judgement else UNKNOWN_NOISE for item in (verdict, other)
-    ]
-    if min(noise) > UNKNOWN_NOISE and abs(noise[0] - noise[1]) >= MIN_NOISE_GAIN:
-        return noise[0] > noise[1]
-    first, second = ((item.agreeing_share, item.inliers) for item in (verdict, other))
-    return first > second
 
 
 def _find_related_files(
@@ -376,20 +154,12 @@ def _find_related_files(
     return tuple(related for _, related in ranked)
 
 
-def _build_matches(
-    keeper: LibraryFile,
-    files: Iterable[LibraryFile],
-    edge: Edge | None,
-    voucher: LibraryFile | None = None,
-) -> list[Match]:
-    """Build the matches of files with one pixel hash; without an edge, with the keeper's own."""
-    others = [file for file in files if file is not keeper]
-    if edge:
-        verdict = _orient_verdict(edge, keeper)
-        return [Match(file, edge.relation, edge.score, verdict, voucher) for file in others]
+def _build_matches(keeper: LibraryFile, files: Iterable[LibraryFile]) -> list[Match]:
+    """Build the matches of the other files with the pixels of a keeper."""
     return [
         Match(file, get_exact_relation(file.image, keeper.image) or Relation.SIMILAR, 1.0)
-        for file in others
+        for file in files
+        if file is not keeper
     ]
 
 

@@ -18,6 +18,7 @@ class Match:
 
     `relation` and `score`, a cosine, are those of the pair. The verdict, if there is one, has the
     reference as its first image. `voucher` is a copy of both, if only their copies relate the two.
+    `made_from` is the member that it was made from; None if that is the reference, or not known.
     """
 
     file: LibraryFile
@@ -25,6 +26,7 @@ class Match:
     score: float
     verdict: Verdict | None = None
     voucher: LibraryFile | None = None
+    made_from: LibraryFile | None = None
 
 
 def make_match_rank_key(match: Match) -> tuple[int, bool, float, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from pathlib import PurePath
 from typing import Any
 
 from indexes.paths import escape_unprintable
@@ -63,6 +64,8 @@ def serialize_match(match: Match) -> dict[str, Any]:
         document["verdict"] = match.verdict.to_dict()
     if match.voucher:
         document["voucher"] = match.voucher.path
+    if match.made_from:
+        document["made_from"] = match.made_from.path
     return document
 
 
@@ -142,10 +145,17 @@ def format_match(match: Match) -> str:
         Relation.OVERLAPS
     }:  # the verdict is on the frames that stand for the files
         return relation
+    words = [format_edits(match.verdict)]
     if match.voucher:
-        return f"{relation}: as a copy of {escape_unprintable(match.voucher.path)}"
-    edits = format_edits(match.verdict)
-    return f"{relation}: {edits}" if edits else relation
+        words.append(f"as a copy of {_format_name(match.voucher)}")
+    if match.made_from:
+        words.append(f"made from {_format_name(match.made_from)}")
+    described = ", ".join(filter(None, words))
+    return f"{relation}: {described}" if described else relation
+
+
+def _format_name(file: LibraryFile) -> str:
+    return escape_unprintable(PurePath(file.path).name)
 
 
 def format_edits(verdict: Verdict | None) -> str:

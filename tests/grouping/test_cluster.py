@@ -19,7 +19,8 @@ from hypothesis.strategies import (
 
 from indexes.metadata import Capture, ImageMetadata
 from indexes.records import FileStat, Image
-from pipeline.grouping.cluster import MIN_VOUCHERS, Group, form_groups
+from pipeline.grouping.assignment import MIN_VOUCHERS
+from pipeline.grouping.cluster import Group, form_groups
 from pipeline.grouping.edges import Edge
 from pipeline.grouping.exposures import Exposures, NamedMetadata
 from pipeline.grouping.keep_rules import KeepRules, LibraryFile
@@ -396,7 +397,7 @@ def test_laws(
     wanted: Collection[Relation],
     seed: int,
 ) -> None:
-    """The invariants that the docstring of cluster.py states, on random graphs."""
+    """The invariants that the docstring of assignment.py states, on random graphs."""
     # Images of odd number have two files with the same bytes.
     files = by_pixel_hash(
         *(

@@ -1,4 +1,4 @@
-"""What was done to an image, from all its copies together."""
+"""Edits of an image, found by all its copies together."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from hypothesis.strategies import permutations
 
 from indexes.metadata import Capture, ImageMetadata, JpegEncoding
 from indexes.records import Image
+from pipeline.grouping.alterations import Alteration
+from pipeline.grouping.copy_views import list_views
 from pipeline.grouping.edges import Edge, list_neighbors
-from pipeline.grouping.provenance import (
-    Alteration,
-    Provenance,
-    is_camera_file,
-    trace_provenance,
-)
+from pipeline.grouping.lineage import find_parents
+from pipeline.grouping.provenance import Provenance, is_camera_file, trace_provenance
 from pipeline.verify.judgement import Judgement
 from pipeline.verify.relation import COPY_RELATIONS, Relation, Side
 from pipeline.verify.verdict import Edits, Verdict
@@ -67,9 +65,9 @@ def trace(
     widths: Mapping[str, int] | None = None,
 ) -> dict[str, Provenance]:
     names = {pixel_hash.decode() for edge in edges for pixel_hash in (edge.left, edge.right)}
+    images = {name.encode() for name in names}
     traced = trace_provenance(
-        list_neighbors(edges, {name.encode() for name in names}),
-        COPY_RELATIONS,
+        list_views(images, list_neighbors(edges, images), COPY_RELATIONS),
         {name.encode(): make_image(name, (widths or {}).get(name, 100)) for name in names},
         {name.encode(): [item] for name, item in (metadata or {}).items()},
     )
@@ -133,7 +131,7 @@ def test_image_around_others_is_a_frame_and_one_within_others_is_cut() -> None:
     }
 
 
-def test_frame_without_a_seam_is_told_by_the_copies_that_have_the_other_one() -> None:
+def test_frame_without_a_seam_shows_by_the_copies_that_have_the_other_one() -> None:
     """The pair with the bordered image says that the photo was cropped out of it."""
     copies = connect("abcdefgh", {})
     bordered = [make_edge(name, "S", overlap=(1.0, 0.8), derived_side=None) for name in "abcdefgh"]
@@ -147,7 +145,7 @@ def test_camera_file_is_the_photo_whatever_the_copies_of_an_edit_say() -> None:
     provenances = trace(edges, {"X": CAMERA})
     assert provenances["X"].is_from_camera
     assert "X" not in list_altered(provenances)
-    # An edit that kept the metadata is still told from the camera's own file.
+    # An edit that kept the metadata still loses to the camera's own file.
     provenances = trace(edges, {"X": CAMERA, "a": CAMERA})
     assert list_altered(provenances) == {"X": [Alteration.TURNED]}
 
@@ -211,3 +209,25 @@ def test_order_of_edges_and_their_direction_do_not_matter(order: list[int]) -> N
 def swap(edge: Edge) -> Edge:
     assert edge.verdict
     return replace(edge, left=edge.right, right=edge.left, verdict=edge.verdict.swap_sides())
+
+
+def test_copy_of_a_copy_was_made_from_it() -> None:
+    """b is a captioned, c is b cropped, d is b smaller; all are near a, too."""
+    caption = {"changed_share": 0.05}
+    edges = [
+        make_edge("a", "b", 0.9, **caption),
+        make_edge("a", "c", 0.6, overlap=(0.7, 1.0), derived_side=Side.SECOND, **caption),
+        make_edge("b", "c", 0.9, overlap=(0.7, 1.0), derived_side=Side.SECOND),
+        make_edge("a", "d", 0.7, scale=0.5, **caption),
+        make_edge("b", "d", 0.95, scale=0.5),
+        make_edge("c", "d", 0.8, scale=0.5, overlap=(1.0, 0.7), derived_side=Side.FIRST),
+    ]
+    images = {name.encode() for name in "abcd"}
+    views = list_views(images, list_neighbors(edges, images), COPY_RELATIONS)
+    altered = {b"a": frozenset[Alteration]()} | dict.fromkeys(
+        (b"b", b"d"), frozenset({Alteration.COVERED})
+    )
+    altered[b"c"] = frozenset({Alteration.COVERED, Alteration.CUT})
+    parents = find_parents([b"a", b"b", b"d", b"c"], views, altered)
+    assert parents == {b"b": b"a", b"d": b"b", b"c": b"b"}
+    assert find_parents([b"a", b"x"], {b"a": [], b"x": []}, {}) == {}

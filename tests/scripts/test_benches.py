@@ -202,6 +202,22 @@ def test_bench_copies_prints_models_other_tools_and_each_kind_of_copies(
     )
 
 
+def test_bench_provenance_prints_keepers_and_links(replacements: dict[str, str]) -> None:
+    (table,) = run_only_command(
+        "bench_provenance", "--sources 1 --strangers 1 --classes phone", replacements
+    )
+    assert table.header == "|  | neardup |"
+    assert table.first_cells == [
+        "originals kept",
+        "groups a photo",
+        "pairs in groups that are right",
+        "with their original, phone",
+        "links",
+        "other keepers",
+        "provenance of chains",
+    ]
+
+
 def test_bench_cpu_paths_prints_every_runtime_that_is_installed(
     replacements: dict[str, str],
 ) -> None:

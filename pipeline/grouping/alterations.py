@@ -1,0 +1,244 @@
+"""Find out, from all copies of an image together, how it was edited.
+
+A verdict on two images says how they differ, but often not which of them was edited. Over a
+cluster of copies it shows: what most others agree on is the photo, and what stands against most of
+them is an edit. Of 44 copies of a photo that were edited in 44 ways, each differs from most others
+in its own edit, and the photo from few in any.
+
+Images that show all of each other have one frame. A frame with a seam around what others show was
+put around it; one that others show more around was cut.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from math import log2
+from statistics import median
+from typing import NamedTuple
+
+from pipeline.grouping.copy_views import CopyView, Views
+from pipeline.verify.relation import Side
+from pipeline.verify.verdict import MIN_FULL_OVERLAP
+
+# An image was edited in a way if more than the first share of its copies differ from it in that
+# way, and if the share is larger than that of one of its copies by the second.
+MIN_ODD_SHARE = 0.65
+MIN_ODD_LEAD = 0.3
+MIN_CHANGED_SHARE = 0.005  # of the pixels, in which a covered image differs
+# Median of the log ratios of gradients, of the copies over the image, beyond which it was smoothed
+# or sharpened; and up to which a copy was not.
+MIN_FILTERED_GAIN = 0.25
+MAX_UNFILTERED_GAIN = 0.125
+# Weights of a hint that an image was put into another, or cut out of it.
+SEAM_VOTES = 2.0
+CUT_VOTES = 1.0
+SCALE_VOTES = 0.5
+VOTES_PER_DOUBLING = 0.25  # for the frame that twice as many images have
+MIN_FRAME_LEAD = 0.3  # of the mean vote of all pairs of two frames, below which nothing tells
+MIN_COPIES = 3  # that a median gain is taken over
+
+
+class Alteration(StrEnum):
+    """A way in which an image was edited; the values are the words for people."""
+
+    FRAMED = "inside another picture"
+    CUT = "cropped"
+    TURNED = "turned"
+    STRETCHED = "stretched"
+    GRAYSCALE = "in grayscale"
+    RECOLORED = "recolored"
+    COVERED = "covered in places"
+    FILTERED = "smoothed or sharpened"
+
+
+class _Share(NamedTuple):
+    """The share of the copies that an image differs from in some way, and how many there are."""
+
+    value: float
+    copies: int
+
+
+def find_alterations(
+    views: Views, camera_images: Collection[bytes], gains: Mapping[bytes, float | None]
+) -> dict[bytes, frozenset[Alteration]]:
+    """Find what was done to each image, by its frame and by the consensus of its copies."""
+    shares: dict[Alteration, dict[bytes, _Share]] = {
+        alteration: {
+            image: _measure_share(own_views, alteration) for image, own_views in views.items()
+        }
+        for alteration in Alteration
+        if alteration not in (Alteration.FRAMED, Alteration.CUT, Alteration.FILTERED)
+    }
+    frame_of = _find_frames(views)
+    placed = _find_placed_frames(views, frame_of)
+    found = {}
+    for image, own_views in views.items():
+        alterations = {
+            alteration
+            for alteration in shares
+            if _is_odd(image, own_views, shares[alteration])
+            and (alteration is not Alteration.RECOLORED or _has_tones_apart(own_views, views))
+        }
+        alterations |= {name for name, frames in placed.items() if frame_of[image] in frames}
+        if _is_filtered(image, own_views, gains):
+            alterations.add(Alteration.FILTERED)
+        found[image] = frozenset(alterations)
+    # A camera's file is the photo, whatever most copies of an edit say, unless there is another.
+    return {
+        image: frozenset()
+        if image in camera_images and not any(view.copy in camera_images for view in views[image])
+        else alterations
+        for image, alterations in found.items()
+    }
+
+
+def _measure_share(views: Sequence[CopyView], alteration: Alteration) -> _Share:
+    """Measure the share of the copies that an image differs from by an alteration."""
+    if alteration is Alteration.COVERED:
+        views = [view for view in views if view.has_same_frame]
+    count = sum(_shows_alteration(view, alteration) for view in views)
+    return _Share(count / len(views) if views else 0.0, len(views))
+
+
+def _shows_alteration(view: CopyView, alteration: Alteration) -> bool:
+    """Tell if an image and a copy differ by an alteration; of one with a side, by the image's."""
+    edits = view.edits
+    match alteration:
+        case Alteration.TURNED:
+            return bool(edits.mirrored or edits.quarter_turn_deg or edits.rotation_deg)
+        case Alteration.STRETCHED:
+            return edits.anisotropic
+        case Alteration.GRAYSCALE:
+            return edits.grayscale_side is view.side
+        case Alteration.RECOLORED:
+            return edits.recolored
+        case _:
+            return bool(edits.changed_regions) or edits.changed_share >= MIN_CHANGED_SHARE
+
+
+def _is_odd(image: bytes, views: Sequence[CopyView], shares: Mapping[bytes, _Share]) -> bool:
+    """Tell if an image differs from most copies, and one of these from clearly fewer."""
+    share = shares[image]
+    if share.value <= MIN_ODD_SHARE:
+        return False
+    return any(
+        shares[view.copy].copies and shares[view.copy].value <= share.value - MIN_ODD_LEAD
+        for view in views
+    )
+
+
+def _has_tones_apart(own_views: Iterable[CopyView], views: Views) -> bool:
+    """Tell if the copies with other tones than an image have other tones among each other.
+
+    If they all agree, either the image or one copy that the others came from was toned.
+    """
+    others = {view.copy for view in own_views if view.edits.recolored}
+    return any(
+        view.edits.recolored and view.copy in others for other in others for view in views[other]
+    )
+
+
+def measure_gains(views: Views) -> dict[bytes, float | None]:
+    """Measure the median gain in detail from each image to its copies; None for a few copies."""
+    return {image: _measure_gain(own_views) for image, own_views in views.items()}
+
+
+def _measure_gain(views: Sequence[CopyView]) -> float | None:
+    """Measure the median gain in detail from an image to its copies; None for a few copies."""
+    gains = [
+        view.edits.detail_gain if view.side is Side.FIRST else -view.edits.detail_gain
+        for view in views
+        if view.has_same_frame
+    ]
+    return median(gains) if len(gains) >= MIN_COPIES else None
+
+
+def _is_filtered(
+    image: bytes, views: Iterable[CopyView], gains: Mapping[bytes, float | None]
+) -> bool:
+    """Tell if most copies are plainly sharper or softer than an image, but not than one of them."""
+    gain = gains[image]
+    return (
+        gain is not None
+        and abs(gain) > MIN_FILTERED_GAIN
+        and any(
+            other is not None and abs(other) <= MAX_UNFILTERED_GAIN
+            for view in views
+            if view.has_same_frame
+            for other in [gains[view.copy]]
+        )
+    )
+
+
+def _find_frames(views: Views) -> dict[bytes, bytes]:
+    """Find the frame of each image: the least pixel hash of those that have it."""
+    frame_of = {image: image for image in views}
+
+    def find(image: bytes) -> bytes:
+        while frame_of[image] != image:
+            frame_of[image] = frame_of[frame_of[image]]
+            image = frame_of[image]
+        return image
+
+    for image, own_views in views.items():
+        for view in own_views:
+            if view.has_same_frame:
+                low, high = sorted((find(image), find(view.copy)))
+                frame_of[high] = low
+    return {image: find(image) for image in views}
+
+
+def _find_placed_frames(
+    views: Views, frame_of: Mapping[bytes, bytes]
+) -> dict[Alteration, set[bytes]]:
+    """Find the frames that were put around another one, and those that were cut out of one.
+
+    A frame is cut only out of one that is not put around something itself.
+    """
+    sizes = Counter(frame_of.values())
+    votes = defaultdict[tuple[bytes, bytes], list[float]](list)
+    for image, view, framed_votes in _iter_views_of_parts(views):
+        if (whole := frame_of[image]) != (part := frame_of[view.copy]):
+            votes[whole, part].append(framed_votes)
+    leads = {
+        (whole, part): _decide_frames(counted, sizes[whole], sizes[part])
+        for (whole, part), counted in votes.items()
+    }
+    totals = defaultdict[bytes, float](float)
+    for (whole, part), lead in leads.items():
+        totals[whole] += lead * len(votes[whole, part])
+    framed = {frame for frame, total in totals.items() if total > 0}
+    cut = {part for (whole, part), lead in leads.items() if lead < 0 and whole not in framed}
+    return {Alteration.FRAMED: framed, Alteration.CUT: cut}
+
+
+def _decide_frames(votes: Sequence[float], whole_count: int, part_count: int) -> float:
+    """Decide if a frame that shows more than another was put around it.
+
+    Positive if it was, negative if the other was cut out of it, 0 if nothing tells. The frame that
+    more images have is rather that of the photo.
+    """
+    lead = sum(votes) / len(votes) + VOTES_PER_DOUBLING * log2(part_count / whole_count)
+    return lead if abs(lead) >= MIN_FRAME_LEAD else 0.0
+
+
+def _iter_views_of_parts(views: Views) -> Iterator[tuple[bytes, CopyView, float]]:
+    """Yield each view in which an image shows more than the copy, or each more than the other.
+
+    With the votes for what it shows more being a frame; negative ones say that the copy was cut.
+    """
+    for image, own_views in views.items():
+        for view in own_views:
+            if view.has_same_frame or view.own_overlap >= MIN_FULL_OVERLAP:
+                continue
+            edits, other = view.edits, view.side.other
+            if edits.embedded_side is other:
+                yield image, view, SEAM_VOTES
+            elif not view.shows_more:
+                continue
+            elif edits.derived_side is view.side:
+                yield image, view, SCALE_VOTES
+            else:
+                yield image, view, -CUT_VOTES if edits.derived_side is other else 0.0

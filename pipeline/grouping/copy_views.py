@@ -1,0 +1,69 @@
+"""The verified copies of an image, as it sees them: from its own side."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.grouping.edges import Neighbor
+from pipeline.verify.relation import Relation, Side
+from pipeline.verify.verdict import MIN_FULL_OVERLAP, Edits, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class CopyView:
+    """A verified copy as one image sees it.
+
+    `own_overlap` is the share of the image that lies on the copy, `other_overlap` the reverse.
+    """
+
+    copy: bytes
+    side: Side
+    verdict: Verdict
+    edits: Edits
+    own_overlap: float
+    other_overlap: float
+
+    @property
+    def is_first(self) -> bool:
+        """True if the image is the first of the verdict."""
+        return self.side is Side.FIRST
+
+    @property
+    def has_same_frame(self) -> bool:
+        """True if each shows all of the other."""
+        return min(self.own_overlap, self.other_overlap) >= MIN_FULL_OVERLAP
+
+    @property
+    def shows_more(self) -> bool:
+        """True if the image shows all of the copy, and more."""
+        return self.own_overlap < MIN_FULL_OVERLAP <= self.other_overlap
+
+
+Views = Mapping[bytes, Sequence[CopyView]]
+
+
+def list_views(
+    images: Collection[bytes],
+    neighbors: Mapping[bytes, Sequence[Neighbor]],
+    relations: Collection[Relation],
+) -> dict[bytes, list[CopyView]]:
+    """List the copies of each image: neighbors by an edge of one of `relations` with edits."""
+    return {
+        image: [
+            view
+            for neighbor in neighbors[image]
+            if neighbor.edge.relation in relations and (view := _make_view(image, neighbor))
+        ]
+        for image in images
+    }
+
+
+def _make_view(image: bytes, neighbor: Neighbor) -> CopyView | None:
+    edge, verdict = neighbor.edge, neighbor.edge.verdict
+    if verdict is None or verdict.edits is None:
+        return None
+    side = Side.FIRST if image == edge.left else Side.SECOND
+    first, second = verdict.edits.overlap
+    own, other = (first, second) if side is Side.FIRST else (second, first)
+    return CopyView(neighbor.pixel_hash, side, verdict, verdict.edits, own, other)
