@@ -26,7 +26,7 @@ MAX_SIZE_RATIO = 1.1  # of two numbers of pixels that count as one size
 # photos with 60 copies each, the photo is nearer than every copy that was encoded again, blurred,
 # sharpened or enlarged. Copies with more pixels than either are left out, as more pixels have more
 # noise of their own.
-MIN_NOISE_LEAD = 0.003
+MIN_NOISE_LEAD = 0.005
 MIN_COMMON_COPIES = 3
 # Or it is nearer by this to the detail of most copies, which counts first: an image without noise
 # of its own correlates well with all. The median gain of the photo is 0.013 at most.
