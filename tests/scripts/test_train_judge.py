@@ -12,6 +12,7 @@ pytest.importorskip("sklearn", reason="the extra train is not installed")
 
 from pipeline.verify.evidence import FEATURES
 from pipeline.verify.judge import CLASSES, parse_model
+from scripts import train_judge
 from scripts.judge_samples import Sample, load_samples, save_samples
 from scripts.train_judge import (
     MIN_ALTERED_COPY,
@@ -34,6 +35,11 @@ def samples() -> list[Sample]:
         vector[agreeing] = rng.normal(0.95 if class_ == "copy" else 0.5, 0.1)
         made.append(Sample(f"source {number % 3}", class_, "kind", vector))
     return made
+
+
+@pytest.fixture(autouse=True)
+def few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_judge, "TREES_PER_CLASS", 24)
 
 
 def test_exported_trees_give_the_probabilities_of_scikit_learn(samples: list[Sample]) -> None:
