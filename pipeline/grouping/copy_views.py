@@ -14,7 +14,8 @@ from pipeline.verify.verdict import MIN_FULL_OVERLAP, Edits, Verdict
 class CopyView:
     """A verified copy as one image sees it.
 
-    `own_overlap` is the share of the image that lies on the copy, `other_overlap` the reverse.
+    `own_overlap` is the share of the image that lies on the copy, `other_overlap` the reverse;
+    `has_same_frame`: each shows all of the other.
     """
 
     copy: bytes
@@ -23,16 +24,12 @@ class CopyView:
     edits: Edits
     own_overlap: float
     other_overlap: float
+    has_same_frame: bool
 
     @property
     def is_first(self) -> bool:
         """True if the image is the first of the verdict."""
         return self.side is Side.FIRST
-
-    @property
-    def has_same_frame(self) -> bool:
-        """True if each shows all of the other."""
-        return min(self.own_overlap, self.other_overlap) >= MIN_FULL_OVERLAP
 
     @property
     def shows_more(self) -> bool:
@@ -66,4 +63,5 @@ def _make_view(image: bytes, neighbor: Neighbor) -> CopyView | None:
     side = Side.FIRST if image == edge.left else Side.SECOND
     first, second = verdict.edits.overlap
     own, other = (first, second) if side is Side.FIRST else (second, first)
-    return CopyView(neighbor.pixel_hash, side, verdict, verdict.edits, own, other)
+    has_same_frame = own >= MIN_FULL_OVERLAP and other >= MIN_FULL_OVERLAP
+    return CopyView(neighbor.pixel_hash, side, verdict, verdict.edits, own, other, has_same_frame)
