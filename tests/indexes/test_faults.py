@@ -43,7 +43,6 @@ from tests.support.faults import (
     run_in_process,
 )
 
-
 # Each is at another place; how many there are is what the time for tests allows.
 KILLS = 24
 DAMAGES = 400
