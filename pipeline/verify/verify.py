@@ -291,7 +291,11 @@ def _decide(
     if is_viewpoint_change(edits, aligned.geometry.skew):
         content = aligned.compare_content()
         return Relation.OVERLAPS if content and content.is_shared else Relation.ANOTHER_SHOT, None
-    if edits.embedded_side is None and _have_unique_content(homography, first, second):
+    # An image that lies in another in part was cropped to fit there, but not a page in a page.
+    are_pages = bool(first.regions and second.regions)
+    if (edits.embedded_side is None or are_pages) and _have_unique_content(
+        homography, first, second
+    ):
         return Relation.OVERLAPS, None
     edits = replace(
         edits,

@@ -113,3 +113,19 @@ def test_content_does_not_depend_on_the_order(
     # A tile at a threshold may agree in one order alone.
     assert astuple(contents[0]) == pytest.approx(astuple(contents[1]), abs=0.05)
     assert contents[0].least < 0.5 < contents[0].most
+
+
+@pytest.mark.parametrize(("columns", "rows", "shift"), [(4, 3, 3), (3, 3, 2), (8, 5, 8)])
+def test_pages_of_photos_that_go_on_overlap(columns: int, rows: int, shift: int) -> None:
+    """Each shows photos that the other lacks, although photos end where the other page does."""
+    count = columns * rows
+    photos = [draw_textured_image(seed).resize((180, 140)) for seed in range(count + shift)]
+
+    def draw_page(first: int) -> Image.Image:
+        page = Image.new("RGB", (200 * columns, 250 * rows), "white")
+        for number, photo in enumerate(photos[first : first + count]):
+            page.paste(photo, (10 + number % columns * 198, 10 + number // columns * 250))
+        return page
+
+    verdict = verify(*map(extract, (draw_page(0), draw_page(shift))))
+    assert verdict.relation is Relation.OVERLAPS
