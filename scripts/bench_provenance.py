@@ -7,10 +7,10 @@ re-exports that keep EXIF where the photo has some, and as chains of three copie
 are not copied. OVERLAYS supplies the images that copies are pasted into and collaged with. Names
 and dates tell nothing. Everything runs through the stages of the command. Prints Markdown.
 
-links: of the copies in the group of their original, those that are said to be made from what they
-were made from. provenance: 2 (|N and N'| + |L and L'|) / (|N| + |N'| + |L| + |L'|), of the files N
-of a photo and the links L between them, and of those N', L' of the group of the original; of the
-originals and chains alone, without the other copies.
+links: of the copies in the group of their original, those with the right parent. provenance of
+chains: 2 (|N and N'| + |L and L'|) / (|N| + |N'| + |L| + |L'|), of the files N of a photo and the
+links L between them, and of those N', L' of the group of the original; of originals and chains
+alone, without the other copies.
 """
 
 from __future__ import annotations

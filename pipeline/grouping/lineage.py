@@ -1,8 +1,8 @@
 """Trace which copy each member of a group was made from: a tree whose root is the keeper.
 
 The members are ordered by what was done to them. Each was made from the nearest image before it
-that does not show an alteration which the member lacks: a copy can lose something or get something
-laid on, and gets nothing back. With an order, no loop can arise, and the nearest parent of each is
+that does not show an alteration which the member lacks: a copy can lose something or get an
+overlay, and gets nothing back. With an order, no loop can arise, and the nearest parent of each is
 the optimum branching.
 """
 
