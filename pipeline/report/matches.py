@@ -149,7 +149,7 @@ def format_match(match: Match) -> str:
     if match.voucher:
         words.append(f"as a copy of {_format_name(match.voucher)}")
     if match.made_from:
-        words.append(f"made from {_format_name(match.made_from)}")
+        words.append(f"likely made from {_format_name(match.made_from)}")
     described = ", ".join(filter(None, words))
     return f"{relation}: {described}" if described else relation
 

@@ -1,0 +1,32 @@
+"""How a match is described: its relation, and the members that it came by."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from indexes.records import FileStat, Image
+from pipeline.grouping.keep_rules import LibraryFile
+from pipeline.grouping.match import Match
+from pipeline.report.matches import format_match, serialize_match
+from pipeline.verify.relation import Relation
+
+FILE = LibraryFile(
+    "/photos/a.jpg",
+    FileStat(1000, 1_600_000_000 * 10**9, 0, 1, 1),
+    Image(b"1", b"1", 100, 100, "JPEG", 1000, False),
+)
+PARENT = replace(FILE, path="/photos/sub/b\n.jpg")
+
+
+def test_voucher_and_parent_are_named() -> None:
+    match = Match(FILE, Relation.DERIVED, 0.8, None, PARENT)
+    assert format_match(match) == "derived 0.800: as a copy of b\\n.jpg"
+    assert serialize_match(match) == {
+        "relation": "derived",
+        "score": 0.8,
+        "voucher": PARENT.path,
+    }
+    match = replace(match, voucher=None, made_from=PARENT)
+    assert format_match(match) == "derived 0.800: likely made from b\\n.jpg"
+    assert serialize_match(match)["made_from"] == PARENT.path
+    assert format_match(replace(match, made_from=None)) == "derived 0.800"
