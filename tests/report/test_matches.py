@@ -1,4 +1,4 @@
-"""How a match is described: its relation, and the members that it came by."""
+"""The words for a match: its relation, and the members that it came by."""
 
 from __future__ import annotations
 
