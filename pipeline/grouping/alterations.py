@@ -16,10 +16,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from math import log2
 from statistics import median
-from typing import NamedTuple
 
 from pipeline.grouping.copy_views import CopyView, Views
-from pipeline.verify.relation import Side
 from pipeline.verify.verdict import MIN_FULL_OVERLAP
 
 # An image was edited in a way if more than the first share of its copies differ from it in that
@@ -53,18 +51,11 @@ class Alteration(StrEnum):
     FILTERED = "smoothed or sharpened"
 
 
-class _Share(NamedTuple):
-    """The share of the copies that an image differs from in some way, and how many there are."""
-
-    value: float
-    copies: int
-
-
 def find_alterations(
     views: Views, camera_images: Collection[bytes], gains: Mapping[bytes, float | None]
 ) -> dict[bytes, frozenset[Alteration]]:
-    """Find what was done to each image, by its frame and by the consensus of its copies."""
-    shares: dict[Alteration, dict[bytes, _Share]] = {
+    """Find how each image was edited, by its frame and by the consensus of its copies."""
+    shares: dict[Alteration, dict[bytes, float | None]] = {
         alteration: {
             image: _measure_share(own_views, alteration) for image, own_views in views.items()
         }
@@ -94,12 +85,14 @@ def find_alterations(
     }
 
 
-def _measure_share(views: Sequence[CopyView], alteration: Alteration) -> _Share:
-    """Measure the share of the copies that an image differs from by an alteration."""
+def _measure_share(views: Sequence[CopyView], alteration: Alteration) -> float | None:
+    """Measure the share of the copies that an image differs from by an alteration; None if none
+    can show it.
+    """
     if alteration is Alteration.COVERED:
         views = [view for view in views if view.has_same_frame]
     count = sum(_shows_alteration(view, alteration) for view in views)
-    return _Share(count / len(views) if views else 0.0, len(views))
+    return count / len(views) if views else None
 
 
 def _shows_alteration(view: CopyView, alteration: Alteration) -> bool:
@@ -107,7 +100,7 @@ def _shows_alteration(view: CopyView, alteration: Alteration) -> bool:
     edits = view.edits
     match alteration:
         case Alteration.TURNED:
-            return bool(edits.mirrored or edits.quarter_turn_deg or edits.rotation_deg)
+            return edits.is_turned
         case Alteration.STRETCHED:
             return edits.anisotropic
         case Alteration.GRAYSCALE:
@@ -118,14 +111,13 @@ def _shows_alteration(view: CopyView, alteration: Alteration) -> bool:
             return bool(edits.changed_regions) or edits.changed_share >= MIN_CHANGED_SHARE
 
 
-def _is_odd(image: bytes, views: Sequence[CopyView], shares: Mapping[bytes, _Share]) -> bool:
+def _is_odd(image: bytes, views: Iterable[CopyView], shares: Mapping[bytes, float | None]) -> bool:
     """Tell if an image differs from most copies, and one of these from clearly fewer."""
     share = shares[image]
-    if share.value <= MIN_ODD_SHARE:
+    if share is None or share <= MIN_ODD_SHARE:
         return False
     return any(
-        shares[view.copy].copies and shares[view.copy].value <= share.value - MIN_ODD_LEAD
-        for view in views
+        (other := shares[view.copy]) is not None and other <= share - MIN_ODD_LEAD for view in views
     )
 
 
@@ -148,7 +140,7 @@ def measure_gains(views: Views) -> dict[bytes, float | None]:
 def _measure_gain(views: Sequence[CopyView]) -> float | None:
     """Measure the median gain in detail from an image to its copies; None for a few copies."""
     gains = [
-        view.edits.detail_gain if view.side is Side.FIRST else -view.edits.detail_gain
+        view.edits.detail_gain if view.is_first else -view.edits.detail_gain
         for view in views
         if view.has_same_frame
     ]
@@ -164,10 +156,10 @@ def _is_filtered(
         gain is not None
         and abs(gain) > MIN_FILTERED_GAIN
         and any(
-            other is not None and abs(other) <= MAX_UNFILTERED_GAIN
+            view.has_same_frame
+            and (other := gains[view.copy]) is not None
+            and abs(other) <= MAX_UNFILTERED_GAIN
             for view in views
-            if view.has_same_frame
-            for other in [gains[view.copy]]
         )
     )
 
@@ -231,7 +223,7 @@ def _iter_views_of_parts(views: Views) -> Iterator[tuple[bytes, CopyView, float]
     """
     for image, own_views in views.items():
         for view in own_views:
-            if view.has_same_frame or view.own_overlap >= MIN_FULL_OVERLAP:
+            if view.own_overlap >= MIN_FULL_OVERLAP:
                 continue
             edits, other = view.edits, view.side.other
             if edits.embedded_side is other:

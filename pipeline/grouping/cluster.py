@@ -83,22 +83,21 @@ def form_groups(
     if not SCENE_RELATIONS.isdisjoint(wanted):
         exposures = Exposures({})
     for pixel_hash, taken in assign_to_keepers(neighbors, rank_keys, wanted, exposures).items():
-        keeper, taken_hashes = best_files[pixel_hash], [neighbor.pixel_hash for neighbor in taken]
+        keeper = best_files[pixel_hash]
+        taken_hashes = [neighbor.pixel_hash for neighbor in taken]
         by_edits = sorted(
             taken_hashes, key=lambda hash_: (len(alterations[hash_]), rank_keys[hash_])
         )
         parents = find_parents([pixel_hash, *by_edits], views, alterations)
         matches = _build_matches(keeper, files_by_pixel_hash[pixel_hash])
         for neighbor in taken:
-            files = files_by_pixel_hash[neighbor.pixel_hash]
-            parent = parents.get(neighbor.pixel_hash)
-            made_from = best_files[parent] if parent not in (None, pixel_hash) else None
-            voucher = best_files.get(neighbor.edge.voucher or b"")
-            verdict = _orient_verdict(neighbor.edge, keeper)
-            edge = neighbor.edge
+            edge, parent = neighbor.edge, parents.get(neighbor.pixel_hash)
+            verdict = _orient_verdict(edge, keeper)
+            voucher = best_files[edge.voucher] if edge.voucher else None
+            made_from = best_files[parent] if parent and parent != pixel_hash else None
             matches += [
                 Match(file, edge.relation, edge.score, verdict, voucher, made_from)
-                for file in files
+                for file in files_by_pixel_hash[neighbor.pixel_hash]
             ]
         members = [match for match in matches if match.relation in wanted]
         if not members:

@@ -285,9 +285,6 @@ class Exposures:
     def __init__(self, images: Mapping[bytes, Sequence[NamedMetadata]]) -> None:
         """Use the metadata of all contents of each image; an image without any is no exposure."""
         self._images = images
-        self.metadata = {
-            image: [file.metadata for file in files] for image, files in images.items()
-        }
         self._captures = {
             image: frozenset(
                 (file.metadata.capture, file.metadata.software, file.metadata.modified)
@@ -296,6 +293,11 @@ class Exposures:
             for image, files in images.items()
         }
         self._differences: dict[tuple[bytes, bytes], ExposureDifference | None] = {}
+
+    @property
+    def metadata(self) -> dict[bytes, list[ImageMetadata]]:
+        """The metadata of all contents of each image."""
+        return {image: [file.metadata for file in files] for image, files in self._images.items()}
 
     def find_difference(self, left: bytes, right: bytes) -> ExposureDifference | None:
         """Return what tells that two images are two exposures, rather a proof than a hint.

@@ -1,9 +1,9 @@
 """Trace which copy each member of a group was made from: a tree whose root is the keeper.
 
-The members are ordered by what was done to them. Each was made from the nearest image before it
-that does not show an alteration which the member lacks: a copy can lose something or get an
-overlay, and gets nothing back. With an order, no loop can arise, and the nearest parent of each is
-the optimum branching.
+The members are ordered by the number of their alterations. Each was made from the nearest image
+before it that does not show an alteration which the member lacks: a copy can lose something or get
+an overlay, and gets nothing back. With an order, no loop can arise, and the nearest parent of each
+is the optimum branching.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from math import log
 
 from pipeline.grouping.alterations import MIN_CHANGED_SHARE, Alteration
-from pipeline.grouping.copy_views import CopyView
+from pipeline.grouping.copy_views import CopyView, Views
 from pipeline.verify.verdict import MIN_FULL_OVERLAP
 
 # Weights of the differences of two copies, chosen on chains of three copies of 20 photos: .71 of
@@ -31,9 +31,7 @@ MAX_EQUAL_GAIN = 0.12  # of two images with the detail of one filter
 
 
 def find_parents(
-    order: Sequence[bytes],
-    views: Mapping[bytes, Sequence[CopyView]],
-    alterations: Mapping[bytes, frozenset[Alteration]],
+    order: Sequence[bytes], views: Views, alterations: Mapping[bytes, frozenset[Alteration]]
 ) -> dict[bytes, bytes]:
     """Find the image that each one was made from; `order` begins with the root.
 
@@ -62,7 +60,7 @@ def _measure_distance(
         edits.changed_share >= MIN_CHANGED_SHARE,
         edits.recolored,
         edits.grayscale_side is not None,
-        edits.mirrored or edits.quarter_turn_deg or edits.rotation_deg,
+        edits.is_turned,
         edits.anisotropic,
     )
     noise = max(judgement.noise_ncc, 0.0) if judgement else 0.0
@@ -70,7 +68,7 @@ def _measure_distance(
         OVERLAP_WEIGHT * (1.0 - min(edits.overlap))
         + SCALE_WEIGHT * abs(log_scale)
         + ENLARGEMENT_WEIGHT * max(log_scale, 0.0)
-        + EDIT_WEIGHT * sum(map(bool, kinds))
+        + EDIT_WEIGHT * sum(kinds)
         + CHANGE_WEIGHT * edits.changed_share
         + DETAIL_WEIGHT * abs(edits.detail_gain)
         + DISAGREEMENT_WEIGHT * (1.0 - view.verdict.agreeing_share)
@@ -89,7 +87,7 @@ def _is_lost(view: CopyView, alteration: Alteration) -> bool:
         case Alteration.CUT:
             return view.own_overlap < MIN_FULL_OVERLAP
         case Alteration.TURNED:
-            return bool(edits.mirrored or edits.quarter_turn_deg or edits.rotation_deg)
+            return edits.is_turned
         case Alteration.STRETCHED:
             return edits.anisotropic
         case Alteration.GRAYSCALE:

@@ -17,7 +17,6 @@ from pipeline.grouping.alterations import Alteration, find_alterations, measure_
 from pipeline.grouping.copy_views import CopyView, Views
 from pipeline.verify.homography import MAX_ISOTROPIC_RATIO, compute_principal_scales
 from pipeline.verify.judgement import UNKNOWN_NOISE
-from pipeline.verify.relation import Side
 from pipeline.verify.verdict import MIN_FULL_OVERLAP
 
 MAX_SIZE_RATIO = 1.1  # of two numbers of pixels that count as one size
@@ -75,7 +74,7 @@ EDITOR_WORDS = (
 class Provenance:
     """The history of an image, as far as its copies and its metadata tell it.
 
-    `alterations`: what was done to it. `is_from_camera`: its file is as a camera wrote it, by its
+    `alterations`: how it was edited. `is_from_camera`: its file is as a camera wrote it, by its
     metadata. `is_secondhand`: another unaltered copy is nearer to the photo. `is_derived`: more of
     the pairs with its copies say that it was made from the other than say the opposite.
     `is_upscaled`: enlarged without new detail. `is_padded`: with a plain margin around it.
@@ -283,9 +282,9 @@ def _count_unstretched_pixels(image: bytes, view: CopyView, images: Mapping[byte
     scales, squared, is the factor.
     """
     own, other = images[image], images[view.copy]
-    first, second = (own, other) if view.side is Side.FIRST else (other, own)
+    first, second = (own, other) if view.is_first else (other, own)
     sizes = (first.width, first.height), (second.width, second.height)
     largest, smallest = compute_principal_scales(view.verdict.homography_matrix, sizes)
-    scale = 1.0 / largest if view.side is Side.FIRST else smallest
+    scale = 1.0 / largest if view.is_first else smallest
     factor = scale**2 if scale > MAX_ISOTROPIC_RATIO else 1.0
     return other.width * other.height * factor

@@ -70,14 +70,15 @@ class Edits:
     detail_gain: float = 0.0
 
     @property
+    def is_turned(self) -> bool:
+        """True if one is mirrored or rotated."""
+        return bool(self.mirrored or self.quarter_turn_deg or self.rotation_deg)
+
+    @property
     def is_same_picture(self) -> bool:
         """True if each shows all of the other, upright and uncovered, in any colors and size."""
         return min(self.overlap) >= MIN_FULL_OVERLAP and not (
-            self.mirrored
-            or self.quarter_turn_deg
-            or self.rotation_deg
-            or self.anisotropic
-            or self.changed_regions
+            self.is_turned or self.anisotropic or self.changed_regions
         )
 
     def swap_sides(self, changed_regions: tuple[Box, ...]) -> Edits:
