@@ -22,10 +22,8 @@ from dataclasses import dataclass
 from itertools import chain, combinations
 from pathlib import Path
 
-from indexes import Root, Store
 from indexes.metadata import NO_METADATA
 from indexes.records import Image
-from pipeline import find_groups, ingest_roots, load_embedder
 from pipeline.decode.decode import Decoded
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.preprocess import VERIFY_INPUT
@@ -41,6 +39,7 @@ from pipeline.verify.relation import COPY_RELATIONS, Relation
 from pipeline.verify.verdict import Verdict
 from scripts.arena import Picture, Role, TruePair, Truth, list_pairs, list_sets, read_pictures
 from scripts.bench_embedder import format_table
+from scripts.library_groups import group_library
 
 PAIRS_PER_BATCH = 512
 MAX_LISTED_ERRORS = 40
@@ -189,10 +188,8 @@ def group_set(folder: Path, pictures: Sequence[Picture]) -> list[object]:
     """Ingest and group a set; count files in wrong company and copies with their original."""
     by_path = {str(picture.path.resolve()): picture for picture in pictures}
     with tempfile.TemporaryDirectory() as scratch:
-        with Store(Path(scratch) / "store", write=True) as store:
-            for _ in ingest_roots([Root(str(folder))], store, load_embedder()):
-                pass
-            groups = [[file.path for file in group.files] for group in find_groups(store)]
+        formed = group_library(folder, Path(scratch) / "store")
+        groups = [[file.path for file in group.files] for group in formed]
     number_of = {path: number for number, paths in enumerate(groups) for path in paths}
     wrong = set[str]()
     for paths in groups:

@@ -20,12 +20,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from indexes import Root, Store
-from pipeline import find_groups, ingest_roots, load_embedder
 from pipeline.calibrate.synthetic_copies import rescale
-from pipeline.embed.embedder import DEFAULT_MODEL
 from pipeline.scan import SourceFile
 from scripts.bench_embedder import format_table, list_files, open_upright
+from scripts.library_groups import group_library
 
 SCREEN_SIZE = (400, 800)
 SCREEN_COLOR = (20, 20, 30)
@@ -82,12 +80,10 @@ def make_library(
     return origins
 
 
-def group_library(folder: Path, store_folder: Path) -> list[list[str]]:
+def list_group_names(folder: Path, store_folder: Path) -> list[list[str]]:
     """Ingest a folder into a new store; return the file names of each group."""
-    with Store(store_folder, write=True) as store:
-        for _ in ingest_roots([Root(str(folder))], store, load_embedder(DEFAULT_MODEL)):
-            pass
-        return [[Path(file.path).name for file in group.files] for group in find_groups(store)]
+    groups = group_library(folder, store_folder)
+    return [[Path(file.path).name for file in group.files] for group in groups]
 
 
 def count_outcomes(groups: list[list[str]], origins: dict[str, Origin]) -> dict[str, Counter[str]]:
@@ -123,7 +119,7 @@ def main() -> None:
         library = Path(scratch) / "library"
         library.mkdir()
         origins = make_library(frames, copied, library)
-        groups = group_library(library, Path(scratch) / "store")
+        groups = list_group_names(library, Path(scratch) / "store")
     outcomes = count_outcomes(groups, origins)
     frame_counts = [sum(origins[name].kind is None for name in names) for names in groups]
     print(

@@ -39,15 +39,14 @@ from scripts.bench_embedder import format_table
 from scripts.bench_fastdup import has_fastdup, read_feature_files, run_fastdup
 from scripts.bench_verify import get_stage
 from scripts.copy_library import (
-    LibraryRecipe,
     Origins,
+    add_library_options,
     count_copies,
     list_classes,
     make_library,
+    make_recipe,
     measure_shares,
 )
-from scripts.generators.browser import is_available
-from scripts.generators.classes import CLASSES
 
 # Pairs whose perceptual hashes differ in at most this many of 64 bits are duplicates.
 MAX_PHASH_BITS = 10
@@ -251,41 +250,20 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("photos", type=Path, metavar="PHOTOS")
-    parser.add_argument("--others", type=Path, required=True, metavar="OVERLAYS")
+    add_library_options(parser, source_count=150, stranger_count=450)
     parser.add_argument("--model", nargs="+", default=[DEFAULT_MODEL], metavar="NAME")
-    parser.add_argument(
-        "--sources", type=int, default=150, help="photos to copy (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--strangers", type=int, default=450, help="photos not to copy (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--classes",
-        nargs="+",
-        choices=CLASSES,
-        metavar="CLASS",
-        help="classes of copies (default: everyday, hard, phone, collages, and browser or screens)",
-    )
     parser.add_argument(
         "--no-crops", dest="crops", action="store_false", help="do not search images within images"
     )
     parser.add_argument("--fastdup", type=Path, metavar="PYTHON", help="interpreter with fastdup")
-    options = parser.parse_args()
-    if options.classes is None:
-        pages = "browser" if is_available() else "screens"
-        options.classes = ["everyday", "hard", "phone", "collages", pages]
-    return options
+    return parser.parse_args()
 
 
 def main() -> None:
     """Make the library, ingest it with each model, print the tables."""
     options = parse_options()
-    edits = {kind: edit for name in options.classes for kind, edit in CLASSES[name].items()}
-    recipe = LibraryRecipe(
-        options.photos, options.others, edits, options.sources, options.strangers, options.seed
-    )
+    recipe = make_recipe(options)
+    edits = recipe.edits
     summary: list[list[object]] = []
     shares: dict[str, list[float]] = {kind: [] for kind in edits}
     with tempfile.TemporaryDirectory() as name:

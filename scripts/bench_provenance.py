@@ -9,8 +9,8 @@ and dates tell nothing. Everything runs through the stages of the command. Print
 
 links: of the copies in the group of their original, those with the right parent. provenance of
 chains: 2 (|N and N'| + |L and L'|) / (|N| + |N'| + |L| + |L'|), of the files N of a photo and the
-links L between them, and of those N', L' of the group of the original; of originals and chains
-alone, without the other copies.
+links L between them, and of those N', L' of all groups; of originals and chains alone, without
+the other copies.
 """
 
 from __future__ import annotations
@@ -22,21 +22,17 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
-from indexes import Root, Store
-from pipeline import Group, find_groups, ingest_roots, load_embedder
+from pipeline import Group
 from pipeline.embed.embedder import DEFAULT_MODEL
 from scripts.bench_embedder import format_table
-from scripts.family_library import ORIGINAL, Family, FamilyRecipe, make_families
-from scripts.generators.browser import is_available
-from scripts.generators.classes import CLASSES
-
-
-def group_folder(folder: Path, store_folder: Path, model: str) -> list[Group]:
-    """Ingest a folder into a new store, and group it."""
-    with Store(store_folder, write=True) as store:
-        for _ in ingest_roots([Root(str(folder))], store, load_embedder(model)):
-            pass
-        return find_groups(store)
+from scripts.copy_library import (
+    add_library_options,
+    list_classes,
+    make_recipe,
+    measure_shares,
+)
+from scripts.family_library import ORIGINAL, Family, make_families
+from scripts.library_groups import group_library
 
 
 def list_links(group: Group) -> dict[str, str]:
@@ -70,11 +66,9 @@ def score(groups: Sequence[Group], family: Family) -> list[list[object]]:
         ["groups a photo", f"{sum(map(len, photos)) / len(originals):.2f}"],
         ["pairs in groups that are right", f"{correct / max(len(pairs), 1):.4f}"],
     ]
-    for class_ in [
-        name for name in CLASSES if any(family[copy].kind in CLASSES[name] for copy in copies)
-    ]:
-        own = [name for name in copies if family[name].kind in CLASSES[class_]]
-        rows.append([f"with their original, {class_}", f"{len({*own} & {*found}) / len(own):.4f}"])
+    made, recalled = (Counter(family[name].kind for name in names) for names in (copies, found))
+    shares = zip(list_classes(made), measure_shares(recalled, made), strict=True)
+    rows += [[f"with their original, {name}", f"{share:.4f}"] for name, share in shares]
     rows.append(["links", f"{right} of {len(found)}"])
     rows.append(
         ["other keepers", ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())]
@@ -103,39 +97,22 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("photos", type=Path, metavar="PHOTOS")
-    parser.add_argument("--others", type=Path, required=True, metavar="OVERLAYS")
+    add_library_options(parser, source_count=10, stranger_count=40)
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME")
-    parser.add_argument("--sources", type=int, default=10, help="photos to copy")
-    parser.add_argument("--strangers", type=int, default=40, help="photos not to copy")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--classes",
-        nargs="+",
-        choices=CLASSES,
-        metavar="CLASS",
-        help="classes of copies (default: everyday, hard, phone, collages, and browser or screens)",
-    )
-    options = parser.parse_args()
-    if options.classes is None:
-        pages = "browser" if is_available() else "screens"
-        options.classes = ["everyday", "hard", "phone", "collages", pages]
-    return options
+    return parser.parse_args()
 
 
 def main() -> None:
     """Make both libraries, group them, print the table."""
     options = parse_options()
-    edits = {kind: edit for name in options.classes for kind, edit in CLASSES[name].items()}
-    counts = options.sources, options.strangers, options.seed
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         rows = list[list[object]]()
-        for library, kinds in (("all", edits), ("chains", {})):
+        recipe = make_recipe(options)
+        for library in ("all", "chains"):
             (folder := scratch / library).mkdir()
-            recipe = FamilyRecipe(options.photos, options.others, kinds, *counts)
-            family = make_families(recipe, folder, with_reexports=library == "all")
-            groups = group_folder(folder, scratch / f"store of {library}", options.model)
+            family = make_families(recipe, folder, only_chains=library == "chains")
+            groups = group_library(folder, scratch / f"store of {library}", options.model)
             if library == "all":
                 print(
                     f"{len(family)} files, {options.sources} photos copied, seed {options.seed}\n"

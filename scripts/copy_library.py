@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import random
 from collections import Counter
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from pipeline.calibrate.synthetic_copies import Edit
 from scripts.bench_embedder import list_files, open_upright, save_copy
+from scripts.generators.browser import is_available
 from scripts.generators.classes import CLASSES
 
 
@@ -34,6 +36,41 @@ class LibraryRecipe:
     source_count: int
     stranger_count: int
     seed: int
+
+
+def add_library_options(
+    parser: argparse.ArgumentParser, *, source_count: int, stranger_count: int
+) -> None:
+    """Add the options that make_recipe() reads, with default counts."""
+    parser.add_argument("photos", type=Path, metavar="PHOTOS")
+    parser.add_argument("--others", type=Path, required=True, metavar="OVERLAYS")
+    parser.add_argument(
+        "--sources", type=int, default=source_count, help="photos to copy (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--strangers",
+        type=int,
+        default=stranger_count,
+        help="photos not to copy (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--classes",
+        nargs="+",
+        choices=CLASSES,
+        metavar="CLASS",
+        help="classes of copies (default: everyday, hard, phone, collages, and browser or screens)",
+    )
+
+
+def make_recipe(options: argparse.Namespace) -> LibraryRecipe:
+    """Make the recipe of a library from the options of the command line."""
+    pages = "browser" if is_available() else "screens"
+    classes = options.classes or ["everyday", "hard", "phone", "collages", pages]
+    edits = {kind: edit for name in classes for kind, edit in CLASSES[name].items()}
+    return LibraryRecipe(
+        options.photos, options.others, edits, options.sources, options.strangers, options.seed
+    )
 
 
 def make_library(recipe: LibraryRecipe, folder: Path) -> Origins:

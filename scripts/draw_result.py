@@ -1,6 +1,6 @@
 """Draw docs/result.png for the README: groups of `neardup dedupe` among copies of four photos.
 
-    python scripts/draw_result.py PHOTOS
+    python -m scripts.draw_result PHOTOS
 
 PHOTOS holds coffee.png, chelsea.png, astronaut.png and rocket.jpg, sample images of scikit-image
 that are CC0 or in the public domain (see NOTICE); they lie in the folder skimage/data of its
@@ -16,9 +16,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
 
-from indexes import Root, Store
-from pipeline import Group, Match, find_groups, ingest_roots, load_embedder
+from pipeline import Match
 from pipeline.calibrate.synthetic_copies import add_caption, reencode
+from scripts.library_groups import group_library
 
 RESULT_PATH = Path(__file__).resolve().parent.parent / "docs" / "result.png"
 CELL_SIZE_PX = (232, 174)
@@ -46,14 +46,6 @@ def save_library(photos: Path, folder: Path) -> None:
     cat.rotate(6, expand=True, fillcolor="white").save(folder / "scan.jpg", quality=85)
     Image.open(photos / "astronaut.png").convert("RGB").save(folder / "portrait.jpg", quality=90)
     Image.open(photos / "rocket.jpg").convert("RGB").save(folder / "launch.jpg", quality=90)
-
-
-def find_library_groups(folder: Path, store_folder: Path) -> list[Group]:
-    """Ingest `folder` into a new store and return its groups."""
-    with Store(store_folder, write=True) as store:
-        for _ in ingest_roots([Root(str(folder))], store, load_embedder()):
-            pass
-        return find_groups(store)
 
 
 def describe_match(match: Match) -> str:
@@ -97,7 +89,7 @@ def main() -> None:
         folder = Path(scratch) / "photos"
         folder.mkdir()
         save_library(photos, folder)
-        groups = find_library_groups(folder, Path(scratch) / "store")
+        groups = group_library(folder, Path(scratch) / "store")
         grouped = {file.path for group in groups for file in group.files}
         outside = [path for path in sorted(folder.iterdir()) if str(path) not in grouped]
         row_height = CELL_SIZE_PX[1] + 2 * LINE_PX + MARGIN_PX

@@ -19,6 +19,7 @@ from pipeline.calibrate.synthetic_copies import (
     rescale,
 )
 from scripts.bench_embedder import list_files, open_upright, save_copy
+from scripts.copy_library import LibraryRecipe
 
 CHAIN_LENGTH = 3
 CHAINS = 2  # of copies of copies, for each original
@@ -62,23 +63,12 @@ STEPS: dict[str, Edit] = {
 }
 
 
-@dataclass(frozen=True)
-class FamilyRecipe:
-    """Folders, edits by kind, and counts that a library of families is made from."""
-
-    photos: Path
-    overlays: Path
-    edits: Mapping[str, Edit]
-    source_count: int
-    stranger_count: int
-    seed: int
-
-
-def make_families(recipe: FamilyRecipe, folder: Path, *, with_reexports: bool = True) -> Family:
+def make_families(recipe: LibraryRecipe, folder: Path, *, only_chains: bool = False) -> Family:
     """Write originals, as they are, their copies, and strangers; return the relatives by name.
 
     Names tell nothing, and all files have one date. Copies lose the metadata, but re-exports of
-    photos that have EXIF keep it, as editors do, with their own name as the software.
+    photos that have EXIF keep it, as editors do, with their own name as the software. With
+    `only_chains` there are no copies but copies of copies.
     """
     rng = random.Random(recipe.seed)
     files = [Path(file.path) for file in list_files(recipe.photos)]
@@ -97,11 +87,11 @@ def make_families(recipe: FamilyRecipe, folder: Path, *, with_reexports: bool = 
         if number >= recipe.source_count:
             continue
         image = open_upright(path)
-        for kind, edit in recipe.edits.items():
+        for kind, edit in () if only_chains else recipe.edits.items():
             edited = edit(image, open_upright(next(overlays).path), rng)
             name = save_copy(edited, kind, folder, name_file())
             family[name] = Relative(original, original, kind)
-        exif = read_exif(path) if with_reexports else {}
+        exif = {} if only_chains else read_exif(path)
         for kind, edit in REEXPORTS.items() if exif else ():
             name = f"{name_file()}.jpg"
             exif[ExifTags.Base.Software] = rng.choice(EDITORS)
