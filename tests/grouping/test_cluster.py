@@ -28,12 +28,11 @@ from pipeline.grouping.provenance import Provenance
 from pipeline.verify.judgement import UNKNOWN_NOISE, Judgement
 from pipeline.verify.relation import COPY_RELATIONS, SCENE_RELATIONS, Relation, Side
 from pipeline.verify.verdict import Edits, Verdict
+from tests.support.verification import PLAIN_COPY
 
 RECENT_NS = 1_600_000_000 * 10**9  # in 2020; a time before 1990 is no date
 IMAGE_COUNT = 6  # images of test_laws: few, so that many of them have an edge
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-# Edits of a copy that is only encoded again.
-ENCODED = Edits(False, 0, 0.0, False, 1.0, (1.0, 1.0), None, False, None, False, (), None)
 
 Files = dict[bytes, list[LibraryFile]]
 
@@ -181,7 +180,7 @@ def test_original_is_kept_if_most_copies_say_that_the_others_are_parts() -> None
 
     def make_part(whole: int, part: int, share: float = 0.8) -> Edge:
         """The part is cut out of the whole, by their pixels."""
-        edits = replace(ENCODED, overlap=(share, 1.0), derived_side=Side.SECOND)
+        edits = replace(PLAIN_COPY, overlap=(share, 1.0), derived_side=Side.SECOND)
         verdict = Verdict(Relation.DERIVED, 100, 100, 1.0, 0.0, IDENTITY, edits)
         (edge,) = make_edges((whole, part, 0.9), relation=Relation.DERIVED)
         return replace(edge, verdict=verdict)
@@ -197,12 +196,14 @@ def test_original_is_kept_if_most_copies_say_that_the_others_are_parts() -> None
     wrong, crops = make_part(2, 1), [make_part(1, 3), make_part(1, 4)]
     # Without other copies, nothing contradicts the framed copy.
     assert list_paths(form_groups(files, [wrong])) == [("/framed", ["/original"])]
-    encoded = Verdict(Relation.DERIVED, 100, 100, 1.0, 0.0, IDENTITY, ENCODED)
+    encoded = Verdict(Relation.DERIVED, 100, 100, 1.0, 0.0, IDENTITY, PLAIN_COPY)
     plain = [
         replace(edge, verdict=encoded)
         for edge in make_edges((1, 5, 0.9), (1, 6, 0.9), (5, 6, 0.9), relation=Relation.DERIVED)
     ]
-    undecided = replace(wrong, verdict=replace(encoded, edits=replace(ENCODED, overlap=(0.8, 1.0))))
+    undecided = replace(
+        wrong, verdict=replace(encoded, edits=replace(PLAIN_COPY, overlap=(0.8, 1.0)))
+    )
     edges = [undecided, *crops, *plain]
     assert list_paths(form_groups(files, edges)) == [
         ("/original", ["/crop", "/crop 2", "/framed", "/gray", "/small"])
@@ -325,9 +326,9 @@ def test_heavily_edited_copy_is_not_another_shot(
     for left, right, inliers in ((1, 3, 30), (2, 3, 40), (1, 4, 30), (2, 4, 30)):
         own_scale = 0.3 if right == 3 else scale
         if is_swapped:
-            ends, edits = (right, left), replace(ENCODED, scale=1 / own_scale)
+            ends, edits = (right, left), replace(PLAIN_COPY, scale=1 / own_scale)
         else:
-            ends, edits = (left, right), replace(ENCODED, scale=own_scale)
+            ends, edits = (left, right), replace(PLAIN_COPY, scale=own_scale)
         (edge,) = make_edges((*ends, 0.9), relation=Relation.DERIVED)
         verdict = Verdict(Relation.DERIVED, inliers, 30, 1.0, edits=edits)
         edges.append(replace(edge, verdict=verdict))
@@ -491,7 +492,7 @@ def make_linked_edge(ends: tuple[int, int], link: Link) -> Edge:
         return edge
     edits = None
     if scale and relation != Relation.ANOTHER_SHOT:
-        edits = replace(ENCODED, scale=scale)
+        edits = replace(PLAIN_COPY, scale=scale)
     inliers = round(100 * score)
     verdict = Verdict(relation, inliers, 30, agreeing_share, 0.0, IDENTITY, edits)
     return replace(edge, verdict=verdict)

@@ -19,10 +19,10 @@ from pipeline.grouping.lineage import find_parents
 from pipeline.grouping.provenance import Provenance, is_camera_file, trace_provenance
 from pipeline.verify.judgement import Judgement
 from pipeline.verify.relation import COPY_RELATIONS, Relation, Side
-from pipeline.verify.verdict import Edits, Verdict
+from pipeline.verify.verdict import Verdict
+from tests.support.verification import PLAIN_COPY
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-ENCODED = Edits(False, 0, 0.0, False, 1.0, (1.0, 1.0), None, False, None, False, (), None)
 CAMERA = ImageMetadata(
     Capture(make="Canon", model="EOS R6", taken="2021-05-30 15:56:01", exposure_time=0.01),
     stated_width=100,
@@ -44,7 +44,7 @@ def make_edge(first: str, second: str, noise: float | None = None, **changes: An
         1.0,
         0.0,
         IDENTITY,
-        replace(ENCODED, **changes),
+        replace(PLAIN_COPY, **changes),
         judgement=judgement,
     )
     return Edge(first.encode(), second.encode(), Relation.DERIVED, 0.9, verdict)
