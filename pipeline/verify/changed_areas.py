@@ -9,8 +9,7 @@ pixelated area still agrees at low frequencies.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf, log, prod
-from typing import NamedTuple
+from math import prod
 
 import cv2
 import numpy as np
@@ -128,18 +127,6 @@ class AreaEvidence:
     smoothed: float
 
 
-class _Lean(NamedTuple):
-    """Differences of the changed areas: their detail, and the first side less the second.
-
-    `added`: log of the detail of both sides in the areas over that around them. `detail`: log ratio
-    of the two sides. `palette`: difference of the shares of the two most frequent tones.
-    """
-
-    added: float
-    detail: float
-    palette: float
-
-
 NO_AREAS = AreaEvidence(
     **dict.fromkeys(AreaEvidence.__dataclass_fields__, 0.0)
     | {"area_fill": 1.0, "low_pass_ncc": 1.0}
@@ -195,11 +182,16 @@ def measure_changed_areas(
     hard_shares = sorted(float(weights @ shares) for shares in hard)
     outline, unchanged = _find_outline(areas, pair.inside), pair.inside & ~areas.mask
     seams = _compare_seams(areas, sides, outline)
-    insides = _compute_log_ratio(*(areas.average(side.gradient) for side in sides))
+    gradients = [areas.average(side.gradient) for side in sides]
+    insides = _compute_log_ratio(*gradients)
     seam_sums, inside_sums = (_sum_by_side(values, weights) for values in (seams, insides))
     is_one_sided = [int((sign * seams > MIN_ONE_SIDED_LOG_RATIO).sum()) for sign in (1, -1)]
     weighty_seams = seams * (weights > MIN_WEIGHTY_SHARE)
-    seam_contrasts = sorted(_measure_seam_contrast(side, outline, unchanged) for side in sides)
+    around = [float(side.gradient[unchanged].mean()) if unchanged.any() else None for side in sides]
+    seam_contrasts = sorted(
+        _measure_seam_contrast(side, outline, usual)
+        for side, usual in zip(sides, around, strict=True)
+    )
     low_pass_ncc, smoothed = _compare_low_frequencies(areas, pair, insides)
     palettes = _measure_palettes(areas, pair)
     box_cells = areas.boxes[:, cv2.CC_STAT_WIDTH] * areas.boxes[:, cv2.CC_STAT_HEIGHT]
@@ -230,19 +222,21 @@ def measure_changed_areas(
         low_pass_ncc=low_pass_ncc,
         smoothed=float(weights @ smoothed),
     )
-    gradients = [
-        (float(weights @ areas.average(side.gradient)), _average(side.gradient, unchanged))
-        for side in sides
-    ]
-    added = prod(
-        (inside + GRADIENT_OFFSET) / (around + GRADIENT_OFFSET) for inside, around in gradients
+    # In geometric mean of the sides; without unchanged cells there is nothing to exceed.
+    adds_detail = (
+        None not in around
+        and prod(
+            (float(weights @ inside) + GRADIENT_OFFSET) / ((usual or 0.0) + GRADIENT_OFFSET)
+            for inside, usual in zip(gradients, around, strict=True)
+        )
+        >= 1.0
     )
-    lean = _Lean(
-        log(added) if added > 0 else -inf,
+    return evidence, _find_altered_side(
         float(weights @ insides),
         float(weights @ (palettes[0] - palettes[1])),
+        evidence.smoothed,
+        adds_detail=adds_detail,
     )
-    return evidence, _find_altered_side(lean, evidence.smoothed)
 
 
 def shows_other_content(areas: AreaEvidence) -> bool:
@@ -290,12 +284,11 @@ def _compare_seams(
     return _compute_log_ratio(first, second)
 
 
-def _measure_seam_contrast(side: SideMaps, outline: CellMask, unchanged: CellMask) -> float:
-    """Measure the gradient along all outlines over that of the unchanged cells."""
+def _measure_seam_contrast(side: SideMaps, outline: CellMask, usual: float | None) -> float:
+    """Measure the gradient along all outlines over the usual one, that of the unchanged cells."""
     if not outline.any():
         return 0.0
-    usual = float(side.gradient[unchanged].mean()) if unchanged.any() else 1.0
-    return float(side.gradient[outline].mean()) / max(usual, 1.0)
+    return float(side.gradient[outline].mean()) / max(usual or 0.0, 1.0)
 
 
 def _sum_by_side(
@@ -364,25 +357,25 @@ def _compare_low_frequencies(
     )
 
 
-def _find_altered_side(lean: _Lean, smoothed_share: float) -> Side | None:
+def _find_altered_side(
+    detail: float, palette: float, smoothed_share: float, *, adds_detail: bool
+) -> Side | None:
     """Find the side on which the changed areas were altered; None where that does not show.
 
-    Lettering and stickers add detail to one side, so that the two have more there, in geometric
-    mean, than around it. A blur takes it away, and leaves fewer tones.
+    `detail` is the log ratio of the gradients there, the first side over the second; `palette` the
+    difference of the shares of the two most frequent tones. Lettering and stickers add detail to
+    one side, so that the two have more there, in geometric mean, than around it (`adds_detail`). A
+    blur takes it away, and leaves fewer tones.
     """
-    sharper = Side.FIRST if lean.detail > 0 else Side.SECOND
-    if lean.added >= 0:
-        return sharper if abs(lean.detail) > MIN_ADDED_DETAIL else None
+    sharper = Side.FIRST if detail > 0 else Side.SECOND
+    if adds_detail:
+        return sharper if abs(detail) > MIN_ADDED_DETAIL else None
     sign = 1 if sharper is Side.FIRST else -1
     # Where no pixel differs by much, as lettering does, neither side has a palette.
     is_blur = smoothed_share >= MIN_SMOOTHED_SHARE and (
-        lean.palette == 0.0 or sign * lean.palette <= -MIN_BLURRED_PALETTE
+        palette == 0.0 or sign * palette <= -MIN_BLURRED_PALETTE
     )
     return sharper.other if is_blur else None
-
-
-def _average(values: CellMap, cells: CellMask) -> float:
-    return float(values[cells].mean()) if cells.any() else inf
 
 
 def _compute_low_pass_ncc(
