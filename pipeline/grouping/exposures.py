@@ -34,7 +34,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import product
+from itertools import product, starmap
 
 from indexes.metadata import Capture, ImageMetadata
 from pipeline.grouping.burst_names import are_of_one_burst, has_burst_name
@@ -263,17 +263,22 @@ class NamedMetadata:
 
 def compare_files(first: NamedMetadata, second: NamedMetadata) -> ExposureDifference | None:
     """Return what tells two files apart by their metadata, else by their names in a burst."""
-    difference = find_exposure_difference(first.metadata, second.metadata)
-    if difference or is_same_exposure(first.metadata, second.metadata):
+    if difference := find_exposure_difference(first.metadata, second.metadata):
         return difference
-    return _find_other_name(first, second)
-
-
-def _find_other_name(first: NamedMetadata, second: NamedMetadata) -> ExposureDifference | None:
-    """Return that two files have the names of two frames of one burst, or None."""
+    # Programs and people write names; a date with sub-seconds proves more.
+    if is_same_exposure(first.metadata, second.metadata):
+        return None
     if are_of_one_burst(first.paths, second.paths):
         return ExposureDifference("name in a burst", is_certain=False)
     return None
+
+
+def _say_one_date(first: NamedMetadata, second: NamedMetadata) -> bool:
+    """Tell if two files have equal dates, and no other metadata that tells them apart."""
+    return (
+        _have_equal_dates(first.metadata, second.metadata)
+        and find_exposure_difference(first.metadata, second.metadata) is None
+    )
 
 
 class Exposures:
@@ -302,7 +307,8 @@ class Exposures:
     def find_difference(self, left: bytes, right: bytes) -> ExposureDifference | None:
         """Return what tells that two images are two exposures, rather a proof than a hint.
 
-        Two files that say they are one exposure prove more than two others that say they are not.
+        Two files with equal dates prove more than two others with other metadata. Names of one
+        burst count even then, unless the sub-seconds are equal, too.
         """
         pair = (left, right) if left < right else (right, left)
         if pair not in self._differences:
@@ -323,13 +329,11 @@ class Exposures:
         has_names = self._has_burst_name(left) and self._has_burst_name(right)
         if captures[0] == captures[1] and not has_names:
             return None  # as for the many copies that lost their metadata
-        found = list[ExposureDifference]()
-        for first, second in product(self._images.get(left, ()), self._images.get(right, ())):
-            difference = find_exposure_difference(first.metadata, second.metadata)
-            if difference is None and _have_equal_dates(first.metadata, second.metadata):
-                return None
-            if difference := difference or _find_other_name(first, second):
-                found.append(difference)
+        pairs = list(product(self._images.get(left, ()), self._images.get(right, ())))
+        of_one_date = [pair for pair in pairs if _say_one_date(*pair)]
+        if any(is_same_exposure(first.metadata, second.metadata) for first, second in of_one_date):
+            return None
+        found = filter(None, starmap(compare_files, of_one_date or pairs))
         return max(found, key=lambda item: item.is_certain, default=None)
 
     def _has_burst_name(self, image: bytes) -> bool:

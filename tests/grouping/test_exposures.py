@@ -272,8 +272,10 @@ def test_equal_exposures_of_two_files_outweigh_differences_of_others() -> None:
     ],
 )
 def test_names_of_one_burst_are_a_hint(first: str, second: str, *, is_burst: bool) -> None:
-    files = [NamedMetadata(NO_METADATA, [f"/photos/{name}"]) for name in (first, second)]
-    difference = compare_files(files[0], files[1])
-    assert (difference is not None and not difference.is_certain) is is_burst
-    proven = [replace(file, metadata=SHOT) for file in files]
-    assert compare_files(proven[0], proven[1]) is None  # equal sub-seconds prove more than names
+    dated = change(subseconds=None)
+    for metadata, expected in ((NO_METADATA, is_burst), (dated, is_burst), (SHOT, False)):
+        files = [NamedMetadata(metadata, [f"/photos/{name}"]) for name in (first, second)]
+        difference = compare_files(files[0], files[1])
+        assert (difference is not None and not difference.is_certain) is expected
+        exposures = Exposures({b"a": files[:1], b"b": files[1:]})
+        assert exposures.find_difference(b"a", b"b") == difference
