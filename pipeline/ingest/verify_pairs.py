@@ -84,7 +84,14 @@ def verify_and_report(
     report = context.coverage.verification
     assert report is not None, "the caller begins the report"
     before = replace(report)
-    for step in verify_candidates(context.store, pairs, context.decoders, context.options.decoders):
+    steps = verify_candidates(
+        context.store,
+        pairs,
+        context.decoders,
+        context.options.decoders,
+        had_crash=CRASHED_VERIFIER_REASON in before.unverified,
+    )
+    for step in steps:
         report.pairs = before.pairs + step.done
         report.relations = before.relations + step.relations
         report.unverified = before.unverified + step.unverified
@@ -97,9 +104,12 @@ def verify_candidates(
     pairs: Sequence[tuple[int, int]],
     decoders: DecoderPool,
     worker_count: int | None = None,
+    *,
+    had_crash: bool = False,
 ) -> Iterator[VerificationProgress]:
     """Verify pairs of images, by id, in `worker_count` processes; by default one per usable core.
 
+    `had_crash`: an earlier pair of this ingest crashed a worker.
     A pair is left for the next run if one of its files is away, or changed since its ingest.
     Safe to stop at any yield: the verdicts counted so far are stored. The caller holds the ingest
     lock of the store.
@@ -128,7 +138,7 @@ def verify_candidates(
         while pending:
             yield _finish_block(pending.popleft(), store, completer, progress)
     with suppress(OSError):
-        if CRASHED_VERIFIER_REASON not in progress.unverified:
+        if not had_crash and CRASHED_VERIFIER_REASON not in progress.unverified:
             marker.unlink()
 
 

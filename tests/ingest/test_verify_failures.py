@@ -13,8 +13,9 @@ from indexes.caches.thumbnails import Thumbnail, ThumbnailCache
 from pipeline import ingest_roots, load_embedder, thumbnails
 from pipeline.thumbnails import ImageUnavailable, UnavailableReason
 from pipeline.verify.features import extract_features, has_current_format
+from pipeline.verify.pool import VerifierPool
 from pipeline.verify.relation import Relation
-from tests.support.images import draw_textured_image, save_image
+from tests.support.images import draw_textured_image, save_image, save_whole_and_part
 from tests.support.pair_verification import (
     ingest_and_count,
     load_verdicts,
@@ -161,3 +162,23 @@ def test_ingest_crashing_pair_warns_and_is_tried_again(
                 " the next ingest tries again"
             ]
         assert ingest_and_count(store, photos) == {Relation.SAME_PICTURE: 1}
+
+
+def test_ingest_crash_is_remembered_beyond_the_pairs_of_crops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = tmp_path / "photos"
+    save_photo_and_copy(photos)
+    save_whole_and_part(photos)  # only their crops propose them
+    marker = tmp_path / "store" / "caches" / "verifying"
+    submit = VerifierPool.submit_pairs
+    answers = iter([lambda pool, items: lambda: [None for _ in items], submit])
+    with Store(tmp_path / "store", write=True) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                VerifierPool, "submit_pairs", lambda pool, items: next(answers)(pool, items)
+            )
+            assert ingest_and_count(store, photos) == {Relation.DERIVED: 1}
+        assert marker.exists()
+        assert ingest_and_count(store, photos)[Relation.SAME_PICTURE] == 1
+        assert not marker.exists()
