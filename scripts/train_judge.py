@@ -45,6 +45,8 @@ JUDGE_FILE = Path(__file__).parent.parent / "pipeline" / "verify" / MODEL_FILE
 MAX_TREE_DEPTH = 4
 TREES_PER_CLASS = 160
 LEARNING_RATE = 0.1
+MIN_LEAF_SAMPLES = 15
+L2_REGULARIZATION = 5.0  # of the values of leaves
 FULL_WEIGHT_PAIRS = 600  # of a source; the weight of all its pairs grows with the root beyond
 # Sources that are left out together, because they have pictures or layouts in common.
 FAMILIES = {
@@ -90,8 +92,9 @@ def fit(samples: Sequence[Sample], class_: str) -> Model:
         max_depth=MAX_TREE_DEPTH,
         max_iter=TREES_PER_CLASS,
         learning_rate=LEARNING_RATE,
-        l2_regularization=5.0,
-        min_samples_leaf=15,
+        l2_regularization=L2_REGULARIZATION,
+        min_samples_leaf=MIN_LEAF_SAMPLES,
+        early_stopping=False,  # by default a tenth of more than 10,000 samples would be held out
         random_state=0,
     )
     is_class = np.array([sample.class_ == class_ for sample in samples])

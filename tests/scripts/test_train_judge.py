@@ -55,6 +55,10 @@ def test_exported_trees_give_the_probabilities_of_scikit_learn(samples: list[Sam
     )
 
 
+def test_many_samples_are_all_fitted_on(samples: list[Sample]) -> None:
+    assert not len(fit(samples * 26, "copy").validation_score_)
+
+
 def test_source_that_is_left_out_is_judged_by_the_others(samples: list[Sample]) -> None:
     predicted = predict_left_out(samples)
     is_copy = np.array([sample.class_ == "copy" for sample in samples])
