@@ -181,14 +181,14 @@ class Verdict:
 
     def swap_sides(self) -> Verdict:
         """Return the verdict on the same pair in the other order."""
-        if not self.homography:
-            return self
+        overlap = (self.overlap[1], self.overlap[0]) if self.overlap else None
+        if not self.homography:  # decoded verdicts on pairs that are unlike have an overlap alone
+            return replace(self, overlap=overlap)
         inverse, edits = invert_homography(self.homography_matrix), self.edits
         if edits:
             edits = edits.swap_sides(
                 tuple(project_box_back(inverse, box) for box in edits.changed_regions)
             )
-        overlap = (self.overlap[1], self.overlap[0]) if self.overlap else None
         return replace(self, homography=flatten_homography(inverse), edits=edits, overlap=overlap)
 
 

@@ -101,6 +101,15 @@ def test_pair_that_is_no_copy_is_stored_without_homography(relation: Relation) -
     assert decode_verdict(stored) == replace(verdict, homography=())
 
 
+@pytest.mark.parametrize("relation", [Relation.UNRELATED, Relation.NOT_VERIFIABLE])
+def test_swapped_verdict_without_homography_exchanges_the_overlap(relation: Relation) -> None:
+    verdict = Verdict(relation, 12, 30, 0.1, 0.2, IDENTITY, overlap=(0.25, 1.0))
+    decoded = decode_verdict(encode_verdict(1, 2, verdict))
+    assert decoded.overlap == (0.25, 1.0)
+    assert decoded.swap_sides() == replace(decoded, overlap=(1.0, 0.25))
+    assert decoded.swap_sides().swap_sides() == decoded
+
+
 def test_verdict_of_an_older_version_without_the_last_field_is_decoded() -> None:
     stored = encode_verdict(1, 2, Verdict(Relation.DERIVED, homography=IDENTITY, edits=PLAIN_COPY))
     older = stored.record.replace(',"upscaled_side":null', "")
@@ -130,7 +139,7 @@ def test_swapped_verdict_exchanges_sides_overlap_and_scale(verdict: Verdict) -> 
 
 def test_verdict_without_alignment_is_its_own_swap() -> None:
     verdict = Verdict(Relation.UNRELATED, 3, 0)
-    assert verdict.swap_sides() is verdict
+    assert verdict.swap_sides() == verdict
 
 
 def test_box_projected_back_bounds_its_corners_within_the_picture() -> None:
