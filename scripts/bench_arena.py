@@ -71,25 +71,28 @@ class ScoredPair:
 def load_pictures(
     paths: Iterable[Path], decoders: DecoderPool, verifiers: VerifierPool
 ) -> dict[Path, LoadedPicture]:
-    """Decode files and extract their features; files that fail are left out."""
-    sources = [resolve_source(str(path)) for path in sorted(set(paths))]
+    """Decode files and extract their features; files that fail are left out.
+
+    The results have the paths that were given, also where these are relative or lead over links.
+    """
+    resolved = [(path, resolve_source(str(path))) for path in sorted(set(paths))]
+    sources = {path: source for path, source in resolved if isinstance(source, SourceFile)}
+    results = decoders.stream(sources.values(), VERIFY_INPUT)
     decoded = [
-        result
-        for result in decoders.stream(
-            [source for source in sources if isinstance(source, SourceFile)], VERIFY_INPUT
-        )
+        (path, result)
+        for path, result in zip(sources, results, strict=True)
         if isinstance(result, Decoded)
     ]
-    jpegs = [encode_thumbnail(result.pixels) for result in decoded]
+    jpegs = [encode_thumbnail(result.pixels) for _, result in decoded]
     features = verifiers.extract_features(jpegs)
     return {
-        Path(result.source.path): LoadedPicture(
+        path: LoadedPicture(
             result.image,
             VerifyInput(
                 result.image.hash, jpeg, extracted, (result.image.width, result.image.height)
             ),
         )
-        for result, jpeg, extracted in zip(decoded, jpegs, features, strict=True)
+        for (path, result), jpeg, extracted in zip(decoded, jpegs, features, strict=True)
         if extracted is not None
     }
 
@@ -228,11 +231,14 @@ def main() -> None:
     parser.add_argument("--groups", action="store_true", help="score groups, too")
     parser.add_argument("--errors", action="store_true", help="list wrong pairs of `fit` sets")
     options = parser.parse_args()
+    set_names = list_sets(options.arena, options.role)
+    if unknown := sorted(set(options.sets or ()) - set(set_names)):
+        parser.error(f"no {options.role} sets of {options.arena}: {', '.join(unknown)}")
     group_rows: list[list[object]] = []
     scored: dict[str, list[ScoredPair]] = {}
     unread: dict[str, int] = {}
     with DecoderPool() as decoders, VerifierPool() as verifiers:
-        for set_name in list_sets(options.arena, options.role):
+        for set_name in set_names:
             if options.sets and set_name not in options.sets:
                 continue
             pictures = read_pictures(options.arena, set_name)

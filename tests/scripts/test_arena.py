@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from pipeline.decode.pool import DecoderPool
+from pipeline.verify.pool import VerifierPool
 from pipeline.verify.relation import Relation
 from scripts.arena import Picture, Role, Truth, list_pairs, list_sets, read_pictures
-from scripts.bench_arena import ScoredPair, format_sets
+from scripts.bench_arena import ScoredPair, format_sets, load_pictures, main
+from tests.support.images import draw_textured_image, save_image
 
 
 def make_pictures(*rows: tuple[str, str, str, str]) -> list[Picture]:
@@ -90,3 +95,26 @@ def test_unread_pairs_of_each_set_are_counted_where_there_are_some() -> None:
     assert header.endswith("| wrong relations | unread |")
     assert [row.split(" | ")[-1] for row in rows] == ["0 |", "3 |", "3 |"]
     assert "unread" not in format_sets(scored, {"one": 0, "two": 0})
+
+
+def test_pictures_are_loaded_by_the_paths_of_a_linked_arena(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_image(tmp_path / "real" / "a.jpg", draw_textured_image(1))
+    (tmp_path / "linked").symlink_to(tmp_path / "real")
+    monkeypatch.chdir(tmp_path)
+    paths = {Path("linked/a.jpg"), Path("real/a.jpg"), tmp_path / "real" / "a.jpg"}
+    with DecoderPool(1) as decoders, VerifierPool(1) as verifiers:
+        loaded = load_pictures({*paths, Path("missing.jpg")}, decoders, verifiers)
+    assert loaded.keys() == paths
+    assert len({picture.image.hash for picture in loaded.values()}) == 1
+
+
+def test_unknown_set_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sets.csv").write_text("set,role,files,groups\none,fit,1,1\ntwo,check,1,1\n")
+    monkeypatch.setattr("sys.argv", ["bench_arena", str(tmp_path), "--sets", "one", "two"])
+    with pytest.raises(SystemExit):
+        main()
+    assert f"no fit sets of {tmp_path}: two" in capsys.readouterr().err
