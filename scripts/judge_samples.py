@@ -144,9 +144,11 @@ def measure_lookalikes(files: Sequence[Path], seed: int) -> list[Sample]:
 
 
 def save_samples(samples: Sequence[Sample], path: Path) -> None:
-    """Save samples as a NumPy archive."""
+    """Save samples as a NumPy archive, by any name."""
     names = [[sample.source, sample.class_, sample.kind] for sample in samples]
-    np.savez(path, names=names, vectors=[sample.vector for sample in samples], features=FEATURES)
+    vectors = [sample.vector for sample in samples]
+    with path.open("wb") as file:  # NumPy appends .npz to a path that has no such end
+        np.savez(file, names=names, vectors=vectors, features=FEATURES)
 
 
 def load_samples(path: Path) -> list[Sample]:

@@ -68,9 +68,12 @@ def test_source_that_is_left_out_is_judged_by_the_others(samples: list[Sample]) 
         assert f"| {source} |" in text
 
 
-def test_saved_samples_are_those_that_were_measured(samples: list[Sample], tmp_path: Path) -> None:
-    save_samples(samples, tmp_path / "samples.npz")
-    loaded = load_samples(tmp_path / "samples.npz")
+@pytest.mark.parametrize("name", ["samples.npz", "samples"])
+def test_saved_samples_are_those_that_were_measured(
+    samples: list[Sample], tmp_path: Path, name: str
+) -> None:
+    save_samples(samples, tmp_path / name)
+    loaded = load_samples(tmp_path / name)
     assert [sample.source for sample in loaded] == [sample.source for sample in samples]
     assert all(
         (first.vector == second.vector).all() for first, second in zip(loaded, samples, strict=True)
