@@ -20,8 +20,8 @@ from pipeline.thumbnails import encode_thumbnail
 from pipeline.verify.evidence import FEATURES
 from pipeline.verify.features import ImageFeatures
 from pipeline.verify.inputs import build_features_from_jpeg
-from pipeline.verify.matching import propose_alignments
-from pipeline.verify.verify import align_and_compare
+from pipeline.verify.matching import Alignment
+from pipeline.verify.verify import align_and_compare, evaluate_alignments
 from scripts.arena import Truth, list_pairs, read_pictures
 from scripts.bench_embedder import open_upright
 from scripts.generators.pairs import encode_again, make_pairs
@@ -74,16 +74,20 @@ def measure_pair(
     source: str, class_: str, kind: str, images: tuple[ImageFeatures, ImageFeatures]
 ) -> list[Sample]:
     """Measure each alignment that is judged; of a copy, the one with the most agreement."""
-    vectors = []
     first, second = images if images[0] <= images[1] else images[::-1]
-    for alignment in propose_alignments(first, second):
-        aligned = align_and_compare(alignment, first, second)
-        if aligned and aligned.is_judged:
-            vectors.append(aligned.measure_evidence().to_vector())
+    measured = evaluate_alignments(first, second, _measure_alignment)
+    vectors = [vector for vector in measured if vector is not None]
     if class_ == "copy" and vectors:
         agreeing = FEATURES.index("agreeing")
         vectors = [max(vectors, key=lambda vector: float(vector[agreeing]))]
     return [Sample(source, class_, kind, vector) for vector in vectors]
+
+
+def _measure_alignment(
+    alignment: Alignment, first: ImageFeatures, second: ImageFeatures
+) -> NDArray[np.float64] | None:
+    aligned = align_and_compare(alignment, first, second)
+    return aligned.measure_evidence().to_vector() if aligned and aligned.is_judged else None
 
 
 def measure_set(arena: Path, set_name: str) -> list[Sample]:

@@ -7,9 +7,10 @@ agrees, what changed and what each image shows there is the evidence that a fitt
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -74,6 +75,8 @@ MIN_CHANGED_REGION_TILES = 2  # adjacent tiles that differ make a changed region
 MIN_KEYPOINTS = 8  # below, an image without an alignment is not verifiable
 SINGULAR_ERRORS = (np.linalg.LinAlgError, cv2.error)  # of numbers without a solution
 
+Result = TypeVar("Result")
+
 
 @dataclass(frozen=True, slots=True)
 class TileMasks:
@@ -120,10 +123,8 @@ def _verify_ordered_pair(
     A singular alignment is skipped; a pair that has no others is not verifiable.
     """
     likeliest, is_singular = None, False
-    for alignment in propose_alignments(first, second):
-        try:
-            result = _verify_alignment(alignment, first, second)
-        except SINGULAR_ERRORS:
+    for result in evaluate_alignments(first, second, _verify_alignment):
+        if result is None:
             is_singular = True
             continue
         if result[0].relation in (Relation.SAME_PICTURE, Relation.DERIVED):
@@ -228,6 +229,21 @@ class AlignedImages:
     def compare_content(self) -> Content | None:
         """Compare the photos in both images, if they are hosts."""
         return compare_content((self.template, self.target), self.comparison, self.outcomes)
+
+
+def evaluate_alignments(
+    first: ImageFeatures,
+    second: ImageFeatures,
+    evaluate: Callable[[Alignment, ImageFeatures, ImageFeatures], Result],
+) -> Iterator[Result | None]:
+    """Evaluate each alignment of two images, the likeliest first; None for a singular one."""
+    for alignment in propose_alignments(first, second):
+        try:
+            result = evaluate(alignment, first, second)
+        except SINGULAR_ERRORS:
+            yield None
+        else:
+            yield result
 
 
 def align_and_compare(
