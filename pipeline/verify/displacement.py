@@ -68,12 +68,14 @@ class Target:
         np.divide(x, w, out=points[0])
         np.divide(y, w, out=points[1])
         if self._coefficients.any():
-            points += self._evaluate_warp(pitch)
+            points += self._evaluate_warp(self._coefficients, pitch)
         return points
 
-    def _evaluate_warp(self, pitch: float) -> NDArray[np.float32]:
+    def _evaluate_warp(
+        self, coefficients: NDArray[np.float64], pitch: float
+    ) -> NDArray[np.float32]:
         grid = get_unit_grid(*self._grid_shape)
-        return np.stack([grid.evaluate_quadratic(terms, pitch) for terms in self._coefficients.T])
+        return np.stack([grid.evaluate_quadratic(terms, pitch) for terms in coefficients.T])
 
     @cached_property
     def jacobians(self) -> NDArray[np.float32]:
@@ -81,11 +83,11 @@ class Target:
         centers = get_unit_grid(*self._grid_shape).centers
         return compute_jacobian(self._homography, centers).astype(np.float32)
 
-    def warp_to_tiles(self, coefficients: NDArray[np.float64]) -> Target:
-        """Return the target with a quadratic warp, (6, 2) in unit coordinates, added to this."""
+    def add_quadratic_warp(self, coefficients: NDArray[np.float64]) -> Target:
+        """Return this target with one more quadratic warp, (6, 2) in unit coordinates."""
         warped = Target(self.pixels, self._homography, self._grid_shape)
-        warped._coefficients = coefficients
-        warped.points = self.points + warped._evaluate_warp(1.0)
+        warped._coefficients = self._coefficients + coefficients
+        warped.points = self.points + self._evaluate_warp(coefficients, 1.0)
         return warped
 
     def sample(self) -> GrayPixels:
@@ -131,7 +133,7 @@ def refine_quadratic(
         steps = steps.clip(-MAX_QUADRATIC_STEP_SAMPLES, MAX_QUADRATIC_STEP_SAMPLES)
         wanted = terms @ coefficients + _map_steps(target.jacobians[is_reliable], steps)
         coefficients = solve_robust_lstsq(terms, wanted, warped_stats.ncc[is_reliable] ** 2)
-        warped = target.warp_to_tiles(coefficients)
+        warped = target.add_quadratic_warp(coefficients)
         warped_stats = template.compare(warped.sample())
         gain = float(warped_stats.ncc[valid].mean()) - best_mean_ncc
         if gain > 0:

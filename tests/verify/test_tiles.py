@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import ImageEnhance, ImageFilter, ImageOps
 
+from pipeline.verify.displacement import Target
 from pipeline.verify.homography import apply_homography
 from pipeline.verify.relation import Relation
-from pipeline.verify.tile_grid import TILE_SIDE_PX
+from pipeline.verify.tile_grid import SAMPLING, TILE_SIDE_PX
 from pipeline.verify.tiles import compare_tiles
 from pipeline.verify.verify import verify
 from tests.support.images import draw_textured_image
@@ -40,6 +41,18 @@ def test_compare_tiles_finds_a_homography_from_some_pixels_away(seed: int) -> No
     errors = apply_homography(comparison.homography, corners) - apply_homography(true, corners)
     assert np.linalg.norm(errors, axis=1).max() < 0.3
     assert comparison.ncc[comparison.valid].min() > 0.95
+
+
+def test_quadratic_warps_add_up() -> None:
+    pixels = np.asarray(draw_textured_image(1, (240, 192)).convert("L"), np.float32) - 128.0
+    target = Target(pixels, SAMPLING, (8, 10))
+    first, second = np.random.default_rng(1).uniform(-2.0, 2.0, (2, 6, 2))
+    in_steps = target.add_quadratic_warp(first).add_quadratic_warp(second)
+    at_once = target.add_quadratic_warp(first + second)
+    for warped in (in_steps, at_once):
+        assert np.abs(warped.sample() - target.sample()).max() > 1.0
+    assert np.allclose(in_steps.sample(), at_once.sample(), atol=0.1)
+    assert np.allclose(in_steps.sample_pixels(), at_once.sample_pixels(), atol=0.1)
 
 
 def test_flat_tile_agrees_with_nothing() -> None:
