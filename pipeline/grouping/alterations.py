@@ -24,7 +24,6 @@ from pipeline.verify.verdict import MIN_FULL_OVERLAP
 # way, and if the share is larger than that of one of its copies by the second.
 MIN_ODD_SHARE = 0.65
 MIN_ODD_LEAD = 0.3
-MIN_CHANGED_SHARE = 0.005  # of the pixels, in which a covered image differs
 # Median of the log ratios of gradients, of the copies over the image, beyond which it was smoothed
 # or sharpened; and up to which a copy was not.
 MIN_FILTERED_GAIN = 0.25
@@ -108,7 +107,7 @@ def _shows_alteration(view: CopyView, alteration: Alteration) -> bool:
         case Alteration.RECOLORED:
             return edits.recolored
         case _:
-            return bool(edits.changed_regions) or edits.changed_share >= MIN_CHANGED_SHARE
+            return edits.is_covered
 
 
 def _is_odd(image: bytes, views: Iterable[CopyView], shares: Mapping[bytes, float | None]) -> bool:

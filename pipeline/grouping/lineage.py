@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import log
 
-from pipeline.grouping.alterations import MIN_CHANGED_SHARE, Alteration
+from pipeline.grouping.alterations import Alteration
 from pipeline.grouping.copy_views import CopyView, Views
 from pipeline.verify.verdict import MIN_FULL_OVERLAP
 
@@ -57,7 +57,7 @@ def _measure_distance(
     edits, judgement = view.edits, view.verdict.judgement
     log_scale = log(edits.scale) * (-1 if view.is_first else 1)  # of the image over the copy
     kinds = (
-        edits.changed_share >= MIN_CHANGED_SHARE,
+        edits.is_covered,
         edits.recolored,
         edits.grayscale_side is not None,
         edits.is_turned,
@@ -95,6 +95,6 @@ def _is_lost(view: CopyView, alteration: Alteration) -> bool:
         case Alteration.RECOLORED:
             return edits.recolored
         case Alteration.COVERED:
-            return edits.changed_share >= MIN_CHANGED_SHARE
+            return edits.is_covered
         case _:
             return abs(edits.detail_gain) > MAX_EQUAL_GAIN

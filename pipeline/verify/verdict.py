@@ -19,6 +19,7 @@ VERDICT_VERSION = 12
 
 MIN_VALID_TILES = 8  # tiles to compare, below which a pair that is not a copy is not verifiable
 MIN_FULL_OVERLAP = 0.97  # share of an image from which the other counts as showing all of it
+MIN_CHANGED_SHARE = 0.005  # of the overlap, from which one of two copies is covered in places
 
 # Relations of older verdicts, which stand until they are verified again.
 FORMER_RELATIONS = {"same scene": Relation.ANOTHER_SHOT}
@@ -75,8 +76,16 @@ class Edits:
         return bool(self.mirrored or self.quarter_turn_deg or self.rotation_deg)
 
     @property
+    def is_covered(self) -> bool:
+        """True if something covers one of them in places."""
+        return bool(self.changed_regions) or self.changed_share >= MIN_CHANGED_SHARE
+
+    @property
     def is_same_picture(self) -> bool:
-        """True if each shows all of the other, upright and uncovered, in any colors and size."""
+        """True if each shows all of the other, upright, in any colors and size.
+
+        Of what covers one in places, only changed regions count: the rest may be retouching.
+        """
         return min(self.overlap) >= MIN_FULL_OVERLAP and not (
             self.is_turned or self.anisotropic or self.changed_regions
         )

@@ -211,9 +211,11 @@ def swap(edge: Edge) -> Edge:
     return replace(edge, left=edge.right, right=edge.left, verdict=edge.verdict.swap_sides())
 
 
-def test_copy_of_a_copy_was_made_from_it() -> None:
+@pytest.mark.parametrize(
+    "caption", [{"changed_share": 0.05}, {"changed_regions": ((0.1, 0.9, 0.9, 1.0),)}]
+)
+def test_copy_of_a_copy_was_made_from_it(caption: dict[str, Any]) -> None:
     """b is a captioned, c is b cropped, d is b smaller; all are near a, too."""
-    caption = {"changed_share": 0.05}
     edges = [
         make_edge("a", "b", 0.9, **caption),
         make_edge("a", "c", 0.6, overlap=(0.7, 1.0), derived_side=Side.SECOND, **caption),
