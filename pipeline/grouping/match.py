@@ -55,10 +55,11 @@ def decide_relation(
 ) -> Relation:
     """Decide the relation of two images that differ in pixels.
 
-    It is that of the verdict, but SIMILAR for a copy whose share of agreeing tiles is below
-    `min_agreement`, and ANOTHER_SHOT for a copy or another shot that is another exposure by its
-    metadata; a mere hint of that counts below MIN_CLEAN_AGREEMENT. Without a verdict, or if pixels
-    cannot decide, it is SIMILAR if the score is >= `similar_threshold`, else UNRELATED.
+    It is that of the verdict; in doubt by the judge: SIMILAR at any score. But a copy whose share
+    of agreeing tiles is below `min_agreement` is SIMILAR, and a copy or another shot that is
+    another exposure by its metadata is ANOTHER_SHOT; a mere hint of that counts below
+    MIN_CLEAN_AGREEMENT. Without a verdict, or if pixels cannot decide (NOT_VERIFIABLE), it is
+    SIMILAR if the score is >= `similar_threshold`, else UNRELATED.
     """
     if verdict is None or verdict.relation == Relation.NOT_VERIFIABLE:
         return Relation.SIMILAR if score >= similar_threshold else Relation.UNRELATED

@@ -52,7 +52,7 @@ class Comparison:
         """Return the relation of two files, `first` the lower position; None if one failed.
 
         A pair that pixels cannot decide is SIMILAR if its score is >= `threshold`, unless one of
-        the images is featureless.
+        the images is featureless; one in doubt by the judge is SIMILAR at any score.
         """
         left, right = self.images[first], self.images[second]
         if isinstance(left, Failure) or isinstance(right, Failure):

@@ -91,8 +91,9 @@ def find_groups(
     No file is read. Each member has one of `relations` to its keeper. Pairs with a cosine below
     `threshold` are ignored (`>=`; None: as saved for the store, else down to its floor). A pair
     that pixels cannot decide is SIMILAR from the threshold of the space on, or from the requested
-    one; so is a copy whose share of agreeing tiles is below `min_agreement`. Images without
-    features are grouped with exact copies alone. Groups are sorted by the path of their keeper.
+    one. At any score, one in doubt by the judge is SIMILAR, and a copy whose share of agreeing
+    tiles is below `min_agreement`. Images without features are grouped with exact copies alone.
+    Groups are sorted by the path of their keeper.
     """
     options = options or GroupOptions()
     folders = [os.path.realpath(folder) for folder in folders]

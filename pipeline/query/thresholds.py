@@ -13,9 +13,10 @@ class Thresholds:
     """The least scores and the least agreement that an answer needs; each means `>=`.
 
     `search`: pairs of vectors with a lower cosine are not considered. `similar`: from this cosine
-    on, a pair that pixels cannot decide is SIMILAR. `min_agreement`: the share of tiles, 0 to 1,
-    that must agree in a copy; a copy with fewer is SIMILAR. `with_crops`: copies found by their
-    crops count too, although the cosine of the two whole images is below `search`.
+    on, a pair that pixels cannot decide is SIMILAR; one in doubt by the judge is, at any score.
+    `min_agreement`: the share of tiles, 0 to 1, that must agree in a copy; a copy with fewer is
+    SIMILAR. `with_crops`: copies found by their crops count too, although the cosine of the two
+    whole images is below `search`.
     """
 
     search: float

@@ -5,6 +5,17 @@ from pipeline.verify.relation import Relation
 from pipeline.verify.verdict import Verdict
 
 
+def test_score_decides_only_where_pixels_cannot() -> None:
+    in_doubt = Verdict(Relation.SIMILAR, 100, 100, 0.5)
+    undecided = Verdict(Relation.NOT_VERIFIABLE)
+    assert {decide_relation(in_doubt, score, 0.6) for score in (0.0, 0.59, 0.6)} == {
+        Relation.SIMILAR
+    }
+    for verdict in (None, undecided):
+        assert decide_relation(verdict, 0.59, 0.6) == Relation.UNRELATED
+        assert decide_relation(verdict, 0.6, 0.6) == Relation.SIMILAR
+
+
 def test_copy_below_min_agreement_is_similar() -> None:
     copy = Verdict(Relation.SAME_PICTURE, 100, 100, 0.9)
     scene = Verdict(Relation.ANOTHER_SHOT, 100, 100, 0.2)
