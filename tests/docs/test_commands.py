@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ import pytest
 import indexes.errors
 import pipeline.errors
 from pipeline.cli.main import main
+from pipeline.verify.judgement import Judgement
+from pipeline.verify.verdict import Edits, Verdict
 from tests.support import fake_google, onnx_models
 from tests.support.images import draw_scene, save_image
 
@@ -182,3 +185,12 @@ def test_exit_codes_of_all_errors_are_documented() -> None:
     ]
     codes = {error.exit_code for error in classes if hasattr(error, "exit_code")}
     assert codes <= documented
+
+
+@pytest.mark.parametrize("record", [Verdict, Edits, Judgement])
+def test_fields_of_a_verdict_are_documented(record: type) -> None:
+    page = (ROOT / "docs" / "json-and-exit-codes.md").read_text()
+    table = page.split(f"| field of `{record.__name__.lower()}` | meaning |")[1].split("\n\n")[0]
+    cells = re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE)
+    documented = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+    assert sorted(documented) == sorted(field.name for field in fields(record))
