@@ -8,7 +8,8 @@ the rank of the keep rules instead of the degree, and with one more pass for bur
 keeper leaves a copy that fits another shot of its scene better to that shot; in the second, it
 takes back what the other shot did not take.
 
-Invariants, which test_laws in tests/grouping/test_cluster.py checks on random graphs:
+Invariants, which test_laws and test_no_group_holds_two_exposures in
+tests/grouping/test_cluster.py check on random graphs:
 - every file is in at most one group;
 - every member has an edge of a wanted relation to its keeper, or equal pixels, or MIN_VOUCHERS
   members with such an edge to it, if its pair with the keeper is in doubt;
