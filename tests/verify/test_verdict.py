@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import MISSING, Field, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from indexes.catalog.verdicts import StoredVerdict
 from pipeline.verify.homography import UNIT_CORNERS, apply_homography
+from pipeline.verify.judgement import Judgement
 from pipeline.verify.relation import Relation, Side
 from pipeline.verify.verdict import (
     VERDICT_VERSION,
@@ -28,6 +31,16 @@ SHARES = st.floats(0, 1).map(lambda share: round(share, 4))
 SIDES = st.sampled_from([None, *Side])
 IDENTITY = flatten_homography(np.eye(3))
 
+Record = TypeVar("Record", Edits, Judgement, Verdict)
+
+
+def draw_records(
+    record: type[Record], **values: st.SearchStrategy[Any]
+) -> st.SearchStrategy[Record]:
+    """Draw records; every field is drawn, also one with a default."""
+    assert values.keys() == {field.name for field in fields(record)}
+    return st.builds(record, **values)
+
 
 @st.composite
 def draw_boxes(draw: st.DrawFn) -> Box:
@@ -36,7 +49,7 @@ def draw_boxes(draw: st.DrawFn) -> Box:
     return left, top, right, bottom
 
 
-EDITS = st.builds(
+EDITS = draw_records(
     Edits,
     mirrored=st.booleans(),
     quarter_turn_deg=st.sampled_from([0, 90, 180, 270]),
@@ -52,7 +65,19 @@ EDITS = st.builds(
     changed_regions=st.lists(draw_boxes(), max_size=3).map(tuple),
     derived_side=SIDES,
     upscaled_side=SIDES,
+    fine_detail=st.none() | st.floats(0, 4).map(lambda detail: round(detail, 4)),
+    changed_share=SHARES,
+    detail_gain=st.floats(-2, 2).map(lambda gain: round(gain, 4) + 0.0),
 )
+JUDGEMENTS = draw_records(
+    Judgement,
+    copy=SHARES,
+    shot=SHARES,
+    template=SHARES,
+    noise_ncc=st.floats(-1, 1).map(lambda ncc: round(ncc, 4)),
+    model=st.text("0123456789abcdef", min_size=12, max_size=12),
+)
+OVERLAPS = st.none() | st.tuples(SHARES, SHARES)
 # In shares, the sides of the two pictures may lie on each other in 8 ways.
 DIHEDRAL_HOMOGRAPHIES = [
     flatten_homography(np.array(rows, np.float64))
@@ -67,7 +92,7 @@ DIHEDRAL_HOMOGRAPHIES = [
         [[0, -1, 1], [-1, 0, 1], [0, 0, 1]],
     )
 ]
-COPIES = st.builds(
+COPIES = draw_records(
     Verdict,
     relation=st.sampled_from([Relation.SAME_PICTURE, Relation.DERIVED]),
     inliers=st.integers(0, 2000),
@@ -76,6 +101,8 @@ COPIES = st.builds(
     displaced_share=SHARES,
     homography=st.sampled_from(DIHEDRAL_HOMOGRAPHIES),
     edits=EDITS,
+    overlap=OVERLAPS,
+    judgement=st.none() | JUDGEMENTS,
 )
 
 
@@ -110,12 +137,30 @@ def test_swapped_verdict_without_homography_exchanges_the_overlap(relation: Rela
     assert decoded.swap_sides().swap_sides() == decoded
 
 
-def test_verdict_of_an_older_version_without_the_last_field_is_decoded() -> None:
-    stored = encode_verdict(1, 2, Verdict(Relation.DERIVED, homography=IDENTITY, edits=PLAIN_COPY))
-    older = stored.record.replace(',"upscaled_side":null', "")
-    assert older != stored.record
-    decoded = decode_verdict(StoredVerdict(1, 2, 1, False, stored.relation, older))
-    assert decoded.edits == PLAIN_COPY
+@pytest.mark.parametrize(
+    ("record", "field"),
+    [
+        pytest.param(record, field, id=f"{record.__name__}.{field.name}")
+        for record in (Verdict, Edits)
+        for field in fields(record)
+        if field.default is not MISSING
+    ],
+)
+@given(verdict=COPIES)
+def test_verdict_of_an_older_version_that_lacks_a_field_has_its_default(
+    record: type[Verdict | Edits], field: Field[Any], verdict: Verdict
+) -> None:
+    stored = encode_verdict(1, 2, verdict)
+    parsed, default = json.loads(stored.record), dict[str, Any]({field.name: field.default})
+    if record is Verdict:
+        del parsed[field.name]
+        expected = replace(verdict, **default)
+    else:
+        del parsed["edits"][field.name]
+        assert verdict.edits
+        expected = replace(verdict, edits=replace(verdict.edits, **default))
+    older = StoredVerdict(1, 2, 1, False, stored.relation, json.dumps(parsed))
+    assert decode_verdict(older) == expected
 
 
 @given(COPIES)
@@ -125,16 +170,20 @@ def test_sides_swapped_twice_are_the_verdict(verdict: Verdict) -> None:
 
 @given(COPIES)
 def test_swapped_verdict_exchanges_sides_overlap_and_scale(verdict: Verdict) -> None:
-    edits, swapped = verdict.edits, verdict.swap_sides().edits
-    assert edits and swapped
-    assert swapped.overlap == edits.overlap[::-1]
-    assert swapped.scale == 1 / edits.scale
-    assert swapped.mirrored == edits.mirrored
-    for name in ("embedded_side", "grayscale_side", "derived_side", "upscaled_side"):
-        side = getattr(edits, name)
-        assert getattr(swapped, name) == (side.other if side else None)
-    turn = swapped.quarter_turn_deg - edits.quarter_turn_deg * (1 if edits.mirrored else -1)
-    assert turn % 360 == 0
+    for given_verdict in (verdict, decode_verdict(encode_verdict(1, 2, verdict))):
+        edits, swapped_verdict = given_verdict.edits, given_verdict.swap_sides()
+        swapped = swapped_verdict.edits
+        assert edits and swapped
+        assert swapped.overlap == edits.overlap[::-1]
+        assert swapped_verdict.overlap == (verdict.overlap[::-1] if verdict.overlap else None)
+        assert swapped.scale == 1 / edits.scale
+        assert swapped.mirrored == edits.mirrored
+        assert swapped.detail_gain == -edits.detail_gain
+        for name in ("embedded_side", "grayscale_side", "derived_side", "upscaled_side"):
+            side = getattr(edits, name)
+            assert getattr(swapped, name) == (side.other if side else None)
+        turn = swapped.quarter_turn_deg - edits.quarter_turn_deg * (1 if edits.mirrored else -1)
+        assert turn % 360 == 0
 
 
 def test_verdict_without_alignment_is_its_own_swap() -> None:
