@@ -35,7 +35,7 @@ class Truth(StrEnum):
     COPY = "copy"
     NEIGHBOR = "neighbor"  # another shot: the next frame, or another exposure of a bracket
     SHOT = "shot"  # of one scene, not next to each other
-    TEMPLATE = "template"  # other content in one frame
+    TEMPLATE = "template"  # other content in the same surroundings
     STRANGER = "stranger"
 
 

@@ -5,8 +5,8 @@ cluster of copies it shows: what most others agree on is the photo, and what sta
 them is an edit. Of 44 copies of a photo that were edited in 44 ways, each differs from most others
 in its own edit, and the photo from few in any.
 
-Images that show all of each other have one frame. A frame with a seam around what others show was
-put around it; one that others show more around was cut.
+Images that show all of each other have one extent. An extent with a seam around what others show is
+that of images that were framed; one that others show more around was cut.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ MAX_UNFILTERED_GAIN = 0.125
 SEAM_VOTES = 2.0
 CUT_VOTES = 1.0
 SCALE_VOTES = 0.5
-VOTES_PER_DOUBLING = 0.25  # for the frame that twice as many images have
-MIN_FRAME_LEAD = 0.3  # of the mean vote of all pairs of two frames, below which nothing tells
+VOTES_PER_DOUBLING = 0.25  # for the extent that twice as many images have
+MIN_EXTENT_LEAD = 0.3  # of the mean vote of all pairs of two extents, below which nothing tells
 MIN_COPIES = 3  # that a median gain is taken over
 
 
@@ -53,7 +53,7 @@ class Alteration(StrEnum):
 def find_alterations(
     views: Views, camera_images: Collection[bytes], gains: Mapping[bytes, float | None]
 ) -> dict[bytes, frozenset[Alteration]]:
-    """Find how each image was edited, by its frame and by the consensus of its copies."""
+    """Find how each image was edited, by its extent and by the consensus of its copies."""
     shares: dict[Alteration, dict[bytes, float | None]] = {
         alteration: {
             image: _measure_share(own_views, alteration) for image, own_views in views.items()
@@ -61,8 +61,8 @@ def find_alterations(
         for alteration in Alteration
         if alteration not in (Alteration.FRAMED, Alteration.CUT, Alteration.FILTERED)
     }
-    frame_of = _find_frames(views)
-    placed = _find_placed_frames(views, frame_of)
+    extent_of = _find_extents(views)
+    altered = _find_altered_extents(views, extent_of)
     found = {}
     for image, own_views in views.items():
         alterations = {
@@ -71,7 +71,7 @@ def find_alterations(
             if _is_odd(image, own_views, shares[alteration])
             and (alteration is not Alteration.RECOLORED or _has_tones_apart(own_views, views))
         }
-        alterations |= {name for name, frames in placed.items() if frame_of[image] in frames}
+        alterations |= {name for name, extents in altered.items() if extent_of[image] in extents}
         if _is_filtered(image, own_views, gains):
             alterations.add(Alteration.FILTERED)
         found[image] = frozenset(alterations)
@@ -89,7 +89,7 @@ def _measure_share(views: Sequence[CopyView], alteration: Alteration) -> float |
     can show it.
     """
     if alteration is Alteration.COVERED:
-        views = [view for view in views if view.has_same_frame]
+        views = [view for view in views if view.has_same_extent]
     count = sum(_shows_alteration(view, alteration) for view in views)
     return count / len(views) if views else None
 
@@ -141,7 +141,7 @@ def _measure_gain(views: Sequence[CopyView]) -> float | None:
     gains = [
         view.edits.detail_gain if view.is_first else -view.edits.detail_gain
         for view in views
-        if view.has_same_frame
+        if view.has_same_extent
     ]
     return median(gains) if len(gains) >= MIN_COPIES else None
 
@@ -155,7 +155,7 @@ def _is_filtered(
         gain is not None
         and abs(gain) > MIN_FILTERED_GAIN
         and any(
-            view.has_same_frame
+            view.has_same_extent
             and (other := gains[view.copy]) is not None
             and abs(other) <= MAX_UNFILTERED_GAIN
             for view in views
@@ -163,62 +163,62 @@ def _is_filtered(
     )
 
 
-def _find_frames(views: Views) -> dict[bytes, bytes]:
-    """Find the frame of each image: the least pixel hash of those that have it."""
-    frame_of = {image: image for image in views}
+def _find_extents(views: Views) -> dict[bytes, bytes]:
+    """Find the extent of each image: the least pixel hash of those that have it."""
+    extent_of = {image: image for image in views}
 
     def find(image: bytes) -> bytes:
-        while frame_of[image] != image:
-            frame_of[image] = frame_of[frame_of[image]]
-            image = frame_of[image]
+        while extent_of[image] != image:
+            extent_of[image] = extent_of[extent_of[image]]
+            image = extent_of[image]
         return image
 
     for image, own_views in views.items():
         for view in own_views:
-            if view.has_same_frame:
+            if view.has_same_extent:
                 low, high = sorted((find(image), find(view.copy)))
-                frame_of[high] = low
+                extent_of[high] = low
     return {image: find(image) for image in views}
 
 
-def _find_placed_frames(
-    views: Views, frame_of: Mapping[bytes, bytes]
+def _find_altered_extents(
+    views: Views, extent_of: Mapping[bytes, bytes]
 ) -> dict[Alteration, set[bytes]]:
-    """Find the frames that were put around another one, and those that were cut out of one.
+    """Find the extents of images that were framed, and of those that were cut out of another.
 
-    A frame is cut only out of one that is not put around something itself.
+    An extent is cut only out of one that is not framed itself.
     """
-    sizes = Counter(frame_of.values())
+    sizes = Counter(extent_of.values())
     votes = defaultdict[tuple[bytes, bytes], list[float]](list)
     for image, view, framed_votes in _iter_views_of_parts(views):
-        if (whole := frame_of[image]) != (part := frame_of[view.copy]):
+        if (whole := extent_of[image]) != (part := extent_of[view.copy]):
             votes[whole, part].append(framed_votes)
     leads = {
-        (whole, part): _decide_frames(counted, sizes[whole], sizes[part])
+        (whole, part): _decide_extents(counted, sizes[whole], sizes[part])
         for (whole, part), counted in votes.items()
     }
     totals = defaultdict[bytes, float](float)
     for (whole, part), lead in leads.items():
         totals[whole] += lead * len(votes[whole, part])
-    framed = {frame for frame, total in totals.items() if total > 0}
+    framed = {extent for extent, total in totals.items() if total > 0}
     cut = {part for (whole, part), lead in leads.items() if lead < 0 and whole not in framed}
     return {Alteration.FRAMED: framed, Alteration.CUT: cut}
 
 
-def _decide_frames(votes: Sequence[float], whole_count: int, part_count: int) -> float:
-    """Decide if a frame that shows more than another was put around it.
+def _decide_extents(votes: Sequence[float], whole_count: int, part_count: int) -> float:
+    """Decide if an extent that shows more than another is that of framed images.
 
-    Positive if it was, negative if the other was cut out of it, 0 if nothing tells. The frame that
+    Positive if it is, negative if the other was cut out of it, 0 if nothing tells. The extent that
     more images have is rather that of the photo.
     """
     lead = sum(votes) / len(votes) + VOTES_PER_DOUBLING * log2(part_count / whole_count)
-    return lead if abs(lead) >= MIN_FRAME_LEAD else 0.0
+    return lead if abs(lead) >= MIN_EXTENT_LEAD else 0.0
 
 
 def _iter_views_of_parts(views: Views) -> Iterator[tuple[bytes, CopyView, float]]:
     """Yield each view in which an image shows more than the copy, or each more than the other.
 
-    With the votes for what it shows more being a frame; negative ones say that the copy was cut.
+    With the votes that the image was framed; negative ones say that the copy was cut.
     """
     for image, own_views in views.items():
         for view in own_views:

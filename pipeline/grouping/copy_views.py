@@ -15,7 +15,7 @@ class CopyView:
     """A verified copy as one image sees it.
 
     `own_overlap` is the share of the image that lies on the copy, `other_overlap` the reverse;
-    `has_same_frame`: each shows all of the other.
+    `has_same_extent`: each shows all of the other.
     """
 
     copy: bytes
@@ -24,7 +24,7 @@ class CopyView:
     edits: Edits
     own_overlap: float
     other_overlap: float
-    has_same_frame: bool
+    has_same_extent: bool
 
     @property
     def is_first(self) -> bool:
@@ -63,5 +63,5 @@ def _make_view(image: bytes, neighbor: Neighbor) -> CopyView | None:
     side = Side.FIRST if image == edge.left else Side.SECOND
     first, second = verdict.edits.overlap
     own, other = (first, second) if side is Side.FIRST else (second, first)
-    has_same_frame = own >= MIN_FULL_OVERLAP and other >= MIN_FULL_OVERLAP
-    return CopyView(neighbor.pixel_hash, side, verdict, verdict.edits, own, other, has_same_frame)
+    has_same_extent = own >= MIN_FULL_OVERLAP and other >= MIN_FULL_OVERLAP
+    return CopyView(neighbor.pixel_hash, side, verdict, verdict.edits, own, other, has_same_extent)

@@ -157,7 +157,7 @@ def _find_secondhand(
         image: {
             view.copy: view.verdict.judgement.noise_ncc
             for view in own_views
-            if view.has_same_frame
+            if view.has_same_extent
             and view.verdict.judgement
             and view.verdict.judgement.noise_ncc > UNKNOWN_NOISE
         }
@@ -170,7 +170,7 @@ def _find_secondhand(
             view
             for view in own_views
             if view.copy in means
-            and view.has_same_frame
+            and view.has_same_extent
             and (
                 _count_pixels(images[view.copy]) * MAX_SIZE_RATIO >= _count_pixels(images[image])
                 or _lacks_detail(view)
@@ -242,7 +242,7 @@ def _is_soft(
     peers = [
         view.copy
         for view in views
-        if view.has_same_frame
+        if view.has_same_extent
         and 1 / MAX_SIZE_RATIO < _count_pixels(images[view.copy]) / pixel_count < MAX_SIZE_RATIO
     ]
     return 2 * sum(peer in upscaled for peer in peers) >= len(peers) > 0

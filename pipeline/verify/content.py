@@ -1,4 +1,4 @@
-"""Compare the content of two hosts: the photos in them, apart from their frames.
+"""Compare the content of two hosts: the photos in them, apart from their surroundings.
 
 Two screenshots of one photo agree in the photo alone; two tickets of one kind agree everywhere
 else. The regions of both images, brought onto each other by the alignment, tell which it is.
@@ -25,33 +25,33 @@ MIN_SHARED_TILES = 6  # compared tiles in a region of both images
 MIN_SHARED_SHARE = 0.5
 MIN_SHARED_AGREEMENT = 0.95  # of the tiles in regions that show one photo
 MAX_OTHER_AGREEMENT = 0.5  # of the tiles in regions that show different photos
-# Shares of the agreeing tiles around the regions: of images in frames of their own, in one frame.
-MAX_OTHER_FRAME_AGREEMENT = 0.3
-MIN_SAME_FRAME_AGREEMENT = 0.5
+# Of the tiles around the regions: where these show one photo, and where they show different ones.
+MAX_AROUND_SHARED = 0.3
+MIN_AROUND_OTHER = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The agreement of the photos in two hosts, and that of their frames.
+    """The agreement of the photos in two hosts, and that of what surrounds these.
 
     `most` and `least` are shares of the compared tiles in a region of both that agree in place, of
-    the regions that agree best and worst; `frame` is that of the tiles that lie in no
-    region of either, or only in part.
+    the regions that agree best and worst; `surroundings` is that of the tiles that lie in no region
+    of either, or only in part.
     """
 
     most: float
     least: float
-    frame: float
+    surroundings: float
 
     @property
     def is_shared(self) -> bool:
-        """True if both hosts show one photo, each in a frame of its own."""
-        return self.most >= MIN_SHARED_AGREEMENT and self.frame < MAX_OTHER_FRAME_AGREEMENT
+        """True if both hosts show one photo, each in surroundings of its own."""
+        return self.most >= MIN_SHARED_AGREEMENT and self.surroundings < MAX_AROUND_SHARED
 
     @property
     def is_other(self) -> bool:
-        """True if both hosts have one frame, and different photos in it."""
-        return self.least < MAX_OTHER_AGREEMENT and self.frame >= MIN_SAME_FRAME_AGREEMENT
+        """True if both hosts have the same surroundings, and different photos in them."""
+        return self.least < MAX_OTHER_AGREEMENT and self.surroundings >= MIN_AROUND_OTHER
 
 
 def compare_content(
@@ -76,11 +76,11 @@ def compare_content(
         for second in inside[1]
         if _lie_on_each_other(first, second)
     ]
-    frame = valid & ~np.any([*inside[0], *inside[1]], axis=0)
-    if not shared or not frame.any():
+    surroundings = valid & ~np.any([*inside[0], *inside[1]], axis=0)
+    if not shared or not surroundings.any():
         return None
     shares = [float(agreeing[mask].mean()) for mask in shared]
-    return Content(max(shares), min(shares), float(agreeing[frame].mean()))
+    return Content(max(shares), min(shares), float(agreeing[surroundings].mean()))
 
 
 def _locate_corners(comparison: TileComparison) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Measure what tells a copy from another shot or from other content in one frame.
+"""Measure what tells a copy from another shot or from other content in the same surroundings.
 
 A copy can only lose something, or get an overlay. So where two aligned images differ, it
 matters what each of them shows there (changed_areas), whether each has tones that the other lacks

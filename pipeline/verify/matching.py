@@ -113,9 +113,9 @@ def _align_whole_images(src: ImageFeatures, dst: ImageFeatures) -> Alignment | N
         dst_corners = np.column_stack([1.0 - dst_corners[:, 1], dst_corners[:, 0]])
     if mirrored:
         dst_corners[:, 0] = 1.0 - dst_corners[:, 0]
-    src_extent, dst_extent = (np.array(features.gray.shape[::-1]) - 1.0 for features in (src, dst))
+    src_last, dst_last = (np.array(features.gray.shape[::-1]) - 1.0 for features in (src, dst))
     affine = cv2.getAffineTransform(
-        (src_corners * src_extent).astype(np.float32), (dst_corners * dst_extent).astype(np.float32)
+        (src_corners * src_last).astype(np.float32), (dst_corners * dst_last).astype(np.float32)
     )
     return Alignment(np.vstack([affine, [0.0, 0.0, 1.0]]), 0)
 

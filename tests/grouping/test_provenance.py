@@ -119,7 +119,7 @@ def test_image_that_is_softer_or_sharper_than_most_copies_was_filtered(gain: flo
     assert list_altered(trace(edges)) == {"X": [Alteration.FILTERED]}
 
 
-def test_image_around_others_is_a_frame_and_one_within_others_is_cut() -> None:
+def test_image_around_others_is_framed_and_one_within_others_is_cut() -> None:
     screenshot = make_edge("a", "S", overlap=(1.0, 0.4), embedded_side=Side.FIRST)
     crop = make_edge("a", "C", overlap=(0.5, 1.0), derived_side=Side.SECOND)
     assert list_altered(trace([screenshot])) == {"S": [Alteration.FRAMED]}
@@ -131,7 +131,7 @@ def test_image_around_others_is_a_frame_and_one_within_others_is_cut() -> None:
     }
 
 
-def test_frame_without_a_seam_shows_by_the_copies_that_have_the_other_one() -> None:
+def test_frame_without_a_seam_shows_by_the_copies_that_have_the_other_extent() -> None:
     """The pair with the bordered image says that the photo was cropped out of it."""
     copies = connect("abcdefgh", {})
     bordered = [make_edge(name, "S", overlap=(1.0, 0.8), derived_side=None) for name in "abcdefgh"]

@@ -1,4 +1,4 @@
-"""The content of hosts: one photo in two frames, two photos in one frame."""
+"""The content of hosts: one photo in two surroundings, two photos in one."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def compare_hosts(first: Image.Image, second: Image.Image) -> Content | None:
     return compare_content((aligned.template, aligned.target), aligned.comparison, aligned.outcomes)
 
 
-def test_one_photo_in_two_frames_is_shared() -> None:
+def test_one_photo_in_other_surroundings_is_shared() -> None:
     chat = show_in(PHOTO, CHAT_SIZE, (30, 180), 360, 1)
     story = show_in(PHOTO, STORY_SIZE, (150, 90), 400, 2)
     content = compare_hosts(chat, story)
@@ -67,12 +67,12 @@ def test_one_photo_in_two_frames_is_shared() -> None:
     assert all(0.2 < share < 0.95 for share in verdict.overlap)
 
 
-def test_two_photos_in_one_frame_are_other_content() -> None:
+def test_two_photos_in_the_same_surroundings_are_other_content() -> None:
     other = draw_textured_image(9)
     pages = [show_in(photo, STORY_SIZE, (180, 120), 300, 1) for photo in (PHOTO, other)]
     content = compare_hosts(*pages)
     assert content is not None
-    assert content.frame > 0.9
+    assert content.surroundings > 0.9
     assert content.is_other
     assert not content.is_shared
     assert verify(*map(extract, pages)).relation is Relation.SAME_TEMPLATE
@@ -88,7 +88,7 @@ def test_photo_by_itself_is_no_host() -> None:
         (CHAT_SIZE, (30, 80, 360), 1, Relation.SAME_TEMPLATE),
         ((640, 700), (120, 50, 400), 2, Relation.OVERLAPS),
     ],
-    ids=["one frame", "frames of their own"],
+    ids=["same surroundings", "other surroundings"],
 )
 def test_content_does_not_depend_on_the_order(
     size: tuple[int, int], place: tuple[int, int, int], seed: int, relation: Relation
