@@ -9,16 +9,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.verify.base_tiles import MIN_VARIANCE
 from pipeline.verify.features import ImageFeatures
 from pipeline.verify.homography import Homography, compute_scale
-from pipeline.verify.template import MIN_VARIANCE
 from pipeline.verify.tile_grid import TILE_SIDE_PX, GrayPixels, covers_rectangle, halve, warp
 from pipeline.verify.tiles import TileComparison
 
 CELL_SIDE_PX = 4  # a tile has 6 x 6 cells
 WINDOW_CELLS = 3  # side of the window of a local NCC
 MAX_UNBLURRED_SCALE = 1.3  # a target that is shown smaller than this is blurred before
-BLUR_PER_SCALE = 0.45  # sigma of that blur in target pixels, for each target pixel a template pixel
+BLUR_PER_SCALE = 0.45  # sigma of that blur in target pixels, for each target pixel a base pixel
 EDGE_MARGIN_PX = 4  # from the outline of an image, where a blur mixes in what lies beyond
 
 CellMap = NDArray[np.float32]  # a number for each cell, (rows, columns)
@@ -54,22 +54,20 @@ class LocalStats:
     variances: tuple[CellMap, CellMap]
 
 
-def align(
-    template: ImageFeatures, target: ImageFeatures, comparison: TileComparison
-) -> AlignedPair:
-    """Bring the target onto the grid of tiles of the template."""
+def align(base: ImageFeatures, target: ImageFeatures, comparison: TileComparison) -> AlignedPair:
+    """Bring the target onto the grid of tiles of the base."""
     rows, columns = comparison.valid.shape
     left, top = comparison.origin
     size = (columns * TILE_SIDE_PX, rows * TILE_SIDE_PX)
-    to_template = np.array([[1.0, 0.0, left], [0.0, 1.0, top], [0.0, 0.0, 1.0]])
-    to_target: Homography = comparison.homography @ to_template
+    to_base = np.array([[1.0, 0.0, left], [0.0, 1.0, top], [0.0, 0.0, 1.0]])
+    to_target: Homography = comparison.homography @ to_base
     scale, target_gray = compute_scale(to_target), target.gray.astype(np.float32)
     if scale > MAX_UNBLURRED_SCALE:
         blurred = cv2.GaussianBlur(target_gray, (0, 0), BLUR_PER_SCALE * scale)
         target_gray = np.asarray(blurred, np.float32)
     warped = warp(target_gray, to_target, size)
-    np.rint(warped, out=warped)  # as the gray levels of the template are: rounding is noise, too
-    crop = template.gray[top : top + size[1], left : left + size[0]].astype(np.float32)
+    np.rint(warped, out=warped)  # as the gray levels of the base are: rounding is noise, too
+    crop = base.gray[top : top + size[1], left : left + size[0]].astype(np.float32)
     gray = crop, warped
     halves = halve(gray[0]), halve(gray[1])
     return AlignedPair(

@@ -24,8 +24,8 @@ from pipeline.verify.aligned import (
     average_cells,
     compute_ncc,
 )
+from pipeline.verify.base_tiles import measure_gradient
 from pipeline.verify.relation import Side
-from pipeline.verify.template import measure_gradient
 
 MAX_CHANGED_NCC = 0.6  # below, a textured cell differs
 MIN_CHANGED_TEXTURE = 3.5  # standard deviation in gray levels

@@ -57,7 +57,7 @@ class Content:
 def compare_content(
     images: tuple[ImageFeatures, ImageFeatures], comparison: TileComparison, outcomes: TileOutcomes
 ) -> Content | None:
-    """Compare the regions of two hosts, the template first.
+    """Compare the regions of two hosts, the base first.
 
     None unless a region of one lies on a region of the other, with compared tiles around them.
     """
@@ -84,7 +84,7 @@ def compare_content(
 
 
 def _locate_corners(comparison: TileComparison) -> NDArray[np.float64]:
-    """Locate the four corners of all tiles on the template, (4 * tiles, 2) in pixels."""
+    """Locate the four corners of all tiles on the base, (4 * tiles, 2) in pixels."""
     rows, columns = np.indices(comparison.valid.shape).reshape(2, -1)
     first = np.column_stack([columns, rows]) * TILE_SIDE_PX + comparison.origin - 0.5
     steps = np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) * TILE_SIDE_PX

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.verify.base_tiles import BaseTiles, TileStats
 from pipeline.verify.homography import Homography, compute_jacobian, solve_robust_lstsq
-from pipeline.verify.template import Template, TileStats
 from pipeline.verify.tile_grid import (
     SAMPLE_PITCH_PX,
     TILE_SIDE_PX,
@@ -107,7 +107,7 @@ class Target:
 
 
 def refine_quadratic(
-    template: Template, target: Target, stats: TileStats, valid: NDArray[np.bool_]
+    base: BaseTiles, target: Target, stats: TileStats, valid: NDArray[np.bool_]
 ) -> tuple[Target, TileStats]:
     """Add the best quadratic warp, if tiles still move and it raises the mean NCC.
 
@@ -134,7 +134,7 @@ def refine_quadratic(
         wanted = terms @ coefficients + _map_steps(target.jacobians[is_reliable], steps)
         coefficients = solve_robust_lstsq(terms, wanted, warped_stats.ncc[is_reliable] ** 2)
         warped = target.add_quadratic_warp(coefficients)
-        warped_stats = template.compare(warped.sample())
+        warped_stats = base.compare(warped.sample())
         gain = float(warped_stats.ncc[valid].mean()) - best_mean_ncc
         if gain > 0:
             best, best_mean_ncc = (warped, warped_stats), best_mean_ncc + gain
@@ -144,17 +144,17 @@ def refine_quadratic(
 
 
 def search_displacement(
-    template: Template, target: Target, stats: TileStats, valid: NDArray[np.bool_]
+    base: BaseTiles, target: Target, stats: TileStats, valid: NDArray[np.bool_]
 ) -> tuple[TileMap, NDArray[np.float32]]:
     """Search the offset with the best NCC by Lucas-Kanade, of tiles below CONFIDENT_NCC in place.
 
-    Returns the best NCC and the offset in template pixels (rows, columns, 2).
+    Returns the best NCC and the offset in base pixels (rows, columns, 2).
     """
     best_ncc, best_offsets = stats.ncc.copy(), np.zeros_like(stats.steps)
     is_moved = valid & (stats.ncc < CONFIDENT_NCC)
     if not is_moved.any():
         return best_ncc, best_offsets
-    moved, jacobians = template.select(is_moved), target.jacobians[is_moved]
+    moved, jacobians = base.select(is_moved), target.jacobians[is_moved]
     points = np.stack([split_into_tiles(axis)[is_moved] for axis in target.points])
     ncc, steps = best_ncc[is_moved], stats.steps[is_moved]
     offsets = kept_offsets = np.zeros_like(steps)

@@ -5,7 +5,7 @@ matters what each of them shows there (changed_areas), whether each has tones th
 (tones), and, where they agree, whether they share the noise of one exposure (noise).
 
 All features are shares, correlations or logarithms. Of two numbers, one for each image, the smaller
-comes first (`less`, `more`): they do not tell which image is the template.
+comes first (`less`, `more`): they do not tell which image is the base.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Evidence:
 
     `altered_side` and `detail_gain` are no features: the image that was altered in places, where
     that shows, and the log ratio of the gradients that did not change, the second over the first.
-    The template is the first.
+    The base is the first.
     """
 
     tiles: TileEvidence
@@ -167,7 +167,7 @@ def measure_evidence(
     outcomes: TileOutcomes,
     geometry: Geometry,
 ) -> Evidence:
-    """Measure the features of a pair, the template first, with at least one valid tile."""
+    """Measure the features of a pair, the base first, with at least one valid tile."""
     pair = align(*images, comparison)
     sides = map_side(pair.gray[0]), map_side(pair.gray[1])
     local = compute_local_stats(*pair.matched)

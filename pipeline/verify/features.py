@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.regions import MAX_REGIONS, Box, find_regions
+from pipeline.verify.base_tiles import measure_gradient
 from pipeline.verify.keypoints import (
     Keypoints,
     decode_keypoints,
     encode_keypoints,
     is_keypoint_count,
 )
-from pipeline.verify.template import measure_gradient
 
 SMALL_GRAY_SIDE_PX = 32  # of the small version that aligns images without keypoints
 MIN_SMALL_GRAY_NORM = 1.0  # of its deviations from the mean; below, an image is too even to compare

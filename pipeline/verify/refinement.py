@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.verify.base_tiles import BaseTiles, TileStats
 from pipeline.verify.homography import Homography, invert_matrix, solve_robust_lstsq
-from pipeline.verify.template import Template, TileStats
 from pipeline.verify.tile_grid import (
     SAMPLE_PITCH_PX,
     SAMPLING,
@@ -41,26 +41,26 @@ AFFINE_UNKNOWNS = 6
 # Damping of the unknowns of a step. Perspective gets more, so that it stays as it is without
 # evidence.
 STEP_DAMPING = np.array([1e-9] * AFFINE_UNKNOWNS + [2e-4] * 2)
-UNSAMPLING = invert_matrix(SAMPLING)  # from pixels of the template to samples
+UNSAMPLING = invert_matrix(SAMPLING)  # from pixels of the base to samples
 # From pixels of an image at half its size to its own; pixel centers have integer coordinates.
 DOUBLING = np.array([[2.0, 0.0, 0.5], [0.0, 2.0, 0.5], [0.0, 0.0, 1.0]])
 
 
 def refine_homography(
-    template: Template,
+    base: BaseTiles,
     target_pixels: GrayPixels,
     homography: Homography,
     stats: TileStats | None = None,
 ) -> tuple[Homography, TileStats]:
     """Refine a homography by IRLS on the Lucas-Kanade steps of the tiles.
 
-    It maps samples of the template to target pixels; `stats` are those of its tiles, if they are
+    It maps samples of the base to target pixels; `stats` are those of its tiles, if they are
     known. Returns the homography with the largest sum of NCC over all iterations, and its stats.
     """
-    best_ncc_sum, is_textured = -1.0, template.texture > MIN_TEXTURE
+    best_ncc_sum, is_textured = -1.0, base.texture > MIN_TEXTURE
     for _ in range(MAX_HOMOGRAPHY_ITERATIONS):
         if stats is None:
-            stats = template.compare(
+            stats = base.compare(
                 split_into_tiles(warp_to_tiles(target_pixels, homography, is_textured.shape))
             )
         is_compared = is_textured & find_overlapping_tiles(
@@ -94,12 +94,12 @@ def is_near(stats: TileStats, mask: NDArray[np.bool_]) -> bool:
 
 
 def refine_at_half_size(
-    template_pixels: GrayPixels, target_pixels: GrayPixels, homography: Homography
+    base_pixels: GrayPixels, target_pixels: GrayPixels, homography: Homography
 ) -> Homography:
     """Refine a homography on both images at half their size, where steps reach farther."""
-    template, target = halve(template_pixels), halve(target_pixels)
+    base, target = halve(base_pixels), halve(target_pixels)
     half_homography = invert_matrix(DOUBLING) @ homography @ DOUBLING
-    refined, _ = refine_homography(Template.from_pixels(template, 1), target, half_homography)
+    refined, _ = refine_homography(BaseTiles.from_pixels(base, 1), target, half_homography)
     return np.asarray(DOUBLING @ refined @ invert_matrix(DOUBLING))
 
 

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.verify.base_tiles import compute_gradients
 from pipeline.verify.homography import Homography, compute_scale
-from pipeline.verify.template import compute_gradients
 from pipeline.verify.tile_grid import GrayPixels, average_tiles, warp
 
 # An image with less than this share of the other's sharpness is the softer one, and the other is
@@ -24,7 +24,7 @@ MIN_DIVISOR = 1e-3  # of a variance in a ratio
 
 
 def match_sharpness(
-    template_pixels: GrayPixels,
+    base_pixels: GrayPixels,
     target_pixels: GrayPixels,
     homography: Homography,
     mask: NDArray[np.bool_],
@@ -35,20 +35,20 @@ def match_sharpness(
     """
 
     def measure_target(pixels: GrayPixels) -> float:
-        height, width = template_pixels.shape
+        height, width = base_pixels.shape
         return _measure_sharpness(warp(pixels, homography, (width, height)), mask)
 
-    template_sharpness = _measure_sharpness(template_pixels, mask)
+    base_sharpness = _measure_sharpness(base_pixels, mask)
     target_sharpness = measure_target(target_pixels)
-    if target_sharpness < MIN_SHARPNESS_RATIO * template_sharpness:
+    if target_sharpness < MIN_SHARPNESS_RATIO * base_sharpness:
         limit = MAX_MATCHED_SHARPNESS_RATIO * target_sharpness
-        softened = _soften(template_pixels, 1.0, lambda it: _measure_sharpness(it, mask) <= limit)
+        softened = _soften(base_pixels, 1.0, lambda it: _measure_sharpness(it, mask) <= limit)
         return softened, target_pixels
-    if template_sharpness < MIN_SHARPNESS_RATIO * target_sharpness:
-        limit = MAX_MATCHED_SHARPNESS_RATIO * template_sharpness
+    if base_sharpness < MIN_SHARPNESS_RATIO * target_sharpness:
+        limit = MAX_MATCHED_SHARPNESS_RATIO * base_sharpness
         scale = max(1.0, compute_scale(homography))
         softened = _soften(target_pixels, scale, lambda it: measure_target(it) <= limit)
-        return template_pixels, softened
+        return base_pixels, softened
     return None
 
 

@@ -31,13 +31,13 @@ ROUNDING_MARGIN_PX = 1e-6  # rounding errors must not cost a row of tiles
 
 
 def place_tile_grid(
-    homography: Homography, template_shape: tuple[int, ...], target_shape: tuple[int, ...]
+    homography: Homography, base_shape: tuple[int, ...], target_shape: tuple[int, ...]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Center a grid of tiles on the part of the template that the target covers.
+    """Center a grid of tiles on the part of the base that the target covers.
 
     Returns the upper left corner (x, y) in pixels, and the numbers of columns and rows.
     """
-    size, target_corners = np.array(template_shape[1::-1]), UNIT_CORNERS * target_shape[1::-1] - 0.5
+    size, target_corners = np.array(base_shape[1::-1]), UNIT_CORNERS * target_shape[1::-1] - 0.5
     inverse = invert_homography(homography)
     low, high = np.full(2, -0.5), size - 0.5
     if (target_corners @ inverse[2, :2] + inverse[2, 2] > 0).all():
@@ -101,7 +101,7 @@ def find_border_safe_tiles(
     homography: Homography,
     origin: tuple[int, int],
     grid_shape: tuple[int, ...],
-    template_shape: tuple[int, ...],
+    base_shape: tuple[int, ...],
     target_shape: tuple[int, ...],
 ) -> NDArray[np.bool_]:
     """Find the tiles around which both images continue, or both end, (rows, columns).
@@ -113,8 +113,8 @@ def find_border_safe_tiles(
     left, top = origin
     if (
         min(left, top) >= margin
-        and left + size[0] + margin <= template_shape[1]
-        and top + size[1] + margin <= template_shape[0]
+        and left + size[0] + margin <= base_shape[1]
+        and top + size[1] + margin <= base_shape[0]
         and covers_rectangle(
             homography @ np.array([[1.0, 0.0, -margin], [0.0, 1.0, -margin], [0.0, 0.0, 1.0]]),
             (size[0] + 2 * margin, size[1] + 2 * margin),
@@ -129,7 +129,7 @@ def find_border_safe_tiles(
         + UNIT_CORNERS * (TILE_SIDE_PX + 2 * BORDER_MARGIN_PX)
         - BORDER_MARGIN_PX
     ).reshape(-1, 2)
-    is_safe = _is_inside(surrounding + origin, template_shape) == _is_inside(
+    is_safe = _is_inside(surrounding + origin, base_shape) == _is_inside(
         apply_homography(homography, surrounding), target_shape
     )
     return np.asarray(is_safe.reshape(*grid_shape, len(UNIT_CORNERS)).all(axis=-1))

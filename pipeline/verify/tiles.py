@@ -1,9 +1,9 @@
 """Compare two aligned gray images tile by tile, after refining their alignment on the pixels.
 
-The first image, the template, is cut into tiles of 24 x 24 pixels. Each is compared with the
-pixels of the second, the target, that the homography maps it to, by zero-mean normalized
-cross-correlation (NCC): brightness and contrast of a tile do not matter. Both images are brought
-to the same sharpness before, and `refinement` improves the homography.
+The first image, the base, is cut into tiles of 24 x 24 pixels. Each is compared with the pixels of
+the second, the target, that the homography maps it to, by zero-mean normalized cross-correlation
+(NCC): brightness and contrast of a tile do not matter. Both images are brought to the same
+sharpness before, and `refinement` improves the homography.
 
 A copy agrees in place all over, except where something covers it. Another shot of a scene agrees
 only where tiles may move, because parallax moves things at other depths differently, and no
@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.verify.base_tiles import MIN_VARIANCE, BaseTiles, TileStats
 from pipeline.verify.displacement import Target, refine_quadratic, search_displacement
 from pipeline.verify.homography import Homography, compute_scale, invert_matrix
 from pipeline.verify.refinement import (
@@ -30,7 +31,6 @@ from pipeline.verify.refinement import (
     refine_homography,
 )
 from pipeline.verify.sharpness import match_sharpness
-from pipeline.verify.template import MIN_VARIANCE, Template, TileStats
 from pipeline.verify.tile_grid import (
     SAMPLE_PITCH_PX,
     SAMPLING,
@@ -61,19 +61,19 @@ MIN_WHITE_LEVEL = 112.0
 MIN_CLIPPING_NCC = 0.8
 MIN_CLIPPING_TILES = 4
 MIN_DIVISOR = 1e-3  # of a gain or texture in a ratio
-# The target alone makes a tile valid from this multiple of the texture that the template needs.
+# The target alone makes a tile valid from this multiple of the texture that the base needs.
 TARGET_TEXTURE_FACTOR = 2
 PATCH_ERROR_PERCENTILE = 95  # of all patches, which the worst is compared with
 
 
 @dataclass(frozen=True, slots=True)
 class TileComparison:
-    """The comparison of a template with a target; maps are (rows, columns) of tiles.
+    """The comparison of a base with a target; maps are (rows, columns) of tiles.
 
-    The tiles lie on the template, the first at `origin`, (x, y) in pixels. `ncc`: -1 to 1 in place;
-    `best_ncc`: the best when a tile may move, by `displacement` (rows, columns, 2) template pixels.
+    The tiles lie on the base, the first at `origin`, (x, y) in pixels. `ncc`: -1 to 1 in place;
+    `best_ncc`: the best when a tile may move, by `displacement` (rows, columns, 2) base pixels.
     `valid`: the tile lies on the target completely, and one of the two has enough texture to be
-    compared; `textured_in_both`: both have. `homography` maps template to target pixels; a
+    compared; `textured_in_both`: both have. `homography` maps base to target pixels; a
     quadratic warp may have been added to it.
     """
 
@@ -84,7 +84,7 @@ class TileComparison:
     textured_in_both: NDArray[np.bool_]
     origin: tuple[int, int]
     homography: Homography
-    _template_pixels: GrayPixels
+    _base_pixels: GrayPixels
     _target: Target
 
     def get_matched_samples(self) -> tuple[GrayPixels, GrayPixels]:
@@ -92,25 +92,25 @@ class TileComparison:
 
         They are (height / 2, width / 2), gray levels minus 128.
         """
-        template = self._template_pixels[::SAMPLE_PITCH_PX, ::SAMPLE_PITCH_PX]
-        return np.ascontiguousarray(template), self._target.sample_grid()
+        base = self._base_pixels[::SAMPLE_PITCH_PX, ::SAMPLE_PITCH_PX]
+        return np.ascontiguousarray(base), self._target.sample_grid()
 
     def compute_patch_outlier_ratio(self) -> float:
         """Compute the error of the worst patch over that at PATCH_ERROR_PERCENTILE.
 
         One changed letter is a patch or two, while codecs add errors everywhere.
         """
-        template, target = (
+        base, target = (
             tiles[self.valid] - tiles[self.valid].mean(axis=1, keepdims=True)
             for tiles in (
-                split_into_tiles(self._template_pixels, TILE_SIDE_PX),
+                split_into_tiles(self._base_pixels, TILE_SIDE_PX),
                 self._target.sample_pixels(),
             )
         )
-        gain = (template * target).sum(axis=1, keepdims=True) / np.maximum(
+        gain = (base * target).sum(axis=1, keepdims=True) / np.maximum(
             (target * target).sum(axis=1, keepdims=True), MIN_VARIANCE
         )
-        patches_per_side, errors = TILE_SIDE_PX // PATCH_SIDE_PX, (template - gain * target) ** 2
+        patches_per_side, errors = TILE_SIDE_PX // PATCH_SIDE_PX, (base - gain * target) ** 2
         patch_errors = errors.reshape(
             -1, patches_per_side, PATCH_SIDE_PX, patches_per_side, PATCH_SIDE_PX
         ).mean(axis=(2, 4))
@@ -119,42 +119,42 @@ class TileComparison:
 
 
 def compare_tiles(
-    template_gray: NDArray[np.uint8],
+    base_gray: NDArray[np.uint8],
     target_gray: NDArray[np.uint8],
     homography: Homography,
     noise: float,
 ) -> TileComparison | None:
-    """Compare two gray images (height, width) under a homography from template to target pixels.
+    """Compare two gray images (height, width) under a homography from base to target pixels.
 
-    The homography must not reduce the template; swap the two if it does. `noise` is the standard
-    deviation of the noise of the noisier image, in gray levels. None if no tile of the template
+    The homography must not reduce the base; swap the two if it does. `noise` is the standard
+    deviation of the noise of the noisier image, in gray levels. None if no tile of the base
     fits on the target.
     """
-    origin, (columns, rows) = place_tile_grid(homography, template_gray.shape, target_gray.shape)
+    origin, (columns, rows) = place_tile_grid(homography, base_gray.shape, target_gray.shape)
     if not rows or not columns:
         return None
-    grid_to_template = np.array([[1.0, 0.0, origin[0]], [0.0, 1.0, origin[1]], [0.0, 0.0, 1.0]])
-    homography = homography @ grid_to_template
-    template_pixels = _blur(template_gray, PREBLUR_SIGMA_PX)[
+    grid_to_base = np.array([[1.0, 0.0, origin[0]], [0.0, 1.0, origin[1]], [0.0, 0.0, 1.0]])
+    homography = homography @ grid_to_base
+    base_pixels = _blur(base_gray, PREBLUR_SIGMA_PX)[
         origin[1] : origin[1] + rows * TILE_SIDE_PX, origin[0] : origin[0] + columns * TILE_SIDE_PX
     ]
     target_pixels = _blur(target_gray, PREBLUR_SIGMA_PX * max(1.0, compute_scale(homography)))
-    aligned = _refine(template_pixels, target_pixels, homography)
+    aligned = _refine(base_pixels, target_pixels, homography)
     if aligned is None:
         return None
-    template_pixels, target_pixels, template, homography, stats = aligned
+    base_pixels, target_pixels, base, homography, stats = aligned
     valid = find_overlapping_tiles(homography, (rows, columns), target_gray.shape)
     valid &= find_border_safe_tiles(
-        homography, origin, valid.shape, template_gray.shape, target_gray.shape
+        homography, origin, valid.shape, base_gray.shape, target_gray.shape
     )
     min_texture = max(MIN_TEXTURE, MIN_TEXTURE_TO_NOISE * noise)
-    valid = _drop_flat_and_clipped_tiles(template, stats, valid, min_texture)
+    valid = _drop_flat_and_clipped_tiles(base, stats, valid, min_texture)
     target = Target(target_pixels, homography @ SAMPLING, valid.shape)
     best_ncc, displacement = stats.ncc, np.zeros_like(stats.steps)
     if measure_reliable_share(stats, valid) >= MIN_RELIABLE_SHARE:
-        target, stats = refine_quadratic(template, target, stats, valid)
-        best_ncc, displacement = search_displacement(template, target, stats, valid)
-    textured_in_both = valid & (template.texture > min_texture) & (stats.texture > min_texture)
+        target, stats = refine_quadratic(base, target, stats, valid)
+        best_ncc, displacement = search_displacement(base, target, stats, valid)
+    textured_in_both = valid & (base.texture > min_texture) & (stats.texture > min_texture)
     return TileComparison(
         stats.ncc,
         best_ncc,
@@ -162,75 +162,73 @@ def compare_tiles(
         valid,
         textured_in_both,
         origin,
-        homography @ invert_matrix(grid_to_template),
-        template_pixels,
+        homography @ invert_matrix(grid_to_base),
+        base_pixels,
         target,
     )
 
 
 def _refine(
-    template_pixels: GrayPixels, target_pixels: GrayPixels, homography: Homography
-) -> tuple[GrayPixels, GrayPixels, Template, Homography, TileStats] | None:
+    base_pixels: GrayPixels, target_pixels: GrayPixels, homography: Homography
+) -> tuple[GrayPixels, GrayPixels, BaseTiles, Homography, TileStats] | None:
     """Refine a homography between pixels; None if no tile fits on the target.
 
     It stays as it is if too few tiles agree to begin with. Sharpness is matched only if some tile
     does not agree well without.
     """
-    template = Template.from_pixels(template_pixels)
-    grid_shape, is_textured = template.texture.shape, template.texture > MIN_TEXTURE
-    start = template.compare(
+    base = BaseTiles.from_pixels(base_pixels)
+    grid_shape, is_textured = base.texture.shape, base.texture > MIN_TEXTURE
+    start = base.compare(
         split_into_tiles(warp_to_tiles(target_pixels, homography @ SAMPLING, grid_shape))
     )
     is_overlapping = find_overlapping_tiles(homography, grid_shape, target_pixels.shape)
     if not is_overlapping.any():
         return None
     if measure_reliable_share(start, is_overlapping & is_textured) < MIN_RELIABLE_SHARE:
-        return template_pixels, target_pixels, template, homography, start
+        return base_pixels, target_pixels, base, homography, start
     stats: TileStats | None = start
     if not is_near(start, is_overlapping & is_textured):
-        homography, stats = refine_at_half_size(template_pixels, target_pixels, homography), None
-    sampled, stats = refine_homography(template, target_pixels, homography @ SAMPLING, stats)
+        homography, stats = refine_at_half_size(base_pixels, target_pixels, homography), None
+    sampled, stats = refine_homography(base, target_pixels, homography @ SAMPLING, stats)
     is_overlapping = find_overlapping_tiles(sampled @ UNSAMPLING, grid_shape, target_pixels.shape)
     if (is_overlapping & is_textured & (stats.ncc < MIN_SHARP_NCC)).any():
-        matched = match_sharpness(
-            template_pixels, target_pixels, sampled @ UNSAMPLING, is_overlapping
-        )
+        matched = match_sharpness(base_pixels, target_pixels, sampled @ UNSAMPLING, is_overlapping)
         if matched:
-            template_pixels, target_pixels = matched
-            template = Template.from_pixels(template_pixels)
-            sampled, stats = refine_homography(template, target_pixels, sampled)
-    return template_pixels, target_pixels, template, sampled @ UNSAMPLING, stats
+            base_pixels, target_pixels = matched
+            base = BaseTiles.from_pixels(base_pixels)
+            sampled, stats = refine_homography(base, target_pixels, sampled)
+    return base_pixels, target_pixels, base, sampled @ UNSAMPLING, stats
 
 
 def _drop_flat_and_clipped_tiles(
-    template: Template, stats: TileStats, valid: NDArray[np.bool_], min_texture: float
+    base: BaseTiles, stats: TileStats, valid: NDArray[np.bool_], min_texture: float
 ) -> NDArray[np.bool_]:
     min_target_texture = TARGET_TEXTURE_FACTOR * min_texture
-    is_textured = (template.texture > min_texture) | (stats.texture > min_target_texture)
+    is_textured = (base.texture > min_texture) | (stats.texture > min_target_texture)
     valid = valid & is_textured
-    return np.asarray(valid & ~_find_clipped_tiles(template, stats, valid))
+    return np.asarray(valid & ~_find_clipped_tiles(base, stats, valid))
 
 
 def _find_clipped_tiles(
-    template: Template, stats: TileStats, valid: NDArray[np.bool_]
+    base: BaseTiles, stats: TileStats, valid: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """Find tiles that are clipped to black or white in one image but not in the other.
 
     They are predicted by the gain and offset of the tiles that agree.
     """
-    is_flat = valid & ((stats.texture < MIN_TEXTURE) | (template.texture < MIN_TEXTURE))
+    is_flat = valid & ((stats.texture < MIN_TEXTURE) | (base.texture < MIN_TEXTURE))
     is_reliable = valid & (stats.ncc > MIN_CLIPPING_NCC)
     if not is_flat.any() or np.count_nonzero(is_reliable) < MIN_CLIPPING_TILES:
         return np.zeros_like(valid)
-    template_texture = np.maximum(template.texture[is_reliable], MIN_DIVISOR)
-    template_mean = template.means[..., 0]
-    gain = float(np.median(stats.texture[is_reliable] / template_texture))
-    offset = float(np.median(stats.mean[is_reliable] - gain * template_mean[is_reliable]))
-    expected_target = gain * template_mean + offset
-    expected_template = (stats.mean - offset) / max(gain, MIN_DIVISOR)
+    base_texture = np.maximum(base.texture[is_reliable], MIN_DIVISOR)
+    base_mean = base.means[..., 0]
+    gain = float(np.median(stats.texture[is_reliable] / base_texture))
+    offset = float(np.median(stats.mean[is_reliable] - gain * base_mean[is_reliable]))
+    expected_target = gain * base_mean + offset
+    expected_base = (stats.mean - offset) / max(gain, MIN_DIVISOR)
     clipped_in_target = _is_clipped(expected_target) & (stats.texture < MIN_TEXTURE)
-    clipped_in_template = _is_clipped(expected_template) & (template.texture < MIN_TEXTURE)
-    return np.asarray(clipped_in_target | clipped_in_template)
+    clipped_in_base = _is_clipped(expected_base) & (base.texture < MIN_TEXTURE)
+    return np.asarray(clipped_in_target | clipped_in_base)
 
 
 def _is_clipped(levels: TileMap) -> NDArray[np.bool_]:

@@ -187,12 +187,12 @@ class TileCounts(NamedTuple):
 class AlignedImages:
     """Two images with the comparison of their tiles.
 
-    The first image is the target and the second the template if `is_swapped`. `homography` maps
+    The first image is the target and the second the base if `is_swapped`. `homography` maps
     the first image to the second, both in normalized coordinates. `overlap` is the share of each
     that lies on the other, the first image first.
     """
 
-    template: ImageFeatures
+    base: ImageFeatures
     target: ImageFeatures
     is_swapped: bool
     comparison: TileComparison
@@ -204,7 +204,7 @@ class AlignedImages:
     @cached_property
     def geometry(self) -> Geometry:
         """The alignment, with its skew; most pairs that are aligned by chance are not judged."""
-        first, second = self.template.size, self.target.size
+        first, second = self.base.size, self.target.size
         sizes = (second, first) if self.is_swapped else (first, second)
         return Geometry(self.inliers, self.overlap, compute_skew(self.homography, sizes))
 
@@ -223,12 +223,12 @@ class AlignedImages:
     def measure_evidence(self) -> Evidence:
         """Measure what the judge decides on."""
         return measure_evidence(
-            (self.template, self.target), self.comparison, self.outcomes, self.geometry
+            (self.base, self.target), self.comparison, self.outcomes, self.geometry
         )
 
     def compare_content(self) -> Content | None:
         """Compare the photos in both images, if they are hosts."""
-        return compare_content((self.template, self.target), self.comparison, self.outcomes)
+        return compare_content((self.base, self.target), self.comparison, self.outcomes)
 
 
 def evaluate_alignments(
@@ -254,12 +254,12 @@ def align_and_compare(
     Tiles lie on the image with fewer pixels for the same content.
     """
     is_swapped = compute_scale(alignment.homography) < 1.0
-    template, target = (second, first) if is_swapped else (first, second)
+    base, target = (second, first) if is_swapped else (first, second)
     comparison = compare_tiles(
-        template.gray,
+        base.gray,
         target.gray,
         invert_homography(alignment.homography) if is_swapped else alignment.homography,
-        max(template.noise, target.noise),
+        max(base.noise, target.noise),
     )
     if comparison is None or not comparison.valid.any():
         return None
@@ -268,7 +268,7 @@ def align_and_compare(
         invert_homography(refined) if is_swapped else refined, first, second
     )
     return AlignedImages(
-        template,
+        base,
         target,
         is_swapped,
         comparison,
@@ -299,7 +299,7 @@ def _decide(
     if not (agrees_everywhere or load_judge().is_copy(judgement, is_clean=is_clean)):
         return _name_other(judgement, aligned), None
     boxes = _find_changed_regions(
-        comparison.valid & ~outcomes.agreeing & ~outcomes.displaced, comparison, aligned.template
+        comparison.valid & ~outcomes.agreeing & ~outcomes.displaced, comparison, aligned.base
     )
     if aligned.is_swapped:
         boxes = [project_box_back(homography, box) for box in boxes]
@@ -392,16 +392,16 @@ def _convert_to_unit_homography(
 
 
 def _find_changed_regions(
-    mask: NDArray[np.bool_], comparison: TileComparison, template: ImageFeatures
+    mask: NDArray[np.bool_], comparison: TileComparison, base: ImageFeatures
 ) -> list[Box]:
     """Find boxes around connected components of MIN_CHANGED_REGION_TILES or more, from the top.
 
-    Boxes are in the normalized coordinates of the template image.
+    Boxes are in the normalized coordinates of the base image.
     """
     count, _, components, _ = cv2.connectedComponentsWithStats(
         mask.astype(np.uint8), connectivity=8
     )
-    height, width = template.gray.shape
+    height, width = base.gray.shape
     boxes = []
     for left, top, columns, rows, tile_count in components[1:count].tolist():
         if tile_count >= MIN_CHANGED_REGION_TILES:

@@ -50,7 +50,7 @@ def compare_hosts(first: Image.Image, second: Image.Image) -> Content | None:
     aligned = align_and_compare(next(iter(propose_alignments(*images))), *images)
     assert aligned is not None
     assert aligned.is_judged
-    return compare_content((aligned.template, aligned.target), aligned.comparison, aligned.outcomes)
+    return compare_content((aligned.base, aligned.target), aligned.comparison, aligned.outcomes)
 
 
 def test_one_photo_in_other_surroundings_is_shared() -> None:

@@ -30,13 +30,13 @@ def test_compare_tiles_finds_a_homography_from_some_pixels_away(seed: int) -> No
     corners = np.array([[20.0, 20.0], [420.0, 20.0], [420.0, 300.0], [20.0, 300.0]], np.float32)
     moved = corners + rng.uniform(-15, 15, (4, 2)).astype(np.float32)
     true = cv2.getPerspectiveTransform(corners, moved)
-    template = cv2.warpPerspective(
+    base = cv2.warpPerspective(
         target, true, (448, 320), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
     )
     start = cv2.getPerspectiveTransform(
         corners, moved + rng.uniform(-5, 5, (4, 2)).astype(np.float32)
     )
-    comparison = compare_tiles(np.asarray(template, np.uint8), target, start, 0.0)
+    comparison = compare_tiles(np.asarray(base, np.uint8), target, start, 0.0)
     assert comparison is not None
     errors = apply_homography(comparison.homography, corners) - apply_homography(true, corners)
     assert np.linalg.norm(errors, axis=1).max() < 0.3

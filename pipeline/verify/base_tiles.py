@@ -1,7 +1,7 @@
-"""Statistics of the tiles of a template, and their comparison with the target under each tile.
+"""Statistics of the tiles of the base, and their comparison with the target under each tile.
 
 Image gradients give the step by which a tile would agree best (Lucas and Kanade 1981), once the
-target has the mean and the contrast of the template there.
+target has the mean and the contrast of the base there.
 """
 
 from __future__ import annotations
@@ -25,17 +25,16 @@ MIN_VARIANCE = 1.0  # lower bound of a variance in a ratio; below it rounding wo
 # Damping of a Lucas-Kanade step: a share of the squared gradients, and a constant beside it.
 RELATIVE_DAMPING = 0.02
 ABSOLUTE_DAMPING = 1.0
-# Contrast of the template over that of the target, as far as a step takes it into account.
+# Contrast of the base over that of the target, as far as a step takes it into account.
 MIN_GAIN = 0.2
 MAX_GAIN = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class TileStats:
-    """The target under each tile: NCC with the template, mean, texture, and Lucas-Kanade step.
+    """The target under each tile: NCC with the base, mean, texture, and Lucas-Kanade step.
 
-    `texture` is the standard deviation in gray levels; `steps` (..., 2) are in samples of the
-    template.
+    `texture` is the standard deviation in gray levels; `steps` (..., 2) are in samples of the base.
     """
 
     ncc: TileMap
@@ -45,8 +44,8 @@ class TileStats:
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
-    """Tiles of the template with the statistics that comparisons share.
+class BaseTiles:
+    """Tiles of the base with the statistics that comparisons share.
 
     The first axes are (rows, columns), or (n,) for a selection. `channels` (..., 3, p): the p
     samples of a tile and their gradients along x and y; one product with the target gives all sums
@@ -63,7 +62,7 @@ class Template:
     inverse_hessian: NDArray[np.float32]
 
     @classmethod
-    def from_pixels(cls, pixels: GrayPixels, pitch: int = SAMPLE_PITCH_PX) -> Template:
+    def from_pixels(cls, pixels: GrayPixels, pitch: int = SAMPLE_PITCH_PX) -> BaseTiles:
         """Sample pixels (height, width) at every `pitch`-th; compute the statistics of tiles."""
         rows, columns = (side // pitch // SAMPLES_PER_SIDE for side in pixels.shape)
         size = SAMPLES_PER_SIDE**2
@@ -88,9 +87,9 @@ class Template:
             inverse_hessian.reshape(*xx.shape, 2, 2),
         )
 
-    def select(self, mask: NDArray[np.bool_]) -> Template:
+    def select(self, mask: NDArray[np.bool_]) -> BaseTiles:
         """Return the tiles where a mask (rows, columns) is set."""
-        return Template(*(getattr(self, field.name)[mask] for field in fields(self)))
+        return BaseTiles(*(getattr(self, field.name)[mask] for field in fields(self)))
 
     def compare(self, target_tiles: GrayPixels) -> TileStats:
         """Compute NCC and Lucas-Kanade steps of all tiles against target samples (..., p)."""
