@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.regions import Box
 from pipeline.verify.features import SMALL_RGB_SIDE_PX, ImageFeatures
 from pipeline.verify.homography import (
     MAX_ISOTROPIC_RATIO,
@@ -27,7 +28,7 @@ from pipeline.verify.homography import (
 )
 from pipeline.verify.order_statistics import compute_median, compute_percentile
 from pipeline.verify.relation import Side
-from pipeline.verify.verdict import MIN_FULL_OVERLAP, Box, Edits
+from pipeline.verify.verdict import MIN_FULL_OVERLAP, Edits
 
 MIN_ROTATION_DEG = 1.5  # smaller rotations are reported as none
 # Shear or perspective, as shares, up to which a pair may be copies. Beyond, the two are different

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,10 @@ from pipeline.decode.decode import Decoded
 from pipeline.decode.preprocess import Preprocess
 from pipeline.verify.homography import invert_homography
 from pipeline.verify.relation import Side
-from pipeline.verify.verdict import MIN_FULL_OVERLAP, Box, Edits, Verdict, project_box_back
+from pipeline.verify.verdict import MIN_FULL_OVERLAP, Edits, Verdict, project_box_back
+
+if TYPE_CHECKING:  # loads OpenCV, which callers do without
+    from pipeline.regions import Box
 
 CENTER_SIDE_PX = 512  # side of the central square that is read, at full resolution
 CENTER_FULL_RES = Preprocess(CENTER_SIDE_PX, "middle")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from indexes.catalog.verdicts import StoredVerdict
 from pipeline.verify.homography import UNIT_CORNERS, Homography, apply_homography, invert_homography
 from pipeline.verify.judgement import Judgement
 from pipeline.verify.relation import Relation, Side
+
+if TYPE_CHECKING:  # loads OpenCV, which callers do without
+    from pipeline.regions import Box
 
 # The version of what verdicts mean. Raise it with every change in this package, or in what it
 # imports, after which a field can come out differently, and when a field is added.
@@ -23,8 +26,6 @@ MIN_CHANGED_SHARE = 0.005  # of the overlap, from which one of two copies is cov
 
 # Relations of older verdicts, which stand until they are verified again.
 FORMER_RELATIONS = {"same scene": Relation.ANOTHER_SHOT}
-
-Box = tuple[float, float, float, float]  # left, top, right, bottom, normalized
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.regions import Box
 from pipeline.verify.changed_areas import shows_other_content
 from pipeline.verify.content import Content, compare_content
 from pipeline.verify.edits import (
@@ -43,7 +44,6 @@ from pipeline.verify.tile_grid import TILE_SIDE_PX
 from pipeline.verify.tiles import TileComparison, compare_tiles
 from pipeline.verify.verdict import (
     MIN_VALID_TILES,
-    Box,
     Edits,
     Verdict,
     flatten_homography,

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.regions import Box
 from pipeline.verify.homography import UNIT_CORNERS
 from pipeline.verify.relation import Relation, Side
 from pipeline.verify.upscaling import (
@@ -22,7 +23,7 @@ from pipeline.verify.upscaling import (
     find_larger_side,
     measure_fine_detail,
 )
-from pipeline.verify.verdict import Box, Verdict, flatten_homography
+from pipeline.verify.verdict import Verdict, flatten_homography
 from tests.support.pair_verification import draw_sharp_image
 from tests.support.verification import PLAIN_COPY
 

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexes.catalog.verdicts import StoredVerdict
+from pipeline.regions import Box
 from pipeline.verify.homography import UNIT_CORNERS, apply_homography
 from pipeline.verify.judgement import Judgement
 from pipeline.verify.relation import Relation, Side
 from pipeline.verify.verdict import (
     VERDICT_VERSION,
-    Box,
     Edits,
     Verdict,
     decode_verdict,
