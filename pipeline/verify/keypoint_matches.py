@@ -25,7 +25,7 @@ MAX_SUPPORT_ERROR_PX = 8.0
 MIN_SUPPORT_DISTANCE_PX = 4.0  # nearer keypoints are often one corner
 MAX_VOTE_RATIO = 0.9  # ratio test of these matches
 MIN_KEYPOINTS_TO_HALVE = 200  # with fewer, half of them are too few to tell
-MIN_KEYPOINTS = 2  # the ratio test needs a second nearest
+MIN_MATCHABLE_KEYPOINTS = 2  # the ratio test needs a second nearest
 MIN_DISTANCE = 1e-6  # squared, of unit vectors, in a ratio
 HOUGH_ANGLE_BIN_DEG = 15.0  # width of a bin of the Hough vote
 HOUGH_SCALE_BIN_OCTAVES = 0.4  # the same for scale, as a power of 2
@@ -56,7 +56,7 @@ def match_keypoints(src: Keypoints, dst: Keypoints) -> tuple[NDArray[np.intp], N
     There are none if half of the keypoints show that the images are strangers.
     """
     none = np.empty((2, 0), np.intp)
-    if min(len(src.points), len(dst.points)) < MIN_KEYPOINTS:
+    if min(len(src.points), len(dst.points)) < MIN_MATCHABLE_KEYPOINTS:
         return none, none
     step = 2 if len(src.points) >= MIN_KEYPOINTS_TO_HALVE else 1
     matches = _match_descriptors(src, dst, 0, step)

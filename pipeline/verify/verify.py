@@ -72,7 +72,7 @@ MIN_UNIQUE_CONTENT = 0.02
 MIN_LINE_ART_NCC = 0.98
 MAX_PATCH_OUTLIER = 5.0
 MIN_CHANGED_REGION_TILES = 2  # adjacent tiles that differ make a changed region
-MIN_KEYPOINTS = 8  # below, an image without an alignment is not verifiable
+MIN_VERIFIABLE_KEYPOINTS = 8  # below, an image without an alignment is not verifiable
 SINGULAR_ERRORS = (np.linalg.LinAlgError, cv2.error)  # of numbers without a solution
 
 Result = TypeVar("Result")
@@ -133,7 +133,7 @@ def _verify_ordered_pair(
     if likeliest:
         return likeliest
     fewest_keypoints = min(len(first.keypoints.points), len(second.keypoints.points))
-    is_unrelated = fewest_keypoints >= MIN_KEYPOINTS and not is_singular
+    is_unrelated = fewest_keypoints >= MIN_VERIFIABLE_KEYPOINTS and not is_singular
     return Verdict(Relation.UNRELATED if is_unrelated else Relation.NOT_VERIFIABLE), None
 
 
