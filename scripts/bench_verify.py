@@ -36,7 +36,7 @@ from pipeline import ingest_roots, load_embedder
 from pipeline.decode.pool import DecoderPool
 from pipeline.ingest.progress import Progress, Stage
 from pipeline.ingest.verify_pairs import verify_candidates
-from pipeline.verify.relation import Relation
+from pipeline.verify.relation import UNREPORTED_RELATIONS, Relation
 from scripts.bench_embedder import format_table
 from scripts.bench_ingest import list_files, measure_memory_bytes
 from scripts.compare_verify_speed import compare_revisions, load_pairs, make_copied_pairs
@@ -45,9 +45,6 @@ STAGES = ("read and embed", "join", "crops", "verify")
 
 # How often the memory of an ingest is sampled.
 MEMORY_POLL_SECONDS = 0.5
-
-# Relations of pairs that have nothing in common.
-STRANGERS = (Relation.UNRELATED, Relation.NOT_VERIFIABLE)
 
 # The relations that are counted, in the order of their columns.
 COUNTED_RELATIONS = (
@@ -120,7 +117,7 @@ def sample_verified_pairs(
     """
     pairs: dict[bool, list[tuple[int, int]]] = defaultdict(list)
     for verdict in store.catalog.verdicts.stream():
-        pairs[verdict.relation in STRANGERS].append((verdict.first, verdict.second))
+        pairs[verdict.relation in UNREPORTED_RELATIONS].append((verdict.first, verdict.second))
     drawn: list[tuple[int, int]] = []
     for candidates in pairs.values():
         drawn += rng.sample(sorted(candidates), min(count // 2, len(candidates)))
@@ -134,7 +131,7 @@ def compare_library(
     strangers = sorted(
         (verdict.first, verdict.second)
         for verdict in store.catalog.verdicts.stream()
-        if verdict.relation in STRANGERS
+        if verdict.relation in UNREPORTED_RELATIONS
     )
     drawn = random.Random(seed).sample(strangers, min(stranger_count, len(strangers)))
     return compare_revisions(

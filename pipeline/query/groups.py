@@ -25,7 +25,7 @@ from pipeline.grouping.provenance import Provenance
 from pipeline.query.files import load_files
 from pipeline.query.thresholds import Thresholds, resolve_thresholds
 from pipeline.scan import is_below
-from pipeline.verify.relation import COPY_RELATIONS, Relation
+from pipeline.verify.relation import COPY_RELATIONS, UNREPORTED_RELATIONS, Relation
 from pipeline.verify.verdict import Verdict, decode_verdict
 
 
@@ -291,9 +291,7 @@ def score_crop_pairs(
 
     These are pairs that a crop proposed: one image embedded in another, or cropped from it.
     """
-    related = store.catalog.verdicts.find_related_vectors(
-        (Relation.UNRELATED, Relation.NOT_VERIFIABLE)
-    )
+    related = store.catalog.verdicts.find_related_vectors(UNREPORTED_RELATIONS)
     candidates = sorted(
         (left, right) for left, right in related.tolist() if (left, right) not in scores
     )

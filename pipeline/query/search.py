@@ -18,7 +18,7 @@ from pipeline.grouping.match import get_exact_relation
 from pipeline.query.files import load_files
 from pipeline.query.identify import NewQuery, Query, QueryEmbedding, StoredQuery
 from pipeline.query.thresholds import Thresholds, resolve_thresholds
-from pipeline.verify.relation import Relation
+from pipeline.verify.relation import UNREPORTED_RELATIONS
 from pipeline.verify.verdict import Verdict, decode_verdict
 
 
@@ -179,7 +179,7 @@ def _find_verified_images(verdicts: Mapping[bytes, Verdict], store: Store) -> se
     return {
         image_id
         for pixel_hash, verdict in verdicts.items()
-        if verdict.relation not in (Relation.UNRELATED, Relation.NOT_VERIFIABLE)
+        if verdict.relation not in UNREPORTED_RELATIONS
         for image_id in store.catalog.images.find_by_pixel_hash(pixel_hash)
     }
 

@@ -15,7 +15,7 @@ from pipeline.report.document import make_document, serialize_failure, serialize
 from pipeline.report.format import format_bytes
 from pipeline.report.matches import format_edits
 from pipeline.verify.judgement import Judgement
-from pipeline.verify.relation import Relation
+from pipeline.verify.relation import UNREPORTED_RELATIONS, Relation
 from pipeline.verify.verdict import MIN_VALID_TILES, Edits, Verdict
 
 # --- JSON ---
@@ -66,7 +66,7 @@ def format_comparison(comparison: Comparison, threshold: float) -> Iterator[str]
             yield f"{comparison.scores[0, 1]:.4f}  {_format_relation(comparison, 0, 1, threshold)}"
         return
     yield from _format_score_matrix(comparison)
-    unrelated = (None, Relation.UNRELATED, Relation.NOT_VERIFIABLE)
+    unrelated = (None, *UNREPORTED_RELATIONS)
     related_pairs = [
         pair
         for pair in comparison.iter_pairs()

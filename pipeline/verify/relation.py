@@ -37,18 +37,11 @@ class Side(StrEnum):
         return Side.SECOND if self is Side.FIRST else Side.FIRST
 
 
+# Relations of verdicts that no answer shows: nothing in common, or pixels cannot decide.
+UNREPORTED_RELATIONS = (Relation.NOT_VERIFIABLE, Relation.UNRELATED)
 # Relations that a group or an answer can show, closest first.
-REPORTED_RELATIONS = (
-    Relation.IDENTICAL_BYTES,
-    Relation.IDENTICAL_PIXELS,
-    Relation.SAME_PICTURE,
-    Relation.DERIVED,
-    Relation.FRAME_OF,
-    Relation.PAGE_OF,
-    Relation.OVERLAPS,
-    Relation.ANOTHER_SHOT,
-    Relation.SAME_TEMPLATE,
-    Relation.SIMILAR,
+REPORTED_RELATIONS = tuple(
+    relation for relation in Relation if relation not in UNREPORTED_RELATIONS
 )
 # Relations of two exposures of one scene, as pixels or metadata show.
 SCENE_RELATIONS = frozenset({Relation.ANOTHER_SHOT})

@@ -11,7 +11,7 @@ import numpy as np
 from indexes.catalog.verdicts import StoredVerdict
 from pipeline.verify.homography import UNIT_CORNERS, Homography, apply_homography, invert_homography
 from pipeline.verify.judgement import Judgement
-from pipeline.verify.relation import Relation, Side
+from pipeline.verify.relation import UNREPORTED_RELATIONS, Relation, Side
 
 if TYPE_CHECKING:  # loads OpenCV, which callers do without
     from pipeline.regions import Box
@@ -211,12 +211,12 @@ def encode_verdict(
 ) -> StoredVerdict:
     """Encode a verdict on two images, by id, for the catalog.
 
-    UNRELATED and NOT_VERIFIABLE are stored without homography and edits, because most are never
-    read again. A provisional verdict stands until the larger of the two files can be read.
+    UNREPORTED_RELATIONS are stored without homography and edits, because most are never read again.
+    A provisional verdict stands until the larger of the two files can be read.
     """
     record = verdict.to_dict()
     del record["relation"]
-    if verdict.relation in (Relation.UNRELATED, Relation.NOT_VERIFIABLE):
+    if verdict.relation in UNREPORTED_RELATIONS:
         del record["homography"], record["edits"]
     text = json.dumps(record, separators=(",", ":"))
     return StoredVerdict(

@@ -15,7 +15,7 @@ from indexes.catalog.verdicts import StoredVerdict
 from pipeline.regions import Box
 from pipeline.verify.homography import UNIT_CORNERS, apply_homography
 from pipeline.verify.judgement import Judgement
-from pipeline.verify.relation import Relation, Side
+from pipeline.verify.relation import UNREPORTED_RELATIONS, Relation, Side
 from pipeline.verify.verdict import (
     VERDICT_VERSION,
     Edits,
@@ -119,7 +119,7 @@ def test_copy_is_stored_and_decoded_without_a_loss(verdict: Verdict) -> None:
     assert all(side is None or isinstance(side, Side) for side in sides)
 
 
-@pytest.mark.parametrize("relation", [Relation.UNRELATED, Relation.NOT_VERIFIABLE])
+@pytest.mark.parametrize("relation", UNREPORTED_RELATIONS)
 def test_pair_that_is_no_copy_is_stored_without_homography(relation: Relation) -> None:
     verdict = Verdict(relation, 12, 30, 0.1, 0.2, IDENTITY)
     stored = encode_verdict(1, 2, verdict, is_provisional=True)
@@ -128,7 +128,7 @@ def test_pair_that_is_no_copy_is_stored_without_homography(relation: Relation) -
     assert decode_verdict(stored) == replace(verdict, homography=())
 
 
-@pytest.mark.parametrize("relation", [Relation.UNRELATED, Relation.NOT_VERIFIABLE])
+@pytest.mark.parametrize("relation", UNREPORTED_RELATIONS)
 def test_swapped_verdict_without_homography_exchanges_the_overlap(relation: Relation) -> None:
     verdict = Verdict(relation, 12, 30, 0.1, 0.2, IDENTITY, overlap=(0.25, 1.0))
     decoded = decode_verdict(encode_verdict(1, 2, verdict))
