@@ -15,13 +15,11 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.verify.aligned import (
     CELL_SIDE_PX,
-    CellMap,
     CellMask,
     LocalStats,
     align,
@@ -40,7 +38,7 @@ from pipeline.verify.homography import compute_scale
 from pipeline.verify.noise import correlate_noise
 from pipeline.verify.order_statistics import compute_median, compute_percentile
 from pipeline.verify.relation import Side
-from pipeline.verify.tile_grid import TILE_SIDE_PX
+from pipeline.verify.tile_grid import TILE_SIDE_PX, average_tiles
 from pipeline.verify.tiles import TileComparison
 from pipeline.verify.tones import ToneEvidence, compute_level_differences, measure_tones
 
@@ -48,6 +46,7 @@ CLOSE_NCC = 0.95  # of a tile without visible change
 LOW_NCC_PERCENTILE = 10
 GAIN_PERCENTILE = 90
 MIN_PHOTOGRAPHIC_TILE_SHARE = 0.5  # of the pixels of a tile with photographic texture
+CELLS_PER_TILE_SIDE = TILE_SIDE_PX // CELL_SIDE_PX
 NO_TILES = -0.1  # a share of no tiles: below any share
 SHARPNESS_OFFSET = 0.3  # added to gradients in a ratio
 
@@ -249,7 +248,8 @@ def _compare_photographic_tiles(
 ) -> tuple[float, float, float]:
     """Count the tiles that are photographic in both images and agree; see AgreementEvidence."""
     first, second = (
-        _average_tiles(side.photographic) > MIN_PHOTOGRAPHIC_TILE_SHARE for side in sides
+        average_tiles(side.photographic, CELLS_PER_TILE_SIDE) > MIN_PHOTOGRAPHIC_TILE_SHARE
+        for side in sides
     )
     in_one, in_both = (first | second) & valid, first & second & valid
     return (
@@ -257,12 +257,6 @@ def _compare_photographic_tiles(
         _compute_share(agreeing, in_one),
         _compute_share(agreeing, in_both),
     )
-
-
-def _average_tiles(cells: CellMap) -> NDArray[np.float32]:
-    rows, columns = (side * CELL_SIDE_PX // TILE_SIDE_PX for side in cells.shape)
-    tiles = cv2.resize(cells, (columns, rows), interpolation=cv2.INTER_AREA)
-    return np.asarray(tiles, np.float32)
 
 
 def _compute_share(mask: NDArray[np.bool_], within: NDArray[np.bool_]) -> float:

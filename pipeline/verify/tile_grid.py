@@ -217,12 +217,12 @@ def average_rows(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(values @ np.full(count, 1 / count, np.float32))
 
 
-def average_tiles(gray: GrayPixels) -> TileMap:
-    """Average each tile, (rows, columns)."""
-    height, width = gray.shape
-    size = (width // TILE_SIDE_PX, height // TILE_SIDE_PX)
+def average_tiles(values: NDArray[np.float32], side: int = TILE_SIDE_PX) -> TileMap:
+    """Average each tile of `side` x `side` values, an even number, (rows, columns)."""
+    height, width = values.shape
+    size = (width // side, height // side)
     # Halving first is fast, and leaves a quarter of the work.
-    return np.asarray(cv2.resize(halve(gray), size, interpolation=cv2.INTER_AREA), np.float32)
+    return np.asarray(cv2.resize(halve(values), size, interpolation=cv2.INTER_AREA), np.float32)
 
 
 def halve(pixels: GrayPixels) -> GrayPixels:
