@@ -123,7 +123,7 @@ def test_image_in_doubt_joins_the_group_that_most_of_its_copies_belong_to() -> N
         assert ("/1", ["/2", "/3", "/4"]) in list_paths(groups)
 
 
-def test_other_shot_is_related_unless_same_scene_is_wanted() -> None:
+def test_other_shot_is_related_unless_it_is_wanted() -> None:
     files = by_pixel_hash(*(make_file(n, f"/{n}", width=200 - n) for n in (1, 2, 3)))
     edges = [
         *make_edges((1, 2, 0.9), relation=Relation.DERIVED),
@@ -234,13 +234,13 @@ def test_small_copy_joins_the_shot_that_it_agrees_with_best(
             strict=True,
         )
     ]
-    same_scene = make_edges((1, 2, 0.99), relation=Relation.ANOTHER_SHOT)
-    assert list_paths(form_groups(files, [*copies, *same_scene])) == [(owner, ["/3"])]
+    other_shot = make_edges((1, 2, 0.99), relation=Relation.ANOTHER_SHOT)
+    assert list_paths(form_groups(files, [*copies, *other_shot])) == [(owner, ["/3"])]
     # Without the other shot, 3 is a collage of two images.
     assert list_paths(form_groups(files, copies)) == [("/1", ["/3"])]
-    assert list_paths(form_groups(files, [*copies[:1], *same_scene])) == [("/1", ["/3"])]
+    assert list_paths(form_groups(files, [*copies[:1], *other_shot])) == [("/1", ["/3"])]
     # The other shot is a member of the group of 4, which has no edge to the copy.
-    edges = [*copies, *same_scene, *make_edges((4, 2, 0.9))]
+    edges = [*copies, *other_shot, *make_edges((4, 2, 0.9))]
     files |= by_pixel_hash(make_file(4, "/0", width=400))
     assert list_paths(form_groups(files, edges)) == [("/0", ["/2"]), ("/1", ["/3"])]
     files |= by_pixel_hash(make_file(5, "/5", width=10))
@@ -318,7 +318,7 @@ def test_copy_is_left_only_to_a_shot_that_can_take_it() -> None:
 def test_heavily_edited_copy_is_not_another_shot(
     scale: float, owner: str, is_swapped: bool
 ) -> None:
-    """Images 1 and 2 are verified as the same scene, but 4 is a copy of both.
+    """Images 1 and 2 are verified as two shots, but 4 is a copy of both.
 
     A full-size copy would tell two shots apart, so 1 and 2 are then one shot.
     """
