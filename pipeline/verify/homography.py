@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,3 +133,10 @@ def compute_local_jacobian(
     unit_jacobian = compute_jacobian(homography, center)
     pixel_jacobian = unit_jacobian * np.array(sizes[1])[:, None] / np.array(sizes[0])[None, :]
     return center, unit_jacobian, pixel_jacobian
+
+
+@cache
+def compute_unit_grid(side: int) -> NDArray[np.float64]:
+    """Compute cell centers (x, y, 1) of a grid over the unit square, (3, side * side), by rows."""
+    y, x = (np.mgrid[0:side, 0:side].reshape(2, -1) + 0.5) / side
+    return np.stack([x, y, np.ones_like(x)])

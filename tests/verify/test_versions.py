@@ -28,7 +28,7 @@ from pipeline import thumbnails
 from pipeline.decode.pixels import resize
 from pipeline.decode.preprocess import PREPROCESS_VERSION, VERIFY_INPUT, Preprocess
 from pipeline.thumbnails import decode_thumbnail, encode_thumbnail
-from pipeline.verify import edits, matching, tiles, upscaling
+from pipeline.verify import colors, edits, matching, outlines, tiles, upscaling
 from pipeline.verify import verify as verify_module
 from pipeline.verify.features import build_features_from_thumbnail
 from pipeline.verify.inputs import extract_from_thumbnail
@@ -88,8 +88,8 @@ def test_verdicts_and_thumbnails_of_drawn_pairs_match_verdict_version() -> None:
         (verify_module, "MIN_NCC_GAIN", 0.3, "burst"),
         (matching, "MIN_INLIERS", 1000, "cropped"),
         (tiles, "MIN_TEXTURE_TO_NOISE", 5.0, "resized"),
-        (edits, "MIN_COLOR_CHROMA_LEVELS", 99.0, "grayscale"),
-        (edits, "MIN_SEAM_CONTRAST_LEVELS", 99.0, "embedded"),
+        (colors, "MIN_COLOR_CHROMA_LEVELS", 99.0, "grayscale"),
+        (outlines, "MIN_SEAM_CONTRAST_LEVELS", 99.0, "embedded"),
         (edits, "MIN_ROTATION_DEG", 20.0, "rotated"),
         (upscaling, "MAX_UPSCALED_ENERGY_RATIO", 0.0, "upscaled"),
     ],
