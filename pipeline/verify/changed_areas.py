@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.verify.aligned import (
+from pipeline.verify.base_tiles import measure_gradient
+from pipeline.verify.cells import (
     CELL_SIDE_PX,
     AlignedPair,
     CellMap,
@@ -24,7 +25,6 @@ from pipeline.verify.aligned import (
     average_cells,
     compute_ncc,
 )
-from pipeline.verify.base_tiles import measure_gradient
 from pipeline.verify.relation import Side
 
 MAX_CHANGED_NCC = 0.6  # below, a textured cell differs

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.verify.aligned import (
+from pipeline.verify.cells import (
     CELL_SIDE_PX,
     CellMask,
     LocalStats,

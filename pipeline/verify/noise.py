@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.verify.aligned import CELL_SIDE_PX, AlignedPair, CellMap, CellMask
+from pipeline.verify.cells import CELL_SIDE_PX, AlignedPair, CellMap, CellMask
 from pipeline.verify.judgement import UNKNOWN_NOISE
 from pipeline.verify.order_statistics import compute_median
 from pipeline.verify.tile_grid import GrayPixels, average_rows, split_into_tiles

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.verify.aligned import (
+from pipeline.verify.cells import (
     AlignedPair,
     CellMap,
     CellMask,
