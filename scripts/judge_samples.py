@@ -17,11 +17,11 @@ from pipeline.decode.preprocess import VERIFY_INPUT
 from pipeline.query.files import resolve_source
 from pipeline.scan import SourceFile
 from pipeline.thumbnails import encode_thumbnail
+from pipeline.verify.alignment import align_and_compare, evaluate_alignments
 from pipeline.verify.evidence import FEATURES
 from pipeline.verify.features import ImageFeatures
 from pipeline.verify.inputs import build_features_from_jpeg
 from pipeline.verify.matching import Alignment
-from pipeline.verify.verify import align_and_compare, evaluate_alignments
 from scripts.arena import Truth, list_pairs, read_pictures
 from scripts.bench_embedder import open_upright
 from scripts.generators.pairs import encode_again, make_pairs

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from pipeline.verify import verify as verify_module
+from pipeline.verify import alignment as alignment_module
 from pipeline.verify.features import ImageFeatures
 from pipeline.verify.matching import Alignment, propose_alignments
 from scripts.judge_samples import measure_pair
@@ -20,6 +20,6 @@ def test_singular_alignment_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
 
     images = extract(PHOTO), extract(PHOTO.resize((400, 267)))
     (expected,) = measure_pair("drawn", "copy", "resize", images)
-    monkeypatch.setattr(verify_module, "propose_alignments", propose)
+    monkeypatch.setattr(alignment_module, "propose_alignments", propose)
     (measured,) = measure_pair("drawn", "copy", "resize", images)
     assert (measured.vector == expected.vector).all()

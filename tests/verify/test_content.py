@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from pipeline.verify.alignment import align_and_compare
 from pipeline.verify.content import Content, compare_content
 from pipeline.verify.matching import propose_alignments
 from pipeline.verify.relation import Relation
-from pipeline.verify.verify import align_and_compare, verify
+from pipeline.verify.verify import verify
 from tests.support.images import draw_textured_image
 from tests.support.verification import OTHER_PHOTO, PHOTO, extract
 

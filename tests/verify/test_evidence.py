@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from pipeline.verify.alignment import align_and_compare
 from pipeline.verify.evidence import Evidence
 from pipeline.verify.matching import propose_alignments
 from pipeline.verify.relation import Side
-from pipeline.verify.verify import align_and_compare, verify
+from pipeline.verify.verify import verify
 from tests.support.images import draw_textured_image
 from tests.support.verification import PHOTO, extract
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from pipeline.calibrate.synthetic_copies import EVERYDAY_EDITS, HARD_EDITS, reencode
-from pipeline.verify import verify as verify_module
+from pipeline.verify import alignment as alignment_module
 from pipeline.verify.features import ImageFeatures
 from pipeline.verify.homography import Homography
 from pipeline.verify.matching import Alignment, propose_alignments
@@ -250,9 +250,9 @@ def test_singular_alignment_does_not_hide_the_next(
     pairs = [(extract(PHOTO), extract(PHOTO.resize((400, 267))))]
     pairs.append((extract(draw_shot(0)), extract(draw_shot(4))))
     verdicts = [verify(*pair) for pair in pairs]
-    monkeypatch.setattr(verify_module, "propose_alignments", propose)
+    monkeypatch.setattr(alignment_module, "propose_alignments", propose)
     assert [verify(*pair) for pair in pairs] == verdicts
-    monkeypatch.setattr(verify_module, "propose_alignments", lambda *images: [likeliest])
+    monkeypatch.setattr(alignment_module, "propose_alignments", lambda *images: [likeliest])
     assert {verify(*pair).relation for pair in pairs} == {Relation.NOT_VERIFIABLE}
 
 

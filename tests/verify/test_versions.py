@@ -28,12 +28,12 @@ from pipeline import thumbnails
 from pipeline.decode.pixels import resize
 from pipeline.decode.preprocess import PREPROCESS_VERSION, VERIFY_INPUT, Preprocess
 from pipeline.thumbnails import decode_thumbnail, encode_thumbnail
-from pipeline.verify import colors, edits, matching, outlines, tiles, upscaling
-from pipeline.verify import verify as verify_module
+from pipeline.verify import alignment, colors, edits, matching, outlines, tiles, upscaling
 from pipeline.verify.features import build_features_from_thumbnail
 from pipeline.verify.inputs import extract_from_thumbnail
 from pipeline.verify.upscaling import CENTER_SIDE_PX, UpscaleCheck, compute_radial_spectrum
 from pipeline.verify.verdict import VERDICT_VERSION, Verdict
+from pipeline.verify.verify import verify
 from tests.support.images import decode_file, draw_textured_image, save_image
 
 GOLDEN_FILE = Path(__file__).parent / "golden" / "verdicts.json"
@@ -83,9 +83,9 @@ def test_verdicts_and_thumbnails_of_drawn_pairs_match_verdict_version() -> None:
 @pytest.mark.parametrize(
     ("module", "constant", "value", "pair"),
     [
-        (verify_module, "MIN_TILE_NCC", 0.9995, "embedded"),
-        (verify_module, "MIN_JUDGED_SHARE", 0.99, "covered"),
-        (verify_module, "MIN_NCC_GAIN", 0.3, "burst"),
+        (alignment, "MIN_TILE_NCC", 0.9995, "embedded"),
+        (alignment, "MIN_JUDGED_SHARE", 0.99, "covered"),
+        (alignment, "MIN_NCC_GAIN", 0.3, "burst"),
         (matching, "MIN_INLIERS", 1000, "cropped"),
         (tiles, "MIN_TEXTURE_TO_NOISE", 5.0, "resized"),
         (colors, "MIN_COLOR_CHROMA_LEVELS", 99.0, "grayscale"),
@@ -215,7 +215,7 @@ def _verify_pair(first: Image.Image, second: Image.Image) -> Verdict:
         build_features_from_thumbnail(jpeg, extract_from_thumbnail(jpeg), image.size)
         for jpeg, image in zip(jpegs, images, strict=True)
     ]
-    check = UpscaleCheck({(0, 1): verify_module.verify(*features)})
+    check = UpscaleCheck({(0, 1): verify(*features)})
     spectra = {
         number: compute_radial_spectrum(_crop_center(images[number]), images[number].size)
         for number in check.larger_images
