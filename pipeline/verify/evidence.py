@@ -1,7 +1,7 @@
 """Measure what tells a copy from another shot or from other content in the same surroundings.
 
 A copy can only lose something, or get an overlay. So where two aligned images differ, it
-matters what each of them shows there (changed_areas), whether each has tones that the other lacks
+matters what each of them shows there (area_evidence), whether each has tones that the other lacks
 (tones), and, where they agree, whether they share the noise of one exposure (noise).
 
 All features are shares, correlations or logarithms. Of two numbers, one for each image, the smaller
@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.verify.area_evidence import AreaEvidence, measure_changed_areas
 from pipeline.verify.cells import (
     CELL_SIDE_PX,
     CellMask,
@@ -27,11 +28,9 @@ from pipeline.verify.cells import (
 )
 from pipeline.verify.changed_areas import (
     MIN_CHANGED_TEXTURE,
-    AreaEvidence,
     SideMaps,
     find_changed_areas,
     map_side,
-    measure_changed_areas,
 )
 from pipeline.verify.features import ImageFeatures
 from pipeline.verify.homography import compute_scale

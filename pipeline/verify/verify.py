@@ -20,7 +20,7 @@ from pipeline.verify.alignment import (
     align_and_compare,
     evaluate_alignments,
 )
-from pipeline.verify.changed_areas import shows_other_content
+from pipeline.verify.area_evidence import shows_other_content
 from pipeline.verify.edits import (
     detect_edits,
     is_viewpoint_change,

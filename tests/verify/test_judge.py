@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.verify.changed_areas import NO_AREAS
+from pipeline.verify.area_evidence import NO_AREAS
 from pipeline.verify.evidence import (
     FEATURES,
     AgreementEvidence,
