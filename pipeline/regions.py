@@ -41,15 +41,22 @@ MAX_GROUND_SHARE = 0.8
 # the best has .52 in half of the photos.
 MIN_SEAM_LEVELS = 12
 MIN_SEAM_TO_SURROUNDINGS_RATIO = 1.3
+# Those around it are the first number of columns, centered on it, without the second in the middle.
+SEAM_WINDOW_PX = 15
+SEAM_WIDTH_PX = 5
+# A line one or two pixels wide is compared with the mean of the columns at two pixels from it.
+BESIDE_LINE_KERNEL = np.array([[0.5, 0, 0, 0, 0.5]], np.float32)
 # The columns, and the rows, where rectangles may begin and end: those with the longest seams. 10,
 # 14 and 18 find the same in hosts with one photo; a page of thumbnails needs many.
 MAX_LINES = 18
 MIN_LINE_LENGTH_SHARE = 0.12  # of the side of the image
 MIN_SEAM_SHARE_OF_LINE = 0.6
-LINE_SEARCH_STEP_PX = 4
-LINE_DISTANCE_PX = 3
-BORDER_PX = 2  # a line this close to the border of the image is the border
-SURROUNDINGS_PX = 12
+LENGTH_STEP_PX = 4  # rows from one count of the seam of a column to the next
+MIN_LINE_DISTANCE_PX = 4  # of two lines
+MAX_BORDER_DISTANCE_PX = 2  # of a line that is the border of the image
+# A side is compared with the columns farther from it than the first, up to the second.
+MAX_SIDE_DISTANCE_PX = 3
+MAX_SURROUNDINGS_DISTANCE_PX = 12
 # The weights of the score, by a random search over 1,056 drawn hosts, 42 screenshots of a browser
 # and 342 plain photos: most photos found in hosts at .4 regions for a plain photo.
 SEAM_WEIGHT = 4.0
@@ -149,13 +156,14 @@ def _count_seams(rgb: NDArray[np.uint8]) -> SeamCounts:
     pairs = cv2.blur(rgb, (2, 1), anchor=(1, 0), borderType=border)  # of the columns x - 1 and x
     steps = cv2.absdiff(pairs[:, 3:], pairs[:, 1:-2])
     steps = cv2.copyMakeBorder(steps, 0, 0, 2, 1, cv2.BORDER_CONSTANT, value=(0, 0, 0))
-    beside = cv2.filter2D(rgb, -1, np.array([[0.5, 0, 0, 0, 0.5]], np.float32), borderType=border)
+    beside = cv2.filter2D(rgb, -1, BESIDE_LINE_KERNEL, borderType=border)
     strength = _find_maximum(cv2.max(steps, cv2.absdiff(rgb, beside)))
-    # The mean of 15 columns without the five in the middle.
-    wide = cv2.blur(strength, (15, 1), borderType=border)
-    narrow = cv2.blur(strength, (5, 1), borderType=border)
-    ratio = MIN_SEAM_TO_SURROUNDINGS_RATIO
-    surroundings = cv2.addWeighted(wide, 1.5 * ratio, narrow, -0.5 * ratio, 0)
+    wide = cv2.blur(strength, (SEAM_WINDOW_PX, 1), borderType=border)
+    narrow = cv2.blur(strength, (SEAM_WIDTH_PX, 1), borderType=border)
+    # The mean of the wide window without the narrow one, times the ratio.
+    ratio, around_px = MIN_SEAM_TO_SURROUNDINGS_RATIO, SEAM_WINDOW_PX - SEAM_WIDTH_PX
+    weights = SEAM_WINDOW_PX / around_px * ratio, -SEAM_WIDTH_PX / around_px * ratio
+    surroundings = cv2.addWeighted(wide, weights[0], narrow, weights[1], 0)
     is_seam = (strength >= MIN_SEAM_LEVELS) & (strength >= surroundings)
     is_seam[:, 1:] |= is_seam[:, :-1].copy()  # a seam between two columns shows in either
     counts: SeamCounts = np.diff(cv2.integral(is_seam.view(np.uint8)), axis=1)
@@ -199,17 +207,17 @@ def _propose_rectangles(maps: _Maps) -> _Rectangles:
 
 def _find_lines(seams: SeamCounts) -> Integers:
     """Find the columns with the longest vertical seams, sorted, with both borders of the image."""
-    counts = seams[::LINE_SEARCH_STEP_PX]
-    rows = np.arange(0, len(seams), LINE_SEARCH_STEP_PX, dtype=np.float32)
+    counts = seams[::LENGTH_STEP_PX]
+    rows = np.arange(0, len(seams), LENGTH_STEP_PX, dtype=np.float32)
     surplus = counts - np.float32(MIN_SEAM_SHARE_OF_LINE) * rows[:, None]
     longest = (surplus - np.minimum.accumulate(surplus, axis=0)).max(axis=0)
-    longest[: BORDER_PX + 1] = longest[-BORDER_PX:] = 0
+    longest[: MAX_BORDER_DISTANCE_PX + 1] = longest[-MAX_BORDER_DISTANCE_PX:] = 0
     min_surplus = (1 - MIN_SEAM_SHARE_OF_LINE) * MIN_LINE_LENGTH_SHARE * (len(seams) - 1)
     lines = [0, seams.shape[1]]
     while len(lines) < MAX_LINES + 2 and longest.max() >= min_surplus:
         column = int(longest.argmax())
         lines.append(column)
-        longest[max(0, column - LINE_DISTANCE_PX) : column + LINE_DISTANCE_PX + 1] = 0
+        longest[max(0, column - MIN_LINE_DISTANCE_PX + 1) : column + MIN_LINE_DISTANCE_PX] = 0
     return np.array(sorted(lines))
 
 
@@ -230,7 +238,8 @@ def _measure_lines(seams: SeamCounts, xs: Integers, starts: Integers, ends: Inte
         first, last = np.maximum(0, xs - distance), np.minimum(width, xs + distance + 1)
         return sums[:, last] - sums[:, first], last - first
 
-    (outer, outer_count), (inner, inner_count) = sum_columns(SURROUNDINGS_PX), sum_columns(3)
+    outer, outer_count = sum_columns(MAX_SURROUNDINGS_DISTANCE_PX)
+    inner, inner_count = sum_columns(MAX_SIDE_DISTANCE_PX)
     around = (outer - inner) / (outer_count - inner_count) / lengths
     measured = np.stack([shares, shares - around])
     measured[..., [0, -1]] = np.nan
