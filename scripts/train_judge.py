@@ -31,6 +31,7 @@ from pipeline.verify.judgement import MIN_CLEAN_AGREEMENT
 from scripts.arena import Role, list_sets
 from scripts.bench_embedder import format_table
 from scripts.judge_samples import (
+    COPIED_PHOTOS,
     PAIRS_PER_BATCH,
     Sample,
     load_samples,
@@ -60,7 +61,10 @@ FAMILIES = {
 MIN_CLEAN_COPY = 0.2
 MIN_ALTERED_COPY = 0.8
 REPORTED_PROBABILITIES = (0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.98)
-MIN_PHOTOS, MIN_LOOKALIKES = 8, 2  # files in the folders of the command line
+# Files in the folders of the command line: each batch of synthetic copies draws photos to copy, and
+# as many to paste them on; look-alikes are pairs.
+MIN_PHOTOS = 2 * COPIED_PHOTOS
+MIN_LOOKALIKES = 2
 DIGITS = 5  # of baselines and values; thresholds are exact, so that pairs go as in scikit-learn
 
 Model = Any  # scikit-learn has no types
