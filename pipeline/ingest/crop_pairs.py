@@ -113,7 +113,8 @@ def verify_crop_pairs(
 ) -> Iterator[Progress]:
     """Propose pairs by crops and regions; verify them, except those that this run has tried."""
     store, coverage = context.store, context.coverage
-    if store.space is None or store.catalog.files.get_counts().images > MAX_IMAGES_FOR_CROPS:
+    assert store.space is not None, "pairs of whole images were joined before"
+    if store.catalog.files.get_counts().images > MAX_IMAGES_FOR_CROPS:
         coverage.crops = CropReport()
         coverage.warnings.append(
             f"images within images are only found in stores of up to {MAX_IMAGES_FOR_CROPS:,}"
