@@ -18,8 +18,7 @@ class Judgement:
     """The probabilities that a pair are copies, two shots of a scene, or share a template only.
 
     Each is judged by itself, so they need not sum to 1. `model` is the version of the judge.
-    `noise_ncc`: the correlation of the noise of the two images, or
-    UNKNOWN_NOISE.
+    `noise_ncc`: the correlation of the noise of the two images, or UNKNOWN_NOISE.
     """
 
     copy: float
