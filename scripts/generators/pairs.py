@@ -36,9 +36,11 @@ BROWSER_SOURCE = "browser"
 # Photos are shrunk to this; verification compares thumbnails of 448 pixels.
 MAX_SIDE_PX = 960
 
-# Encoders of apps and websites.
+# Encoders of apps and websites, and in a fifth of all cases those of old phones and mail programs.
 MIN_JPEG_QUALITY = 60
 MAX_JPEG_QUALITY = 95
+MIN_POOR_QUALITY = 8
+POOR_SHARE = 0.2
 
 # Half of the altered pictures keep their size, the others shrink to this share or more.
 MIN_SHRUNK_SHARE = 0.4
@@ -97,7 +99,11 @@ def encode_again(image: Image.Image, rng: random.Random) -> Image.Image:
         resampling = rng.choice([Image.Resampling.LANCZOS, Image.Resampling.BILINEAR])
         image = image.resize(size, resampling)
     buffer = io.BytesIO()
-    quality = rng.randint(MIN_JPEG_QUALITY, MAX_JPEG_QUALITY)
+    is_poor = rng.random() < POOR_SHARE
+    least, most = (
+        (MIN_POOR_QUALITY, MIN_JPEG_QUALITY) if is_poor else (MIN_JPEG_QUALITY, MAX_JPEG_QUALITY)
+    )
+    quality = rng.randint(least, most)
     image.save(buffer, "JPEG", quality=quality, subsampling=rng.choice([0, 2, 2]))
     return Image.open(buffer).convert("RGB")
 

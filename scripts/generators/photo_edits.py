@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 
 import numpy as np
@@ -196,7 +197,15 @@ def leak_light(image: Image.Image, other: Image.Image, rng: random.Random) -> Im
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
+def compress_strongly(image: Image.Image, other: Image.Image, rng: random.Random) -> Image.Image:
+    """Encode the photo as a JPEG of quality 5 to 25, as old phones and mail programs did."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=rng.randint(5, 25))
+    return Image.open(buffer).convert("RGB")
+
+
 EDITS: dict[str, Edit] = {
+    "strong compression": compress_strongly,
     "border": add_border,
     "vignette": add_vignette,
     "film date": add_film_date,
