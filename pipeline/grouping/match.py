@@ -56,16 +56,30 @@ def decide_relation(
     """Decide the relation of two images that differ in pixels.
 
     It is that of the verdict; in doubt by the judge: SIMILAR at any score. But a copy whose share
-    of agreeing tiles is below `min_agreement` is SIMILAR, and a copy or another shot that is
-    another exposure by its metadata is ANOTHER_SHOT; a mere hint of that counts below
-    MIN_CLEAN_AGREEMENT. Without a verdict, or if pixels cannot decide (NOT_VERIFIABLE), it is
-    SIMILAR if the score is >= `similar_threshold`, else UNRELATED.
+    of agreeing tiles is below `min_agreement` is SIMILAR. Without a verdict, or if pixels cannot
+    decide (NOT_VERIFIABLE), it is SIMILAR if the score is >= `similar_threshold`, else UNRELATED.
+    Of these, a copy, another shot or a similar image that is another exposure by its metadata is
+    ANOTHER_SHOT; a mere hint of that counts for the first two, below MIN_CLEAN_AGREEMENT.
     """
+    relation = _decide_by_pixels(verdict, score, similar_threshold, min_agreement)
+    if exposure_difference is None:
+        return relation
+    if exposure_difference.is_certain:
+        is_other = relation in COPY_RELATIONS | SCENE_RELATIONS | {Relation.SIMILAR}
+    else:
+        is_other = (
+            verdict is not None
+            and verdict.relation in COPY_RELATIONS | SCENE_RELATIONS
+            and verdict.agreeing_share < MIN_CLEAN_AGREEMENT
+        )
+    return Relation.ANOTHER_SHOT if is_other else relation
+
+
+def _decide_by_pixels(
+    verdict: Verdict | None, score: float, similar_threshold: float, min_agreement: float
+) -> Relation:
     if verdict is None or verdict.relation == Relation.NOT_VERIFIABLE:
         return Relation.SIMILAR if score >= similar_threshold else Relation.UNRELATED
-    if exposure_difference and verdict.relation in COPY_RELATIONS | SCENE_RELATIONS:
-        if exposure_difference.is_certain or verdict.agreeing_share < MIN_CLEAN_AGREEMENT:
-            return Relation.ANOTHER_SHOT
     if verdict.relation in COPY_RELATIONS and verdict.agreeing_share < min_agreement:
         return Relation.SIMILAR
     return verdict.relation

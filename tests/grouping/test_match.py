@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import pytest
+
+from pipeline.grouping.exposures import ExposureDifference
 from pipeline.grouping.match import decide_relation
 from pipeline.verify.relation import Relation
 from pipeline.verify.verdict import Verdict
@@ -24,3 +27,27 @@ def test_copy_below_min_agreement_is_similar() -> None:
     ]
     assert relations == [Relation.SAME_PICTURE, Relation.SAME_PICTURE, Relation.SIMILAR]
     assert decide_relation(scene, 0.9, 0.6, 1.0) == Relation.ANOTHER_SHOT
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        None,
+        Verdict(Relation.NOT_VERIFIABLE),
+        Verdict(Relation.SIMILAR, 100, 100, 0.5),
+        Verdict(Relation.SAME_PICTURE, 100, 100, 1.0),
+    ],
+)
+def test_two_exposures_for_certain_are_another_shot(verdict: Verdict | None) -> None:
+    certain = ExposureDifference("date")
+    assert decide_relation(verdict, 0.9, 0.6, exposure_difference=certain) == Relation.ANOTHER_SHOT
+    hint = ExposureDifference("date", is_certain=False)
+    by_pixels = decide_relation(verdict, 0.9, 0.6)
+    assert decide_relation(verdict, 0.9, 0.6, exposure_difference=hint) == by_pixels
+
+
+def test_metadata_relates_no_unrelated_images() -> None:
+    certain, strangers = ExposureDifference("date"), Verdict(Relation.UNRELATED, 5, 100, 0.1)
+    for verdict in (None, strangers):
+        relation = decide_relation(verdict, 0.4, 0.6, exposure_difference=certain)
+        assert relation == Relation.UNRELATED
