@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.grouping.assignment import assign_to_keepers
-from pipeline.grouping.copy_views import list_views
+from pipeline.grouping.copy_views import count_marks, list_views
 from pipeline.grouping.edges import Edge, Neighbor, list_neighbors
 from pipeline.grouping.exposures import Exposures
 from pipeline.grouping.keep_rules import KeepRules, LibraryFile
@@ -73,7 +73,8 @@ def form_groups(
     exposures = exposures or Exposures({})
     views = list_views(best_files, neighbors, wanted & COPY_RELATIONS)
     images = {pixel_hash: file.image for pixel_hash, file in best_files.items()}
-    provenance = trace_provenance(views, images, exposures.metadata)
+    marks = {image: count_marks(image, neighbors[image]) for image in images}
+    provenance = trace_provenance(views, images, exposures.metadata, marks)
     alterations = {image: item.alterations for image, item in provenance.items()}
     rank_keys = {
         pixel_hash: keep_rules.make_rank_key(file, provenance[pixel_hash])

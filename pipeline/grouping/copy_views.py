@@ -65,3 +65,18 @@ def _make_view(image: bytes, neighbor: Neighbor) -> CopyView | None:
     own, other = (first, second) if side is Side.FIRST else (second, first)
     has_same_extent = own >= MIN_FULL_OVERLAP and other >= MIN_FULL_OVERLAP
     return CopyView(neighbor.pixel_hash, side, verdict, verdict.edits, own, other, has_same_extent)
+
+
+def count_marks(image: bytes, neighbors: Sequence[Neighbor]) -> int:
+    """Count the pairs in doubt in which an image was altered in places, less those in which the
+    other one was.
+
+    In doubt are the SIMILAR ones, and those of one template, which a large caption can seem to be.
+    """
+    marks = 0
+    for neighbor in neighbors:
+        edge = neighbor.edge
+        if edge.verdict and edge.relation in (Relation.SIMILAR, Relation.SAME_TEMPLATE):
+            side = Side.FIRST if image == edge.left else Side.SECOND
+            marks += (edge.verdict.altered_side is side) - (edge.verdict.altered_side is side.other)
+    return marks

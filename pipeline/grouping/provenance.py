@@ -76,7 +76,8 @@ class Provenance:
 
     `alterations`: how it was edited. `is_from_camera`: its file is as a camera wrote it, by its
     metadata. `is_secondhand`: another unaltered copy is nearer to the photo. `is_derived`: more of
-    the pairs with its copies say that it was made from the other than say the opposite.
+    the pairs with its copies say that it was made from the other than say the opposite, or those in
+    doubt that it was altered in places.
     `is_upscaled`: enlarged without new detail. `is_padded`: with a plain margin around it.
     `max_pixel_count`: an upper bound on its effective pixels, where it may be a stretched version
     of a copy.
@@ -92,12 +93,15 @@ class Provenance:
 
 
 def trace_provenance(
-    views: Views, images: Mapping[bytes, Image], metadata: Mapping[bytes, Sequence[ImageMetadata]]
+    views: Views,
+    images: Mapping[bytes, Image],
+    metadata: Mapping[bytes, Sequence[ImageMetadata]],
+    marks: Mapping[bytes, int] | None = None,
 ) -> dict[bytes, Provenance]:
     """Trace the provenance of each of `images` from its verified copies and its metadata.
 
-    `metadata` is that of all contents with the pixels of an image. The order of views does not
-    matter.
+    `metadata` is that of all contents with the pixels of an image, `marks` what count_marks()
+    counts for it. The order of views does not matter.
     """
     camera_images = {
         image
@@ -121,7 +125,7 @@ def trace_provenance(
             alterations[image],
             image in camera_images,
             image in secondhand,
-            _is_derived(views[image]),
+            _is_derived(views[image]) or (marks is not None and marks[image] > 0),
             image in upscaled and not _is_soft(image, views[image], upscaled, images),
             _is_padded(views[image]),
             _limit_pixel_count(image, views[image], images),

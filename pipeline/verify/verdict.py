@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # loads OpenCV, which callers do without
 
 # The version of what verdicts mean. Raise it with every change in this package, or in what it
 # imports, after which a field can come out differently, and when a field is added.
-VERDICT_VERSION = 12
+VERDICT_VERSION = 13
 
 MIN_VALID_TILES = 8  # tiles to compare, below which a pair that is not a copy is not verifiable
 MIN_FULL_OVERLAP = 0.97  # share of an image from which the other counts as showing all of it
@@ -164,6 +164,8 @@ class Verdict:
     `displaced_share` agree at a small offset. `edits` is None unless the pair are copies.
     `overlap`: the share of the first image on the second, and the reverse; None if not aligned.
     `judgement`: the probabilities that decided; None if too little agreed to be judged.
+    `altered_side`: the image that has an overlay or a blur where the two differ; None
+    if they do not, or if pixels do not show it.
     """
 
     relation: Relation
@@ -175,6 +177,7 @@ class Verdict:
     edits: Edits | None = None
     overlap: tuple[float, float] | None = None
     judgement: Judgement | None = None
+    altered_side: Side | None = None
 
     @property
     def homography_matrix(self) -> Homography:
@@ -192,14 +195,21 @@ class Verdict:
     def swap_sides(self) -> Verdict:
         """Return the verdict on the same pair in the other order."""
         overlap = (self.overlap[1], self.overlap[0]) if self.overlap else None
-        if not self.homography:  # decoded verdicts on pairs that are unlike have an overlap alone
-            return replace(self, overlap=overlap)
+        altered_side = _get_other_side(self.altered_side)
+        if not self.homography:  # decoded verdicts on pairs that are unlike have no homography
+            return replace(self, overlap=overlap, altered_side=altered_side)
         inverse, edits = invert_homography(self.homography_matrix), self.edits
         if edits:
             edits = edits.swap_sides(
                 tuple(project_box_back(inverse, box) for box in edits.changed_regions)
             )
-        return replace(self, homography=flatten_homography(inverse), edits=edits, overlap=overlap)
+        return replace(
+            self,
+            homography=flatten_homography(inverse),
+            edits=edits,
+            overlap=overlap,
+            altered_side=altered_side,
+        )
 
 
 def _get_other_side(side: Side | None) -> Side | None:
@@ -237,6 +247,8 @@ def decode_verdict(stored: StoredVerdict) -> Verdict:
     record["homography"] = tuple(record.get("homography", ()))
     if record.get("overlap"):
         record["overlap"] = tuple(record["overlap"])
+    if record.get("altered_side"):
+        record["altered_side"] = Side(record["altered_side"])
     if record.get("judgement"):
         record["judgement"] = Judgement(**record["judgement"])
     relation = FORMER_RELATIONS.get(stored.relation) or Relation(stored.relation)

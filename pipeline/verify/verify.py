@@ -126,11 +126,14 @@ def _verify_alignment(
         return Verdict(Relation.NOT_VERIFIABLE, alignment.inliers), None
     comparison, outcomes = aligned.comparison, aligned.outcomes
     valid, agreeing, displaced = aligned.counts
-    judgement, edits = None, None
+    judgement, edits, altered_side = None, None, None
     relation = Relation.UNRELATED if valid >= MIN_VALID_TILES else Relation.NOT_VERIFIABLE
     if aligned.is_judged:
         evidence = aligned.measure_evidence()
         judgement = load_judge().judge(evidence)
+        altered_side = evidence.altered_side
+        if altered_side and aligned.is_swapped:
+            altered_side = altered_side.other
         if shows_other_content(evidence.areas):
             relation = _name_other(judgement, aligned)
         else:
@@ -145,6 +148,7 @@ def _verify_alignment(
         edits,
         aligned.overlap,
         judgement,
+        altered_side,
     )
     masks = TileMasks(
         comparison.valid,

@@ -13,7 +13,7 @@ from hypothesis.strategies import permutations
 from indexes.metadata import Capture, ImageMetadata, JpegEncoding
 from indexes.records import Image
 from pipeline.grouping.alterations import Alteration
-from pipeline.grouping.copy_views import list_views
+from pipeline.grouping.copy_views import count_marks, list_views
 from pipeline.grouping.edges import Edge, list_neighbors
 from pipeline.grouping.lineage import find_parents
 from pipeline.grouping.provenance import Provenance, is_camera_file, trace_provenance
@@ -66,10 +66,12 @@ def trace(
 ) -> dict[str, Provenance]:
     names = {pixel_hash.decode() for edge in edges for pixel_hash in (edge.left, edge.right)}
     images = {name.encode() for name in names}
+    neighbors = list_neighbors(edges, images)
     traced = trace_provenance(
-        list_views(images, list_neighbors(edges, images), COPY_RELATIONS),
+        list_views(images, neighbors, COPY_RELATIONS),
         {name.encode(): make_image(name, (widths or {}).get(name, 100)) for name in names},
         {name.encode(): [item] for name, item in (metadata or {}).items()},
+        {image: count_marks(image, neighbors[image]) for image in images},
     )
     return {pixel_hash.decode(): provenance for pixel_hash, provenance in traced.items()}
 
@@ -178,6 +180,26 @@ def test_image_whose_noise_fits_the_copies_less_is_secondhand() -> None:
     ]
     assert trace(edges)["X"].is_secondhand
     assert not trace(edges)["a"].is_secondhand
+
+
+@pytest.mark.parametrize("relation", [Relation.SIMILAR, Relation.SAME_TEMPLATE])
+def test_image_with_something_on_it_is_derived_though_its_pair_is_in_doubt(
+    relation: Relation,
+) -> None:
+    """A crop is a copy of the photo and of the photo with captions beside it."""
+    crops = [make_edge(name, "C", overlap=(0.5, 1.0), derived_side=Side.SECOND) for name in "PM"]
+    in_doubt = Verdict(relation, 30, 30, 0.8, altered_side=Side.SECOND)
+    captioned = Edge(b"P", b"M", relation, 0.9, in_doubt)
+    for edge in (
+        captioned,
+        replace(captioned, left=b"M", right=b"P", verdict=in_doubt.swap_sides()),
+    ):
+        provenances = trace([*crops, edge])
+        assert {name: item.is_derived for name, item in provenances.items()} == {
+            "P": False,
+            "M": True,
+            "C": True,
+        }
 
 
 def test_upscaled_image_is_no_soft_photo() -> None:

@@ -103,6 +103,7 @@ COPIES = draw_records(
     edits=EDITS,
     overlap=OVERLAPS,
     judgement=st.none() | JUDGEMENTS,
+    altered_side=SIDES,
 )
 
 
@@ -130,10 +131,13 @@ def test_pair_that_is_no_copy_is_stored_without_homography(relation: Relation) -
 
 @pytest.mark.parametrize("relation", UNREPORTED_RELATIONS)
 def test_swapped_verdict_without_homography_exchanges_the_overlap(relation: Relation) -> None:
-    verdict = Verdict(relation, 12, 30, 0.1, 0.2, IDENTITY, overlap=(0.25, 1.0))
+    verdict = Verdict(
+        relation, 12, 30, 0.1, 0.2, IDENTITY, overlap=(0.25, 1.0), altered_side=Side.FIRST
+    )
     decoded = decode_verdict(encode_verdict(1, 2, verdict))
-    assert decoded.overlap == (0.25, 1.0)
-    assert decoded.swap_sides() == replace(decoded, overlap=(1.0, 0.25))
+    assert (decoded.overlap, decoded.altered_side) == ((0.25, 1.0), Side.FIRST)
+    swapped = replace(decoded, overlap=(1.0, 0.25), altered_side=Side.SECOND)
+    assert decoded.swap_sides() == swapped
     assert decoded.swap_sides().swap_sides() == decoded
 
 
