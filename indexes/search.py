@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from indexes.catalog.candidates import select_candidates
 from indexes.catalog.catalog import Catalog
 from indexes.catalog.pairs import JoinWatermark
 from indexes.errors import InvalidThreshold, StoreError
@@ -160,6 +161,19 @@ class Search:
         is_first_occurrence = np.ones(len(pairs.left), dtype=bool)
         is_first_occurrence[1:] = (np.diff(pairs.left) != 0) | (np.diff(pairs.right) != 0)
         return pairs.select(is_first_occurrence)
+
+    def find_candidates(self, min_score: float) -> ScoredPairs:
+        """Find the candidates among the pairs of vectors in use, with score >= min_score.
+
+        They are chosen among all pairs that the store knows, see select_candidates: a higher
+        `min_score` leaves some of them out, and adds none. Otherwise like find_pairs().
+        """
+        with self._catalog.snapshot():
+            watermark = self._catalog.pairs.get_watermark()
+            pairs = self.find_pairs(min(min_score, watermark.floor) if watermark else min_score)
+            vector_pairs = np.stack([pairs.left, pairs.right], axis=1)
+            pairs = pairs.select(select_candidates(self._catalog, vector_pairs, pairs.score))
+        return pairs.select(pairs.score >= min_score)
 
     def _collect_pairs(self, min_score: float) -> ScoredPairs:
         """Collect the stored edges, and join what they do not cover."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from indexes.catalog.candidates import select_candidates
 from indexes.catalog.database import Database
 from indexes.catalog.images import IMAGE_IN_USE
 
@@ -46,7 +47,7 @@ IMAGES_BY_VECTOR = f"""
     FROM images WHERE vector IS NOT NULL AND {IMAGE_IN_USE}
     GROUP BY vector, pixel_hash
     ORDER BY vector"""
-VECTOR_PAIRS = "SELECT left, right FROM edges WHERE score >= ?"
+EDGES = "SELECT left, right, score FROM edges WHERE score >= ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +199,9 @@ class VerdictTable:
     ) -> list[tuple[int, int]]:
         """Return the pairs of images without a final verdict of `version` or a newer one.
 
-        Those are the images of two vectors whose score is >= `min_score`, or that are a row of
-        `extra_vector_pairs` (n, 2); the images that share a vector; and the pairs with an older or
-        a provisional verdict.
+        Those are the images of two vectors that are candidates (see select_candidates) of the pairs
+        with a score >= `min_score`, or that are a row of `extra_vector_pairs` (n, 2); the images
+        that share a vector; and the pairs with an older or a provisional verdict.
         Images with the same pixels count as one, whichever of them was verified, in use or not.
         Of the images with one vector, MAX_IMAGES_PER_VECTOR are paired with all, the others only
         with these.
@@ -208,7 +209,7 @@ class VerdictTable:
         """
         with self._database.snapshot():
             images = self._fetch_integers(IMAGES_BY_VECTOR, MAX_IMAGES_PER_VECTOR, column_count=3)
-            vector_pairs = self._fetch_integers(VECTOR_PAIRS, min_score, column_count=2)
+            vector_pairs = self._find_candidates(min_score, images[:, 0])
             representatives = self._fetch_integers(REPRESENTATIVES, column_count=2)
             verified = self._fetch_integers(VERIFIED_PAIRS, version, column_count=3)
         if extra_vector_pairs is not None:
@@ -221,6 +222,28 @@ class VerdictTable:
             _pack_pairs(np.concatenate([candidates, outdated])), _pack_pairs(current)
         )
         return [(key & 0xFFFFFFFF, key >> 32) for key in keys.tolist()]
+
+    def count_left_out(self, min_score: float) -> int:
+        """Return how many pairs of vectors in use with score >= `min_score` are no candidates."""
+        with self._database.snapshot():
+            in_use = self._fetch_integers(IMAGES_BY_VECTOR, MAX_IMAGES_PER_VECTOR, column_count=3)
+            pairs, _ = self._fetch_edges(min_score, in_use[:, 0])
+            return len(pairs) - len(self._find_candidates(min_score, in_use[:, 0]))
+
+    def _find_candidates(self, min_score: float, in_use: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the candidates (n, 2) among the edges of vectors in use."""
+        pairs, scores = self._fetch_edges(min_score, in_use)
+        return pairs[select_candidates(self._database, pairs, scores)]
+
+    def _fetch_edges(
+        self, min_score: float, in_use: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the pairs (n, 2) and the scores (n,) of the edges of vectors in use."""
+        kind = np.dtype([("pair", np.int64, 2), ("score", np.float64)])
+        rows = self._database.stream_rows(EDGES, min_score)
+        edges = np.fromiter(((row[:2], row[2]) for row in rows), kind)
+        edges = edges[np.isin(edges["pair"], in_use).all(axis=1)]
+        return edges["pair"], edges["score"]
 
     def _fetch_integers(
         self, sql: str, *values: float | str, column_count: int

@@ -123,7 +123,7 @@ def load_snapshot(
     An image without a scored pair is loaded only if it may have an exact copy.
     """
     with store.catalog.snapshot():
-        scores = store.search.find_pairs(thresholds.search).to_dict()
+        scores = store.search.find_candidates(thresholds.search).to_dict()
         if thresholds.with_crops:
             scores |= score_crop_pairs(store, scores)
         vector_by_image = dict(store.catalog.images.find_with_copies())

@@ -34,7 +34,8 @@ from pipeline.report.maintenance import (
 class StatusReport:
     """The answer of `status`.
 
-    `raised_floor` is the floor of the store if it is above the model's own. `verdicts` counts them
+    `raised_floor` is the floor of the store if it is above the model's own. `pairs_left_out` counts
+    the pairs that are no candidates, as both photos have many nearer ones; `verdicts` counts them
     by relation. `recall` is that of the join; None before the first.
     """
 
@@ -49,6 +50,7 @@ class StatusReport:
     segments: int
     last_join: JoinReport | None
     pairs: int
+    pairs_left_out: int
     verdicts: Mapping[str, int]
     recall: float | None
     migration: PendingMigrationReport | None
@@ -73,6 +75,7 @@ def report_status(store: Store) -> StatusReport:
         segments=len(segments),
         last_join=store.catalog.runs.get_last_join(),
         pairs=store.catalog.pairs.count(),
+        pairs_left_out=(store.catalog.verdicts.count_left_out(watermark.floor) if watermark else 0),
         verdicts=store.catalog.verdicts.count_by_relation(),
         recall=watermark.recall if watermark else None,
         migration=report_pending_migration(store),
@@ -116,6 +119,7 @@ def serialize_status(
             "segments": report.segments,
             "join": asdict(report.last_join) if report.last_join else None,
             "pairs": report.pairs,
+            "pairs_left_out": report.pairs_left_out,
             "verdicts": report.verdicts,
             "recall": report.recall,
             "migration": serialize_pending_migration(migration) if migration else None,
@@ -197,7 +201,10 @@ def _format_pair_lines(report: StatusReport) -> Iterator[str]:
         exact = format_command(report.store, "ingest", "--join", "exact")
         recall = f", at least {report.recall:.2%} of all (95 % confidence)"
         recall += f"; `{exact}` finds the rest"
-    yield f"pairs       {report.pairs:,} known{recall}"
+    left_out = ""
+    if report.pairs_left_out:
+        left_out = f"; {report.pairs_left_out:,} not compared: both photos have many nearer ones"
+    yield f"pairs       {report.pairs:,} known{recall}{left_out}"
     if verdicts := report.verdicts:
         relations = ", ".join(f"{count:,} {relation}" for relation, count in verdicts.items())
         yield f"verified    {sum(verdicts.values()):,}: {relations}"
