@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from pipeline import Match
 from pipeline.calibrate.synthetic_copies import add_caption, reencode
+from pipeline.report.edit_phrases import describe_edits
 from scripts.library_groups import group_library
 
 RESULT_PATH = Path(__file__).resolve().parent.parent / "docs" / "result.png"
@@ -50,7 +51,7 @@ def save_library(photos: Path, folder: Path) -> None:
 
 def describe_match(match: Match) -> str:
     """Describe a member in a few words: its relation, and at most two edits."""
-    edits = match.verdict.describe() if match.verdict else []
+    edits = describe_edits(match.verdict, "the keeper")
     return ": ".join([match.relation.value, *([", ".join(edits[:2])] if edits else [])])
 
 

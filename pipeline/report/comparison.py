@@ -12,8 +12,8 @@ from indexes.records import Image, Space
 from pipeline.decode.read import Failure
 from pipeline.query.compare import Comparison
 from pipeline.report.document import make_document, serialize_failure, serialize_space
+from pipeline.report.edit_phrases import describe_edits
 from pipeline.report.format import format_bytes
-from pipeline.report.matches import format_edits
 from pipeline.verify.judgement import Judgement
 from pipeline.verify.relation import UNREPORTED_RELATIONS, Relation
 from pipeline.verify.verdict import MIN_VALID_TILES, Edits, Verdict
@@ -94,7 +94,8 @@ def _format_relation(comparison: Comparison, first: int, second: int, threshold:
     """Format the relation of two files, with the edits if the second is a copy of the first."""
     relation = comparison.get_relation(first, second, threshold)
     if relation in (Relation.SAME_PICTURE, Relation.DERIVED):
-        edits = format_edits(comparison.verdicts[first, second])
+        verdict = comparison.verdicts[first, second]
+        edits = ", ".join(describe_edits(verdict, "the first", "the second"))
         return f"{relation}: {edits}" if edits else str(relation)
     return str(relation)
 

@@ -12,9 +12,9 @@ from pipeline.grouping.keep_rules import DiskStatus, LibraryFile
 from pipeline.grouping.match import Match
 from pipeline.query.matches import Answer
 from pipeline.report.document import make_document, serialize_failure
+from pipeline.report.edit_phrases import describe_edits
 from pipeline.report.format import format_bytes, pluralize
 from pipeline.verify.relation import PART_RELATIONS, Relation
-from pipeline.verify.verdict import Verdict
 
 # --- JSON ---
 
@@ -108,7 +108,7 @@ def format_answer(answer: Answer) -> Iterable[str]:
         f" {_format_match_count(answer)}"
     )
     for match in answer.matches:
-        yield f"  {format_match(match):<18}  {format_file(match.file)}"
+        yield f"  {format_match(match, 'the queried photo'):<18}  {format_file(match.file)}"
 
 
 def _format_place(answer: Answer) -> str:
@@ -136,8 +136,8 @@ def format_featureless_count(count: int) -> str:
     return f"{photos} too plain to compare: only exact copies are found"
 
 
-def format_match(match: Match) -> str:
-    """Format how a file is related to its keeper or to the file of a query."""
+def format_match(match: Match, reference: str = "the keeper") -> str:
+    """Format how a file is related to its keeper or to the file of a query: the `reference`."""
     if match.relation in (Relation.IDENTICAL_BYTES, Relation.IDENTICAL_PIXELS):
         return match.relation
     relation = f"{match.relation} {match.score:.3f}"
@@ -145,7 +145,7 @@ def format_match(match: Match) -> str:
         Relation.OVERLAPS
     }:  # the verdict is on the frames that stand for the files
         return relation
-    words = [format_edits(match.verdict)]
+    words = [", ".join(describe_edits(match.verdict, reference))]
     if match.voucher:
         words.append(f"as a copy of {_format_name(match.voucher)}")
     if match.made_from:
@@ -156,11 +156,6 @@ def format_match(match: Match) -> str:
 
 def _format_name(file: LibraryFile) -> str:
     return escape_unprintable(PurePath(file.path).name)
-
-
-def format_edits(verdict: Verdict | None) -> str:
-    """Format what was done to a copy, separated by commas; empty if nothing is known."""
-    return ", ".join(verdict.describe()) if verdict else ""
 
 
 def format_file(file: LibraryFile) -> str:

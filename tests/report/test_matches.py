@@ -7,8 +7,11 @@ from dataclasses import replace
 from indexes.records import FileStat, Image
 from pipeline.grouping.keep_rules import LibraryFile
 from pipeline.grouping.match import Match
-from pipeline.report.matches import format_match, serialize_match
-from pipeline.verify.relation import Relation
+from pipeline.query.matches import Answer
+from pipeline.report.matches import format_answer, format_match, serialize_match
+from pipeline.verify.relation import Relation, Side
+from pipeline.verify.verdict import Verdict
+from tests.support.verification import PLAIN_COPY
 
 FILE = LibraryFile(
     "/photos/a.jpg",
@@ -30,3 +33,11 @@ def test_voucher_and_parent_are_named() -> None:
     assert format_match(match) == "derived 0.800: likely made from b\\n.jpg"
     assert serialize_match(match)["made_from"] == PARENT.path
     assert format_match(replace(match, made_from=None)) == "derived 0.800"
+
+
+def test_upscaled_reference_is_named_for_what_it_is() -> None:
+    edits = replace(PLAIN_COPY, upscaled_side=Side.FIRST)
+    match = Match(FILE, Relation.SAME_PICTURE, 0.9, Verdict(Relation.SAME_PICTURE, edits=edits))
+    assert format_match(match) == "same picture 0.900: the keeper is upscaled"
+    answer = Answer("q.jpg", (match,))
+    assert "0.900: the queried photo is upscaled  " in list(format_answer(answer))[1]
