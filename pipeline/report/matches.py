@@ -147,10 +147,11 @@ def format_match(match: Match, reference: str = "the keeper") -> str:
         return relation
     words = [", ".join(describe_edits(match.verdict, reference))]
     if match.voucher:
-        words.append(f"as a copy of {_format_name(match.voucher)}")
+        copy = _format_name(match.voucher)
+        words.append(f"in doubt by itself, but copies of it are in the group, such as {copy}")
     if match.made_from:
         words.append(f"likely made from {_format_name(match.made_from)}")
-    described = ", ".join(filter(None, words))
+    described = "; ".join(filter(None, words))
     return f"{relation}: {described}" if described else relation
 
 

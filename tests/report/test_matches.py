@@ -23,7 +23,10 @@ PARENT = replace(FILE, path="/photos/sub/b\n.jpg")
 
 def test_voucher_and_parent_are_named() -> None:
     match = Match(FILE, Relation.DERIVED, 0.8, None, PARENT)
-    assert format_match(match) == "derived 0.800: as a copy of b\\n.jpg"
+    doubt = "in doubt by itself, but copies of it are in the group, such as b\\n.jpg"
+    assert format_match(match) == f"derived 0.800: {doubt}"
+    both = replace(match, made_from=FILE)
+    assert format_match(both) == f"derived 0.800: {doubt}; likely made from a.jpg"
     assert serialize_match(match) == {
         "relation": "derived",
         "score": 0.8,
