@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from indexes.metadata import FRAMES, PAGES, Frames
 from pipeline.decode.metadata.frame_digest import STILL_DIGEST_SIDE, parse_digest
-from pipeline.verify.relation import COPY_RELATIONS, Relation
+from pipeline.verify.relation import COPY_RELATIONS, Relation, Side
 
 # The greatest standard deviation of the difference of two digests of one frame, in gray levels.
 # Measured with digests of 16 x 16 cells: other pages of text 4.7 and up; pages saved as JPEG of
@@ -60,7 +60,7 @@ def relate_frames(relation: Relation, first: Frames | None, second: Frames | Non
     """
     if first is None or second is None or relation == Relation.IDENTICAL_BYTES:
         return relation
-    hosts = [frames for frames in (first, second) if frames.kind and frames.count > 1]
+    hosts = [frames for frames in (first, second) if _has_several(frames)]
     if not hosts:
         return relation
     is_copy = relation in COPY_RELATIONS
@@ -75,6 +75,18 @@ def relate_frames(relation: Relation, first: Frames | None, second: Frames | Non
     if sharing is Sharing.SECOND_IN_FIRST:
         return _get_part_relation(first)
     return Relation.OVERLAPS if is_copy or sharing is Sharing.SOME else relation
+
+
+def find_part_side(first: Frames, second: Frames) -> Side:
+    """Return which of two files is the part, where relate_frames() relates them as one."""
+    if _has_several(first) and _has_several(second):
+        return Side.FIRST if first.count < second.count else Side.SECOND
+    return Side.SECOND if _has_several(first) else Side.FIRST
+
+
+def _has_several(frames: Frames) -> bool:
+    """Tell if a file is an animation or a document; a photo with its preview is a still."""
+    return frames.kind is not None and frames.count > 1
 
 
 def compare_frames(first: Frames, second: Frames) -> Sharing:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.metadata import NO_METADATA
+from indexes.metadata import NO_METADATA, Frames
 from indexes.records import Image
 from indexes.vectors.scores import compute_cosines
 from pipeline.decode.decode import Decoded
@@ -19,12 +19,12 @@ from pipeline.decode.preprocess import Preprocess
 from pipeline.decode.read import AlreadyStored, Failure
 from pipeline.embed.embedder import Embedder, embed_all
 from pipeline.grouping.exposures import ExposureDifference, NamedMetadata, compare_files
-from pipeline.grouping.frames import relate_frames
+from pipeline.grouping.frames import find_part_side, relate_frames
 from pipeline.grouping.match import decide_relation, get_exact_relation
 from pipeline.query.files import resolve_source
 from pipeline.query.reread import reread_images, reread_thumbnails
 from pipeline.scan import SourceFile
-from pipeline.verify.relation import Relation
+from pipeline.verify.relation import Relation, Side
 from pipeline.verify.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -70,8 +70,17 @@ class Comparison:
         )
         if verdict.relation == Relation.NOT_VERIFIABLE and relation == Relation.UNRELATED:
             relation = Relation.NOT_VERIFIABLE  # which says more here, where nothing is filtered
-        frames = [(image.metadata or NO_METADATA).frames for image in (left, right)]
-        return relate_frames(relation, frames[0], frames[1])
+        return relate_frames(relation, self.get_frames(first), self.get_frames(second))
+
+    def find_part_side(self, first: int, second: int) -> Side | None:
+        """Return which of two files that are related as part and whole is the part."""
+        left, right = self.get_frames(first), self.get_frames(second)
+        return find_part_side(left, right) if left and right else None
+
+    def get_frames(self, position: int) -> Frames | None:
+        """Return what is known of the frames of a file; None if it failed."""
+        image = self.images[position]
+        return None if isinstance(image, Failure) else (image.metadata or NO_METADATA).frames
 
     def find_exposure_difference(self, first: int, second: int) -> ExposureDifference | None:
         """Return what tells by metadata and names that two files are two exposures, or None."""

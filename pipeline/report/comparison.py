@@ -7,15 +7,16 @@ from dataclasses import asdict
 from math import isnan
 from typing import Any
 
+from indexes.metadata import FRAMES, PAGES
 from indexes.paths import escape_unprintable
-from indexes.records import Image, Space
+from indexes.records import FLAG_ANIMATED, FLAG_DAMAGED, FLAG_PAGES, Image, Space
 from pipeline.decode.read import Failure
 from pipeline.query.compare import Comparison
 from pipeline.report.document import make_document, serialize_failure, serialize_space
 from pipeline.report.edit_phrases import describe_edits
 from pipeline.report.format import format_bytes
 from pipeline.verify.judgement import Judgement
-from pipeline.verify.relation import UNREPORTED_RELATIONS, Relation
+from pipeline.verify.relation import PART_RELATIONS, UNREPORTED_RELATIONS, Relation, Side
 from pipeline.verify.verdict import MIN_VALID_TILES, Edits, Verdict
 
 # --- JSON ---
@@ -29,12 +30,15 @@ def serialize_comparison(comparison: Comparison, space: Space, threshold: float)
     ]
     pairs = []
     for first, second in comparison.iter_pairs():
+        relation = comparison.get_relation(first, second, threshold)
         pair: dict[str, Any] = {
             "a": comparison.files[first],
             "b": comparison.files[second],
-            "relation": comparison.get_relation(first, second, threshold),
+            "relation": relation,
             "score": scores[first][second],
         }
+        if relation in PART_RELATIONS:
+            pair["part_side"] = comparison.find_part_side(first, second)
         if verdict := comparison.verdicts.get((first, second)):
             pair["verdict"] = verdict.to_dict()
         if difference := comparison.find_exposure_difference(first, second):
@@ -97,7 +101,23 @@ def _format_relation(comparison: Comparison, first: int, second: int, threshold:
         verdict = comparison.verdicts[first, second]
         edits = ", ".join(describe_edits(verdict, "the first", "the second"))
         return f"{relation}: {edits}" if edits else str(relation)
+    if relation in PART_RELATIONS:
+        return f"{relation}: {_describe_part(comparison, first, second)}"
     return str(relation)
+
+
+def _describe_part(comparison: Comparison, first: int, second: int) -> str:
+    """Describe which of two files is a frame or page of the other, or has some of them."""
+    sides = {Side.FIRST: comparison.get_frames(first), Side.SECOND: comparison.get_frames(second)}
+    part_side = comparison.find_part_side(first, second)
+    assert part_side is not None  # files whose frames are not known are not related so
+    part, whole = sides[part_side], sides[part_side.other]
+    assert part is not None
+    assert whole is not None
+    all_of_it = f"the {whole.count:,} {whole.kind} of the {part_side.other}"
+    if part.kind is None or part.count == 1:
+        return f"the {part_side} is one of {all_of_it}"
+    return f"the {part.count:,} {part.kind} of the {part_side} are among {all_of_it}"
 
 
 # --- text of `explain` ---
@@ -111,6 +131,8 @@ def format_explanation(comparison: Comparison, threshold: float) -> Iterator[str
     yield _format_image_line("first", comparison.files[0], first)
     yield _format_image_line("second", comparison.files[1], second)
     yield f"relation    {_format_relation(comparison, 0, 1, threshold)}"
+    if reason := _explain_relation(comparison, threshold):
+        yield f"reason      {reason}"
     yield f"score       {comparison.scores[0, 1]:.4f}"
     if difference := comparison.find_exposure_difference(0, 1):
         proof = "they are two exposures" if difference.is_certain else "perhaps two exposures"
@@ -125,25 +147,43 @@ def format_explanation(comparison: Comparison, threshold: float) -> Iterator[str
         yield f"shared      {first_share} of the first, {second_share} of the second"
     if verdict.judgement:
         yield f"judged      {_describe_judgement(verdict, verdict.judgement)}"
-    if verdict.relation == Relation.NOT_VERIFIABLE:
-        yield f"reason      {_explain_not_verifiable(verdict)}"
     if verdict.edits:
         yield from _format_edit_lines(verdict.edits)
 
 
+def _explain_relation(comparison: Comparison, threshold: float) -> str | None:
+    """Explain a relation that the lines below do not; None for the others."""
+    verdict = comparison.verdicts[0, 1]
+    if comparison.get_relation(0, 1, threshold) == Relation.OVERLAPS:
+        return _explain_overlap(comparison)
+    if verdict.relation == Relation.NOT_VERIFIABLE and verdict.homography:
+        return _explain_not_verifiable(verdict)
+    return None
+
+
+def _explain_overlap(comparison: Comparison) -> str:
+    if comparison.verdicts[0, 1].relation == Relation.OVERLAPS:
+        return "each shows something that the other lacks"
+    kinds = {frames.kind for position in (0, 1) if (frames := comparison.get_frames(position))}
+    parts = PAGES if PAGES in kinds else FRAMES
+    order = f"each has {parts} that the other lacks, or has them in another order"
+    return f"{order}; what follows is about one of each"
+
+
 def _format_image_line(side: str, file: str, image: Image) -> str:
-    flags = "".join(f", {_describe_flag(flag, image)}" for flag in image.flags)
-    frames = image.metadata.frames if image.metadata else None
-    if frames and frames.kind:
-        flags += f", {frames.count:,} {frames.kind}"
+    labels = [_describe_flag(flag, image) for flag in image.flags]
     size = f"{image.width} x {image.height}, {format_bytes(image.size)}"
-    return f"{side:<11} {escape_unprintable(file)}   {size}{flags}"
+    return f"{side:<11} {escape_unprintable(file)}   {', '.join([size, *labels])}"
 
 
 def _describe_flag(flag: str, image: Image) -> str:
-    start = image.metadata.damage_start if image.metadata else None
-    if flag == "damaged" and start is not None:
+    if not image.metadata:
+        return flag
+    start, frames = image.metadata.damage_start, image.metadata.frames
+    if flag == FLAG_DAMAGED and start is not None:
         return f"damaged from {start:.0%}".replace("%", " %") + " of its height on"
+    if flag in (FLAG_ANIMATED, FLAG_PAGES) and frames and frames.kind:
+        return f"{frames.count:,} {frames.kind}"
     return flag
 
 

@@ -14,7 +14,7 @@ from indexes import Store
 from pipeline import compare, load_embedder
 from pipeline.query.groups import find_groups
 from pipeline.query.matches import find_matches
-from pipeline.verify.relation import COPY_RELATIONS, Relation
+from pipeline.verify.relation import COPY_RELATIONS, Relation, Side
 from tests.support.cli import Run
 from tests.support.images import draw_scene, save_image
 from tests.support.ingest import make_store
@@ -91,6 +91,30 @@ def test_compare_tells_how_files_with_frames_are_related(tmp_path: Path) -> None
     assert comparison.get_relation(0, 3, 0.6) == Relation.PAGE_OF  # the third page
     assert comparison.get_relation(3, 4, 0.6) == Relation.FRAME_OF
     assert comparison.get_relation(0, 4, 0.6) in COPY_RELATIONS
+    parts = [comparison.find_part_side(*pair) for pair in ((0, 1), (0, 2), (0, 3), (3, 4))]
+    assert parts == [Side.SECOND, Side.SECOND, Side.SECOND, Side.FIRST]
+
+
+def test_explain_tells_which_file_is_the_part(run: Run, tmp_path: Path) -> None:
+    scenes = [scene.copy() for scene in SCENES]  # Pillow keeps options of a save in the image
+    long = save_frames(tmp_path / "long.tif", scenes[:3])
+    short = save_frames(tmp_path / "short.tif", scenes[:2])
+    other = save_frames(tmp_path / "other.tif", [scenes[0], scenes[4]])
+    still = save_image(tmp_path / "still.jpg", scenes[0], quality=95)
+    pages = "pages of the"
+    assert (
+        f"a page of: the second is one of the 3 {pages} first\n" in run("explain", long, still)[1]
+    )
+    assert (
+        f"a page of: the first is one of the 3 {pages} second\n" in run("compare", still, long)[1]
+    )
+    _, out, _ = run("explain", short, long)
+    assert f"a page of: the 2 {pages} first are among the 3 {pages} second\n" in out
+    assert " kB, 2 pages\n" in out
+    pairs = json.loads(run("compare", still, long, other, "--json")[1])["pairs"]
+    assert [pair.get("part_side") for pair in pairs] == ["first", "first", None]
+    _, out, _ = run("explain", long, other)
+    assert "relation    overlaps\nreason      each has pages that the other lacks" in out
 
 
 def test_images_that_are_too_plain_to_compare_are_counted(run: Run, tmp_path: Path) -> None:

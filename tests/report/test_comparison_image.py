@@ -54,6 +54,14 @@ def test_explain_unrelated_photos_names_no_alignment(run: Run, tmp_path: Path) -
     assert (tmp_path / "why.jpg").exists()
 
 
+def test_explain_overlapping_crops_gives_the_reason(run: Run, tmp_path: Path) -> None:
+    whole = draw_textured_image(6, (960, 640))
+    first = save_image(tmp_path / "left.png", whole.crop((0, 0, 640, 640)))
+    second = save_image(tmp_path / "right.png", whole.crop((320, 0, 960, 640)))
+    _, out, _ = run("explain", first, second)
+    assert "relation    overlaps\nreason      each shows something that the other lacks\n" in out
+
+
 @pytest.mark.parametrize("suffix", ["png", "JPEG", "webp", "tiff", "gif", "avif"])
 def test_picture_of_explain_is_passed_over_wherever_it_goes(
     run: Run, photos: Path, suffix: str
