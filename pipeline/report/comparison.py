@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from math import isnan
 from typing import Any
@@ -12,12 +12,13 @@ from indexes.paths import escape_unprintable
 from indexes.records import FLAG_ANIMATED, FLAG_DAMAGED, FLAG_PAGES, Image, Space
 from pipeline.decode.read import Failure
 from pipeline.query.compare import Comparison
+from pipeline.report.differing_regions import find_differing_regions
 from pipeline.report.document import make_document, serialize_failure, serialize_space
 from pipeline.report.edit_phrases import describe_edits
-from pipeline.report.format import format_bytes
+from pipeline.report.format import MAX_LISTED_ITEMS, format_bytes, pluralize
 from pipeline.verify.judgement import Judgement
 from pipeline.verify.relation import PART_RELATIONS, UNREPORTED_RELATIONS, Relation, Side
-from pipeline.verify.verdict import MIN_VALID_TILES, Edits, Verdict
+from pipeline.verify.verdict import MIN_VALID_TILES, Verdict
 
 # --- JSON ---
 
@@ -147,8 +148,9 @@ def format_explanation(comparison: Comparison, threshold: float) -> Iterator[str
         yield f"shared      {first_share} of the first, {second_share} of the second"
     if verdict.judgement:
         yield f"judged      {_describe_judgement(verdict, verdict.judgement)}"
-    if verdict.edits:
-        yield from _format_edit_lines(verdict.edits)
+    yield from _format_region_lines(comparison)
+    if verdict.edits and (side := verdict.edits.derived_side):
+        yield f"origin      the {side} was made from the {side.other}, as far as the pixels show"
 
 
 def _explain_relation(comparison: Comparison, threshold: float) -> str | None:
@@ -226,11 +228,12 @@ def _explain_not_verifiable(verdict: Verdict) -> str:
     )
 
 
-def _format_edit_lines(edits: Edits) -> Iterable[str]:
-    for left, top, right, bottom in edits.changed_regions:
+def _format_region_lines(comparison: Comparison) -> Iterator[str]:
+    """Yield a line for each place where the two differ, up to MAX_LISTED_ITEMS."""
+    regions = find_differing_regions(comparison)
+    for left, top, right, bottom in regions[:MAX_LISTED_ITEMS]:
         across = f"{left:.2f} to {right:.2f} of the first's width"
         yield f"differs     at {across}, {top:.2f} to {bottom:.2f} of its height"
-    if edits.derived_side:
-        original_side = edits.derived_side.other
-        made = f"the {edits.derived_side} was made from the {original_side}"
-        yield f"origin      {made}, as far as the pixels show"
+    if len(regions) > MAX_LISTED_ITEMS:
+        more = pluralize(len(regions) - MAX_LISTED_ITEMS, "more place")
+        yield f"            and in {more}"
