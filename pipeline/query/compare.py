@@ -59,7 +59,7 @@ class Comparison:
             return None
         if exact := get_exact_relation(left, right):
             return exact
-        if left.is_featureless or right.is_featureless:  # as in groups: exact copies alone count
+        if self.is_featureless(first, second):  # as in groups: exact copies alone count
             return Relation.NOT_VERIFIABLE
         verdict, score = self.verdicts[first, second], self.scores[first, second]
         relation = decide_relation(
@@ -71,6 +71,11 @@ class Comparison:
         if verdict.relation == Relation.NOT_VERIFIABLE and relation == Relation.UNRELATED:
             relation = Relation.NOT_VERIFIABLE  # which says more here, where nothing is filtered
         return relate_frames(relation, self.get_frames(first), self.get_frames(second))
+
+    def is_featureless(self, first: int, second: int) -> bool:
+        """Tell if one of two files is too uniform to be compared by its pixels."""
+        pair = self.images[first], self.images[second]
+        return any(isinstance(image, Image) and image.is_featureless for image in pair)
 
     def find_part_side(self, first: int, second: int) -> Side | None:
         """Return which of two files that are related as part and whole is the part."""

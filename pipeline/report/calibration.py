@@ -15,7 +15,7 @@ from pipeline.calibrate.measurement import (
     Share,
 )
 from pipeline.report.document import SCHEMA_VERSION
-from pipeline.report.format import MAX_LISTED_ITEMS, pluralize
+from pipeline.report.format import MAX_LISTED_ITEMS, TOO_PLAIN, pluralize
 
 HEADER = (
     "threshold   agreement  everyday copies found   hard copies found     "
@@ -71,7 +71,7 @@ def format_calibration(
     """Format a calibration: a line for each setting, the false positives, and what to do next."""
     if not calibration.copies:
         yield (
-            "no image could be copied: all are missing, very small or featureless;"
+            f"no image could be copied: all are missing, very small or {TOO_PLAIN};"
             " nothing was measured"
         )
         return

@@ -15,7 +15,7 @@ from pipeline.query.compare import Comparison
 from pipeline.report.differing_regions import find_differing_regions
 from pipeline.report.document import make_document, serialize_failure, serialize_space
 from pipeline.report.edit_phrases import describe_edits
-from pipeline.report.format import MAX_LISTED_ITEMS, format_bytes, pluralize
+from pipeline.report.format import MAX_LISTED_ITEMS, TOO_PLAIN, format_bytes, pluralize
 from pipeline.verify.judgement import Judgement
 from pipeline.verify.relation import PART_RELATIONS, UNREPORTED_RELATIONS, Relation, Side
 from pipeline.verify.verdict import MIN_VALID_TILES, Verdict
@@ -86,8 +86,11 @@ def format_comparison(comparison: Comparison, threshold: float) -> Iterator[str]
 
 def _format_score_matrix(comparison: Comparison) -> Iterator[str]:
     """Yield the numbered files, then a row of scores for each; - for a file that failed."""
-    for number, file in enumerate(comparison.files, 1):
-        yield f"{number:>3}  {escape_unprintable(file)}"
+    for number, (file, image) in enumerate(
+        zip(comparison.files, comparison.images, strict=True), 1
+    ):
+        label = f" ({TOO_PLAIN})" if isinstance(image, Image) and image.is_featureless else ""
+        yield f"{number:>3}  {escape_unprintable(file)}{label}"
     yield ""
     yield "     " + " ".join(f"{number:>6}" for number in range(1, len(comparison.files) + 1))
     for number, row in enumerate(comparison.scores.tolist(), 1):
@@ -104,6 +107,8 @@ def _format_relation(comparison: Comparison, first: int, second: int, threshold:
         return f"{relation}: {edits}" if edits else str(relation)
     if relation in PART_RELATIONS:
         return f"{relation}: {_describe_part(comparison, first, second)}"
+    if relation == Relation.NOT_VERIFIABLE and comparison.is_featureless(first, second):
+        return f"{relation}: {TOO_PLAIN}"
     return str(relation)
 
 
@@ -138,6 +143,8 @@ def format_explanation(comparison: Comparison, threshold: float) -> Iterator[str
     if difference := comparison.find_exposure_difference(0, 1):
         proof = "they are two exposures" if difference.is_certain else "perhaps two exposures"
         yield f"metadata    another {difference.field}: {proof}"
+    if comparison.is_featureless(0, 1):  # pixels that agree or differ say nothing then
+        return
     verdict = comparison.verdicts[0, 1]
     yield f"keypoints   {_describe_alignment(verdict)}"
     if not verdict.homography:
@@ -174,6 +181,8 @@ def _explain_overlap(comparison: Comparison) -> str:
 
 def _format_image_line(side: str, file: str, image: Image) -> str:
     labels = [_describe_flag(flag, image) for flag in image.flags]
+    if image.is_featureless:
+        labels.append(TOO_PLAIN)
     size = f"{image.width} x {image.height}, {format_bytes(image.size)}"
     return f"{side:<11} {escape_unprintable(file)}   {', '.join([size, *labels])}"
 

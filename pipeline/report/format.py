@@ -5,6 +5,7 @@ from __future__ import annotations
 from indexes.paths import escape_unprintable
 from pipeline.decode.formats import format_reason
 
+TOO_PLAIN = "too plain to compare"  # what people read of a featureless image
 MAX_LISTED_ITEMS = 10  # lines that a text answer spends on one kind of finding; --json has them all
 
 

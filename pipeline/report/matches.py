@@ -13,7 +13,7 @@ from pipeline.grouping.match import Match
 from pipeline.query.matches import Answer
 from pipeline.report.document import make_document, serialize_failure
 from pipeline.report.edit_phrases import describe_edits
-from pipeline.report.format import format_bytes, pluralize
+from pipeline.report.format import TOO_PLAIN, format_bytes, pluralize
 from pipeline.verify.relation import PART_RELATIONS, Relation
 
 # --- JSON ---
@@ -101,7 +101,7 @@ def format_answer(answer: Answer) -> Iterable[str]:
     """Yield a line for the file of a query, then a line for each match; nothing if it failed."""
     if answer.failure:
         return
-    labels = (*answer.flags, *(["too plain to compare"] if answer.is_featureless else []))
+    labels = (*answer.flags, *([TOO_PLAIN] if answer.is_featureless else []))
     flags = f" ({', '.join(labels)})" if labels else ""
     yield (
         f"{escape_unprintable(answer.file)}{flags}: {_format_place(answer)},"
@@ -133,7 +133,7 @@ def _format_match_count(answer: Answer) -> str:
 def format_featureless_count(count: int) -> str:
     """Count the images that are not compared with others."""
     photos = pluralize(count, "photo", "photos")
-    return f"{photos} too plain to compare: only exact copies are found"
+    return f"{photos} {TOO_PLAIN}: only exact copies are found"
 
 
 def format_match(match: Match, reference: str = "the keeper") -> str:

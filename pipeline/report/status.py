@@ -17,6 +17,7 @@ from pipeline.query.thresholds import get_effective_floor
 from pipeline.report.document import make_document, serialize_counts, serialize_space
 from pipeline.report.format import (
     MAX_LISTED_ITEMS,
+    TOO_PLAIN,
     format_bytes,
     format_failure,
     pluralize,
@@ -186,7 +187,7 @@ def _format_content_lines(report: StatusReport) -> Iterator[str]:
     missing = f" ({counts.missing:,} missing)" if counts.missing else ""
     files = f"{pluralize(counts.files, 'file')}{missing}"
     images = pluralize(counts.images, "distinct photo")
-    yield f"photos      {files}, {images}, {counts.featureless:,} featureless"
+    yield f"photos      {files}, {images}, {counts.featureless:,} {TOO_PLAIN}"
     if counts.flagged:
         flagged = (format_flag_count(flag, count) for flag, count in counts.flagged.items())
         yield f"flagged     {', '.join(flagged)}"

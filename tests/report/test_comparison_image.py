@@ -77,15 +77,18 @@ def test_picture_of_explain_is_passed_over_wherever_it_goes(
         assert image.width > 100
 
 
-def test_explain_featureless_photos_are_not_verifiable(run: Run, tmp_path: Path) -> None:
+def test_featureless_photos_are_too_plain_to_compare(run: Run, tmp_path: Path) -> None:
     first, second = (
         save_image(tmp_path / f"{gray}.png", Image.new("RGB", (300, 200), (gray,) * 3))
         for gray in (10, 200)
     )
     code, out, _ = run("explain", first, second)
     assert code == 0
-    assert "relation    not verifiable" in out
-    assert "too few to align" in out
+    assert out.count("too plain to compare\n") == 3
+    assert "relation    not verifiable: too plain to compare\n" in out
+    assert "keypoints" not in out
+    assert run("compare", first, second)[1].endswith("  not verifiable: too plain to compare\n")
+    assert f"{first} (too plain to compare)\n" in run("compare", first, second, first)[1]
 
 
 def test_explain_unreadable_photo_writes_no_image(run: Run, tmp_path: Path) -> None:
