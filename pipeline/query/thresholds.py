@@ -24,6 +24,11 @@ class Thresholds:
     min_agreement: float
     with_crops: bool = False
 
+    @property
+    def min_score(self) -> float | None:
+        """The least score of a verified pair; None if every one counts."""
+        return None if self.with_crops else self.search
+
 
 def get_effective_floor(store: Store, space: Space) -> float:
     """Return the lowest cosine down to which the store knows all pairs.

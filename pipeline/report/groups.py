@@ -43,6 +43,7 @@ def serialize_groups(
     return make_document(
         {
             "space": serialize_space(space) if space else None,
+            "min_score": thresholds.min_score if thresholds else None,
             "threshold": thresholds.similar if thresholds else None,
             "floor": thresholds.search if thresholds else None,
             "min_agreement": thresholds.min_agreement if thresholds else None,
