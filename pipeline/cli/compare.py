@@ -19,10 +19,10 @@ from pipeline.cli.console import (
 from pipeline.cli.options import (
     ModelArguments,
     OutputArguments,
+    compare_threshold_option,
     model_arguments,
     output_arguments,
     store_option,
-    threshold_option,
 )
 from pipeline.cli.session import choose_embedder, require_consent_to_query
 from pipeline.cli.values import PATH_TYPE
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.argument("files", nargs=-1, required=True, metavar="A B [C]...", type=PATH_TYPE)
 @store_option
 @model_arguments
-@threshold_option
+@compare_threshold_option
 @output_arguments
 def compare(
     files: Sequence[str],
@@ -53,7 +53,8 @@ def compare(
     neardup compare a.jpg b.jpg c.jpg             the matrix
     neardup compare a.jpg b.jpg --exit-code       20 if they are near-duplicates
 
-    Works without a store; if there is one, its model is used.
+    Works without a store; if there is one, its model is used. A threshold leaves out pairs that
+    score lower, except exact copies.
     """
     from pipeline.report.comparison import format_comparison, serialize_comparison
     from pipeline.verify.relation import QUERY_RELATIONS
@@ -61,12 +62,16 @@ def compare(
     if len(files) < 2:
         raise click.UsageError("name two or more images")
     comparison, space = compare_files(files, store, model)
-    min_score = space.threshold if threshold is None else threshold
+    similar = space.threshold if threshold is None else threshold
     if output.as_json:
-        print_json(serialize_comparison(comparison, space, min_score))
+        print_json(serialize_comparison(comparison, space, similar, threshold))
     else:
-        print_lines(format_comparison(comparison, min_score))
-    relations = {comparison.get_relation(*pair, min_score) for pair in comparison.iter_pairs()}
+        print_lines(format_comparison(comparison, similar, threshold))
+    relations = {
+        comparison.get_relation(*pair, similar)
+        for pair in comparison.iter_pairs()
+        if not comparison.is_below(*pair, threshold)
+    }
     if output.exit_code and relations & QUERY_RELATIONS:
         sys.exit(EXIT_FOUND)
     if comparison.list_failures():

@@ -155,6 +155,16 @@ class OutputArguments:
 
 # --- options ---
 
+
+def _make_threshold_option(default: str) -> Callable[[Command], Command]:
+    return click.option(
+        "--threshold",
+        type=COSINE,
+        metavar="COSINE",
+        help=f"Leave out pairs of photos with a lower cosine.  [default: {default}]",
+    )
+
+
 store_option = click.option(
     "--store",
     type=click.Path(path_type=Path, file_okay=False),
@@ -169,13 +179,10 @@ model_option = click.option(
     help=f"{MODEL_NAME_FORMS[0].upper()}{MODEL_NAME_FORMS[1:]}."
     "  [default: the store's, else neardup-1]",
 )
-threshold_option = click.option(
-    "--threshold",
-    type=COSINE,
-    metavar="COSINE",
-    help="Lowest cosine of two photos."
-    "  [default: as saved by `calibrate --save`, else every verified pair counts]",
+threshold_option = _make_threshold_option(
+    "as saved by `calibrate --save`, else every verified pair counts"
 )
+compare_threshold_option = _make_threshold_option("every verified pair counts")
 min_agreement_option = click.option(
     "--min-agreement",
     type=SHARE,

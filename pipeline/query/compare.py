@@ -72,6 +72,17 @@ class Comparison:
             relation = Relation.NOT_VERIFIABLE  # which says more here, where nothing is filtered
         return relate_frames(relation, self.get_frames(first), self.get_frames(second))
 
+    def is_below(self, first: int, second: int, min_score: float | None) -> bool:
+        """Tell if a pair is left out: its score is < `min_score`, and it is no exact copy.
+
+        None leaves out nothing; a file that failed has no pairs to leave out.
+        """
+        left, right = self.images[first], self.images[second]
+        if min_score is None or isinstance(left, Failure) or isinstance(right, Failure):
+            return False
+        is_exact = get_exact_relation(left, right) is not None
+        return not is_exact and bool(self.scores[first, second] < min_score)
+
     def is_featureless(self, first: int, second: int) -> bool:
         """Tell if one of two files is too uniform to be compared by its pixels."""
         pair = self.images[first], self.images[second]

@@ -23,8 +23,13 @@ from pipeline.verify.verdict import MIN_VALID_TILES, Verdict
 # --- JSON ---
 
 
-def serialize_comparison(comparison: Comparison, space: Space, threshold: float) -> dict[str, Any]:
-    """Serialize the answer of `compare` and `explain`; scores are null for a file that failed."""
+def serialize_comparison(
+    comparison: Comparison, space: Space, threshold: float, min_score: float | None = None
+) -> dict[str, Any]:
+    """Serialize the answer of `compare` and `explain`; scores are null for a file that failed.
+
+    Pairs below `min_score` are marked, all others count.
+    """
     scores = [
         [None if isnan(score) else round(score, 6) for score in row]
         for row in comparison.scores.tolist()
@@ -38,6 +43,8 @@ def serialize_comparison(comparison: Comparison, space: Space, threshold: float)
             "relation": relation,
             "score": scores[first][second],
         }
+        if comparison.is_below(first, second, min_score):
+            pair["below_threshold"] = True
         if relation in PART_RELATIONS:
             pair["part_side"] = comparison.find_part_side(first, second)
         if verdict := comparison.verdicts.get((first, second)):
@@ -48,6 +55,7 @@ def serialize_comparison(comparison: Comparison, space: Space, threshold: float)
     return make_document(
         {
             "space": serialize_space(space),
+            "min_score": min_score,
             "threshold": threshold,
             "files": list(comparison.files),
             "errors": {
@@ -62,21 +70,27 @@ def serialize_comparison(comparison: Comparison, space: Space, threshold: float)
 # --- text of `compare` ---
 
 
-def format_comparison(comparison: Comparison, threshold: float) -> Iterator[str]:
+def format_comparison(
+    comparison: Comparison, threshold: float, min_score: float | None = None
+) -> Iterator[str]:
     """Yield the score and the relation of two files, or the score matrix of more and all pairs
-    that are related.
+    that are related, but for those below `min_score`.
     """
-    if len(comparison.files) == 2:
-        if not comparison.list_failures():
-            yield f"{comparison.scores[0, 1]:.4f}  {_format_relation(comparison, 0, 1, threshold)}"
-        return
-    yield from _format_score_matrix(comparison)
-    unrelated = (None, *UNREPORTED_RELATIONS)
+    unrelated = (None, *UNREPORTED_RELATIONS)  # a file that failed has no relation
     related_pairs = [
         pair
         for pair in comparison.iter_pairs()
         if comparison.get_relation(*pair, threshold) not in unrelated
     ]
+    if len(comparison.files) == 2:
+        if not comparison.list_failures():
+            relation = _format_relation(comparison, 0, 1, threshold)
+            is_left_out = related_pairs and comparison.is_below(0, 1, min_score)
+            note = "; left out, below the threshold" if is_left_out else ""
+            yield f"{comparison.scores[0, 1]:.4f}  {relation}{note}"
+        return
+    yield from _format_score_matrix(comparison)
+    related_pairs = [pair for pair in related_pairs if not comparison.is_below(*pair, min_score)]
     if related_pairs:
         yield ""
     for first, second in related_pairs:
