@@ -20,16 +20,13 @@ from pipeline.report.matches import (
 )
 from pipeline.verify.relation import REPORTED_RELATIONS, Relation
 
-# How a person reads the relation of a file that is close to a member of a group.
+# How a person reads the relation of a file that is close to a member of a group, where the name of
+# the relation leaves open to what.
 _RELATED_LABELS = {
-    Relation.SAME_PICTURE: "a copy of a member only",
-    Relation.DERIVED: "derived from a member only",
+    Relation.SAME_PICTURE: "the same picture as a member",
+    Relation.DERIVED: "derived from a member",
     Relation.FRAME_OF: "a frame of a member, or the reverse",
     Relation.PAGE_OF: "a page of a member, or the reverse",
-    Relation.OVERLAPS: "overlapping",
-    Relation.ANOTHER_SHOT: Relation.ANOTHER_SHOT,
-    Relation.SAME_TEMPLATE: Relation.SAME_TEMPLATE,
-    Relation.SIMILAR: Relation.SIMILAR,
 }
 
 
@@ -106,14 +103,26 @@ def sum_reclaimable_bytes(group: Group) -> int:
     return sum(member.file.image.size for member in group.members if member.file.is_present)
 
 
-def format_related(groups: Iterable[Group]) -> str | None:
-    """Count the images that are close to members but in no group, by relation; None without any."""
-    counts = Counter(related.relation for group in groups for related in group.related)
-    labels = [
-        f"{counts[relation]:,} {_RELATED_LABELS[relation]}"
+def format_related(groups: Sequence[Group]) -> str | None:
+    """Count the files that are close to members but in none of the groups; None without any.
+
+    Each counts once, by its closest relation.
+    """
+    grouped = {file.path for group in groups for file in group.files}
+    closest = dict[str, Relation]()
+    for related in (related for group in groups for related in group.related):
+        path = related.file.path
+        if path not in grouped:
+            relations = related.relation, closest.get(path, related.relation)
+            closest[path] = min(relations, key=REPORTED_RELATIONS.index)
+    if not closest:
+        return None
+    counts = Counter(closest.values())
+    labels = ", ".join(
+        f"{counts[relation]:,} {_RELATED_LABELS.get(relation, relation)}"
         for relation in REPORTED_RELATIONS
         if counts[relation]
-    ]
-    if not labels:
-        return None
-    return f"not grouped, but close: {', '.join(labels)} (listed in --json)"
+    )
+    are = "photo is" if len(closest) == 1 else "photos are"
+    near = f"{len(closest):,} {are} in none of these groups, but close to one"
+    return f"{near}: {labels} (listed in --json)"

@@ -225,7 +225,7 @@ def test_compact_migrates_store_of_older_format(run: Run, photos: Path, tmp_path
     downgrade_store(tmp_path / "library")
     assert run("compact")[0] == 0
     # In the older format no pair was verified.
-    assert "not grouped, but close: 2 similar" in run("groups")[1]
+    assert "2 photos are in none of these groups, but close to one: 2 similar" in run("groups")[1]
     run("ingest")
     assert run("groups") == answer
 

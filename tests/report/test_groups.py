@@ -1,0 +1,49 @@
+"""The text of groups: what is close to them without being in one."""
+
+from __future__ import annotations
+
+from indexes.records import FileStat, Image
+from pipeline.grouping.cluster import Group, RelatedFile
+from pipeline.grouping.keep_rules import LibraryFile
+from pipeline.grouping.match import Match
+from pipeline.report.groups import format_related
+from pipeline.verify.relation import Relation
+
+
+def make_file(name: str) -> LibraryFile:
+    image = Image(name.encode(), name.encode(), 100, 100, "JPEG", 1000, False)
+    return LibraryFile(f"/photos/{name}.jpg", FileStat(1000, 0, 0, 1, 1), image)
+
+
+def make_group(keeper: str, members: str, related: dict[str, Relation]) -> Group:
+    file = make_file(keeper)
+    return Group(
+        keeper,
+        file,
+        tuple(Match(make_file(name), Relation.DERIVED, 0.9) for name in members),
+        "most pixels",
+        tuple(RelatedFile(make_file(name), file, how, 0.8) for name, how in related.items()),
+    )
+
+
+def test_files_close_to_groups_count_once_by_their_closest_relation() -> None:
+    first = make_group(
+        "a", "b", {"c": Relation.DERIVED, "x": Relation.SIMILAR, "y": Relation.SIMILAR}
+    )
+    second = make_group("c", "d", {"b": Relation.SIMILAR, "x": Relation.ANOTHER_SHOT})
+    assert format_related([first, second]) == (
+        "2 photos are in none of these groups, but close to one:"
+        " 1 another shot, 1 similar (listed in --json)"
+    )
+    assert format_related([first]) == (
+        "3 photos are in none of these groups, but close to one:"
+        " 1 derived from a member, 2 similar (listed in --json)"
+    )
+
+
+def test_files_of_other_groups_are_not_close_to_any() -> None:
+    groups = [
+        make_group("a", "b", {"c": Relation.SIMILAR}),
+        make_group("c", "d", {"a": Relation.SIMILAR}),
+    ]
+    assert format_related(groups) is None
