@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from pipeline.verify.tile_grid import TILE_SIDE_PX
 from pipeline.verify.verify import TileMasks
 
 Pixels = NDArray[np.uint8]  # (height, width, 3), RGB
-Panel = tuple[str, Pixels]  # a caption and the pixels below it
+Panel = tuple[str, Pixels]  # a caption, of a line or more, and the pixels below it
 
 # RGB colors: of tiles by how they compare, of the sheet, of its captions.
 AGREEING_COLOR = (40, 160, 80)
@@ -36,11 +37,17 @@ DIFFERING_COLOR = (220, 50, 50)
 BACKGROUND_COLOR = (255, 255, 255)
 TEXT_COLOR = (30, 30, 30)
 MARGIN_PX = 14  # around each panel
-CAPTION_HEIGHT_PX = 24
+CAPTION_LINE_PX = 20
+CAPTION_GAP_PX = 4  # between a caption and its panel
 CAPTION_FONT_PX = 15
 OUTLINE_WIDTH_PX = 3
 MAX_OUTLINE_PX = 1e4  # corners of an outline may lie far outside; farther ones overflow in Pillow
 DIFFERENCE_GAIN = 2  # gray levels drawn for one level of difference, so that faint ones show
+MATCHING_BLUR_PX = 2.0  # before contrasts are compared: a resized copy lost finer ones
+MIN_DEVIATION_LEVELS = 1.0  # below it, a ratio of contrasts is noise
+TILE_CAPTION = (
+    "tiles on the first: green agree, amber displaced,\nred differ; without color: not compared"
+)
 
 
 def require_writable_image(path: Path) -> None:
@@ -87,35 +94,37 @@ def _save_marked(drawing: Image.Image, path: Path) -> None:
 def draw_comparison(comparison: Comparison) -> Image.Image | None:
     """Draw the first two files of a comparison; None if one of them could not be read.
 
-    Both images with the area that they share outlined; the second warped onto the first; their
-    difference; and the tiles that were compared.
+    Both images with the area that they share outlined; then, on the first, the second, their
+    difference, and the tiles that were compared.
     """
     if not {0, 1} <= comparison.thumbnail_pixels.keys():
         return None
     first, second = comparison.thumbnail_pixels[0], comparison.thumbnail_pixels[1]
     verdict = comparison.verdicts[0, 1]
-    if verdict.homography:
-        panels = _draw_alignment(first, second, verdict.homography_matrix)
-    else:
-        panels = [("first", first), ("second", second)]
-    if tiles := comparison.tiles.get((0, 1)):
-        side, base = ("second", second) if tiles.is_swapped else ("first", first)
-        caption = f"tiles of the {side}: green agree, amber displaced, red differ"
-        panels.append((caption, _tint_tiles(base, tiles)))
+    if not verdict.homography:
+        return _compose_sheet([("first", first), ("second", second)])
+    homography, tiles = verdict.homography_matrix, comparison.tiles.get((0, 1))
+    panels = _draw_alignment(first, second, homography, tiles)
+    if tiles:
+        panels.append((TILE_CAPTION, _tint_tiles(first, second, homography, tiles)))
     return _compose_sheet(panels)
 
 
-def _draw_alignment(first: Pixels, second: Pixels, homography: Homography) -> list[Panel]:
+def _draw_alignment(
+    first: Pixels, second: Pixels, homography: Homography, tiles: TileMasks | None
+) -> list[Panel]:
     """Draw what a homography from the first to the second image (unit squares) aligns."""
     first_outline = apply_homography(invert_homography(homography), UNIT_CORNERS)
     second_outline = apply_homography(homography, UNIT_CORNERS)
     warped, covered = _warp_onto(second, first, homography)
     blended = np.where(covered[..., None], first // 2 + warped // 2, first // 3 + 150)
+    gain, offset = _match_tones(first, second, homography, tiles)
+    difference = _draw_difference(first, warped, covered, gain, offset)
     return [
         ("first", _draw_outline(first, first_outline)),
         ("second", _draw_outline(second, second_outline)),
         ("the second overlaid on the first", blended.astype(np.uint8)),
-        ("difference, brightness and contrast matched", _draw_difference(first, warped, covered)),
+        ("difference, brightness and contrast matched", difference),
     ]
 
 
@@ -142,32 +151,79 @@ def _warp_onto(
     return np.asarray(warped, np.uint8), np.asarray(covered) > 0
 
 
-def _draw_difference(first: Pixels, warped: Pixels, covered: NDArray[np.bool_]) -> Pixels:
-    """Draw the difference of two images on white, after matching mean and deviation of their gray.
+def _match_tones(
+    first: Pixels, second: Pixels, homography: Homography, tiles: TileMasks | None
+) -> tuple[float, float]:
+    """Return the gain and the offset that bring the gray levels of the second to the first.
+
+    They match mean and deviation of the median tile among those that agree, so that what covers
+    one image does not count; without such tiles, those of all pixels that both images show.
+    """
+    left, right = (
+        np.asarray(cv2.GaussianBlur(_to_gray(pixels), (0, 0), MATCHING_BLUR_PX), np.uint8)
+        for pixels in (first, second)
+    )
+    if tiles is None or not tiles.agreeing.any():
+        warped, covered = _warp_onto(right, left, homography)
+        samples = [(left[covered], warped[covered])] if covered.any() else []
+    elif tiles.is_swapped:
+        warped, _ = _warp_onto(left, right, invert_homography(homography))
+        samples = _cut_agreeing_tiles(warped, right, tiles)
+    else:
+        warped, _ = _warp_onto(right, left, homography)
+        samples = _cut_agreeing_tiles(left, warped, tiles)
+    if not samples:
+        return 1.0, 0.0
+    deviations = np.array([[pixels.std() for pixels in pair] for pair in samples])
+    means = np.array([[pixels.mean() for pixels in pair] for pair in samples])
+    gains = deviations[:, 0] / np.maximum(deviations[:, 1], MIN_DEVIATION_LEVELS)
+    gain = float(np.median(gains))
+    return gain, float(np.median(means[:, 0] - gain * means[:, 1]))
+
+
+def _cut_agreeing_tiles(
+    first: NDArray[np.uint8], second: NDArray[np.uint8], tiles: TileMasks
+) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Cut the tiles that agree out of two images on the pixels where tiles lie."""
+    cuts = [_locate_tile(tiles, *place) for place in np.argwhere(tiles.agreeing).tolist()]
+    return [(first[cut], second[cut]) for cut in cuts]
+
+
+def _locate_tile(tiles: TileMasks, row: int, column: int) -> tuple[slice, slice]:
+    """Return the rows and columns of pixels of a tile, on the image where tiles lie."""
+    x, y = tiles.origin[0] + column * TILE_SIDE_PX, tiles.origin[1] + row * TILE_SIDE_PX
+    return slice(y, y + TILE_SIDE_PX), slice(x, x + TILE_SIDE_PX)
+
+
+def _to_gray(pixels: Pixels) -> NDArray[np.uint8]:
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def _draw_difference(
+    first: Pixels, warped: Pixels, covered: NDArray[np.bool_], gain: float, offset: float
+) -> Pixels:
+    """Draw the difference of two images on white, by the gray levels of the second matched.
 
     Verification ignores brightness and contrast too.
     """
-    first_gray, warped_gray = (
-        cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32) for pixels in (first, warped)
-    )
-    if covered.any():
-        inside_first, inside_warped = first_gray[covered], warped_gray[covered]
-        gain = float(inside_first.std()) / max(float(inside_warped.std()), 1.0)
-        warped_gray = (warped_gray - inside_warped.mean()) * gain + inside_first.mean()
-    difference = np.abs(first_gray - warped_gray) * DIFFERENCE_GAIN
+    matched = _to_gray(warped) * gain + offset
+    difference = np.abs(_to_gray(first) - matched.clip(0, 255)) * DIFFERENCE_GAIN
     darkness = np.where(covered, difference, 0).clip(0, 255).astype(np.uint8)
     return np.repeat((255 - darkness)[..., None], 3, axis=2)
 
 
-def _tint_tiles(pixels: Pixels, tiles: TileMasks) -> Pixels:
-    """Tint each tile that was compared by its result, with a pixel left free around it."""
-    tinted = pixels.copy()
-    left, top = tiles.origin
-    for row, column in zip(*np.nonzero(tiles.valid), strict=True):
-        x, y = left + column * TILE_SIDE_PX, top + row * TILE_SIDE_PX
-        tile = tinted[y + 1 : y + TILE_SIDE_PX - 1, x + 1 : x + TILE_SIDE_PX - 1]
-        tile[:] = tile // 2 + np.array(_get_tile_color(tiles, row, column), np.uint8) // 2
-    return tinted
+def _tint_tiles(first: Pixels, second: Pixels, homography: Homography, tiles: TileMasks) -> Pixels:
+    """Tint each tile that was compared by its result, on the first, with a gap around it."""
+    base = second if tiles.is_swapped else first
+    tint, opacity = np.zeros_like(base), np.zeros_like(base)
+    for row, column in np.argwhere(tiles.valid).tolist():
+        rows, columns = _locate_tile(tiles, row, column)
+        inner = slice(rows.start + 1, rows.stop - 1), slice(columns.start + 1, columns.stop - 1)
+        tint[inner], opacity[inner] = _get_tile_color(tiles, row, column), 255
+    if tiles.is_swapped:  # interpolated alike, both fade out together at the sides of a tile
+        tint, opacity = (_warp_onto(layer, first, homography)[0] for layer in (tint, opacity))
+    tinted = first * (1 - opacity / 510) + tint / 2
+    return np.asarray(tinted.round().astype(np.uint8))
 
 
 def _get_tile_color(tiles: TileMasks, row: int, column: int) -> tuple[int, int, int]:
@@ -188,19 +244,30 @@ def _draw_outline(pixels: Pixels, outline: NDArray[np.float64]) -> Pixels:
 
 def _compose_sheet(panels: list[Panel]) -> Image.Image:
     """Arrange panels in two columns, each below its caption."""
-    column_width = max(pixels.shape[1] for _, pixels in panels) + MARGIN_PX
+    measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    lines = [line for caption, _ in panels for line in caption.splitlines()]
+    caption_width = max(measure.textlength(line, font_size=CAPTION_FONT_PX) for line in lines)
+    widest = max(*(pixels.shape[1] for _, pixels in panels), math.ceil(caption_width))
+    column_width = widest + MARGIN_PX
     rows = [panels[start : start + 2] for start in range(0, len(panels), 2)]
+    caption_heights = [
+        max(len(caption.splitlines()) for caption, _ in row) * CAPTION_LINE_PX + CAPTION_GAP_PX
+        for row in rows
+    ]
     heights = [
-        max(pixels.shape[0] for _, pixels in row) + CAPTION_HEIGHT_PX + MARGIN_PX for row in rows
+        max(pixels.shape[0] for _, pixels in row) + caption_height + MARGIN_PX
+        for row, caption_height in zip(rows, caption_heights, strict=True)
     ]
     size = (2 * column_width + MARGIN_PX, sum(heights) + MARGIN_PX)
     sheet = Image.new("RGB", size, BACKGROUND_COLOR)
     draw = ImageDraw.Draw(sheet)
     top = MARGIN_PX
-    for row, height in zip(rows, heights, strict=True):
+    for row, caption_height, height in zip(rows, caption_heights, heights, strict=True):
         for column, (caption, pixels) in enumerate(row):
             left = MARGIN_PX + column * column_width
-            draw.text((left, top), caption, fill=TEXT_COLOR, font_size=CAPTION_FONT_PX)
-            sheet.paste(Image.fromarray(pixels), (left, top + CAPTION_HEIGHT_PX))
+            for number, line in enumerate(caption.splitlines()):
+                place = left, top + number * CAPTION_LINE_PX
+                draw.text(place, line, fill=TEXT_COLOR, font_size=CAPTION_FONT_PX)
+            sheet.paste(Image.fromarray(pixels), (left, top + caption_height))
         top += height
     return sheet

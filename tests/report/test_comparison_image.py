@@ -9,9 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from pipeline.calibrate.synthetic_copies import EVERYDAY_EDITS, HARD_EDITS
+from pipeline.report.comparison_image import (
+    CAPTION_FONT_PX,
+    CAPTION_GAP_PX,
+    CAPTION_LINE_PX,
+    MARGIN_PX,
+    TILE_CAPTION,
+)
 from tests.support.cli import Run
 from tests.support.images import draw_textured_image, save_image
 
@@ -41,6 +49,53 @@ def test_explain_copy_prints_and_draws_it(run: Run, tmp_path: Path, kind: str) -
     assert green.mean() > 0.01  # tiles that agree
     found = json.loads(run("explain", first, second, "--json")[1])["pairs"][0]
     assert found["verdict"]["edits"]["overlap"]
+
+
+def cut_panel(path: Path, number: int, size: tuple[int, int]) -> NDArray[np.int64]:
+    """Cut a panel, counted from 0, out of a picture with panels of one size."""
+    left, top = MARGIN_PX, MARGIN_PX + CAPTION_LINE_PX + CAPTION_GAP_PX
+    if number % 2:
+        left += size[0] + MARGIN_PX
+    row_height = size[1] + CAPTION_LINE_PX + CAPTION_GAP_PX + MARGIN_PX
+    top += number // 2 * row_height + (CAPTION_LINE_PX if number == 4 else 0)  # two lines
+    with Image.open(path) as sheet:
+        return np.asarray(sheet.crop((left, top, left + size[0], top + size[1]))).astype(int)
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_picture_shows_differences_where_they_are_on_the_first(
+    run: Run, tmp_path: Path, is_reversed: bool
+) -> None:
+    """Half of one image is white, so that mean and contrast of all its pixels mislead."""
+    size = (448, 336)
+    image = draw_textured_image(1, size)
+    covered = image.copy()
+    covered.paste("white", (0, 0, 224, 336))
+    files = [
+        save_image(tmp_path / "one.png", image.resize((640, 480))),
+        save_image(tmp_path / "other.png", covered),
+    ]
+    run("explain", *files[:: -1 if is_reversed else 1], "--image", tmp_path / "why.png")
+    difference = cut_panel(tmp_path / "why.png", 3, size)
+    assert (difference[24:-24, 248:-24] > 235).mean() > 0.99
+    assert difference[24:-24, 24:200].mean() < 128
+    tiles = cut_panel(tmp_path / "why.png", 4, size) - cut_panel(tmp_path / "why.png", 0, size)
+    is_red = tiles[..., 0] - tiles[..., 1] > 20
+    assert is_red[24:-24, 24:200].mean() > 0.5
+    assert is_red[24:-24, 248:-24].mean() < 0.05
+
+
+def test_captions_fit_into_the_picture_of_narrow_photos(run: Run, tmp_path: Path) -> None:
+    image = draw_textured_image(1, (200, 600))
+    files = [
+        save_image(tmp_path / f"{quality}.jpg", image, quality=quality) for quality in (95, 60)
+    ]
+    run("explain", *files, "--image", tmp_path / "why.png")
+    with Image.open(tmp_path / "why.png") as sheet:
+        longest = ImageDraw.Draw(sheet).textlength(
+            max(TILE_CAPTION.splitlines(), key=len), font_size=CAPTION_FONT_PX
+        )
+        assert sheet.width >= 2 * longest
 
 
 def test_explain_unrelated_photos_names_no_alignment(run: Run, tmp_path: Path) -> None:
