@@ -1,4 +1,4 @@
-"""Verdicts on pairs of images: the records, their words for people, and how they are stored."""
+"""Verdicts on pairs of images: the records, and how they are stored."""
 
 from __future__ import annotations
 
@@ -108,51 +108,6 @@ class Edits:
             detail_gain=-self.detail_gain + 0.0,
         )
 
-    def describe(self) -> list[str]:
-        """Describe the second image relative to the first, in a few words an edit."""
-        region_count = len(self.changed_regions)
-        phrases = [
-            "mirrored" if self.mirrored else "",
-            f"rotated by {self.quarter_turn_deg}°" if self.quarter_turn_deg else "",
-            f"rotated by {abs(self.rotation_deg):g}°" if self.rotation_deg else "",
-            "stretched" if self.anisotropic else "",
-            self._describe_upscaling(),
-            self._describe_overlap(),
-            self._describe_colors(),
-            f"differs in {region_count} place{'s' * (region_count > 1)}" if region_count else "",
-        ]
-        return [phrase for phrase in phrases if phrase]
-
-    def _describe_upscaling(self) -> str:
-        if self.upscaled_side is None:
-            return ""
-        return "upscaled" if self.upscaled_side == Side.SECOND else "not upscaled"
-
-    def _describe_overlap(self) -> str:
-        shows_all_of_first, shows_all_of_second = (
-            share >= MIN_FULL_OVERLAP for share in self.overlap
-        )
-        if shows_all_of_first and shows_all_of_second:
-            return ""
-        if shows_all_of_first:
-            if self.plain_background:
-                return "on a plain background"
-            embedded = self.embedded_side == Side.FIRST
-            return "inside another image" if embedded else "shows more around it"
-        if shows_all_of_second:
-            cut_out = self.embedded_side == Side.SECOND
-            return "cut out of it" if cut_out else f"cropped to {100 * self.overlap[0]:.0f} %"
-        if self.embedded_side is None:
-            return "shows another part"
-        if self.embedded_side == Side.FIRST:
-            return "partly inside another image"
-        return "partly cut out of it"
-
-    def _describe_colors(self) -> str:
-        if self.grayscale_side is None:
-            return "recolored" if self.recolored else ""
-        return "in grayscale" if self.grayscale_side == Side.SECOND else "in color"
-
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -187,10 +142,6 @@ class Verdict:
     def to_dict(self) -> dict[str, Any]:
         """Convert to nested dicts for JSON."""
         return asdict(self)
-
-    def describe(self) -> list[str]:
-        """Describe the edits, in a few words each; empty unless the pair are copies."""
-        return self.edits.describe() if self.edits else []
 
     def swap_sides(self) -> Verdict:
         """Return the verdict on the same pair in the other order."""

@@ -111,7 +111,6 @@ def test_margin_that_an_image_blends_into_is_plain_unless_it_shows_more() -> Non
     ImageDraw.Draw(screen).text((20, 20), "12:30", fill="white", font_size=20)
     edits = edits_of(image, screen)
     assert (edits.embedded_side, edits.derived_side, edits.plain_background) == (None, None, True)
-    assert "on a plain background" in edits.describe()
     # Another image on the same background, which a crop would lose.
     screen.paste(draw_night_photo((480, 320)).resize((300, 200)), (90, 560))
     assert not edits_of(image, screen).plain_background
@@ -147,8 +146,6 @@ def test_image_cropped_to_fit_into_a_collage_is_embedded_in_it() -> None:
         edits = edits_of(image, collage)
         assert max(edits.overlap) < 0.97
         assert (edits.embedded_side, edits.derived_side) == (Side.FIRST, Side.SECOND)
-        assert "partly inside another image" in edits.describe()
-        assert "partly cut out of it" in edits_of(collage, image).describe()
     whole = draw_textured_image(6, (960, 640))
     left_crop, right_crop = whole.crop((0, 0, 640, 640)), whole.crop((320, 0, 960, 640))
     verdict = verify(extract(left_crop), extract(right_crop))

@@ -209,35 +209,6 @@ def test_box_projected_back_bounds_its_corners_within_the_picture() -> None:
     assert box == pytest.approx((*expected.min(axis=0), *expected.max(axis=0)), abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("edits", "words"),
-    [
-        (PLAIN_COPY, []),
-        (replace(PLAIN_COPY, mirrored=True, quarter_turn_deg=90), ["mirrored", "rotated by 90°"]),
-        (replace(PLAIN_COPY, rotation_deg=-2.5), ["rotated by 2.5°"]),
-        (replace(PLAIN_COPY, overlap=(0.8, 1.0)), ["cropped to 80 %"]),
-        (replace(PLAIN_COPY, overlap=(1.0, 0.8)), ["shows more around it"]),
-        (replace(PLAIN_COPY, overlap=(0.8, 0.8)), ["shows another part"]),
-        (
-            replace(PLAIN_COPY, overlap=(1.0, 0.2), embedded_side=Side.FIRST),
-            ["inside another image"],
-        ),
-        (replace(PLAIN_COPY, overlap=(0.2, 1.0), embedded_side=Side.SECOND), ["cut out of it"]),
-        (replace(PLAIN_COPY, upscaled_side=Side.SECOND), ["upscaled"]),
-        (replace(PLAIN_COPY, upscaled_side=Side.FIRST), ["not upscaled"]),
-        (replace(PLAIN_COPY, grayscale_side=Side.FIRST, recolored=True), ["in color"]),
-        (replace(PLAIN_COPY, recolored=True, anisotropic=True), ["stretched", "recolored"]),
-        (
-            replace(PLAIN_COPY, changed_regions=((0.0, 0.0, 0.1, 0.1),) * 2),
-            ["differs in 2 places"],
-        ),
-    ],
-)
-def test_edits_are_described_in_words(edits: Edits, words: list[str]) -> None:
-    assert edits.describe() == words
-    assert Verdict(Relation.DERIVED, edits=edits).describe() == words
-
-
 def test_same_picture_is_upright_whole_and_uncovered() -> None:
     assert replace(PLAIN_COPY, recolored=True, grayscale_side=Side.FIRST).is_same_picture
     assert replace(PLAIN_COPY, overlap=(0.97, 1.0)).is_same_picture
