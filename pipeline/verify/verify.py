@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.regions import Box
 from pipeline.verify.alignment import (
     SINGULAR_ERRORS,
     AlignedImages,
@@ -21,6 +19,7 @@ from pipeline.verify.alignment import (
     evaluate_alignments,
 )
 from pipeline.verify.area_evidence import shows_other_content
+from pipeline.verify.changed_regions import find_changed_regions
 from pipeline.verify.edits import (
     detect_edits,
     is_viewpoint_change,
@@ -34,7 +33,6 @@ from pipeline.verify.judge import load_judge
 from pipeline.verify.judgement import MIN_CLEAN_AGREEMENT, MIN_NAMED_PROBABILITY, Judgement
 from pipeline.verify.matching import Alignment
 from pipeline.verify.relation import Relation
-from pipeline.verify.tile_grid import TILE_SIDE_PX
 from pipeline.verify.tiles import TileComparison
 from pipeline.verify.verdict import (
     MIN_VALID_TILES,
@@ -42,7 +40,6 @@ from pipeline.verify.verdict import (
     Verdict,
     flatten_homography,
     project_box_back,
-    round_box,
 )
 
 # Measured on copies of 40 kinds, and on look-alikes: docs/benchmarks/verify.md.
@@ -179,8 +176,11 @@ def _decide(
     agrees_everywhere = is_clean and not evidence.areas.changed and not judgement.names_shot
     if not (agrees_everywhere or load_judge().is_copy(judgement, is_clean=is_clean)):
         return _name_other(judgement, aligned), None
-    boxes = _find_changed_regions(
-        comparison.valid & ~outcomes.agreeing & ~outcomes.displaced, comparison, aligned.base
+    boxes = find_changed_regions(
+        comparison.valid & ~outcomes.agreeing & ~outcomes.displaced,
+        comparison.origin,
+        aligned.base.gray.shape[::-1],
+        MIN_CHANGED_REGION_TILES,
     )
     if aligned.is_swapped:
         boxes = [project_box_back(homography, box) for box in boxes]
@@ -243,32 +243,3 @@ def _is_altered_line_art(comparison: TileComparison) -> bool:
         comparison.ncc[comparison.valid].min() < MIN_LINE_ART_NCC
         or comparison.compute_patch_outlier_ratio() > MAX_PATCH_OUTLIER
     )
-
-
-def _find_changed_regions(
-    mask: NDArray[np.bool_], comparison: TileComparison, base: ImageFeatures
-) -> list[Box]:
-    """Find boxes around connected components of MIN_CHANGED_REGION_TILES or more, from the top.
-
-    Boxes are in the normalized coordinates of the base image.
-    """
-    count, _, components, _ = cv2.connectedComponentsWithStats(
-        mask.astype(np.uint8), connectivity=8
-    )
-    height, width = base.gray.shape
-    boxes = []
-    for left, top, columns, rows, tile_count in components[1:count].tolist():
-        if tile_count >= MIN_CHANGED_REGION_TILES:
-            x, y = (
-                comparison.origin[0] + left * TILE_SIDE_PX,
-                comparison.origin[1] + top * TILE_SIDE_PX,
-            )
-            boxes.append(
-                (
-                    x / width,
-                    y / height,
-                    (x + columns * TILE_SIDE_PX) / width,
-                    (y + rows * TILE_SIDE_PX) / height,
-                )
-            )
-    return sorted((round_box(*box) for box in boxes), key=lambda box: (box[1], box[0]))
