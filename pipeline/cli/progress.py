@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from indexes.coverage import Coverage
-from indexes.join.planner import JoinMethod
+from indexes.join.planner import JoinMethod, format_duration
 from indexes.paths import format_command
 from pipeline.cli.console import print_message, print_warning
 from pipeline.decode.formats import SKIP_REASONS
@@ -23,6 +23,15 @@ from pipeline.report.format import format_failure
 MAX_LISTED_FAILURES = 10  # failures of a run that are printed; `status --failures` lists all
 MIN_ANNOUNCED_JOIN_SECONDS = 2.0  # shorter exact joins are over before a line about them is read
 PROGRESS_LINE_SECONDS = 60.0  # between lines of progress where no terminal shows a bar
+# What each stage does, in words for people.
+ACTIVITIES = {
+    Stage.LISTING: "listing files",
+    Stage.READING: "reading photos",
+    Stage.METADATA: "reading metadata",
+    Stage.JOINING: "searching for photos that look alike",
+    Stage.VERIFYING: "comparing pairs of photos",
+    Stage.CROPPING: "searching for photos within photos",
+}
 
 
 class StoppedBySignal(BaseException):
@@ -113,7 +122,7 @@ def _open_bar() -> Iterator[Callable[[Progress], None]]:
         def render(self, task: Task) -> Text:
             return Text(
                 f"{task.speed:.0f} images/s"
-                if task.speed and task.total and task.description == Stage.READING
+                if task.speed and task.total and task.description == ACTIVITIES[Stage.READING]
                 else ""
             )
 
@@ -125,12 +134,12 @@ def _open_bar() -> Iterator[Callable[[Progress], None]]:
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(Stage.LISTING.value, total=None)
+        task = bar.add_task(ACTIVITIES[Stage.LISTING], total=None)
 
         def show(progress: Progress) -> None:
             bar.update(
                 task,
-                description=progress.stage.value,
+                description=ACTIVITIES[progress.stage],
                 completed=progress.done,
                 total=progress.total,
             )
@@ -139,34 +148,33 @@ def _open_bar() -> Iterator[Callable[[Progress], None]]:
 
 
 def _make_line_printer() -> Callable[[Progress], None]:
-    began = since = time.monotonic()
+    since = time.monotonic()
+    begun: tuple[Stage, int, float] | None = None  # the stage, what was done before, the time
 
     def show(progress: Progress) -> None:
-        nonlocal began, since
+        nonlocal begun, since
         moment = time.monotonic()
-        if not progress.total or not progress.done:
-            began = moment
-        if moment - since < PROGRESS_LINE_SECONDS:
-            return
-        since = moment
-        if progress.stage is Stage.VERIFYING:
-            print_message(f"{progress.done:,} of {progress.total or 0:,} pairs verified")
-        elif progress.stage is Stage.CROPPING:
-            print_message(
-                f"embedded the crops of {progress.done:,} of {progress.total:,} images"
-                if progress.total
-                else "comparing crops"
-            )
-        elif progress.stage is Stage.JOINING:
-            print_message(
-                f"{100 * progress.done // max(progress.total or 1, 1)} % of the join done"
-            )
-        elif progress.total is None:
-            print_message(f"{progress.done:,} files listed")
-        else:
-            speed = max(progress.done / max(moment - began, 1e-9), 1e-9)
-            left = (progress.total - progress.done) / speed / 60
-            pace = f"{speed:.0f} images/s, {left:.0f} min left"
-            print_message(f"{progress.done:,} of {progress.total:,} files read, {pace}")
+        if begun is None or begun[0] is not progress.stage or progress.done < begun[1]:
+            begun = progress.stage, progress.done, moment
+        if moment - since >= PROGRESS_LINE_SECONDS:
+            since = moment
+            print_message(_format_line(progress, progress.done - begun[1], moment - begun[2]))
 
     return show
+
+
+def _format_line(progress: Progress, done: int, seconds: float) -> str:
+    """Format a line of progress: the activity, how far it is, and the time that is left.
+
+    `done` of the stage's items took these `seconds`.
+    """
+    activity, total = ACTIVITIES[progress.stage], progress.total
+    if not total:
+        return f"{activity}: {progress.done:,} so far" if progress.done else activity
+    line = f"{activity}: {progress.done:,} of {total:,}"
+    if progress.stage is Stage.JOINING:  # its items mean nothing to people
+        line = f"{activity}: {100 * progress.done // total} %"
+    if done and seconds > 0:
+        left = format_duration((total - progress.done) * seconds / done)
+        line += f", about {left} left"
+    return line
