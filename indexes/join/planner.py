@@ -33,9 +33,8 @@ MAX_EXACT_SECONDS = 120.0
 # About the most pairs that are stored for each vector: in a library of one theme, most pairs are
 # above a low floor. Few more are ever candidates (see indexes.catalog.candidates).
 MAX_EDGES_PER_VECTOR = 40
-# This many pairs in all are never too many: they take 165 MB of the catalog. 3,000 images near each
-# other have 4.5 million.
-MIN_EDGE_BUDGET = 5_000_000
+# This many pairs in all are never too many: they take 33 MB of the catalog, and some seconds.
+MIN_EDGE_BUDGET = 1_000_000
 # A floor is lowered only if it keeps at most this share of the budget. Otherwise a sample would let
 # it rise and fall by chance.
 LOWER_FLOOR_BUDGET_SHARE = 0.25

@@ -71,10 +71,10 @@ class JudgeModel:
     def is_copy(self, judgement: Judgement, *, is_clean: bool) -> bool:
         """Tell if a clean pair, or an altered one, is a copy.
 
-        Its probability must be enough, and that of a template not be far higher.
+        Its probability must be enough, and nothing else be far likelier.
         """
         least = self.min_clean_copy if is_clean else self.min_altered_copy
-        return judgement.copy >= least and not judgement.names_template
+        return judgement.copy >= least and not judgement.names_other
 
 
 @cache

@@ -117,13 +117,14 @@ def test_verdict_of_an_older_version_still_reads() -> None:
     assert decode_verdict(stored) == Verdict(Relation.ANOTHER_SHOT)
 
 
-def test_pair_is_no_copy_where_a_template_is_far_likelier() -> None:
+def test_pair_is_no_copy_where_a_template_or_another_shot_is_far_likelier() -> None:
     model = parse_model(make_record())
     for copy, shot, template, expected in (
         (0.3, 0.4, 0.0, True),  # too unlikely to be named
         (0.3, 0.0, 0.6, True),  # odds of 1.5 over .43
         (0.3, 0.0, 0.7, False),
-        (0.3, 0.9, 0.0, True),  # a retouched copy looks like another exposure
+        (0.5, 0.9, 0.0, True),  # a retouched copy looks like another exposure
+        (0.3, 0.9, 0.0, False),  # odds of 9 over .43
         (0.7, 0.9, 0.6, True),
     ):
         judgement = Judgement(copy, shot, template, 0.0, "test")
