@@ -107,7 +107,7 @@ def _shows_alteration(view: CopyView, alteration: Alteration) -> bool:
         case Alteration.RECOLORED:
             return edits.recolored
         case _:
-            return edits.is_covered
+            return edits.is_covered and view.verdict.altered_side is not view.side.other
 
 
 def _is_odd(image: bytes, views: Iterable[CopyView], shares: Mapping[bytes, float | None]) -> bool:

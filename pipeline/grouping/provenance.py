@@ -76,8 +76,8 @@ class Provenance:
 
     `alterations`: how it was edited. `is_from_camera`: its file is as a camera wrote it, by its
     metadata. `is_secondhand`: another unaltered copy is nearer to the photo. `is_derived`: more of
-    the pairs with its copies say that it was made from the other than say the opposite, or those in
-    doubt that it was altered in places.
+    the pairs with its copies say that it was made from the other than say the opposite, or,
+    without a copy of the same extent, those in doubt say that it was altered in places.
     `is_upscaled`: enlarged without new detail. `is_padded`: with a plain margin around it.
     `max_pixel_count`: an upper bound on its effective pixels, where it may be a stretched version
     of a copy.
@@ -125,7 +125,7 @@ def trace_provenance(
             alterations[image],
             image in camera_images,
             image in secondhand,
-            _is_derived(views[image]) or (marks is not None and marks[image] > 0),
+            _is_derived(views[image]) or _is_marked(views[image], (marks or {}).get(image, 0)),
             image in upscaled and not _is_soft(image, views[image], upscaled, images),
             _is_padded(views[image]),
             _limit_pixel_count(image, views[image], images),
@@ -233,6 +233,14 @@ def _is_derived(views: Iterable[CopyView]) -> bool:
     """Tell if more pairs say that an image was made from its copy than say the opposite."""
     sides = [(view.edits.derived_side, view.side) for view in views]
     return sum(side is own for side, own in sides) > sum(side is own.other for side, own in sides)
+
+
+def _is_marked(views: Iterable[CopyView], marks: int) -> bool:
+    """Tell if pairs in doubt say that an image was altered, and no copy with its extent tells more.
+
+    One pair in 16 says it of the wrong side, and would outrank a photo that many copies agree with.
+    """
+    return marks > 0 and not any(view.has_same_extent for view in views)
 
 
 def _is_soft(

@@ -102,6 +102,22 @@ def test_image_that_most_copies_differ_from_was_altered(
     assert list_altered(trace(connect("aX", {"X": changes}))) == {}
 
 
+def test_overlays_of_copies_do_not_count_against_the_photo() -> None:
+    """Most copies of the photo P are covered, each in its own place."""
+    sides = {name: Side.SECOND for name in "abc"}
+    covered = [
+        replace(edge, verdict=replace(edge.verdict, altered_side=sides[name]))
+        for name in sides
+        if (edge := make_edge("P", name, changed_share=0.05)).verdict
+    ]
+    others = [make_edge(first, second, changed_share=0.1) for first, second in ("ab", "bc", "ac")]
+    plain = [make_edge("P", "d", scale=0.5)]
+    provenances = trace([*covered, *others, *plain])
+    assert Alteration.COVERED not in provenances["P"].alterations
+    unknown = [make_edge("P", name, changed_share=0.05) for name in sides]
+    assert Alteration.COVERED in trace([*unknown, *others, *plain])["P"].alterations
+
+
 def test_tones_count_only_against_copies_of_other_tones() -> None:
     toned = {"recolored": True}
     edges = connect("abXY", {"X": toned, "Y": toned})
@@ -200,6 +216,12 @@ def test_image_with_something_on_it_is_derived_though_its_pair_is_in_doubt(
             "M": True,
             "C": True,
         }
+
+
+def test_photo_with_copies_is_not_derived_because_of_a_pair_in_doubt() -> None:
+    in_doubt = Verdict(Relation.SIMILAR, 30, 30, 0.8, altered_side=Side.FIRST)
+    edges = [*connect("Pab", {}), Edge(b"P", b"S", Relation.SIMILAR, 0.9, in_doubt)]
+    assert not trace(edges)["P"].is_derived
 
 
 def test_upscaled_image_is_no_soft_photo() -> None:
