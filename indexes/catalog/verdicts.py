@@ -200,8 +200,8 @@ class VerdictTable:
         """Return the pairs of images without a final verdict of `version` or a newer one.
 
         Those are the images of two vectors that are candidates (see select_candidates) of the pairs
-        with a score >= `min_score`, or that are a row of `extra_vector_pairs` (n, 2); the images
-        that share a vector; and the pairs with an older or a provisional verdict.
+        with a score >= `min_score`, or that are a row of `extra_vector_pairs` (n, 2) with a lower
+        one; the images that share a vector; and the pairs with an older or a provisional verdict.
         Images with the same pixels count as one, whichever of them was verified, in use or not.
         Of the images with one vector, MAX_IMAGES_PER_VECTOR are paired with all, the others only
         with these.
@@ -209,11 +209,17 @@ class VerdictTable:
         """
         with self._database.snapshot():
             images = self._fetch_integers(IMAGES_BY_VECTOR, MAX_IMAGES_PER_VECTOR, column_count=3)
-            vector_pairs = self._find_candidates(min_score, images[:, 0])
+            edges, scores = self._fetch_edges(min_score, images[:, 0])
+            is_candidate = select_candidates(self._database, edges, scores)
             representatives = self._fetch_integers(REPRESENTATIVES, column_count=2)
             verified = self._fetch_integers(VERIFIED_PAIRS, version, column_count=3)
+        vector_pairs = edges[is_candidate]
         if extra_vector_pairs is not None:
-            vector_pairs = np.unique(np.concatenate([vector_pairs, extra_vector_pairs]), axis=0)
+            is_left_out = np.isin(
+                _pack_pairs(extra_vector_pairs), _pack_pairs(edges[~is_candidate])
+            )
+            extra = extra_vector_pairs[~is_left_out]
+            vector_pairs = np.unique(np.concatenate([vector_pairs, extra]), axis=0)
         is_current = verified[:, 2] == 1
         current = _replace_by_representatives(verified[is_current, :2], representatives)
         outdated = _replace_by_representatives(verified[~is_current, :2], representatives)
@@ -227,13 +233,8 @@ class VerdictTable:
         """Return how many pairs of vectors in use with score >= `min_score` are no candidates."""
         with self._database.snapshot():
             in_use = self._fetch_integers(IMAGES_BY_VECTOR, MAX_IMAGES_PER_VECTOR, column_count=3)
-            pairs, _ = self._fetch_edges(min_score, in_use[:, 0])
-            return len(pairs) - len(self._find_candidates(min_score, in_use[:, 0]))
-
-    def _find_candidates(self, min_score: float, in_use: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the candidates (n, 2) among the edges of vectors in use."""
-        pairs, scores = self._fetch_edges(min_score, in_use)
-        return pairs[select_candidates(self._database, pairs, scores)]
+            edges, scores = self._fetch_edges(min_score, in_use[:, 0])
+            return int(np.count_nonzero(~select_candidates(self._database, edges, scores)))
 
     def _fetch_edges(
         self, min_score: float, in_use: NDArray[np.int64]

@@ -63,7 +63,7 @@ def _find_accepted_pairs(
     Pairs that match only by crops have the score `floor`: a higher threshold leaves them out.
     """
     scores = store.search.find_candidates(floor).to_dict()
-    scores |= dict.fromkeys(score_crop_pairs(store, scores), floor)
+    scores |= dict.fromkeys(score_crop_pairs(store, scores, floor), floor)
     vectors = store.catalog.vectors.find_by_pixel_hash(path_by_pixel_hash)
     accepted: dict[PixelHashPair, AcceptedPair] = {}
     for left, right, score, verdict in iter_scored_verdicts(store, scores, vectors):

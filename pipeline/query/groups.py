@@ -125,7 +125,7 @@ def load_snapshot(
     with store.catalog.snapshot():
         scores = store.search.find_candidates(thresholds.search).to_dict()
         if thresholds.with_crops:
-            scores |= score_crop_pairs(store, scores)
+            scores |= score_crop_pairs(store, scores, thresholds.search)
         vector_by_image = dict(store.catalog.images.find_with_copies())
         scored_vectors = {vector for pair in scores for vector in pair}
         vector_by_image |= store.catalog.images.find_of_vectors(scored_vectors)
@@ -285,11 +285,12 @@ def iter_scored_verdicts(
 
 
 def score_crop_pairs(
-    store: Store, scores: Mapping[tuple[int, int], float]
+    store: Store, scores: Mapping[tuple[int, int], float], floor: float
 ) -> dict[tuple[int, int], float]:
-    """Return the cosines of related pairs of vectors that are not among `scores`.
+    """Return the cosines, below `floor`, of related pairs of vectors that are not among `scores`.
 
     These are pairs that a crop proposed: one image embedded in another, or cropped from it.
+    `scores` are the candidates from the floor up; other pairs from there up are left out.
     """
     related = store.catalog.verdicts.find_related_vectors(UNREPORTED_RELATIONS)
     candidates = sorted(
@@ -311,4 +312,5 @@ def score_crop_pairs(
         np.stack([rows[image_by_vector[pair[side]]] for pair in pairs]).astype(np.float16)
         for side in (0, 1)
     )
-    return dict(zip(pairs, compute_cosines(left_rows, right_rows).tolist(), strict=True))
+    cosines = compute_cosines(left_rows, right_rows).tolist()
+    return {pair: score for pair, score in zip(pairs, cosines, strict=True) if score < floor}

@@ -14,6 +14,7 @@ from PIL import Image
 
 from indexes import Root, Store
 from indexes.caches.thumbnails import Thumbnail, ThumbnailCache
+from indexes.catalog import candidates
 from indexes.coverage import CropReport
 from pipeline import (
     IngestOptions,
@@ -86,6 +87,37 @@ def test_ingest_in_any_order_gives_equal_verdicts_and_groups(tmp_path: Path) -> 
             (group.id, [(member.relation, member.verdict) for member in group.members])
             for group in groups
         ]
+
+
+def test_groups_depend_on_the_files_alone_where_candidates_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pairs that were candidates of a smaller library do not count in a larger one."""
+    files = save_photos_and_copies(tmp_path / "whole")
+    with Store(tmp_path / "all pairs", write=True) as store:
+        all_pairs = sum(ingest_and_count(store, tmp_path / "whole").values())
+    for name, limit in (("MAX_NEAREST", 2), ("MAX_LARGEST", 1), ("MAX_ARBITRARY", 1)):
+        monkeypatch.setattr(candidates, name, limit)
+    with Store(tmp_path / "at once", write=True) as store:
+        assert sum(ingest_and_count(store, tmp_path / "whole").values()) < all_pairs
+        groups = find_groups(store)
+        floor = store.space.floor if store.space else 0.0
+        assert store.catalog.verdicts.count_left_out(floor) > 0
+    with Store(tmp_path / "nights", write=True) as store:
+        nights = tmp_path / "photos"
+        nights.mkdir()
+        for start in range(0, len(files), 3):
+            for file in files[start : start + 3]:
+                shutil.copy2(file, nights / file.name)
+            ingest_and_count(store, nights)
+        nightly_groups = find_groups(store)
+    assert [
+        (group.id, [(member.relation, member.verdict) for member in group.members])
+        for group in nightly_groups
+    ] == [
+        (group.id, [(member.relation, member.verdict) for member in group.members])
+        for group in groups
+    ]
 
 
 def test_verify_absent_or_changed_file_is_verified_once_restored(
