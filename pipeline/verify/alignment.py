@@ -89,10 +89,11 @@ class AlignedImages:
         return agreeing >= MIN_AGREEING_TILES and agreeing + displaced >= MIN_JUDGED_SHARE * valid
 
     def measure_evidence(self) -> Evidence:
-        """Measure what the judge decides on."""
-        return measure_evidence(
+        """Measure what the judge decides on; its side and its gain are of the first and second."""
+        evidence = measure_evidence(
             (self.base, self.target), self.comparison, self.outcomes, self.geometry
         )
+        return evidence.swap_sides() if self.is_swapped else evidence
 
     def compare_content(self) -> Content | None:
         """Compare the photos in both images, if they are hosts."""

@@ -11,7 +11,7 @@ comes first (`less`, `more`): they do not tell which image is the base.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -138,6 +138,11 @@ class Evidence:
     agreement: AgreementEvidence
     altered_side: Side | None
     detail_gain: float
+
+    def swap_sides(self) -> Evidence:
+        """Return the evidence on the pair in the other order; its features do not depend on it."""
+        side = self.altered_side.other if self.altered_side else None
+        return replace(self, altered_side=side, detail_gain=-self.detail_gain)
 
     def to_vector(self) -> NDArray[np.float64]:
         """Return the features in the order of FEATURES."""

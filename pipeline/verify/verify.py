@@ -129,8 +129,6 @@ def _verify_alignment(
         evidence = aligned.measure_evidence()
         judgement = load_judge().judge(evidence)
         altered_side = evidence.altered_side
-        if altered_side and aligned.is_swapped:
-            altered_side = altered_side.other
         if shows_other_content(evidence.areas):
             relation = _name_other(judgement, aligned)
         else:
@@ -197,10 +195,10 @@ def _decide(
     edits = replace(
         edits,
         changed_share=round(evidence.areas.changed, 4),
-        detail_gain=round(evidence.detail_gain * (-1 if aligned.is_swapped else 1), 4),
+        detail_gain=round(evidence.detail_gain, 4),
     )
-    if side := evidence.altered_side:
-        edits = mark_altered_side(edits, side.other if aligned.is_swapped else side)
+    if evidence.altered_side:
+        edits = mark_altered_side(edits, evidence.altered_side)
     return (Relation.SAME_PICTURE if edits.is_same_picture else Relation.DERIVED), edits
 
 
