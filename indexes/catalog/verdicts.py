@@ -209,15 +209,11 @@ class VerdictTable:
         """
         with self._database.snapshot():
             images = self._fetch_integers(IMAGES_BY_VECTOR, MAX_IMAGES_PER_VECTOR, column_count=3)
-            edges, scores = self._fetch_edges(min_score, images[:, 0])
-            is_candidate = select_candidates(self._database, edges, scores)
+            vector_pairs, left_out = self._split_edges(min_score, images[:, 0])
             representatives = self._fetch_integers(REPRESENTATIVES, column_count=2)
             verified = self._fetch_integers(VERIFIED_PAIRS, version, column_count=3)
-        vector_pairs = edges[is_candidate]
         if extra_vector_pairs is not None:
-            is_left_out = np.isin(
-                _pack_pairs(extra_vector_pairs), _pack_pairs(edges[~is_candidate])
-            )
+            is_left_out = np.isin(_pack_pairs(extra_vector_pairs), _pack_pairs(left_out))
             extra = extra_vector_pairs[~is_left_out]
             vector_pairs = np.unique(np.concatenate([vector_pairs, extra]), axis=0)
         is_current = verified[:, 2] == 1
@@ -233,18 +229,19 @@ class VerdictTable:
         """Return how many pairs of vectors in use with score >= `min_score` are no candidates."""
         with self._database.snapshot():
             in_use = self._fetch_integers(IMAGES_BY_VECTOR, MAX_IMAGES_PER_VECTOR, column_count=3)
-            edges, scores = self._fetch_edges(min_score, in_use[:, 0])
-            return int(np.count_nonzero(~select_candidates(self._database, edges, scores)))
+            return len(self._split_edges(min_score, in_use[:, 0])[1])
 
-    def _fetch_edges(
+    def _split_edges(
         self, min_score: float, in_use: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return the pairs (n, 2) and the scores (n,) of the edges of vectors in use."""
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the candidates among the edges of vectors in use, (n, 2), and those left out."""
         kind = np.dtype([("pair", np.int64, 2), ("score", np.float64)])
         rows = self._database.stream_rows(EDGES, min_score)
         edges = np.fromiter(((row[:2], row[2]) for row in rows), kind)
         edges = edges[np.isin(edges["pair"], in_use).all(axis=1)]
-        return edges["pair"], edges["score"]
+        pairs = edges["pair"]
+        is_candidate = select_candidates(self._database, pairs, edges["score"])
+        return pairs[is_candidate], pairs[~is_candidate]
 
     def _fetch_integers(
         self, sql: str, *values: float | str, column_count: int
