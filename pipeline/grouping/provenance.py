@@ -96,7 +96,7 @@ def trace_provenance(
     views: Views,
     images: Mapping[bytes, Image],
     metadata: Mapping[bytes, Sequence[ImageMetadata]],
-    marks: Mapping[bytes, int] | None = None,
+    marks: Mapping[bytes, int],
 ) -> dict[bytes, Provenance]:
     """Trace the provenance of each of `images` from its verified copies and its metadata.
 
@@ -125,7 +125,7 @@ def trace_provenance(
             alterations[image],
             image in camera_images,
             image in secondhand,
-            _is_derived(views[image]) or _is_marked(views[image], (marks or {}).get(image, 0)),
+            _is_derived(views[image]) or _is_marked(views[image], marks[image]),
             image in upscaled and not _is_soft(image, views[image], upscaled, images),
             _is_padded(views[image]),
             _limit_pixel_count(image, views[image], images),

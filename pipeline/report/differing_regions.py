@@ -28,4 +28,5 @@ def find_differing_regions(comparison: Comparison) -> list[Box]:
     )
     if masks.is_swapped:
         boxes = [project_box_back(verdict.homography_matrix, box) for box in boxes]
-    return sorted(boxes, key=lambda box: (box[1], box[0]))
+        boxes.sort(key=lambda box: (box[1], box[0]))
+    return boxes

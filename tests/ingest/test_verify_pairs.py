@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,10 +27,11 @@ from pipeline import (
     thumbnails,
 )
 from pipeline.decode.pool import DecoderPool
+from pipeline.grouping.cluster import Group
 from pipeline.ingest import verify_pairs
 from pipeline.thumbnails import ImageUnavailable, UnavailableReason, encode_thumbnail
 from pipeline.verify.relation import Relation
-from pipeline.verify.verdict import VERDICT_VERSION, decode_verdict
+from pipeline.verify.verdict import VERDICT_VERSION, Verdict, decode_verdict
 from tests.support import onnx_models
 from tests.support.images import draw_scene, draw_textured_image, save_image
 from tests.support.pair_verification import (
@@ -62,6 +64,15 @@ def test_ingest_verified_pairs_are_not_verified_again(tmp_path: Path) -> None:
                 assert member.verdict.edits
 
 
+def list_verdicts_by_group(
+    groups: Sequence[Group],
+) -> list[tuple[str, list[tuple[Relation, Verdict | None]]]]:
+    return [
+        (group.id, [(member.relation, member.verdict) for member in group.members])
+        for group in groups
+    ]
+
+
 def test_ingest_in_any_order_gives_equal_verdicts_and_groups(tmp_path: Path) -> None:
     """Files that come over several nights get the same verdicts, to the last digit, and groups."""
     files = save_photos_and_copies(tmp_path / "whole")
@@ -80,13 +91,7 @@ def test_ingest_in_any_order_gives_equal_verdicts_and_groups(tmp_path: Path) -> 
                 ingest_and_count(store, nights)
             assert load_verdicts(store) == expected
             nightly_groups = find_groups(store)
-        assert [
-            (group.id, [(member.relation, member.verdict) for member in group.members])
-            for group in nightly_groups
-        ] == [
-            (group.id, [(member.relation, member.verdict) for member in group.members])
-            for group in groups
-        ]
+        assert list_verdicts_by_group(nightly_groups) == list_verdicts_by_group(groups)
 
 
 def test_groups_depend_on_the_files_alone_where_candidates_are_left_out(
@@ -111,13 +116,7 @@ def test_groups_depend_on_the_files_alone_where_candidates_are_left_out(
                 shutil.copy2(file, nights / file.name)
             ingest_and_count(store, nights)
         nightly_groups = find_groups(store)
-    assert [
-        (group.id, [(member.relation, member.verdict) for member in group.members])
-        for group in nightly_groups
-    ] == [
-        (group.id, [(member.relation, member.verdict) for member in group.members])
-        for group in groups
-    ]
+    assert list_verdicts_by_group(nightly_groups) == list_verdicts_by_group(groups)
 
 
 def test_verify_absent_or_changed_file_is_verified_once_restored(
