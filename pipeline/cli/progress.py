@@ -149,7 +149,7 @@ def _open_bar() -> Iterator[Callable[[Progress], None]]:
 
 def _make_line_printer() -> Callable[[Progress], None]:
     since = time.monotonic()
-    begun: tuple[Stage, int, float] | None = None  # the stage, what was done before, the time
+    begun: tuple[Stage, int, float] | None = None  # a stage, its items then done, the time
 
     def show(progress: Progress) -> None:
         nonlocal begun, since

@@ -94,7 +94,7 @@ class Comparison:
         return find_part_side(left, right) if left and right else None
 
     def get_frames(self, position: int) -> Frames | None:
-        """Return what is known of the frames of a file; None if it failed."""
+        """Return the frames of a file; None if it failed."""
         image = self.images[position]
         return None if isinstance(image, Failure) else (image.metadata or NO_METADATA).frames
 

@@ -1,4 +1,4 @@
-"""Words for what was done to a copy, for people."""
+"""Phrases for the edits of a copy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words for what was done to a copy."""
+"""The phrases for the edits of a copy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The text of groups: what is close to them without being in one."""
+"""The text of groups, and the count of the files close to them."""
 
 from __future__ import annotations
 
