@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.catalog.candidates import select_candidates
+from indexes.catalog.candidates import find_related_vectors, select_candidates
 from indexes.catalog.database import Database
 from indexes.catalog.images import IMAGE_IN_USE
 
@@ -122,18 +122,8 @@ class VerdictTable:
         return [_make_verdict_with_pixel_hashes(row) for row in rows]
 
     def find_related_vectors(self, excluded_relations: Sequence[str]) -> NDArray[np.int64]:
-        """Return the vector pairs (n, 2) of images whose relation is not an excluded one.
-
-        The smaller id comes first; each pair is there once, in no order.
-        """
-        placeholders = ",".join("?" * len(excluded_relations))
-        sql = (
-            "SELECT DISTINCT min(first_image.vector, second_image.vector),"
-            " max(first_image.vector, second_image.vector)"
-            f" FROM {VERDICTS_WITH_IMAGES} WHERE first_image.vector != second_image.vector"
-            f" AND relation NOT IN ({placeholders})"
-        )
-        return self._fetch_integers(sql, *excluded_relations, column_count=2)
+        """Find the vectors of related images in use; see candidates.find_related_vectors()."""
+        return find_related_vectors(self._database, excluded_relations)
 
     def find_pairs_of_equal_size(
         self, format_: str, relations: Sequence[str], first_new_id: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,7 +109,7 @@ class CropStage:
 
 
 def verify_crop_pairs(
-    context: IngestContext, floor: float, tried_pairs: Sequence[tuple[int, int]]
+    context: IngestContext, floor: float, tried_pairs: Collection[tuple[int, int]]
 ) -> Iterator[Progress]:
     """Propose pairs by crops and regions; verify them, except those that this run has tried."""
     store, coverage = context.store, context.coverage
@@ -149,12 +149,11 @@ def _verify_untried(
     context: IngestContext,
     floor: float,
     proposed: NDArray[np.int64],
-    tried_pairs: Sequence[tuple[int, int]],
+    tried_pairs: Collection[tuple[int, int]],
 ) -> Iterator[Progress]:
-    tried = set(tried_pairs)
     unverified = context.store.catalog.verdicts.find_unverified_pairs(
         floor, VERDICT_VERSION, proposed
     )
-    untried = [pair for pair in unverified if pair not in tried]
+    untried = [pair for pair in unverified if pair not in tried_pairs]
     if untried:
         yield from verify_and_report(context, untried)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from indexes.coverage import (
     CropReport,
@@ -11,6 +11,7 @@ from indexes.coverage import (
     RecallReport,
     VerificationReport,
 )
+from indexes.store import Store
 from pipeline.decode.formats import format_reason
 from pipeline.ingest.progress import IngestContext, Progress, Stage
 from pipeline.verify.verdict import VERDICT_VERSION
@@ -49,16 +50,26 @@ def verify_new_pairs(context: IngestContext) -> Iterator[Progress]:
     ):
         coverage.crops = CropReport() if with_crops else None
         return
-    pairs = store.catalog.verdicts.find_unverified_pairs(watermark.floor, VERDICT_VERSION)
-    if pairs:
+    tried = set[tuple[int, int]]()
+    # A verdict that relates two images makes candidates of further pairs.
+    while pairs := _find_untried_pairs(store, watermark.floor, tried):
         from pipeline.ingest.verify_pairs import verify_and_report  # loads OpenCV
 
+        tried.update(pairs)
         yield from verify_and_report(context, pairs)
     if with_crops:
         from pipeline.ingest.crop_pairs import verify_crop_pairs  # loads OpenCV
 
-        yield from verify_crop_pairs(context, watermark.floor, pairs)
+        yield from verify_crop_pairs(context, watermark.floor, tried)
     _warn_of_unfinished_pairs(context)
+
+
+def _find_untried_pairs(
+    store: Store, floor: float, tried: Collection[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """Find the candidates without a verdict that this run has not tried to verify."""
+    pairs = store.catalog.verdicts.find_unverified_pairs(floor, VERDICT_VERSION)
+    return [pair for pair in pairs if pair not in tried]
 
 
 def _warn_of_unfinished_pairs(context: IngestContext) -> None:
