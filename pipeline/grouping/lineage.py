@@ -8,11 +8,13 @@ is the optimum branching.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from math import log
 
 from pipeline.grouping.alterations import Alteration
 from pipeline.grouping.copy_views import CopyView, Views
+from pipeline.grouping.match import Match
 from pipeline.verify.verdict import MIN_FULL_OVERLAP
 
 # Weights of the differences of two copies, chosen on chains of three copies of 20 photos: .71 of
@@ -48,6 +50,27 @@ def find_parents(
         if costs:
             parents[image] = order[min(costs)[1]]
     return parents
+
+
+def walk_tree(members: Sequence[Match]) -> list[tuple[Match, int]]:
+    """Order the members of a group by its tree: after each one at once those made from it.
+
+    Returns each member once, with the number of members above it: 0 for one that was made from the
+    keeper or whose parent is not known. Of those made from one file, the ones without copies of
+    their own come first; beyond that, members keep their order.
+    """
+    copies = defaultdict[str | None, list[Match]](list)
+    for member in members:
+        copies[member.made_from.path if member.made_from else None].append(member)
+    for siblings in copies.values():
+        siblings.sort(key=lambda member: member.file.path in copies)
+    walk = list[tuple[Match, int]]()
+    pending = [(member, 0) for member in reversed(copies[None])]
+    while pending:
+        member, depth = pending.pop()
+        walk.append((member, depth))
+        pending += [(copy, depth + 1) for copy in reversed(copies.get(member.file.path, ()))]
+    return walk
 
 
 def _measure_distance(

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from pipeline.grouping.alterations import MIN_FILTERED_GAIN
 from pipeline.verify.homography import UNIT_CORNERS, apply_homography, invert_homography
 from pipeline.verify.relation import Side
 from pipeline.verify.verdict import MIN_FULL_OVERLAP, Edits, Verdict
 
 EDGE_CENTERS = np.array([[0.5, 0.0], [1.0, 0.5], [0.5, 1.0], [0.0, 0.5]])  # of a unit square
+# Share of the overlap that differs in areas too small for a box, from which a copy is listed as
+# edited. Of 171 copies of 73 photos with a cloned patch 149 are, and 106 by boxes alone; of 811
+# that were only re-encoded, resized or cropped, 6.
+MIN_NAMED_CHANGED_SHARE = 0.001
 
 
 def describe_edits(verdict: Verdict | None, first: str, second: str = "") -> list[str]:
@@ -20,7 +25,6 @@ def describe_edits(verdict: Verdict | None, first: str, second: str = "") -> lis
     if verdict is None or verdict.edits is None:
         return []
     edits = verdict.edits
-    region_count = len(edits.changed_regions)
     phrases = [
         "mirrored" if edits.mirrored else "",
         _describe_turn(edits),
@@ -28,7 +32,8 @@ def describe_edits(verdict: Verdict | None, first: str, second: str = "") -> lis
         _describe_upscaling(edits, first, second),
         _describe_overlap(edits, verdict),
         _describe_colors(edits),
-        f"differs in {region_count} place{'s' * (region_count > 1)}" if region_count else "",
+        _describe_detail(edits),
+        _describe_places(edits),
     ]
     return [phrase for phrase in phrases if phrase]
 
@@ -89,3 +94,22 @@ def _describe_colors(edits: Edits) -> str:
     if edits.grayscale_side is None:
         return "recolored" if edits.recolored else ""
     return "in grayscale" if edits.grayscale_side == Side.SECOND else "in color"
+
+
+def _describe_detail(edits: Edits) -> str:
+    """Describe what a filter did; other colors and an enlargement change the detail too.
+
+    Of 368 sharpened and blurred copies 325 are described so, of 811 that were not, 2.
+    """
+    if edits.recolored or edits.upscaled_side or abs(edits.detail_gain) <= MIN_FILTERED_GAIN:
+        return ""
+    return "sharper" if edits.detail_gain > 0 else "softer"
+
+
+def _describe_places(edits: Edits) -> str:
+    """Describe where they differ; small places count unless colors or a filter explain them."""
+    if count := len(edits.changed_regions):
+        return f"differs in {count} place{'s' * (count > 1)}"
+    is_small = edits.changed_share >= MIN_NAMED_CHANGED_SHARE
+    is_explained = edits.recolored or bool(_describe_detail(edits))
+    return "differs in small places" if is_small and not is_explained else ""

@@ -14,7 +14,12 @@ from pipeline.query.matches import Answer
 from pipeline.report.document import make_document, serialize_failure
 from pipeline.report.edit_phrases import describe_edits
 from pipeline.report.format import TOO_PLAIN, format_bytes, pluralize
-from pipeline.verify.relation import PART_RELATIONS, Relation
+from pipeline.verify.relation import EXACT_RELATIONS, PART_RELATIONS, Relation
+
+# The references of matches, and what binds a member to others of its group, in words.
+KEEPER, QUERIED_PHOTO = "the keeper", "the queried photo"
+VOUCHER_WORDS = "in doubt by itself, but copies of it are in the group, such as"
+PARENT_WORDS = "likely made from"
 
 # --- JSON ---
 
@@ -51,15 +56,17 @@ def _find_same_bytes(answer: Answer) -> str | None:
 def _serialize_answer_match(match: Match) -> dict[str, Any]:
     """Serialize a match of a query: its path, how it is related, then the rest of the file."""
     file = serialize_file(match.file)
-    return {"path": file.pop("path")} | serialize_match(match) | file
+    return {"path": file.pop("path")} | serialize_match(match, QUERIED_PHOTO) | file
 
 
-def serialize_match(match: Match) -> dict[str, Any]:
-    """Serialize how a file is related to its keeper or to the file of a query.
+def serialize_match(match: Match, reference: str = KEEPER) -> dict[str, Any]:
+    """Serialize how a file is related to its keeper or to the file of a query: the `reference`.
 
-    The keeper, or the file of the query, is the first image of the verdict.
+    The reference is the first image of the verdict.
     """
     document: dict[str, Any] = {"relation": match.relation, "score": round(match.score, 6)}
+    if phrases := describe_match_edits(match, reference):
+        document["edits_in_words"] = phrases
     if match.verdict:
         document["verdict"] = match.verdict.to_dict()
     if match.voucher:
@@ -108,7 +115,7 @@ def format_answer(answer: Answer) -> Iterable[str]:
         f" {_format_match_count(answer)}"
     )
     for match in answer.matches:
-        yield f"  {format_match(match, 'the queried photo'):<18}  {format_file(match.file)}"
+        yield f"  {format_match(match, QUERIED_PHOTO):<18}  {format_file(match.file)}"
 
 
 def _format_place(answer: Answer) -> str:
@@ -136,26 +143,38 @@ def format_featureless_count(count: int) -> str:
     return f"{photos} {TOO_PLAIN}: only exact copies are found"
 
 
-def format_match(match: Match, reference: str = "the keeper") -> str:
+def format_match(match: Match, reference: str = KEEPER) -> str:
     """Format how a file is related to its keeper or to the file of a query: the `reference`."""
-    if match.relation in (Relation.IDENTICAL_BYTES, Relation.IDENTICAL_PIXELS):
-        return match.relation
-    relation = f"{match.relation} {match.score:.3f}"
-    if match.relation in PART_RELATIONS | {
-        Relation.OVERLAPS
-    }:  # the verdict is on the frames that stand for the files
-        return relation
-    words = [", ".join(describe_edits(match.verdict, reference))]
+    words = [", ".join(describe_match_edits(match, reference))]
     if match.voucher:
-        copy = _format_name(match.voucher)
-        words.append(f"in doubt by itself, but copies of it are in the group, such as {copy}")
+        words.append(f"{VOUCHER_WORDS} {format_name(match.voucher)}")
     if match.made_from:
-        words.append(f"likely made from {_format_name(match.made_from)}")
+        words.append(f"{PARENT_WORDS} {format_name(match.made_from)}")
     described = "; ".join(filter(None, words))
+    relation = format_relation(match)
     return f"{relation}: {described}" if described else relation
 
 
-def _format_name(file: LibraryFile) -> str:
+def format_relation(match: Match) -> str:
+    """Format the relation of a match, with the score where that does not follow from it."""
+    if match.relation in EXACT_RELATIONS:
+        return match.relation
+    return f"{match.relation} {match.score:.3f}"
+
+
+def describe_match_edits(match: Match, reference: str) -> list[str]:
+    """Describe how a file was edited, relative to the `reference`, in a few words an edit.
+
+    Empty where a verdict says nothing of that: for exact copies, and for files with other frames or
+    pages, whose verdict is on the frames that stand for them.
+    """
+    if match.relation in EXACT_RELATIONS | PART_RELATIONS | {Relation.OVERLAPS}:
+        return []
+    return describe_edits(match.verdict, reference)
+
+
+def format_name(file: LibraryFile) -> str:
+    """Format the name of a file without its folder."""
     return escape_unprintable(PurePath(file.path).name)
 
 

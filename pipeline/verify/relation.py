@@ -43,13 +43,13 @@ UNREPORTED_RELATIONS = (Relation.NOT_VERIFIABLE, Relation.UNRELATED)
 REPORTED_RELATIONS = tuple(
     relation for relation in Relation if relation not in UNREPORTED_RELATIONS
 )
+# Relations that hashes decide.
+EXACT_RELATIONS = frozenset({Relation.IDENTICAL_BYTES, Relation.IDENTICAL_PIXELS})
 # Relations of two exposures of one scene, as pixels or metadata show.
 SCENE_RELATIONS = frozenset({Relation.ANOTHER_SHOT})
 # Relations of a file to one that holds all its frames and more.
 PART_RELATIONS = frozenset({Relation.FRAME_OF, Relation.PAGE_OF})
 # Relations that form groups unless more are requested.
-COPY_RELATIONS = frozenset(
-    {Relation.IDENTICAL_BYTES, Relation.IDENTICAL_PIXELS, Relation.SAME_PICTURE, Relation.DERIVED}
-)
+COPY_RELATIONS = EXACT_RELATIONS | {Relation.SAME_PICTURE, Relation.DERIVED}
 # Relations that the answer to a query shows unless more are requested.
 QUERY_RELATIONS = COPY_RELATIONS | PART_RELATIONS | {Relation.SIMILAR}

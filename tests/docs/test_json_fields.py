@@ -20,6 +20,7 @@ from pipeline.verify.relation import Relation
 from pipeline.verify.verdict import Verdict
 from tests.support.cli import Run
 from tests.support.images import draw_scene, save_image
+from tests.support.verification import PLAIN_COPY
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "json-and-exit-codes.md"
 SCENE = draw_scene(1, (360, 270))
@@ -72,7 +73,8 @@ def test_fields_of_files_and_matches_are_documented() -> None:
     serialized = serialize_file(replace(file, disk_status=DiskStatus.CHANGED))
     serialized |= serialize_file(replace(file, is_missing=True))
     assert set(serialized) == list_documented("a file")
-    match = Match(file, Relation.DERIVED, 0.9, Verdict(Relation.DERIVED), file, file)
+    verdict = Verdict(Relation.DERIVED, edits=replace(PLAIN_COPY, mirrored=True))
+    match = Match(file, Relation.DERIVED, 0.9, verdict, file, file)
     assert set(serialize_match(match)) == list_documented("a match")
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from pipeline.report.edit_phrases import describe_edits
 from pipeline.verify.relation import Relation, Side
 from pipeline.verify.verdict import Edits, Verdict
 from pipeline.verify.verify import verify
-from tests.support.images import draw_textured_image
-from tests.support.verification import PLAIN_COPY, extract
+from tests.support.images import draw_textured_image, encode_jpeg
+from tests.support.verification import PLAIN_COPY, extract, load_photos
 
 
 @pytest.mark.parametrize(
@@ -43,6 +45,17 @@ from tests.support.verification import PLAIN_COPY, extract
             replace(PLAIN_COPY, changed_regions=((0.0, 0.0, 0.1, 0.1),) * 2),
             ["differs in 2 places"],
         ),
+        (replace(PLAIN_COPY, changed_share=0.001), ["differs in small places"]),
+        (replace(PLAIN_COPY, changed_share=0.0009), []),
+        (replace(PLAIN_COPY, changed_share=0.01, recolored=True), ["recolored"]),
+        (replace(PLAIN_COPY, changed_share=0.01, detail_gain=0.3), ["sharper"]),
+        (replace(PLAIN_COPY, detail_gain=-0.3), ["softer"]),
+        (replace(PLAIN_COPY, detail_gain=-0.25), []),
+        (replace(PLAIN_COPY, detail_gain=0.3, recolored=True), ["recolored"]),
+        (
+            replace(PLAIN_COPY, detail_gain=-0.3, upscaled_side=Side.FIRST),
+            ["the first is upscaled"],
+        ),
     ],
 )
 def test_edits_are_described_in_words(edits: Edits, words: list[str]) -> None:
@@ -68,3 +81,29 @@ def test_corners_of_a_turned_photo_are_no_other_image() -> None:
     assert describe_edits(verdict, "the first") == ["rotated by 6°", "with added corners"]
     swapped = describe_edits(verify(turned, photo), "the first")
     assert swapped == ["rotated by 6°", "without the added corners"]
+
+
+def clone_patch(photo: Image.Image) -> Image.Image:
+    """Cover a place with a patch from elsewhere in the photo, as retouching does."""
+    retouched = photo.copy()
+    retouched.paste(photo.crop((150, 330, 176, 356)), (430, 250))
+    return retouched
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda photo: photo.resize((480, 320), Image.Resampling.LANCZOS), []),
+        (clone_patch, ["differs in small places"]),
+        (lambda photo: photo.filter(ImageFilter.UnsharpMask(3, 150)), ["sharper"]),
+        (lambda photo: photo.filter(ImageFilter.GaussianBlur(2)), ["softer"]),
+        (lambda photo: photo.convert("L"), ["in grayscale"]),
+    ],
+)
+def test_edit_by_a_person_is_described(
+    edit: Callable[[Image.Image], Image.Image], words: list[str]
+) -> None:
+    """So that it is not given up for a copy that was only encoded again."""
+    photo, _ = load_photos()
+    edited = Image.open(BytesIO(encode_jpeg(edit(photo), 92)))
+    assert describe_edits(verify(extract(photo), extract(edited)), "the first") == words

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from pathlib import Path, PurePath
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from indexes.paths import escape_unprintable
 from pipeline.calibrate.synthetic_copies import EVERYDAY_EDITS
+from pipeline.grouping.cluster import Group
+from pipeline.grouping.match import Match
+from pipeline.report.gallery_page import MAX_NESTED_BOXES, PageImages, render_page
 from tests.support import chromium
 from tests.support.cli import Run
 from tests.support.images import draw_textured_image, save_image
+from tests.support.matches import make_file, make_member
 
 
 class Page(HTMLParser):
-    """The images, links, text and tags of a page."""
+    """The images, links to files, text and tags of a page, and its cards.
+
+    By the anchor of a card: its texts, the number of boxes around it, and the anchor of the card
+    that it links to, if there is one.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -29,8 +41,13 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.texts: list[str] = []
         self.tags: set[str] = set()
+        self.cards: dict[str, list[str]] = {}
+        self.boxes: dict[str, int] = {}
+        self.origins: dict[str, str] = {}
+        self._lists: list[str] = []
         self.feed(text)
         self.close()
+        assert not self._lists  # all that were opened are closed
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
@@ -38,11 +55,27 @@ class Page(HTMLParser):
         if tag == "img":
             assert attributes["loading"] == "lazy"
             self.images.append(attributes["src"] or "")
+        if tag in ("ul", "li"):
+            self._lists.append(tag)
+        if anchor := attributes.get("id"):
+            assert anchor not in self.cards
+            self.cards[anchor] = []
+            self.boxes[anchor] = self._lists.count("ul") - 1 + (tag == "div")
         if tag == "a":
-            self.links.append(attributes["href"] or "")
+            link = attributes["href"] or ""
+            if link.startswith("#"):
+                self.origins[list(self.cards)[-1]] = link[1:]
+            else:
+                self.links.append(link)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("ul", "li"):
+            assert self._lists.pop() == tag
 
     def handle_data(self, data: str) -> None:
         self.texts.append(data)
+        if self.cards:
+            self.cards[list(self.cards)[-1]].append(data)
 
 
 @pytest.fixture
@@ -257,3 +290,92 @@ def test_browser_renders_the_page(run: Run, library: Path, tmp_path: Path) -> No
     with Image.open(tmp_path / "screenshot.png") as screenshot:
         pixels = np.asarray(screenshot.convert("RGB")).reshape(-1, 3)
     assert len(np.unique(pixels // 16, axis=0)) > 200  # photos, not only text on a background
+
+
+def render(members: Sequence[Match], keeper: str = "/photos/keeper.jpg") -> Page:
+    group = Group("id", make_file(keeper), tuple(members), "most pixels")
+    return Page("".join(render_page([group], PageImages("page-pictures", ()), ())))
+
+
+def test_page_shows_what_copies_were_made_from(run: Run, tmp_path: Path) -> None:
+    """A photo with copies, and copies of a copy, as the store finds them."""
+    photo, folder = draw_textured_image(3, (900, 700)), tmp_path / "photos"
+    save_image(folder / "photo.png", photo)
+    save_image(folder / "small.jpg", photo.resize((450, 350)), quality=85)
+    cut = photo.convert("L").crop((120, 90, 780, 610))
+    save_image(folder / "cut.jpg", cut, quality=90)
+    save_image(folder / "sent" / "cut.jpg", cut.resize((440, 347)), quality=75)
+    run("ingest", folder)
+    assert run("groups", "--html", tmp_path / "page.html")[0] == 0
+    page = Page((tmp_path / "page.html").read_text())
+    labels = {anchor: " ".join(texts) for anchor, texts in page.cards.items()}
+    keeper, small, parent, copy = labels
+    assert list(page.origins.items()) == [(copy, parent)]
+    assert [page.boxes[anchor] for anchor in labels] == [0, 0, 1, 1]
+    assert labels[keeper].startswith("keep: ")
+    assert "likely made from  cut.jpg" in labels[copy]
+    assert "in sent" in labels[copy]
+    for anchor in (parent, copy):
+        assert "cropped to" in labels[anchor]
+        assert "in grayscale" in labels[anchor]
+    assert "cropped" not in labels[small] + labels[keeper]
+    assert "The copies in a box were likely made from its first one." in " ".join(page.texts)
+
+
+def test_tree_is_walked_copy_by_copy() -> None:
+    first, second = make_member("/photos/a.jpg"), make_member("/photos/b.jpg")
+    third = make_member("/photos/c.jpg", first)
+    members = [make_member("/photos/d.jpg", third), first, make_member("/photos/e.jpg", first)]
+    page = render([*members, second, third])
+    names = [PurePath(unquote(link)).stem for link in page.links]
+    assert names == ["keeper", "b", "a", "e", "c", "d"]
+    assert list(page.boxes.values()) == [0, 0, 1, 1, 2, 2]
+    assert page.origins == {"id-3": "id-2", "id-4": "id-2", "id-5": "id-4"}
+
+
+def test_page_without_known_parents_has_no_boxes() -> None:
+    page = render([make_member(f"/photos/{number}.jpg") for number in range(200)])
+    assert set(page.boxes.values()) == {0}
+    assert (len(page.cards), page.origins) == (201, {})
+    assert "in a box" not in " ".join(page.texts)
+
+
+def test_boxes_are_nested_only_as_deep_as_a_screen_shows() -> None:
+    members = [make_member("/photos/0.jpg")]
+    for number in range(1, 300):
+        members.append(make_member(f"/photos/{number}.jpg", members[-1]))
+    page = render(members)
+    assert list(page.boxes.values()) == [0, 1, 2, *[MAX_NESTED_BOXES] * 298]
+    assert page.origins == {f"id-{number + 1}": f"id-{number}" for number in range(1, 300)}
+
+
+def test_voucher_is_linked() -> None:
+    voucher = make_member("/photos/a.jpg")
+    member = replace(make_member("/photos/b.jpg"), voucher=voucher.file)
+    assert render([voucher, member]).origins == {"id-2": "id-1"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "</a></small><script>alert(1)</script>",
+        '"><img src=x onerror=alert(1)>',
+        "' onclick='alert(1)",
+        "&lt;b&gt;",
+        "\u202egpj.exe\n",
+        "caf\udce9",
+        "#?%41",
+        "javascript:alert(1)",
+    ],
+)
+def test_names_of_parents_are_text(name: str) -> None:
+    parent = make_member(f"/photos/{name}/{name.replace('/', '_')}.jpg")
+    page = render([parent, make_member("/photos/copy.jpg", parent)])
+    assert page.tags == render([make_member("/b.jpg"), make_member("/a.jpg")]).tags
+    parent_link, copy_link = page.links[1:]
+    assert os.fsdecode(unquote_to_bytes(parent_link.removeprefix("file://"))) == parent.file.path
+    assert copy_link == "file:///photos/copy.jpg"
+    assert page.origins == {"id-2": "id-1"}
+    shown = escape_unprintable(PurePath(parent.file.path).name)
+    assert shown in page.cards["id-1"]
+    assert shown in page.cards["id-2"]

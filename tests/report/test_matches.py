@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from indexes.records import FileStat, Image
 from pipeline.grouping.keep_rules import LibraryFile
 from pipeline.grouping.match import Match
 from pipeline.query.matches import Answer
-from pipeline.report.matches import format_answer, format_match, serialize_match
+from pipeline.report.matches import (
+    format_answer,
+    format_match,
+    serialize_answers,
+    serialize_match,
+)
 from pipeline.verify.relation import Relation, Side
 from pipeline.verify.verdict import Verdict
 from tests.support.verification import PLAIN_COPY
@@ -42,5 +49,26 @@ def test_upscaled_reference_is_named_for_what_it_is() -> None:
     edits = replace(PLAIN_COPY, upscaled_side=Side.FIRST)
     match = Match(FILE, Relation.SAME_PICTURE, 0.9, Verdict(Relation.SAME_PICTURE, edits=edits))
     assert format_match(match) == "same picture 0.900: the keeper is upscaled"
+    assert serialize_match(match)["edits_in_words"] == ["the keeper is upscaled"]
     answer = Answer("q.jpg", (match,))
     assert "0.900: the queried photo is upscaled  " in list(format_answer(answer))[1]
+    (serialized,) = serialize_answers([answer], 0)["answers"][0]["matches"]
+    assert serialized["edits_in_words"] == ["the queried photo is upscaled"]
+
+
+@pytest.mark.parametrize(
+    ("relation", "words"),
+    [
+        (Relation.IDENTICAL_PIXELS, []),
+        (Relation.FRAME_OF, []),
+        (Relation.OVERLAPS, []),
+        (Relation.SAME_PICTURE, ["in grayscale"]),
+        (Relation.SIMILAR, ["in grayscale"]),
+    ],
+)
+def test_edits_of_other_frames_are_not_those_of_files(relation: Relation, words: list[str]) -> None:
+    """Of files with frames or pages, the verdict is on the ones that stand for them."""
+    edits = replace(PLAIN_COPY, grayscale_side=Side.SECOND)
+    match = Match(FILE, relation, 0.9, Verdict(Relation.SAME_PICTURE, edits=edits))
+    assert serialize_match(match).get("edits_in_words", []) == words
+    assert ("in grayscale" in format_match(match)) == bool(words)
