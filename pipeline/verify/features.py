@@ -38,7 +38,7 @@ START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"  # markers of a JPEG
 
 MAX_FLAT_GRADIENT = 1.0  # in gray levels a pixel, of flat ground
 
-FORMAT_VERSION = b"\x02"  # first byte of stored features; raise it if their content changes
+FORMAT_VERSION = b"\x03"  # first byte of stored features; raise it if their content changes
 REGION_STEPS = 65535  # of a normalized coordinate in stored features
 # What precedes the keypoints in stored features.
 _HEADER_DTYPE = np.dtype(
@@ -236,7 +236,7 @@ def is_line_art(gray: NDArray[np.uint8]) -> bool:
 
 
 def extract_features(rgb: NDArray[np.uint8]) -> bytes:
-    """Extract the features of a thumbnail (height, width, 3) as stored bytes, at most 48 kB.
+    """Extract the features of a thumbnail (height, width, 3) as stored bytes, at most 24 kB.
 
     They are the format version, a 32 x 32 gray version and a 48 x 48 one in colors, what verify
     asks of an image alone, and the strongest keypoints: SIFT (Lowe 2004) with root-normalized
