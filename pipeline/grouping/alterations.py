@@ -51,9 +51,10 @@ class Alteration(StrEnum):
 
 
 def find_alterations(
-    views: Views, camera_images: Collection[bytes], gains: Mapping[bytes, float | None]
+    views: Views, camera_images: Collection[bytes]
 ) -> dict[bytes, frozenset[Alteration]]:
     """Find how each image was edited, by its extent and by the consensus of its copies."""
+    gains = {image: _measure_gain(own_views) for image, own_views in views.items()}
     shares: dict[Alteration, dict[bytes, float | None]] = {
         alteration: {
             image: _measure_share(own_views, alteration) for image, own_views in views.items()
@@ -105,7 +106,7 @@ def _shows_alteration(view: CopyView, alteration: Alteration) -> bool:
         case Alteration.GRAYSCALE:
             return edits.grayscale_side is view.side
         case Alteration.RECOLORED:
-            return edits.recolored
+            return edits.recolored and edits.derived_side is not view.side.other
         case _:
             return edits.is_covered and view.verdict.altered_side is not view.side.other
 
@@ -129,11 +130,6 @@ def _has_tones_apart(own_views: Iterable[CopyView], views: Views) -> bool:
     return any(
         view.edits.recolored and view.copy in others for other in others for view in views[other]
     )
-
-
-def measure_gains(views: Views) -> dict[bytes, float | None]:
-    """Measure the median gain in detail from each image to its copies; None for a few copies."""
-    return {image: _measure_gain(own_views) for image, own_views in views.items()}
 
 
 def _measure_gain(views: Sequence[CopyView]) -> float | None:
@@ -164,21 +160,38 @@ def _is_filtered(
 
 
 def _find_extents(views: Views) -> dict[bytes, bytes]:
-    """Find the extent of each image: the least pixel hash of those that have it."""
+    """Find the extent of each image: the least pixel hash of those that have it.
+
+    Two sets of images have one extent if most pairs between them show all of each other. A border
+    of the width that a crop had cut off can make one pair look so by chance.
+    """
     extent_of = {image: image for image in views}
-
-    def find(image: bytes) -> bytes:
-        while extent_of[image] != image:
-            extent_of[image] = extent_of[extent_of[image]]
-            image = extent_of[image]
-        return image
-
-    for image, own_views in views.items():
-        for view in own_views:
-            if view.has_same_extent:
-                low, high = sorted((find(image), find(view.copy)))
-                extent_of[high] = low
-    return {image: find(image) for image in views}
+    members = {image: [image] for image in views}
+    same = sorted(
+        (-min(view.edits.overlap), min(image, view.copy), max(image, view.copy))
+        for image, own_views in views.items()
+        for view in own_views
+        if view.has_same_extent and view.copy in views
+    )
+    extents = {
+        image: {view.copy: view.has_same_extent for view in own_views}
+        for image, own_views in views.items()
+    }
+    for _, first, second in same:
+        low, high = sorted((extent_of[first], extent_of[second]))
+        if low == high:
+            continue
+        between = [
+            extents[image][other]
+            for image in members[low]
+            for other in members[high]
+            if other in extents[image]
+        ]
+        if 2 * sum(between) > len(between):
+            for image in members[high]:
+                extent_of[image] = low
+            members[low] += members.pop(high)
+    return extent_of
 
 
 def _find_altered_extents(
@@ -197,9 +210,15 @@ def _find_altered_extents(
         (whole, part): _decide_extents(counted, sizes[whole], sizes[part])
         for (whole, part), counted in votes.items()
     }
+    parts_of = defaultdict[bytes, set[bytes]](set)
+    for whole, part in leads:
+        parts_of[whole].add(part)
     totals = defaultdict[bytes, float](float)
-    for (whole, part), lead in leads.items():
-        totals[whole] += lead * len(votes[whole, part])
+    for whole, parts in parts_of.items():
+        for part in parts:
+            # A part of a part has no seam in the whole, whether the whole was framed or not.
+            if not any((other, part) in leads for other in parts):
+                totals[whole] += leads[whole, part] * len(votes[whole, part])
     framed = {extent for extent, total in totals.items() if total > 0}
     cut = {part for (whole, part), lead in leads.items() if lead < 0 and whole not in framed}
     return {Alteration.FRAMED: framed, Alteration.CUT: cut}

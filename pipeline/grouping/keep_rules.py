@@ -118,8 +118,8 @@ KEEP_RULES: dict[str, tuple[Criterion, ...]] = {
     "original": (
         Criterion("not altered", lambda file, provenance: bool(provenance.alterations)),
         Criterion("as the camera wrote it", lambda file, provenance: not provenance.is_from_camera),
-        Criterion("nearest to all copies", lambda file, provenance: provenance.is_secondhand),
         Criterion("not derived from another", lambda file, provenance: provenance.is_derived),
+        Criterion("nearest to all copies", lambda file, provenance: provenance.is_secondhand),
     ),
     "resolution": (
         Criterion("not upscaled", lambda file, provenance: provenance.is_upscaled),

@@ -1,40 +1,44 @@
 """Tell which of several copies the others were made of.
 
 Evidence counts in this order: how each was edited, as all copies together show (alterations);
-whether its file is as a camera wrote it, by its metadata; how near its noise and its detail are to
-those of all copies; and the hints of single pairs, as of enlargement without new detail.
+whether its file is as a camera wrote it, by its metadata; the pairs that say that it was made from
+the other; how near its detail and its noise are to those of most copies; and the hints of single
+pairs, as of enlargement without new detail.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import fsum, inf
+from math import inf
 
 from indexes.metadata import ImageMetadata
 from indexes.records import Image
-from pipeline.grouping.alterations import Alteration, find_alterations, measure_gains
+from pipeline.grouping.alterations import Alteration, find_alterations
 from pipeline.grouping.copy_views import CopyView, Views
 from pipeline.verify.homography import MAX_ISOTROPIC_RATIO, compute_principal_scales
 from pipeline.verify.judgement import UNKNOWN_NOISE
 from pipeline.verify.verdict import MIN_FULL_OVERLAP
 
 MAX_SIZE_RATIO = 1.1  # of two numbers of pixels that count as one size
-# An image is nearer to the photo than another one if its noise correlates more with that of their
-# copies, in the mean: all copies have the noise of the photo, and each has some of its own. Of 20
-# photos with 60 copies each, the photo is nearer than every copy that was encoded again, blurred,
-# sharpened or enlarged. Copies with more pixels than either are left out, as more pixels have more
-# noise of their own.
-MIN_NOISE_LEAD = 0.005
-MIN_COMMON_COPIES = 3
-# Or it is nearer by this to the detail of most copies, which counts first: an image without noise
-# of its own correlates well with all. The median gain of the photo is 0.013 at most.
+# Of two images the one is nearer to the photo that is nearer to most of their common copies: by the
+# log ratio of their gradients, or else by the correlation of their noise. A copy that tells them
+# apart by less does not vote. All copies have the noise of the photo, and each has some of its own;
+# those with more pixels than either do not vote, as more pixels have more noise of their own. A
+# copy is nearer than the photo only to what was made from it: so the majority must be large. Of
+# 122 photos with 1 to 55 copies, many made from one another, 87 are kept so; 77 by means over all
+# copies instead of votes.
 MIN_GAIN_LEAD = 0.02
-MAX_RIVALS = 5  # images with the highest means that others are compared with
+MIN_NOISE_LEAD = 0.02
+MIN_VOTES = 3
+MIN_VOTE_SHARE = 0.8
 # A larger image with less detail than this, that is not nearest to the photo, is upscaled. Of 20
 # photos that were enlarged 1.7 times, 19 have less, and 5 of the photos have less beyond a copy of
 # half their size.
 MAX_DOUBTFUL_DETAIL = 0.25
+# Share of the pairs of an image that say that it was made from the other. An edited image differs
+# so from all copies that lack the edit, but not from those that were made from it.
+MIN_DERIVED_SHARE = 0.2
 # Words in the software field of programs that edit photos. Cameras write their firmware there.
 EDITOR_WORDS = (
     "acdsee",
@@ -75,9 +79,9 @@ class Provenance:
     """The history of an image, as far as its copies and its metadata tell it.
 
     `alterations`: how it was edited. `is_from_camera`: its file is as a camera wrote it, by its
-    metadata. `is_secondhand`: another unaltered copy is nearer to the photo. `is_derived`: more of
-    the pairs with its copies say that it was made from the other than say the opposite, or,
-    without a copy of the same extent, those in doubt say that it was altered in places.
+    metadata. `is_secondhand`: another unaltered copy is nearer to the photo. `is_derived`: at least
+    MIN_DERIVED_SHARE of the pairs with its copies say that it was made from the other, or, without
+    a copy of the same extent, those in doubt say that it was altered in places.
     `is_upscaled`: enlarged without new detail. `is_padded`: with a plain margin around it.
     `max_pixel_count`: an upper bound on its effective pixels, where it may be a stretched version
     of a copy.
@@ -108,12 +112,10 @@ def trace_provenance(
         for image in images
         if any(is_camera_file(item, images[image]) for item in metadata.get(image, ()))
     }
-    gains = measure_gains(views)
-    alterations = find_alterations(views, camera_images, gains)
+    alterations = find_alterations(views, camera_images)
     secondhand = _find_secondhand(
         {image: own_views for image, own_views in views.items() if not alterations[image]},
         images,
-        gains,
     )
     upscaled = {
         image
@@ -150,47 +152,28 @@ def is_camera_file(metadata: ImageMetadata, image: Image) -> bool:
     return bool(capture.model) and has_settings and not is_edited and has_stated_size
 
 
-def _find_secondhand(
-    views: Views, images: Mapping[bytes, Image], gains: Mapping[bytes, float | None]
-) -> set[bytes]:
+def _find_secondhand(views: Views, images: Mapping[bytes, Image]) -> set[bytes]:
     """Find the images that are farther from the photo than one of their copies in `views`.
 
     The other one has as many pixels, or the image has no detail beyond it.
     """
-    noise = {
-        image: {
-            view.copy: view.verdict.judgement.noise_ncc
-            for view in own_views
-            if view.has_same_extent
-            and view.verdict.judgement
-            and view.verdict.judgement.noise_ncc > UNKNOWN_NOISE
-        }
+    full_views = {
+        image: {view.copy: view for view in own_views if view.has_same_extent}
         for image, own_views in views.items()
     }
-    means = {image: fsum(row.values()) / len(row) for image, row in noise.items() if row}
-    found = set[bytes]()
-    for image, own_views in views.items():
-        rivals = [
-            view
-            for view in own_views
-            if view.copy in means
-            and view.has_same_extent
+    return {
+        image
+        for image, own_views in full_views.items()
+        if any(
+            copy in full_views
             and (
-                _count_pixels(images[view.copy]) * MAX_SIZE_RATIO >= _count_pixels(images[image])
+                _count_pixels(images[copy]) * MAX_SIZE_RATIO >= _count_pixels(images[image])
                 or _lacks_detail(view)
             )
-        ]
-        rivals.sort(key=lambda view: (-means[view.copy], view.copy))
-        if any(
-            _has_usual_detail(view.copy, image, gains)
-            or (
-                not _has_usual_detail(image, view.copy, gains)
-                and _shares_noise(view.copy, image, noise, images)
-            )
-            for view in rivals[:MAX_RIVALS]
-        ):
-            found.add(image)
-    return found
+            and _is_nearer(copy, image, full_views, images)
+            for copy, view in own_views.items()
+        )
+    }
 
 
 def _lacks_detail(view: CopyView) -> bool:
@@ -199,40 +182,63 @@ def _lacks_detail(view: CopyView) -> bool:
     return detail is not None and detail < MAX_DOUBTFUL_DETAIL
 
 
-def _has_usual_detail(first: bytes, second: bytes, gains: Mapping[bytes, float | None]) -> bool:
-    """Tell if the detail of the first image is nearer to that of most copies than the second's."""
-    first_gain, second_gain = gains[first], gains[second]
-    return (
-        first_gain is not None
-        and second_gain is not None
-        and abs(first_gain) + MIN_GAIN_LEAD < abs(second_gain)
-    )
-
-
-def _shares_noise(
+def _is_nearer(
     first: bytes,
     second: bytes,
-    noise: Mapping[bytes, Mapping[bytes, float]],
+    views: Mapping[bytes, Mapping[bytes, CopyView]],
     images: Mapping[bytes, Image],
 ) -> bool:
-    """Tell if the first image shares more noise with the copies of both than the second does."""
-    largest = MAX_SIZE_RATIO * min(_count_pixels(images[image]) for image in (first, second))
-    leads = [
-        noise[first][copy] - noise[second][copy]
-        for copy in noise[first].keys() & noise[second].keys()
-        if _count_pixels(images[copy]) <= largest
+    """Tell if the first image is nearer to most common copies than the second.
+
+    Detail decides before noise: an image without noise of its own correlates well with all.
+    """
+    common = views[first].keys() & views[second].keys()
+    pairs = [(views[first][copy], views[second][copy]) for copy in common]
+    by_detail = _count_votes(
+        (abs(_get_gain(other)) - abs(_get_gain(view)) for view, other in pairs), MIN_GAIN_LEAD
+    )
+    if by_detail:
+        return by_detail > 0
+    max_pixels = MAX_SIZE_RATIO * min(_count_pixels(images[image]) for image in (first, second))
+    noises = [
+        (_get_noise(view), _get_noise(other))
+        for view, other in pairs
+        if _count_pixels(images[view.copy]) <= max_pixels
     ]
-    return len(leads) >= MIN_COMMON_COPIES and fsum(leads) / len(leads) >= MIN_NOISE_LEAD
+    leads = (own - others for own, others in noises if min(own, others) > UNKNOWN_NOISE)
+    return _count_votes(leads, MIN_NOISE_LEAD) > 0
+
+
+def _count_votes(leads: Iterable[float], min_lead: float) -> int:
+    """Count votes by their leads: 1 for a large majority of positive ones, -1 of negative, else 0.
+
+    A lead below `min_lead` is no vote.
+    """
+    votes = [lead > 0 for lead in leads if abs(lead) >= min_lead]
+    if len(votes) < MIN_VOTES:
+        return 0
+    share = sum(votes) / len(votes)
+    return int(share >= MIN_VOTE_SHARE) - int(share <= 1 - MIN_VOTE_SHARE)
+
+
+def _get_gain(view: CopyView) -> float:
+    """Get the log ratio of the gradients of a copy over those of the image."""
+    return view.edits.detail_gain if view.is_first else -view.edits.detail_gain
+
+
+def _get_noise(view: CopyView) -> float:
+    judgement = view.verdict.judgement
+    return judgement.noise_ncc if judgement else UNKNOWN_NOISE
 
 
 def _count_pixels(image: Image) -> int:
     return image.width * image.height
 
 
-def _is_derived(views: Iterable[CopyView]) -> bool:
-    """Tell if more pairs say that an image was made from its copy than say the opposite."""
-    sides = [(view.edits.derived_side, view.side) for view in views]
-    return sum(side is own for side, own in sides) > sum(side is own.other for side, own in sides)
+def _is_derived(views: Sequence[CopyView]) -> bool:
+    """Tell if several of the pairs of an image say that it was made from its copy."""
+    derived = sum(view.edits.derived_side is view.side for view in views)
+    return derived > 0 and derived >= MIN_DERIVED_SHARE * len(views)
 
 
 def _is_marked(views: Iterable[CopyView], marks: int) -> bool:

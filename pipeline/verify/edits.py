@@ -41,10 +41,10 @@ MAX_COPY_SKEW = 0.01
 MIN_SKEWED_COPY_OVERLAP = 0.4
 # How far a corner may lie from its affine place, in shares of a side; beyond, it is stretched.
 MAX_PERSPECTIVE_SKEW = 0.02
-# An image that another shows at a smaller scale than this was reduced to be embedded there: on a
-# plain background, and on any.
+# An image that another shows on plain ground at a smaller scale than this was reduced to be
+# embedded there. On other ground an embedded image has a seam: of 123 photos that show a copy
+# without one, all were cropped to that copy, 11 of them to one that was enlarged.
 MAX_EMBEDDED_SCALE_ON_PLAIN = 0.87
-MAX_EMBEDDED_SCALE = 0.75
 OVERLAP_SAMPLES_PER_SIDE = 100  # the overlap is measured on a grid of this many points a side
 OVERLAP_MARGIN = 0.005  # share of a side by which a point may lie outside and count as inside
 UNIQUE_MARGIN = 0.015  # the same for content that only one image has
@@ -143,15 +143,14 @@ def _find_full_placement(
         if min(overlap) < MIN_FULL_OVERLAP
         else (False, False)
     )
-    max_embedded_scale = MAX_EMBEDDED_SCALE_ON_PLAIN if is_plain else MAX_EMBEDDED_SCALE
     if min(overlap) >= MIN_FULL_OVERLAP:
         derived_side: Side | None = grayscale_side
-    elif has_seam or scale_in_larger < max_embedded_scale:
-        derived_side = smaller.other  # the smaller was embedded in it at a reduced scale
-    elif is_plain or scale_in_larger < MAX_EMBEDDED_SCALE_ON_PLAIN:
+    elif has_seam or (is_plain and scale_in_larger < MAX_EMBEDDED_SCALE_ON_PLAIN):
+        derived_side = smaller.other  # the smaller was embedded in it
+    elif is_plain:
         derived_side = None  # a margin was added that the image blends into, or was cropped off
     else:
-        derived_side = smaller  # it was cropped out of the other
+        derived_side = smaller  # it was cropped out of the other, and perhaps enlarged
     has_bare_margin = (
         is_plain
         and not has_seam
@@ -164,9 +163,10 @@ def _find_full_placement(
 
 
 def mark_altered_side(edits: Edits, side: Side) -> Edits:
-    """Mark the image that was altered in places as derived, unless a side is already.
+    """Mark the image that was altered as derived, unless a side is already.
 
-    Lettering, a sticker or a blur lies on it. Only for two images that show all of each other.
+    Lettering, a sticker or a blur lies on it, or its tones were clipped. Only for two images that
+    show all of each other.
     """
     if edits.derived_side or min(edits.overlap) < MIN_FULL_OVERLAP:
         return edits

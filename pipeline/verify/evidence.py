@@ -39,7 +39,12 @@ from pipeline.verify.order_statistics import compute_median, compute_percentile
 from pipeline.verify.relation import Side
 from pipeline.verify.tile_grid import TILE_SIDE_PX, average_tiles
 from pipeline.verify.tiles import TileComparison
-from pipeline.verify.tones import ToneEvidence, compute_level_differences, measure_tones
+from pipeline.verify.tones import (
+    ToneEvidence,
+    compute_level_differences,
+    find_clipped_side,
+    measure_tones,
+)
 
 CLOSE_NCC = 0.95  # of a tile without visible change
 LOW_NCC_PERCENTILE = 10
@@ -126,9 +131,9 @@ class AgreementEvidence:
 class Evidence:
     """All features of a pair that the judge decides on.
 
-    `altered_side` and `detail_gain` are no features: the image that was altered in places, where
-    that shows, and the log ratio of the gradients that did not change, the second over the first.
-    The base is the first.
+    The others are no features: `altered_side` is the image that was altered in places, and
+    `clipped_side` that whose tones were clipped, where that shows; `detail_gain` is the log ratio
+    of the gradients that did not change, the second over the first. The base is the first.
     """
 
     tiles: TileEvidence
@@ -137,12 +142,17 @@ class Evidence:
     texture: TextureEvidence
     agreement: AgreementEvidence
     altered_side: Side | None
+    clipped_side: Side | None
     detail_gain: float
 
     def swap_sides(self) -> Evidence:
         """Return the evidence on the pair in the other order; its features do not depend on it."""
-        side = self.altered_side.other if self.altered_side else None
-        return replace(self, altered_side=side, detail_gain=-self.detail_gain)
+        altered, clipped = (
+            side.other if side else None for side in (self.altered_side, self.clipped_side)
+        )
+        return replace(
+            self, altered_side=altered, clipped_side=clipped, detail_gain=-self.detail_gain
+        )
 
     def to_vector(self) -> NDArray[np.float64]:
         """Return the features in the order of FEATURES."""
@@ -190,6 +200,7 @@ def measure_evidence(
             *correlate_noise(pair, unchanged),
         ),
         altered_side,
+        find_clipped_side(pair),
         detail_gain,
     )
 

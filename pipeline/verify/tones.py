@@ -19,7 +19,8 @@ from pipeline.verify.cells import (
 )
 from pipeline.verify.changed_areas import MIN_CHANGED_LEVELS
 from pipeline.verify.order_statistics import compute_median, compute_percentile
-from pipeline.verify.tile_grid import halve
+from pipeline.verify.relation import Side
+from pipeline.verify.tile_grid import GrayPixels, halve
 
 TONE_BINS = 32
 LEVELS_PER_BIN = 1024.0  # between the bins of a sort, more than levels lie apart
@@ -34,6 +35,15 @@ VARIANCE_OFFSET = 0.3  # added to variances in a ratio
 MIN_COMPARED_CELLS = 12
 TONE_TAIL = 20  # percentile of the darkest and of the brightest cells
 LEVEL_SCALE, RESIDUAL_SCALE = 64.0, 16.0  # bring differences in gray levels to about 0 to 1
+
+
+# Pixels that are clipped in one image count if they are so far from black and white in the other,
+# and vary there by so many levels (standard deviation): an image that was darkened later has no
+# detail in its bright spots, either.
+MIN_UNCLIPPED_LEVELS = 12.0
+MIN_LOST_VARIATION_LEVELS = 3.0
+MIN_CLIPPED_SHARE = 0.002  # of the overlap, from which one image was clipped
+MIN_CLIPPED_RATIO = 4.0  # of that share and the other image's
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,3 +158,33 @@ def _count_lost_cells(local: LocalStats, inside: CellMask) -> tuple[int, int]:
         for side in (0, 1)
     )
     return first, second
+
+
+def find_clipped_side(pair: AlignedPair) -> Side | None:
+    """Find the image whose darkest or brightest tones were clipped, by the detail of the other.
+
+    The base is the first. None if neither has lost such detail, or both have.
+    """
+    inside = np.repeat(np.repeat(pair.inside, 2, axis=0), 2, axis=1)
+    from_black = pair.halves
+    from_white = tuple(255.0 - pixels for pixels in pair.halves)
+    first, second = (
+        sum(
+            _measure_lost_share(ends[side], ends[1 - side], inside)
+            for ends in (from_black, from_white)
+        )
+        for side in (0, 1)
+    )
+    least, most = sorted((first, second))
+    if most < MIN_CLIPPED_SHARE or most < MIN_CLIPPED_RATIO * least:
+        return None
+    return Side.FIRST if first > second else Side.SECOND
+
+
+def _measure_lost_share(clipped: GrayPixels, other: GrayPixels, inside: CellMask) -> float:
+    """Measure the share of pixels that are 0 in one image, and have detail in the other."""
+    mask = inside & (clipped <= CLIPPED_LEVELS) & (other >= MIN_UNCLIPPED_LEVELS)
+    count = int(np.count_nonzero(mask))
+    if not count or float(other[mask].std()) < MIN_LOST_VARIATION_LEVELS:
+        return 0.0
+    return count / max(int(np.count_nonzero(inside)), 1)

@@ -197,8 +197,8 @@ def _decide(
         changed_share=round(evidence.areas.changed, 4),
         detail_gain=round(evidence.detail_gain, 4),
     )
-    if evidence.altered_side:
-        edits = mark_altered_side(edits, evidence.altered_side)
+    if side := evidence.altered_side or evidence.clipped_side:
+        edits = mark_altered_side(edits, side)
     return (Relation.SAME_PICTURE if edits.is_same_picture else Relation.DERIVED), edits
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -163,3 +164,21 @@ def test_photo_with_a_blurred_background_was_made_from_the_sharp_one(swapped: bo
     assert verdict.relation is Relation.DERIVED
     assert verdict.edits is not None
     assert verdict.edits.derived_side is (Side.FIRST if swapped else Side.SECOND)
+
+
+@pytest.mark.parametrize(
+    ("edit", "derived_side"),
+    [
+        (lambda photo: ImageEnhance.Contrast(photo).enhance(1.8), Side.SECOND),
+        (lambda photo: ImageEnhance.Brightness(photo).enhance(1.8), Side.SECOND),
+        (lambda photo: ImageEnhance.Contrast(photo).enhance(0.7), None),
+        (lambda photo: ImageEnhance.Brightness(photo).enhance(0.6), None),
+    ],
+)
+def test_copy_whose_tones_were_clipped_was_made_from_the_other(
+    edit: Callable[[Image.Image], Image.Image], derived_side: Side | None
+) -> None:
+    """Darkened or pale copies have lost nothing that shows."""
+    copy = edit(PHOTO)
+    assert edits_of(PHOTO, copy).derived_side is derived_side
+    assert edits_of(copy, PHOTO).derived_side is (derived_side and derived_side.other)

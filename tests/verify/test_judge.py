@@ -33,6 +33,7 @@ ZEROS = Evidence(
     TextureEvidence(*[0.0] * len(fields(TextureEvidence))),
     AgreementEvidence(*[0.0] * len(fields(AgreementEvidence))),
     altered_side=None,
+    clipped_side=None,
     detail_gain=0.0,
 )
 
