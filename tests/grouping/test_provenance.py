@@ -281,7 +281,11 @@ def test_copy_of_a_copy_was_made_from_it(caption: dict[str, Any]) -> None:
 
 def test_border_around_a_photo_is_known_among_crops_of_the_photo() -> None:
     """A crop lies within the photo, so that it has no seam in the bordered copy, either."""
-    in_border = {"overlap": (1.0, 0.85), "embedded_side": Side.FIRST, "plain_background": True}
+    in_border: dict[str, Any] = {
+        "overlap": (1.0, 0.85),
+        "embedded_side": Side.FIRST,
+        "plain_background": True,
+    }
     edges = [make_edge("P", "B", **in_border, derived_side=Side.SECOND)]
     for crop in "cde":
         edges += [
@@ -294,7 +298,11 @@ def test_border_around_a_photo_is_known_among_crops_of_the_photo() -> None:
 
 
 def test_one_pair_that_shows_all_of_each_other_by_chance_does_not_join_two_extents() -> None:
-    framed = {"overlap": (1.0, 0.8), "embedded_side": Side.FIRST, "derived_side": Side.SECOND}
+    framed: dict[str, Any] = {
+        "overlap": (1.0, 0.8),
+        "embedded_side": Side.FIRST,
+        "derived_side": Side.SECOND,
+    }
     edges = [make_edge("a", "b"), make_edge("X", "Y"), make_edge("a", "X", overlap=(0.98, 0.97))]
     edges += [make_edge(first, second, **framed) for first, second in ("aY", "bX", "bY")]
     assert list_altered(trace(edges)) == {name: [Alteration.FRAMED] for name in "XY"}
@@ -306,7 +314,7 @@ def test_one_pair_that_shows_all_of_each_other_by_chance_does_not_join_two_exten
 def test_only_a_large_majority_of_their_copies_tells_which_of_two_is_nearer(
     nearer_to_photo: int, nearer_to_copy: int, secondhand: str
 ) -> None:
-    """What was made from X is nearer to X, all else to the photo P."""
+    """A copy that was made from X is nearer to X, and any other to the photo P."""
     edges = [make_edge("P", "X", 0.8)]
     for number in range(nearer_to_photo + nearer_to_copy):
         to_photo, to_copy = (0.7, 0.5) if number < nearer_to_photo else (0.5, 0.7)
