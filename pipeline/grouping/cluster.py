@@ -89,7 +89,7 @@ def form_groups(
         by_edits = sorted(
             taken_hashes, key=lambda hash_: (len(alterations[hash_]), rank_keys[hash_])
         )
-        parents = find_parents([pixel_hash, *by_edits], views, alterations)
+        parents = find_parents(pixel_hash, by_edits, views, alterations)
         matches = _build_matches(keeper, files_by_pixel_hash[pixel_hash])
         for neighbor in taken:
             edge, parent = neighbor.edge, parents.get(neighbor.pixel_hash)

@@ -274,9 +274,9 @@ def test_copy_of_a_copy_was_made_from_it(caption: dict[str, Any]) -> None:
         (b"b", b"d"), frozenset({Alteration.COVERED})
     )
     altered[b"c"] = frozenset({Alteration.COVERED, Alteration.CUT})
-    parents = find_parents([b"a", b"b", b"d", b"c"], views, altered)
+    parents = find_parents(b"a", [b"b", b"d", b"c"], views, altered)
     assert parents == {b"b": b"a", b"d": b"b", b"c": b"b"}
-    assert find_parents([b"a", b"x"], {b"a": [], b"x": []}, {}) == {}
+    assert find_parents(b"a", [b"x"], {b"a": [], b"x": []}, {}) == {}
 
 
 def test_border_around_a_photo_is_known_among_crops_of_the_photo() -> None:
