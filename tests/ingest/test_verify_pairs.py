@@ -120,6 +120,21 @@ def test_groups_depend_on_the_files_alone_where_candidates_are_left_out(
     assert list_verdicts_by_group(nightly_groups) == list_verdicts_by_group(groups)
 
 
+def test_pairs_that_become_candidates_by_a_deletion_are_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file is new then, but a place among the nearest is free."""
+    for name, limit in (("MAX_NEAREST", 2), ("MAX_LARGEST", 1), ("MAX_ARBITRARY", 1)):
+        monkeypatch.setattr(candidates, name, limit)
+    files = save_photos_and_copies(tmp_path / "photos")
+    with Store(tmp_path / "store", write=True) as store:
+        ingest_and_count(store, tmp_path / "photos")
+        for file in [file for file in files if file.name.startswith("1")][1:3]:
+            file.unlink()
+        assert sum(ingest_and_count(store, tmp_path / "photos").values()) > 0
+        assert list_unverified(store) == []
+
+
 def test_verdict_does_not_depend_on_which_file_of_equal_pixels_is_verified(tmp_path: Path) -> None:
     """The two files have hashes before and after that of the copy."""
     originals = [
