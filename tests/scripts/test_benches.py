@@ -265,6 +265,17 @@ def test_bench_fastdup_without_fastdup_times_neardup_alone(
     assert re.fullmatch(r"[\d.]+ images/s", table.first_cells[0])
 
 
+def test_bench_histories_counts_the_histories_that_differ(replacements: dict[str, str]) -> None:
+    drawn, of_folder = read_commands("bench_histories")
+    for command in (drawn, of_folder):
+        (table,) = run_command(command, "--histories 2 --uncached-every 2", replacements)
+        assert table.header == (
+            "| histories | ingests | complete | stopped | killed | groups at the end"
+            " | compared uncached | differ | seconds |"
+        )
+        assert table.first_cells == ["2"]
+
+
 def test_bench_ingest_prints_speed_and_growth(replacements: dict[str, str]) -> None:
     speed, made, growth = read_commands("bench_ingest")
     for command, small_sizes in ((speed, "--repeat 1"), (made, "--made 1 --repeat 1")):
