@@ -250,6 +250,16 @@ def test_bench_embedder_prints_four_tables_and_the_speed(replacements: dict[str,
     assert speed == Table("| model | size | images/s |", ["neardup-1"])
 
 
+def test_bench_extremes_prints_pairs_groups_and_costs(replacements: dict[str, str]) -> None:
+    for command in read_commands("bench_extremes"):
+        (table,) = run_command(command, "--count 5", replacements)
+        assert table.header == (
+            "| library | files | pairs | pairs per file | groups | files of the largest"
+            " | members with their keeper | in wrong company | seconds | MB |"
+        )
+        assert table.first_cells == [command.split()[3]]
+
+
 def test_bench_fastdup_prints_both_rates_and_their_ratio(replacements: dict[str, str]) -> None:
     (table,) = run_only_command("bench_fastdup", "--repeat 1", replacements)
     assert table.header == "| neardup ingest | fastdup, features | ratio |"
