@@ -42,7 +42,7 @@ VERIFIED_PAIRS = "SELECT first, second, version >= ? AND NOT provisional FROM ve
 IMAGES_BY_VECTOR = f"""
     SELECT vector, min(id),
         row_number() OVER (
-            PARTITION BY vector ORDER BY max(width * height) DESC, max(size) DESC, min(id)
+            PARTITION BY vector ORDER BY max(width * height) DESC, max(size) DESC, pixel_hash
         ) <= ?
     FROM images WHERE vector IS NOT NULL AND {IMAGE_IN_USE}
     GROUP BY vector, pixel_hash

@@ -16,6 +16,9 @@ tests/grouping/test_cluster.py check on random graphs:
 - no two images of a group are two exposures by their metadata, unless scenes are wanted;
 - the keep rules rank no member with an edge to its keeper before it;
 - every related file is outside the group and has an edge to a member;
+- no edge of a wanted relation joins two keepers, or a member and the keeper of an earlier group,
+  but for other exposures, and for members that fit another shot of that keeper's scene better. One
+  between a member and a later keeper is that of a collage: the keepers are no copies of each other;
 - no edge of a wanted relation joins two images that are both in no group, and no keeper has such
   an edge to a lower-ranked image that is in no group, but for other exposures;
 - the order of files and edges, and the direction of an edge, do not change the groups.
@@ -60,8 +63,9 @@ def assign_to_keepers(
     """Assign images to keepers greedily, in the order of `rank_keys`; each keeper with its images.
 
     A keeper does not take two images that `exposures` tells apart. Pass 1 leaves copies that fit
-    another shot better to that shot, pass 2 assigns those that are still free. An image that
-    neither takes nor is taken is a group of its own.
+    another shot better to that shot, pass 2 assigns those that are still free: they become no
+    keepers before, for they are copies of one. An image that neither takes nor is taken is a group
+    of its own.
     """
     full_size_copies = _find_full_size_copies(
         neighbor.edge for image_neighbors in neighbors.values() for neighbor in image_neighbors
@@ -69,9 +73,12 @@ def assign_to_keepers(
     in_keeper_order = sorted(rank_keys, key=rank_keys.__getitem__)
     free = set(rank_keys)
     taken: dict[bytes, list[Neighbor]] = {}
+    left_to_shots = set[bytes]()
     for is_first_pass in (True, False):
         for pixel_hash in in_keeper_order:
             if pixel_hash not in free and pixel_hash not in taken:
+                continue
+            if is_first_pass and pixel_hash in left_to_shots:
                 continue
             copies = [
                 neighbor
@@ -84,11 +91,13 @@ def assign_to_keepers(
             if SCENE_RELATIONS.isdisjoint(relations):
                 shots = _find_other_shots(pixel_hash, neighbors, full_size_copies, exposures)
             if is_first_pass:
-                copies = [
-                    copy
+                left = {
+                    copy.pixel_hash
                     for copy in copies
-                    if not _fits_other_shot_better(shots, copy, neighbors, rank_keys, relations)
-                ]
+                    if _fits_other_shot_better(shots, copy, neighbors, rank_keys, relations)
+                }
+                copies = [copy for copy in copies if copy.pixel_hash not in left]
+                left_to_shots |= left
             earlier = taken.get(pixel_hash, [])
             copies = _drop_other_exposures(pixel_hash, copies, earlier, exposures)
             vouched = [

@@ -117,11 +117,11 @@ def _run_stages(context: IngestContext, roots: Sequence[Root]) -> Iterator[Progr
 
     yield from find_pairs(context)
     yield from verify_new_pairs(context)
-    if coverage.verification and coverage.verification.pairs:
+    # After a run that was stopped, and in an older store, no pair may have been compared.
+    has_compared_all = context.earlier.are_known and not coverage.metadata_read
+    if coverage.verification and (coverage.verification.pairs or not has_compared_all):
         from pipeline.ingest.bit_rot import flag_rotten_copies  # loads Pillow
 
-        # After a run that was stopped, and in an older store, no pair may have been compared.
-        has_compared_all = context.earlier.are_known and not coverage.metadata_read
         for _ in flag_rotten_copies(context, first_new_id if has_compared_all else 0):
             coverage.flagged[FLAG_DAMAGED] += 1
             yield Progress(Stage.VERIFYING, 1, 1, coverage)

@@ -34,7 +34,8 @@ def find_pairs(context: IngestContext) -> Iterator[Progress]:
 def verify_new_pairs(context: IngestContext) -> Iterator[Progress]:
     """Verify the candidates without a verdict, then those that crops propose.
 
-    Reports both in the coverage. Nothing is read if no file came since a run that verified all.
+    Reports both in the coverage. Nothing is read if no file came or went since a run that verified
+    all. Where one went, a pair that was left out can be a candidate.
     """
     store, coverage = context.store, context.coverage
     watermark = store.catalog.pairs.get_watermark()
@@ -43,9 +44,10 @@ def verify_new_pairs(context: IngestContext) -> Iterator[Progress]:
     coverage.verification = VerificationReport(VERDICT_VERSION)
     # Crops are not embedded where each would cost a paid request.
     with_crops = context.options.with_crops and context.embedder.count_paid_calls(1) == 0
-    has_new_files = coverage.new or coverage.changed or coverage.moved or coverage.embedded
-    has_new_files = has_new_files or coverage.join is not None
-    if not has_new_files and store.catalog.runs.is_fully_verified(
+    has_come = coverage.new or coverage.changed or coverage.moved or coverage.embedded
+    has_other_hubs = coverage.gone or coverage.left_out or coverage.metadata_read
+    has_changes = has_come or has_other_hubs or coverage.join is not None
+    if not has_changes and store.catalog.runs.is_fully_verified(
         VERDICT_VERSION, with_crops=with_crops
     ):
         coverage.crops = CropReport() if with_crops else None

@@ -9,7 +9,7 @@ check.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -21,12 +21,7 @@ from pipeline.decode.formats import FailureReason
 from pipeline.decode.pool import DecoderPool
 from pipeline.ingest.progress import IngestContext, Progress, Stage
 from pipeline.thumbnails import ImageUnavailable, Thumbnails, UnavailableReason, read_images
-from pipeline.verify.inputs import (
-    CRASHED_VERIFIER_REASON,
-    VerifyInput,
-    build_verify_input,
-    load_features,
-)
+from pipeline.verify.inputs import CRASHED_VERIFIER_REASON, build_verify_input, load_features
 from pipeline.verify.pool import MAX_ITEMS_WITHOUT_WORKERS, VerifierPool
 from pipeline.verify.upscaling import (
     CENTER_FULL_RES,
@@ -172,7 +167,8 @@ def _start_block(
     images = {image for pair in new_pairs for image in pair}
     loaded, failed = load_features(thumbnails, images, verifiers.extract_features)
     inputs = {id_: build_verify_input(*stored) for id_, stored in loaded.items()}
-    pairs = [_sort_by_hash(pair, inputs) for pair in new_pairs if inputs.keys() >= set(pair)]
+    pixel_hashes = {id_: image.pixel_hash for id_, (image, _) in loaded.items()}
+    pairs = [_sort_by_hash(pair, pixel_hashes) for pair in new_pairs if inputs.keys() >= set(pair)]
     unverified = [
         failed[first if first in failed else second]
         for first, second in new_pairs
@@ -197,10 +193,13 @@ def _load_provisional_verdicts(
     return verdicts
 
 
-def _sort_by_hash(pair: tuple[int, int], inputs: dict[int, VerifyInput]) -> tuple[int, int]:
-    """Sort a pair by content, so that its verdict does not depend on the order of ingestion."""
+def _sort_by_hash(pair: tuple[int, int], pixel_hashes: Mapping[int, bytes]) -> tuple[int, int]:
+    """Sort a pair by its pixels, so that its verdict does not depend on the order of ingestion.
+
+    Nor on which of several files with equal pixels is verified: the last digits differ by the side.
+    """
     first, second = pair
-    return pair if inputs[first].hash < inputs[second].hash else (second, first)
+    return pair if pixel_hashes[first] < pixel_hashes[second] else (second, first)
 
 
 def _finish_block(

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from itertools import combinations
 
@@ -313,6 +313,22 @@ def test_copy_is_left_only_to_a_shot_that_can_take_it() -> None:
     assert form(files | by_pixel_hash(make_file(2, "/2", width=10))) == [("/1", ["/3"])]
 
 
+def test_copy_that_waits_for_another_shot_does_not_become_a_keeper() -> None:
+    """Copy 3 of 1 fits shot 2 better, which is a member of 0. 1 takes it back, 4 or no 4."""
+    files = by_pixel_hash(*(make_file(n, f"/{n}", width=200 - 20 * n) for n in range(5)))
+    links: dict[tuple[int, int], Link] = {
+        (0, 2): (0.9, Relation.SAME_PICTURE, 1.0, None),
+        (1, 2): (0.9, Relation.ANOTHER_SHOT, 0.5, None),
+        (1, 3): (0.9, Relation.SAME_PICTURE, 0.9, None),
+        (2, 3): (0.9, Relation.SAME_PICTURE, 1.0, None),
+        (3, 4): (0.9, Relation.SAME_PICTURE, 1.0, None),
+    }
+    edges = [make_linked_edge(ends, link) for ends, link in links.items()]
+    expected = [("/0", ["/2"]), ("/1", ["/3"])]
+    assert list_paths(form_groups(files, edges[:-1])) == expected
+    assert list_paths(form_groups(files, edges)) == expected
+
+
 @pytest.mark.parametrize("is_swapped", [False, True])
 @pytest.mark.parametrize(("scale", "owner"), [(1.0, "/1"), (0.95, "/1"), (0.5, "/2")])
 def test_heavily_edited_copy_is_not_another_shot(
@@ -427,6 +443,7 @@ def test_laws(
         check_members(group, links, wanted)
         check_related(group, links)
     check_is_maximal(groups, files, links, wanted)
+    check_keepers(groups, links, wanted)
     rng = random.Random(seed)
     shuffled_files = {
         pixel_hash: rng.sample(image_files, len(image_files))
@@ -462,6 +479,12 @@ def test_no_group_holds_two_exposures(
     for group in groups:
         check_members(group, links, COPY_RELATIONS)
         assert len({shots[get_number(file)] for file in group.files} - {None}) <= 1
+
+    def is_of_other_exposure(group: Group, file: LibraryFile) -> bool:
+        in_group = {shots[get_number(member)] for member in group.files} - {None}
+        return shots[get_number(file)] not in {None, *in_group} and bool(in_group)
+
+    check_keepers(groups, links, COPY_RELATIONS, is_of_other_exposure)
     shuffled = random.Random(seed).sample(edges, len(edges))
     reordered = form_groups(files, map(swap_edge, shuffled), exposures=exposures)
     assert list_paths(reordered) == list_paths(groups)
@@ -592,3 +615,49 @@ def check_is_maximal(
             )
             assert better in grouped or worse in grouped
             assert better not in keepers or worse in grouped
+
+
+def check_keepers(
+    groups: Iterable[Group],
+    links: Mapping[tuple[int, int], Link],
+    wanted: Collection[Relation],
+    is_of_other_exposure: Callable[[Group, LibraryFile], bool] = lambda group, file: False,
+) -> None:
+    """No two keepers have a wanted edge, and no member has one to the keeper of an earlier group.
+
+    But for files of other exposures than that group's, and members that fit another shot better.
+    A member can have one to a later keeper: it is a collage of two photos, for the two keepers are
+    no copies of each other.
+    """
+    by_rank = sorted(groups, key=lambda group: rank(group.keeper))
+    for earlier, later in combinations(by_rank, 2):
+        for file in later.files:
+            if are_linked(links, earlier.keeper, file, wanted):
+                assert is_of_other_exposure(earlier, file) or (
+                    file is not later.keeper
+                    and fits_other_shot_better(links, earlier.keeper, file, wanted)
+                )
+
+
+def fits_other_shot_better(
+    links: Mapping[tuple[int, int], Link],
+    keeper: LibraryFile,
+    copy: LibraryFile,
+    wanted: Collection[Relation],
+) -> bool:
+    """Tell if a copy agrees better with another shot of a keeper's scene than with the keeper."""
+
+    def get_link(first: int, second: int) -> Link | None:
+        return links.get((min(first, second), max(first, second)))
+
+    def measure_agreement(link: Link | None) -> tuple[float, int] | None:
+        return (link[2], round(100 * link[0])) if link and link[2] else None
+
+    own = measure_agreement(get_link(get_number(keeper), get_number(copy)))
+    for shot in range(IMAGE_COUNT):
+        between, other = get_link(get_number(keeper), shot), get_link(get_number(copy), shot)
+        if between and between[1] == Relation.ANOTHER_SHOT and other and other[1] in wanted:
+            agreement = measure_agreement(other)
+            if own and agreement and agreement > own:
+                return True
+    return False

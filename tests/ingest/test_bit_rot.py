@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from indexes import Store
-from pipeline import find_groups
+from indexes import Root, Store
+from pipeline import find_groups, ingest_roots, load_embedder
 from pipeline.ingest.bit_rot import find_damaged_side
+from pipeline.ingest.progress import Stage
 from pipeline.verify.relation import Side
 from tests.support.images import decode_file, draw_textured_image, encode_jpeg
 from tests.support.ingest import ingest, make_store
@@ -78,6 +79,18 @@ def test_order_in_which_the_copies_come_does_not_matter(photos: Path, tmp_path: 
         ingest(store)
         (group,) = find_groups(store)
         assert Path(group.keeper.path).name == "sound.jpg"
+
+
+def test_ingest_stopped_after_the_verdicts_goes_on_to_find_the_damage(
+    photos: Path, tmp_path: Path
+) -> None:
+    with Store(tmp_path / "store", write=True) as store:
+        progress = ingest_roots([Root(str(photos))], store, load_embedder())
+        assert any(step.stage is Stage.VERIFYING for step in progress)
+        progress.close()
+        ingest(store)
+        (group,) = find_groups(store)
+        assert (Path(group.keeper.path).name, group.reason) == ("sound.jpg", "not damaged")
 
 
 def test_images_of_other_scans_say_nothing() -> None:

@@ -18,7 +18,14 @@ from indexes.records import FileStat, NewFile
 from indexes.records import Image as StoredImage
 from indexes.store import Batch
 from pipeline.verify.relation import Relation
-from tests.support.stores import SPACE, make_hash
+from tests.support.stores import (
+    SPACE,
+    get_hashes,
+    make_file,
+    make_hash,
+    make_image,
+    open_new_store,
+)
 
 
 @given(
@@ -107,6 +114,24 @@ def test_find_unverified_pairs_equals_brute_force(
         assert store.catalog.verdicts.find_unverified_pairs(0.95, 1) == [
             pair for pair in expected if vector_of[pair[0]] == vector_of[pair[1]]
         ]
+
+
+def test_images_of_one_vector_and_size_are_paired_alike_in_any_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(verdicts, "MAX_IMAGES_PER_VECTOR", 1)
+    row = np.eye(SPACE.dim, dtype=np.float32)[0]
+    found = []
+    for order in ([1, 2, 3], [3, 2, 1]):
+        with open_new_store() as store:
+            for number in order:
+                store.add(Batch([(make_image(number), row)], [make_file(number)]))
+            hashes = get_hashes(store)
+            pairs = store.catalog.verdicts.find_unverified_pairs(0.5, 1)
+            found.append({frozenset((hashes[first], hashes[second])) for first, second in pairs})
+    assert (
+        found[0] == found[1] == {frozenset((make_hash(1), make_hash(number))) for number in (2, 3)}
+    )
 
 
 def _find_edges(close_vectors: list[tuple[int, int]], vectors: list[int]) -> set[tuple[int, ...]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from blake3 import blake3
 from PIL import Image
 
 from indexes import Root, Store
@@ -33,7 +34,7 @@ from pipeline.thumbnails import ImageUnavailable, UnavailableReason, encode_thum
 from pipeline.verify.relation import Relation
 from pipeline.verify.verdict import VERDICT_VERSION, Verdict, decode_verdict
 from tests.support import onnx_models
-from tests.support.images import draw_scene, draw_textured_image, save_image
+from tests.support.images import draw_scene, draw_textured_image, encode_jpeg, save_image
 from tests.support.pair_verification import (
     ingest_and_count,
     list_unverified,
@@ -117,6 +118,42 @@ def test_groups_depend_on_the_files_alone_where_candidates_are_left_out(
             ingest_and_count(store, nights)
         nightly_groups = find_groups(store)
     assert list_verdicts_by_group(nightly_groups) == list_verdicts_by_group(groups)
+
+
+def test_pairs_that_become_candidates_by_a_deletion_are_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file is new then, but a place among the nearest is free."""
+    for name, limit in (("MAX_NEAREST", 2), ("MAX_LARGEST", 1), ("MAX_ARBITRARY", 1)):
+        monkeypatch.setattr(candidates, name, limit)
+    files = save_photos_and_copies(tmp_path / "photos")
+    with Store(tmp_path / "store", write=True) as store:
+        ingest_and_count(store, tmp_path / "photos")
+        for file in [file for file in files if file.name.startswith("1")][1:3]:
+            file.unlink()
+        assert sum(ingest_and_count(store, tmp_path / "photos").values()) > 0
+        assert list_unverified(store) == []
+
+
+def test_verdict_does_not_depend_on_which_file_of_equal_pixels_is_verified(tmp_path: Path) -> None:
+    """The two files have hashes before and after that of the copy."""
+    originals = [
+        save_image(tmp_path / suffix / f"one.{suffix}", draw_textured_image(1))
+        for suffix in ("png", "bmp")
+    ]
+    low, high = sorted(blake3(path.read_bytes()).digest() for path in originals)
+    copies = (
+        encode_jpeg(draw_textured_image(1).resize((300, 200)), quality) for quality in range(99)
+    )
+    copy = next(copy for copy in copies if low < blake3(copy).digest() < high)
+    stored = []
+    for path in originals:
+        path.with_name("copy.jpg").write_bytes(copy)
+        with Store(tmp_path / f"store {path.suffix}", write=True) as store:
+            ingest_and_count(store, path.parent)
+            ((first, second, verdict),) = list(store.catalog.verdicts.stream_with_pixel_hashes())
+            stored.append((first, second, verdict.record))
+    assert stored[0] == stored[1]
 
 
 def test_verify_absent_or_changed_file_is_verified_once_restored(

@@ -250,6 +250,16 @@ def test_bench_embedder_prints_four_tables_and_the_speed(replacements: dict[str,
     assert speed == Table("| model | size | images/s |", ["neardup-1"])
 
 
+def test_bench_extremes_prints_pairs_groups_and_costs(replacements: dict[str, str]) -> None:
+    for command in read_commands("bench_extremes"):
+        (table,) = run_command(command, "--count 5", replacements)
+        assert table.header == (
+            "| library | files | pairs | pairs per file | groups | files of the largest"
+            " | members with their keeper | in wrong company | seconds | MB |"
+        )
+        assert table.first_cells == [command.split()[3]]
+
+
 def test_bench_fastdup_prints_both_rates_and_their_ratio(replacements: dict[str, str]) -> None:
     (table,) = run_only_command("bench_fastdup", "--repeat 1", replacements)
     assert table.header == "| neardup ingest | fastdup, features | ratio |"
@@ -263,6 +273,17 @@ def test_bench_fastdup_without_fastdup_times_neardup_alone(
     no_python = {**replacements, "/tmp/fastdup/bin/python": str(tmp_path / "python")}
     (table,) = run_only_command("bench_fastdup", "--repeat 1", no_python)
     assert re.fullmatch(r"[\d.]+ images/s", table.first_cells[0])
+
+
+def test_bench_histories_counts_the_histories_that_differ(replacements: dict[str, str]) -> None:
+    drawn, of_folder = read_commands("bench_histories")
+    for command in (drawn, of_folder):
+        (table,) = run_command(command, "--histories 2 --uncached-every 2", replacements)
+        assert table.header == (
+            "| histories | ingests | complete | stopped | killed | groups at the end"
+            " | compared uncached | differ | seconds |"
+        )
+        assert table.first_cells == ["2"]
 
 
 def test_bench_ingest_prints_speed_and_growth(replacements: dict[str, str]) -> None:
