@@ -31,6 +31,7 @@ MAX_SIZE_RATIO = 1.1  # of two numbers of pixels that count as one size
 MIN_GAIN_LEAD = 0.02
 MIN_NOISE_LEAD = 0.02
 MIN_VOTES = 3
+MIN_VOTING_SHARE = 0.3  # of the common copies: a few of many differ by chance
 MIN_VOTE_SHARE = 0.8
 # A larger image with less detail than this, that is not nearest to the photo, is upscaled. Of 20
 # photos that were enlarged 1.7 times, 19 have less, and 5 of the photos have less beyond a copy of
@@ -214,8 +215,9 @@ def _count_votes(leads: Iterable[float], min_lead: float) -> int:
 
     A lead below `min_lead` is no vote.
     """
-    votes = [lead > 0 for lead in leads if abs(lead) >= min_lead]
-    if len(votes) < MIN_VOTES:
+    all_leads = list(leads)
+    votes = [lead > 0 for lead in all_leads if abs(lead) >= min_lead]
+    if len(votes) < max(MIN_VOTES, MIN_VOTING_SHARE * len(all_leads)):
         return 0
     share = sum(votes) / len(votes)
     return int(share >= MIN_VOTE_SHARE) - int(share <= 1 - MIN_VOTE_SHARE)
