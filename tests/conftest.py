@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from indexes import Store
+from tests.support.forks import fork_workers
 from tests.support.images import make_six_files
+from tests.support.reuse import reuse_rows_and_features
 from tests.support.stores import SPACE
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # for the tests that import onnxruntime themselves
@@ -21,6 +23,21 @@ def store(tmp_path: Path) -> Iterator[Store]:
     with Store(tmp_path / "store", write=True) as opened:
         opened.bind(SPACE, "test")
         yield opened
+
+
+# Their tests start workers as users do, and compute all rows and features.
+PACKAGES_WITH_REAL_WORKERS = {"decode", "embed", "verify", "workers"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_ingest(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fork workers, and compute rows and features of a picture once for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        package = request.path.relative_to(Path(__file__).parent).parts[0]
+        if package not in PACKAGES_WITH_REAL_WORKERS:
+            fork_workers(patch)
+            reuse_rows_and_features(patch)
+        yield
 
 
 @pytest.fixture

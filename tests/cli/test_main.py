@@ -159,13 +159,11 @@ def test_store_in_use_refuses_ingest_but_not_readers(
         assert run("status")[0] == 0  # readers are not blocked
 
 
-def test_answer_on_full_disk_exits_without_traceback(photos: Path, tmp_path: Path) -> None:
-    environment = os.environ | {"NEARDUP_STORE": str(tmp_path / "library")}
-    subprocess.run([*NEARDUP, "ingest", photos], env=environment, check=True, capture_output=True)
+def test_answer_on_full_disk_exits_without_traceback(run: Run, photos: Path) -> None:
+    run("ingest", photos)
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [*NEARDUP, "groups", "--json"],
-            env=environment,
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -175,20 +173,19 @@ def test_answer_on_full_disk_exits_without_traceback(photos: Path, tmp_path: Pat
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["status"], ["groups"], ["groups", "--json"], ["doctor"]])
-def test_closed_standard_output_is_an_error(
-    photos: Path, tmp_path: Path, arguments: list[str]
-) -> None:
-    environment = os.environ | {"NEARDUP_STORE": str(tmp_path / "library")}
+def run_with_closed_output(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     closed = ["sh", "-c", '"$@" >&-', "sh", *NEARDUP]
+    return subprocess.run([*closed, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_closed_standard_output_is_an_error(run: Run, photos: Path) -> None:
     # An ingest prints nothing to standard output, so it succeeds.
-    subprocess.run([*closed, "ingest", photos], env=environment, check=True, capture_output=True)
-    done = subprocess.run(
-        [*closed, *arguments], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith("neardup: standard output is closed")
-    assert "Traceback" not in done.stderr
+    assert run_with_closed_output("ingest", photos).returncode == 0
+    for arguments in (["status"], ["groups"], ["groups", "--json"], ["doctor"]):
+        done = run_with_closed_output(*arguments)
+        assert done.returncode == 1, arguments
+        assert done.stderr.startswith("neardup: standard output is closed")
+        assert "Traceback" not in done.stderr
 
 
 def test_store_path_that_is_not_utf8_works(run: Run, photos: Path, tmp_path: Path) -> None:

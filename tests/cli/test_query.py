@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -74,19 +75,17 @@ def test_list_from_windows_names_the_same_files(
     assert answers[0]["in_library"]
 
 
-@pytest.mark.parametrize("words", [["-"], [], ["-0", "-"]])
-@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "bmp", "webp", "tiff", "ppm"])
-def test_photo_on_standard_input_gives_one_line_of_help(
-    run: Run, photos: Path, words: list[str], suffix: str
-) -> None:
+def test_photo_on_standard_input_gives_one_line_of_help(run: Run, photos: Path) -> None:
     run("ingest", photos)
-    photo = save_image(photos.parent / f"a.{suffix}", draw_scene(1))
-    code, out, err = run("query", *words, stdin=photo.read_bytes())
-    assert (code, out) == (2, "")
-    assert err == (
-        "neardup: standard input holds a photo, not paths; name its file instead:"
-        " `neardup query FILE`\n"
-    )
+    suffixes = ("jpg", "png", "gif", "bmp", "webp", "tiff", "ppm")
+    for suffix, words in product(suffixes, (["-"], [], ["-0", "-"])):
+        photo = save_image(photos.parent / f"a.{suffix}", draw_scene(1))
+        code, out, err = run("query", *words, stdin=photo.read_bytes())
+        assert (code, out) == (2, ""), (suffix, words)
+        assert err == (
+            "neardup: standard input holds a photo, not paths; name its file instead:"
+            " `neardup query FILE`\n"
+        )
 
 
 def test_standard_input_with_nul_needs_the_option_for_it(run: Run, photos: Path) -> None:

@@ -35,17 +35,17 @@ from indexes.records import FileStat
 from indexes.vectors import segments
 from tests.support import nightly
 from tests.support.faults import (
-    FORKSERVER,
     Reference,
     get_segment,
     list_locations,
     read_files,
     run_in_process,
 )
+from tests.support.forks import FORKSERVER
 
 # Each is at another place; how many there are is what the time for tests allows.
 KILLS = 24
-DAMAGES = 400
+DAMAGES = 150
 
 
 def assert_continues(folder: Path, reference: Reference) -> None:
@@ -283,10 +283,10 @@ def test_twenty_writers_take_turns(tmp_path: Path) -> None:
 
 def test_readers_beside_a_compacting_writer_see_whole_commits(tmp_path: Path) -> None:
     folder = tmp_path / "store"
-    nightly.add_alone(folder, 0)
+    assert run_in_process(nightly.add_alone, folder, 0) == 0
     writer = FORKSERVER.Process(target=nightly.write_forever, args=(folder,))
     readers = [
-        FORKSERVER.Process(target=nightly.read_and_check, args=(folder, 300)) for _ in range(4)
+        FORKSERVER.Process(target=nightly.read_and_check, args=(folder, 100)) for _ in range(4)
     ]
     for process in (writer, *readers):
         process.start()

@@ -26,32 +26,32 @@ def read_pixels(data: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         return np.asarray(image.convert("RGB"))
 
 
-def flip_bit_in_a_block(folder: Path) -> bytes:
-    """Flip a bit of the scan so that few pixels change and the file alone shows nothing."""
-    sound = read_pixels(SOUND)
+@pytest.fixture(scope="module")
+def rotten(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The sound JPEG with a bit flipped that changes few pixels; the file alone shows nothing."""
+    sound, path = read_pixels(SOUND), tmp_path_factory.mktemp("trials") / "trial.jpg"
     for position in range(len(SOUND) // 2, len(SOUND) - 50):
         for bit in range(8):
-            rotten = bytearray(SOUND)
-            rotten[position] ^= 1 << bit
-            if 0xFF in (rotten[position], SOUND[position], SOUND[position - 1]):
+            trial = bytearray(SOUND)
+            trial[position] ^= 1 << bit
+            if 0xFF in (trial[position], SOUND[position], SOUND[position - 1]):
                 continue
-            (path := folder / "trial.jpg").write_bytes(rotten)
-            image = decode_file(path).image
-            path.unlink()
-            pixels = read_pixels(bytes(rotten))
+            pixels = read_pixels(bytes(trial))
             changed_share = (pixels != sound).any(axis=2).mean()
             is_plain = np.abs(pixels.astype(int) - sound).max() > 40
-            if not image.is_damaged and 0 < changed_share < 0.01 and is_plain:
-                return bytes(rotten)
+            if 0 < changed_share < 0.01 and is_plain:
+                path.write_bytes(trial)
+                if not decode_file(path).image.is_damaged:
+                    return bytes(trial)
     raise AssertionError("no bit of the scan changes a few pixels alone")
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
+def photos(tmp_path: Path, rotten: bytes) -> Path:
     """A sound JPEG, and an older copy of it that lost a bit."""
     (folder := tmp_path / "photos").mkdir()
     (folder / "sound.jpg").write_bytes(SOUND)
-    (folder / "a.jpg").write_bytes(flip_bit_in_a_block(folder))
+    (folder / "a.jpg").write_bytes(rotten)
     os.utime(folder / "a.jpg", (1_600_000_000, 1_600_000_000))
     return folder
 

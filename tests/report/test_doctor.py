@@ -40,7 +40,7 @@ def test_doctor_reports_versions_formats_and_store(
         for name in ("JPEG", "PNG", "GIF", "WebP", "TIFF", "BMP", "AVIF", "HEIC", "JPEG 2000")
     )
     assert 1 <= report["usable_cores"] <= report["cores"]
-    assert report["threads"] == report["cores"]
+    assert report["threads"] == report["usable_cores"]
     assert bool(report["versions"]["google-genai"]) == bool(find_spec("google.genai"))
     assert list(report["formats"]) == [*doctor.BUILT_IN_FORMATS, "raw photos", "JPEG XL"]
     assert report["gpus"] == []

@@ -6,7 +6,9 @@ scripts/bench_embedder.py measures how good a trained embedder is.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,9 +54,17 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> TrainingImages:
     return TrainingImages(folder)
 
 
-@pytest.fixture(autouse=True)
-def few_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_embedder, "HELD_OUT_COUNT", 4)
+@pytest.fixture(scope="module", autouse=True)
+def few_held_out() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_embedder, "HELD_OUT_COUNT", 4)
+        yield
+
+
+@pytest.fixture(scope="module")
+def initial_network(images: TrainingImages, few_held_out: None) -> Network:
+    """Return a network with a fitted head, which no test may change."""
+    return train_embedder.make_initial_network(images, SMALL, sample_size=8)
 
 
 # Batches
@@ -109,23 +119,22 @@ def test_fit_discriminant_drops_differences_between_copies() -> None:
 
 
 def test_load_from_onnx_of_an_exported_network_keeps_its_rows(
-    tmp_path: Path, images: TrainingImages
+    tmp_path: Path, images: TrainingImages, initial_network: Network
 ) -> None:
-    network = train_embedder.make_initial_network(images, SMALL, sample_size=8)
-    export(network, 32, tmp_path / "net.onnx")
+    export(initial_network, 32, tmp_path / "net.onnx")
     loaded = load_from_onnx(tmp_path / "net.onnx")
     pixels = TrainingBatches(images, SMALL)[0][0]
     with torch.inference_mode():
         rows, loaded_rows = (
-            torch.nn.functional.normalize(model(pixels)) for model in (network, loaded)
+            torch.nn.functional.normalize(model(pixels)) for model in (initial_network, loaded)
         )
     assert torch.allclose(rows, loaded_rows, atol=5e-3)
 
 
 def test_average_heads_is_the_mean_of_the_trained_head_and_a_rotated_lda(
-    images: TrainingImages,
+    images: TrainingImages, initial_network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = train_embedder.make_initial_network(images, SMALL, sample_size=8)
+    network = copy.deepcopy(initial_network)
     with torch.no_grad():
         network.head.weight.add_(
             torch.randn(network.head.weight.shape, generator=torch.Generator().manual_seed(0)) * 0.1
@@ -135,7 +144,18 @@ def test_average_heads_is_the_mean_of_the_trained_head_and_a_rotated_lda(
     weight, bias = fit_discriminant(
         features, COPIES_PER_IMAGE, 8, FINAL_SHRINKAGE, FINAL_VARIANCE_POWER
     )
+    fits = list[Any]()
+
+    def return_fit(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        fits.append(arguments)
+        return weight, bias
+
+    # One fit of this size takes seconds.
+    monkeypatch.setattr(train_embedder, "fit_discriminant", return_fit)
     average_heads(network, images, 32, sample_size=8)
+    ((fitted_features, *options),) = fits
+    assert np.array_equal(fitted_features, features)
+    assert options == [COPIES_PER_IMAGE, 8, FINAL_SHRINKAGE, FINAL_VARIANCE_POWER]
     rows = torch.from_numpy(features).float()
     with torch.inference_mode():
         trained, lda = before.head(rows), rows @ weight.T + bias
@@ -198,12 +218,13 @@ def test_compute_loss_counts_no_twin_and_no_background_as_stranger() -> None:
 
 
 def test_train_from_a_checkpoint_equals_uninterrupted_training(
-    images: TrainingImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: TrainingImages,
+    initial_network: Network,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    network = train_embedder.make_initial_network(images, SMALL, sample_size=8)
-
     def train_in_parts(path: Path, *part_steps: int) -> dict[str, torch.Tensor]:
-        state = make_initial_state(images, copy.deepcopy(network), SMALL, "cpu")
+        state = make_initial_state(images, copy.deepcopy(initial_network), SMALL, "cpu")
         state.save(path)
         for steps in part_steps:
             last = load_state(path, "cpu").step + steps
@@ -214,13 +235,13 @@ def test_train_from_a_checkpoint_equals_uninterrupted_training(
             assert load_state(path, "cpu").step == last
         return load_state(path, "cpu").averaged_network.state_dict()
 
-    whole = train_in_parts(tmp_path / "whole.pt", 4)
-    parts = train_in_parts(tmp_path / "parts.pt", 3, 1)
+    whole = train_in_parts(tmp_path / "whole.pt", 2)
+    parts = train_in_parts(tmp_path / "parts.pt", 1, 1)
     for name, tensor in whole.items():
         assert torch.allclose(tensor, parts[name], atol=1e-6), name
     stages = [f"blocks.{stage}." for stage in range(SMALL.frozen_stages)]
     frozen = tuple(f"trunk.{part}" for part in ("conv_stem", "bn1", *stages))
-    for name, tensor in network.named_parameters():
+    for name, tensor in initial_network.named_parameters():
         assert torch.equal(whole[name], tensor) == name.startswith(frozen), name
 
 

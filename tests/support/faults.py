@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,15 +10,12 @@ from typing import Any
 
 from indexes import Store, check
 from tests.support import nightly
+from tests.support.forks import FORKSERVER
 
 IMAGE_COUNT = nightly.NIGHT_COUNT * nightly.IMAGES_PER_NIGHT
 REMAINING_NUMBERS = [
     number for number in range(IMAGE_COUNT) if number not in nightly.REMOVED_NUMBERS
 ]
-
-# Forks of a process that never ran a thread pool are cheap, and safe.
-FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["tests.support.nightly", "faiss"])
 
 
 @dataclass(frozen=True)

@@ -93,8 +93,15 @@ def run_on_small_disk(folder: Path, max_bytes: int) -> None:
         sys.exit(DISK_FULL_EXIT_CODE)
 
 
+def use_all_cores() -> None:
+    """Let this process run on any core, beside the processes that it races with."""
+    if sys.platform == "linux":
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+
+
 def add_alone(folder: Path, number: int) -> None:
     """Add five images as one of many writers, who all wait for the ingest lock."""
+    use_all_cores()
     with Store(folder, write=True) as store, store.lock_for_ingest(600.0):
         store.bind(SPACE, "test")
         store.prepare()
@@ -104,6 +111,7 @@ def add_alone(folder: Path, number: int) -> None:
 
 def write_forever(folder: Path) -> None:
     """Add, remove and compact until the process is killed."""
+    use_all_cores()
     with Store(folder, write=True) as store, store.lock_for_ingest():
         for number in _cycle_numbers():
             store.add(make_batch([number], ROWS))
@@ -121,6 +129,7 @@ def _cycle_numbers() -> Iterator[int]:
 
 def read_and_check(folder: Path, state_count: int) -> None:
     """Read `state_count` different states of a store, and compare each with its vectors."""
+    use_all_cores()
     states = set[frozenset[bytes]]()
     while len(states) < state_count:
         with Store(folder) as store:
