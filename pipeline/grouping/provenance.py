@@ -14,6 +14,7 @@ from math import fsum, inf
 from indexes.metadata import ImageMetadata
 from indexes.records import Image
 from pipeline.grouping.alterations import Alteration, find_alterations, measure_gains
+from pipeline.grouping.camera_files import is_camera_file
 from pipeline.grouping.copy_views import CopyView, Views
 from pipeline.verify.homography import MAX_ISOTROPIC_RATIO, compute_principal_scales
 from pipeline.verify.judgement import UNKNOWN_NOISE
@@ -35,39 +36,6 @@ MAX_RIVALS = 5  # images with the highest means that others are compared with
 # photos that were enlarged 1.7 times, 19 have less, and 5 of the photos have less beyond a copy of
 # half their size.
 MAX_DOUBTFUL_DETAIL = 0.25
-# Words in the software field of programs that edit photos. Cameras write their firmware there.
-EDITOR_WORDS = (
-    "acdsee",
-    "affinity",
-    "aperture",
-    "camera raw",
-    "canva",
-    "capture one",
-    "darktable",
-    "digikam",
-    "dxo",
-    "facebook",
-    "gimp",
-    "imagemagick",
-    "instagram",
-    "irfanview",
-    "lightroom",
-    "luminar",
-    "meitu",
-    "paint",
-    "photofiltre",
-    "photoscape",
-    "photoshop",
-    "picasa",
-    "picsart",
-    "pixelmator",
-    "pixlr",
-    "polarr",
-    "rawtherapee",
-    "snapseed",
-    "vsco",
-    "xnview",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,22 +100,6 @@ def trace_provenance(
         )
         for image in images
     }
-
-
-def is_camera_file(metadata: ImageMetadata, image: Image) -> bool:
-    """Tell if a file is as a camera wrote it, as far as its metadata says.
-
-    It has the model and the settings of the exposure, no sign of an editor, and the size that its
-    EXIF states, if it states one.
-    """
-    capture, software = metadata.capture, (metadata.software or "").casefold()
-    has_settings = any((capture.exposure_time, capture.aperture, capture.iso))
-    is_edited = any(word in software for word in EDITOR_WORDS) or (
-        metadata.jpeg is not None and metadata.jpeg.origin == "editor"
-    )
-    stated = {metadata.stated_width, metadata.stated_height}
-    has_stated_size = None in stated or stated == {image.width, image.height}
-    return bool(capture.model) and has_settings and not is_edited and has_stated_size
 
 
 def _find_secondhand(
