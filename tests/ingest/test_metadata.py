@@ -70,15 +70,20 @@ def test_exposures_are_apart_in_groups_queries_and_comparisons(
     assert comparison.get_relation(1, 2, 0.5) is Relation.SAME_PICTURE
 
 
+@pytest.mark.parametrize(
+    "statement", ["DELETE FROM metadata", "UPDATE metadata SET version = 1, record = '{}'"]
+)
 def test_metadata_of_an_older_store_is_read_without_embedding(
-    brackets: Path, tmp_path: Path
+    brackets: Path, tmp_path: Path, statement: str
 ) -> None:
     embedder = CountingEmbedder()
     with Store(tmp_path / "store", write=True) as store:
         ingest(store, brackets, embedder=embedder)
         ids = store.catalog.images.list_in_use()
         expected = dict(store.catalog.metadata.get(ids))
-        drop_metadata(store)
+        assert all(metadata.fidelity for metadata in expected.values())
+        with store.catalog.transaction():
+            store.catalog._db.execute(statement)
         embedded = embedder.embedded
         coverage = ingest(store, embedder=embedder)
         assert (coverage.metadata_read, coverage.unchanged) == (3, 3)
