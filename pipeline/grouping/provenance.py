@@ -16,6 +16,7 @@ from indexes.records import Image
 from pipeline.grouping.alterations import Alteration, find_alterations, measure_gains
 from pipeline.grouping.camera_files import is_camera_file
 from pipeline.grouping.copy_views import CopyView, Views
+from pipeline.grouping.losses import NO_LOSSES, Losses, find_losses
 from pipeline.verify.homography import MAX_ISOTROPIC_RATIO, compute_principal_scales
 from pipeline.verify.judgement import UNKNOWN_NOISE
 from pipeline.verify.verdict import MIN_FULL_OVERLAP
@@ -48,7 +49,7 @@ class Provenance:
     without a copy of the same extent, those in doubt say that it was altered in places.
     `is_upscaled`: enlarged without new detail. `is_padded`: with a plain margin around it.
     `max_pixel_count`: an upper bound on its effective pixels, where it may be a stretched version
-    of a copy.
+    of a copy. `losses`: what it lost compared with its copies.
     """
 
     alterations: frozenset[Alteration] = frozenset()
@@ -58,6 +59,7 @@ class Provenance:
     is_upscaled: bool = False
     is_padded: bool = False
     max_pixel_count: float = inf
+    losses: Losses = NO_LOSSES
 
 
 def trace_provenance(
@@ -88,6 +90,7 @@ def trace_provenance(
         for image in images
         if any(view.edits.upscaled_side is view.side for view in views[image])
     }
+    losses = find_losses(views, images, metadata)
     return {
         image: Provenance(
             alterations[image],
@@ -97,6 +100,7 @@ def trace_provenance(
             image in upscaled and not _is_soft(image, views[image], upscaled, images),
             _is_padded(views[image]),
             _limit_pixel_count(image, views[image], images),
+            losses[image],
         )
         for image in images
     }
