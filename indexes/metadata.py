@@ -14,7 +14,7 @@ Record = TypeVar("Record")
 
 # The version of the metadata record. Raise it when a field is added or read differently: the
 # next ingest then reads the metadata of all images again.
-METADATA_VERSION = 1
+METADATA_VERSION = 2
 # Bounds of what a file may claim.
 MAX_TEXT_CHARS = 80
 MAX_NUMBER = (1 << 53) - 1  # JSON holds larger ones, floats do not
@@ -22,6 +22,7 @@ MAX_DIGESTS = 128
 # Kinds of frames: of an animation, and of a document.
 FRAMES, PAGES = "frames", "pages"
 MAX_DIGEST_CHARS = 256
+MAX_COUNTED_COLORS = 768  # more are counted as one more than these
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +96,33 @@ class Frames:
 
 
 @dataclass(frozen=True, slots=True)
+class Fidelity:
+    """The fidelity of an image: its colors, its depth, traces of strong compression.
+
+    `color_count`: the distinct colors in a sample of rows, 1 to MAX_COUNTED_COLORS + 1; `is_gray`:
+    they are all gray. `even_share`: the share of neighboring pixels that are equal, in a small
+    version. `bit_depth`: the bits of a sample, 8 for fewer, too; None if that is not known.
+    `blockiness`: how far the best grid of 8 x 8 pixels stands out, from 0; None if that was not
+    measured, as of a JPEG, whose quality tells more, and if the pixels do not tell.
+    """
+
+    color_count: int
+    is_gray: bool
+    even_share: float
+    bit_depth: int | None = None
+    blockiness: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ImageMetadata:
-    """The metadata of an image, as its file states it.
+    """The metadata of an image, as its file states it, and the fidelity of its pixels.
 
     `software` wrote the file, at `modified`, "YYYY-MM-DD HH:MM:SS". `source` is EXIF's file source,
     "camera" or "scanner". `orientation` is that of EXIF, 1 to 8; `latitude` and `longitude` are in
     degrees; `stated_width` and `stated_height` are the size that EXIF claims. `damage_start` is
     where the damage of a damaged image begins, as a share of its height as it is stored, before it
-    is turned upright; None if that is not known.
+    is turned upright; None if that is not known. `fidelity` is None for a raw photo, whose pixels
+    are not those of its preview.
     """
 
     capture: Capture = field(default_factory=Capture)
@@ -118,6 +138,7 @@ class ImageMetadata:
     thumbnail: Thumbnail | None = None
     frames: Frames | None = None
     damage_start: float | None = None
+    fidelity: Fidelity | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the record without fields that are None."""
@@ -150,6 +171,7 @@ _RECORD_CLASSES = {
     "JpegEncoding": JpegEncoding,
     "Thumbnail": Thumbnail,
     "Frames": Frames,
+    "Fidelity": Fidelity,
 }
 
 

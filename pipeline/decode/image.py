@@ -15,8 +15,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
+from indexes.metadata import Fidelity
 from indexes.records import Image
 from pipeline.decode.damage.damage import JPEG_SIGNATURE
 from pipeline.decode.formats import (
@@ -39,13 +43,14 @@ from pipeline.decode.pixels.color import (
     describe_unsupported_tiff,
     get_icc_profile,
 )
+from pipeline.decode.pixels.fidelity import measure_fidelity
 from pipeline.decode.pixels.pixel_hash import hash_jpeg_stream, hash_pixels
 from pipeline.decode.pixels.resize import apply_orientation, preprocess_image
 from pipeline.decode.preprocess import DecodedImage, Preprocess
 from pipeline.decode.read import Rejected
 from pipeline.decode.readers.jxl import extract_from_jxl
 from pipeline.decode.readers.pillow import OpenImage, load_format_plugins, open_with_pillow
-from pipeline.decode.readers.raw import NotRaw, extract_from_raw
+from pipeline.decode.readers.raw import RAW_FORMAT, NotRaw, extract_from_raw
 
 
 def decode_image(
@@ -106,6 +111,11 @@ def _finish_image(
     shows_all = preprocess.fit in ("squash", "within")
     small = pixels if shows_all else preprocess_image(eight_bit, FRAME_INPUT, to_rgb)[0]
     width, height = opened.size
+    metadata = replace(
+        opened.metadata,
+        frames=add_still_digest(opened.metadata.frames, small),
+        fidelity=_measure_fidelity(opened, eight_bit, small),
+    )
     image = Image(
         hash=digest,
         pixel_hash=pixel_hash,
@@ -117,9 +127,20 @@ def _finish_image(
         flags=opened.flags,
         metadata_kinds=exif.find_metadata_kinds(opened.exif_tags),
         taken_at=exif.read_date_taken(opened.exif_tags),
-        metadata=replace(opened.metadata, frames=add_still_digest(opened.metadata.frames, small)),
+        metadata=metadata,
     )
     return image, pixels
+
+
+def _measure_fidelity(
+    opened: OpenImage, eight_bit: Pillow.Image, small: NDArray[np.uint8]
+) -> Fidelity | None:
+    """Measure the fidelity of an image; None for a raw photo, which holds more than is decoded."""
+    if opened.format == RAW_FORMAT:
+        return None
+    # The tables of a JPEG tell how strongly it was compressed, in less time than its pixels.
+    with_blocks = opened.metadata.jpeg is None and eight_bit.size == opened.size
+    return measure_fidelity(eight_bit, small, opened.bit_depth, with_blocks)
 
 
 def _open_image(
@@ -183,6 +204,7 @@ def _open_extracted(
             exif_tags=tags,
             metadata=metadata,
             tiff_tags={},
+            bit_depth=None,
             is_partial=True,
         )
         return

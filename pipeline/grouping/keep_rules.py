@@ -17,25 +17,15 @@ from pipeline.errors import InvalidKeepRule
 from pipeline.grouping.provenance import Provenance
 
 LOSSLESS_FORMATS = {"PNG", "BMP", "GIF", "TIFF", "PPM"}
-# Rank of a format by how much of the camera's data it holds, best first. Formats that are not
-# listed are raw files: rank 0. A PNG of a photograph is usually a re-saved JPEG and
-# ranks beside it.
+# Rank of a format by how much of the camera's data it holds, best first, where what is in the files
+# does not tell. Formats that are not listed are raw files: rank 0. A PNG of a photograph is usually
+# a re-saved JPEG and ranks beside it.
 FORMAT_RANK = {
-    "HEIF": 1,
-    "TIFF": 1,
-    "JPEG": 2,
-    "MPO": 2,
-    "PNG": 2,
-    "BMP": 2,
-    "PPM": 2,
-    "AVIF": 2,
-    "JPEG2000": 2,
-    "JXL": 2,
+    **dict.fromkeys(("HEIF", "TIFF"), 1),
+    **dict.fromkeys(("JPEG", "MPO", "PNG", "BMP", "PPM", "AVIF", "JPEG2000", "JXL"), 2),
     "WEBP": 3,
     "GIF": 4,
 }
-
-
 # Files were not modified before 1990: copying programs and archives set 0, or FAT's 1980.
 MIN_MTIME_NS = 631_152_000 * 1_000_000_000
 
@@ -127,6 +117,12 @@ KEEP_RULES: dict[str, tuple[Criterion, ...]] = {
         Criterion("most pixels", _negate_pixel_count),
     ),
     "format": (
+        Criterion(
+            "not compressed more strongly",
+            lambda file, provenance: provenance.losses.is_strongly_compressed,
+        ),
+        Criterion("more colors", lambda file, provenance: provenance.losses.has_lost_colors),
+        Criterion("more bits per color", lambda file, provenance: provenance.losses.lost_bits),
         Criterion("richest format", lambda file, provenance: FORMAT_RANK.get(file.image.format, 0)),
     ),
     "metadata": (

@@ -15,7 +15,9 @@ from math import inf
 from indexes.metadata import ImageMetadata
 from indexes.records import Image
 from pipeline.grouping.alterations import Alteration, find_alterations
+from pipeline.grouping.camera_files import is_camera_file
 from pipeline.grouping.copy_views import CopyView, Views
+from pipeline.grouping.losses import NO_LOSSES, Losses, find_losses
 from pipeline.verify.homography import MAX_ISOTROPIC_RATIO, compute_principal_scales
 from pipeline.verify.judgement import UNKNOWN_NOISE
 from pipeline.verify.verdict import MIN_FULL_OVERLAP
@@ -40,39 +42,6 @@ MAX_DOUBTFUL_DETAIL = 0.25
 # Share of the pairs of an image that say that it was made from the other. An edited image differs
 # so from all copies that lack the edit, but not from those that were made from it.
 MIN_DERIVED_SHARE = 0.2
-# Words in the software field of programs that edit photos. Cameras write their firmware there.
-EDITOR_WORDS = (
-    "acdsee",
-    "affinity",
-    "aperture",
-    "camera raw",
-    "canva",
-    "capture one",
-    "darktable",
-    "digikam",
-    "dxo",
-    "facebook",
-    "gimp",
-    "imagemagick",
-    "instagram",
-    "irfanview",
-    "lightroom",
-    "luminar",
-    "meitu",
-    "paint",
-    "photofiltre",
-    "photoscape",
-    "photoshop",
-    "picasa",
-    "picsart",
-    "pixelmator",
-    "pixlr",
-    "polarr",
-    "rawtherapee",
-    "snapseed",
-    "vsco",
-    "xnview",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +54,7 @@ class Provenance:
     a copy of the same extent, those in doubt say that it was altered in places.
     `is_upscaled`: enlarged without new detail. `is_padded`: with a plain margin around it.
     `max_pixel_count`: an upper bound on its effective pixels, where it may be a stretched version
-    of a copy.
+    of a copy. `losses`: what it lost compared with its copies.
     """
 
     alterations: frozenset[Alteration] = frozenset()
@@ -95,6 +64,7 @@ class Provenance:
     is_upscaled: bool = False
     is_padded: bool = False
     max_pixel_count: float = inf
+    losses: Losses = NO_LOSSES
 
 
 def trace_provenance(
@@ -123,6 +93,7 @@ def trace_provenance(
         for image in images
         if any(view.edits.upscaled_side is view.side for view in views[image])
     }
+    losses = find_losses(views, images, metadata)
     return {
         image: Provenance(
             alterations[image],
@@ -132,25 +103,10 @@ def trace_provenance(
             image in upscaled and not _is_soft(image, views[image], upscaled, images),
             _is_padded(views[image]),
             _limit_pixel_count(image, views[image], images),
+            losses[image],
         )
         for image in images
     }
-
-
-def is_camera_file(metadata: ImageMetadata, image: Image) -> bool:
-    """Tell if a file is as a camera wrote it, as far as its metadata says.
-
-    It has the model and the settings of the exposure, no sign of an editor, and the size that its
-    EXIF states, if it states one.
-    """
-    capture, software = metadata.capture, (metadata.software or "").casefold()
-    has_settings = any((capture.exposure_time, capture.aperture, capture.iso))
-    is_edited = any(word in software for word in EDITOR_WORDS) or (
-        metadata.jpeg is not None and metadata.jpeg.origin == "editor"
-    )
-    stated = {metadata.stated_width, metadata.stated_height}
-    has_stated_size = None in stated or stated == {image.width, image.height}
-    return bool(capture.model) and has_settings and not is_edited and has_stated_size
 
 
 def _find_secondhand(views: Views, images: Mapping[bytes, Image]) -> set[bytes]:

@@ -15,6 +15,7 @@ from pipeline.grouping.keep_rules import (
     KeepRules,
     LibraryFile,
 )
+from pipeline.grouping.losses import Losses
 from pipeline.grouping.provenance import Provenance
 
 RECENT_NS = 1_600_000_000 * 10**9  # in 2020; a time before 1990 is no date
@@ -31,6 +32,10 @@ def make_file(
 ) -> LibraryFile:
     image = replace(PLAIN.image, **fields)  # type: ignore[arg-type] # of any field
     return LibraryFile(path, FileStat(1000, RECENT_NS + mtime, 0, 2, 1), image, is_missing)
+
+
+def replace_image(file: LibraryFile, **fields: object) -> LibraryFile:
+    return replace(file, image=replace(file.image, **fields))  # type: ignore[arg-type] # as above
 
 
 def choose(
@@ -155,6 +160,28 @@ def test_richer_format_is_kept() -> None:
     # A PNG ranks beside a JPEG.
     png = make_file("/a.png", format="PNG")
     assert choose(png, PLAIN, KeepRules(["date", "path"])).path == "/a.png"
+
+
+@pytest.mark.parametrize(
+    ("losses", "reason"),
+    [
+        (Losses(is_strongly_compressed=True), "not compressed more strongly"),
+        (Losses(has_lost_colors=True), "more colors"),
+        (Losses(lost_bits=8), "more bits per color"),
+    ],
+)
+def test_what_is_in_a_file_outranks_its_format(losses: Losses, reason: str) -> None:
+    keep_rules, poorer = KeepRules(), make_file("/a.heic", format="HEIF", size=9000)
+    full, less = Provenance(), Provenance(losses=losses)
+    assert choose(PLAIN, poorer, keep_rules, full, full) == poorer
+    assert choose(PLAIN, poorer, keep_rules, full, less) == PLAIN
+    # More pixels outrank it.
+    assert choose(PLAIN, replace_image(poorer, width=900), keep_rules, full, less) != PLAIN
+    keys = [
+        keep_rules.make_rank_key(file, provenance)
+        for file, provenance in ((PLAIN, full), (poorer, less))
+    ]
+    assert keep_rules.explain_choice(keys[0], keys[1:]) == reason
 
 
 def test_date_rule_prefers_time_taken_to_modification_time() -> None:

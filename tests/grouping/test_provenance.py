@@ -13,10 +13,11 @@ from hypothesis.strategies import permutations
 from indexes.metadata import Capture, ImageMetadata, JpegEncoding
 from indexes.records import Image
 from pipeline.grouping.alterations import Alteration
+from pipeline.grouping.camera_files import is_camera_file
 from pipeline.grouping.copy_views import count_marks, list_views
 from pipeline.grouping.edges import Edge, list_neighbors
 from pipeline.grouping.lineage import find_parents
-from pipeline.grouping.provenance import Provenance, is_camera_file, trace_provenance
+from pipeline.grouping.provenance import Provenance, trace_provenance
 from pipeline.verify.judgement import Judgement
 from pipeline.verify.relation import COPY_RELATIONS, Relation, Side
 from pipeline.verify.verdict import Verdict

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
+import numpy as np
+import pillow_heif
 import pytest
 from PIL import ExifTags, Image, ImageEnhance
 
@@ -13,7 +16,7 @@ from pipeline import find_groups, find_matches, load_embedder
 from pipeline.query.compare import compare
 from pipeline.verify.relation import QUERY_RELATIONS, SCENE_RELATIONS, Relation
 from tests.support.embedders import CountingEmbedder
-from tests.support.images import draw_textured_image, encode_jpeg
+from tests.support.images import draw_scene, draw_textured_image, encode_jpeg
 from tests.support.ingest import ingest, make_store
 
 SCENE = draw_textured_image(1)
@@ -70,15 +73,20 @@ def test_exposures_are_apart_in_groups_queries_and_comparisons(
     assert comparison.get_relation(1, 2, 0.5) is Relation.SAME_PICTURE
 
 
+@pytest.mark.parametrize(
+    "statement", ["DELETE FROM metadata", "UPDATE metadata SET version = 1, record = '{}'"]
+)
 def test_metadata_of_an_older_store_is_read_without_embedding(
-    brackets: Path, tmp_path: Path
+    brackets: Path, tmp_path: Path, statement: str
 ) -> None:
     embedder = CountingEmbedder()
     with Store(tmp_path / "store", write=True) as store:
         ingest(store, brackets, embedder=embedder)
         ids = store.catalog.images.list_in_use()
         expected = dict(store.catalog.metadata.get(ids))
-        drop_metadata(store)
+        assert all(metadata.fidelity for metadata in expected.values())
+        with store.catalog.transaction():
+            store.catalog._db.execute(statement)
         embedded = embedder.embedded
         coverage = ingest(store, embedder=embedder)
         assert (coverage.metadata_read, coverage.unchanged) == (3, 3)
@@ -131,3 +139,28 @@ def test_damaged_image_of_an_older_store_is_read_as_a_new_one(
         for id_, image in new.catalog.images.get(new.catalog.images.list_in_use()):
             assert dict(old.catalog.images.get([id_]))[id_] == image
         assert list_grouped(old) == list_grouped(new)
+
+
+def test_file_that_holds_less_is_not_kept_for_its_format(tmp_path: Path) -> None:
+    (folder := tmp_path / "photos").mkdir()
+    noise = np.random.default_rng(3).normal(0, 2, (480, 720, 1))
+    for name, seed in (("blocks", 1), ("palette", 2)):
+        levels = np.asarray(draw_textured_image(seed, (720, 480)), np.float64) + noise
+        photo = Image.fromarray(levels.clip(0, 255).astype(np.uint8))
+        photo.save(folder / f"{name}.jpg", quality=92)
+        if name == "blocks":
+            with Image.open(io.BytesIO(encode_jpeg(photo, 8))) as strong:
+                pillow_heif.from_pillow(strong).save(folder / "blocks.heic", quality=80)
+        else:
+            photo.quantize(16).save(folder / "palette.tif")
+    drawing = Image.new("RGB", (600, 400), "white")
+    drawing.paste(draw_scene(1, (300, 200)).quantize(8).convert("RGB"), (150, 100))
+    drawing.save(folder / "drawing.png")
+    drawing.save(folder / "drawing.jpg", quality=90)
+    with make_store(tmp_path / "store", folder) as store:
+        groups = {Path(group.keeper.path).stem: group for group in find_groups(store)}
+    assert set(groups) == {"blocks", "palette", "drawing"}
+    for name, reason in (("blocks", "not compressed more strongly"), ("palette", "more colors")):
+        assert Path(groups[name].keeper.path).name == f"{name}.jpg"
+        assert groups[name].reason == reason
+    assert groups["drawing"].reason != "more colors"  # those of its JPEG are artifacts

@@ -189,22 +189,6 @@ def has_unusual_samples(mode: str, tags: Mapping[int, Any]) -> bool:
     return mode.startswith("I") and bool(tags) and not is_usual
 
 
-def has_reduced_depth(image: Pillow.Image) -> bool:
-    """Tell if Pillow will decode color samples of more than 8 bits to 8 bits.
-
-    The image must be open and not loaded yet.
-    """
-    tile = image.tile  # type: ignore[attr-defined] # of images opened from a file
-    arguments = tile[0].args if tile else ""
-    raw_mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
-    has_16_bits = isinstance(raw_mode, str) and "16" in raw_mode
-    if image.format == "PPM" and isinstance(arguments, tuple):
-        has_16_bits = arguments[-1] > 255  # the highest sample value
-    if has_16_bits and not image.mode.startswith("I"):
-        return True
-    return int(image.info.get("bit_depth") or 8) > 8
-
-
 def fix_16_bit_planes(image: Pillow.Image, tags: Mapping[int, Any]) -> None:
     """Make Pillow decode the uncompressed planes of a TIFF as 16 bits; it assumes 8: noise.
 

@@ -25,9 +25,9 @@ from pipeline.decode.metadata.frames import (
     read_frames,
 )
 from pipeline.decode.metadata.image_metadata import read_metadata
+from pipeline.decode.pixels.bit_depth import has_reduced_depth, read_bit_depth
 from pipeline.decode.pixels.color import (
     fix_16_bit_planes,
-    has_reduced_depth,
     has_unusual_samples,
 )
 from pipeline.decode.pixels.reduction import reduce_jpeg, reduce_jpeg2000
@@ -60,6 +60,7 @@ class OpenImage:
     exif_tags: Mapping[int, Any]
     metadata: ImageMetadata
     tiff_tags: Mapping[int, Any]
+    bit_depth: int | None  # of the samples in the file, 8 for fewer; None if not known
     # The decoded pixels are fewer, or less precise, than those of the file: an image that equals
     # no other, so that its pixel hash is the hash of its bytes.
     is_partial: bool
@@ -153,8 +154,9 @@ def _load_with_pillow(
     tiff_tags = getattr(image, "tag_v2", {})
     fix_16_bit_planes(image, tiff_tags)
     # A JPEG 2000 can have a profile that Pillow does not report.
+    bit_depth = read_bit_depth(image, data)
     has_all_samples = not has_unusual_samples(image.mode, tiff_tags) and not has_reduced_depth(
-        image
+        image.mode, bit_depth
     )
     is_partial = bool(flags) or is_jpeg2000 or not has_all_samples
     progressive_pixels = size[0] * size[1] if _is_progressive(image) else 0
@@ -173,6 +175,7 @@ def _load_with_pillow(
         exif_tags=exif_tags,
         metadata=metadata,
         tiff_tags=tiff_tags,
+        bit_depth=bit_depth,
         is_partial=is_partial or damage is not None,
         reduced_jpeg=data if is_reduced_jpeg else None,
     )

@@ -12,6 +12,7 @@ from pipeline.decode.formats import ExtractedImage, FailureReason
 from pipeline.decode.memory import MemoryBudget
 from pipeline.decode.read import Rejected
 
+RAW_FORMAT = "RAW"
 ORIENTATION_BY_LIBRAW_FLIP = {3: 3, 5: 8, 6: 6}  # EXIF orientations; without an entry: 1
 
 
@@ -38,7 +39,7 @@ def extract_from_raw(data: bytes, budget: MemoryBudget, min_side: int) -> Extrac
             wanted_side = min(min_side, size[0] // 2, size[1] // 2)
             if preview is None or min(_read_size(preview)) < wanted_side:
                 try:
-                    return ExtractedImage("RAW", _decode_sensor(raw, budget), full_size=size)
+                    return ExtractedImage(RAW_FORMAT, _decode_sensor(raw, budget), full_size=size)
                 except (Rejected, rawpy.LibRawError):
                     if preview is None:
                         raise
@@ -48,7 +49,7 @@ def extract_from_raw(data: bytes, budget: MemoryBudget, min_side: int) -> Extrac
         ) from error
     except rawpy.LibRawUnsufficientMemoryError as error:
         raise MemoryError from error
-    return ExtractedImage("RAW", preview, orientation, size, (FLAG_PREVIEW,))
+    return ExtractedImage(RAW_FORMAT, preview, orientation, size, (FLAG_PREVIEW,))
 
 
 def _decode_sensor(raw: Any, budget: MemoryBudget) -> Pillow.Image:  # noqa: ANN401 - untyped

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from indexes.metadata import NO_METADATA, ImageMetadata, decode_metadata, encode_metadata
+from indexes.metadata import (
+    MAX_COUNTED_COLORS,
+    NO_METADATA,
+    Fidelity,
+    ImageMetadata,
+    decode_metadata,
+    encode_metadata,
+)
 from pipeline.decode.metadata.exif import read_raw_tags, read_tags
 from pipeline.decode.metadata.image_metadata import read_metadata
 from pipeline.decode.readers.pillow import load_format_plugins
@@ -122,7 +129,7 @@ def test_camera_of_a_dng_is_read(tmp_path: Path) -> None:
 
 def test_file_without_metadata_says_nothing(tmp_path: Path) -> None:
     metadata = read_file(save_image(tmp_path / "a.png", SCENE))
-    assert replace(metadata, frames=None) == NO_METADATA
+    assert replace(metadata, frames=None, fidelity=None) == NO_METADATA  # what is measured
 
 
 def build_directory(byte_order: str, entries: list[tuple[int, int, bytes]], start: int) -> bytes:
@@ -229,6 +236,18 @@ def test_mutated_exif_gives_the_same_pixels_and_valid_metadata(tmp_path: Path) -
         assert len(encode_metadata(metadata)) < 2000
 
 
+@given(
+    color_count=st.integers(1, MAX_COUNTED_COLORS + 1),
+    is_gray=st.booleans(),
+    even_share=st.floats(0, 1),
+    bit_depth=st.none() | st.integers(8, 64),
+    blockiness=st.none() | st.floats(0, 2),
+)
+def test_fidelity_is_stored_as_it_was_measured(**measured: Any) -> None:
+    metadata = ImageMetadata(fidelity=Fidelity(**measured))
+    assert decode_metadata(encode_metadata(metadata)) == metadata
+
+
 @pytest.mark.parametrize(
     "record",
     [
@@ -241,6 +260,8 @@ def test_mutated_exif_gives_the_same_pixels_and_valid_metadata(tmp_path: Path) -
         {"latitude": float("nan")},
         {"latitude": 1e300},
         {"jpeg": {"quality": 90}},
+        {"fidelity": {"color_count": 2, "is_gray": 1, "even_share": 0.5}},
+        {"fidelity": {"color_count": 2, "is_gray": True, "even_share": float("inf")}},
         {"unknown": 1},
     ],
 )

@@ -49,6 +49,8 @@ def test_raw_photo_is_decoded_upright(tmp_path: Path, orientation: int, with_pre
         ("preview",) if with_preview else (),
     )
     assert decoded.image.size == path.stat().st_size
+    assert decoded.image.metadata is not None
+    assert decoded.image.metadata.fidelity is None  # the photo holds more than what is decoded
 
 
 def test_pixel_hash_of_raw_differs_from_its_preview(tmp_path: Path) -> None:

@@ -1,0 +1,123 @@
+"""Losses of images compared with their copies, by the fidelity that decoding measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis.strategies import integers
+
+from indexes.metadata import (
+    MAX_COUNTED_COLORS,
+    NO_METADATA,
+    Fidelity,
+    ImageMetadata,
+    JpegEncoding,
+)
+from indexes.records import FLAG_PREVIEW, Image
+from pipeline.grouping.copy_views import list_views
+from pipeline.grouping.edges import Edge, list_neighbors
+from pipeline.grouping.losses import NO_LOSSES, Losses, find_losses, was_strongly_compressed
+from pipeline.verify.relation import COPY_RELATIONS, Relation
+from pipeline.verify.verdict import Verdict
+from tests.support.verification import PLAIN_COPY
+
+PHOTO = Fidelity(MAX_COUNTED_COLORS + 1, is_gray=False, even_share=0.1, bit_depth=8)
+IMAGE = Image(b"a", b"a", 100, 100, "TIFF", 1000, False)
+
+
+def find(
+    fidelities: Mapping[str, Fidelity | None], overlap: tuple[float, float] = (1.0, 1.0)
+) -> dict[str, Losses]:
+    """The losses of images, by name, that are all copies of each other."""
+    names = [name.encode() for name in fidelities]
+    edits = replace(PLAIN_COPY, overlap=overlap)
+    verdict = Verdict(Relation.SAME_PICTURE, 30, 30, 1.0, 0.0, (), edits)
+    edges = [
+        Edge(first, second, Relation.SAME_PICTURE, 0.9, verdict)
+        for number, first in enumerate(names)
+        for second in names[number + 1 :]
+    ]
+    images = {name: replace(IMAGE, hash=name, pixel_hash=name) for name in names}
+    views = list_views(images, list_neighbors(edges, images), COPY_RELATIONS)
+    metadata = {name.encode(): [ImageMetadata(fidelity=item)] for name, item in fidelities.items()}
+    return {name.decode(): item for name, item in find_losses(views, images, metadata).items()}
+
+
+@pytest.mark.parametrize(
+    ("fewer", "more", "is_loss"),
+    [
+        (replace(PHOTO, color_count=16), PHOTO, True),
+        (replace(PHOTO, color_count=256), PHOTO, True),
+        (replace(PHOTO, color_count=300), PHOTO, False),
+        # A drawing: its JPEG has colors that are artifacts.
+        (replace(PHOTO, color_count=16), replace(PHOTO, even_share=0.5), False),
+        # A fax and a scan in gray.
+        (
+            replace(PHOTO, color_count=2, is_gray=True),
+            replace(PHOTO, color_count=200, is_gray=True),
+            True,
+        ),
+        # A gray photo whose copy has a tint, or a few levels more.
+        (replace(PHOTO, color_count=200, is_gray=True), PHOTO, False),
+        (
+            replace(PHOTO, color_count=60, is_gray=True),
+            replace(PHOTO, color_count=150, is_gray=True),
+            False,
+        ),
+        # Gray has more levels than the palette has colors, but no colors.
+        (
+            replace(PHOTO, color_count=16),
+            replace(PHOTO, color_count=200, is_gray=True),
+            False,
+        ),
+    ],
+)
+def test_few_colors_are_a_loss_beside_the_many_of_a_photo(
+    fewer: Fidelity, more: Fidelity, is_loss: bool
+) -> None:
+    losses = find({"fewer": fewer, "more": more})
+    assert losses == {"fewer": Losses(has_lost_colors=is_loss), "more": NO_LOSSES}
+
+
+def test_crop_may_have_few_colors() -> None:
+    assert find({"a": replace(PHOTO, color_count=16), "b": PHOTO}, (1.0, 0.5))["a"] == NO_LOSSES
+
+
+@given(first=integers(8, 32), second=integers(8, 32), third=integers(8, 32))
+def test_deepest_copy_lost_no_bits(first: int, second: int, third: int) -> None:
+    depths = {"a": first, "b": second, "c": third}
+    losses = find({name: replace(PHOTO, bit_depth=depth) for name, depth in depths.items()})
+    most = max(depths.values())
+    assert {name: item.lost_bits for name, item in losses.items()} == {
+        name: most - depth for name, depth in depths.items()
+    }
+
+
+@pytest.mark.parametrize("unknown", [None, replace(PHOTO, bit_depth=None, color_count=100)])
+def test_unknown_counts_neither_for_nor_against_an_image(unknown: Fidelity | None) -> None:
+    few = replace(PHOTO, color_count=100, bit_depth=8)
+    assert find({"unknown": unknown, "known": few}) == {"unknown": NO_LOSSES, "known": NO_LOSSES}
+    deep = replace(few, bit_depth=16)
+    assert find({"unknown": unknown, "known": deep})["unknown"].lost_bits == 0
+
+
+@pytest.mark.parametrize(
+    ("metadata", "flags", "is_strong"),
+    [
+        (ImageMetadata(fidelity=replace(PHOTO, blockiness=0.4)), (), True),
+        (ImageMetadata(fidelity=replace(PHOTO, blockiness=0.2)), (), False),
+        (ImageMetadata(fidelity=PHOTO), (), False),
+        (NO_METADATA, (), False),
+        (ImageMetadata(jpeg=JpegEncoding(12, True, "4:2:0")), (), True),
+        (ImageMetadata(jpeg=JpegEncoding(60, True, "4:2:0")), (), False),
+        # The preview of a raw photo, which is all that is decoded of it.
+        (ImageMetadata(jpeg=JpegEncoding(12, True, "4:2:0")), (FLAG_PREVIEW,), False),
+    ],
+)
+def test_strong_compression_shows_in_blocks_or_tables(
+    metadata: ImageMetadata, flags: tuple[str, ...], is_strong: bool
+) -> None:
+    assert was_strongly_compressed(metadata, replace(IMAGE, flags=flags)) is is_strong
