@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -93,10 +93,14 @@ class LibraryFile:
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """One comparison of two files: `key` sorts the better file first, `reason` says why it won."""
+    """One comparison of two files: `key` sorts the better file first, `reason` says why it won.
+
+    `is_provenance`: it tells which of the two was made from the other.
+    """
 
     reason: str
     key: Callable[[LibraryFile, Provenance], Any]
+    is_provenance: bool = False
 
 
 def _negate_pixel_count(file: LibraryFile, provenance: Provenance) -> float:
@@ -106,14 +110,16 @@ def _negate_pixel_count(file: LibraryFile, provenance: Provenance) -> float:
 # The rules by name, in their default order. A new rule goes before `path`, which breaks every tie.
 KEEP_RULES: dict[str, tuple[Criterion, ...]] = {
     "original": (
-        Criterion("not altered", lambda file, provenance: bool(provenance.alterations)),
-        Criterion("as the camera wrote it", lambda file, provenance: not provenance.is_from_camera),
-        Criterion("not derived from another", lambda file, provenance: provenance.is_derived),
-        Criterion("nearest to all copies", lambda file, provenance: provenance.is_secondhand),
+        Criterion("not altered", lambda file, provenance: bool(provenance.alterations), True),
+        Criterion(
+            "as the camera wrote it", lambda file, provenance: not provenance.is_from_camera, True
+        ),
+        Criterion("not derived from another", lambda file, provenance: provenance.is_derived, True),
+        Criterion("nearest to all copies", lambda file, provenance: provenance.is_secondhand, True),
     ),
     "resolution": (
-        Criterion("not upscaled", lambda file, provenance: provenance.is_upscaled),
-        Criterion("no added border", lambda file, provenance: provenance.is_padded),
+        Criterion("not upscaled", lambda file, provenance: provenance.is_upscaled, True),
+        Criterion("no added border", lambda file, provenance: provenance.is_padded, True),
         Criterion("most pixels", _negate_pixel_count),
     ),
     "format": (
@@ -148,6 +154,7 @@ LOSSY_FIRST_CRITERION = Criterion(
 # Rules that compare pixels; they decide nothing between files with equal pixels.
 PIXEL_RULES = {"original", "resolution", "format"}
 FOLDER_PREFIX = "folder:"
+OVERRULED_PROVENANCE = "although another is likely the original"
 
 
 class KeepRules:
@@ -225,12 +232,33 @@ class KeepRules:
     ) -> str:
         """Name the criteria by which a keeper won against each other file, in their order.
 
-        The keys are those of make_rank_key(), or with `equal_pixels` of
-        make_equal_pixels_rank_key().
+        Says so if a rule of the user decided against the original. The keys are those of
+        make_rank_key(), or with `equal_pixels` of make_equal_pixels_rank_key().
         """
         criteria = self._equal_pixels_criteria if equal_pixels else self._criteria
-        decisive = {_find_first_difference(keeper_key, other_key) for other_key in other_keys}
-        return ", ".join(criteria[position].reason for position in sorted(decisive))
+        others = list(other_keys)
+        decisive = {_find_first_difference(keeper_key, other_key) for other_key in others}
+        reasons = [criteria[position].reason for position in sorted(decisive)]
+        if any(_overrules_provenance(criteria, keeper_key, other_key) for other_key in others):
+            reasons.append(OVERRULED_PROVENANCE)
+        return ", ".join(reasons)
+
+
+def _overrules_provenance(
+    criteria: Sequence[Criterion], keeper_key: tuple[Any, ...], other_key: tuple[Any, ...]
+) -> bool:
+    """Tell if a keeper won by a rule that the user put before those of provenance, which it loses.
+
+    Only what the user named can come before them, but for the criteria before all rules. A member
+    in doubt by itself can rank before its keeper; then no rule decided between the two.
+    """
+    is_by_rule = _find_first_difference(keeper_key, other_key) >= len(BASE_CRITERIA)
+    if not is_by_rule or other_key < keeper_key:
+        return False
+    for position, criterion in enumerate(criteria):
+        if criterion.is_provenance and keeper_key[position] != other_key[position]:
+            return bool(other_key[position] < keeper_key[position])
+    return False
 
 
 def _find_first_difference(first: tuple[Any, ...], second: tuple[Any, ...]) -> int:

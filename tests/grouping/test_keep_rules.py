@@ -9,6 +9,7 @@ from hypothesis.strategies import integers, lists, permutations, sampled_from
 from indexes.records import FileStat, Image
 from pipeline.decode.readers.pillow import ALLOWED_FORMATS
 from pipeline.errors import InvalidKeepRule
+from pipeline.grouping.alterations import Alteration
 from pipeline.grouping.keep_rules import (
     FORMAT_RANK,
     KEEP_RULES,
@@ -24,6 +25,7 @@ PLAIN = LibraryFile(
     FileStat(1000, RECENT_NS + 50, 0, 1, 1),
     Image(b"1", b"1", 100, 100, "JPEG", 1000, False),
 )
+OVERRULED = "oldest, although another is likely the original"
 RULE_NAMES = [*KEEP_RULES, "folder:Albums"]
 
 
@@ -182,6 +184,60 @@ def test_what_is_in_a_file_outranks_its_format(losses: Losses, reason: str) -> N
         for file, provenance in ((PLAIN, full), (poorer, less))
     ]
     assert keep_rules.explain_choice(keys[0], keys[1:]) == reason
+
+
+@pytest.mark.parametrize(
+    ("names", "of_keeper", "of_other", "reason"),
+    [
+        (["date", "original"], Provenance(is_derived=True), Provenance(), OVERRULED),
+        (
+            ["date", "original"],
+            Provenance(alterations=frozenset({Alteration.TURNED})),
+            Provenance(is_derived=True),
+            OVERRULED,
+        ),
+        (["date"], Provenance(is_upscaled=True), Provenance(), OVERRULED),
+        (["date", "original"], Provenance(), Provenance(is_derived=True), "oldest"),
+        (["date", "original"], Provenance(), Provenance(), "oldest"),
+        (
+            ["original", "date"],
+            Provenance(),
+            Provenance(is_derived=True),
+            "not derived from another",
+        ),
+    ],
+)
+def test_rule_of_the_user_that_overrules_provenance_says_so(
+    names: list[str], of_keeper: Provenance, of_other: Provenance, reason: str
+) -> None:
+    keep_rules, older = KeepRules(names), make_file(mtime=40)
+    keys = [
+        keep_rules.make_rank_key(older, of_keeper),
+        keep_rules.make_rank_key(PLAIN, of_other),
+    ]
+    assert keys[0] < keys[1]
+    assert keep_rules.explain_choice(keys[0], keys[1:]) == reason
+
+
+def test_keeper_that_ranks_after_a_member_overrules_no_provenance() -> None:
+    """A member in doubt by itself joins by its copies, whatever its rank."""
+    keep_rules = KeepRules()
+    keys = [
+        keep_rules.make_rank_key(PLAIN, Provenance(is_derived=True)),
+        keep_rules.make_rank_key(make_file(), Provenance()),
+    ]
+    assert keys[1] < keys[0]
+    assert "likely the original" not in keep_rules.explain_choice(keys[0], keys[1:])
+
+
+def test_rules_before_all_others_overrule_no_provenance() -> None:
+    """That a file is missing is no choice of the user."""
+    keep_rules, missing = KeepRules(["date", "original"]), make_file(is_missing=True)
+    keys = [
+        keep_rules.make_rank_key(PLAIN, Provenance(is_derived=True)),
+        keep_rules.make_rank_key(missing, Provenance()),
+    ]
+    assert keep_rules.explain_choice(keys[0], keys[1:]) == "not missing"
 
 
 def test_date_rule_prefers_time_taken_to_modification_time() -> None:
