@@ -91,6 +91,9 @@ def _measure_share(views: Sequence[CopyView], alteration: Alteration) -> float |
     """
     if alteration is Alteration.COVERED:
         views = [view for view in views if view.has_same_extent]
+    elif alteration is Alteration.RECOLORED:
+        # Copies that were made from the image say nothing of its own tones.
+        views = [view for view in views if view.edits.derived_side is not view.side.other]
     count = sum(_shows_alteration(view, alteration) for view in views)
     return count / len(views) if views else None
 
@@ -106,7 +109,7 @@ def _shows_alteration(view: CopyView, alteration: Alteration) -> bool:
         case Alteration.GRAYSCALE:
             return edits.grayscale_side is view.side
         case Alteration.RECOLORED:
-            return edits.recolored and edits.derived_side is not view.side.other
+            return edits.recolored
         case _:
             return edits.is_covered and view.verdict.altered_side is not view.side.other
 
