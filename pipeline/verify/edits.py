@@ -43,8 +43,10 @@ MIN_SKEWED_COPY_OVERLAP = 0.4
 MAX_PERSPECTIVE_SKEW = 0.02
 # An image that another shows on plain ground at a smaller scale than this was reduced to be
 # embedded there. On other ground an embedded image has a seam: of 123 photos that show a copy
-# without one, all were cropped to that copy, 11 of them to one that was enlarged.
+# without one, all were cropped to that copy; but 11, at a smaller scale than the second, to one
+# that was enlarged, which only the upscale check can tell from an embedded image without a seam.
 MAX_EMBEDDED_SCALE_ON_PLAIN = 0.87
+MAX_UNCLEAR_SCALE = 0.75
 OVERLAP_SAMPLES_PER_SIDE = 100  # the overlap is measured on a grid of this many points a side
 OVERLAP_MARGIN = 0.005  # share of a side by which a point may lie outside and count as inside
 UNIQUE_MARGIN = 0.015  # the same for content that only one image has
@@ -147,7 +149,7 @@ def _find_full_placement(
         derived_side: Side | None = grayscale_side
     elif has_seam or (is_plain and scale_in_larger < MAX_EMBEDDED_SCALE_ON_PLAIN):
         derived_side = smaller.other  # the smaller was embedded in it
-    elif is_plain:
+    elif is_plain or scale_in_larger < MAX_UNCLEAR_SCALE:
         derived_side = None  # a margin was added that the image blends into, or was cropped off
     else:
         derived_side = smaller  # it was cropped out of the other, and perhaps enlarged

@@ -35,6 +35,7 @@ RADIAL_BINS = 64  # of radial frequency, from 0 to the Nyquist frequency
 # 1 / 1.7, and 6 for 0.65. At JPEG qualities 75 and 92, 81 and 87 % of those upscaled 1.7 times are
 # below, 69 and 80 % of those upscaled 2 times, none upscaled 1.3 times.
 MAX_UPSCALED_ENERGY_RATIO = 0.08
+MIN_REAL_ENERGY_RATIO = 0.25  # from which an image is certainly not upscaled: of 600 few are below
 # Side of the smaller image over that of the larger: between these the spectrum can decide.
 MIN_SIDE_RATIO = 0.1
 MAX_SIDE_RATIO = 0.75
@@ -129,8 +130,8 @@ def add_upscaling(verdict: Verdict, side: Side, spectrum: RadialSpectrum) -> Ver
     """Complete a verdict by the spectrum of the image on `side`, if that is the larger one.
 
     Sets `fine_detail` and, if the image is upscaled, `upscaled_side`. If the other image also shows
-    all of it, it was cropped from the other: that the other shows it at a smaller scale proves
-    nothing then.
+    all of it without a seam, it was cropped from the other and enlarged; or the other was made from
+    it, if it has detail that the other cannot show.
     """
     edits = verdict.edits
     if not edits or side != find_larger_side(verdict):
@@ -145,17 +146,17 @@ def add_upscaling(verdict: Verdict, side: Side, spectrum: RadialSpectrum) -> Ver
     if fine_detail is None:
         return verdict
     edits = replace(edits, fine_detail=round(fine_detail, 4))
-    if fine_detail >= MAX_UPSCALED_ENERGY_RATIO:
-        return replace(verdict, edits=edits)
+    is_upscaled = fine_detail < MAX_UPSCALED_ENERGY_RATIO
+    if is_upscaled:
+        edits = replace(edits, upscaled_side=side)
     own_overlap = edits.overlap[side == Side.SECOND]
     other_overlap = edits.overlap[side == Side.FIRST]
-    is_cropped_from_other = (
-        not edits.embedded_side
-        and own_overlap >= MIN_FULL_OVERLAP > other_overlap
-        and edits.derived_side == side.other
-    )
-    derived_side = side if is_cropped_from_other else edits.derived_side
-    return replace(verdict, edits=replace(edits, upscaled_side=side, derived_side=derived_side))
+    is_part = own_overlap >= MIN_FULL_OVERLAP > other_overlap and not edits.embedded_side
+    if is_part and is_upscaled and edits.derived_side != side:
+        edits = replace(edits, derived_side=side)
+    elif is_part and fine_detail >= MIN_REAL_ENERGY_RATIO and not edits.derived_side:
+        edits = replace(edits, derived_side=side.other)
+    return replace(verdict, edits=edits)
 
 
 def compute_radial_spectrum(rgb: NDArray[np.uint8], size: tuple[int, int]) -> RadialSpectrum:

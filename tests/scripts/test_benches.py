@@ -314,7 +314,7 @@ def test_bench_join_prints_the_comparison_with_faiss_and_the_growth(
 def test_bench_regions_prints_regions_of_hosts_and_photos_and_what_they_propose(
     replacements: dict[str, str],
 ) -> None:
-    hosts, plain, pairs, unrelated = run_only_command("bench_regions", "--count 2", replacements)
+    hosts, plain, pairs, unrelated = run_only_command("bench_regions", "--count 4", replacements)
     assert hosts.header == "| host | photos found | hosts with one found | regions |"
     assert len(hosts.first_cells) == 13
     assert plain.header == "| plain | images | regions | with any | ms |"
