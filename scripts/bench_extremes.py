@@ -94,8 +94,8 @@ def make_burst(folder: Path, count: int, load: LoadPhoto) -> Origins:
     for number in range(count):
         rng = random.Random(number)
         shot = scene.copy()
-        place = (SCENE_SIZE[0] - thing.width) * number // max(1, count - 1), SCENE_SIZE[1] // 2
-        shot.paste(thing, place)
+        free = SCENE_SIZE[0] - thing.width, SCENE_SIZE[1] - thing.height
+        shot.paste(thing, (rng.randint(0, free[0]), rng.randint(0, free[1])))
         left, top = rng.randint(0, 4), rng.randint(0, 4)
         shot = expose(shot.crop((left, top, left + 390, top + 270)), rng)
         shot.save(folder / f"{number:04}.jpg", quality=92)
