@@ -31,7 +31,7 @@ from scripts.library_histories import ROOTS, Ending, Library, Night
 PAIRS_PER_BLOCK = 6
 JOIN_BLOCK_ROWS = 5
 # Of --few-candidates: the nearest, the likeliest originals, and arbitrary images.
-FEW_CANDIDATES = {"MAX_NEAREST": 3, "MAX_LARGEST": 1, "MAX_ARBITRARY": 1}
+FEW_CANDIDATES = {"FIRST_NEAREST": 2, "MAX_NEAREST": 3, "MAX_LARGEST": 1, "MAX_ARBITRARY": 1}
 
 Groups = list[dict[str, Any]]  # as JSON
 

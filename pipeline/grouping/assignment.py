@@ -52,6 +52,8 @@ MIN_FULL_SIZE_SCALE = 0.9
 MIN_NOISE_GAIN = 0.1
 # Members of a group that have to be copies of an image whose pair with the keeper is in doubt.
 MIN_VOUCHERS = 3
+# Copies of an image from which its pair with the keeper may have been left out: not compared.
+MIN_CROWD = 24
 
 
 def assign_to_keepers(
@@ -124,8 +126,9 @@ def _find_vouched(
     """Find images that no verdict relates to a keeper, but that most of their copies belong to.
 
     At least MIN_VOUCHERS members are copies of such an image, and more than half of all its copies
-    are members. The pair with the keeper is in doubt, or no verdict was reached; and none of its
-    copies is another shot of the keeper's scene.
+    are members, unless it has MIN_CROWD, so that its pair with the keeper may have been left out.
+    The pair with the keeper is in doubt, or no verdict was reached; and none of its copies is
+    another shot of the keeper's scene.
     """
     group = {keeper, *(member.pixel_hash for member in members if not member.edge.voucher)}
     if len(group) <= MIN_VOUCHERS:
@@ -147,7 +150,9 @@ def _find_vouched(
         direct = known.get(image)
         if (
             len(own_vouchers) >= MIN_VOUCHERS
-            and 2 * len(own_vouchers) > len(copies)
+            and (
+                2 * len(own_vouchers) > len(copies) or (direct is None and len(copies) >= MIN_CROWD)
+            )
             and copies.isdisjoint(shots)
             and (direct is None or direct.relation == Relation.SIMILAR)
         ):

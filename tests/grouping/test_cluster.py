@@ -20,7 +20,7 @@ from hypothesis.strategies import (
 
 from indexes.metadata import Capture, ImageMetadata
 from indexes.records import FileStat, Image
-from pipeline.grouping.assignment import MIN_VOUCHERS
+from pipeline.grouping.assignment import MIN_CROWD, MIN_VOUCHERS
 from pipeline.grouping.cluster import Group, form_groups
 from pipeline.grouping.edges import Edge
 from pipeline.grouping.exposures import Exposures, NamedMetadata
@@ -99,6 +99,21 @@ def test_image_without_edge_to_keeper_is_related_not_chained() -> None:
         (related.file.path, related.member.path, related.relation, related.score)
         for related in group.related
     ] == [("/3", "/2", Relation.SAME_PICTURE, 0.8)]
+
+
+@pytest.mark.parametrize("is_crowded", [False, True])
+def test_image_with_so_many_copies_that_it_was_not_compared_with_the_keeper_joins_its_group(
+    is_crowded: bool,
+) -> None:
+    """Three of the copies of image 5 are members; the others are copies of it alone."""
+    others = range(6, 6 + MIN_CROWD - 3 - (not is_crowded))
+    numbers = [1, 2, 3, 4, 5, *others]
+    files = by_pixel_hash(*(make_file(n, f"/{n:02}", width=200 - n) for n in numbers))
+    members = make_edges((1, 2, 0.9), (1, 3, 0.9), (1, 4, 0.9))
+    copies = make_edges(*((n, 5, 0.8) for n in (2, 3, 4)))
+    copies += make_edges(*((5, n, 0.8) for n in others))
+    groups = form_groups(files, [*members, *copies])
+    assert ("/05" in dict(list_paths(groups))["/01"]) is is_crowded
 
 
 def test_image_in_doubt_joins_the_group_that_most_of_its_copies_belong_to() -> None:
