@@ -84,8 +84,8 @@ def select_candidates(
     owners, others, rows = owners[of_crowded], others[of_crowded], of_crowded % len(pairs)
     distances = -scores[rows]
     is_candidate[rows[_select_first(owners, distances, FIRST_NEAREST)]] = True
-    related = _pack_pairs(find_related_vectors(database, OTHER_SCENE_RELATIONS))
-    is_related = is_candidate & np.isin(_pack_pairs(pairs), related)
+    related = pack_pairs(find_related_vectors(database, OTHER_SCENE_RELATIONS))
+    is_related = is_candidate & np.isin(pack_pairs(pairs), related)
     has_related = np.zeros(len(vectors), dtype=bool)
     has_related[positions[is_related]] = True
     of_related = has_related[owners]
@@ -131,6 +131,6 @@ def _select_first(
     return np.asarray(keys <= last_keys)
 
 
-def _pack_pairs(pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Pack (first, second), each below 2^31, into one number."""
+def pack_pairs(pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pack (first, second), each below 2^31, into one number that orders by second, then first."""
     return pairs[:, 1] << 32 | pairs[:, 0]

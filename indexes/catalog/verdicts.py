@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.catalog.candidates import find_related_vectors, select_candidates
+from indexes.catalog.candidates import find_related_vectors, pack_pairs, select_candidates
 from indexes.catalog.database import Database
 from indexes.catalog.images import IMAGE_IN_USE
 
@@ -203,16 +203,14 @@ class VerdictTable:
             representatives = self._fetch_integers(REPRESENTATIVES, column_count=2)
             verified = self._fetch_integers(VERIFIED_PAIRS, version, column_count=3)
         if extra_vector_pairs is not None:
-            is_left_out = np.isin(_pack_pairs(extra_vector_pairs), _pack_pairs(left_out))
+            is_left_out = np.isin(pack_pairs(extra_vector_pairs), pack_pairs(left_out))
             extra = extra_vector_pairs[~is_left_out]
             vector_pairs = np.unique(np.concatenate([vector_pairs, extra]), axis=0)
         is_current = verified[:, 2] == 1
         current = _replace_by_representatives(verified[is_current, :2], representatives)
         outdated = _replace_by_representatives(verified[~is_current, :2], representatives)
         candidates = _pair_images(images, vector_pairs)
-        keys = np.setdiff1d(
-            _pack_pairs(np.concatenate([candidates, outdated])), _pack_pairs(current)
-        )
+        keys = np.setdiff1d(pack_pairs(np.concatenate([candidates, outdated])), pack_pairs(current))
         return [(key & 0xFFFFFFFF, key >> 32) for key in keys.tolist()]
 
     def count_left_out(self, min_score: float) -> int:
@@ -302,11 +300,6 @@ def _find_ranges(
         np.searchsorted(ascending, values, side="left"),
         np.searchsorted(ascending, values, side="right"),
     )
-
-
-def _pack_pairs(pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Pack (first, second), each below 2^31, into one number that orders by second, then first."""
-    return pairs[:, 1] << 32 | pairs[:, 0]
 
 
 def _make_stored_verdict(row: Sequence[Any]) -> StoredVerdict:
