@@ -137,11 +137,7 @@ def _has_tones_apart(own_views: Iterable[CopyView], views: Views) -> bool:
 
 def _measure_gain(views: Sequence[CopyView]) -> float | None:
     """Measure the median gain in detail from an image to its copies; None for a few copies."""
-    gains = [
-        view.edits.detail_gain if view.is_first else -view.edits.detail_gain
-        for view in views
-        if view.has_same_extent
-    ]
+    gains = [view.detail_gain for view in views if view.has_same_extent]
     return median(gains) if len(gains) >= MIN_COPIES else None
 
 

@@ -32,6 +32,11 @@ class CopyView:
         return self.side is Side.FIRST
 
     @property
+    def detail_gain(self) -> float:
+        """The log ratio of the gradients of the copy over those of the image."""
+        return self.edits.detail_gain if self.is_first else -self.edits.detail_gain
+
+    @property
     def shows_more(self) -> bool:
         """True if the image shows all of the copy, and more."""
         return self.own_overlap < MIN_FULL_OVERLAP <= self.other_overlap

@@ -26,8 +26,8 @@ MAX_SIZE_RATIO = 1.1  # of two numbers of pixels that count as one size
 # Of two images the one is nearer to the photo that is nearer to most of their common copies: by the
 # log ratio of their gradients, or else by the correlation of their noise. A copy that tells them
 # apart by less does not vote. All copies have the noise of the photo, and each has some of its own;
-# those with more pixels than either do not vote, as more pixels have more noise of their own. A
-# copy is nearer than the photo only to what was made from it: so the majority must be large. Of
+# those with more pixels than either do not vote, as more pixels have more noise of their own. Only
+# what was made from a copy is nearer to it than to the photo, so the majority must be large. Of
 # 122 photos with 1 to 55 copies, many made from one another, 87 are kept so; 77 by means over all
 # copies instead of votes.
 MIN_GAIN_LEAD = 0.02
@@ -152,7 +152,7 @@ def _is_nearer(
     common = views[first].keys() & views[second].keys()
     pairs = [(views[first][copy], views[second][copy]) for copy in common]
     by_detail = _count_votes(
-        (abs(_get_gain(other)) - abs(_get_gain(view)) for view, other in pairs), MIN_GAIN_LEAD
+        (abs(other.detail_gain) - abs(view.detail_gain) for view, other in pairs), MIN_GAIN_LEAD
     )
     if by_detail:
         return by_detail > 0
@@ -177,11 +177,6 @@ def _count_votes(leads: Iterable[float], min_lead: float) -> int:
         return 0
     share = sum(votes) / len(votes)
     return int(share >= MIN_VOTE_SHARE) - int(share <= 1 - MIN_VOTE_SHARE)
-
-
-def _get_gain(view: CopyView) -> float:
-    """Get the log ratio of the gradients of a copy over those of the image."""
-    return view.edits.detail_gain if view.is_first else -view.edits.detail_gain
 
 
 def _get_noise(view: CopyView) -> float:
