@@ -152,7 +152,7 @@ def add_upscaling(verdict: Verdict, side: Side, spectrum: RadialSpectrum) -> Ver
     own_overlap = edits.overlap[side == Side.SECOND]
     other_overlap = edits.overlap[side == Side.FIRST]
     is_part = own_overlap >= MIN_FULL_OVERLAP > other_overlap and not edits.embedded_side
-    if is_part and is_upscaled and edits.derived_side != side:
+    if is_part and is_upscaled:
         edits = replace(edits, derived_side=side)
     elif is_part and fine_detail >= MIN_REAL_ENERGY_RATIO and not edits.derived_side:
         edits = replace(edits, derived_side=side.other)
