@@ -17,8 +17,8 @@ from pipeline.errors import InvalidKeepRule
 from pipeline.grouping.provenance import Provenance
 
 LOSSLESS_FORMATS = {"PNG", "BMP", "GIF", "TIFF", "PPM"}
-# Rank of a format by how much of the camera's data it holds, best first, where what is in the files
-# does not tell. Formats that are not listed are raw files: rank 0. A PNG of a photograph is usually
+# Rank of a format by how much of the camera's data it holds, best first, where their content does
+# not decide. Formats that are not listed are raw files: rank 0. A PNG of a photograph is usually
 # a re-saved JPEG and ranks beside it.
 FORMAT_RANK = {
     **dict.fromkeys(("HEIF", "TIFF"), 1),

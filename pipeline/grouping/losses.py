@@ -1,7 +1,6 @@
 """Tell what an image lost, whatever format it is kept in now: colors, depth, detail.
 
-The fidelity that decoding measured tells it. What is not known of an image counts neither for nor
-against it.
+It compares the fidelity that was measured at decoding; an unknown value never counts.
 """
 
 from __future__ import annotations
