@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -118,13 +119,13 @@ def read_images(
     while sources:
         first_sources = {id_: files[0] for id_, files in sources.items()}
         later_sources = {id_: files[1:] for id_, files in sources.items()}
-        results = decoders.stream(first_sources.values(), preprocess)
-        for id_, result in zip(first_sources, results, strict=True):
-            if isinstance(result, Decoded) and result.image.hash == images[id_].hash:
-                del later_sources[id_]
-                yield id_, result
-            elif not later_sources[id_] and isinstance(result, Failure):
-                yield id_, ImageUnavailable(result.reason)
-            elif not later_sources[id_]:
-                yield id_, ImageUnavailable(UnavailableReason.CHANGED)
+        with closing(decoders.stream(first_sources.values(), preprocess)) as results:
+            for id_, result in zip(first_sources, results, strict=True):
+                if isinstance(result, Decoded) and result.image.hash == images[id_].hash:
+                    del later_sources[id_]
+                    yield id_, result
+                elif not later_sources[id_] and isinstance(result, Failure):
+                    yield id_, ImageUnavailable(result.reason)
+                elif not later_sources[id_]:
+                    yield id_, ImageUnavailable(UnavailableReason.CHANGED)
         sources = {id_: files for id_, files in later_sources.items() if files}

@@ -26,12 +26,13 @@ PreprocessOrLoader = Preprocess | Callable[[], Preprocess]
 class Decoded:
     """A decoded image: its file, the record that the store keeps, and pixels for the embedder.
 
-    `pixels` are uint8 RGB (height, width, 3).
+    `pixels`, and those of the thumbnail if there is one, are uint8 RGB (height, width, 3).
     """
 
     source: SourceFile
     image: Image
     pixels: NDArray[np.uint8]
+    thumbnail: NDArray[np.uint8] | None = None
 
 
 def _decode_in_process(
@@ -70,7 +71,7 @@ def decode_source(
         try:
             if callable(preprocess):
                 preprocess = preprocess()
-            image, pixels = decoder(data, digest, preprocess, is_raw)
+            decoded = decoder(data, digest, preprocess, is_raw)
         except Rejected as rejected:
             return Failure(source, rejected.reason, rejected.detail or None, digest)
-        return Decoded(source, image, pixels)
+        return Decoded(source, *decoded)

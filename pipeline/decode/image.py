@@ -46,7 +46,7 @@ from pipeline.decode.pixels.color import (
 from pipeline.decode.pixels.fidelity import measure_fidelity
 from pipeline.decode.pixels.pixel_hash import hash_jpeg_stream, hash_pixels
 from pipeline.decode.pixels.resize import apply_orientation, preprocess_image
-from pipeline.decode.preprocess import DecodedImage, Preprocess
+from pipeline.decode.preprocess import VERIFY_INPUT, DecodedImage, Preprocess
 from pipeline.decode.read import Rejected
 from pipeline.decode.readers.jxl import extract_from_jxl
 from pipeline.decode.readers.pillow import OpenImage, load_format_plugins, open_with_pillow
@@ -129,7 +129,10 @@ def _finish_image(
         taken_at=exif.read_date_taken(opened.exif_tags),
         metadata=metadata,
     )
-    return image, pixels
+    thumbnail = None
+    if preprocess.with_thumbnail and opened.suits_thumbnail:
+        thumbnail, _ = preprocess_image(eight_bit, VERIFY_INPUT, to_rgb)
+    return DecodedImage(image, pixels, thumbnail)
 
 
 def _measure_fidelity(
@@ -181,7 +184,13 @@ def _open_raw(
     """Open what LibRaw extracted, with the metadata of the raw photo: its preview may have none."""
     with _open_extracted(extracted, preprocess, budget) as opened:
         tags = {**opened.exif_tags, **exif.read_raw_tags(data)}
-        yield replace(opened, exif_tags=tags, metadata=read_metadata(opened.image, tags))
+        # The preview that is decoded depends on the size that is needed.
+        yield replace(
+            opened,
+            exif_tags=tags,
+            metadata=read_metadata(opened.image, tags),
+            suits_thumbnail=False,
+        )
 
 
 @contextmanager

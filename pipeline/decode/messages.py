@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from indexes.metadata import NO_METADATA, ImageMetadata
 from indexes.records import IMAGE_FLAGS, Image
 from pipeline.decode.formats import METADATA_KINDS, REJECTION_REASONS
-from pipeline.decode.preprocess import Preprocess
+from pipeline.decode.preprocess import VERIFY_INPUT, DecodedImage, Preprocess
 from pipeline.decode.read import Rejected
 
 # Limits of what a worker may claim about an image.
@@ -32,7 +32,7 @@ class DecodeRequest(NamedTuple):
 
 @dataclass(frozen=True)
 class DecodedHeader:
-    """A worker's answer for a decoded image; its pixels are in shared memory."""
+    """A worker's answer for a decoded image; its pixels and thumbnail are in shared memory."""
 
     width: int
     height: int
@@ -44,10 +44,12 @@ class DecodedHeader:
     taken_at: int | None
     metadata: ImageMetadata
     shape: tuple[int, int]  # height and width of the pixels
+    thumbnail_shape: tuple[int, int] | None  # of those of the thumbnail, if there is one
 
     @classmethod
-    def from_image(cls, image: Image, shape: tuple[int, int]) -> DecodedHeader:
-        """Describe an image whose pixels are RGB of this height and width."""
+    def from_decoded(cls, decoded: DecodedImage) -> DecodedHeader:
+        """Describe a decoded image."""
+        image, pixels, thumbnail = decoded
         return cls(
             width=image.width,
             height=image.height,
@@ -58,7 +60,8 @@ class DecodedHeader:
             metadata_kinds=image.metadata_kinds,
             taken_at=image.taken_at,
             metadata=image.metadata or NO_METADATA,
-            shape=shape,
+            shape=pixels.shape[:2],
+            thumbnail_shape=None if thumbnail is None else thumbnail.shape[:2],
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -77,7 +80,7 @@ class DecodedHeader:
         Raises ValueError, TypeError, KeyError or AttributeError if it cannot be right for an image
         at `preprocess`, whose hashes have `hash_bytes` bytes.
         """
-        shown_height, shown_width = answer["shape"]
+        thumbnail_shape = answer["thumbnail_shape"]
         header = cls(
             width=_check_side(answer["width"]),
             height=_check_side(answer["height"]),
@@ -88,7 +91,8 @@ class DecodedHeader:
             metadata_kinds=tuple(answer["metadata_kinds"]),
             taken_at=answer["taken_at"],
             metadata=ImageMetadata.from_json(answer["metadata"]),
-            shape=(_check_side(shown_height), _check_side(shown_width)),
+            shape=_check_shape(answer["shape"]),
+            thumbnail_shape=thumbnail_shape and _check_shape(thumbnail_shape),
         )
         if not isinstance(header.is_featureless, bool):
             raise TypeError("is_featureless")
@@ -110,6 +114,8 @@ class DecodedHeader:
             has_right_shape = header.shape == (preprocess.size, preprocess.size)
         if not has_right_shape:
             raise ValueError("shape")
+        if header.thumbnail_shape and max(header.thumbnail_shape) > VERIFY_INPUT.size:
+            raise ValueError("thumbnail_shape")
         return header
 
     def to_image(self, request: DecodeRequest) -> Image:
@@ -135,6 +141,11 @@ def parse_rejection(answer: dict[str, Any]) -> Rejected:
     if reason not in REJECTION_REASONS or not isinstance(detail, str):
         raise ValueError("reason")
     return Rejected(reason, detail)
+
+
+def _check_shape(shape: Any) -> tuple[int, int]:  # noqa: ANN401 - anything that JSON can hold
+    height, width = shape
+    return _check_side(height), _check_side(width)
 
 
 def _check_side(side: Any) -> int:  # noqa: ANN401 - anything that JSON can hold

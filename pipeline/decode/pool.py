@@ -11,13 +11,14 @@ import json
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
 from threading import Semaphore
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.decode.decode import Decoded, PreprocessOrLoader, decode_source
 from pipeline.decode.formats import EXTRA_INSTALLED, MODULE_BY_EXTRA, FailureReason
@@ -168,12 +169,18 @@ class DecoderPool:
             result: DecodedImage | Rejected = parse_rejection(answer)
         else:
             header = DecodedHeader.from_json(answer, request.preprocess, len(request.digest))
-            height, width = header.shape
-            samples = shared_memory.get(memory_fd, height * width * 3)
-            pixels = np.frombuffer(samples, np.uint8).reshape(height, width, 3)
-            result = header.to_image(request), pixels
+            shapes = [header.shape, *([header.thumbnail_shape] if header.thumbnail_shape else [])]
+            result = DecodedImage(header.to_image(request), *_read_pixels(memory_fd, shapes))
         os.ftruncate(memory_fd, 0)
         return result
+
+
+def _read_pixels(memory_fd: int, shapes: Sequence[tuple[int, int]]) -> list[NDArray[np.uint8]]:
+    """Read RGB pixels of these (height, width), one after the other, from shared memory."""
+    sizes = [height * width * 3 for height, width in shapes]
+    samples = np.frombuffer(shared_memory.get(memory_fd, sum(sizes)), np.uint8)
+    parts = np.split(samples, np.cumsum(sizes)[:-1])
+    return [part.reshape(*shape, 3) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def _make_start_error(reason: str) -> DecoderStartFailed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,16 @@ from indexes.records import Image
 # changes pixels needs a new number.
 PREPROCESS_VERSION = "decode-2"
 
-# The record that the store keeps of an image, and its pixels for the embedder: uint8 RGB
-# (height, width, 3).
-DecodedImage = tuple[Image, NDArray[np.uint8]]
+
+class DecodedImage(NamedTuple):
+    """The record that the store keeps of an image, and its pixels for the embedder.
+
+    `pixels`, and those of the thumbnail if there is one, are uint8 RGB (height, width, 3).
+    """
+
+    image: Image
+    pixels: NDArray[np.uint8]
+    thumbnail: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,8 @@ class Preprocess:
     - within: keep the shape, resize the long side to at most `size`, never enlarge.
 
     `resample` names one of Pillow's filters. With `coarse`, a JPEG is decoded at about `size`
-    already, which takes half the time.
+    already, which takes half the time. With `with_thumbnail`, a thumbnail at VERIFY_INPUT is made
+    of the same decoded pixels, unless another reduction would be decoded for it.
     """
 
     size: int
@@ -39,6 +48,7 @@ class Preprocess:
     resample: str = "bicubic"
     fill: int = 0
     coarse: bool = False
+    with_thumbnail: bool = False
 
     def __str__(self) -> str:
         """Return the preprocessing version that a space records."""

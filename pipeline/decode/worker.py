@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.decode.image import decode_image
 from pipeline.decode.messages import DecodedHeader
@@ -61,7 +62,7 @@ def _answer(
     request: dict[str, Any], memory_fd: int, large_image_lock: _LargeImageLock
 ) -> dict[str, Any]:
     try:
-        image, pixels = decode_image(
+        decoded = decode_image(
             shared_memory.get(memory_fd, request["size"]),
             bytes.fromhex(request["digest"]),
             Preprocess(**request["preprocess"]),
@@ -70,8 +71,12 @@ def _answer(
         )
     except Rejected as rejected:
         return {"reason": rejected.reason, "detail": rejected.detail}
-    shared_memory.put(memory_fd, np.ascontiguousarray(pixels).data.cast("B"))
-    return DecodedHeader.from_image(image, pixels.shape[:2]).to_json()
+    shared_memory.put(memory_fd, decoded.pixels.tobytes() + _get_bytes(decoded.thumbnail))
+    return DecodedHeader.from_decoded(decoded).to_json()
+
+
+def _get_bytes(pixels: NDArray[np.uint8] | None) -> bytes:
+    return b"" if pixels is None else pixels.tobytes()
 
 
 class _LargeImageLock:

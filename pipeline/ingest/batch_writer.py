@@ -12,6 +12,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from indexes.caches.thumbnails import Thumbnail, ThumbnailCache
 from indexes.coverage import Coverage
 from indexes.records import Image, NewFile
 from indexes.store import Batch, Store
@@ -23,6 +24,7 @@ from pipeline.errors import ServiceUnavailable
 from pipeline.ingest.coverage import IngestOptions, count_without_image, is_failure
 from pipeline.ingest.reconcile import RootDiff
 from pipeline.scan import SourceFile
+from pipeline.thumbnails import encode_thumbnail
 
 # Files without an embedding of their own that weigh as much as one embedding in a commit.
 LIGHT_FILES_PER_IMAGE = 4
@@ -58,8 +60,12 @@ class BatchWriter:
         options: IngestOptions,
         coverage: Coverage,
         history: FileHistory | None = None,
+        thumbnails: ThumbnailCache | None = None,
     ) -> None:
-        """Write to `store`, and count in `coverage` what was committed."""
+        """Write to `store`, and the thumbnails of embedded images to `thumbnails`.
+
+        What was committed is counted in `coverage`.
+        """
         self.batch_size = options.batch_size or embedder.batch_size
         # Vanished files whose content was found under a new path.
         self.moved_file_ids: set[int] = set()
@@ -68,6 +74,7 @@ class BatchWriter:
         self._options = options
         self._coverage = coverage
         self._history = history or FileHistory()
+        self._thumbnails = thumbnails
         self._vanished_by_image = _group_vanished_by_image(self._history.root_diffs)
         self._budget = PaidCallBudget(
             embedder, options.max_paid_calls, is_cost_accepted=options.accept_paid_calls
@@ -174,6 +181,7 @@ class BatchWriter:
         except ServiceUnavailable as error:
             outage = error
             vectors = {selected[number]: row for number, row in error.rows.items()}
+        self._save_thumbnails([inputs[pixel_hash] for pixel_hash in vectors])
         postponed = set(inputs) - set(vectors)
         for decoded in waiting:
             pixel_hash = decoded.image.pixel_hash
@@ -185,6 +193,17 @@ class BatchWriter:
             raise outage
         if len(selected) < len(inputs):
             self._budget.raise_limit_reached()
+
+    def _save_thumbnails(self, embedded: Sequence[Decoded]) -> None:
+        """Save the thumbnails that were made of the pixels that were decoded for the embedder."""
+        if self._thumbnails:
+            self._thumbnails.put(
+                {
+                    decoded.image.hash: Thumbnail(encode_thumbnail(decoded.thumbnail), b"")
+                    for decoded in embedded
+                    if decoded.thumbnail is not None
+                }
+            )
 
     def _select_inputs(self, waiting: Sequence[Decoded]) -> dict[bytes, Decoded]:
         """Return by pixel hash the first image that needs a vector of its own."""

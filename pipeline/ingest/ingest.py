@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 
+from indexes.caches.thumbnails import ThumbnailCache
 from indexes.coverage import Coverage, UnreadablePath
 from indexes.paths import quote
 from indexes.records import FLAG_DAMAGED, CatalogFile, Root, RunOutcome
@@ -106,9 +108,12 @@ def _run_stages(context: IngestContext, roots: Sequence[Root]) -> Iterator[Progr
         _list_moved_failures(diffs) if context.earlier.are_known else frozenset(),
         diffs,
     )
-    writer = BatchWriter(store, context.embedder, context.options, coverage, history)
-    if scanned.to_read:
-        yield from _read_files(context, scanned.to_read, writer)
+    with ThumbnailCache(store.folder, write=True) as thumbnails:
+        writer = BatchWriter(
+            store, context.embedder, context.options, coverage, history, thumbnails
+        )
+        if scanned.to_read:
+            yield from _read_files(context, scanned.to_read, writer)
 
     for diff in diffs:
         apply_diff(store, diff, writer.moved_file_ids, context)
@@ -257,8 +262,11 @@ def _read_files(
     # Two batches ahead: files are decoded while a batch is embedded, and while the model is
     # loaded for the first one.
     prefetch = 2 * writer.batch_size
-    with writer:
-        results = context.decoders.stream(files, embedder.preprocess, writer.claim, prefetch)
+    preprocess = replace(embedder.preprocess, with_thumbnail=True)
+    results = context.decoders.stream(files, preprocess, writer.claim, prefetch)
+    # Closed here after an error: the garbage collector may run in a thread of the generator, which
+    # cannot wait for itself.
+    with writer, closing(results):
         for done, result in enumerate(results, 1):
             writer.add(result)
             failure = result if isinstance(result, Failure) else None

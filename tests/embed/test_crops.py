@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping
 from contextlib import closing
 from itertools import combinations
 from pathlib import Path
@@ -20,17 +19,13 @@ from PIL import Image, ImageDraw, ImageOps
 
 from indexes import Root, Store
 from indexes.caches.crops import CropCache, CropVectors
-from indexes.caches.thumbnails import ThumbnailCache
 from indexes.coverage import CropReport
 from indexes.records import FileStat, NewFile
 from indexes.records import Image as StoredImage
 from indexes.store import Batch
 from indexes.vectors.scores import compute_cosines
 from pipeline import IngestOptions, find_groups, find_matches, ingest_roots, load_embedder
-from pipeline import thumbnails as thumbnails_module
 from pipeline.calibrate.synthetic_copies import HARD_EDITS
-from pipeline.decode.decode import Decoded
-from pipeline.decode.pool import DecoderPool
 from pipeline.decode.preprocess import Preprocess
 from pipeline.embed.crop_matches import (
     compute_crop_floor,
@@ -41,9 +36,9 @@ from pipeline.embed.crop_matches import (
     propose_pairs,
 )
 from pipeline.embed.crops import FIVE_CROP, crop_image, embed_crops
-from pipeline.thumbnails import ImageUnavailable, UnavailableReason
 from pipeline.verify.relation import Relation
 from tests.support.images import draw_scene, draw_textured_image, save_image, save_whole_and_part
+from tests.support.pair_verification import keep_thumbnails_away
 from tests.support.stores import SPACE, make_hash
 
 LARGE = (640, 480)
@@ -176,26 +171,11 @@ def test_pair_with_an_unreadable_photo_is_verified_once_it_is_readable(
         part, draw_scene(1, (200, 150)), quality=92
     )  # too small for crops, which would make the image new again
     part_hash = blake3(part.read_bytes()).digest()
-    read_images = thumbnails_module.read_images
-
-    def read_all_but_part(
-        store: Store,
-        decoders: DecoderPool,
-        images: Mapping[int, StoredImage],
-        preprocess: Preprocess,
-    ) -> Iterator[tuple[int, Decoded | ImageUnavailable]]:
-        readable = {id_: image for id_, image in images.items() if image.hash != part_hash}
-        yield from (
-            (id_, ImageUnavailable(UnavailableReason.AWAY)) for id_ in images if id_ not in readable
-        )
-        yield from read_images(store, decoders, readable, preprocess)
-
     with Store(tmp_path / "store", write=True) as store:
-        ingest_folder(store, photos, with_crops=False)
-        monkeypatch.setattr(thumbnails_module, "read_images", read_all_but_part)
-        ingest_folder(store, photos)
-        assert list_group_names(store) == []
-        monkeypatch.setattr(thumbnails_module, "read_images", read_images)
+        with monkeypatch.context() as patch:
+            keep_thumbnails_away(patch, part_hash.__eq__)
+            ingest_folder(store, photos)
+            assert list_group_names(store) == []
         ingest_folder(store, photos)
         assert list_group_names(store) == [{"whole.jpg", "part.jpg"}]
 
@@ -219,16 +199,9 @@ def test_crop_vectors_are_computed_when_missing_or_damaged(
     photos = tmp_path / "photos"
     save_whole_and_part(photos)
     with Store(tmp_path / "store", write=True) as store:
-        read_images = thumbnails_module.read_images
-        monkeypatch.setattr(
-            thumbnails_module,
-            "read_images",
-            lambda store, decoders, images, preprocess: (
-                (id_, ImageUnavailable(UnavailableReason.AWAY)) for id_ in images
-            ),
-        )
-        assert ingest_folder(store, photos) == CropReport(0, 2)
-        monkeypatch.setattr(thumbnails_module, "read_images", read_images)
+        with monkeypatch.context() as patch:
+            keep_thumbnails_away(patch)
+            assert ingest_folder(store, photos) == CropReport(0, 2)
         assert ingest_folder(store, photos) == CropReport(2, 0)
         assert list_group_names(store) == [{"whole.jpg", "part.jpg"}]
         for damage in (Path.unlink, overwrite_with_garbage):
@@ -476,22 +449,16 @@ def test_crop_cache_of_an_older_version_is_filled_again(tmp_path: Path) -> None:
             assert len(crops.list_hashes()) == 3
 
 
-def test_crops_are_made_from_cached_thumbnails_of_missing_photos(tmp_path: Path) -> None:
-    """Missing photos get crops if they were verified before crops were enabled."""
+def test_crops_are_made_from_cached_thumbnails_of_missing_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Missing photos get crops if they have a thumbnail."""
     photos = tmp_path / "photos"
-    save_whole_and_part(photos)
-    save_image(photos / "small.jpg", draw_scene(1, LARGE).resize((320, 240)), quality=92)
+    whole, _ = save_whole_and_part(photos)
+    whole_hash = blake3(whole.read_bytes()).digest()
     with Store(tmp_path / "store", write=True) as store:
-        ingest_folder(store, photos, with_crops=False)
-        with ThumbnailCache(store.folder, write=False) as thumbnail_cache:
-            large = [
-                image.hash
-                for _, image in store.catalog.images.get(store.catalog.images.list_in_use())
-                if image.height > 320
-            ]
-            readable_count = len(thumbnail_cache.get(large))
-        assert 0 < readable_count < len(large)  # the photo, verified with its smaller copy
+        with monkeypatch.context() as patch:
+            keep_thumbnails_away(patch, whole_hash.__eq__)
+            ingest_folder(store, photos, with_crops=False)
         photos.rename(tmp_path / "away")
-        assert ingest_folder(store, photos) == CropReport(
-            readable_count, len(large) - readable_count
-        )
+        assert ingest_folder(store, photos) == CropReport(1, 1)

@@ -24,7 +24,7 @@ def read_frames(images: Sequence[Image.Image], format_: str, **options: object) 
     file = io.BytesIO()
     save_all = {"save_all": True, "append_images": images[1:]} if len(images) > 1 else {}
     images[0].save(file, format_, **save_all, **options)
-    image, _ = decode_image(file.getvalue(), b"0" * 32, Preprocess(64))
+    image = decode_image(file.getvalue(), b"0" * 32, Preprocess(64)).image
     assert image.metadata and image.metadata.frames
     return image.metadata.frames
 

@@ -24,10 +24,8 @@ from pipeline import (
     ServiceUnavailable,
     load_embedder,
     migrate_store,
-    thumbnails,
 )
 from pipeline.ingest.progress import IngestContext, Progress, Stage
-from pipeline.thumbnails import ImageUnavailable, UnavailableReason
 from tests.support import onnx_models
 from tests.support.embedders import CountingEmbedder, PaidEmbedder
 from tests.support.images import draw_scene, save_image
@@ -41,6 +39,7 @@ from tests.support.migration import (
     read_kept_rows,
     save_other_model,
 )
+from tests.support.pair_verification import keep_thumbnails_away
 from tests.support.stores import downgrade_store
 
 Run = Callable[..., tuple[int, str, str]]
@@ -128,13 +127,7 @@ def test_migrate_stopped_reports_the_current_model(
 def test_migrate_unverified_pairs_reports_them(
     run: Run, photos: Path, small_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        thumbnails,
-        "read_images",
-        lambda store, decoders, images, preprocess: (
-            (id_, ImageUnavailable(UnavailableReason.AWAY)) for id_ in images
-        ),
-    )
+    keep_thumbnails_away(monkeypatch)
     assert "could not be verified" in run("ingest", photos)[2]
     code, _, err = run("migrate", "--model", small_model)
     assert code == 0

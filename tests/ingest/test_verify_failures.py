@@ -10,14 +10,14 @@ import pytest
 
 from indexes import Root, Store
 from indexes.caches.thumbnails import Thumbnail, ThumbnailCache
-from pipeline import ingest_roots, load_embedder, thumbnails
-from pipeline.thumbnails import ImageUnavailable, UnavailableReason
+from pipeline import ingest_roots, load_embedder
 from pipeline.verify.features import extract_features, has_current_format
 from pipeline.verify.pool import VerifierPool
 from pipeline.verify.relation import Relation
 from tests.support.images import draw_textured_image, save_image, save_whole_and_part
 from tests.support.pair_verification import (
     ingest_and_count,
+    keep_thumbnails_away,
     load_verdicts,
     save_photo_and_copy,
     verify,
@@ -49,19 +49,12 @@ def test_ingest_unreadable_images_warns_of_unverified_pairs(
     photos = tmp_path / "photos"
     save_photo_and_copy(photos)
     with Store(tmp_path / "store", write=True) as store:
-        real = thumbnails.read_images
-        monkeypatch.setattr(
-            thumbnails,
-            "read_images",
-            lambda store, decoders, images, preprocess: (
-                (id_, ImageUnavailable(UnavailableReason.AWAY)) for id_ in images
-            ),
-        )
-        *_, last = ingest_roots([Root(str(photos))], store, load_embedder())
+        with monkeypatch.context() as patch:
+            keep_thumbnails_away(patch)
+            *_, last = ingest_roots([Root(str(photos))], store, load_embedder())
         assert last.coverage.warnings == [
             "1 candidate pair could not be verified (1 away); the next ingest tries again"
         ]
-        monkeypatch.setattr(thumbnails, "read_images", real)
         assert ingest_and_count(store, photos) == {Relation.SAME_PICTURE: 1}
 
 

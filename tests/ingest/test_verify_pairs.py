@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,18 +27,19 @@ from pipeline import (
     ingest_roots,
     load_embedder,
     migrate_store,
-    thumbnails,
 )
 from pipeline.decode.pool import DecoderPool
 from pipeline.grouping.cluster import Group
 from pipeline.ingest import verify_pairs
-from pipeline.thumbnails import ImageUnavailable, UnavailableReason, encode_thumbnail
+from pipeline.scan import SourceFile
+from pipeline.thumbnails import encode_thumbnail
 from pipeline.verify.relation import Relation
 from pipeline.verify.verdict import VERDICT_VERSION, Verdict, decode_verdict
 from tests.support import onnx_models
 from tests.support.images import draw_scene, draw_textured_image, encode_jpeg, save_image
 from tests.support.pair_verification import (
     ingest_and_count,
+    keep_thumbnails_away,
     list_unverified,
     load_verdicts,
     save_photo_and_copy,
@@ -165,6 +168,7 @@ def test_verify_absent_or_changed_file_is_verified_once_restored(
     with Store(tmp_path / "store", write=True) as store:
         with monkeypatch.context() as patch:
             patch.setattr("pipeline.ingest.ingest.verify_new_pairs", lambda *args: iter(()))
+            keep_thumbnails_away(patch)
             ingest_and_count(store, photos)
         assert [(group.members, len(group.related)) for group in find_groups(store)] == []
         original = copy.read_bytes(), copy.stat()
@@ -203,7 +207,7 @@ def test_ingest_new_photo_reads_no_other_file(
         save_image(photos / "three.jpg", draw_textured_image(1), quality=60)
         monkeypatch.setattr(DecoderPool, "stream", record)
         assert ingest_and_count(store, photos) == {Relation.SAME_PICTURE: 2}
-    assert read == ["three.jpg", "three.jpg"]  # for its vector, and for its thumbnail
+    assert read == ["three.jpg"]
 
 
 def test_verify_stopped_resumes_with_the_rest(
@@ -226,6 +230,25 @@ def test_verify_stopped_resumes_with_the_rest(
             assert last.done == last.total == len(pairs)
         after = load_verdicts(store)
         assert before.items() <= after.items() and len(after) >= first.total
+
+
+def test_ingest_decodes_each_photo_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where pairs are verified and crops embedded; a photo of another scale is read twice."""
+    photos = tmp_path / "photos"
+    save_photo_and_copy(photos)
+    save_image(photos / "wide.jpg", draw_scene(9, (1920, 1080)))
+    decode, read = DecoderPool.decode, Counter[str]()
+
+    def count(pool: DecoderPool, source: SourceFile, *args: Any) -> object:
+        read[Path(source.path).name] += 1
+        return decode(pool, source, *args)
+
+    monkeypatch.setattr(DecoderPool, "decode", count)
+    with Store(tmp_path / "store", write=True) as store:
+        ingest_and_count(store, photos)
+        assert len(load_verdicts(store)) == 1
+    assert read.pop("wide.jpg") == 2
+    assert len(read) == 2 and set(read.values()) == {1}
 
 
 def test_compact_removed_image_drops_its_verdicts_and_thumbnail(tmp_path: Path) -> None:
@@ -286,13 +309,7 @@ def test_verdict_stands_after_one_file_of_its_pixels_is_deleted(
         (photos / gone).unlink()
         # A new file, so that the ingest lists all unverified pairs.
         save_image(photos / "new.jpg", draw_scene(40), quality=90)
-        monkeypatch.setattr(
-            thumbnails,
-            "read_images",
-            lambda store, decoders, images, preprocess: (
-                (id_, ImageUnavailable(UnavailableReason.AWAY)) for id_ in images
-            ),
-        )
+        keep_thumbnails_away(monkeypatch)
         monkeypatch.setattr("pipeline.query.search.Searched.unverified_images", ())
         *_, last = ingest_roots(
             [Root(str(photos))], store, load_embedder(), IngestOptions(accept_missing=True)

@@ -40,6 +40,7 @@ VALID_ANSWER = {
     "metadata": {"capture": {"make": "Canon"}},
     "taken_at": 1564835696,
     "shape": [64, 64],
+    "thumbnail_shape": None,
 }
 
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image, ImageFilter
 
 from indexes import Root, Store
+from indexes.records import Image as StoredImage
 from pipeline import (
     ingest_roots,
     load_embedder,
+    thumbnails,
 )
 from pipeline.calibrate.synthetic_copies import EVERYDAY_EDITS
+from pipeline.decode.decode import Decoded
 from pipeline.decode.pool import DecoderPool
+from pipeline.ingest.batch_writer import BatchWriter
 from pipeline.ingest.verify_pairs import VerificationProgress, verify_candidates
+from pipeline.thumbnails import ImageUnavailable, UnavailableReason
 from pipeline.verify.verdict import VERDICT_VERSION
 from tests.support.images import draw_textured_image, save_image
 
@@ -44,6 +51,31 @@ def save_photo_and_copy(folder: Path) -> tuple[Path, Path]:
         save_image(folder / "one.png", photo),
         save_image(folder / "two.jpg", photo, quality=80),
     )
+
+
+def keep_thumbnails_away(
+    patch: pytest.MonkeyPatch, is_away: Callable[[bytes], bool] = lambda hash: True
+) -> None:
+    """Have ingests make no thumbnails of images, or of those by the hash of their content.
+
+    As if their files were away from right after they were embedded.
+    """
+    read_images, save_thumbnails = thumbnails.read_images, BatchWriter._save_thumbnails
+
+    def read_others(
+        store: Store, decoders: DecoderPool, images: Mapping[int, StoredImage], *options: Any
+    ) -> Iterator[tuple[int, Decoded | ImageUnavailable]]:
+        present = {id_: image for id_, image in images.items() if not is_away(image.hash)}
+        yield from (
+            (id_, ImageUnavailable(UnavailableReason.AWAY)) for id_ in images if id_ not in present
+        )
+        yield from read_images(store, decoders, present, *options)
+
+    def save_others(writer: BatchWriter, embedded: Sequence[Decoded]) -> None:
+        save_thumbnails(writer, [item for item in embedded if not is_away(item.image.hash)])
+
+    patch.setattr(thumbnails, "read_images", read_others)
+    patch.setattr(BatchWriter, "_save_thumbnails", save_others)
 
 
 def ingest_and_count(store: Store, folder: Path) -> dict[str, int]:

@@ -12,6 +12,7 @@ JPEG2000_CODESTREAM_START = b"\xff\x4f\xff\x51"
 JPEG2000_CODING_STYLE_MARKER = 0x52
 JPEG2000_TILE_MARKER = 0x90
 MAX_JPEG2000_LEVELS = 8  # of halving, whatever the file claims
+JPEG_SCALES = (8, 4, 2, 1)  # by which Pillow has libjpeg divide both sides
 
 
 def reduce_jpeg(image: Pillow.Image, preprocess: Preprocess) -> bool:
@@ -20,13 +21,28 @@ def reduce_jpeg(image: Pillow.Image, preprocess: Preprocess) -> bool:
     Enough is twice the size of `preprocess`; for coarse preprocessing, its size.
     """
     full_size = image.size
-    if preprocess.coarse:
-        ratio = preprocess.size / max(full_size)
-        min_size = ceil(ratio * full_size[0]), ceil(ratio * full_size[1])
-    else:
-        min_size = 2 * preprocess.size, 2 * preprocess.size
-    image.draft("RGB", min_size)
+    image.draft("RGB", _compute_min_size(full_size, preprocess))
     return image.size != full_size
+
+
+def has_same_jpeg_scale(size: tuple[int, int], first: Preprocess, second: Preprocess) -> bool:
+    """Tell if reduce_jpeg() has a JPEG of `size` (width, height) decoded alike for both."""
+    return _choose_jpeg_scale(size, first) == _choose_jpeg_scale(size, second)
+
+
+def _choose_jpeg_scale(size: tuple[int, int], preprocess: Preprocess) -> int:
+    """Choose what Pillow's draft() divides both sides by."""
+    min_size = _compute_min_size(size, preprocess)
+    ratio = min(size[0] // min_size[0], size[1] // min_size[1])
+    return next((scale for scale in JPEG_SCALES if scale <= ratio), 1)
+
+
+def _compute_min_size(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
+    """Compute the least (width, height) to decode a JPEG of `size` at."""
+    if not preprocess.coarse:
+        return 2 * preprocess.size, 2 * preprocess.size
+    ratio = preprocess.size / max(size)
+    return ceil(ratio * size[0]), ceil(ratio * size[1])
 
 
 def reduce_jpeg2000(image: Pillow.Image, data: bytes, preprocess: Preprocess) -> int:

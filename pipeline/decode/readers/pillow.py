@@ -30,9 +30,9 @@ from pipeline.decode.pixels.color import (
     fix_16_bit_planes,
     has_unusual_samples,
 )
-from pipeline.decode.pixels.reduction import reduce_jpeg, reduce_jpeg2000
+from pipeline.decode.pixels.reduction import has_same_jpeg_scale, reduce_jpeg, reduce_jpeg2000
 from pipeline.decode.pixels.truncation import JPEG_END_MARKER, is_mostly_filler
-from pipeline.decode.preprocess import Preprocess
+from pipeline.decode.preprocess import VERIFY_INPUT, Preprocess
 from pipeline.decode.read import Rejected
 
 ALLOWED_FORMATS = (  # an MPO opens as a JPEG, a PBM or PGM as a PPM
@@ -66,6 +66,8 @@ class OpenImage:
     is_partial: bool
     # The bytes of a JPEG that was decoded at a reduced size: they are hashed, not the pixels.
     reduced_jpeg: bytes | None = None
+    # The decoded pixels are those that would be decoded for VERIFY_INPUT.
+    suits_thumbnail: bool = True
 
 
 @cache
@@ -145,9 +147,13 @@ def _load_with_pillow(
     size, format_ = image.size, image.format or "?"
     _require_readable_pnm(image)
     can_reduce = preprocess.fit != "middle"  # which crops the pixels of the file
-    is_reduced_jpeg = can_reduce and format_ in ("JPEG", "MPO") and reduce_jpeg(image, preprocess)
-    is_jpeg2000 = format_ == "JPEG2000"
+    is_jpeg, is_jpeg2000 = format_ in ("JPEG", "MPO"), format_ == "JPEG2000"
+    is_reduced_jpeg = can_reduce and is_jpeg and reduce_jpeg(image, preprocess)
     reduction = reduce_jpeg2000(image, data, preprocess) if can_reduce and is_jpeg2000 else 1
+    # A JPEG 2000 that is large enough to be reduced may be reduced less for a thumbnail.
+    has_same_scale = reduction == 1
+    if is_jpeg:
+        has_same_scale = can_reduce and has_same_jpeg_scale(size, preprocess, VERIFY_INPUT)
     flags, frames = _show_representative_frame(image, data, budget)
     if frames:
         size = image.size
@@ -178,6 +184,7 @@ def _load_with_pillow(
         bit_depth=bit_depth,
         is_partial=is_partial or damage is not None,
         reduced_jpeg=data if is_reduced_jpeg else None,
+        suits_thumbnail=has_same_scale,
     )
 
 

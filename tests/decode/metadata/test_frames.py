@@ -35,7 +35,7 @@ def save_frames(frames: Sequence[Image.Image], format_: str, **options: object) 
 
 def read_frames(data: bytes, preprocess: Preprocess = INPUT) -> Frames:
     """Decode an image, and return what its file says of its frames."""
-    image, _ = decode_image(data, DIGEST, preprocess)
+    image = decode_image(data, DIGEST, preprocess).image
     assert image.metadata is not None and image.metadata.frames is not None
     return image.metadata.frames
 
@@ -104,7 +104,7 @@ def test_still_has_one_digest_whatever_the_preprocessing() -> None:
 def test_first_frame_with_features_stands_for_an_animation() -> None:
     drawn = [Image.new("RGB", (96, 72), "black"), *draw_frames(2)]
     for preprocess in (INPUT, VERIFY_INPUT):
-        image, pixels = decode_image(save_frames(drawn, "PNG"), DIGEST, preprocess)
+        image, pixels, _ = decode_image(save_frames(drawn, "PNG"), DIGEST, preprocess)
         expected, _ = preprocess_alone(drawn[1], preprocess)
         assert not image.is_featureless
         np.testing.assert_array_equal(pixels, expected)
@@ -114,7 +114,7 @@ def preprocess_alone(frame: Image.Image, preprocess: Preprocess) -> tuple[np.nda
     """Decode a frame that is a file of its own."""
     file = io.BytesIO()
     frame.save(file, "PNG")
-    image, pixels = decode_image(file.getvalue(), DIGEST, preprocess)
+    image, pixels, _ = decode_image(file.getvalue(), DIGEST, preprocess)
     return pixels, image.is_featureless
 
 
