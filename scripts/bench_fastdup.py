@@ -1,35 +1,31 @@
-"""Time a whole `neardup ingest` against fastdup's feature extraction on the same folder.
+"""Time a whole `neardup dedupe` against the whole job of fastdup on the same folder.
 
     python -m venv /tmp/fastdup && /tmp/fastdup/bin/pip install fastdup
     python -m scripts.bench_fastdup FOLDER --python /tmp/fastdup/bin/python
 
 Both run as whole processes on all cores, in turn, medians of --repeat runs after one that warms up
-the file cache. fastdup has an environment of its own; --python names its interpreter. It extracts
-features and nothing else (run_mode=1); neardup also hashes every file, stores vectors durably and
-finds all pairs. Prints Markdown, with the number of files that fastdup has features of. Where
-fastdup is not installed, only neardup is timed.
+the file cache, in which the memory of neardup is sampled once a second. fastdup has an environment
+of its own; --python names its interpreter. It computes features, neighbors and components; neardup
+also hashes every file, keeps a store, verifies every candidate on its pixels and finds images
+within images. Prints Markdown. Where fastdup is not installed, only neardup is timed.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
 
-from scripts.bench_ingest import list_files, time_ingest
-
-# fastdup's name for "features only".
-FEATURES_ONLY = {"run_mode": 1}
+from indexes import Store
+from scripts.bench_ingest import MEMORY_POLL_SECONDS, list_files, time_ingest
 
 FASTDUP_SCRIPT = """
-import json, sys, fastdup
-folder, work_folder, options = sys.argv[1:]
-options = {"num_threads": -1, "verbose": False, "license": "", **json.loads(options)}
-sys.exit(fastdup.run(folder, work_dir=work_folder, **options))
+import sys, fastdup
+folder, work_folder = sys.argv[1:]
+sys.exit(fastdup.run(folder, work_dir=work_folder, num_threads=-1, verbose=False, license=""))
 """
 
 FIND_FASTDUP_SCRIPT = """
@@ -47,12 +43,10 @@ def has_fastdup(python: Path) -> bool:
     return found.returncode == 0
 
 
-def run_fastdup(
-    python: Path, folder: Path, work_folder: Path, options: dict[str, int] | None = None
-) -> None:
+def run_fastdup(python: Path, folder: Path, work_folder: Path) -> None:
     """Run fastdup on a folder; its files appear in `work_folder`. Raises CalledProcessError."""
     subprocess.run(
-        [python, "-c", FASTDUP_SCRIPT, folder, work_folder, json.dumps(options or {})],
+        [python, "-c", FASTDUP_SCRIPT, folder, work_folder],
         check=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -66,11 +60,17 @@ def read_feature_files(work_folder: Path) -> list[Path]:
     return [Path(line.split(",", 1)[1]) for line in lines]
 
 
-def time_fastdup(python: Path, folder: Path, work_folder: Path) -> tuple[float, int]:
-    """Time the extraction of features; return the seconds and the number of files that have any."""
+def time_fastdup(python: Path, folder: Path, work_folder: Path) -> float:
+    """Time the whole job of fastdup, in seconds."""
     started = time.perf_counter()
-    run_fastdup(python, folder, work_folder, FEATURES_ONLY)
-    return time.perf_counter() - started, len(read_feature_files(work_folder))
+    run_fastdup(python, folder, work_folder)
+    return time.perf_counter() - started
+
+
+def count_verified_pairs(store_folder: Path) -> int:
+    """Count the verdicts of a store."""
+    with Store(store_folder) as store:
+        return sum(store.catalog.verdicts.count_by_relation().values())
 
 
 def main() -> None:
@@ -85,29 +85,32 @@ def main() -> None:
     )
     options = parser.parse_args()
     file_count = len(list_files(options.folder))
-    is_installed, feature_count = has_fastdup(options.python), 0
-    our_rates, fastdup_rates = [], []
+    is_installed = has_fastdup(options.python)
+    our_rates, fastdup_rates, max_bytes, pair_count = list[float](), list[float](), 0, 0
     for turn in range(options.repeat + 1):
         with tempfile.TemporaryDirectory() as name:
             scratch = Path(name)
-            our_seconds = time_ingest(options.folder, scratch / "store").seconds
+            poll_seconds = 0 if turn else MEMORY_POLL_SECONDS
+            run = time_ingest(options.folder, scratch / "store", poll_seconds, "dedupe")
             fastdup_seconds = float("nan")
             if is_installed:
-                fastdup_seconds, feature_count = time_fastdup(
-                    options.python, options.folder, scratch / "fastdup"
-                )
+                fastdup_seconds = time_fastdup(options.python, options.folder, scratch / "fastdup")
+            pair_count = count_verified_pairs(scratch / "store")
         if turn:
-            our_rates.append(file_count / our_seconds)
+            our_rates.append(file_count / run.seconds)
             fastdup_rates.append(file_count / fastdup_seconds)
+        else:
+            max_bytes = run.max_bytes
     if not is_installed:
         print(f"{options.python} has no fastdup; only neardup is timed\n")
-    print(
-        f"{file_count} files, fastdup has features of {feature_count};"
-        f" medians of {options.repeat}\n"
-    )
+    print(f"{file_count} files, medians of {options.repeat}\n")
     ours, theirs = median(our_rates), median(fastdup_rates)
-    print("| neardup ingest | fastdup, features | ratio |\n| ---: | ---: | ---: |")
-    print(f"| {ours:.1f} images/s | {theirs:.1f} images/s | {ours / theirs:.2f} |")
+    print("| neardup dedupe | fastdup | ratio | pairs verified per file | MB of neardup |")
+    print("| ---: | ---: | ---: | ---: | ---: |")
+    print(
+        f"| {ours:.1f} images/s | {theirs:.1f} images/s | {ours / theirs:.2f}"
+        f" | {pair_count / file_count:.2f} | {max_bytes / 1e6:.0f} |"
+    )
 
 
 if __name__ == "__main__":

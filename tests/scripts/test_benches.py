@@ -41,7 +41,7 @@ FASTDUP_STUB = """#!{python}
 import sys
 from pathlib import Path
 
-if len(sys.argv) > 3:  # -c SCRIPT FOLDER WORK_FOLDER OPTIONS
+if len(sys.argv) > 3:  # -c SCRIPT FOLDER WORK_FOLDER
     folder, work_folder = Path(sys.argv[3]), Path(sys.argv[4])
     work_folder.mkdir()
     paths = sorted(folder.iterdir())
@@ -259,7 +259,9 @@ def test_bench_extremes_prints_pairs_groups_and_costs(replacements: dict[str, st
 
 def test_bench_fastdup_prints_both_rates_and_their_ratio(replacements: dict[str, str]) -> None:
     (table,) = run_only_command("bench_fastdup", "--repeat 1", replacements)
-    assert table.header == "| neardup ingest | fastdup, features | ratio |"
+    assert table.header == (
+        "| neardup dedupe | fastdup | ratio | pairs verified per file | MB of neardup |"
+    )
     assert len(table.first_cells) == 1
     assert "nan" not in table.first_cells[0]
 
