@@ -127,6 +127,7 @@ KEEP_RULES: dict[str, tuple[Criterion, ...]] = {
             "not compressed more strongly",
             lambda file, provenance: provenance.losses.is_strongly_compressed,
         ),
+        Criterion("not saved from a JPEG", lambda file, provenance: provenance.losses.is_resaved),
         Criterion("more colors", lambda file, provenance: provenance.losses.has_lost_colors),
         Criterion("more bits per color", lambda file, provenance: provenance.losses.lost_bits),
         Criterion("richest format", lambda file, provenance: FORMAT_RANK.get(file.image.format, 0)),

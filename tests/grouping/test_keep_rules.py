@@ -168,6 +168,7 @@ def test_richer_format_is_kept() -> None:
     ("losses", "reason"),
     [
         (Losses(is_strongly_compressed=True), "not compressed more strongly"),
+        (Losses(is_resaved=True), "not saved from a JPEG"),
         (Losses(has_lost_colors=True), "more colors"),
         (Losses(lost_bits=8), "more bits per color"),
     ],

@@ -47,6 +47,39 @@ def find(
 
 
 @pytest.mark.parametrize(
+    ("blockiness", "quality", "other_size", "is_resaved"),
+    [
+        (0.08, 80, (100, 100), True),
+        (0.08, 95, (120, 100), True),
+        (0.079, 95, (100, 100), False),
+        (None, 95, (100, 100), False),
+        (0.08, 79, (100, 100), False),  # not better than what the image was saved from
+        (0.08, 95, (99, 100), False),
+        (0.08, None, (100, 100), False),
+    ],
+)
+def test_image_with_traces_of_a_jpeg_beside_a_good_one_is_resaved(
+    blockiness: float | None, quality: int | None, other_size: tuple[int, int], is_resaved: bool
+) -> None:
+    verdict = Verdict(Relation.SAME_PICTURE, 30, 30, 1.0, 0.0, (), PLAIN_COPY)
+    width, height = other_size
+    images = {
+        b"png": replace(IMAGE, hash=b"png", pixel_hash=b"png"),
+        b"jpg": replace(IMAGE, hash=b"jpg", pixel_hash=b"jpg", width=width, height=height),
+    }
+    edges = [Edge(b"jpg", b"png", Relation.SAME_PICTURE, 0.9, verdict)]
+    views = list_views(images, list_neighbors(edges, images), COPY_RELATIONS)
+    jpeg = JpegEncoding(quality, True, "4:2:0") if quality else None
+    metadata = {
+        b"png": [ImageMetadata(fidelity=replace(PHOTO, blockiness=blockiness))],
+        b"jpg": [ImageMetadata(jpeg=jpeg)],
+    }
+    losses = find_losses(views, images, metadata)
+    assert losses[b"png"].is_resaved is is_resaved
+    assert not losses[b"jpg"].is_resaved
+
+
+@pytest.mark.parametrize(
     ("fewer", "more", "is_loss"),
     [
         (replace(PHOTO, color_count=16), PHOTO, True),
