@@ -24,7 +24,6 @@ from pipeline.errors import ServiceUnavailable
 from pipeline.ingest.coverage import IngestOptions, count_without_image, is_failure
 from pipeline.ingest.reconcile import RootDiff
 from pipeline.scan import SourceFile
-from pipeline.thumbnails import encode_thumbnail
 
 # Files without an embedding of their own that weigh as much as one embedding in a commit.
 LIGHT_FILES_PER_IMAGE = 4
@@ -197,6 +196,8 @@ class BatchWriter:
     def _save_thumbnails(self, embedded: Sequence[Decoded]) -> None:
         """Save the thumbnails that were made of the pixels that were decoded for the embedder."""
         if self._thumbnails:
+            from pipeline.thumbnails import encode_thumbnail  # loads Pillow
+
             self._thumbnails.put(
                 {
                     decoded.image.hash: Thumbnail(encode_thumbnail(decoded.thumbnail), b"")
