@@ -2,6 +2,7 @@
 
 PipelineError (1)
 ├── RootNotFound (2)
+├── OverlappingFolders (2)
 ├── UnknownModel (2)
 ├── MissingExtra (1)
 ├── MissingKey (1)
@@ -37,6 +38,12 @@ class PipelineError(Exception):
 
 class RootNotFound(PipelineError):
     """A folder that was named does not exist."""
+
+    exit_code = 2
+
+
+class OverlappingFolders(PipelineError):
+    """Two folders that were to be compared have files in common."""
 
     exit_code = 2
 

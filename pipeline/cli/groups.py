@@ -103,12 +103,14 @@ def _require_files_below(store: Store, folders: Sequence[str]) -> None:
 class GroupQuery:
     """A query for groups: thresholds and rules, and the folders (real paths) to search.
 
-    With `against_all`, groups with a file below the folders may have members anywhere.
+    With `against_all`, groups with a file below the folders may have members anywhere; with
+    `against`, real paths, each group has a file below the folders and one below these.
     """
 
     search: GroupArguments
     folders: Sequence[str]
     against_all: bool = False
+    against: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ def print_groups(
         groups = _find_groups(store, query, keep_rules)
         thresholds = _resolve_thresholds(store, query.search)
         warnings = list(format_warnings(store))
-        featureless = store.catalog.files.get_counts(query.folders).featureless
+        searched_folders = [*query.folders, *query.against]
+        featureless = store.catalog.files.get_counts(searched_folders).featureless
     files = [file for group in groups for file in group.files]
     if stale := format_stale_warning(store, files):
         warnings.append(stale)
@@ -144,7 +147,7 @@ def print_groups(
         for rule in keep_rules.find_unused(file.path for file in files):
             print_warning(f"no image in these groups matches the rule {quote(rule)}")
     if as_json:
-        covered = serialize_coverage(store, query.folders, coverage)
+        covered = serialize_coverage(store, searched_folders, coverage)
         print_json(serialize_groups(groups, space, thresholds, covered))
     else:
         print_lines(format_groups(groups, featureless))
@@ -162,7 +165,7 @@ def _find_groups(store: Store, query: GroupQuery, keep_rules: KeepRules) -> list
         query.folders,
         relations=query.search.relations or COPY_RELATIONS,
         min_agreement=query.search.min_agreement,
-        options=GroupOptions(query.against_all, keep_rules, refresh_status),
+        options=GroupOptions(query.against_all, query.against, keep_rules, refresh_status),
     )
 
 

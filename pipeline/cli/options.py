@@ -14,6 +14,7 @@ from indexes.paths import get_default_store_folder
 from pipeline.cli.values import (
     BATCH_SIZE,
     COSINE,
+    PATH_TYPE,
     POSITIVE_INT,
     RELATIONS_BY_WORD,
     SHARE,
@@ -143,6 +144,14 @@ class GroupArguments(SearchArguments):
         from pipeline.grouping.keep_rules import KeepRules
 
         return KeepRules(rule.strip() for rules in self.rules for rule in rules.split(","))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScopeArguments:
+    """Options for the photos that those below the roots are compared with."""
+
+    against_all: bool
+    against: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,5 +334,24 @@ group_arguments = pass_options(
     "search",
     GroupArguments,
     (threshold_option, min_agreement_option, make_relations_option(_COPIES), keep_option),
+)
+scope_arguments = pass_options(
+    "scope",
+    ScopeArguments,
+    (
+        click.option(
+            "--against-all",
+            is_flag=True,
+            help="Compare with the whole store, not only among the photos below ROOT.",
+        ),
+        click.option(
+            "--against",
+            multiple=True,
+            metavar="FOLDER",
+            type=PATH_TYPE,
+            help="Print only groups with a photo below a ROOT and one below this folder, which is"
+            " ingested too; repeatable.",
+        ),
+    ),
 )
 output_arguments = pass_options("output", OutputArguments, (json_option, exit_code_option))

@@ -58,6 +58,16 @@ def open_for_writing(store: Path, roots: Sequence[str] = ()) -> Store:
     return Store(store, write=True)
 
 
+def require_folders(paths: Sequence[str]) -> None:
+    """Raise RootNotFound unless all paths are folders now; an absent one would seem empty."""
+    from pipeline.errors import RootNotFound
+    from pipeline.scan import explain_no_folder
+
+    absent = [path for path in paths if not os.path.isdir(path)]  # noqa: PTH112 - never raises
+    if absent:
+        raise RootNotFound(", ".join(map(explain_no_folder, absent)))
+
+
 def run_ingest(store: Store, roots: Sequence[str], arguments: IngestArguments) -> IngestResult:
     """Ingest folders (all that are remembered without any), showing progress and warnings.
 

@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.grouping.assignment import assign_to_keepers
-from pipeline.grouping.copy_views import count_marks, list_views
+from pipeline.grouping.copy_views import Views, count_marks, list_views
 from pipeline.grouping.edges import Edge, Neighbor, list_neighbors
 from pipeline.grouping.exposures import Exposures
 from pipeline.grouping.keep_rules import KeepRules, LibraryFile
 from pipeline.grouping.lineage import find_parents
 from pipeline.grouping.match import Match, get_exact_relation, make_match_rank_key
-from pipeline.grouping.provenance import trace_provenance
+from pipeline.grouping.provenance import Provenance, trace_provenance
 from pipeline.verify.relation import (
     COPY_RELATIONS,
     REPORTED_RELATIONS,
@@ -66,15 +66,10 @@ def form_groups(
     """
     wanted, keep_rules = frozenset(relations), keep_rules or KeepRules()
     neighbors = list_neighbors(edges, files_by_pixel_hash)
-    best_files = {
-        pixel_hash: min(files, key=keep_rules.make_equal_pixels_rank_key)
-        for pixel_hash, files in files_by_pixel_hash.items()
-    }
+    best_files = select_best_files(files_by_pixel_hash, keep_rules)
     exposures = exposures or Exposures({})
     views = list_views(best_files, neighbors, wanted & COPY_RELATIONS)
-    images = {pixel_hash: file.image for pixel_hash, file in best_files.items()}
-    marks = {image: count_marks(image, neighbors[image]) for image in images}
-    provenance = trace_provenance(views, images, exposures.metadata, marks)
+    provenance = trace_files(views, best_files, neighbors, exposures)
     alterations = {image: item.alterations for image, item in provenance.items()}
     rank_keys = {
         pixel_hash: keep_rules.make_rank_key(file, provenance[pixel_hash])
@@ -118,6 +113,28 @@ def form_groups(
             )
         )
     return sorted(groups, key=lambda group: group.keeper.path)
+
+
+def select_best_files(
+    files_by_pixel_hash: Mapping[bytes, Sequence[LibraryFile]], keep_rules: KeepRules
+) -> dict[bytes, LibraryFile]:
+    """Select the file of each image that the keep rules put first."""
+    return {
+        pixel_hash: min(files, key=keep_rules.make_equal_pixels_rank_key)
+        for pixel_hash, files in files_by_pixel_hash.items()
+    }
+
+
+def trace_files(
+    views: Views,
+    best_files: Mapping[bytes, LibraryFile],
+    neighbors: Mapping[bytes, Sequence[Neighbor]],
+    exposures: Exposures,
+) -> dict[bytes, Provenance]:
+    """Trace the provenance of files, by pixel hash, from the views of their copies."""
+    images = {pixel_hash: file.image for pixel_hash, file in best_files.items()}
+    marks = {image: count_marks(image, neighbors[image]) for image in images}
+    return trace_provenance(views, images, exposures.metadata, marks)
 
 
 def _explain_among_equals(

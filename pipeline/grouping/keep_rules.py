@@ -154,6 +154,9 @@ LOSSY_FIRST_CRITERION = Criterion(
 )
 # Rules that compare pixels; they decide nothing between files with equal pixels.
 PIXEL_RULES = {"original", "resolution", "format"}
+# Rules that tell how much a file holds of its photo. Bytes count last: of two files of one size and
+# format, the smaller one is compressed more.
+QUALITY_RULES = ("original", "resolution", "format", "bytes")
 FOLDER_PREFIX = "folder:"
 OVERRULED_PROVENANCE = "although another is likely the original"
 
@@ -224,6 +227,12 @@ class KeepRules:
         """Make a sort key that puts the file to keep first, among files with equal pixels."""
         provenance = Provenance()
         return tuple(criterion.key(file, provenance) for criterion in self._equal_pixels_criteria)
+
+    def make_quality_key(self, file: LibraryFile, provenance: Provenance) -> tuple[Any, ...]:
+        """Make a sort key of what a file holds of its photo, most first; equal ones are as good."""
+        rule_criteria = (criterion for name in QUALITY_RULES for criterion in _get_criteria(name))
+        criteria = (*BASE_CRITERIA, *rule_criteria)
+        return tuple(criterion.key(file, provenance) for criterion in criteria)
 
     def explain_choice(
         self,

@@ -38,11 +38,13 @@ class GroupOptions:
     """Less common options of find_groups().
 
     `against_all`: with folders, groups may hold files from anywhere, but at least one from below
-    these. `keep_rules` choose the keeper of a group. `refresh_status` returns a file with its
-    present status on disk; by default the status of the last ingest stands.
+    these. `against`, real paths: groups hold files from below the folders and from below these, at
+    least one of each. `keep_rules` choose the keeper of a group. `refresh_status` returns a file
+    with its present status on disk; by default the status of the last ingest stands.
     """
 
     against_all: bool = False
+    against: Sequence[str] = ()
     keep_rules: KeepRules = field(default_factory=KeepRules)
     refresh_status: Callable[[LibraryFile], LibraryFile] = _keep_status
 
@@ -101,15 +103,18 @@ def find_groups(
         if store.space is None:
             return []
         thresholds = resolve_thresholds(store, store.space, threshold, min_agreement)
-        scope = () if options.against_all else folders
+        scope = () if options.against_all else (*folders, *options.against)
         snapshot = load_snapshot(store, thresholds, scope, options.refresh_status)
     edges = build_edges(snapshot, options.keep_rules)
     groups = form_groups(snapshot.files, edges, relations, options.keep_rules, snapshot.exposures)
-    if options.against_all and folders:
-        groups = [
-            group for group in groups if any(is_below(file.path, folders) for file in group.files)
-        ]
+    for side in (folders, options.against) if options.against else (folders,):
+        groups = [group for group in groups if _has_file_below(group, side)]
     return groups
+
+
+def _has_file_below(group: Group, folders: Sequence[str]) -> bool:
+    """Tell if a group has a file below one of the folders, or there are none."""
+    return not folders or any(is_below(file.path, folders) for file in group.files)
 
 
 def load_snapshot(

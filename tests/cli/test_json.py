@@ -72,11 +72,17 @@ def test_json_keeps_its_documented_fields(run: Run, photos: Path, name: str) -> 
     assert_equal_json(document, json.loads(golden.read_text()))
 
 
+def make_folder(path: Path) -> Path:
+    path.mkdir(exist_ok=True)
+    return path
+
+
 def test_every_json_document_has_its_schema_version(run: Run, photos: Path) -> None:
     def get_arguments(name: str) -> list[str | Path]:
         given: dict[str, list[str | Path]] = {
             "ingest": [photos],
             "dedupe": [photos],
+            "contains": [photos, make_folder(photos.with_name("other"))],
             "query": [photos / "a.png"],
             "compare": [photos / "a.png", photos / "b.jpg"],
             "explain": [photos / "a.png", photos / "b.jpg"],
