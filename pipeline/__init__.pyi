@@ -8,8 +8,8 @@ from .errors import InvalidKeepRule as InvalidKeepRule
 from .errors import MissingExtra as MissingExtra
 from .errors import MissingKey as MissingKey
 from .errors import OutputNotWritable as OutputNotWritable
-from .errors import PaidCallLimit as PaidCallLimit
 from .errors import OverlappingFolders as OverlappingFolders
+from .errors import PaidCallLimit as PaidCallLimit
 from .errors import PipelineError as PipelineError
 from .errors import RootNotFound as RootNotFound
 from .errors import ServiceUnavailable as ServiceUnavailable
