@@ -39,7 +39,7 @@ from pipeline.verify.relation import (
     SCENE_RELATIONS,
     Relation,
 )
-from pipeline.verify.verdict import Verdict
+from pipeline.verify.verdict import MIN_FULL_OVERLAP, Verdict
 
 # Scale, along a side, from which a copy differs from a copy of the next shot of a burst. Of
 # frames 1/15 s apart and 480 pixels wide, no copy at full size passes for a copy of the next frame;
@@ -128,14 +128,17 @@ def _find_vouched(
     At least MIN_VOUCHERS members are copies of such an image, and more than half of all its copies
     are members, unless it has MIN_CROWD, so that its pair with the keeper may have been left out.
     The pair with the keeper is in doubt, or no verdict was reached; and none of its copies is
-    another shot of the keeper's scene.
+    another shot of the keeper's scene. A member that shows more than the keeper does not vouch: two
+    photos of one collage are no copies of each other.
     """
-    group = {keeper, *(member.pixel_hash for member in members if not member.edge.voucher)}
-    if len(group) <= MIN_VOUCHERS:
+    direct_members = [member for member in members if not member.edge.voucher]
+    group = {keeper, *(member.pixel_hash for member in direct_members)}
+    able = [member.pixel_hash for member in direct_members if _lies_on_keeper(keeper, member.edge)]
+    if len(able) < MIN_VOUCHERS:
         return []
     known = {neighbor.pixel_hash: neighbor.edge for neighbor in neighbors[keeper]}
     vouchers = defaultdict[bytes, list[Neighbor]](list)
-    for member in group - {keeper}:
+    for member in able:
         for neighbor in neighbors[member]:
             image, edge = neighbor.pixel_hash, neighbor.edge
             if edge.relation in relations and image not in group:
@@ -161,6 +164,14 @@ def _find_vouched(
             vouched = Edge(keeper, image, relation, score, None, closest.pixel_hash)
             found.append(Neighbor(image, vouched))
     return found
+
+
+def _lies_on_keeper(keeper: bytes, edge: Edge) -> bool:
+    """Tell if all of a member lies on its keeper, as far as their verdict says."""
+    if edge.verdict is None or edge.verdict.edits is None:
+        return True
+    first, second = edge.verdict.edits.overlap
+    return (second if edge.left == keeper else first) >= MIN_FULL_OVERLAP
 
 
 def _drop_other_exposures(

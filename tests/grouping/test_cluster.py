@@ -138,6 +138,49 @@ def test_image_in_doubt_joins_the_group_that_most_of_its_copies_belong_to() -> N
         assert ("/1", ["/2", "/3", "/4"]) in list_paths(groups)
 
 
+def make_part_edges(*pairs: tuple[int, int], overlap: tuple[float, float]) -> list[Edge]:
+    """Edges of pairs that show these shares of each other."""
+    edits = replace(PLAIN_COPY, overlap=overlap)
+    verdict = Verdict(Relation.DERIVED, 30, 30, 1.0, 0.0, IDENTITY, edits)
+    return [
+        replace(edge, verdict=verdict)
+        for left, right in pairs
+        for edge in make_edges((left, right, 0.9), relation=Relation.DERIVED)
+    ]
+
+
+@pytest.mark.parametrize(("overlap", "is_copy"), [((1.0, 0.4), False), ((0.4, 1.0), True)])
+def test_collages_do_not_make_copies_of_the_photos_in_them(
+    overlap: tuple[float, float], is_copy: bool
+) -> None:
+    """Photos 1 and 5 are in collages 2, 3 and 4; crops of both show nothing else."""
+    files = by_pixel_hash(*(make_file(n, f"/{n}", width=200 - n) for n in range(1, 6)))
+    pairs = [(photo, other) for photo in (1, 5) for other in (2, 3, 4)]
+    paths = dict(list_paths(form_groups(files, make_part_edges(*pairs, overlap=overlap))))
+    assert any("/5" in members for members in paths.values()) is is_copy
+
+
+def test_vouched_image_does_not_vouch_for_another_one() -> None:
+    """Images 5, 6 and 7 are copies of the members 2, 3 and 4, and image 8 of these three alone."""
+    files = by_pixel_hash(*(make_file(n, f"/{n}", width=200 - n) for n in range(1, 9)))
+    edges = make_edges(*((1, n, 0.9) for n in (2, 3, 4)))
+    edges += make_edges(*((left, right, 0.8) for left in (2, 3, 4) for right in (5, 6, 7)))
+    edges += make_edges(*((n, 8, 0.8) for n in (5, 6, 7)))
+    (group, *_) = form_groups(files, edges)
+    assert list_paths([group]) == [("/1", [f"/{n}" for n in range(2, 8)])]
+
+
+def test_image_with_a_copy_that_is_another_shot_is_not_vouched_for() -> None:
+    """Image 6 is a copy of image 5, and another shot than the keeper."""
+    files = by_pixel_hash(*(make_file(n, f"/{n}", width=200 - n) for n in range(1, 7)))
+    edges = make_edges(*((1, n, 0.9) for n in (2, 3, 4)))
+    edges += make_edges(*((n, 5, 0.8) for n in (2, 3, 4)))
+    copies = make_edges((5, 6, 0.9))
+    assert "/5" in dict(list_paths(form_groups(files, [*edges, *copies])))["/1"]
+    shot = make_edges((1, 6, 0.9), relation=Relation.ANOTHER_SHOT)
+    assert "/5" not in dict(list_paths(form_groups(files, [*edges, *copies, *shot])))["/1"]
+
+
 def test_other_shot_is_related_unless_it_is_wanted() -> None:
     files = by_pixel_hash(*(make_file(n, f"/{n}", width=200 - n) for n in (1, 2, 3)))
     edges = [
