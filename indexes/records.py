@@ -147,6 +147,11 @@ class Image:
         )
 
     @property
+    def pixel_count(self) -> int:
+        """The number of pixels, at full size."""
+        return self.width * self.height
+
+    @property
     def is_damaged(self) -> bool:
         """True if a part of the image could not be decoded."""
         return FLAG_DAMAGED in self.flags

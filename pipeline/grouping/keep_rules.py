@@ -21,11 +21,15 @@ LOSSLESS_FORMATS = {"PNG", "BMP", "GIF", "TIFF", "PPM"}
 # not decide. Formats that are not listed are raw files: rank 0. A PNG of a photograph is usually
 # a re-saved JPEG and ranks beside it.
 FORMAT_RANK = {
-    **dict.fromkeys(("HEIF", "TIFF"), 1),
-    **dict.fromkeys(("JPEG", "MPO", "PNG", "BMP", "PPM", "AVIF", "JPEG2000", "JXL"), 2),
-    "WEBP": 3,
+    "TIFF": 1,
+    **dict.fromkeys(("JPEG", "MPO", "PNG", "BMP", "PPM", "JPEG2000", "JXL"), 2),
+    **dict.fromkeys(("HEIF", "AVIF", "WEBP"), 3),
     "GIF": 4,
 }
+# Cameras write these formats, and say so. Without a camera in its metadata, such a file was made
+# from another one, or lost what tells.
+CAMERA_FORMATS = {"HEIF", "AVIF"}
+CAMERA_FORMAT_RANK = 1
 # Files were not modified before 1990: copying programs and archives set 0, or FAT's 1980.
 MIN_MTIME_NS = 631_152_000 * 1_000_000_000
 
@@ -104,7 +108,14 @@ class Criterion:
 
 
 def _negate_pixel_count(file: LibraryFile, provenance: Provenance) -> float:
-    return -min(file.image.width * file.image.height, provenance.max_pixel_count)
+    return -min(file.image.pixel_count, provenance.max_pixel_count)
+
+
+def _rank_format(file: LibraryFile, provenance: Provenance) -> int:
+    image = file.image
+    if image.format in CAMERA_FORMATS and "camera" in image.metadata_kinds:
+        return CAMERA_FORMAT_RANK
+    return FORMAT_RANK.get(image.format, 0)
 
 
 # The rules by name, in their default order. A new rule goes before `path`, which breaks every tie.
@@ -130,7 +141,7 @@ KEEP_RULES: dict[str, tuple[Criterion, ...]] = {
         Criterion("not saved from a JPEG", lambda file, provenance: provenance.losses.is_resaved),
         Criterion("more colors", lambda file, provenance: provenance.losses.has_lost_colors),
         Criterion("more bits per color", lambda file, provenance: provenance.losses.lost_bits),
-        Criterion("richest format", lambda file, provenance: FORMAT_RANK.get(file.image.format, 0)),
+        Criterion("richest format", _rank_format),
     ),
     "metadata": (
         Criterion("most metadata", lambda file, provenance: -len(file.image.metadata_kinds)),
@@ -144,7 +155,7 @@ KEEP_RULES: dict[str, tuple[Criterion, ...]] = {
 }
 # Criteria before all rules.
 BASE_CRITERIA = (
-    Criterion("not missing", lambda file, provenance: not file.is_present),
+    Criterion("not missing or changed", lambda file, provenance: not file.is_present),
     Criterion("not damaged", lambda file, provenance: file.image.is_damaged),
     Criterion("most frames", lambda file, provenance: -file.frame_count),
 )

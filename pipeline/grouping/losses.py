@@ -23,6 +23,7 @@ MAX_STRONG_QUALITY = 20  # of a JPEG; of one at this quality, about as many have
 # .92, .63 and .26 have it, after a WebP of 50 .30; of the photos made smaller, which has no traces,
 # .03.
 MIN_RESAVED_BLOCKINESS = 0.08
+JPEG_BIT_DEPTH = 8
 MIN_GOOD_QUALITY = 80  # of a JPEG
 # Colors, or gray levels, up to which an image has few: a palette, a fax. MIN_COLOR_RATIO times as
 # many are counted.
@@ -94,37 +95,41 @@ def _compare(
     of_copies = [
         item.fidelity for copy in copies for item in metadata.get(copy, ()) if item.fidelity
     ]
-    pixel_count = _count_pixels(images[image])
+    pixel_count = images[image].pixel_count
+    copy_quality = max(
+        (
+            _get_quality(metadata.get(copy, ()))
+            for copy in copies
+            if images[copy].pixel_count >= pixel_count
+        ),
+        default=0,
+    )
     return Losses(
         any(was_strongly_compressed(item, images[image]) for item in own_metadata),
-        any(_has_traces_of_jpeg(item) for item in own_metadata)
-        and any(
-            _is_good_jpeg(item) and _count_pixels(images[copy]) >= pixel_count
-            for copy in copies
-            for item in metadata.get(copy, ())
-        ),
+        # If a content with these pixels is a JPEG, the others were saved from that one.
+        not _get_quality(own_metadata)
+        and copy_quality >= MIN_GOOD_QUALITY
+        and any(_has_traces_of_jpeg(item) for item in own),
         any(_has_fewer_colors(fidelity, copy) for fidelity in own for copy in of_copies),
         max(0, _find_depth(of_copies) - _find_depth(own)) if _find_depth(own) else 0,
     )
 
 
-def _has_traces_of_jpeg(metadata: ImageMetadata) -> bool:
-    """Tell if a photo or scan that is no JPEG was one before; a page can have a grid of its own."""
-    fidelity = metadata.fidelity
+def _get_quality(metadata: Iterable[ImageMetadata]) -> int:
+    """Return the best JPEG quality among contents with the same pixels; 0 if none is a JPEG."""
+    return max((item.jpeg.quality for item in metadata if item.jpeg), default=0)
+
+
+def _has_traces_of_jpeg(fidelity: Fidelity) -> bool:
+    """Tell if a photo or scan has the blocks of a JPEG, and no more bits than one.
+
+    A page can have a grid of its own.
+    """
     return (
-        metadata.jpeg is None
-        and fidelity is not None
-        and fidelity.even_share <= MAX_PHOTO_EVEN_SHARE
+        fidelity.even_share <= MAX_PHOTO_EVEN_SHARE
+        and (fidelity.bit_depth or JPEG_BIT_DEPTH) <= JPEG_BIT_DEPTH
         and (fidelity.blockiness or 0.0) >= MIN_RESAVED_BLOCKINESS
     )
-
-
-def _is_good_jpeg(metadata: ImageMetadata) -> bool:
-    return metadata.jpeg is not None and metadata.jpeg.quality >= MIN_GOOD_QUALITY
-
-
-def _count_pixels(image: Image) -> int:
-    return image.width * image.height
 
 
 def _find_depth(fidelities: Iterable[Fidelity]) -> int:

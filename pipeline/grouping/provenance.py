@@ -8,7 +8,8 @@ pairs, as of enlargement without new detail.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from math import inf
 
@@ -39,6 +40,8 @@ MIN_VOTE_SHARE = 0.8
 # photos that were enlarged 1.7 times, 19 have less, and 5 of the photos have less beyond a copy of
 # half their size.
 MAX_DOUBTFUL_DETAIL = 0.25
+# Copies smaller than an image that all have to look upscaled, too, so that the photo is soft.
+MIN_SOFT_COPIES = 2
 # Share of the pairs of an image that say that it was made from the other. An edited image differs
 # so from all copies that lack the edit, but not from those that were made from it.
 MIN_DERIVED_SHARE = 0.2
@@ -124,7 +127,7 @@ def _find_secondhand(views: Views, images: Mapping[bytes, Image]) -> set[bytes]:
         if any(
             copy in full_views
             and (
-                _count_pixels(images[copy]) * MAX_SIZE_RATIO >= _count_pixels(images[image])
+                images[copy].pixel_count * MAX_SIZE_RATIO >= images[image].pixel_count
                 or _lacks_detail(view)
             )
             and _is_nearer(copy, image, full_views, images)
@@ -156,11 +159,11 @@ def _is_nearer(
     )
     if by_detail:
         return by_detail > 0
-    max_pixels = MAX_SIZE_RATIO * min(_count_pixels(images[image]) for image in (first, second))
+    max_pixels = MAX_SIZE_RATIO * min(images[image].pixel_count for image in (first, second))
     noises = [
         (_get_noise(view), _get_noise(other))
         for view, other in pairs
-        if _count_pixels(images[view.copy]) <= max_pixels
+        if images[view.copy].pixel_count <= max_pixels
     ]
     leads = (own - others for own, others in noises if min(own, others) > UNKNOWN_NOISE)
     return _count_votes(leads, MIN_NOISE_LEAD) > 0
@@ -184,10 +187,6 @@ def _get_noise(view: CopyView) -> float:
     return judgement.noise_ncc if judgement else UNKNOWN_NOISE
 
 
-def _count_pixels(image: Image) -> int:
-    return image.width * image.height
-
-
 def _is_derived(views: Sequence[CopyView]) -> bool:
     """Tell if several of the pairs of an image say that it was made from its copy."""
     derived = sum(view.edits.derived_side is view.side for view in views)
@@ -205,18 +204,25 @@ def _is_marked(views: Iterable[CopyView], marks: int) -> bool:
 def _is_soft(
     image: bytes,
     views: Iterable[CopyView],
-    upscaled: Collection[bytes],
+    upscaled: AbstractSet[bytes],
     images: Mapping[bytes, Image],
 ) -> bool:
-    """Tell if the copies of an upscaled image in its size look upscaled, too: the photo is soft."""
-    pixel_count = _count_pixels(images[image])
-    peers = [
-        view.copy
-        for view in views
-        if view.has_same_extent
-        and 1 / MAX_SIZE_RATIO < _count_pixels(images[view.copy]) / pixel_count < MAX_SIZE_RATIO
-    ]
-    return 2 * sum(peer in upscaled for peer in peers) >= len(peers) > 0
+    """Tell if the copies of an upscaled image look upscaled, too: then the photo is soft.
+
+    Those in its size count, of which half are enough; without any, all smaller ones but the one by
+    which it looks upscaled. What an image was enlarged from does not look upscaled.
+    """
+    pixel_count = images[image].pixel_count
+    peers, smaller = list[bytes](), list[bytes]()
+    for view in views:
+        ratio = images[view.copy].pixel_count / pixel_count
+        if view.has_same_extent and 1 / MAX_SIZE_RATIO < ratio < MAX_SIZE_RATIO:
+            peers.append(view.copy)
+        elif ratio < 1 and view.edits.upscaled_side is not view.side:
+            smaller.append(view.copy)
+    if peers:
+        return 2 * sum(peer in upscaled for peer in peers) >= len(peers)
+    return len(smaller) >= MIN_SOFT_COPIES and upscaled >= set(smaller)
 
 
 def _is_padded(views: Sequence[CopyView]) -> bool:
@@ -258,4 +264,4 @@ def _count_unstretched_pixels(image: bytes, view: CopyView, images: Mapping[byte
     largest, smallest = compute_principal_scales(view.verdict.homography_matrix, sizes)
     scale = 1.0 / largest if view.is_first else smallest
     factor = scale**2 if scale > MAX_ISOTROPIC_RATIO else 1.0
-    return other.width * other.height * factor
+    return other.pixel_count * factor

@@ -153,10 +153,16 @@ def test_derived_upscaled_or_padded_image_is_not_kept() -> None:
 
 
 def test_richer_format_is_kept() -> None:
-    order = ["NEF", "HEIF", "JPEG", "WEBP", "GIF"]
+    order = ["NEF", "TIFF", "JPEG", "WEBP", "GIF"]
     for richer, poorer in zip(order, order[1:], strict=False):
         winner = choose(make_file(format=poorer), make_file(format=richer), KeepRules())
         assert winner.image.format == richer
+    # An HEIC of a camera comes before a JPEG, another one was made from it.
+    for format_ in ("HEIF", "AVIF"):
+        converted = make_file(format=format_, size=9000, metadata_kinds=("date",))
+        assert choose(PLAIN, converted, KeepRules()) == PLAIN
+        of_camera = replace_image(converted, metadata_kinds=("camera", "date"))
+        assert choose(PLAIN, of_camera, KeepRules()) == of_camera
     tiff, heif = make_file(format="TIFF", size=1), make_file(format="HEIF", size=2)
     assert choose(tiff, heif, KeepRules(["bytes"])).image.size == 2
     # A PNG ranks beside a JPEG.
@@ -174,7 +180,7 @@ def test_richer_format_is_kept() -> None:
     ],
 )
 def test_what_is_in_a_file_outranks_its_format(losses: Losses, reason: str) -> None:
-    keep_rules, poorer = KeepRules(), make_file("/a.heic", format="HEIF", size=9000)
+    keep_rules, poorer = KeepRules(), make_file("/a.tiff", format="TIFF", size=9000)
     full, less = Provenance(), Provenance(losses=losses)
     assert choose(PLAIN, poorer, keep_rules, full, full) == poorer
     assert choose(PLAIN, poorer, keep_rules, full, less) == PLAIN
@@ -238,7 +244,7 @@ def test_rules_before_all_others_overrule_no_provenance() -> None:
         keep_rules.make_rank_key(PLAIN, Provenance(is_derived=True)),
         keep_rules.make_rank_key(missing, Provenance()),
     ]
-    assert keep_rules.explain_choice(keys[0], keys[1:]) == "not missing"
+    assert keep_rules.explain_choice(keys[0], keys[1:]) == "not missing or changed"
 
 
 def test_date_rule_prefers_time_taken_to_modification_time() -> None:

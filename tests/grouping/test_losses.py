@@ -80,6 +80,37 @@ def test_image_with_traces_of_a_jpeg_beside_a_good_one_is_resaved(
 
 
 @pytest.mark.parametrize(
+    ("own", "is_resaved"),
+    [
+        ([ImageMetadata(fidelity=replace(PHOTO, blockiness=0.2))], True),
+        # Another content has these pixels, and is a JPEG.
+        (
+            [
+                ImageMetadata(fidelity=replace(PHOTO, blockiness=0.2)),
+                ImageMetadata(jpeg=JpegEncoding(30, True, "4:2:0")),
+            ],
+            False,
+        ),
+        # No JPEG has 16 bits.
+        ([ImageMetadata(fidelity=replace(PHOTO, blockiness=0.2, bit_depth=16))], False),
+        # A page has a grid of its own.
+        ([ImageMetadata(fidelity=replace(PHOTO, blockiness=0.2, even_share=0.5))], False),
+    ],
+)
+def test_image_that_was_not_saved_from_a_jpeg_is_not_resaved(
+    own: list[ImageMetadata], is_resaved: bool
+) -> None:
+    verdict = Verdict(Relation.SAME_PICTURE, 30, 30, 1.0, 0.0, (), PLAIN_COPY)
+    images = {name: replace(IMAGE, hash=name, pixel_hash=name) for name in (b"own", b"jpg")}
+    edges = [Edge(b"jpg", b"own", Relation.SAME_PICTURE, 0.9, verdict)]
+    views = list_views(images, list_neighbors(edges, images), COPY_RELATIONS)
+    good = ImageMetadata(jpeg=JpegEncoding(90, True, "4:2:0"))
+    assert (
+        find_losses(views, images, {b"own": own, b"jpg": [good]})[b"own"].is_resaved is is_resaved
+    )
+
+
+@pytest.mark.parametrize(
     ("fewer", "more", "is_loss"),
     [
         (replace(PHOTO, color_count=16), PHOTO, True),

@@ -237,6 +237,20 @@ def test_upscaled_image_is_no_soft_photo() -> None:
     assert not any(item.is_upscaled for item in provenances.values())
 
 
+def test_photo_is_soft_if_all_its_smaller_copies_look_upscaled_too() -> None:
+    edges = [
+        make_edge(name, "s", scale=0.5, fine_detail=0.05, upscaled_side=Side.FIRST)
+        for name in "Pab"
+    ]
+    edges += [*(make_edge("P", name, scale=0.8) for name in "ab"), make_edge("a", "b")]
+    widths = {"P": 100, "a": 80, "b": 80, "s": 25}
+    assert not any(item.is_upscaled for item in trace(edges, widths=widths).values())
+    # One was made from the photo, and shows detail: what is larger was enlarged.
+    edges[1] = make_edge("a", "s", scale=0.5, fine_detail=0.5)
+    upscaled = [name for name, item in trace(edges, widths=widths).items() if item.is_upscaled]
+    assert sorted(upscaled) == ["P", "b"]
+
+
 @given(order=permutations(range(6)))
 def test_order_of_edges_and_their_direction_do_not_matter(order: list[int]) -> None:
     edges = [
