@@ -46,19 +46,24 @@ HUB_RANKS = f"""
         row_number() OVER (ORDER BY min(pixel_hash))
     FROM images WHERE vector IS NOT NULL AND {IMAGE_IN_USE}
     GROUP BY vector"""
-# (vector, vector) of each two images whose relation is not listed, the smaller first. An image that
-# is not in use counts if one with its pixels is.
+# (vector, vector) of each two images whose newest verdict has no relation that is listed, the
+# smaller first. An image that is not in use counts if one with its pixels is.
 RELATED_VECTORS = f"""
     WITH in_use AS (
         SELECT DISTINCT pixel_hash FROM images WHERE vector IS NOT NULL AND {IMAGE_IN_USE}
+    ), newest AS (
+        -- SQLite takes the other columns from the row with the maximum.
+        SELECT left_image.vector AS left_vector, right_image.vector AS right_vector, relation,
+            max(2 * version - provisional)
+        FROM verdicts
+        JOIN images AS left_image ON left_image.id = first
+        JOIN images AS right_image ON right_image.id = second
+        WHERE left_image.pixel_hash IN in_use AND right_image.pixel_hash IN in_use
+        GROUP BY min(left_image.pixel_hash, right_image.pixel_hash),
+            max(left_image.pixel_hash, right_image.pixel_hash)
     )
-    SELECT DISTINCT min(left_image.vector, right_image.vector),
-        max(left_image.vector, right_image.vector)
-    FROM verdicts
-    JOIN images AS left_image ON left_image.id = first
-    JOIN images AS right_image ON right_image.id = second
-    WHERE relation NOT IN ({{}})
-        AND left_image.pixel_hash IN in_use AND right_image.pixel_hash IN in_use"""
+    SELECT DISTINCT min(left_vector, right_vector), max(left_vector, right_vector)
+    FROM newest WHERE relation NOT IN ({{}})"""
 
 
 def select_candidates(

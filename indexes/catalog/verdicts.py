@@ -126,12 +126,10 @@ class VerdictTable:
         return find_related_vectors(self._database, excluded_relations)
 
     def find_pairs_of_equal_size(
-        self, format_: str, relations: Sequence[str], first_new_id: int
+        self, format_: str, relations: Sequence[str]
     ) -> list[tuple[int, int]]:
         """Return the pairs of images in use that have a verdict of one of `relations`, this format
         and no flags, equal numbers of bytes, and equal widths and heights.
-
-        One of the two, or both, have an id from `first_new_id` on.
         """
         in_use = " AND ".join(
             f"EXISTS (SELECT 1 FROM files WHERE image = {side}.id AND NOT missing)"
@@ -144,10 +142,9 @@ class VerdictTable:
         sql = (
             f"SELECT DISTINCT first, second FROM {VERDICTS_WITH_IMAGES} WHERE {equal}"
             f" AND first_image.format = ? AND first_image.flags = '' AND {in_use}"
-            f" AND relation IN ({', '.join('?' * len(relations))}) AND max(first, second) >= ?"
-            " ORDER BY first, second"
+            f" AND relation IN ({', '.join('?' * len(relations))}) ORDER BY first, second"
         )
-        return self._database.fetch_rows(sql, format_, *relations, first_new_id)
+        return self._database.fetch_rows(sql, format_, *relations)
 
     def remove_of_image(self, image_id: int) -> None:
         """Remove the verdicts on an image; its pairs are verified again."""

@@ -9,6 +9,7 @@ pixels of the damaged one fit the equal ones around them less.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 import numpy as np
@@ -42,22 +43,21 @@ COMPARED_RELATIONS = (
 )
 
 
-def flag_rotten_copies(context: IngestContext, first_new_id: int) -> Iterator[int]:
+def flag_rotten_copies(
+    context: IngestContext, new_images: AbstractSet[int] | None
+) -> Iterator[int]:
     """Flag the damaged one of each two JPEGs that are one file but for a few bytes.
 
-    Of pairs without an image from `first_new_id` on, an earlier run has decided.
-
-    Yields the id of each image that was flagged, after it is committed.
+    `new_images` are those of pairs that this run verified, by id: of others an earlier run has
+    decided. None for all images. Yields the id of each image that was flagged, after it is
+    committed.
     """
     store = context.store
-    pairs = store.catalog.verdicts.find_pairs_of_equal_size(
-        "JPEG", COMPARED_RELATIONS, first_new_id
-    )
-    for pair in pairs:
+    for pair in store.catalog.verdicts.find_pairs_of_equal_size("JPEG", COMPARED_RELATIONS):
+        if new_images is not None and new_images.isdisjoint(pair):
+            continue
         images = dict(store.catalog.images.get(pair))
-        if any(
-            image.is_damaged or image.width * image.height > MAX_PIXELS for image in images.values()
-        ):
+        if any(image.is_damaged or image.pixel_count > MAX_PIXELS for image in images.values()):
             continue
         pixels = {
             id_: result.pixels

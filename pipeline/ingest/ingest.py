@@ -87,7 +87,6 @@ def _run_stages(context: IngestContext, roots: Sequence[Root]) -> Iterator[Progr
     store, coverage = context.store, context.coverage
     present = [root for root in roots if is_folder(root.path)]
 
-    first_new_id = store.catalog.images.get_next_id()
     # Before the scan, which has images that are decoded in another way now embedded again.
     yield from read_missing_metadata(context)
     scanned = _ScanResult()
@@ -127,7 +126,8 @@ def _run_stages(context: IngestContext, roots: Sequence[Root]) -> Iterator[Progr
     if coverage.verification and (coverage.verification.pairs or not has_compared_all):
         from pipeline.ingest.bit_rot import flag_rotten_copies  # loads Pillow
 
-        for _ in flag_rotten_copies(context, first_new_id if has_compared_all else 0):
+        new_images = context.verified_images if has_compared_all else None
+        for _ in flag_rotten_copies(context, new_images):
             coverage.flagged[FLAG_DAMAGED] += 1
             yield Progress(Stage.VERIFYING, 1, 1, coverage)
 

@@ -47,7 +47,8 @@ class Progress:
 class IngestContext:
     """The resources that all steps of a run share, and the coverage that they fill in.
 
-    `earlier` are the problems of the run before.
+    `earlier` are the problems of the run before, `verified_images` those of pairs that this run
+    verified, by id.
     """
 
     store: Store
@@ -56,3 +57,4 @@ class IngestContext:
     options: IngestOptions
     coverage: Coverage
     earlier: EarlierProblems = field(default_factory=EarlierProblems)
+    verified_images: set[int] = field(default_factory=set)

@@ -79,6 +79,7 @@ def verify_and_report(
     report = context.coverage.verification
     assert report is not None, "the caller begins the report"
     before = replace(report)
+    context.verified_images.update(image for pair in pairs for image in pair)
     steps = verify_candidates(
         context.store,
         pairs,

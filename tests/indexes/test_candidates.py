@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -119,6 +120,24 @@ def test_candidates_are_the_nearest_and_if_one_is_related_more_of_them_and_hubs(
         numbers = {vector: number for number, vector in enumerate(vectors)}
         by_vector = {vector: widths[number] for vector, number in numbers.items()}
         assert chosen == _choose_by_brute_force(scores, related, by_vector, numbers)
+
+
+def test_an_older_verdict_adds_no_candidates() -> None:
+    """Also if it is on another image with the same pixels."""
+    with open_new_store() as store:
+        left, right = _add_images(store, [10, 10])
+        image_of = {
+            vector: id_ for id_, vector in store.catalog.images.find_of_vectors((left, right))
+        }
+        pair = image_of[left], image_of[right]
+        twin = replace(dict(store.catalog.images.get(pair))[pair[0]], hash=make_hash(9))
+        store.add(Batch([(twin, None)], [NewFile("/p/twin", FileStat(1, 1, 1, 9, 1), twin.hash)]))
+        (twin_id,) = store.catalog.images.get_ids([twin.hash]).values()
+        store.save_verdicts([StoredVerdict(twin_id, pair[1], 1, False, RELATED, "{}")])
+        relations = candidates.OTHER_SCENE_RELATIONS
+        assert store.catalog.verdicts.find_related_vectors(relations).tolist() == [[left, right]]
+        store.save_verdicts([StoredVerdict(*pair, 2, False, NONE, "{}")])
+        assert store.catalog.verdicts.find_related_vectors(relations).tolist() == []
 
 
 def test_the_relations_that_add_no_candidates_are_known_ones() -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from indexes import Root, Store
-from pipeline import find_groups, ingest_roots, load_embedder
+from pipeline import IngestOptions, find_groups, ingest_roots, load_embedder
 from pipeline.ingest.bit_rot import find_damaged_side
 from pipeline.ingest.progress import Stage
 from pipeline.verify.relation import Side
@@ -79,6 +79,19 @@ def test_order_in_which_the_copies_come_does_not_matter(photos: Path, tmp_path: 
         ingest(store)
         (group,) = find_groups(store)
         assert Path(group.keeper.path).name == "sound.jpg"
+
+
+def test_copy_that_returns_is_flagged_as_if_it_had_stayed(photos: Path, tmp_path: Path) -> None:
+    (photos / "sound.jpg").rename(tmp_path / "sound.jpg")
+    with Store(tmp_path / "store", write=True) as store:
+        ingest(store, photos)
+        (photos / "a.jpg").rename(tmp_path / "a.jpg")
+        (tmp_path / "sound.jpg").rename(photos / "sound.jpg")
+        ingest(store, options=IngestOptions(accept_missing=True))
+        (tmp_path / "a.jpg").rename(photos / "a.jpg")
+        ingest(store)
+        (group,) = find_groups(store)
+        assert (Path(group.keeper.path).name, group.reason) == ("sound.jpg", "not damaged")
 
 
 def test_ingest_stopped_after_the_verdicts_goes_on_to_find_the_damage(
