@@ -172,24 +172,29 @@ def _find_extents(views: Views) -> dict[bytes, bytes]:
         for view in own_views
         if view.has_same_extent and view.copy in views
     )
-    extents = {
-        image: {view.copy: view.has_same_extent for view in own_views}
+    # Of each two sets: the pairs that show all of each other, less the others.
+    leads = {
+        image: Counter(
+            {
+                view.copy: 1 if view.has_same_extent else -1
+                for view in own_views
+                if view.copy in views
+            }
+        )
         for image, own_views in views.items()
     }
     for _, first, second in same:
         low, high = sorted((extent_of[first], extent_of[second]))
-        if low == high:
+        if low == high or leads[low][high] <= 0:
             continue
-        between = [
-            extents[image][other]
-            for image in members[low]
-            for other in members[high]
-            if other in extents[image]
-        ]
-        if 2 * sum(between) > len(between):
-            for image in members[high]:
-                extent_of[image] = low
-            members[low] += members.pop(high)
+        for image in members[high]:
+            extent_of[image] = low
+        members[low] += members.pop(high)
+        for other, lead in leads.pop(high).items():
+            del leads[other][high]
+            if other != low:
+                leads[low][other] += lead
+                leads[other][low] += lead
     return extent_of
 
 
