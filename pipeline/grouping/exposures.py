@@ -292,7 +292,12 @@ class Exposures:
         self._images = images
         self._captures = {
             image: frozenset(
-                (file.metadata.capture, file.metadata.software, file.metadata.modified)
+                (
+                    file.metadata.capture,
+                    file.metadata.software,
+                    file.metadata.modified,
+                    file.metadata.source,
+                )
                 for file in files
             )
             for image, files in images.items()
