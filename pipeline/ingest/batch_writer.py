@@ -180,7 +180,7 @@ class BatchWriter:
         except ServiceUnavailable as error:
             outage = error
             vectors = {selected[number]: row for number, row in error.rows.items()}
-        self._save_thumbnails([inputs[pixel_hash] for pixel_hash in vectors])
+        embedded = [inputs[pixel_hash] for pixel_hash in vectors]
         postponed = set(inputs) - set(vectors)
         for decoded in waiting:
             pixel_hash = decoded.image.pixel_hash
@@ -188,6 +188,7 @@ class BatchWriter:
                 # Only the first image takes the vector; the store finds it for the others.
                 vector = vectors.pop(pixel_hash, None)
                 self._uncommitted.append((decoded.source, decoded.image, vector))
+        self._save_thumbnails(embedded)  # last: whatever fails here, no vector is lost
         if outage:
             raise outage
         if len(selected) < len(inputs):
@@ -198,11 +199,13 @@ class BatchWriter:
         if self._thumbnails:
             from pipeline.thumbnails import encode_thumbnail  # loads Pillow
 
+            pixels = {item.image.hash: item.thumbnail for item in embedded}
+            known = self._thumbnails.get(pixels)  # with features, after a loss of vectors
             self._thumbnails.put(
                 {
-                    decoded.image.hash: Thumbnail(encode_thumbnail(decoded.thumbnail), b"")
-                    for decoded in embedded
-                    if decoded.thumbnail is not None
+                    hash_: Thumbnail(encode_thumbnail(thumbnail), b"")
+                    for hash_, thumbnail in pixels.items()
+                    if thumbnail is not None and hash_ not in known
                 }
             )
 

@@ -41,6 +41,16 @@ def test_jpeg_of_another_scale_has_no_thumbnail(tmp_path: Path, size: tuple[int,
     assert decode_file(path, EMBED_INPUT).thumbnail is None
 
 
+@pytest.mark.parametrize("side", [900, 1800, 2000])
+def test_jpeg_2000_of_another_factor_has_no_thumbnail(tmp_path: Path, side: int) -> None:
+    """An embedder can take more pixels than a thumbnail has."""
+    path = save_image(tmp_path / "a.jp2", draw_scene(1, (side, side)))
+    large = decode_file(path, Preprocess(768, with_thumbnail=True)).thumbnail
+    assert (large is None) == (side >= 1792)
+    if large is not None:
+        assert np.array_equal(large, decode_file(path, VERIFY_INPUT).pixels)
+
+
 def test_no_thumbnail_is_made_unless_asked_for(tmp_path: Path) -> None:
     path = save_image(tmp_path / "a.jpg", draw_scene(1))
     assert decode_file(path, replace(EMBED_INPUT, with_thumbnail=False)).thumbnail is None

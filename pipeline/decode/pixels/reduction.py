@@ -50,6 +50,14 @@ def reduce_jpeg2000(image: Pillow.Image, data: bytes, preprocess: Preprocess) ->
 
     Returns the factor by which both sides are divided.
     """
+    factor = choose_jpeg2000_factor(image.size, data, preprocess)
+    halvings = factor.bit_length() - 1
+    image.reduce = halvings  # type: ignore[method-assign, assignment] # the plugin's own
+    return factor
+
+
+def choose_jpeg2000_factor(size: tuple[int, int], data: bytes, preprocess: Preprocess) -> int:
+    """Choose the factor by which a JPEG 2000 of `size` (width, height) is reduced."""
     start = data.find(JPEG2000_CODESTREAM_START)
     # An image whose origin is not 0, 0 has other sizes.
     if start < 0 or any(data[start + 16 : start + 24]):
@@ -58,15 +66,10 @@ def reduce_jpeg2000(image: Pillow.Image, data: bytes, preprocess: Preprocess) ->
 
     def is_possible(factor: int) -> bool:
         # Pillow rounds a side where OpenJPEG takes the next integer: both must agree.
-        has_same_sides = all(
-            side % factor == 0 or side % factor * 2 >= factor for side in image.size
-        )
-        return has_same_sides and min(image.size) >= 2 * preprocess.size * factor
+        has_same_sides = all(side % factor == 0 or side % factor * 2 >= factor for side in size)
+        return has_same_sides and min(size) >= 2 * preprocess.size * factor
 
-    factor = max(filter(is_possible, (1 << level for level in range(levels + 1))), default=1)
-    halvings = factor.bit_length() - 1
-    image.reduce = halvings  # type: ignore[method-assign, assignment] # the plugin's own
-    return factor
+    return max(filter(is_possible, (1 << level for level in range(levels + 1))), default=1)
 
 
 def _read_jpeg2000_levels(data: bytes, codestream_start: int) -> int:

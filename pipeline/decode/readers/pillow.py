@@ -30,7 +30,12 @@ from pipeline.decode.pixels.color import (
     fix_16_bit_planes,
     has_unusual_samples,
 )
-from pipeline.decode.pixels.reduction import has_same_jpeg_scale, reduce_jpeg, reduce_jpeg2000
+from pipeline.decode.pixels.reduction import (
+    choose_jpeg2000_factor,
+    has_same_jpeg_scale,
+    reduce_jpeg,
+    reduce_jpeg2000,
+)
 from pipeline.decode.pixels.truncation import JPEG_END_MARKER, is_mostly_filler
 from pipeline.decode.preprocess import VERIFY_INPUT, Preprocess
 from pipeline.decode.read import Rejected
@@ -150,10 +155,11 @@ def _load_with_pillow(
     is_jpeg, is_jpeg2000 = format_ in ("JPEG", "MPO"), format_ == "JPEG2000"
     is_reduced_jpeg = can_reduce and is_jpeg and reduce_jpeg(image, preprocess)
     reduction = reduce_jpeg2000(image, data, preprocess) if can_reduce and is_jpeg2000 else 1
-    # A JPEG 2000 that is large enough to be reduced may be reduced less for a thumbnail.
-    has_same_scale = reduction == 1
+    has_same_scale = True
     if is_jpeg:
         has_same_scale = can_reduce and has_same_jpeg_scale(size, preprocess, VERIFY_INPUT)
+    elif is_jpeg2000:
+        has_same_scale = reduction == choose_jpeg2000_factor(size, data, VERIFY_INPUT)
     flags, frames = _show_representative_frame(image, data, budget)
     if frames:
         size = image.size
