@@ -80,10 +80,14 @@ def find_matches(
     is decoded, embedded and verified with each stored image near it. A file whose content is stored
     costs none of these: its verdicts are stored too, and the model is not loaded for it.
     """
-    if store.space is None:
-        yield from (Answer(file) for file in files)
-        return
     remaining = iter(files)
+    if store.space is None:
+        with DecoderPool() as decoders:
+            while batch := list(islice(remaining, FILES_PER_BATCH)):
+                identified = identify_files(batch, store, embedder, decoders)
+                for file, item in zip(batch, identified, strict=True):
+                    yield Answer(file, failure=item if isinstance(item, Failure) else None)
+        return
     options = _MatchOptions(threshold, min_agreement, frozenset(relations))
     with DecoderPool() as decoders, QueryVerifier(store, decoders) as verifier:
         while batch := list(islice(remaining, FILES_PER_BATCH)):

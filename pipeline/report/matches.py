@@ -21,6 +21,14 @@ KEEPER, QUERIED_PHOTO = "the keeper", "the queried photo"
 VOUCHER_WORDS = "in doubt by itself, but copies of it are in the group, such as"
 PARENT_WORDS = "likely made from"
 
+# How the answer of a query begins, by the relation of the closest file, there and away.
+PLACE_WORDS = {
+    Relation.IDENTICAL_BYTES: ("the same bytes", "are", "were"),
+    Relation.IDENTICAL_PIXELS: ("the same pixels", "are", "were"),
+    Relation.SAME_PICTURE: ("the same picture", "is", "was"),
+    Relation.DERIVED: ("another version of it", "is", "was"),
+}
+
 # --- JSON ---
 
 
@@ -122,13 +130,13 @@ def _format_place(answer: Answer) -> str:
     """Format whether the library has the file itself, or what is identical to it, and where."""
     if answer.in_library:
         return "in the library"
-    if not answer.identical:
+    closest = next(iter((*answer.identical, *answer.matches)), None)
+    if closest is None or closest.relation not in PLACE_WORDS:
         return "not in the library"
-    closest = answer.identical[0]
-    what = "bytes" if closest.relation == Relation.IDENTICAL_BYTES else "pixels"
-    are = "are" if closest.file.is_present else "were"
+    what, is_there, was_there = PLACE_WORDS[closest.relation]
+    verb = is_there if closest.file.is_present else was_there
     state = f" ({', '.join(labels)})" if (labels := closest.file.state_labels) else ""
-    return f"the same {what} {are} in the library at {escape_unprintable(closest.file.path)}{state}"
+    return f"{what} {verb} in the library at {escape_unprintable(closest.file.path)}{state}"
 
 
 def _format_match_count(answer: Answer) -> str:

@@ -44,6 +44,36 @@ def test_query_prints_matches_as_text(run: Run, photos: Path, tmp_path: Path) ->
     assert run("query", photos / "a.png", "--exit-code")[0] == 20
 
 
+def test_query_begins_with_the_closest_copy(run: Run, photos: Path, tmp_path: Path) -> None:
+    run("ingest", photos)
+    with Image.open(photos / "b.jpg") as photo:
+        smaller = save_image(tmp_path / "small.jpg", photo.resize((400, 300)), quality=80)
+        crop = save_image(tmp_path / "crop.jpg", photo.crop((40, 30, 600, 450)), quality=90)
+    assert run("query", smaller)[1].startswith(
+        f"{smaller}: the same picture is in the library at {photos / 'b.jpg'}, 1 match\n"
+    )
+    assert run("query", crop)[1].startswith(
+        f"{crop}: another version of it is in the library at {photos / 'b.jpg'}, 1 match\n"
+    )
+
+
+def test_query_names_unreadable_files_also_for_an_empty_library(
+    run: Run, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    run("ingest", tmp_path / "empty")
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes((photos / "b.jpg").read_bytes()[:500])
+    code, out, err = run("query", photos / "a.png", tmp_path / "nothing.jpg", photos, broken)
+    assert code == 3
+    assert out == f"{photos / 'a.png'}: not in the library, no match\n"
+    assert [line.split(": ")[1] for line in err.splitlines()] == [
+        str(tmp_path / "nothing.jpg"),
+        str(photos),
+        str(broken),
+    ]
+
+
 def test_query_reads_paths_from_standard_input(run: Run, photos: Path) -> None:
     run("ingest", photos)
     lines = f"{photos}/a.png\n{photos}/b.jpg\n".encode()
