@@ -39,8 +39,8 @@ FIVE_CROP: tuple[Box, ...] = (
 )
 # Larger stores compare no crops: the work grows with the square of the number of images.
 MAX_IMAGES_FOR_CROPS = 100_000
-# Images that are embedded at a time; bounds the memory.
-CROP_BLOCK_IMAGES = 400
+# Images that are embedded at a time: seconds of work, so that an ingest shows how it goes on.
+CROP_BLOCK_IMAGES = 64
 
 
 def is_large(image: Image, preprocess: Preprocess) -> bool:

@@ -209,7 +209,7 @@ def _is_soft(
 ) -> bool:
     """Tell if the copies of an upscaled image look upscaled, too: then the photo is soft.
 
-    Those in its size count, of which half are enough; without any, all smaller ones but the one by
+    Half of those in its size are enough; without any, all smaller ones have to, but for those by
     which it looks upscaled. What an image was enlarged from does not look upscaled.
     """
     pixel_count = images[image].pixel_count

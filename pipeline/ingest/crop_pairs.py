@@ -123,6 +123,7 @@ def verify_crop_pairs(
         return
     with CropStage(store, context.embedder, context.decoders) as stage:
         missing = stage.find_missing()
+        yield Progress(Stage.CROPPING, 0, len(missing) or None, coverage)
         for done in stage.embed(missing):
             yield Progress(Stage.CROPPING, done, len(missing), coverage)
         images = stage.load_images()

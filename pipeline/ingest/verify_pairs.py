@@ -31,8 +31,8 @@ from pipeline.verify.upscaling import (
 )
 from pipeline.verify.verdict import VERDICT_VERSION, Verdict, decode_verdict, encode_verdict
 
-# Pairs that are verified together and committed at once.
-PAIRS_PER_BLOCK = 400
+# Pairs that are verified together and committed at once; an ingest that is stopped waits for them.
+PAIRS_PER_BLOCK = 200
 # Reasons for an unread file that may not hold in the next run.
 RETRYABLE_REASONS = (
     UnavailableReason.AWAY,
@@ -79,6 +79,7 @@ def verify_and_report(
     report = context.coverage.verification
     assert report is not None, "the caller begins the report"
     before = replace(report)
+    yield Progress(Stage.VERIFYING, 0, len(pairs), context.coverage)
     context.verified_images.update(image for pair in pairs for image in pair)
     steps = verify_candidates(
         context.store,

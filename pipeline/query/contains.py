@@ -28,7 +28,7 @@ from pipeline.verify.relation import COPY_RELATIONS, Relation
 
 
 class Containment(StrEnum):
-    """How a file is contained in a folder; the values are printed as they are."""
+    """A way in which a folder contains a file; the values are printed as they are."""
 
     AS_GOOD = "as good"
     LESSER = "lesser"

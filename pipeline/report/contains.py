@@ -11,7 +11,7 @@ from pipeline.report.document import make_document
 from pipeline.report.format import MAX_LISTED_ITEMS, format_failure, pluralize
 from pipeline.report.matches import format_file, format_match, serialize_file, serialize_match
 
-REFERENCE = "the photo"  # of a match: the file that is looked for
+REFERENCE = "the photo"  # of a match: the file of the first folder
 
 
 def serialize_contained(report: ContainsReport, folder: str, other: str) -> dict[str, Any]:

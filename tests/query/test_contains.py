@@ -1,4 +1,4 @@
-"""Which files of a folder are in another one: as good, only lesser, or not at all."""
+"""A folder contains the files of another one as good ones, as lesser ones, or not at all."""
 
 from __future__ import annotations
 
