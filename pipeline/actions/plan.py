@@ -82,7 +82,7 @@ class LeftFile:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a plan file holds.
+    """The content of a plan file.
 
     `created` is in UTC, ISO 8601. `store_id` and `ingest_run` name the store and its newest run at
     that time. `destination` is the folder of MOVE. `roots` are the folders that all files lie

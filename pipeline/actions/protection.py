@@ -22,7 +22,7 @@ _ID_BYTES = 16  # random, so that no two stores have one id
 
 @dataclass(frozen=True)
 class ActionSettings:
-    """What a store remembers for plans: its own id, and the protected folders by real path."""
+    """The memory of a store for plans: its own id, and the protected folders by real path."""
 
     store_id: str
     protected: tuple[str, ...] = ()

@@ -22,7 +22,7 @@ def rename_exclusive(
     """Rename a file between two open folders; never replace anything.
 
     Where the filesystem has no such rename, the file is linked, and then its old name is taken
-    away by way of `scratch_folder`, one of the two, to which nobody else writes. Raises
+    away by way of `scratch_folder`, one of the two, to which no other program writes. Raises
     FileExistsError, Refused where the filesystem has neither, and OSError.
     """
     if _call(from_folder, from_name, to_folder, to_name, RENAME_NOREPLACE):

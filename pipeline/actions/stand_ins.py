@@ -1,4 +1,4 @@
-"""What stands in the place of a victim that was replaced: a hard link, a reflink or a symlink."""
+"""Stand-ins for victims that are replaced: a hard link, a reflink or a symbolic link."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from pipeline.cli.apply import apply
 from pipeline.cli.calibrate import calibrate
 from pipeline.cli.check import check
 from pipeline.cli.compact import compact
@@ -21,9 +22,13 @@ from pipeline.cli.groups import groups
 from pipeline.cli.ingest import ingest
 from pipeline.cli.migrate import migrate
 from pipeline.cli.models import models
+from pipeline.cli.plan import plan
+from pipeline.cli.purge import purge
 from pipeline.cli.query import query
 from pipeline.cli.repair import repair
+from pipeline.cli.runs import runs
 from pipeline.cli.status import status
+from pipeline.cli.undo import undo
 
 # In the order of their use, which is also that of `neardup --help`.
 COMMANDS = (
@@ -33,6 +38,11 @@ COMMANDS = (
     dedupe,
     compare,
     explain,
+    plan,
+    apply,
+    undo,
+    purge,
+    runs,
     calibrate,
     status,
     models,

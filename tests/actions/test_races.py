@@ -1,4 +1,4 @@
-"""What other programs do in the middle of a run: no bytes are lost, whatever the moment."""
+"""Other programs interfere in the middle of a run: no bytes are lost, whatever the moment."""
 
 from __future__ import annotations
 
