@@ -153,7 +153,8 @@ def _report_earlier(journal: Journal, victim: Victim, number: int) -> Iterator[O
         elif entry.state in (State.DONE, State.PURGED):
             yield Outcome(part.path, Status.DONE, "done before", entry.target, part.stat.size)
         else:
-            yield Outcome(part.path, Status.STUCK, entry.detail, entry.target)
+            detail = entry.detail or "cut off before; it is at its path, or its drive is away"
+            yield Outcome(part.path, Status.STUCK, detail, entry.target)
 
 
 def _apply_to_victim(

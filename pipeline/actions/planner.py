@@ -67,10 +67,15 @@ class PlanOptions:
 
 
 def make_plan(
-    store: Store, groups: Sequence[Group], options: PlanOptions, settings: ActionSettings
+    store: Store,
+    groups: Sequence[Group],
+    options: PlanOptions,
+    settings: ActionSettings,
+    left: Sequence[LeftFile] = (),
 ) -> Plan:
     """Make a plan of the groups of a store; each file in them is a keeper, a victim, or left.
 
+    `left` are files that are left already, with their reasons.
     The stat of each file is read from disk; nothing is hashed. Raises PlanRefused.
     """
     options.require_sound()
@@ -92,7 +97,7 @@ def make_plan(
         library_files=store.catalog.files.get_counts().files,
         bytes_to_free=planner.sum_bytes_to_free(victims),
         groups=tuple(planned),
-        left=tuple(planner.left),
+        left=(*left, *planner.left),
         warnings=tuple(find_catalog_warnings([part.path for part in victims], roots)),
     )
 
@@ -208,17 +213,28 @@ class _Planner:
 
     def leave_second_paths(self, store: Store, groups: Sequence[Group]) -> None:
         """Name the paths by which files of groups are reached a second time: they stay as well."""
-        listed, group_by_hash = set[str](), dict[bytes, str]()
+        inodes, listed, group_by_hash = set[tuple[int, int]](), set[str](), dict[bytes, str]()
         for group in groups:
             for file in group.files:
+                inodes.update(_find_inode(file.path))
                 listed.add(file.path)
                 group_by_hash[file.image.hash] = group.id
         ids = store.catalog.images.get_ids(list(group_by_hash))
         group_by_image = {ids[hash_]: id_ for hash_, id_ in group_by_hash.items() if hash_ in ids}
         for other in store.catalog.files.find_of_images(group_by_image):
-            if other.path not in listed and other.image_id is not None and not other.is_missing:
+            is_other = other.path not in listed and other.image_id is not None
+            if is_other and not inodes.isdisjoint(_find_inode(other.path)):
                 reason = "another path of a file that is listed: a hard link, or by a link"
-                self.left.append(LeftFile(other.path, group_by_image[other.image_id], reason))
+                self.left.append(LeftFile(other.path, group_by_image[other.image_id or 0], reason))
+
+
+def _find_inode(path: str) -> set[tuple[int, int]]:
+    """Return the device and inode of the file that a path leads to; empty if it leads to none."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - may be no UTF-8
+    except (OSError, ValueError):
+        return set()
+    return {(status.st_dev, status.st_ino)}
 
 
 def _split_group(

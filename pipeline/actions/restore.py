@@ -175,7 +175,8 @@ def _settle_intended(journal: Journal, entry: Entry, roots: Sequence[str]) -> No
         else:
             journal.record(entry, State.REVERTED, restore(journal, entry, roots))
     except Refused as refused:
-        journal.record(entry, State.STUCK, str(refused))
+        if os.path.lexists(entry.target):  # else its drive may be away: the next time tells
+            journal.record(entry, State.STUCK, str(refused))
 
 
 def _is_done(entry: Entry) -> bool:

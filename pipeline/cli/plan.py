@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from indexes.store import Store
     from pipeline.actions.plan import Plan
     from pipeline.actions.planner import PlanOptions
+    from pipeline.grouping.cluster import Group
     from pipeline.grouping.keep_rules import KeepRules
 
 _ACTION_WORDS = ("quarantine", "move", "hardlink", "reflink", "symlink", "trash", "report")
@@ -45,6 +46,7 @@ class PlanArguments:
     references: Sequence[str]
     protect: Sequence[str]
     unprotect: Sequence[str]
+    earlier: Path | None
 
     def to_plan_options(self) -> PlanOptions:
         """Build the options of the pipeline. Raises PlanRefused and InvalidKeepRule."""
@@ -117,6 +119,14 @@ _plan_arguments = pass_options(
             metavar="FOLDER",
             help="Protect FOLDER no longer; repeatable.",
         ),
+        click.option(
+            "--from",
+            "earlier",
+            type=click.Path(path_type=Path, readable=False),
+            metavar="GROUPS.json",
+            help="Act only on members that an earlier `groups --json` lists, where they are still"
+            " what it says.",
+        ),
     ),
 )
 
@@ -130,12 +140,20 @@ _plan_arguments = pass_options(
     metavar="PLAN.json",
     help="Write the plan to a new file, for `neardup apply`.",
 )
+@click.option(
+    "--html",
+    "page",
+    type=OutputFileType("plan.html"),
+    metavar="OUT.html",
+    help="Write a page for a browser, too, with each keeper and what can go for it.",
+)
 @store_option
 @json_option
 def plan(
     folders: Sequence[str],
     arguments: PlanArguments,
     output: Path | None,
+    page: Path | None,
     store: Path,
     as_json: bool,
 ) -> None:
@@ -145,6 +163,7 @@ def plan(
     neardup plan                                  files with identical bytes
     neardup plan --output plan.json               the same, in a file to apply
     neardup plan --relations identical,same --min-confidence 0.99
+    neardup plan --from groups.json               only what an earlier answer lists
     neardup plan ~/Pictures/phone --protect ~/Pictures/albums --action hardlink
 
     Each file of a group is kept, planned, or left alone with the reason. A plan file is never
@@ -155,9 +174,15 @@ def plan(
     from pipeline.report.actions import format_plan, serialize_plan_answer
 
     options = arguments.to_plan_options()
+    if page:
+        from pipeline.report.gallery import require_writable_page
+
+        require_writable_page(page)
     with Store(store) as opened:
         require_files_below(opened, folders)
-        made = _make_plan(opened, folders, arguments, options)
+        made, groups = _make_plan(opened, folders, arguments, options)
+        if page:
+            _write_page(opened, made, groups, page)
     if output:
         write_plan(made, output)
     if as_json:
@@ -173,7 +198,10 @@ def plan(
 
 def _make_plan(
     store: Store, folders: Sequence[str], arguments: PlanArguments, options: PlanOptions
-) -> Plan:
+) -> tuple[Plan, Sequence[Group]]:
+    """Make a plan, and return the groups that it was made of, too."""
+    from pipeline.actions.earlier_groups import read_earlier_groups, select_groups
+    from pipeline.actions.plan import LeftFile
     from pipeline.actions.planner import make_plan
     from pipeline.actions.protection import change_protection
     from pipeline.query.freshness import refresh_status
@@ -181,6 +209,7 @@ def _make_plan(
     from pipeline.report.status import format_warnings
     from pipeline.verify.relation import COPY_RELATIONS
 
+    earlier = read_earlier_groups(arguments.earlier) if arguments.earlier else None
     protect = tuple(map(_resolve_folder, arguments.protect))
     unprotect = tuple(os.path.realpath(folder) for folder in arguments.unprotect)
     settings = change_protection(store.folder, protect, unprotect)
@@ -192,11 +221,22 @@ def _make_plan(
             relations=COPY_RELATIONS,
             options=GroupOptions(False, options.keep_rules, refresh_status),
         )
-        made = make_plan(store, groups, options, settings)
+        left = list[LeftFile]()
+        if earlier is not None:
+            groups, left = select_groups(groups, earlier)
+        made = make_plan(store, groups, options, settings, left)
         warnings = list(format_warnings(store))
     for warning in (*warnings, *made.warnings):
         print_warning(warning)
-    return made
+    return made, groups
+
+
+def _write_page(store: Store, plan: Plan, groups: Sequence[Group], page: Path) -> None:
+    from pipeline.report.actions import show_plan
+    from pipeline.report.gallery import write_gallery
+
+    write_gallery(show_plan(plan, groups), store, page, plan.warnings)
+    print_message(f"page written to {page}")
 
 
 def _resolve_folder(folder: str) -> str:

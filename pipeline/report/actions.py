@@ -11,6 +11,8 @@ from pipeline.actions.outcome import Outcome, Status
 from pipeline.actions.plan import Action, Part, Plan, Victim
 from pipeline.actions.plan_file import name_run, serialize_plan
 from pipeline.actions.undo import RunSummary
+from pipeline.grouping.cluster import Group
+from pipeline.grouping.match import Match
 from pipeline.report.document import make_document
 from pipeline.report.format import format_bytes, pluralize
 
@@ -67,6 +69,23 @@ def _format_relation(victim: Victim) -> str:
     if victim.confidence is None:
         return victim.relation
     return f"{victim.relation}, probability of a copy {victim.confidence:.3f}"
+
+
+def show_plan(plan: Plan, groups: Sequence[Group]) -> list[Group]:
+    """Return the groups of a plan, of those that it was made of, for a page with pictures."""
+    files = {file.path: file for group in groups for file in group.files}
+    matches = {match.file.path: match for group in groups for match in group.members}
+    shown = list[Group]()
+    for group in plan.groups:
+        members = list[Match]()
+        for victim in group.victims:
+            path = victim.parts[0].path
+            is_same = path in matches and matches[path].relation is victim.relation
+            equal = Match(files[path], victim.relation, 1.0)
+            members.append(matches[path] if is_same else equal)
+        keeper = files[group.keeper.parts[0].path]
+        shown.append(Group(group.id, keeper, tuple(members), group.keeper.reason))
+    return shown
 
 
 # --- apply, undo, purge ---

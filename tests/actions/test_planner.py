@@ -84,21 +84,16 @@ def test_wider_relations_need_a_confidence(run: Run, library: Path) -> None:
     assert "the probability of a copy is" in get_reasons(plan, library)["small.jpg"]
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
+def test_choices_that_no_plan_can_follow_are_refused(run: Run, library: Path) -> None:
+    for words in (
         ["--relations", "similar"],
         ["--relations", "scene", "--min-confidence", "0.9"],
         ["--action", "move"],
         ["--to", "."],
         ["--action", "hardlink", "--relations", "identical"],
         ["--action", "move", "--to", "/nothing/there"],
-    ],
-)
-def test_choices_that_no_plan_can_follow_are_refused(
-    run: Run, library: Path, words: list[str]
-) -> None:
-    assert run("plan", *words)[0] == PLAN_REFUSED
+    ):
+        assert run("plan", *words)[0] == PLAN_REFUSED, words
 
 
 def test_protected_folders_are_remembered_and_hold_the_keeper(run: Run, library: Path) -> None:
@@ -151,22 +146,57 @@ def test_bytes_of_hard_links_count_once_and_only_if_all_go(run: Run, tmp_path: P
     assert plan["bytes_to_free"] == 0
 
 
-@pytest.mark.parametrize(
-    ("name", "program"),
-    [
+def test_folder_of_another_catalog_gives_a_warning(run: Run, library: Path) -> None:
+    for name, program in (
         ("Catalog.lrcat", "Lightroom"),
         ("digikam4.db", "digiKam"),
         (".immich", "Immich"),
         (".ppstorage", "PhotoPrism"),
-    ],
-)
-def test_folder_of_another_catalog_gives_a_warning(
-    run: Run, library: Path, name: str, program: str
+    ):
+        (library / name).write_bytes(b"")
+        (warning,) = make_plan(run)["warnings"]
+        assert warning.startswith(f"'{library}': {program}")
+        assert warning in run("plan")[2]
+        (library / name).unlink()
+
+
+def test_plan_from_an_earlier_answer_acts_on_what_still_holds(
+    run: Run, library: Path, tmp_path: Path
 ) -> None:
-    (library / name).write_bytes(b"")
-    (warning,) = make_plan(run)["warnings"]
-    assert warning.startswith(f"'{library}': {program}")
-    assert warning in run("plan")[2]
+    earlier = tmp_path / "groups.json"
+    earlier.write_text(run("groups", "--json")[1])
+    (library / "a third.png").write_bytes((library / "a.png").read_bytes())
+    run("ingest")
+    assert "a third.png" in list_victims(make_plan(run), library)
+    plan = make_plan(run, "--from", earlier)
+    assert set(list_victims(plan, library)) == {"a copy.png", "sub/a.png", "sub/small.jpg"}
+    save_image(library / "a copy.png", draw_scene(1, (480, 360)).rotate(180))
+    run("ingest")
+    plan = make_plan(run, "--from", earlier)
+    assert set(list_victims(plan, library)) == {"sub/a.png", "sub/small.jpg"}
+    assert get_reasons(plan, library)["a copy.png"].startswith("not the member")
+    save_image(library / "a.png", draw_scene(5))
+    run("ingest")
+    plan = make_plan(run, "--from", earlier)
+    assert plan["groups"] == []
+    assert get_reasons(plan, library)["sub/a.png"].startswith("its keeper is not that")
+
+
+def test_answer_that_is_none_of_groups_is_refused(run: Run, library: Path, tmp_path: Path) -> None:
+    path = tmp_path / "groups.json"
+    for content in ("", "[]", "{}", '{"groups": [{"id": 1}]}', "[" * 100_000):
+        path.write_text(content)
+        assert run("plan", "--from", path)[0] == PLAN_REFUSED, content
+    assert run("plan", "--from", tmp_path / "nothing.json")[0] == PLAN_REFUSED
+
+
+def test_page_shows_what_is_planned(run: Run, library: Path, tmp_path: Path) -> None:
+    page = tmp_path / "plan.html"
+    assert run("plan", "--html", page)[0] == 0
+    text = page.read_text()
+    assert "a copy.png" in text
+    assert "sub/small.jpg" in text
+    assert str(library / "b.jpg") not in text
 
 
 def test_plan_apply_undo_from_the_command_line(run: Run, library: Path, tmp_path: Path) -> None:

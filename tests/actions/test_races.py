@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -138,6 +139,34 @@ def test_victim_whose_keeper_changes_meanwhile_is_moved_back(
     }
     assert (desk.root / "copy.jpg").read_bytes() == b"one"
     assert not (desk.root / "copy.jpg").is_symlink()
+
+
+def test_victim_whose_folder_is_swapped_is_moved_back_to_it(desk: Desk) -> None:
+    """The folder that was opened has another path by now; the file is put back into it."""
+
+    def happen() -> None:
+        (desk.root / "a" / "b").rename(desk.root / "a" / "c")
+        (desk.root / "a" / "b").mkdir()
+
+    with at_failpoint("action moved:2", happen):
+        outcomes = desk.apply(make_plan(desk))
+    assert get_statuses(outcomes)["copy 2.jpg"] is Status.LEFT
+    assert "folder" in outcomes[1].detail
+    assert (desk.root / "a" / "c" / "copy 2.jpg").read_bytes() == b"one"
+
+
+def test_file_that_takes_the_place_of_a_reflink_stays(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copy(target: int, request: int, source: int) -> None:
+        os.write(target, os.pread(source, 1 << 20, 0))
+
+    monkeypatch.setattr(fcntl, "ioctl", copy)
+    with at_failpoint("action moved", lambda: take_place_of_victim(desk)):
+        outcome = desk.apply(make_plan(desk, Action.REFLINK))[0]
+    assert outcome.status is Status.STUCK
+    assert (desk.root / "copy.jpg").read_bytes() == b"another"
+    assert Path(outcome.target).read_bytes() == b"one"
 
 
 def test_victim_is_named_where_it_cannot_be_moved_back(desk: Desk) -> None:
