@@ -47,11 +47,19 @@ MOVED_STATES = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class FolderTimes:
+    """The mtime in nanoseconds, before and after a move, of the victim's folder and of the base."""
+
+    folder: tuple[int, int]
+    base: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A victim, or a part of one, in a journal, with all parts of its keeper.
 
     `base` is the folder that exists before the run, below which `target` lies: where the victim is
-    moved. Both are empty for the trash.
+    moved. Both are empty for the trash. `times` are known once it is done.
     """
 
     number: int
@@ -63,6 +71,7 @@ class Entry:
     target: str
     state: State = State.INTENDED
     detail: str = ""
+    times: FolderTimes | None = None
 
 
 @dataclass(frozen=True)
@@ -104,11 +113,18 @@ class Journal:
         self._append(_serialize_entry(entry))
         self.entries[entry.number] = entry
 
-    def record(self, entry: Entry, state: State, detail: str = "") -> None:
+    def record(
+        self, entry: Entry, state: State, detail: str = "", times: FolderTimes | None = None
+    ) -> None:
         """Write a new state of an entry. Raises DiskFull."""
-        line = {"event": state.value, "number": entry.number, "time": format_now()}
-        self._append({**line, "detail": detail} if detail else line)
-        self.entries[entry.number] = replace(entry, state=state, detail=detail)
+        line: dict[str, Any] = {"event": state.value, "number": entry.number, "time": format_now()}
+        if detail:
+            line["detail"] = detail
+        if times:
+            line["times"] = asdict(times)
+        self._append(line)
+        kept = times or entry.times
+        self.entries[entry.number] = replace(entry, state=state, detail=detail, times=kept)
 
     def _append(self, document: dict[str, Any]) -> None:
         """Add a line, and return when it is on disk."""
@@ -208,7 +224,8 @@ def read_journal(path: Path) -> tuple[RunHeader, dict[int, Entry]]:
             else:
                 known = entries[document["number"]]
                 state, detail = State(document["event"]), str(document.get("detail", ""))
-                entry = replace(known, state=state, detail=detail)
+                times = _parse_times(document["times"]) if "times" in document else known.times
+                entry = replace(known, state=state, detail=detail, times=times)
             entries[entry.number] = entry
     except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
         raise _explain_damage(path, error) from error
@@ -250,9 +267,14 @@ def _parse_header(document: dict[str, Any], path: Path) -> RunHeader:
     )
 
 
+def _parse_times(times: dict[str, Any]) -> FolderTimes:
+    (folder_before, folder_after), (base_before, base_after) = times["folder"], times["base"]
+    return FolderTimes((int(folder_before), int(folder_after)), (int(base_before), int(base_after)))
+
+
 def _serialize_entry(entry: Entry) -> dict[str, Any]:
     document = asdict(entry)
-    del document["state"], document["detail"], document["action"]
+    del document["state"], document["detail"], document["action"], document["times"]
     return {"event": State.INTENDED.value, "time": format_now(), **document}
 
 

@@ -20,6 +20,7 @@ from pipeline.actions.folders import (
 )
 from pipeline.actions.held_files import hash_name, held_keeper, identify, stat_name
 from pipeline.actions.journal import Entry, Journal, State
+from pipeline.actions.moves import read_times
 from pipeline.actions.places import require_known_places, split_target
 from pipeline.actions.plan import REPLACING_ACTIONS, Action
 from pipeline.actions.rename import exchange, rename_exclusive
@@ -48,6 +49,7 @@ def restore(journal: Journal, entry: Entry, roots: Sequence[str]) -> str:
         root = find_root(path, roots) or ""
         folder_steps = [step for step in folder_path[len(root.rstrip("/")) :].split("/") if step]
         folder = stack.enter_context(made_folders(root, folder_steps, SHARED_MODE))
+        times = read_times(entry, folder)
         try:
             if entry.action in REPLACING_ACTIONS:
                 _restore_replaced(entry, folder, name, target_folder, target_name)
@@ -59,8 +61,29 @@ def restore(journal: Journal, entry: Entry, roots: Sequence[str]) -> str:
             raise explain_os_error(error, path) from error
         failpoint("action restored")
         note = _note_change(entry, folder, name)
-    remove_empty_folders(entry.base, steps)
+        remove_empty_folders(entry.base, steps)
+        _restore_times(entry, folder, times)
     return note
+
+
+def _restore_times(entry: Entry, folder: int, times: tuple[int, int]) -> None:
+    """Give the folders the mtimes of before the move, unless they have changed since then.
+
+    `times` are those of before the victim was moved back. Of a run that was killed some are not
+    known; then the folders keep the time of the undo.
+    """
+    if entry.times is None:
+        return
+    with suppress(OSError, Refused):  # a folder of another user
+        if times[0] == entry.times.folder[1]:
+            _set_mtime(folder, entry.times.folder[0])
+        if times[1] == entry.times.base[1] and entry.action is not Action.MOVE:
+            with opened_folder(entry.base) as base:
+                _set_mtime(base, entry.times.base[0])
+
+
+def _set_mtime(folder: int, mtime_ns: int) -> None:
+    os.utime(folder, ns=(os.fstat(folder).st_atime_ns, mtime_ns))
 
 
 def _open_if_there(stack: ExitStack, folder_path: str) -> int | None:

@@ -29,11 +29,13 @@ from pipeline.actions.undo import list_runs
 from pipeline.errors import PlanRefused
 from tests.actions.conftest import make_plan
 from tests.support.actions import (
+    OLD_TIME,
     Desk,
     get_statuses,
     killed_at,
     make_desk,
     read_contents,
+    read_folder_times,
     read_tree,
     save,
 )
@@ -52,6 +54,9 @@ APPLY_FAILPOINTS = [
 def test_undo_brings_back_every_file_as_it_was(desk: Desk, action: Action) -> None:
     """The inode is the same, so that all is that the filesystem knows of a file."""
     plan, before = make_plan(desk, action), read_tree(desk.root)
+    for number, folder in enumerate((desk.root / "a" / "b", desk.root / "a", desk.root)):
+        os.utime(folder, ns=(OLD_TIME + number, OLD_TIME + number))
+    folder_times = read_folder_times(desk.root)
     outcomes = desk.apply(plan)
     assert {outcome.status for outcome in outcomes} == {Status.DONE}
     for outcome in outcomes:
@@ -64,6 +69,24 @@ def test_undo_brings_back_every_file_as_it_was(desk: Desk, action: Action) -> No
         assert not any((desk.root / name).exists() for name in VICTIMS)
     assert {outcome.status for outcome in desk.undo()} == {Status.DONE}
     assert read_tree(desk.root) == before
+    assert read_folder_times(desk.root) == folder_times
+
+
+def test_undo_leaves_the_time_of_a_folder_that_changed_meanwhile(desk: Desk) -> None:
+    desk.apply(make_plan(desk))
+    os.utime(desk.root / "a", ns=(OLD_TIME, OLD_TIME))
+    desk.undo()
+    assert (desk.root / "a").stat().st_mtime_ns > OLD_TIME
+
+
+def test_victim_that_was_edited_after_a_kill_is_moved_back(desk: Desk) -> None:
+    plan = make_plan(desk)
+    with killed_at("action moved"):
+        desk.apply(plan)
+    (target,) = (desk.root / ".neardup-quarantine").rglob("*.jpg")
+    target.write_bytes(b"edited")
+    assert get_statuses(desk.apply(plan))["copy.jpg"] is Status.LEFT
+    assert (desk.root / "copy.jpg").read_bytes() == b"edited"
 
 
 def test_quarantine_keeps_the_folders_of_its_files(desk: Desk) -> None:

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from pipeline.actions.checked_json import add_checksum
+from pipeline.actions.folders import Refused, opened_folder
 from pipeline.actions.outcome import Status
 from pipeline.actions.plan import Action, Part, Plan
 from pipeline.actions.plan_file import read_plan, serialize_plan, write_plan
 from pipeline.actions.protection import change_protection
 from pipeline.errors import ActionRecordDamaged, OutputNotWritable, PlanRefused, RunNotFound
+from pipeline.report.actions import format_outcomes
 from pipeline.verify.relation import Relation
 from tests.actions.conftest import make_plan
 from tests.support.actions import Desk, make_part, read_tree, save
@@ -171,6 +173,28 @@ def test_folder_that_became_a_link_is_refused(desk: Desk, tmp_path: Path) -> Non
     assert read_tree(tmp_path / "a") == before
 
 
+def test_no_step_of_a_folder_is_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real" / "inner").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "file").touch()
+    with opened_folder(str(tmp_path / "real" / "inner")) as folder:
+        assert os.fstat(folder).st_ino == (tmp_path / "real" / "inner").stat().st_ino
+    for path in ("link/inner", "link", "file", "file/inner", "real/none", "real/../real", "a\0b"):
+        with pytest.raises(Refused), opened_folder(f"{tmp_path}/{path}"):
+            pass
+
+
+def test_names_of_any_bytes_are_moved_and_printed_safely(desk: Desk) -> None:
+    names = [b"caf\xe9.jpg", b"new\nline \x1b[31m.jpg", b"-rf.jpg", b"$(x) 'y'.jpg", b" ", b"\\"]
+    copies = [save(desk.root / name.decode("utf-8", "surrogateescape"), b"one") for name in names]
+    before = read_tree(desk.root)
+    outcomes = desk.apply(desk.make_plan([(desk.root / "keep.jpg", copies)]))
+    assert {outcome.status for outcome in outcomes} == {Status.DONE}
+    for line in format_outcomes([*outcomes, *desk.undo()], "done", ""):
+        assert all(character.isprintable() for character in line)
+    assert read_tree(desk.root) == before
+
+
 def test_victim_that_became_a_link_or_a_pipe_is_left(desk: Desk) -> None:
     plan = make_plan(desk)
     (desk.root / "copy.jpg").unlink()
@@ -211,6 +235,7 @@ def test_damaged_journal_is_named_and_nothing_is_done(desk: Desk) -> None:
         ("{root}/stolen", "{root}", "{root}/other.jpg"),
         ("{root}/stolen", "{root}", "{root}/../secret"),
         ("{root}/stolen", "{root}", "{root}/.neardup-quarantine/another run/stolen"),
+        ("{root}/stolen", "{top}", "{top}/.neardup-quarantine/{run}/photos/stolen"),
         ("{top}/written", None, None),
         ("{root}/../written", None, None),
     ],
@@ -227,8 +252,9 @@ def test_journal_that_names_other_places_moves_nothing(
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     lines[1]["victim"]["path"] = victim_path.format(root=root, top=top)
     if base and target:
-        lines[1]["base"] = base.format(root=root, top=top)
-        lines[1]["target"] = target.format(root=root, top=top)
+        names = {"root": root, "top": top, "run": path.stem}
+        lines[1] |= {"base": base.format(**names), "target": target.format(**names)}
+        save(top / ".neardup-quarantine" / path.stem / "photos" / "stolen", b"outside the root")
     path.write_text("".join(json.dumps(add_checksum(line)) + "\n" for line in lines[:2]))
     before = read_tree(root), (top / "secret").read_bytes()
     (outcome,) = desk.undo()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from pipeline.actions.outcome import Status
 from pipeline.actions.plan import Action
 from pipeline.actions.plan_file import name_run
+from pipeline.actions.purge import purge_runs
 from tests.actions.conftest import make_plan
 from tests.support.actions import (
     OLD_TIME,
@@ -178,6 +180,9 @@ def test_victim_is_named_where_it_cannot_be_moved_back(desk: Desk) -> None:
         outcome = desk.apply(make_plan(desk))[0]
     assert outcome.status is Status.STUCK
     assert outcome.target in outcome.detail
+    assert Path(outcome.target).read_bytes() == b"one"
+    named = list(purge_runs(desk.store, [str(desk.root)], timedelta(0), dry_run=False))[0]
+    assert (named.status, named.target) == (Status.LEFT, outcome.target)
     assert Path(outcome.target).read_bytes() == b"one"
 
 

@@ -119,6 +119,12 @@ def read_tree(folder: Path) -> dict[str, Any]:
     return tree
 
 
+def read_folder_times(folder: Path) -> dict[str, int]:
+    """Read the times of a folder and of all folders in it."""
+    folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+    return {str(path): path.stat().st_mtime_ns for path in folders}
+
+
 def read_contents(*folders: Path) -> set[bytes]:
     """Read the contents of all files in folders, wherever they lie now."""
     return {
