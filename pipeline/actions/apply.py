@@ -37,7 +37,8 @@ MAX_UNCONFIRMED_FILES = 1_000
 MAX_UNCONFIRMED_SHARE = 0.2
 MAX_ALWAYS_UNCONFIRMED_FILES = 5  # of any library: in a small one a few files are a large share
 _SETTLED_STATES = {State.INTENDED, State.PURGE_INTENDED}  # that a kill left
-_FRESH_STATES = {State.REVERTED, State.UNDONE}  # the victim is at its path
+# The part is at its path; or it is done, and the run was cut off before another part was.
+_RESUMED_STATES = {State.REVERTED, State.UNDONE, State.DONE}
 
 
 def require_confirmation(plan: Plan, confirmed: int | None) -> None:
@@ -121,12 +122,13 @@ def _apply_to_group(
     """Act on the victims of a group; `number` is that of the first of their parts in the plan."""
     waiting = list[tuple[int, Victim]]()
     for victim in group.victims:
-        states = {
-            entry.state
-            for offset in range(len(victim.parts))
-            if (entry := journal.entries.get(number + offset))
-        }
-        if states - _FRESH_STATES:
+        states = [
+            entry.state if entry else State.REVERTED
+            for entry in (
+                journal.entries.get(number + offset) for offset, _ in enumerate(victim.parts)
+            )
+        ]
+        if set(states) <= {State.DONE, State.PURGED} or set(states) - _RESUMED_STATES:
             yield from _report_earlier(journal, victim, number)
         else:
             waiting.append((number, victim))
@@ -168,6 +170,10 @@ def _apply_to_victim(
     """Act on all parts of a victim, or on none: a part that cannot be moved brings them back."""
     moved = list[Entry]()
     for offset, part in enumerate(victim.parts):
+        done = journal.entries.get(number + offset)
+        if done is not None and done.state is State.DONE:
+            moved.append(done)
+            continue
         try:
             base, target = choose_target(journal.header, part.path, roots)
             kept = tuple(keeper.part for keeper in _order_keepers(part, keepers))

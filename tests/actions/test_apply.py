@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from indexes.durable.failpoints import FAILPOINTS
 from indexes.errors import DiskFull
-from pipeline.actions import rename, stand_ins
+from pipeline.actions import folders, rename, stand_ins
 from pipeline.actions.apply import (
     MAX_UNCONFIRMED_FILES,
     apply_plan,
@@ -34,6 +34,7 @@ from tests.support.actions import (
     get_statuses,
     killed_at,
     make_desk,
+    make_part,
     read_contents,
     read_folder_times,
     read_tree,
@@ -96,6 +97,57 @@ def test_quarantine_keeps_the_folders_of_its_files(desk: Desk) -> None:
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert files == set(VICTIMS)
     assert (desk.root / ".neardup-quarantine").stat().st_mode & 0o777 == 0o700
+
+
+def test_quarantine_stays_on_the_mount_of_its_files(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mount is played: below a/, as the kernel would number it."""
+
+    def identify(descriptor: int) -> tuple[int, str]:
+        path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+        return os.fstat(descriptor).st_dev, "2" if f"{path}/".startswith(f"{inner}/") else "1"
+
+    inner = desk.root / "a"
+    monkeypatch.setattr(folders, "_identify_mount", identify)
+    plan = make_plan(desk)
+    targets = {outcome.target for outcome in desk.apply(plan)}
+    run = name_run(plan)
+    assert targets == {
+        f"{desk.root}/.neardup-quarantine/{run}/copy.jpg",
+        f"{inner}/.neardup-quarantine/{run}/b/copy 2.jpg",
+        f"{inner}/.neardup-quarantine/{run}/worse.jpg",
+    }
+    assert {outcome.status for outcome in desk.undo()} == {Status.DONE}
+
+
+def test_parts_of_a_victim_go_together_or_not_at_all(desk: Desk) -> None:
+    """Plans of today have one part each; assets will have several."""
+    sidecars = [save(desk.root / name, b"xmp") for name in ("keep.xmp", "copy.xmp")]
+    group = make_plan(desk).groups[0]
+    keeper = replace(group.keeper, parts=(*group.keeper.parts, make_part(sidecars[0])))
+    parts = (*group.victims[0].parts, make_part(sidecars[1]))
+    group = replace(group, keeper=keeper, victims=(replace(group.victims[0], parts=parts),))
+    plan, before = replace(make_plan(desk), groups=(group,)), read_tree(desk.root)
+    assert get_statuses(desk.apply(plan)) == {"copy.jpg": Status.DONE, "copy.xmp": Status.DONE}
+    desk.undo()
+    assert read_tree(desk.root) == before
+    parts = tuple(make_part(Path(part.path)) for part in parts)
+    group = replace(group, victims=(replace(group.victims[0], parts=parts),))
+    with killed_at("action done"):
+        desk.apply(replace(plan, groups=(group,)))
+    assert get_statuses(desk.apply(replace(plan, groups=(group,)))) == dict.fromkeys(
+        ("copy.jpg", "copy.xmp"), Status.DONE
+    )
+    desk.undo()
+    assert read_tree(desk.root) == before
+    parts = tuple(make_part(Path(part.path)) for part in parts)
+    group = replace(group, victims=(replace(group.victims[0], parts=parts),))
+    plan = replace(plan, groups=(group,))
+    save(desk.root / "copy.xmp", b"XMP")
+    before = read_tree(desk.root)
+    assert set(get_statuses(desk.apply(plan)).values()) == {Status.LEFT}
+    assert read_tree(desk.root) == before
 
 
 def test_preview_changes_nothing_and_names_what_would_be_left(desk: Desk) -> None:
@@ -362,13 +414,13 @@ def test_random_plan_killed_anywhere_is_undone(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     desk = make_desk(tmp_path_factory.mktemp("random"))
-    folders = st.sampled_from(["", "a/", "a/b/", "c/"])
+    parents = st.sampled_from(["", "a/", "a/b/", "c/"])
     groups = list[tuple[Path, list[Path]]]()
     for number in range(data.draw(st.integers(1, 3), "groups")):
         content = bytes([number]) * data.draw(st.integers(0, 3), "length")
         paths = [
             save(
-                desk.root / f"{data.draw(folders)}{number} {place}",
+                desk.root / f"{data.draw(parents)}{number} {place}",
                 content,
                 data.draw(st.sampled_from([0o400, 0o644, 0o755])),
                 data.draw(st.integers(0, 2**60)),
