@@ -44,13 +44,14 @@ def apply(plan: Path, yes: bool, confirm: int | None, store: Path, as_json: bool
     but for the trash. A run that was cut off is continued by the same command. Exit code 3: done,
     but some files were left alone.
     """
+    from indexes.store import Store
     from pipeline.actions.apply import apply_plan, preview_plan, require_confirmation
     from pipeline.actions.plan_file import name_run, read_plan
     from pipeline.report.actions import format_outcomes, serialize_outcomes
 
     read = read_plan(plan)
     run = name_run(read)
-    with open_for_writing(store) as opened:
+    with open_for_writing(store) if yes else Store(store) as opened:
         roots = [root.path for root in opened.catalog.roots.list()]
         if yes:
             require_confirmation(read, confirm)
