@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.actions import rename
 from pipeline.actions.outcome import Status
 from pipeline.actions.plan import Action
 from pipeline.actions.plan_file import name_run
@@ -169,6 +170,17 @@ def test_file_that_takes_the_place_of_a_reflink_stays(
     assert outcome.status is Status.STUCK
     assert (desk.root / "copy.jpg").read_bytes() == b"another"
     assert Path(outcome.target).read_bytes() == b"one"
+
+
+def test_file_that_takes_a_name_between_link_and_unlink_stays(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the filesystem has no exclusive rename."""
+    monkeypatch.setattr(rename, "_renameat2", None)
+    with at_failpoint("action linked", lambda: take_place_of_victim(desk)):
+        outcome = desk.apply(make_plan(desk))[0]
+    assert outcome.status is Status.LEFT
+    assert (desk.root / "copy.jpg").read_bytes() == b"another"
 
 
 def test_victim_is_named_where_it_cannot_be_moved_back(desk: Desk) -> None:
