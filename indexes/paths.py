@@ -16,6 +16,9 @@ VERIFYING_MARKER_NAME = "verifying"  # in the folder of caches; see pipeline.ing
 BACKUP_NAME = "backup"
 QUARANTINE_NAME = "quarantine"
 RECOVERY_NAME = "store.json"
+JOURNAL_NAME = "journal"  # the folder of the journals of file actions; see pipeline.actions
+ACTIONS_NAME = "actions.json"  # the store's id and the protected folders
+ACTIONS_LOCK_NAME = "actions.lock"
 # The second store, inside the first, of a migration to another space.
 NEXT_STORE_NAME = "next"
 CATALOG_NAME = "catalog.db"
@@ -41,6 +44,9 @@ STORE_ENTRY_NAMES = {
     WRITE_LOCK_NAME,
     READERS_LOCK_NAME,
     RECOVERY_NAME,
+    JOURNAL_NAME,
+    ACTIONS_NAME,
+    ACTIONS_LOCK_NAME,
     *CATALOG_FILE_NAMES,
 }
 STORE_MARKER_NAMES = {CATALOG_NAME, SEGMENTS_NAME}  # a folder with these is a store

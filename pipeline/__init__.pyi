@@ -1,6 +1,7 @@
 from .decode.read import Failure as Failure
 from .embed.embedder import Embedder as Embedder
 from .embed.embedder import load_embedder as load_embedder
+from .errors import ActionRecordDamaged as ActionRecordDamaged
 from .errors import DecoderStartFailed as DecoderStartFailed
 from .errors import IncompleteMigration as IncompleteMigration
 from .errors import InvalidEmbedding as InvalidEmbedding
@@ -11,7 +12,9 @@ from .errors import OutputNotWritable as OutputNotWritable
 from .errors import OverlappingFolders as OverlappingFolders
 from .errors import PaidCallLimit as PaidCallLimit
 from .errors import PipelineError as PipelineError
+from .errors import PlanRefused as PlanRefused
 from .errors import RootNotFound as RootNotFound
+from .errors import RunNotFound as RunNotFound
 from .errors import ServiceUnavailable as ServiceUnavailable
 from .errors import UnknownModel as UnknownModel
 from .errors import UnusableModel as UnusableModel

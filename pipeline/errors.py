@@ -14,7 +14,10 @@ PipelineError (1)
 ├── InvalidKeepRule (2)
 ├── ServiceUnavailable (6)
 ├── PaidCallLimit (7)
-└── IncompleteMigration (8)
+├── IncompleteMigration (8)
+├── PlanRefused (14)
+├── RunNotFound (2)
+└── ActionRecordDamaged (4)
 
 The number is the exit code of a command that meets the error. A problem with one file is no error:
 it is a Failure, and the command goes on.
@@ -114,3 +117,21 @@ class IncompleteMigration(PipelineError):
     """Another model could not embed some images, and the user did not accept their loss."""
 
     exit_code = 8
+
+
+class PlanRefused(PipelineError):
+    """A plan cannot be made as asked, or is not one that can be applied here."""
+
+    exit_code = 14
+
+
+class RunNotFound(PipelineError):
+    """No plan was applied under the name of a run that was given."""
+
+    exit_code = 2
+
+
+class ActionRecordDamaged(PipelineError):
+    """A journal of file actions, or the list of protected folders, is not what was written."""
+
+    exit_code = 4

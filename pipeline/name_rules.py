@@ -26,6 +26,8 @@ FOREIGN_LIBRARY_SUFFIXES = (
 )
 # A folder with the thumbnails of a page that neardup wrote has a file of this name.
 PAGE_MARKER_NAME = ".neardup-page"
+# The folder at the top of a root, or of a mount inside it, to which `apply` moves files.
+QUARANTINE_FOLDER_NAME = ".neardup-quarantine"
 PAGE_THUMBNAIL_NAME_PATTERN = re.compile(r"[0-9a-f]{32}\.jpg")
 
 
@@ -37,6 +39,7 @@ class SkipReason(StrEnum):
     FOREIGN_LIBRARY = "library of another program"
     HIDDEN = "hidden"
     PAGE_THUMBNAIL = "thumbnail of a page"
+    QUARANTINE = "moved by neardup"
     REACHED_BEFORE = "reached before"
     SPECIAL_FILE = "special file"
     STORE = "a store"
@@ -87,6 +90,8 @@ class NameRules:
             return SkipReason.EXCLUDED
         if name in TRASH_FOLDER_NAMES or name.startswith(".Trash"):
             return SkipReason.TRASH
+        if name == QUARANTINE_FOLDER_NAME:
+            return SkipReason.QUARANTINE
         if name.startswith(".") and not self._include_hidden:
             return SkipReason.HIDDEN
         return None

@@ -143,3 +143,11 @@ def test_source_file_without_stat_is_never_unchanged(tmp_path: Path) -> None:
     assert SourceFile(str(path), stat).require_stat() == stat
     with pytest.raises(ValueError, match="no stat"):
         SourceFile(str(path)).require_stat()
+
+
+def test_files_that_neardup_moved_are_passed_over_with_hidden_files_too(tmp_path: Path) -> None:
+    kept = touch(tmp_path / "a" / ".hidden.jpg")
+    touch(tmp_path / "a" / ".neardup-quarantine" / "20260131" / "b.jpg")
+    files, skipped = scan_roots(Root(str(tmp_path), include_hidden=True))
+    assert files == [str(kept)]
+    assert skipped == {str(tmp_path / "a" / ".neardup-quarantine"): "moved by neardup"}

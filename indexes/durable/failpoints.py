@@ -27,6 +27,18 @@ FAILPOINTS = (
     "repair linked",  # a damaged catalog and all segments have a second name in quarantine
     "repair invalidated",  # the seal matches no catalog, so the store counts as damaged
     "repair replaced",  # there is a new catalog; the segments are still in place
+    "action intended",  # the journal says that a victim will be moved
+    "action prepared",  # what will stand in the place of the victim lies in quarantine
+    "action linked",  # without renameat2: the victim has both its names
+    "action moved",  # the victim is in quarantine, not verified
+    "action verified",  # it is what the plan names, and the keeper is still there
+    "action done",  # the journal says so
+    "action undo intended",  # the journal says that a victim will be moved back
+    "action restored",  # it is back; what stood in its place lies in quarantine
+    "action undone",  # the journal says so
+    "action purge intended",  # the journal says that a victim will be deleted
+    "action deleted",  # it is deleted
+    "action purged",  # the journal says so
 )
 _hit_counts: Counter[str] = Counter()
 

@@ -75,7 +75,7 @@ def groups(
 
         require_writable_page(page)  # before an answer that would have to be computed again
     with Store(store) as opened:
-        _require_files_below(opened, folders)
+        require_files_below(opened, folders)
         query = GroupQuery(search, [os.path.realpath(folder) for folder in folders])
         printed = print_groups(opened, query, None, output.as_json)
         if page:
@@ -85,7 +85,7 @@ def groups(
         sys.exit(EXIT_FOUND)
 
 
-def _require_files_below(store: Store, folders: Sequence[str]) -> None:
+def require_files_below(store: Store, folders: Sequence[str]) -> None:
     """Raise RootNotFound if the store has no file below one of the folders."""
     from indexes.paths import format_command
     from pipeline.errors import RootNotFound

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from pipeline.cli.apply import apply
 from pipeline.cli.calibrate import calibrate
 from pipeline.cli.check import check
 from pipeline.cli.compact import compact
@@ -22,9 +23,13 @@ from pipeline.cli.groups import groups
 from pipeline.cli.ingest import ingest
 from pipeline.cli.migrate import migrate
 from pipeline.cli.models import models
+from pipeline.cli.plan import plan
+from pipeline.cli.purge import purge
 from pipeline.cli.query import query
 from pipeline.cli.repair import repair
+from pipeline.cli.runs import runs
 from pipeline.cli.status import status
+from pipeline.cli.undo import undo
 
 # In the order of their use, which is also that of `neardup --help`.
 COMMANDS = (
@@ -35,6 +40,11 @@ COMMANDS = (
     contains,
     compare,
     explain,
+    plan,
+    apply,
+    undo,
+    purge,
+    runs,
     calibrate,
     status,
     models,

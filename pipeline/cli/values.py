@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from datetime import timedelta
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,24 @@ class OutputFileType(click.Path):
             file = quote(os.path.join(path, self._example))  # noqa: PTH118 - may be no UTF-8
             self.fail(f"{quote(path)} is a folder; name a file, such as {file}.", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class AgeType(click.ParamType[timedelta]):
+    """An age: a number of days, 30d, or of hours, 12h."""
+
+    name = "age"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - the type that click declares
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> timedelta:
+        """Convert a word to an age, or fail with exit code 2."""
+        match = re.fullmatch(r"(\d{1,5})([dh])", value, re.ASCII)
+        if match is None:
+            self.fail(f"{value!a} is no age; name days or hours, such as 30d or 12h.", param, ctx)
+        return timedelta(**{"days" if match[2] == "d" else "hours": int(match[1])})
 
 
 POSITIVE_INT = click.IntRange(min=1)

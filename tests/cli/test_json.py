@@ -86,6 +86,9 @@ def test_every_json_document_has_its_schema_version(run: Run, photos: Path) -> N
             "query": [photos / "a.png"],
             "compare": [photos / "a.png", photos / "b.jpg"],
             "explain": [photos / "a.png", photos / "b.jpg"],
+            "plan": ["--output", photos.parent / "plan.json"],
+            "apply": [photos.parent / "plan.json", "--yes"],
+            "undo": ["last"],
             "migrate": ["--model", "neardup-1"],
             "calibrate": ["--sample", "1"],
         }

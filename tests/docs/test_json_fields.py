@@ -109,3 +109,19 @@ def test_fields_of_ingest_are_documented(run: Run, library: Path) -> None:
     document = json.loads(run("ingest", library, "--json")[1])
     assert set(document) == list_documented("`ingest`") | {"schema_version"}
     assert {field.name for field in fields(Coverage)} == list_documented("`ingest`")
+
+
+def test_fields_of_plans_and_their_outcomes_are_documented(
+    run: Run, library: Path, tmp_path: Path
+) -> None:
+    (library / "a copy.png").write_bytes((library / "a.png").read_bytes())
+    run("ingest", library)
+    path = tmp_path / "plan.json"
+    document = json.loads(run("plan", "--json", "--output", path)[1])
+    assert set(document) == list_documented("`plan`") | {"schema_version"}
+    nested = {"id", "keeper", "parts", "reason", "victims", "relation", "confidence"}
+    nested |= {"decided_by", "path", "group"}
+    assert set(document["plan"]) == list_documented("a plan").difference(nested, {"move"})
+    for command in (["apply", path, "--yes"], ["undo", "last"], ["purge"]):
+        outcome = json.loads(run(*command, "--json")[1])
+        assert set(outcome) == {"schema_version", "run", "files"}

@@ -21,6 +21,7 @@ SCAN_REASONS = {
     "a store",
     "library of another program",
     "thumbnail of a page",
+    "moved by neardup",
     "unreadable folder",
 }
 

@@ -1,0 +1,214 @@
+"""Apply a plan: each victim by itself, each with its keeper open and hashed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from indexes.durable.failpoints import failpoint
+from indexes.durable.locks import lock
+from indexes.paths import ACTIONS_LOCK_NAME
+from pipeline.actions.folders import Refused
+from pipeline.actions.held_files import HeldKeeper, held_keeper, opened_victim
+from pipeline.actions.journal import (
+    Entry,
+    Journal,
+    RunHeader,
+    State,
+    format_now,
+    list_journals,
+    open_journal,
+    read_journal,
+    reopen_journal,
+)
+from pipeline.actions.moves import Stuck, move_victim
+from pipeline.actions.outcome import Outcome, Status
+from pipeline.actions.places import choose_target
+from pipeline.actions.plan import Action, Part, Plan, PlannedGroup, Victim, require_applicable
+from pipeline.actions.plan_file import name_run
+from pipeline.actions.protection import load_settings
+from pipeline.actions.restore import restore, settle
+from pipeline.actions.trash import require_trash
+from pipeline.errors import PlanRefused
+
+# A plan of more files, or of a larger share of the library, has to be confirmed by their number.
+MAX_UNCONFIRMED_FILES = 1_000
+MAX_UNCONFIRMED_SHARE = 0.2
+MAX_ALWAYS_UNCONFIRMED_FILES = 5  # of any library: in a small one a few files are a large share
+_SETTLED_STATES = {State.INTENDED, State.PURGE_INTENDED}  # that a kill left
+# The part is at its path; or it is done, and the run was cut off before another part was.
+_RESUMED_STATES = {State.REVERTED, State.UNDONE, State.DONE}
+
+
+def require_confirmation(plan: Plan, confirmed: int | None) -> None:
+    """Raise PlanRefused if a plan of many files is not confirmed by their number."""
+    count = plan.victim_count
+    is_large = count > MAX_UNCONFIRMED_FILES or (
+        count > MAX_ALWAYS_UNCONFIRMED_FILES and count > MAX_UNCONFIRMED_SHARE * plan.library_files
+    )
+    if confirmed is not None and confirmed != count:
+        raise PlanRefused(f"the plan acts on {count:,} files, not on {confirmed:,}")
+    if is_large and confirmed is None:
+        raise PlanRefused(
+            f"the plan acts on {count:,} of {plan.library_files:,} files; read it, then confirm"
+            f" their number with --confirm {count}"
+        )
+
+
+def preview_plan(plan: Plan, store_folder: Path, roots: Sequence[str]) -> Iterator[Outcome]:
+    """Yield what applying a plan would do to each victim; nothing is hashed or changed.
+
+    Raises PlanRefused.
+    """
+    settings = load_settings(store_folder)
+    require_applicable(plan, settings.store_id, roots, settings.protected)
+    header = _make_header(plan)
+    for group in plan.groups:
+        for victim in group.victims:
+            for part in victim.parts:
+                try:
+                    for kept in group.keeper.parts:
+                        with opened_victim(kept):
+                            pass
+                    with opened_victim(part):
+                        target = choose_target(header, part.path, roots)[1]
+                except Refused as refused:
+                    yield Outcome(part.path, Status.LEFT, str(refused))
+                else:
+                    yield Outcome(part.path, Status.PLANNED, "", target, part.stat.size)
+
+
+def apply_plan(plan: Plan, store_folder: Path, roots: Sequence[str]) -> Iterator[Outcome]:
+    """Apply a plan and yield the outcome of each victim; the lock of the actions is held meanwhile.
+
+    What a kill left half done, of any run, is finished or reversed first. A plan that was applied
+    in part is continued. Raises PlanRefused, StoreLocked, ActionRecordDamaged, MissingExtra and
+    DiskFull; the journal has everything that was done until then.
+    """
+    if plan.action is Action.TRASH:
+        require_trash()
+    with lock(store_folder / ACTIONS_LOCK_NAME):
+        settings = load_settings(store_folder)
+        require_applicable(plan, settings.store_id, roots, settings.protected)
+        settle_runs(store_folder, roots)
+        if not plan.victim_count:
+            return
+        with open_journal(store_folder, _make_header(plan)) as journal:
+            number = 0
+            for group in plan.groups:
+                yield from _apply_to_group(journal, group, number, roots)
+                number += sum(len(victim.parts) for victim in group.victims)
+
+
+def settle_runs(store_folder: Path, roots: Sequence[str]) -> None:
+    """Finish or reverse what a kill left half done, in all runs. Call it with the lock held."""
+    for path in list_journals(store_folder):
+        _, entries = read_journal(path)
+        if any(entry.state in _SETTLED_STATES for entry in entries.values()):
+            with reopen_journal(path) as journal:
+                settle(journal, roots)
+
+
+def _make_header(plan: Plan) -> RunHeader:
+    return RunHeader(
+        name_run(plan), format_now(), plan.store_id, plan.action, plan.roots, plan.destination
+    )
+
+
+def _apply_to_group(
+    journal: Journal, group: PlannedGroup, number: int, roots: Sequence[str]
+) -> Iterator[Outcome]:
+    """Act on the victims of a group; `number` is that of the first of their parts in the plan."""
+    waiting = list[tuple[int, Victim]]()
+    for victim in group.victims:
+        states = [
+            entry.state if entry else State.REVERTED
+            for entry in (
+                journal.entries.get(number + offset) for offset, _ in enumerate(victim.parts)
+            )
+        ]
+        if set(states) <= {State.DONE, State.PURGED} or set(states) - _RESUMED_STATES:
+            yield from _report_earlier(journal, victim, number)
+        else:
+            waiting.append((number, victim))
+        number += len(victim.parts)
+    if not waiting:
+        return
+    with ExitStack() as stack:
+        try:
+            keepers = [stack.enter_context(held_keeper(part)) for part in group.keeper.parts]
+        except Refused as refused:
+            for _, victim in waiting:
+                for part in victim.parts:
+                    yield Outcome(part.path, Status.LEFT, str(refused))
+            return
+        for first, victim in waiting:
+            yield from _apply_to_victim(journal, group.id, victim, first, keepers, roots)
+
+
+def _report_earlier(journal: Journal, victim: Victim, number: int) -> Iterator[Outcome]:
+    for offset, part in enumerate(victim.parts):
+        entry = journal.entries.get(number + offset)
+        if entry is None:
+            yield Outcome(part.path, Status.LEFT, "another part of it could not be moved")
+        elif entry.state in (State.DONE, State.PURGED):
+            yield Outcome(part.path, Status.DONE, "done before", entry.target, part.stat.size)
+        else:
+            detail = entry.detail or "cut off before; it is at its path, or its drive is away"
+            yield Outcome(part.path, Status.STUCK, detail, entry.target)
+
+
+def _apply_to_victim(
+    journal: Journal,
+    group_id: str,
+    victim: Victim,
+    number: int,
+    keepers: Sequence[HeldKeeper],
+    roots: Sequence[str],
+) -> Iterator[Outcome]:
+    """Act on all parts of a victim, or on none: a part that cannot be moved brings them back."""
+    moved = list[Entry]()
+    for offset, part in enumerate(victim.parts):
+        done = journal.entries.get(number + offset)
+        if done is not None and done.state is State.DONE:
+            moved.append(done)
+            continue
+        try:
+            base, target = choose_target(journal.header, part.path, roots)
+            kept = tuple(keeper.part for keeper in _order_keepers(part, keepers))
+            action = journal.header.action
+            entry = Entry(number + offset, group_id, action, part, kept, base, target)
+            move_victim(journal, entry, _order_keepers(part, keepers))
+        except Refused as refused:
+            is_stuck = isinstance(refused, Stuck)
+            for earlier in reversed(moved):
+                undo_entry(journal, journal.entries[earlier.number], roots)
+                yield Outcome(earlier.victim.path, Status.LEFT, "a part of it could not be moved")
+            status, place = (Status.STUCK, target) if is_stuck else (Status.LEFT, "")
+            yield Outcome(part.path, status, str(refused), place)
+            return
+        moved.append(entry)
+    for entry in moved:
+        yield Outcome(entry.victim.path, Status.DONE, "", entry.target, entry.victim.stat.size)
+
+
+def _order_keepers(part: Part, keepers: Sequence[HeldKeeper]) -> list[HeldKeeper]:
+    """Put the keeper with the bytes of a part first: it stands in for the part."""
+    return sorted(keepers, key=lambda keeper: keeper.part.blake3 != part.blake3)
+
+
+def undo_entry(journal: Journal, entry: Entry, roots: Sequence[str]) -> Outcome:
+    """Move one victim back, as the journal then says. Raises DiskFull."""
+    journal.record(entry, State.UNDO_INTENDED)
+    failpoint("action undo intended")
+    try:
+        note = restore(journal, entry, roots)
+    except Refused as refused:
+        # Only what is known to be whole, and was not taken up by an undo before, can be purged.
+        state = State.DONE if entry.state is State.DONE else State.STUCK
+        journal.record(entry, state, str(refused))
+        return Outcome(entry.victim.path, Status.LEFT, str(refused), entry.target)
+    journal.record(entry, State.UNDONE, note)
+    failpoint("action undone")
+    return Outcome(entry.victim.path, Status.DONE, note, "", entry.victim.stat.size)

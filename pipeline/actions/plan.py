@@ -1,0 +1,164 @@
+"""A plan: which files are to be moved or replaced, for which keepers, and which are left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from indexes.paths import quote
+from indexes.records import FileStat
+from pipeline.actions.folders import find_root, is_plain_path
+from pipeline.errors import PlanRefused
+from pipeline.scan import is_below
+from pipeline.verify.relation import Relation
+
+
+class Action(StrEnum):
+    """The action of a plan on each victim."""
+
+    QUARANTINE = "quarantine"
+    MOVE = "move"
+    HARDLINK = "hardlink"
+    REFLINK = "reflink"
+    SYMLINK = "symlink"
+    TRASH = "trash"
+    REPORT = "report"  # none: the plan is only to be read
+
+
+# Something with the bytes of the victim stands in its place afterwards.
+REPLACING_ACTIONS = frozenset({Action.HARDLINK, Action.REFLINK, Action.SYMLINK})
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file as it was when the plan was made; `blake3` is the hash of its bytes, in hex."""
+
+    path: str
+    stat: FileStat
+    blake3: str
+
+
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """The file that stays, and why it is the one to keep. All its parts stay together."""
+
+    parts: tuple[Part, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Victim:
+    """A file that a plan acts on, with its relation to the keeper.
+
+    `confidence` is the probability, by the judge, that it is a copy; None where hashes decide.
+    `decided_by`: who decided that it may go. All its parts go together, or none.
+    """
+
+    parts: tuple[Part, ...]
+    relation: Relation
+    confidence: float | None
+    reason: str
+    decided_by: str = "neardup"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedGroup:
+    """A keeper and its victims. `id` is that of the group of near-duplicates."""
+
+    id: str
+    keeper: Keeper
+    victims: tuple[Victim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftFile:
+    """A file of a group that the plan does not act on, and why, in words."""
+
+    path: str
+    group: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The content of a plan file.
+
+    `created` is in UTC, ISO 8601. `store_id` and `ingest_run` name the store and its newest run at
+    that time. `destination` is the folder of MOVE. `roots` are the folders that all files lie
+    below. `library_files` counts the files of the store. `warnings` are for people.
+    """
+
+    created: str
+    store_id: str
+    ingest_run: str
+    action: Action
+    destination: str | None
+    relations: tuple[Relation, ...]
+    min_confidence: float | None
+    roots: tuple[str, ...]
+    protected: tuple[str, ...]
+    library_files: int
+    bytes_to_free: int
+    groups: tuple[PlannedGroup, ...]
+    left: tuple[LeftFile, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def victim_count(self) -> int:
+        """The number of files that the plan acts on."""
+        return sum(len(victim.parts) for group in self.groups for victim in group.victims)
+
+    def iter_parts(self) -> Iterator[tuple[Part, bool]]:
+        """Yield each part of a keeper or victim, and whether it is one of a victim."""
+        for group in self.groups:
+            yield from ((part, False) for part in group.keeper.parts)
+            yield from ((part, True) for victim in group.victims for part in victim.parts)
+
+
+def require_applicable(
+    plan: Plan, store_id: str, roots: Sequence[str], protected: Sequence[str]
+) -> None:
+    """Raise PlanRefused unless a plan is one of this store, and safe by what it says of itself.
+
+    `roots` are the store's folders. Every path must lie below one of them, no victim in a protected
+    folder or be a keeper, by path or by inode. Only identical bytes may be replaced.
+    """
+    if plan.store_id != store_id:
+        raise PlanRefused("the plan was made from another store; name that one with --store")
+    if plan.action is Action.REPORT:
+        raise PlanRefused("the plan is a report, to be read; make one with another --action")
+    if plan.action is Action.MOVE and not is_plain_path(plan.destination or ""):
+        raise PlanRefused(f"the plan moves to {quote(plan.destination or '')}, which is no path")
+    keepers, victims = set[str](), set[str]()
+    inodes: dict[bool, set[tuple[int, int]]] = {True: set(), False: set()}
+    for part, is_victim in plan.iter_parts():
+        if find_root(part.path, roots) is None:
+            raise PlanRefused(f"the plan names {quote(part.path)}, below none of the store's roots")
+        if is_victim and is_below(part.path, protected):
+            raise PlanRefused(
+                f"{quote(part.path)} is in a folder that was protected since; make a new plan"
+            )
+        if is_victim and part.path in victims:
+            raise PlanRefused(f"the plan names {quote(part.path)} twice")
+        (victims if is_victim else keepers).add(part.path)
+        inodes[is_victim].add((part.stat.device, part.stat.inode))
+    if both := keepers & victims:
+        raise PlanRefused(f"the plan keeps {quote(min(both))} and would move it; make a new plan")
+    if inodes[True] & inodes[False]:
+        raise PlanRefused("a victim of the plan is a hard link of a keeper; make a new plan")
+    for group in plan.groups:
+        for victim in group.victims:
+            _require_sound(plan.action, group.keeper, victim)
+
+
+def _require_sound(action: Action, keeper: Keeper, victim: Victim) -> None:
+    if not keeper.parts or not victim.parts:
+        raise PlanRefused("the plan has a group without a keeper, or a victim without a file")
+    kept = {part.blake3 for part in keeper.parts}
+    is_identical = all(part.blake3 in kept for part in victim.parts)
+    if victim.relation is Relation.IDENTICAL_BYTES and not is_identical:
+        path = quote(victim.parts[0].path)
+        raise PlanRefused(f"the plan says that {path} has the keeper's bytes, and it has others")
+    if action in REPLACING_ACTIONS and not is_identical:
+        raise PlanRefused(f"only identical bytes can be replaced by a {action}")

@@ -1,0 +1,285 @@
+"""Make a plan of groups: which files can go for which keeper, and why the others cannot."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from indexes.paths import quote
+from indexes.records import FileStat
+from indexes.store import Store
+from pipeline.actions.folders import Refused, find_root
+from pipeline.actions.foreign_catalogs import find_catalog_warnings
+from pipeline.actions.journal import format_now
+from pipeline.actions.plan import (
+    REPLACING_ACTIONS,
+    Action,
+    Keeper,
+    LeftFile,
+    Part,
+    Plan,
+    PlannedGroup,
+    Victim,
+)
+from pipeline.actions.protection import ActionSettings
+from pipeline.errors import PlanRefused
+from pipeline.grouping.cluster import Group
+from pipeline.grouping.keep_rules import KeepRules, LibraryFile
+from pipeline.grouping.match import Match
+from pipeline.scan import is_below
+from pipeline.verify.relation import COPY_RELATIONS, EXACT_RELATIONS, Relation
+
+SAME_BYTES_REASON = "the best of the files with these bytes"
+PROTECTED_REASON = "has the same bytes, in a protected folder"
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """The choices of a person for a plan.
+
+    `relations` are those of victims to their keepers. `min_confidence` (>=) is required where one
+    of them is wider than identical pixels. Files in `reference_folders`, real paths, are kept.
+    """
+
+    action: Action = Action.QUARANTINE
+    destination: str | None = None
+    relations: frozenset[Relation] = frozenset({Relation.IDENTICAL_BYTES})
+    min_confidence: float | None = None
+    reference_folders: tuple[str, ...] = ()
+    keep_rules: KeepRules = field(default_factory=KeepRules)
+
+    def require_sound(self) -> None:
+        """Raise PlanRefused for choices that no plan can follow."""
+        if others := self.relations - COPY_RELATIONS:
+            raise PlanRefused(f"a file that is `{min(others)}` is no copy, so it is never a victim")
+        if self.relations - EXACT_RELATIONS and self.min_confidence is None:
+            raise PlanRefused(
+                "relations wider than identical pixels need --min-confidence P, the least"
+                " probability of a copy: 0.99, for example"
+            )
+        if self.action in REPLACING_ACTIONS and self.relations != {Relation.IDENTICAL_BYTES}:
+            raise PlanRefused(f"{self.action} is only for identical bytes; leave --relations out")
+        if (self.action is Action.MOVE) != (self.destination is not None):
+            raise PlanRefused("--action move and --to FOLDER belong together")
+
+
+def make_plan(
+    store: Store,
+    groups: Sequence[Group],
+    options: PlanOptions,
+    settings: ActionSettings,
+    left: Sequence[LeftFile] = (),
+) -> Plan:
+    """Make a plan of the groups of a store; each file in them is a keeper, a victim, or left.
+
+    `left` are files that are left already, with their reasons.
+    The stat of each file is read from disk; nothing is hashed. Raises PlanRefused.
+    """
+    options.require_sound()
+    roots = tuple(root.path for root in store.catalog.roots.list())
+    planner = _Planner(options, roots, settings.protected)
+    planned = [made for group in groups for made in planner.plan_group(group)]
+    planner.leave_second_paths(store, groups)
+    victims = [part for group in planned for victim in group.victims for part in victim.parts]
+    return Plan(
+        created=format_now(),
+        store_id=settings.store_id,
+        ingest_run=store.catalog.runs.get_newest_key() or "",
+        action=options.action,
+        destination=options.destination,
+        relations=tuple(sorted(options.relations)),
+        min_confidence=options.min_confidence,
+        roots=roots,
+        protected=settings.protected,
+        library_files=store.catalog.files.get_counts().files,
+        bytes_to_free=planner.sum_bytes_to_free(victims),
+        groups=tuple(planned),
+        left=(*left, *planner.left),
+        warnings=tuple(find_catalog_warnings([part.path for part in victims], roots)),
+    )
+
+
+class _Planner:
+    """Plans group by group; collects the files that are left, and how many links each file has."""
+
+    def __init__(
+        self, options: PlanOptions, roots: Sequence[str], protected: Sequence[str]
+    ) -> None:
+        self.left = list[LeftFile]()
+        self._options, self._roots, self._protected = options, roots, protected
+        self._link_counts = dict[tuple[int, int], int]()
+        self._destination_device: int | None = None
+        if options.destination is not None:
+            self._destination_device = _stat_destination(options.destination)
+
+    def plan_group(self, group: Group) -> Iterator[PlannedGroup]:
+        """Yield the keepers of a group with their victims; none without a victim."""
+        for split in _split_group(group, self._options):
+            keeper, matches, reason = self._prefer_protected(*split)
+            victims = list[Victim]()
+            try:
+                kept = self._inspect(keeper)
+            except Refused as refused:
+                for match in matches:
+                    self._leave(match.file, group, f"its keeper: {refused}")
+                continue
+            for match in matches:
+                try:
+                    victims.append(self._make_victim(match, kept))
+                except Refused as refused:
+                    self._leave(match.file, group, str(refused))
+            if victims:
+                yield PlannedGroup(group.id, Keeper((kept,), reason), tuple(victims))
+        for match in _find_unwanted(group, self._options):
+            self._leave(match.file, group, f"{match.relation}: not among the relations asked for")
+
+    def _leave(self, file: LibraryFile, group: Group, reason: str) -> None:
+        self.left.append(LeftFile(file.path, group.id, reason))
+
+    def _is_kept(self, file: LibraryFile) -> bool:
+        return is_below(file.path, [*self._protected, *self._options.reference_folders])
+
+    def _prefer_protected(
+        self, keeper: LibraryFile, matches: Sequence[Match], reason: str
+    ) -> tuple[LibraryFile, Sequence[Match], str]:
+        """Keep a protected file with the bytes of the keeper in its stead, if there is one."""
+        if self._is_kept(keeper):
+            return keeper, matches, reason
+        for match in matches:
+            is_equal = match.relation is Relation.IDENTICAL_BYTES
+            if is_equal and match.file.is_present and self._is_kept(match.file):
+                others = [other for other in matches if other is not match]
+                swapped = Match(keeper, Relation.IDENTICAL_BYTES, 1.0)
+                return match.file, [swapped, *others], PROTECTED_REASON
+        return keeper, matches, reason
+
+    def _make_victim(self, match: Match, keeper: Part) -> Victim:
+        """Make a victim of a member. Raises Refused with the reason why it is none."""
+        if is_below(match.file.path, self._protected):
+            raise Refused("in a protected folder")
+        if is_below(match.file.path, self._options.reference_folders):
+            raise Refused("in a reference folder")
+        confidence = self._require_confidence(match)
+        part = self._inspect(match.file)
+        if (part.stat.device, part.stat.inode) == (keeper.stat.device, keeper.stat.inode):
+            raise Refused("a hard link of the keeper: nothing would be freed")
+        needs_device = self._options.action in (Action.HARDLINK, Action.REFLINK)
+        if needs_device and part.stat.device != keeper.stat.device:
+            raise Refused("on another device than its keeper")
+        if self._destination_device not in (None, part.stat.device):
+            raise Refused("on another device than the folder to move to")
+        return Victim((part,), match.relation, confidence, f"{match.relation} of the keeper")
+
+    def _require_confidence(self, match: Match) -> float | None:
+        """Return the probability of a copy, None where hashes decide; raises Refused below."""
+        if match.relation in EXACT_RELATIONS:
+            return None
+        judgement = match.verdict.judgement if match.verdict else None
+        if judgement is None:
+            raise Refused(f"{match.relation}: no probability of a copy is known of this pair")
+        if judgement.copy < (self._options.min_confidence or 0.0):
+            raise Refused(f"{match.relation}: the probability of a copy is {judgement.copy:.3f}")
+        return round(judgement.copy, 6)
+
+    def _inspect(self, file: LibraryFile) -> Part:
+        """Take a file into the plan as it is on disk now. Raises Refused."""
+        path = file.path
+        if find_root(path, self._roots) is None:
+            raise Refused("below none of the store's folders")
+        if os.path.realpath(path) != path:
+            raise Refused("reached by a symbolic link")
+        try:
+            status = os.stat(path, follow_symlinks=False)  # noqa: PTH116 - may be no UTF-8
+        except OSError as error:
+            raise Refused(f"missing ({error.strerror})") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise Refused("not a regular file")
+        now = FileStat.from_os_stat(status)
+        if not now.is_unchanged_since(file.stat) or not file.is_present:
+            raise Refused("changed since the last ingest; run `neardup ingest`")
+        self._link_counts[status.st_dev, status.st_ino] = status.st_nlink
+        return Part(path, now, file.image.hash.hex())
+
+    def sum_bytes_to_free(self, victims: Sequence[Part]) -> int:
+        """Sum the bytes of files all of whose hard links are victims, each file once."""
+        sizes = {(part.stat.device, part.stat.inode): part.stat.size for part in victims}
+        counts = Counter((part.stat.device, part.stat.inode) for part in victims)
+        return sum(
+            sizes[inode] for inode, count in counts.items() if count >= self._link_counts[inode]
+        )
+
+    def leave_second_paths(self, store: Store, groups: Sequence[Group]) -> None:
+        """Name the paths by which files of groups are reached a second time: they stay as well."""
+        inodes, listed, group_by_hash = set[tuple[int, int]](), set[str](), dict[bytes, str]()
+        for group in groups:
+            for file in group.files:
+                inodes.update(_find_inode(file.path))
+                listed.add(file.path)
+                group_by_hash[file.image.hash] = group.id
+        ids = store.catalog.images.get_ids(list(group_by_hash))
+        group_by_image = {ids[hash_]: id_ for hash_, id_ in group_by_hash.items() if hash_ in ids}
+        for other in store.catalog.files.find_of_images(group_by_image):
+            is_other = other.path not in listed and other.image_id is not None
+            if is_other and not inodes.isdisjoint(_find_inode(other.path)):
+                reason = "another path of a file that is listed: a hard link, or by a link"
+                self.left.append(LeftFile(other.path, group_by_image[other.image_id or 0], reason))
+
+
+def _find_inode(path: str) -> set[tuple[int, int]]:
+    """Return the device and inode of the file that a path leads to; empty if it leads to none."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - may be no UTF-8
+    except (OSError, ValueError):
+        return set()
+    return {(status.st_dev, status.st_ino)}
+
+
+def _split_group(
+    group: Group, options: PlanOptions
+) -> Iterator[tuple[LibraryFile, list[Match], str]]:
+    """Yield each file to keep with the members that can go for it, and why it is kept.
+
+    Members that have the bytes of each other, and not a relation to the keeper that was asked for,
+    have a keeper among themselves.
+    """
+    wanted = [match for match in group.members if match.relation in options.relations]
+    if wanted:
+        yield group.keeper, wanted, group.reason
+    if Relation.IDENTICAL_BYTES not in options.relations:
+        return
+    for matches in _group_by_bytes(group, options):
+        rank_key = options.keep_rules.make_equal_pixels_rank_key
+        first, *others = sorted(matches, key=lambda match: rank_key(match.file))
+        equal = [Match(match.file, Relation.IDENTICAL_BYTES, 1.0) for match in others]
+        yield first.file, equal, SAME_BYTES_REASON
+
+
+def _group_by_bytes(group: Group, options: PlanOptions) -> list[list[Match]]:
+    by_hash = defaultdict[bytes, list[Match]](list)
+    for match in group.members:
+        if match.relation not in options.relations:
+            by_hash[match.file.image.hash].append(match)
+    return [matches for matches in by_hash.values() if len(matches) > 1]
+
+
+def _find_unwanted(group: Group, options: PlanOptions) -> list[Match]:
+    """Return the members that no relation asked for, and no file with their bytes, accounts for."""
+    accounted = set[str]()
+    if Relation.IDENTICAL_BYTES in options.relations:
+        equal = _group_by_bytes(group, options)
+        accounted = {match.file.path for matches in equal for match in matches}
+    return [
+        match
+        for match in group.members
+        if match.relation not in options.relations and match.file.path not in accounted
+    ]
+
+
+def _stat_destination(folder: str) -> int:
+    try:
+        return os.stat(folder).st_dev  # noqa: PTH116 - may be no UTF-8
+    except OSError as error:
+        raise PlanRefused(f"{quote(folder)} cannot be moved to: {error.strerror}") from error

@@ -1,0 +1,118 @@
+"""Delete what old runs hold in quarantine, each file only while its keeper is there and whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from indexes.durable.failpoints import failpoint
+from indexes.durable.locks import lock
+from indexes.paths import ACTIONS_LOCK_NAME, quote
+from pipeline.actions.apply import settle_runs
+from pipeline.actions.folders import (
+    Refused,
+    explain_os_error,
+    opened_folder,
+    remove_empty_folders,
+    split_path,
+)
+from pipeline.actions.held_files import (
+    HeldKeeper,
+    hash_descriptor,
+    held_keeper,
+    identify,
+    open_regular,
+    stat_name,
+)
+from pipeline.actions.journal import (
+    Entry,
+    Journal,
+    State,
+    list_journals,
+    read_journal,
+    reopen_journal,
+)
+from pipeline.actions.outcome import Outcome, Status
+from pipeline.actions.places import require_known_places, split_target
+from pipeline.actions.plan import Action
+
+_UNPURGED_ACTIONS = {Action.MOVE, Action.TRASH}  # their files are where the user wants them
+
+
+def purge_runs(
+    store_folder: Path, roots: Sequence[str], min_age: timedelta, *, dry_run: bool
+) -> Iterator[Outcome]:
+    """Delete the victims of runs that began at least `min_age` ago; yield the outcome of each.
+
+    A victim stays if its keeper is gone, changed or away, or if it was itself changed: the outcome
+    names it. With `dry_run`, all is checked and nothing is deleted. Raises StoreLocked,
+    ActionRecordDamaged and DiskFull.
+    """
+    with lock(store_folder / ACTIONS_LOCK_NAME):
+        if not dry_run:
+            settle_runs(store_folder, roots)
+        for path in list_journals(store_folder):
+            header, _ = read_journal(path)
+            age = datetime.now(UTC) - datetime.fromisoformat(header.started)
+            if header.action in _UNPURGED_ACTIONS or age < min_age:
+                continue
+            with reopen_journal(path) as journal:
+                yield from _purge_run(journal, roots, dry_run)
+
+
+def _purge_run(journal: Journal, roots: Sequence[str], dry_run: bool) -> Iterator[Outcome]:
+    for entry in list(journal.entries.values()):
+        if entry.state is State.STUCK:
+            yield Outcome(entry.victim.path, Status.LEFT, entry.detail, entry.target)
+        if entry.state is not State.DONE:
+            continue
+        try:
+            require_known_places(journal.header, entry, roots)
+            with ExitStack() as stack:
+                keepers = [stack.enter_context(held_keeper(part)) for part in entry.keepers]
+                _delete(journal, entry, keepers, dry_run)
+        except Refused as refused:
+            yield Outcome(entry.victim.path, Status.LEFT, str(refused), entry.target)
+        else:
+            status = Status.PLANNED if dry_run else Status.DONE
+            yield Outcome(entry.victim.path, status, "", "", entry.victim.stat.size)
+
+
+def _delete(journal: Journal, entry: Entry, keepers: Sequence[HeldKeeper], dry_run: bool) -> None:
+    """Delete a victim from quarantine if it is what was moved there. Raises Refused."""
+    folder_path, name = split_path(entry.target)
+    with opened_folder(folder_path) as folder:
+        descriptor = open_regular(folder, name, entry.target)
+        try:
+            identity = identify(os.fstat(descriptor))
+            if hash_descriptor(descriptor, entry.target) != entry.victim.blake3:
+                raise Refused(f"{quote(entry.target)} was changed since it was moved")
+        finally:
+            os.close(descriptor)
+        if not keepers or identity in {keeper.identity for keeper in keepers}:
+            raise Refused(f"{quote(entry.target)} is the last file of its group")
+        if dry_run:
+            return
+        for keeper in keepers:
+            keeper.check()
+        journal.record(entry, State.PURGE_INTENDED)
+        failpoint("action purge intended")
+        try:
+            status = stat_name(folder, name)
+            if status is None or identify(status) != identity:
+                raise Refused(f"{quote(entry.target)} was replaced by another file")
+            os.unlink(name, dir_fd=folder)
+            os.fsync(folder)
+        except OSError as error:
+            journal.record(entry, State.DONE)
+            raise explain_os_error(error, entry.target) from error
+        except Refused:
+            journal.record(entry, State.DONE)
+            raise
+        failpoint("action deleted")
+    remove_empty_folders(entry.base, split_target(entry)[0])
+    journal.record(entry, State.PURGED)
+    failpoint("action purged")

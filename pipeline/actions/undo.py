@@ -1,0 +1,76 @@
+"""Undo a run by its journal, and list the runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexes.durable.locks import lock
+from indexes.paths import ACTIONS_LOCK_NAME
+from pipeline.actions.apply import undo_entry
+from pipeline.actions.journal import (
+    MOVED_STATES,
+    State,
+    find_journal,
+    list_journals,
+    read_journal,
+    reopen_journal,
+)
+from pipeline.actions.outcome import Outcome, Status
+from pipeline.actions.plan import Action
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run: when it began (UTC, ISO 8601), and its files by what became of them.
+
+    `bytes_held` is the size of the files that it holds in quarantine.
+    """
+
+    run: str
+    started: str
+    action: Action
+    counts: dict[State, int]
+    bytes_held: int
+
+
+def undo_run(store_folder: Path, run: str, roots: Sequence[str]) -> Iterator[Outcome]:
+    """Move the victims of a run back, the last one first; yield the outcome of each.
+
+    `last` is the newest run. What a kill left half done is reversed, too. A second undo goes on
+    with what the first one could not move. Raises RunNotFound, ActionRecordDamaged, StoreLocked
+    and DiskFull.
+    """
+    with (
+        lock(store_folder / ACTIONS_LOCK_NAME),
+        reopen_journal(find_journal(store_folder, run)) as journal,
+    ):
+        for number in sorted(journal.entries, reverse=True):
+            entry = journal.entries[number]
+            if entry.state in MOVED_STATES:
+                yield undo_entry(journal, entry, roots)
+            elif entry.state is State.PURGED:
+                yield Outcome(entry.victim.path, Status.LEFT, "it was deleted by `neardup purge`")
+
+
+def list_runs(store_folder: Path) -> list[RunSummary]:
+    """List the runs of a store, the oldest first. Raises ActionRecordDamaged."""
+    return [_summarize(path) for path in list_journals(store_folder)]
+
+
+def _summarize(path: Path) -> RunSummary:
+    header, entries = read_journal(path)
+    is_held = header.action not in (Action.MOVE, Action.TRASH)
+    return RunSummary(
+        header.run,
+        header.started,
+        header.action,
+        dict(Counter(entry.state for entry in entries.values())),
+        sum(
+            entry.victim.stat.size
+            for entry in entries.values()
+            if is_held and entry.state in MOVED_STATES
+        ),
+    )

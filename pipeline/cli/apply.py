@@ -1,0 +1,87 @@
+"""neardup apply: apply a plan."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from indexes.paths import format_command
+from pipeline.cli.console import EXIT_SKIPPED, print_json, print_lines, print_message
+from pipeline.cli.options import json_option, store_option
+from pipeline.cli.session import open_for_writing
+
+if TYPE_CHECKING:
+    from indexes.store import Store
+    from pipeline.actions.outcome import Outcome
+    from pipeline.actions.plan import Plan
+
+
+@click.command()
+@click.argument("plan", metavar="PLAN.json", type=click.Path(path_type=Path, readable=False))
+@click.option("--yes", is_flag=True, help="Apply it; without it, only print what would be done.")
+@click.option(
+    "--confirm",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Confirm the number of files; required above 1,000, and above a fifth of the library.",
+)
+@store_option
+@json_option
+def apply(plan: Path, yes: bool, confirm: int | None, store: Path, as_json: bool) -> None:
+    """Apply a plan: move each file away whose keeper is there, whole and not to go itself.
+
+    \b
+    neardup apply plan.json                       what would be done
+    neardup apply plan.json --yes                 do it
+    neardup apply plan.json --yes --confirm 1500  many files are confirmed by their number
+
+    The bytes of every keeper are hashed again, and so are those of every file that was moved; one
+    that is not as planned is moved back. Nothing is deleted: `neardup undo` brings all of it back,
+    but for the trash. A run that was cut off is continued by the same command. Exit code 3: done,
+    but some files were left alone.
+    """
+    from indexes.store import Store
+    from pipeline.actions.apply import apply_plan, preview_plan, require_confirmation
+    from pipeline.actions.plan_file import name_run, read_plan
+    from pipeline.report.actions import format_outcomes, serialize_outcomes
+
+    read = read_plan(plan)
+    run = name_run(read)
+    with open_for_writing(store) if yes else Store(store) as opened:
+        roots = [root.path for root in opened.catalog.roots.list()]
+        if yes:
+            require_confirmation(read, confirm)
+            outcomes = list(apply_plan(read, store, roots))
+            _remove_from_catalog(opened, read, outcomes)
+        else:
+            outcomes = list(preview_plan(read, store, roots))
+    if as_json:
+        print_json(serialize_outcomes(outcomes, run))
+    else:
+        print_lines(format_outcomes(outcomes, "done", "to act on"))
+    if outcomes and not yes:
+        command = format_command(store, "apply", str(plan), "--yes")
+        print_message(f"nothing was done yet; apply the plan with `{command}`")
+    elif any(not outcome.is_problem for outcome in outcomes):
+        print_message(f"undo it with `{format_command(store, 'undo', run)}`")
+    if any(outcome.is_problem for outcome in outcomes):
+        sys.exit(EXIT_SKIPPED)
+
+
+def _remove_from_catalog(store: Store, plan: Plan, outcomes: Iterable[Outcome]) -> None:
+    """Remove files that were moved away from the catalog.
+
+    Else the next ingest would take many that vanished at once for those of a drive that is away.
+    """
+    from pipeline.actions.outcome import Status
+    from pipeline.actions.plan import REPLACING_ACTIONS
+
+    if plan.action in REPLACING_ACTIONS:
+        return
+    moved = [outcome.path for outcome in outcomes if outcome.status is Status.DONE]
+    files = [store.catalog.files.get_by_path(path) for path in moved]
+    store.remove_files([file.id for file in files if file])

@@ -1,0 +1,287 @@
+"""Plans of real photos, from the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from pipeline.cli.console import EXIT_SKIPPED
+from tests.support.cli import Run
+from tests.support.images import draw_scene, save_image
+
+PLAN_REFUSED = 14
+
+
+@pytest.fixture
+def library(run: Run, tmp_path: Path) -> Path:
+    """Three copies of one file, a smaller version of it, and two equal files of another."""
+    folder = tmp_path / "photos"
+    save_image(folder / "a.png", draw_scene(1, (480, 360)))
+    for name in ("a copy.png", "sub/a.png"):
+        (folder / "sub").mkdir(exist_ok=True)
+        shutil.copy2(folder / "a.png", folder / name)
+    save_image(folder / "small.jpg", draw_scene(1, (480, 360)).resize((360, 270)), quality=85)
+    shutil.copy2(folder / "small.jpg", folder / "sub" / "small.jpg")
+    save_image(folder / "b.jpg", draw_scene(2))
+    assert run("ingest", folder)[0] == 0
+    return folder
+
+
+def make_plan(run: Run, *words: str | Path) -> Any:  # noqa: ANN401 - JSON
+    code, out, err = run("plan", "--json", *words)
+    assert code == 0, err
+    return json.loads(out)["plan"]
+
+
+def list_victims(plan: Any, folder: Path) -> dict[str, tuple[str, str]]:  # noqa: ANN401 - JSON
+    """List the victims of a plan, each with its relation and its keeper."""
+    return {
+        os.path.relpath(part["path"], folder): (
+            victim["relation"],
+            os.path.relpath(group["keeper"]["parts"][0]["path"], folder),
+        )
+        for group in plan["groups"]
+        for victim in group["victims"]
+        for part in victim["parts"]
+    }
+
+
+def get_reasons(plan: Any, folder: Path) -> dict[str, str]:  # noqa: ANN401 - JSON
+    return {os.path.relpath(left["path"], folder): left["reason"] for left in plan["left"]}
+
+
+def test_plan_acts_on_identical_bytes_unless_asked(run: Run, library: Path) -> None:
+    """Equal files that are no exact copies of the keeper have one among themselves."""
+    plan = make_plan(run)
+    assert list_victims(plan, library) == {
+        "a copy.png": ("identical bytes", "a.png"),
+        "sub/a.png": ("identical bytes", "a.png"),
+        "sub/small.jpg": ("identical bytes", "small.jpg"),
+    }
+    sizes = [(library / name).stat().st_size for name in ("a.png", "a.png", "small.jpg")]
+    assert plan["bytes_to_free"] == sum(sizes)
+    assert plan["groups"][0]["victims"][0]["decided_by"] == "neardup"
+    assert make_plan(run, library / "sub")["groups"] == []
+
+
+def test_wider_relations_need_a_confidence(run: Run, library: Path) -> None:
+    code, _, err = run("plan", "--relations", "identical,same")
+    assert (code, "--min-confidence" in err) == (PLAN_REFUSED, True)
+    plan = make_plan(run, "--relations", "identical,same,derived", "--min-confidence", "0.5")
+    assert list_victims(plan, library)["small.jpg"][1] == "a.png"
+    confidences = [victim["confidence"] for victim in plan["groups"][0]["victims"]]
+    assert confidences.count(None) == 2
+    assert all(value >= 0.5 for value in confidences if value is not None)
+    plan = make_plan(run, "--relations", "identical,same,derived", "--min-confidence", "1")
+    assert set(list_victims(plan, library)) == {"a copy.png", "sub/a.png"}
+    assert "the probability of a copy is" in get_reasons(plan, library)["small.jpg"]
+
+
+def test_choices_that_no_plan_can_follow_are_refused(run: Run, library: Path) -> None:
+    for words in (
+        ["--relations", "similar"],
+        ["--relations", "scene", "--min-confidence", "0.9"],
+        ["--action", "move"],
+        ["--to", "."],
+        ["--action", "hardlink", "--relations", "identical"],
+        ["--action", "move", "--to", "/nothing/there"],
+    ):
+        assert run("plan", *words)[0] == PLAN_REFUSED, words
+
+
+def test_protected_folders_are_remembered_and_hold_the_keeper(run: Run, library: Path) -> None:
+    plan = make_plan(run, "--protect", library / "sub")
+    assert list_victims(plan, library) == {
+        "a.png": ("identical bytes", "sub/a.png"),
+        "a copy.png": ("identical bytes", "sub/a.png"),
+        "small.jpg": ("identical bytes", "sub/small.jpg"),
+    }
+    assert make_plan(run)["protected"] == [str(library / "sub")]
+    assert len(list_victims(make_plan(run, "--unprotect", library / "sub"), library)) == 3
+    everything = make_plan(run, "--protect", library)
+    assert everything["groups"] == []
+    assert get_reasons(everything, library)["sub/a.png"] == "in a protected folder"
+    code, _, err = run("plan", "--protect", library / "sbu")
+    assert (code, "does not exist" in err) == (2, True)
+
+
+def test_reference_folders_hold_the_keeper(run: Run, library: Path) -> None:
+    plan = make_plan(run, "--reference", library / "sub")
+    assert {keeper for _, keeper in list_victims(plan, library).values()} <= {
+        "sub/a.png",
+        "sub/small.jpg",
+    }
+    assert not any(name.startswith("sub/") for name in list_victims(plan, library))
+    assert "sub/a.png" not in list_victims(make_plan(run, "--reference", library), library)
+
+
+def test_plan_says_why_it_leaves_files(run: Run, library: Path) -> None:
+    (library / "link.png").hardlink_to(library / "a.png")
+    (library / "symlink.png").symlink_to(library / "sub" / "a.png")
+    run("ingest")
+    (library / "a copy.png").write_bytes(b"edited")
+    (library / "sub" / "small.jpg").unlink()
+    reasons = get_reasons(make_plan(run), library)
+    assert reasons["link.png"].startswith("another path of a file")
+    assert reasons["symlink.png"].startswith("another path of a file")
+    assert reasons["a copy.png"].startswith("changed since the last ingest")
+    assert reasons["sub/small.jpg"].startswith("missing")
+
+
+def test_bytes_of_hard_links_count_once_and_only_if_all_go(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    save_image(folder / "a.png", draw_scene(1))
+    shutil.copy2(folder / "a.png", folder / "longer name.png")
+    (folder / "longer name 2.png").hardlink_to(folder / "longer name.png")
+    run("ingest", folder)
+    plan = make_plan(run)
+    assert set(list_victims(plan, folder)) == {"longer name.png"}
+    assert plan["bytes_to_free"] == 0
+
+
+def test_folder_of_another_catalog_gives_a_warning(run: Run, library: Path) -> None:
+    for name, program in (
+        ("Catalog.lrcat", "Lightroom"),
+        ("digikam4.db", "digiKam"),
+        (".immich", "Immich"),
+        (".ppstorage", "PhotoPrism"),
+    ):
+        (library / name).write_bytes(b"")
+        (warning,) = make_plan(run)["warnings"]
+        assert warning.startswith(f"'{library}': {program}")
+        assert warning in run("plan")[2]
+        (library / name).unlink()
+
+
+def test_plan_from_an_earlier_answer_acts_on_what_still_holds(
+    run: Run, library: Path, tmp_path: Path
+) -> None:
+    earlier = tmp_path / "groups.json"
+    earlier.write_text(run("groups", "--json")[1])
+    (library / "a third.png").write_bytes((library / "a.png").read_bytes())
+    run("ingest")
+    assert "a third.png" in list_victims(make_plan(run), library)
+    plan = make_plan(run, "--from", earlier)
+    assert set(list_victims(plan, library)) == {"a copy.png", "sub/a.png", "sub/small.jpg"}
+    save_image(library / "a copy.png", draw_scene(1, (480, 360)).rotate(180))
+    run("ingest")
+    plan = make_plan(run, "--from", earlier)
+    assert set(list_victims(plan, library)) == {"sub/a.png", "sub/small.jpg"}
+    assert get_reasons(plan, library)["a copy.png"].startswith("not the member")
+    save_image(library / "a.png", draw_scene(5))
+    run("ingest")
+    plan = make_plan(run, "--from", earlier)
+    assert plan["groups"] == []
+    assert get_reasons(plan, library)["sub/a.png"].startswith("its keeper is not that")
+
+
+def test_answer_that_is_none_of_groups_is_refused(run: Run, library: Path, tmp_path: Path) -> None:
+    path = tmp_path / "groups.json"
+    for content in ("", "[]", "{}", '{"groups": [{"id": 1}]}', "[" * 100_000):
+        path.write_text(content)
+        assert run("plan", "--from", path)[0] == PLAN_REFUSED, content
+    assert run("plan", "--from", tmp_path / "nothing.json")[0] == PLAN_REFUSED
+
+
+def test_page_shows_what_is_planned(run: Run, library: Path, tmp_path: Path) -> None:
+    page = tmp_path / "plan.html"
+    assert run("plan", "--html", page)[0] == 0
+    text = page.read_text()
+    assert "a copy.png" in text
+    assert "sub/small.jpg" in text
+    assert str(library / "b.jpg") not in text
+
+
+def test_plan_apply_undo_from_the_command_line(run: Run, library: Path, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    groups = run("groups", "--json")[1]
+    code, out, err = run("plan", "--output", path)
+    assert code == 0
+    assert "3 files to move to quarantine" in out
+    assert f"apply {path}" in err
+    code, out, err = run("apply", path)
+    assert (code, "nothing was done yet" in err) == (0, True)
+    assert "3 files to act on" in out
+    code, out, err = run("apply", path, "--yes")
+    assert code == 0
+    assert not (library / "a copy.png").exists()
+    assert run("groups", "--json")[1] != groups
+    code, _, err = run("ingest")
+    assert (code, "missing" in err) == (0, False)  # many vanished at once, and it knows why
+    listed = json.loads(run("runs", "--json")[1])["runs"]
+    assert [run["counts"] for run in listed] == [{"done": 3}]
+    assert listed[0]["run"] in run("runs")[1]
+    assert run("purge")[1] == "nothing to do\n"
+    assert "3 files to delete" in run("purge", "--older-than", "0d")[1]
+    code, out, _ = run("undo", listed[0]["run"])
+    assert (code, "3 files moved back" in out) == (0, True)
+    run("ingest")
+    assert run("groups", "--json")[1] == groups
+
+
+def test_outcomes_of_files_that_are_left_set_the_exit_code(
+    run: Run, library: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "plan.json"
+    run("plan", "--output", path)
+    (library / "a copy.png").unlink()
+    code, out, _ = run("apply", path)
+    assert (code, "not there any more" in out) == (EXIT_SKIPPED, True)
+    code, out, _ = run("apply", path, "--yes", "--json")
+    assert code == EXIT_SKIPPED
+    files = {Path(file["path"]).name: file for file in json.loads(out)["files"]}
+    assert files["a copy.png"]["status"] == "left alone"
+    assert files["small.jpg"]["status"] == "done"
+    (library / "sub" / "small.jpg").write_bytes(b"new")
+    code, out, _ = run("undo", "last")
+    assert (code, "another file is at" in out) == (EXIT_SKIPPED, True)
+    (library / "a.png").unlink()
+    code, out, _ = run("purge", "--older-than", "0h", "--yes")
+    assert code == 0  # small.jpg is kept, and has its keeper
+
+
+@pytest.mark.parametrize("age", ["", "30", "d", "-1d", "1.5d", "30 d", "1w"])
+def test_age_that_is_none_is_a_usage_error(run: Run, age: str) -> None:
+    code, _, err = run("purge", "--older-than", age)
+    assert (code, "is no age" in err) == (2, True)
+
+
+def test_commands_without_a_store_say_so(run: Run, tmp_path: Path) -> None:
+    assert run("plan")[0] == run("runs")[0] == run("undo", "last")[0] == run("purge")[0] == 10
+    assert run("apply", tmp_path / "nothing.json")[0] == PLAN_REFUSED
+
+
+def test_trash_needs_its_package(
+    run: Run, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "plan.json"
+    run("plan", "--action", "trash", "--output", path)
+    monkeypatch.setitem(sys.modules, "send2trash", None)
+    code, _, err = run("apply", path, "--yes")
+    assert (code, "neardup[trash]" in err) == (1, True)
+    assert (library / "a copy.png").exists()
+
+
+def test_trash_is_used_and_cannot_be_undone(
+    run: Run, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package is played: a test must not fill the trash of who runs it."""
+    trash = tmp_path / "Trash"
+    trash.mkdir()
+    module = ModuleType("send2trash")
+    vars(module)["send2trash"] = lambda path: shutil.move(path, trash)
+    monkeypatch.setitem(sys.modules, "send2trash", module)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    path = tmp_path / "plan.json"
+    run("plan", "--action", "trash", "--output", path)
+    assert run("apply", path, "--yes")[0] == 0
+    assert {file.name for file in trash.iterdir()} == {"a copy.png", "a.png", "small.jpg"}
+    code, out, _ = run("undo", "last")
+    assert (code, "in the trash" in out) == (EXIT_SKIPPED, True)
