@@ -16,6 +16,7 @@ VERIFYING_MARKER_NAME = "verifying"  # in the folder of caches; see pipeline.ing
 BACKUP_NAME = "backup"
 QUARANTINE_NAME = "quarantine"
 RECOVERY_NAME = "store.json"
+DECISIONS_NAME = "decisions.jsonl"
 # The second store, inside the first, of a migration to another space.
 NEXT_STORE_NAME = "next"
 CATALOG_NAME = "catalog.db"
@@ -41,6 +42,7 @@ STORE_ENTRY_NAMES = {
     WRITE_LOCK_NAME,
     READERS_LOCK_NAME,
     RECOVERY_NAME,
+    DECISIONS_NAME,
     *CATALOG_FILE_NAMES,
 }
 STORE_MARKER_NAMES = {CATALOG_NAME, SEGMENTS_NAME}  # a folder with these is a store
