@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from indexes.decisions import Decision
 from pipeline.grouping.assignment import assign_to_keepers
 from pipeline.grouping.copy_views import count_marks, list_views
+from pipeline.grouping.decisions import NO_DECISIONS, Decisions
 from pipeline.grouping.edges import Edge, Neighbor, list_neighbors
 from pipeline.grouping.exposures import Exposures
 from pipeline.grouping.keep_rules import KeepRules, LibraryFile
 from pipeline.grouping.lineage import find_parents
 from pipeline.grouping.match import Match, get_exact_relation, make_match_rank_key
 from pipeline.grouping.provenance import trace_provenance
+from pipeline.grouping.units import Link, Separations, Units, find_sides
 from pipeline.verify.relation import (
     COPY_RELATIONS,
     REPORTED_RELATIONS,
@@ -24,12 +27,16 @@ from pipeline.verify.verdict import Verdict
 
 @dataclass(frozen=True, slots=True)
 class RelatedFile:
-    """A file that has an edge to a member of a group without being a match of its keeper."""
+    """A file that has an edge to a member of a group without being a match of its keeper.
+
+    `decision` is that of a person by which it is none, if there is one.
+    """
 
     file: LibraryFile
     member: LibraryFile
     relation: Relation
     score: float
+    decision: Decision | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,7 @@ class Group:
 
     `id` is the start of the hash of the keeper's content, so it outlives renames and other ingests.
     `related` are files that have an edge to the keeper or a member, but are not members.
+    `decision` is that of a person to keep the keeper, if it decided.
     """
 
     id: str
@@ -45,6 +53,7 @@ class Group:
     members: tuple[Match, ...]
     reason: str
     related: tuple[RelatedFile, ...] = ()
+    decision: Decision | None = None
 
     @property
     def files(self) -> tuple[LibraryFile, ...]:
@@ -58,13 +67,17 @@ def form_groups(
     relations: Iterable[Relation] = COPY_RELATIONS,
     keep_rules: KeepRules | None = None,
     exposures: Exposures | None = None,
+    decisions: Decisions = NO_DECISIONS,
 ) -> list[Group]:
     """Group images that have an edge of one of `relations` to a keeper; sorted by keeper path.
 
     All files with one pixel hash are one image, which the best of them represents. Edges to images
-    without files are ignored. No group holds two images that `exposures` tells apart.
+    without files are ignored, but for those of decided images. No group holds two images that
+    `exposures` or `decisions` tell apart; images that are decided to be the same share one, unless
+    only exact copies are wanted.
     """
-    wanted, keep_rules = frozenset(relations), keep_rules or KeepRules()
+    wanted, edges = frozenset(relations), list(edges)
+    keep_rules = (keep_rules or KeepRules()).with_kept(decisions.kept)
     neighbors = list_neighbors(edges, files_by_pixel_hash)
     best_files = {
         pixel_hash: min(files, key=keep_rules.make_equal_pixels_rank_key)
@@ -83,56 +96,85 @@ def form_groups(
     groups = list[Group]()
     if not SCENE_RELATIONS.isdisjoint(wanted):
         exposures = Exposures({})
-    for pixel_hash, taken in assign_to_keepers(neighbors, rank_keys, wanted, exposures).items():
-        keeper = best_files[pixel_hash]
-        taken_hashes = [neighbor.pixel_hash for neighbor in taken]
-        by_edits = sorted(
-            taken_hashes, key=lambda hash_: (len(alterations[hash_]), rank_keys[hash_])
-        )
+    units = Units(rank_keys, decisions, wanted)
+    sides = find_sides(units, rank_keys, edges, decisions, wanted)
+    separations = Separations(exposures, units, decisions, sides)
+    assigned = assign_to_keepers(
+        units.contract(neighbors, wanted),
+        {image: key for image, key in rank_keys.items() if units.get_best(image) == image},
+        wanted,
+        separations,
+        {units.get_best(image) for image in images if decisions.kept.get_order(images[image])},
+    )
+    for pixel_hash, taken in assigned.items():
+        keeper, keeper_files = best_files[pixel_hash], files_by_pixel_hash[pixel_hash]
+        links = _link_images(pixel_hash, taken, units, neighbors, wanted)
+        by_edits = sorted(links, key=lambda hash_: (len(alterations[hash_]), rank_keys[hash_]))
         parents = find_parents(pixel_hash, by_edits, views, alterations)
-        matches = _build_matches(keeper, files_by_pixel_hash[pixel_hash])
-        for neighbor in taken:
-            edge, parent = neighbor.edge, parents.get(neighbor.pixel_hash)
+        matches = _build_matches(keeper, keeper_files)
+        for image, link in links.items():
+            edge, parent = link.edge, parents.get(image)
             verdict = _orient_verdict(edge, keeper)
             voucher = best_files[edge.voucher] if edge.voucher else None
             made_from = best_files[parent] if parent and parent != pixel_hash else None
+            decision = decisions.find_on_pair(*link.decided_pair) if link.decided_pair else None
             matches += [
-                Match(file, edge.relation, edge.score, verdict, voucher, made_from)
-                for file in files_by_pixel_hash[neighbor.pixel_hash]
+                Match(file, edge.relation, edge.score, verdict, voucher, made_from, decision)
+                for file in files_by_pixel_hash[image]
             ]
-        members = [match for match in matches if match.relation in wanted]
+        members = [match for match in matches if match.relation in wanted or match.decision]
         if not members:
             continue
-        if taken:
-            other_keys = [rank_keys[hash_] for hash_ in taken_hashes]
-            reason = keep_rules.explain_choice(rank_keys[pixel_hash], other_keys)
+        if links:
+            keeper_key, other_keys = rank_keys[pixel_hash], [rank_keys[hash_] for hash_ in links]
         else:
-            reason = _explain_among_equals(keeper, files_by_pixel_hash[pixel_hash], keep_rules)
+            rank_key = keep_rules.make_equal_pixels_rank_key
+            keeper_key = rank_key(keeper)
+            other_keys = [rank_key(file) for file in keeper_files if file is not keeper]
         groups.append(
             Group(
                 keeper.image.hash.hex()[:16],
                 keeper,
                 tuple(sorted(members, key=make_match_rank_key)),
-                reason,
-                _find_related_files({pixel_hash, *taken_hashes}, neighbors, best_files),
+                keep_rules.explain_choice(keeper_key, other_keys, equal_pixels=not links),
+                _find_related_files({pixel_hash, *links}, neighbors, best_files, separations),
+                keep_rules.find_decision(keeper_key, other_keys),
             )
         )
     return sorted(groups, key=lambda group: group.keeper.path)
 
 
-def _explain_among_equals(
-    keeper: LibraryFile, files: Iterable[LibraryFile], keep_rules: KeepRules
-) -> str:
-    """Explain the choice of a keeper among files with equal pixels."""
-    rank_key = keep_rules.make_equal_pixels_rank_key
-    other_keys = [rank_key(file) for file in files if file is not keeper]
-    return keep_rules.explain_choice(rank_key(keeper), other_keys, equal_pixels=True)
+def _link_images(
+    keeper: bytes,
+    taken: Iterable[Neighbor],
+    units: Units,
+    neighbors: Mapping[bytes, Sequence[Neighbor]],
+    relations: Collection[Relation],
+) -> dict[bytes, Link]:
+    """Link each image of the units that a keeper took, and those of its own, to the keeper."""
+    links = dict[bytes, Link]()
+    own_unit = units.get_images(keeper)
+    for neighbor in taken:
+        unit = units.get_images(neighbor.pixel_hash)
+        is_alone = len(unit) == len(own_unit) == 1
+        for image in unit:
+            if is_alone or (image == neighbor.pixel_hash and neighbor.edge.voucher):
+                links[image] = Link(neighbor.edge)
+            else:
+                links[image] = units.find_link(keeper, image, neighbors, relations)
+    links |= {
+        image: units.find_link(keeper, image, neighbors, relations)
+        for image in own_unit
+        if image != keeper
+    }
+    return links
 
 
 def _find_related_files(
     group_hashes: Collection[bytes],
     neighbors: Mapping[bytes, Sequence[Neighbor]],
     best_files: Mapping[bytes, LibraryFile],
+    separations: Separations,
 ) -> tuple[RelatedFile, ...]:
     """Return the images next to a group, each by its closest edge; closest first, then by path."""
     closest: dict[bytes, tuple[tuple[int, float, str], RelatedFile]] = {}
@@ -146,10 +188,9 @@ def _find_related_files(
             known = closest.get(neighbor.pixel_hash)
             if known is None or rank_key < known[0]:
                 file = best_files[neighbor.pixel_hash]
-                closest[neighbor.pixel_hash] = (
-                    rank_key,
-                    RelatedFile(file, member, relation, score),
-                )
+                decision = separations.find_decision(neighbor.pixel_hash, pixel_hash)
+                related = RelatedFile(file, member, relation, score, decision)
+                closest[neighbor.pixel_hash] = rank_key, related
     ranked = sorted(closest.values(), key=lambda entry: (entry[0], entry[1].file.path))
     return tuple(related for _, related in ranked)
 
