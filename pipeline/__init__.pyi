@@ -1,8 +1,10 @@
 from .decode.read import Failure as Failure
 from .embed.embedder import Embedder as Embedder
 from .embed.embedder import load_embedder as load_embedder
+from .errors import DecisionRefused as DecisionRefused
 from .errors import DecoderStartFailed as DecoderStartFailed
 from .errors import IncompleteMigration as IncompleteMigration
+from .errors import InvalidDecisionLine as InvalidDecisionLine
 from .errors import InvalidEmbedding as InvalidEmbedding
 from .errors import InvalidKeepRule as InvalidKeepRule
 from .errors import MissingExtra as MissingExtra
@@ -12,7 +14,9 @@ from .errors import PaidCallLimit as PaidCallLimit
 from .errors import PipelineError as PipelineError
 from .errors import RootNotFound as RootNotFound
 from .errors import ServiceUnavailable as ServiceUnavailable
+from .errors import UnknownDecision as UnknownDecision
 from .errors import UnknownModel as UnknownModel
+from .errors import UnknownPhoto as UnknownPhoto
 from .errors import UnusableModel as UnusableModel
 from .errors import VerifierCrashed as VerifierCrashed
 from .grouping.cluster import Group as Group

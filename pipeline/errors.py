@@ -13,7 +13,11 @@ PipelineError (1)
 ├── InvalidKeepRule (2)
 ├── ServiceUnavailable (6)
 ├── PaidCallLimit (7)
-└── IncompleteMigration (8)
+├── IncompleteMigration (8)
+├── UnknownPhoto (2)
+├── DecisionRefused (2)
+├── UnknownDecision (2)
+└── InvalidDecisionLine (2)
 
 The number is the exit code of a command that meets the error. A problem with one file is no error:
 it is a Failure, and the command goes on.
@@ -107,3 +111,27 @@ class IncompleteMigration(PipelineError):
     """Another model could not embed some images, and the user did not accept their loss."""
 
     exit_code = 8
+
+
+class UnknownPhoto(PipelineError):
+    """A photo to decide on cannot be read, or is not in the store."""
+
+    exit_code = 2
+
+
+class DecisionRefused(PipelineError):
+    """A decision contradicts another one, or the pixels of its photos."""
+
+    exit_code = 2
+
+
+class UnknownDecision(PipelineError):
+    """There is no decision with this id, or there are several."""
+
+    exit_code = 2
+
+
+class InvalidDecisionLine(PipelineError):
+    """A line of an import is not one of an export."""
+
+    exit_code = 2

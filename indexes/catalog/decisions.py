@@ -5,10 +5,46 @@ They refer to contents by their hashes and not to images, so that no removal of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from indexes.catalog.database import Database
+from indexes.catalog.images import IMAGE_IN_USE
 from indexes.decisions import Decision, encode_decision, parse_decision
+
+# Of a decided image that no file holds: images in use that are compared with it, by their score.
+NEAREST_OF_DECIDED = 32
+# (id, vector, pixel hash) of the decided images with a vector whose pixels no image in use has.
+DECIDED_WITHOUT_FILE = f"""
+    SELECT id, vector, pixel_hash FROM images AS decided
+    WHERE vector IS NOT NULL AND hash IN (SELECT hash FROM decided_contents)
+    AND NOT EXISTS (
+        SELECT 1 FROM images WHERE images.pixel_hash = decided.pixel_hash AND {IMAGE_IN_USE}
+    )"""
+# (decided image, image in use) of the nearest ones; of images with equal pixels, one.
+NEAR_DECIDED = f"""
+    WITH decided AS MATERIALIZED ({DECIDED_WITHOUT_FILE}),
+    near AS (
+        SELECT decided.id AS decided, left AS vector, score
+        FROM decided JOIN edges ON right = decided.vector
+        UNION ALL
+        SELECT decided.id, right, score
+        FROM edges JOIN decided ON left = decided.vector
+        UNION ALL SELECT id, vector, 1.0 FROM decided
+    ),
+    ranked AS (
+        SELECT decided, min(images.id) AS image,
+            row_number() OVER (PARTITION BY decided ORDER BY score DESC, pixel_hash) AS rank
+        FROM near JOIN images USING (vector)
+        WHERE score >= ? AND {IMAGE_IN_USE}
+        GROUP BY decided, pixel_hash
+    )
+    SELECT decided, image FROM ranked WHERE rank <= ? AND NOT EXISTS (
+        SELECT 1 FROM verdicts
+        JOIN images AS own ON own.id = image
+        JOIN images AS equal ON equal.pixel_hash = own.pixel_hash
+        WHERE version >= ? AND (first, second) IN (VALUES (decided, equal.id), (equal.id, decided))
+    )
+    ORDER BY decided, image"""
 
 
 class DecisionTable:
@@ -51,3 +87,13 @@ class DecisionTable:
                 "SELECT hash, id FROM images WHERE hash IN (SELECT hash FROM decided_contents)"
             )
         )
+
+    def find_unverified_pairs(self, min_score: float, version: int) -> Sequence[tuple[int, int]]:
+        """Return the pairs (decided image, image in use) without a verdict of `version` or newer.
+
+        The decided images are those that no file holds any more, each with the NEAREST_OF_DECIDED
+        images in use by their stored cosine (>= `min_score`).
+        """
+        if not self._database.fetch_rows(f"{DECIDED_WITHOUT_FILE} LIMIT 1"):
+            return []  # without a scan of all edges
+        return self._database.fetch_rows(NEAR_DECIDED, min_score, NEAREST_OF_DECIDED, version)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
 
 from indexes.decisions import DecidedContent, Decision, DecisionKind
 from indexes.paths import escape_unprintable
 from indexes.records import Image
 
+_PAIR_WORDS = {DecisionKind.DIFFERENT: "to be different ", DecisionKind.SAME: "to be the same "}
+
+
+def format_origin(decision: Decision) -> str:
+    """Format who decided, and when: by ann on 2026-11-30."""
+    return f"by {escape_unprintable(decision.author)} on {decision.time:%Y-%m-%d}"
+
 
 def format_decision(decision: Decision) -> str:
-    """Format who decided, and when: decided by ann on 2026-11-30."""
-    author = escape_unprintable(decision.author)
-    return f"decided by {author} on {decision.time:%Y-%m-%d}"
+    """Format a decision where its photos are known: decided to be the same by ann on 2026-11-30."""
+    return f"decided {_PAIR_WORDS.get(decision.kind, '')}{format_origin(decision)}"
 
 
 class Partition:
@@ -22,6 +29,10 @@ class Partition:
     def __init__(self) -> None:
         """Have every key alone."""
         self._parents: dict[bytes, bytes] = {}
+
+    def __contains__(self, key: bytes) -> bool:
+        """Tell if a key was united with another, or with itself."""
+        return key in self._parents
 
     def find(self, key: bytes) -> bytes:
         """Return the least key of the set of a key, which stands for all of them."""
@@ -35,7 +46,7 @@ class Partition:
     def unite(self, first: bytes, second: bytes) -> bytes:
         """Unite the sets of two keys; returns the key that stands for both."""
         low, high = sorted((self.find(first), self.find(second)))
-        self._parents[high] = low
+        self._parents[high] = self._parents[low] = low
         return low
 
 
@@ -83,18 +94,17 @@ class KeptImages:
         """Describe the decision with this number, and those that it wins against."""
         others = sorted({other for other in other_orders if 0 < other < order}, reverse=True)
         decisive = format_decision(self._decisions[order - 1])
-        earlier = [
-            format_decision(self._decisions[other - 1]).removeprefix("decided ") for other in others
-        ]
+        earlier = [format_origin(self._decisions[other - 1]) for other in others]
         return f"{decisive}, later than another {' and '.join(earlier)}" if earlier else decisive
 
 
 class Decisions:
     """All decisions of a store, ready for the questions of groups and queries.
 
-    Images are known by their pixel hash. Contradictions are refused when they are entered; should
-    there be any, as after a change of the decoder, an image pair that is decided to be different
-    stays apart, and the later one of the decisions that join them counts for nothing.
+    Images are known by their pixel hash, or by the hash of their bytes if that is decided on.
+    Contradictions are refused when they are entered; should there be any, as after a change of the
+    decoder, an image pair that is decided to be different stays apart, and the later one of the
+    decisions that join them counts for nothing.
     """
 
     def __init__(
@@ -152,6 +162,29 @@ class Decisions:
         sides, other_sides = self._sides.get(first, {}), self._sides.get(second, {})
         conflicts = (id_ for id_, side in sides.items() if other_sides.get(id_, side) != side)
         return min(conflicts, key=lambda id_: self._by_id[id_].order, default=None)
+
+    def get_known_hash(self, content: Image | DecidedContent) -> bytes:
+        """Return the hash by which decisions know an image: of its bytes, else of its pixels."""
+        return content.hash if content.hash in self._hashes else content.pixel_hash
+
+    def get_subject(self, decision: Decision) -> tuple[DecisionKind, frozenset[bytes]]:
+        """Return the kind of a decision and the images that it is about, to compare with others."""
+        return decision.kind, frozenset(self._list_keys(decision))
+
+    def find_contradictions(self) -> Iterator[tuple[Decision, Decision]]:
+        """Yield pairs of decisions that cannot both hold, perhaps through others."""
+        kept = dict[bytes, Decision]()
+        for decision in self.all:
+            keys = self._list_keys(decision)
+            if decision.kind is DecisionKind.KEEP:
+                kept[keys[0]] = decision
+            if decision.kind is not DecisionKind.SAME:
+                continue
+            for left, right in combinations(keys, 2):
+                roots = self._same.find(left), self._same.find(right)
+                if id_ := self._find_side_conflict(*roots):
+                    yield decision, self._by_id[id_]
+        yield from ((kept[key], self._rejections[key]) for key in kept if key in self._rejections)
 
     def find_root(self, pixel_hash: bytes) -> bytes:
         """Return the key that stands for all images that are decided to be the same as this one."""
