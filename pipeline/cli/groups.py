@@ -124,6 +124,8 @@ def print_groups(
 ) -> PrintedGroups:
     """Find groups and print them, with warnings; `coverage` is of an ingest just before, if any."""
     from indexes.paths import quote
+    from pipeline.decided import find_rejected
+    from pipeline.report.decisions import format_rejected, serialize_rejected
     from pipeline.report.document import serialize_coverage
     from pipeline.report.groups import format_groups, serialize_groups
     from pipeline.report.status import format_stale_warning, format_warnings
@@ -135,6 +137,7 @@ def print_groups(
         thresholds = _resolve_thresholds(store, query.search)
         warnings = list(format_warnings(store))
         featureless = store.catalog.files.get_counts(query.folders).featureless
+        rejected = find_rejected(store, () if query.against_all else query.folders)
     files = [file for group in groups for file in group.files]
     if stale := format_stale_warning(store, files):
         warnings.append(stale)
@@ -145,9 +148,10 @@ def print_groups(
             print_warning(f"no image in these groups matches the rule {quote(rule)}")
     if as_json:
         covered = serialize_coverage(store, query.folders, coverage)
+        covered["rejected"] = serialize_rejected(rejected)
         print_json(serialize_groups(groups, space, thresholds, covered))
     else:
-        print_lines(format_groups(groups, featureless))
+        print_lines([*format_groups(groups, featureless), *format_rejected(rejected)])
     return PrintedGroups(groups, warnings)
 
 

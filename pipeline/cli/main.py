@@ -14,6 +14,7 @@ from pipeline.cli.check import check
 from pipeline.cli.compact import compact
 from pipeline.cli.compare import compare
 from pipeline.cli.console import print_warning
+from pipeline.cli.decide import decide
 from pipeline.cli.dedupe import dedupe
 from pipeline.cli.doctor import doctor
 from pipeline.cli.explain import explain
@@ -31,6 +32,7 @@ COMMANDS = (
     query,
     groups,
     dedupe,
+    decide,
     compare,
     explain,
     calibrate,

@@ -130,7 +130,7 @@ def _find_edge(
 
 
 class Separations:
-    """Tells which units never share a group: other exposures, and what people decided apart.
+    """The units that never share a group: other exposures, and what people decided apart.
 
     A decision parts the two images that it names and all copies of each. A copy of both is on the
     side of the closer one.
