@@ -88,12 +88,17 @@ class DecisionTable:
             )
         )
 
+    def find_without_file(self) -> Sequence[int]:
+        """Return the ids of the decided images with a vector whose pixels no image in use has."""
+        rows = self._database.fetch_rows(f"SELECT id FROM ({DECIDED_WITHOUT_FILE}) ORDER BY id")
+        return [id_ for (id_,) in rows]
+
     def find_unverified_pairs(self, min_score: float, version: int) -> Sequence[tuple[int, int]]:
         """Return the pairs (decided image, image in use) without a verdict of `version` or newer.
 
         The decided images are those that no file holds any more, each with the NEAREST_OF_DECIDED
         images in use by their stored cosine (>= `min_score`).
         """
-        if not self._database.fetch_rows(f"{DECIDED_WITHOUT_FILE} LIMIT 1"):
+        if not self.find_without_file():
             return []  # without a scan of all edges
         return self._database.fetch_rows(NEAR_DECIDED, min_score, NEAREST_OF_DECIDED, version)

@@ -27,6 +27,7 @@ from pipeline.decide.decide import decide, forget
 from pipeline.decide.exchange import export_decisions, import_decisions
 from pipeline.decided import find_rejected
 from pipeline.verify.relation import Relation
+from tests.support import onnx_models
 from tests.support.decisions import decide as make_decision
 from tests.support.images import draw_scene, save_image, save_scenes
 from tests.support.ingest import ingest
@@ -134,6 +135,21 @@ def test_decisions_survive_a_migration(library: Store, photos: Path, tmp_path: P
     assert keeper[0] == "a.jpg"
     assert list_rejected(library) == [("c.jpg", "identical bytes")]
     assert check(library.folder, read_all=True) == []
+
+
+def test_rejected_photo_without_a_file_is_found_after_a_migration(
+    library: Store, photos: Path, tmp_path: Path
+) -> None:
+    enter(library, REJECT, photos / "c.jpg")
+    (photos / "c.jpg").unlink()
+    ingest(library)
+    small = onnx_models.save_model(tmp_path / "small", onnx_models.build_model())
+    model = load_embedder(f"onnx:{small}")
+    for _ in migrate_store(library, model):
+        pass
+    save_image(photos / "again.jpg", draw_scene(3, (400, 300)), quality=70)
+    ingest(library, embedder=model)  # type: ignore[arg-type] # any embedder
+    assert list_rejected(library) == [("again.jpg", "same picture")]
 
 
 def test_decisions_survive_a_lost_catalog(library: Store, photos: Path) -> None:
