@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from indexes.decisions import Decision
 from pipeline.grouping.assignment import assign_to_keepers
@@ -93,7 +93,6 @@ def form_groups(
         pixel_hash: keep_rules.make_rank_key(file, provenance[pixel_hash])
         for pixel_hash, file in best_files.items()
     }
-    groups = list[Group]()
     if not SCENE_RELATIONS.isdisjoint(wanted):
         exposures = Exposures({})
     units = Units(rank_keys, decisions, wanted)
@@ -106,27 +105,21 @@ def form_groups(
         separations,
         {units.get_best(image) for image in images if decisions.kept.get_order(images[image])},
     )
-    for pixel_hash, taken in assigned.items():
-        keeper, keeper_files = best_files[pixel_hash], files_by_pixel_hash[pixel_hash]
-        links = _link_images(pixel_hash, taken, units, neighbors, wanted)
+    groups = list[Group]()
+    for image, taken in assigned.items():
+        links = units.link_images(image, taken, neighbors, wanted)
         by_edits = sorted(links, key=lambda hash_: (len(alterations[hash_]), rank_keys[hash_]))
-        parents = find_parents(pixel_hash, by_edits, views, alterations)
+        parents = find_parents(image, by_edits, views, alterations)
+        keeper, keeper_files = best_files[image], files_by_pixel_hash[image]
         matches = _build_matches(keeper, keeper_files)
-        for image, link in links.items():
-            edge, parent = link.edge, parents.get(image)
-            verdict = _orient_verdict(edge, keeper)
-            voucher = best_files[edge.voucher] if edge.voucher else None
-            made_from = best_files[parent] if parent and parent != pixel_hash else None
-            decision = decisions.find_on_pair(*link.decided_pair) if link.decided_pair else None
-            matches += [
-                Match(file, edge.relation, edge.score, verdict, voucher, made_from, decision)
-                for file in files_by_pixel_hash[image]
-            ]
+        for hash_, link in links.items():
+            match = _build_match(link, keeper, best_files, parents.get(hash_), decisions)
+            matches += [replace(match, file=file) for file in files_by_pixel_hash[hash_]]
         members = [match for match in matches if match.relation in wanted or match.decision]
         if not members:
             continue
         if links:
-            keeper_key, other_keys = rank_keys[pixel_hash], [rank_keys[hash_] for hash_ in links]
+            keeper_key, other_keys = rank_keys[image], [rank_keys[hash_] for hash_ in links]
         else:
             rank_key = keep_rules.make_equal_pixels_rank_key
             keeper_key = rank_key(keeper)
@@ -137,37 +130,31 @@ def form_groups(
                 keeper,
                 tuple(sorted(members, key=make_match_rank_key)),
                 keep_rules.explain_choice(keeper_key, other_keys, equal_pixels=not links),
-                _find_related_files({pixel_hash, *links}, neighbors, best_files, separations),
+                _find_related_files({image, *links}, neighbors, best_files, separations),
                 keep_rules.find_decision(keeper_key, other_keys),
             )
         )
     return sorted(groups, key=lambda group: group.keeper.path)
 
 
-def _link_images(
-    keeper: bytes,
-    taken: Iterable[Neighbor],
-    units: Units,
-    neighbors: Mapping[bytes, Sequence[Neighbor]],
-    relations: Collection[Relation],
-) -> dict[bytes, Link]:
-    """Link each image of the units that a keeper took, and those of its own, to the keeper."""
-    links = dict[bytes, Link]()
-    own_unit = units.get_images(keeper)
-    for neighbor in taken:
-        unit = units.get_images(neighbor.pixel_hash)
-        is_alone = len(unit) == len(own_unit) == 1
-        for image in unit:
-            if is_alone or (image == neighbor.pixel_hash and neighbor.edge.voucher):
-                links[image] = Link(neighbor.edge)
-            else:
-                links[image] = units.find_link(keeper, image, neighbors, relations)
-    links |= {
-        image: units.find_link(keeper, image, neighbors, relations)
-        for image in own_unit
-        if image != keeper
-    }
-    return links
+def _build_match(
+    link: Link,
+    keeper: LibraryFile,
+    best_files: Mapping[bytes, LibraryFile],
+    parent: bytes | None,
+    decisions: Decisions,
+) -> Match:
+    """Build the match of the best file of an image, made from `parent` if that is no keeper."""
+    edge, own_hash = link.edge, keeper.image.pixel_hash
+    return Match(
+        best_files[edge.right if edge.left == own_hash else edge.left],
+        edge.relation,
+        edge.score,
+        _orient_verdict(edge, keeper),
+        best_files[edge.voucher] if edge.voucher else None,
+        best_files[parent] if parent and parent != own_hash else None,
+        decisions.find_on_pair(*link.decided_pair) if link.decided_pair else None,
+    )
 
 
 def _find_related_files(

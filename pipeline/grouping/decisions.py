@@ -30,6 +30,10 @@ class Partition:
         """Have every key alone."""
         self._parents: dict[bytes, bytes] = {}
 
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield all keys that were united with another, or with themselves."""
+        return iter(self._parents)
+
     def __contains__(self, key: bytes) -> bool:
         """Tell if a key was united with another, or with itself."""
         return key in self._parents
@@ -139,6 +143,13 @@ class Decisions:
             elif decision.kind is DecisionKind.REJECT:
                 self._rejections[self._list_keys(decision)[0]] = decision
 
+        # Ready for graphs with millions of edges, most of which no decision is about.
+        self._sides_by_hash = {
+            hash_: sides
+            for hash_ in self._hashes
+            if (sides := self._sides.get(self.find_root(hash_)))
+        }
+
     @property
     def has_pairs(self) -> bool:
         """True if any decision is about two images or more."""
@@ -205,7 +216,7 @@ class Decisions:
 
         Those of all images that are decided to be the same as this one are among them.
         """
-        return self._sides.get(self.find_root(pixel_hash), {})
+        return self._sides_by_hash.get(pixel_hash, {})
 
     def get(self, id_: str) -> Decision:
         """Return the decision with this id."""

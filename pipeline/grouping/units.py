@@ -85,7 +85,32 @@ class Units:
     def _get_ends(self, edge: Edge) -> tuple[bytes, bytes]:
         return self.get_best(edge.left), self.get_best(edge.right)
 
-    def find_link(
+    def link_images(
+        self,
+        keeper: bytes,
+        taken: Iterable[Neighbor],
+        neighbors: Mapping[bytes, Sequence[Neighbor]],
+        relations: Collection[Relation],
+    ) -> dict[bytes, Link]:
+        """Link each image of the units that a keeper took, and those of its own, to the keeper."""
+        links = dict[bytes, Link]()
+        own_unit = self.get_images(keeper)
+        for neighbor in taken:
+            unit = self.get_images(neighbor.pixel_hash)
+            is_alone = len(unit) == len(own_unit) == 1
+            for image in unit:
+                if is_alone or (image == neighbor.pixel_hash and neighbor.edge.voucher):
+                    links[image] = Link(neighbor.edge)
+                else:
+                    links[image] = self._find_link(keeper, image, neighbors, relations)
+        links |= {
+            image: self._find_link(keeper, image, neighbors, relations)
+            for image in own_unit
+            if image != keeper
+        }
+        return links
+
+    def _find_link(
         self,
         keeper: bytes,
         member: bytes,
@@ -202,14 +227,11 @@ def find_sides(
         if edge.relation not in copy_relations:
             continue
         for decided, copy in ((edge.left, edge.right), (edge.right, edge.left)):
-            of_unit = closest[units.get_best(copy)]
             for id_, side in decisions.get_sides(decided).items():
-                found = make_closeness_key(edge, decided), side
-                of_unit[id_] = min(of_unit.get(id_, found), found)
+                found, of_unit = (make_closeness_key(edge, decided), side), units.get_best(copy)
+                closest[of_unit][id_] = min(closest[of_unit].get(id_, found), found)
     sides = {
-        unit: {id_: side for id_, (_, side) in of_unit.items()}
-        for unit, of_unit in closest.items()
-        if of_unit
+        unit: {id_: side for id_, (_, side) in of_unit.items()} for unit, of_unit in closest.items()
     }
     for image in images:
         if own := decisions.get_sides(image):

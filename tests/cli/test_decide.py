@@ -51,6 +51,12 @@ def test_answers_name_the_decisions(run: Run, photos: Path, decide: Callable[...
     }
     assert {item["decision"]["id"] for item in group["related"] if "decision" in item} == {apart}
 
+    page = photos.parent / "groups.html"
+    run("groups", "--html", page)
+    text = page.read_text()
+    assert re.search(rf"keep: decided {ORIGIN}<", text)
+    assert re.search(rf"<small>decided to be the same {ORIGIN}</small>", text)
+
     _, out, err = run("ingest")
     assert ", 1 rejected; " in err
     assert re.search(rf"c\.webp: rejected \(decision {rejected}\): identical bytes\n", err)
