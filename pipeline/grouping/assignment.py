@@ -35,6 +35,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.grouping.edges import Edge, Neighbor, make_closeness_key
+from pipeline.grouping.exposures import Exposures
 from pipeline.grouping.units import Separations
 from pipeline.verify.judgement import UNKNOWN_NOISE
 from pipeline.verify.relation import (
@@ -63,7 +64,7 @@ def assign_to_keepers(
     neighbors: Mapping[bytes, Sequence[Neighbor]],
     rank_keys: Mapping[bytes, Any],
     relations: Collection[Relation],
-    separations: Separations,
+    separations: Separations | Exposures,
     kept: Collection[bytes] = (),
 ) -> dict[bytes, list[Neighbor]]:
     """Assign images to keepers greedily, in the order of `rank_keys`; each keeper with its images.
@@ -172,7 +173,10 @@ def _find_vouched(
 
 
 def _drop_other_exposures(
-    keeper: bytes, copies: Sequence[Neighbor], earlier: Sequence[Neighbor], separations: Separations
+    keeper: bytes,
+    copies: Sequence[Neighbor],
+    earlier: Sequence[Neighbor],
+    separations: Separations | Exposures,
 ) -> list[Neighbor]:
     """Return the copies that are no other exposure than the keeper, than those that it took
     earlier, or than a closer copy.
@@ -206,7 +210,7 @@ def _find_other_shots(
     pixel_hash: bytes,
     neighbors: Mapping[bytes, Iterable[Neighbor]],
     full_size_copies: Mapping[bytes, set[bytes]],
-    separations: Separations,
+    separations: Separations | Exposures,
 ) -> set[bytes]:
     """Return the other shots of an image's scene.
 

@@ -102,7 +102,7 @@ def form_groups(
         units.contract(neighbors, wanted),
         {image: key for image, key in rank_keys.items() if units.get_best(image) == image},
         wanted,
-        separations,
+        separations if decisions.has_pairs else exposures,  # which is a tenth faster on the whole
         {units.get_best(image) for image in images if decisions.kept.get_order(images[image])},
     )
     groups = list[Group]()
@@ -175,11 +175,17 @@ def _find_related_files(
             known = closest.get(neighbor.pixel_hash)
             if known is None or rank_key < known[0]:
                 file = best_files[neighbor.pixel_hash]
-                decision = separations.find_decision(neighbor.pixel_hash, pixel_hash)
-                related = RelatedFile(file, member, relation, score, decision)
+                related = RelatedFile(file, member, relation, score)
                 closest[neighbor.pixel_hash] = rank_key, related
     ranked = sorted(closest.values(), key=lambda entry: (entry[0], entry[1].file.path))
-    return tuple(related for _, related in ranked)
+    return tuple(
+        replace(related, decision=separations.find_decision(*_get_pixel_hashes(related)))
+        for _, related in ranked
+    )
+
+
+def _get_pixel_hashes(related: RelatedFile) -> tuple[bytes, bytes]:
+    return related.file.image.pixel_hash, related.member.image.pixel_hash
 
 
 def _build_matches(keeper: LibraryFile, files: Iterable[LibraryFile]) -> list[Match]:

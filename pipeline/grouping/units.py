@@ -184,6 +184,8 @@ class Separations:
 
     def find_decision(self, left: bytes, right: bytes) -> Decision | None:
         """Return the earliest decision that keeps two images apart."""
+        if not self._sides:
+            return None
         found = self._list_conflicts(self._units.get_best(left), self._units.get_best(right))
         return min(map(self._decisions.get, found), key=lambda item: item.order, default=None)
 
