@@ -19,6 +19,15 @@ class UnreadablePath:
 
 
 @dataclass(frozen=True, slots=True)
+class RejectedPath:
+    """A file that holds a rejected photo or the same picture, and the id of the decision."""
+
+    path: str
+    relation: str
+    decision: str
+
+
+@dataclass(frozen=True, slots=True)
 class RecallReport:
     """The measured recall of a join: `found` of `sampled` pairs.
 
@@ -100,6 +109,8 @@ class Coverage:
     failed: Counter[str] = field(default_factory=Counter)
     absent_roots: list[str] = field(default_factory=list)
     unreadable_paths: list[UnreadablePath] = field(default_factory=list)
+    # Files in the folders of the run that hold a rejected photo or the same picture.
+    rejected: list[RejectedPath] = field(default_factory=list)
     # Files that failed or are missing, folders that were not read and absent roots, without those
     # that were so in the run before.
     new_problems: int = 0
@@ -166,6 +177,7 @@ def parse_coverage(text: str) -> Coverage | None:
         coverage.unreadable_paths = [
             _build(UnreadablePath, path) for path in document.get("unreadable_paths", [])
         ]
+        coverage.rejected = [_build(RejectedPath, path) for path in document.get("rejected", [])]
         coverage.join = _build_optional(JoinReport, document.get("join"))
         if coverage.join:
             recall = _build_optional(RecallReport, document["join"].get("recall"))

@@ -19,6 +19,7 @@ RECOVERY_NAME = "store.json"
 JOURNAL_NAME = "journal"  # the folder of the journals of file actions; see pipeline.actions
 ACTIONS_NAME = "actions.json"  # the store's id and the protected folders
 ACTIONS_LOCK_NAME = "actions.lock"
+DECISIONS_NAME = "decisions.jsonl"
 # The second store, inside the first, of a migration to another space.
 NEXT_STORE_NAME = "next"
 CATALOG_NAME = "catalog.db"
@@ -47,6 +48,7 @@ STORE_ENTRY_NAMES = {
     JOURNAL_NAME,
     ACTIONS_NAME,
     ACTIONS_LOCK_NAME,
+    DECISIONS_NAME,
     *CATALOG_FILE_NAMES,
 }
 STORE_MARKER_NAMES = {CATALOG_NAME, SEGMENTS_NAME}  # a folder with these is a store

@@ -17,7 +17,13 @@ from indexes.join.planner import plan_join
 from indexes.records import Space
 from indexes.vectors import segment_search
 from indexes.vectors.mapped import MappedSegments
-from indexes.vectors.scores import ScoredPairs, Vector, concat_pairs, convert_to_stored_vectors
+from indexes.vectors.scores import (
+    ScoredPairs,
+    Vector,
+    compute_cosines,
+    concat_pairs,
+    convert_to_stored_vectors,
+)
 from indexes.vectors.segments import Segment
 
 # By how much a search for the nearest images grows where many vectors have no file any more.
@@ -56,6 +62,18 @@ class Search:
             return {}
         vectors = rows.gather(rows.find_rows(list(vector_of.values()))).astype(np.float32)
         return dict(zip(vector_of, vectors, strict=True))
+
+    def score_vector_pairs(self, pairs: Sequence[tuple[int, int]]) -> list[float]:
+        """Compute the cosine of each pair of stored vectors, by id; tombstones are included."""
+        if not pairs:
+            return []
+        with self._catalog.snapshot():
+            rows = self._mapped.get_rows()
+        left, right = (
+            rows.gather(rows.find_rows([pair[side] for pair in pairs])) for side in (0, 1)
+        )
+        scores: list[float] = compute_cosines(left, right).tolist()
+        return scores
 
     def find_within(self, queries: NDArray[np.floating[Any]], min_score: float) -> ScoredPairs:
         """Find every stored image with score >= min_score to a query row (n, dim).

@@ -5,7 +5,7 @@ A store is a catalog and segments, and this module is the only way to change the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from indexes.catalog.verdicts import StoredVerdict
 from indexes.coverage import CompactionReport, Coverage
+from indexes.decisions import Decision
 from indexes.durable.failpoints import failpoint
 from indexes.errors import (
     InvalidThreshold,
@@ -22,7 +23,7 @@ from indexes.errors import (
     StoreLocked,
     StoreVersionMismatch,
 )
-from indexes.folder import StoreFolder, lock_ingest
+from indexes.folder import StoreFolder, lock_ingest, lock_writes
 from indexes.join.join import JoinProgress, join_new_vectors
 from indexes.join.planner import JoinMethod
 from indexes.paths import NEXT_STORE_NAME, format_command
@@ -31,7 +32,7 @@ from indexes.search import Search
 from indexes.upkeep import compaction, migration
 from indexes.upkeep.former_caches import adopt_former_caches, has_former_caches
 from indexes.upkeep.migration import PendingMigration
-from indexes.upkeep.recovery import save_recovery_record
+from indexes.upkeep.recovery import save_decisions, save_recovery_record
 from indexes.upkeep.sweep import sweep
 from indexes.vectors import segments
 from indexes.vectors.mapped import MappedSegments
@@ -259,6 +260,26 @@ class Store:
                 self.search.check_threshold(thresholds.threshold)
             self.catalog.settings.put_saved_thresholds(thresholds)
 
+    # --- decisions ---
+
+    def update_decisions(
+        self, update: Callable[[Sequence[Decision]], Sequence[Decision]]
+    ) -> list[Decision]:
+        """Replace all decisions by those that `update` makes of them; returns these.
+
+        `update` gets and returns decisions in any order; an error that it raises changes nothing.
+        The copy beside the catalog follows the commit; the next ingest writes it if this is cut
+        off. No ingest lock is needed.
+        """
+        with self.catalog.transaction():
+            before = {decision.id: decision for decision in self.catalog.decisions.list()}
+            after = {decision.id: decision for decision in update(list(before.values()))}
+            self.catalog.decisions.remove(before.keys() - after.keys())
+            self.catalog.decisions.put(after[id_] for id_ in after.keys() - before.keys())
+        with lock_writes(self.folder):
+            save_decisions(self.folder, self.catalog)
+        return sorted(after.values(), key=lambda decision: decision.order)
+
     # --- runs, pairs and verdicts ---
 
     def begin_run(self) -> int:
@@ -313,6 +334,7 @@ class Store:
                     self.catalog.vectors.put_segment(segments.add_file_stat(row, folder))
         adopt_former_caches(self.folder)
         sweep(self._opened)
+        save_decisions(self.folder, self.catalog)
 
     def compact(self, *, full: bool = False) -> CompactionReport:
         """Merge small segments and drop tombstones where that is due; with `full`, all of them.

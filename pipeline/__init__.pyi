@@ -2,8 +2,10 @@ from .decode.read import Failure as Failure
 from .embed.embedder import Embedder as Embedder
 from .embed.embedder import load_embedder as load_embedder
 from .errors import ActionRecordDamaged as ActionRecordDamaged
+from .errors import DecisionRefused as DecisionRefused
 from .errors import DecoderStartFailed as DecoderStartFailed
 from .errors import IncompleteMigration as IncompleteMigration
+from .errors import InvalidDecisionLine as InvalidDecisionLine
 from .errors import InvalidEmbedding as InvalidEmbedding
 from .errors import InvalidKeepRule as InvalidKeepRule
 from .errors import MissingExtra as MissingExtra
@@ -16,7 +18,9 @@ from .errors import PlanRefused as PlanRefused
 from .errors import RootNotFound as RootNotFound
 from .errors import RunNotFound as RunNotFound
 from .errors import ServiceUnavailable as ServiceUnavailable
+from .errors import UnknownDecision as UnknownDecision
 from .errors import UnknownModel as UnknownModel
+from .errors import UnknownPhoto as UnknownPhoto
 from .errors import UnusableModel as UnusableModel
 from .errors import VerifierCrashed as VerifierCrashed
 from .grouping.cluster import Group as Group

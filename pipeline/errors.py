@@ -17,7 +17,11 @@ PipelineError (1)
 ├── IncompleteMigration (8)
 ├── PlanRefused (14)
 ├── RunNotFound (2)
-└── ActionRecordDamaged (4)
+├── ActionRecordDamaged (4)
+├── UnknownPhoto (2)
+├── DecisionRefused (2)
+├── UnknownDecision (2)
+└── InvalidDecisionLine (2)
 
 The number is the exit code of a command that meets the error. A problem with one file is no error:
 it is a Failure, and the command goes on.
@@ -135,3 +139,27 @@ class ActionRecordDamaged(PipelineError):
     """A journal of file actions, or the list of protected folders, is not what was written."""
 
     exit_code = 4
+
+
+class UnknownPhoto(PipelineError):
+    """A photo to decide on cannot be read, or is not in the store."""
+
+    exit_code = 2
+
+
+class DecisionRefused(PipelineError):
+    """A decision contradicts another one, or the pixels of its photos."""
+
+    exit_code = 2
+
+
+class UnknownDecision(PipelineError):
+    """There is no decision with this id, or there are several."""
+
+    exit_code = 2
+
+
+class InvalidDecisionLine(PipelineError):
+    """A line of an import is not one of an export."""
+
+    exit_code = 2

@@ -34,6 +34,13 @@ def render_reference() -> str:
             command, parent=program, info_name=name, terminal_width=HELP_COLUMNS
         )
         sections += [f"## neardup {name}\n", _render_help(context)]
+        if isinstance(command, click.Group):
+            for inner_name, inner in command.commands.items():
+                context_of_inner = click.Context(
+                    inner, parent=context, info_name=inner_name, terminal_width=HELP_COLUMNS
+                )
+                title = f"### neardup {name} {inner_name}\n"
+                sections += [title, _render_help(context_of_inner)]
     return "\n".join(sections)
 
 

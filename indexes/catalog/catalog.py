@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from indexes.catalog.database import Database
+from indexes.catalog.decisions import DecisionTable
 from indexes.catalog.files import FileTable
-from indexes.catalog.images import IMAGE_IN_USE, ImageTable
+from indexes.catalog.images import IMAGE_NEEDED, ImageTable
 from indexes.catalog.metadata import MetadataTable
 from indexes.catalog.pairs import PairTable
 from indexes.catalog.roots import RootTable
@@ -46,6 +47,7 @@ class Catalog(Database):
         self.pairs = PairTable(self)
         self.verdicts = VerdictTable(self)
         self.runs = RunTable(self)
+        self.decisions = DecisionTable(self)
 
     def is_empty(self) -> bool:
         """Tell if there is no image, vector or segment, so that any space can be bound to it."""
@@ -59,7 +61,7 @@ class Catalog(Database):
         """Replace the space, vectors and edges by those of the catalog attached by this name.
 
         Images correspond by their hash. An image that the attached catalog lacks loses its vector,
-        to be embedded again, and is deleted if it is not in use. The caller writes the segments.
+        to be embedded again, and is deleted if it is not needed. The caller writes the segments.
         """
         self.write("UPDATE images SET vector = NULL, featureless = 0")
         for table in TABLES_OF_SPACE:
@@ -81,7 +83,7 @@ class Catalog(Database):
             f" JOIN {attached_name}.images AS new_images ON new_images.id = new.image"
             " JOIN images ON images.hash = new_images.hash"
         )
-        self.write(f"DELETE FROM images WHERE vector IS NULL AND NOT {IMAGE_IN_USE}")
+        self.write(f"DELETE FROM images WHERE vector IS NULL AND NOT {IMAGE_NEEDED}")
         # The edges are no longer those of the earlier runs: add a run with the coverage of the one
         # that joined the attached catalog.
         now = "strftime('%Y-%m-%dT%H:%M:%S+00:00', 'now')"

@@ -10,13 +10,23 @@ from indexes.records import FLAG_DAMAGED, Image
 
 # SQL that is true of a row of `images` that a file has as its content, missing files included.
 IMAGE_IN_USE = "EXISTS (SELECT 1 FROM files WHERE image = images.id)"
+# SQL that is true of a row of `images` that compaction keeps: it is in use, or a decision is about
+# it, and copies of it have to be known after its last file is gone.
+IMAGE_NEEDED = (
+    f"({IMAGE_IN_USE} OR EXISTS (SELECT 1 FROM decided_contents"
+    " WHERE decided_contents.hash = images.hash))"
+)
 CONTENT_COLUMNS = (
     "hash, pixel_hash, width, height, format, size, featureless, flags, metadata, taken_at"
 )
 
 
 class ImageTable:
-    """The images of a store. An image stays until compaction after its last file is removed."""
+    """The images of a store.
+
+    An image stays until compaction after its last file is removed, and as long as a decision is
+    about it.
+    """
 
     def __init__(self, database: Database) -> None:
         """Use the tables of `database`."""
@@ -142,6 +152,12 @@ class ImageTable:
         """Return the ids of the images in use, ascending."""
         sql = f"SELECT id FROM images WHERE {IMAGE_IN_USE} ORDER BY id"
         return [id_ for (id_,) in self._database.fetch_rows(sql)]
+
+    def stream_needed_hashes(self) -> Iterator[bytes]:
+        """Yield the hashes of the images that compaction keeps."""
+        sql = f"SELECT hash FROM images WHERE {IMAGE_NEEDED}"
+        for (hash_,) in self._database.stream_rows(sql):
+            yield hash_
 
     def stream_hashes_in_use(self) -> Iterator[bytes]:
         """Yield the hashes of the images in use."""

@@ -171,6 +171,19 @@ def _add_image_metadata(db: sqlite3.Connection) -> None:
     )
 
 
+def _add_decisions(db: sqlite3.Connection) -> None:
+    """Add the decisions of people, as JSON, see indexes.decisions; and the hashes in them."""
+    db.execute(
+        "CREATE TABLE decisions (id TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID"
+    )
+    db.execute(
+        "CREATE TABLE decided_contents (decision TEXT NOT NULL REFERENCES decisions (id)"
+        " ON DELETE CASCADE, hash BLOB NOT NULL, pixel_hash BLOB NOT NULL,"
+        " PRIMARY KEY (decision, hash)) STRICT, WITHOUT ROWID"
+    )
+    db.execute("CREATE INDEX decided_contents_by_hash ON decided_contents (hash)")
+
+
 _VERDICT_KEYS = {
     "keypoints": "inliers",
     "agree": "agreeing_share",
@@ -248,4 +261,5 @@ SCHEMA_MIGRATIONS = (
     _add_saved_thresholds,
     _rename_to_glossary_words,
     _add_image_metadata,
+    _add_decisions,
 )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.catalog.database import Database
-from indexes.catalog.images import IMAGE_IN_USE
+from indexes.catalog.images import IMAGE_IN_USE, IMAGE_NEEDED
 
 Ids = NDArray[np.int64]
 SEGMENT_COLUMNS = "blake3, rows, size, first, last, rewrites, mtime_ns, ctime_ns, inode"
@@ -38,7 +38,7 @@ class SegmentRow:
 class VectorTable:
     """The vectors and segments of a store.
 
-    A vector that no image in use has is a tombstone. Its id is never given to another vector.
+    A vector that no needed image has is a tombstone. Its id is never given to another vector.
     """
 
     def __init__(self, database: Database) -> None:
@@ -95,11 +95,11 @@ class VectorTable:
             f"SELECT hash, vector FROM images WHERE vector IS NOT NULL AND {IMAGE_IN_USE}"
         )
 
-    def list_in_use(self, first_id: int, last_id: int) -> Ids:
+    def list_needed(self, first_id: int, last_id: int) -> Ids:
         """Return the vectors from `first_id` to `last_id` that are no tombstones, ascending."""
         sql = (
             "SELECT DISTINCT vector FROM images"
-            f" WHERE vector BETWEEN ? AND ? AND {IMAGE_IN_USE} ORDER BY vector"
+            f" WHERE vector BETWEEN ? AND ? AND {IMAGE_NEEDED} ORDER BY vector"
         )
         return self._fetch_ids(sql, first_id, last_id)
 
@@ -113,9 +113,9 @@ class VectorTable:
         return np.fromiter((id_ for (id_,) in rows), np.int64)
 
     def delete_tombstones(self, vector_ids: Ids) -> None:
-        """Delete tombstones with their edges, and the images that no file has.
+        """Delete tombstones with their edges, and the images that are not needed.
 
-        Images not in use stay only with a vector that is not among `vector_ids`.
+        Images that are not needed stay only with a vector that is not among `vector_ids`.
         """
         self._database.write("CREATE TEMP TABLE deleted (id INTEGER PRIMARY KEY)")
         self._database.write_many(
@@ -123,9 +123,14 @@ class VectorTable:
         )
         self._database.write("DELETE FROM edges WHERE left IN (SELECT id FROM deleted)")
         self._database.write("DELETE FROM edges WHERE right IN (SELECT id FROM deleted)")
+        # An image that a decision has been about for a moment is needed, and loses its vector.
+        self._database.write(
+            "UPDATE images SET vector = NULL WHERE vector IN (SELECT id FROM deleted)"
+            f" AND {IMAGE_NEEDED}"
+        )
         self._database.write(
             "DELETE FROM images WHERE (vector IS NULL OR vector IN (SELECT id FROM deleted))"
-            f" AND NOT {IMAGE_IN_USE}"
+            f" AND NOT {IMAGE_NEEDED}"
         )
         self._database.write("DELETE FROM vectors WHERE id IN (SELECT id FROM deleted)")
         self._database.write("DROP TABLE deleted")

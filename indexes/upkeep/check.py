@@ -16,7 +16,14 @@ from indexes.catalog.catalog import Catalog
 from indexes.catalog.vectors import SegmentRow
 from indexes.errors import StoreDamaged
 from indexes.folder import StoreFolder
-from indexes.paths import CATALOG_NAME, RESTORE_BACKUP_HINT, SEGMENTS_NAME, format_command
+from indexes.paths import (
+    CATALOG_NAME,
+    DECISIONS_NAME,
+    RESTORE_BACKUP_HINT,
+    SEGMENTS_NAME,
+    format_command,
+)
+from indexes.upkeep.recovery import load_decisions
 from indexes.vectors import segments
 from indexes.vectors.rows import VectorRows
 from indexes.vectors.scores import STORED_PRODUCT_MARGIN, ScoredPairs, compute_cosines
@@ -156,6 +163,7 @@ def _find_damage_behind_seal(
         if violation_count:
             yield Finding(rule.table, f"{violation_count:,} {rule.problem}")
     yield from _find_unembedded(folder, catalog)
+    yield from _find_uncopied_decisions(folder, catalog)
     if read_all and len(sound_segments) == len(rows):
         yield from _find_wrong_scores(catalog, VectorRows(sound_segments))
 
@@ -187,6 +195,16 @@ def _find_unembedded(folder: Path, catalog: Catalog) -> Iterator[Finding]:
         ingest = format_command(folder, "ingest")
         problem = f"{count:,} {images} not compared; run `{ingest}` to embed again"
         yield Finding(UNEMBEDDED_LOCATION, problem)
+
+
+def _find_uncopied_decisions(folder: Path, catalog: Catalog) -> Iterator[Finding]:
+    copied = {decision.id for decision in load_decisions(folder)}
+    count = sum(decision.id not in copied for decision in catalog.decisions.list())
+    if count:
+        path = folder / DECISIONS_NAME
+        decisions = "decision" if count == 1 else "decisions"
+        problem = f"{path} lacks {count:,} {decisions}; the next ingest writes it again"
+        yield Finding(os.fspath(path), problem)
 
 
 def _find_wrong_scores(catalog: Catalog, vectors: VectorRows) -> Iterator[Finding]:

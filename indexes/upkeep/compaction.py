@@ -70,7 +70,7 @@ def compact(
 def _find_tombstones(catalog: Catalog, row: SegmentRow) -> Ids:
     return np.setdiff1d(
         catalog.vectors.list_ids(row.first_id, row.last_id),
-        catalog.vectors.list_in_use(row.first_id, row.last_id),
+        catalog.vectors.list_needed(row.first_id, row.last_id),
         assume_unique=True,
     )
 
@@ -99,14 +99,14 @@ def _merge_segments(
 
 
 def _trim_caches(opened: StoreFolder, space: Space) -> None:
-    """Drop thumbnails and crop vectors of images that no file holds."""
+    """Drop thumbnails and crop vectors of images that are not needed."""
     images = opened.catalog.images
     with (
         ThumbnailCache(opened.path, write=True) as thumbnails,
         CropCache(opened.path, space, write=True) as crops,
     ):
-        thumbnails.keep_only(images.stream_hashes_in_use())
-        crops.keep_only(images.stream_hashes_in_use())
+        thumbnails.keep_only(images.stream_needed_hashes())
+        crops.keep_only(images.stream_needed_hashes())
 
 
 def compute_tier(row: SegmentRow) -> int:

@@ -1,4 +1,6 @@
-"""The recovery record: what a new catalog needs and no file can give, saved beside the catalog."""
+"""The recovery record and a copy of the decisions, saved beside the catalog: a new catalog needs
+them, and no photo can give them.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from indexes.catalog.catalog import Catalog
+from indexes.decisions import Decision, encode_decision, parse_decision
 from indexes.durable import files as durable
 from indexes.durable.sqlite import OpenMode, connect
-from indexes.paths import RECOVERY_NAME, SCRATCH_NAME
+from indexes.paths import DECISIONS_NAME, RECOVERY_NAME, SCRATCH_NAME
 from indexes.records import Root
 
 # How long reading a damaged catalog waits for a process that writes.
@@ -60,6 +63,42 @@ def salvage_recovery_record(catalog_path: Path) -> RecoveryRecord:
             roots.append(_make_root(os.fsdecode(row[0]), json.loads(row[1]), row[2]))
         model = next((str(row[8]) for row in damaged.execute("SELECT * FROM space")), None)
     return RecoveryRecord(roots, model)
+
+
+def save_decisions(folder: Path, catalog: Catalog) -> None:
+    """Save a copy of all decisions beside the catalog, unless it is there.
+
+    Call it with the write lock or the ingest lock held, for it writes a temporary file.
+    """
+    copy = folder / DECISIONS_NAME
+    decisions = catalog.decisions.list()
+    if load_decisions(folder) != decisions:
+        content = "".join(f"{encode_decision(decision)}\n" for decision in decisions)
+        durable.replace(copy, content.encode("ascii"), folder / SCRATCH_NAME)
+
+
+def load_decisions(folder: Path) -> list[Decision]:
+    """Load the saved copy of the decisions, the earliest first; damaged lines are left out."""
+    decisions = dict[str, Decision]()
+    with suppress(OSError):
+        for line in (folder / DECISIONS_NAME).read_bytes().splitlines():
+            with suppress(ValueError):
+                decision = parse_decision(line.decode("ascii"))
+                decisions[decision.id] = decision
+    return sorted(decisions.values(), key=lambda decision: decision.order)
+
+
+def salvage_decisions(catalog_path: Path) -> list[Decision]:
+    """Read as many decisions as possible from a damaged catalog."""
+    decisions = []
+    with (
+        suppress(sqlite3.Error, ValueError, TypeError),
+        closing(connect(catalog_path, OpenMode.READ_ONLY, SALVAGE_BUSY_TIMEOUT_SECONDS)) as damaged,
+    ):
+        for (record,) in damaged.execute("SELECT record FROM decisions"):
+            with suppress(ValueError, TypeError):
+                decisions.append(parse_decision(record))
+    return decisions
 
 
 def _make_root(path: str, excludes: Sequence[str], include_hidden: object) -> Root:

@@ -34,7 +34,13 @@ from indexes.upkeep.check import (
     Finding,
     check,
 )
-from indexes.upkeep.recovery import load_recovery_record, salvage_recovery_record
+from indexes.upkeep.recovery import (
+    load_decisions,
+    load_recovery_record,
+    salvage_decisions,
+    salvage_recovery_record,
+    save_decisions,
+)
 from indexes.vectors import segments
 
 # Statements that make CONSISTENCY_RULES hold again, in this order. Pairs are dropped and found
@@ -67,9 +73,9 @@ def repair(folder: Path, *, read_all: bool = False) -> tuple[list[Finding], Repa
     """Check a store and quarantine damaged parts; the next ingest embeds lost vectors again.
 
     Nothing is deleted. The catalog is backed up first. A damaged catalog goes to quarantine with
-    all segments, and only the roots are kept. Returns the findings and a report, which is None if
-    there was nothing to repair. Raises StoreMissing, StoreVersionMismatch, and StoreLocked during
-    an ingest.
+    all segments, and only the roots and the decisions are kept. Returns the findings and a report,
+    which is None if there was nothing to repair. Raises StoreMissing, StoreVersionMismatch, and
+    StoreLocked during an ingest.
     """
     with suppress(StoreDamaged):
         StoreFolder(folder).close()  # without a store, no lock file is created
@@ -80,7 +86,9 @@ def repair(folder: Path, *, read_all: bool = False) -> tuple[list[Finding], Repa
             return findings, None
         if os.fspath(folder / CATALOG_NAME) not in locations:
             with closing(StoreFolder(folder, write=True)) as opened:
-                return findings, quarantine_damage(folder, opened.catalog, findings)
+                report = quarantine_damage(folder, opened.catalog, findings)
+                save_decisions(folder, opened.catalog)
+                return findings, report
         with lock_writes(folder):
             return findings, rebuild_catalog(folder)
 
@@ -124,6 +132,7 @@ def _breaks_a_rule(findings: Sequence[Finding]) -> bool:
 def rebuild_catalog(folder: Path) -> RepairReport:
     """Move a damaged catalog to quarantine with all segments, and create one with the same roots.
 
+    The decisions are those of the copy beside the catalog, and those that can still be read in it.
     Nothing but the catalog says which image a vector belongs to, so segments are of no use without
     it. Cut off anywhere, the store still has a damaged catalog, and keeps all that it held.
     """
@@ -136,9 +145,13 @@ def rebuild_catalog(folder: Path) -> RepairReport:
     saved = load_recovery_record(folder)
     new_folder = quarantine / "new"
     _make_folder(new_folder / SCRATCH_NAME)
-    with closing(Catalog(new_folder, write=True)) as new_catalog, new_catalog.transaction():
-        for root in salvaged.roots or saved.roots:
-            new_catalog.roots.put(root)
+    with closing(Catalog(new_folder, write=True)) as new_catalog:
+        with new_catalog.transaction():
+            for root in salvaged.roots or saved.roots:
+                new_catalog.roots.put(root)
+            new_catalog.decisions.put(load_decisions(folder))
+            new_catalog.decisions.put(salvage_decisions(quarantine / CATALOG_NAME))
+        save_decisions(folder, new_catalog)
     # From here on the catalog counts as damaged, whichever of the two files is in place.
     SealFile(folder / CATALOG_NAME).write_invalid()
     failpoint("repair invalidated")

@@ -10,7 +10,7 @@ import numpy as np
 from indexes.records import Image
 from indexes.store import Store
 from pipeline.calibrate.measurement import AcceptedPair, LibraryPairs
-from pipeline.query.groups import iter_scored_verdicts, score_crop_pairs
+from pipeline.query.snapshot import iter_scored_verdicts, score_crop_pairs
 from pipeline.verify.relation import Relation
 from pipeline.verify.verdict import decode_verdict
 

@@ -30,6 +30,7 @@ from pipeline.cli.values import PATH_TYPE
 if TYPE_CHECKING:
     from indexes.records import Space
     from pipeline.embed.embedder import Embedder
+    from pipeline.grouping.decisions import Decisions
     from pipeline.query.compare import Comparison
 
 
@@ -64,7 +65,8 @@ def compare(
     comparison, space = compare_files(files, store, model)
     similar = space.threshold if threshold is None else threshold
     if output.as_json:
-        print_json(serialize_comparison(comparison, space, similar, threshold))
+        decisions = load_decisions_if_any(store)
+        print_json(serialize_comparison(comparison, space, similar, threshold, decisions))
     else:
         print_lines(format_comparison(comparison, similar, threshold))
     relations = {
@@ -91,6 +93,20 @@ def compare_files(
     for file, failure in comparison.list_failures():
         print_warning(format_failure(file, failure.reason, failure.detail))
     return comparison, embedder.space
+
+
+def load_decisions_if_any(store: Path) -> Decisions:
+    """Load the decisions of a store; none if there is no store."""
+    from indexes.errors import StoreMissing
+    from indexes.store import Store
+    from pipeline.decided import load_decisions
+    from pipeline.grouping.decisions import NO_DECISIONS
+
+    try:
+        with Store(store) as opened:
+            return load_decisions(opened)
+    except StoreMissing:
+        return NO_DECISIONS
 
 
 def _choose_embedder(store: Path, model: str | None) -> Embedder:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.compare import compare_files
+from pipeline.cli.compare import compare_files, load_decisions_if_any
 from pipeline.cli.console import EXIT_SKIPPED, print_json, print_lines, print_message
 from pipeline.cli.options import ModelArguments, json_option, model_arguments, store_option
 from pipeline.cli.values import PATH_TYPE, OutputFileType
@@ -39,7 +39,7 @@ def explain(
     neardup explain a.jpg b.jpg
     neardup explain a.jpg b.jpg --image why.png   side by side, overlaid, the difference, the tiles
 
-    Works without a store; if there is one, its model is used.
+    Works without a store; if there is one, its model is used, and a decision on the two is named.
     """
     from pipeline.report.comparison import format_explanation, serialize_comparison
     from pipeline.report.comparison_image import require_writable_image, save_comparison_image
@@ -47,10 +47,12 @@ def explain(
     if image:
         require_writable_image(image)
     comparison, space = compare_files([first, second], store, model)
+    decisions = load_decisions_if_any(store)
     if as_json:
-        print_json(serialize_comparison(comparison, space, space.threshold))
+        document = serialize_comparison(comparison, space, space.threshold, None, decisions)
+        print_json(document)
     else:
-        print_lines(format_explanation(comparison, space.threshold))
+        print_lines(format_explanation(comparison, space.threshold, decisions))
     if image and save_comparison_image(comparison, image):
         print_message(f"image written to {image}")
     if comparison.list_failures():

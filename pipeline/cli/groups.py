@@ -126,6 +126,8 @@ def print_groups(
 ) -> PrintedGroups:
     """Find groups and print them, with warnings; `coverage` is of an ingest just before, if any."""
     from indexes.paths import quote
+    from pipeline.decided import find_rejected
+    from pipeline.report.decisions import format_rejected, serialize_rejected
     from pipeline.report.document import serialize_coverage
     from pipeline.report.groups import format_groups, serialize_groups
     from pipeline.report.status import format_stale_warning, format_warnings
@@ -138,6 +140,7 @@ def print_groups(
         warnings = list(format_warnings(store))
         searched_folders = [*query.folders, *query.against]
         featureless = store.catalog.files.get_counts(searched_folders).featureless
+        rejected = find_rejected(store, () if query.against_all else searched_folders)
     files = [file for group in groups for file in group.files]
     if stale := format_stale_warning(store, files):
         warnings.append(stale)
@@ -148,9 +151,10 @@ def print_groups(
             print_warning(f"no image in these groups matches the rule {quote(rule)}")
     if as_json:
         covered = serialize_coverage(store, searched_folders, coverage)
+        covered["rejected"] = serialize_rejected(rejected)
         print_json(serialize_groups(groups, space, thresholds, covered))
     else:
-        print_lines(format_groups(groups, featureless))
+        print_lines([*format_groups(groups, featureless), *format_rejected(rejected)])
     return PrintedGroups(groups, warnings)
 
 

@@ -30,7 +30,7 @@ def ingest(roots: Sequence[str], arguments: IngestArguments, store: Path, as_jso
     any moment; the same command continues from there. Exit code 3: done, but there are photos that
     could not be read or are missing, and that the run before did not have; --strict counts all.
     """
-    from pipeline.report.ingest import format_coverage, serialize_ingest
+    from pipeline.report.ingest import format_coverage, format_rejected_paths, serialize_ingest
 
     with open_for_writing(store, roots) as opened:
         coverage = run_ingest(opened, roots, arguments).coverage
@@ -38,4 +38,6 @@ def ingest(roots: Sequence[str], arguments: IngestArguments, store: Path, as_jso
         print_json(serialize_ingest(coverage))
     else:
         print_message(format_coverage(coverage))
+        for line in format_rejected_paths(coverage):
+            print_message(line)
     exit_for_problems(coverage, arguments)

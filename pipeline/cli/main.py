@@ -16,6 +16,7 @@ from pipeline.cli.compact import compact
 from pipeline.cli.compare import compare
 from pipeline.cli.console import print_warning
 from pipeline.cli.contains import contains
+from pipeline.cli.decide import decide
 from pipeline.cli.dedupe import dedupe
 from pipeline.cli.doctor import doctor
 from pipeline.cli.explain import explain
@@ -38,6 +39,7 @@ COMMANDS = (
     groups,
     dedupe,
     contains,
+    decide,
     compare,
     explain,
     plan,

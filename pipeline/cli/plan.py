@@ -66,7 +66,8 @@ class PlanArguments:
 
     def _parse_keep_rules(self) -> KeepRules:
         """Parse the rules of all --keep; reference folders come before them."""
-        from pipeline.grouping.keep_rules import FOLDER_PREFIX, KeepRules
+        from pipeline.grouping.folder_patterns import FOLDER_PREFIX
+        from pipeline.grouping.keep_rules import KeepRules
 
         named = [rule.strip() for rules in self.rules for rule in rules.split(",")]
         if not self.references:
@@ -219,7 +220,7 @@ def _make_plan(
             None,
             folders,
             relations=COPY_RELATIONS,
-            options=GroupOptions(False, options.keep_rules, refresh_status),
+            options=GroupOptions(keep_rules=options.keep_rules, refresh_status=refresh_status),
         )
         left = list[LeftFile]()
         if earlier is not None:

@@ -97,10 +97,20 @@ def query(
         print_json(serialize_answers(answers, featureless))
     elif featureless:
         print_lines([format_featureless_count(featureless)])
-    if output.exit_code and any(answer.matches for answer in answers):
+    if output.exit_code and any(_has_copy(answer) for answer in answers):
         sys.exit(EXIT_FOUND)
     if any(answer.failure for answer in answers):
         sys.exit(EXIT_SKIPPED)
+
+
+def _has_copy(answer: Answer) -> bool:
+    """Tell if a file has a match that no person decided to be different."""
+    from indexes.decisions import DecisionKind
+
+    return any(
+        match.decision is None or match.decision.kind is not DecisionKind.DIFFERENT
+        for match in answer.matches
+    )
 
 
 def _read_paths(files: Sequence[str], is_null_separated: bool) -> Iterator[str]:

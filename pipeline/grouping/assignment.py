@@ -8,12 +8,16 @@ the rank of the keep rules instead of the degree, and with one more pass for bur
 keeper leaves a copy that fits another shot of its scene better to that shot; in the second, it
 takes back what the other shot did not take.
 
+Images that people decided to be the same are one here, see units.py.
+
 Invariants, which test_laws and test_no_group_holds_two_exposures in
-tests/grouping/test_cluster.py check on random graphs:
+tests/grouping/test_cluster.py, and those in test_decisions.py, check on random graphs:
 - every file is in at most one group;
 - every member has an edge of a wanted relation to its keeper, or equal pixels, or MIN_VOUCHERS
   members with such an edge to it, if its pair with the keeper is in doubt;
 - no two images of a group are two exposures by their metadata, unless scenes are wanted;
+- no two images of a group are on different sides of a decision (see units.py), and no image that a
+  person decided to keep is a member of one whose keeper is not kept, unless it is missing;
 - the keep rules rank no member with an edge to its keeper before it;
 - every related file is outside the group and has an edge to a member;
 - no edge of a wanted relation joins two keepers, or a member and the keeper of an earlier group,
@@ -30,12 +34,12 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from pipeline.grouping.edges import Edge, Neighbor
+from pipeline.grouping.edges import Edge, Neighbor, make_closeness_key
 from pipeline.grouping.exposures import Exposures
+from pipeline.grouping.units import Separations
 from pipeline.verify.judgement import UNKNOWN_NOISE
 from pipeline.verify.relation import (
     COPY_RELATIONS,
-    REPORTED_RELATIONS,
     SCENE_RELATIONS,
     Relation,
 )
@@ -60,14 +64,15 @@ def assign_to_keepers(
     neighbors: Mapping[bytes, Sequence[Neighbor]],
     rank_keys: Mapping[bytes, Any],
     relations: Collection[Relation],
-    exposures: Exposures,
+    separations: Separations | Exposures,
+    kept: Collection[bytes] = (),
 ) -> dict[bytes, list[Neighbor]]:
     """Assign images to keepers greedily, in the order of `rank_keys`; each keeper with its images.
 
-    A keeper does not take two images that `exposures` tells apart. Pass 1 leaves copies that fit
+    A keeper does not take two images that `separations` keeps apart. Pass 1 leaves copies that fit
     another shot better to that shot, pass 2 assigns those that are still free: they become no
     keepers before, for they are copies of one. An image that neither takes nor is taken is a group
-    of its own.
+    of its own. Those of `kept`, which a person decided to keep, are members of better ones only.
     """
     full_size_copies = _find_full_size_copies(
         neighbor.edge for image_neighbors in neighbors.values() for neighbor in image_neighbors
@@ -91,7 +96,7 @@ def assign_to_keepers(
             ]
             shots = set[bytes]()
             if SCENE_RELATIONS.isdisjoint(relations):
-                shots = _find_other_shots(pixel_hash, neighbors, full_size_copies, exposures)
+                shots = _find_other_shots(pixel_hash, neighbors, full_size_copies, separations)
             if is_first_pass:
                 left = {
                     copy.pixel_hash
@@ -101,15 +106,19 @@ def assign_to_keepers(
                 copies = [copy for copy in copies if copy.pixel_hash not in left]
                 left_to_shots |= left
             earlier = taken.get(pixel_hash, [])
-            copies = _drop_other_exposures(pixel_hash, copies, earlier, exposures)
+            copies = _drop_other_exposures(pixel_hash, copies, earlier, separations)
             vouched = [
                 neighbor
                 for neighbor in _find_vouched(
                     pixel_hash, [*earlier, *copies], shots, neighbors, relations
                 )
                 if neighbor.pixel_hash in free
+                and (
+                    neighbor.pixel_hash not in kept
+                    or rank_keys[pixel_hash] < rank_keys[neighbor.pixel_hash]
+                )
             ]
-            copies += _drop_other_exposures(pixel_hash, vouched, [*earlier, *copies], exposures)
+            copies += _drop_other_exposures(pixel_hash, vouched, [*earlier, *copies], separations)
             if copies or not is_first_pass:
                 taken.setdefault(pixel_hash, []).extend(copies)
                 free -= {pixel_hash, *(copy.pixel_hash for copy in copies)}
@@ -175,26 +184,25 @@ def _lies_on_keeper(keeper: bytes, edge: Edge) -> bool:
 
 
 def _drop_other_exposures(
-    keeper: bytes, copies: Sequence[Neighbor], earlier: Sequence[Neighbor], exposures: Exposures
+    keeper: bytes,
+    copies: Sequence[Neighbor],
+    earlier: Sequence[Neighbor],
+    separations: Separations | Exposures,
 ) -> list[Neighbor]:
     """Return the copies that are no other exposure than the keeper, than those that it took
     earlier, or than a closer copy.
     """
-    kept = exposures.select_distinct([keeper, *(neighbor.pixel_hash for neighbor in earlier)])
+    kept = separations.select_distinct([keeper, *(neighbor.pixel_hash for neighbor in earlier)])
     accepted = []
     for copy in sorted(copies, key=_make_closeness_key):
-        if not any(exposures.are_apart(copy.pixel_hash, other) for other in kept):
-            kept = exposures.select_distinct([*kept, copy.pixel_hash])
+        if not any(separations.are_apart(copy.pixel_hash, other) for other in kept):
+            kept = separations.select_distinct([*kept, copy.pixel_hash])
             accepted.append(copy)
     return accepted
 
 
 def _make_closeness_key(neighbor: Neighbor) -> tuple[int, float, float, bytes]:
-    """Return a sort key: by relation, closest first, then by agreement, score and pixel hash."""
-    edge = neighbor.edge
-    agreeing_share = edge.verdict.agreeing_share if edge.verdict else 0.0
-    rank = REPORTED_RELATIONS.index(edge.relation)
-    return rank, -agreeing_share, -edge.score, neighbor.pixel_hash
+    return make_closeness_key(neighbor.edge, neighbor.pixel_hash)
 
 
 def _find_full_size_copies(edges: Iterable[Edge]) -> Mapping[bytes, set[bytes]]:
@@ -213,7 +221,7 @@ def _find_other_shots(
     pixel_hash: bytes,
     neighbors: Mapping[bytes, Iterable[Neighbor]],
     full_size_copies: Mapping[bytes, set[bytes]],
-    exposures: Exposures,
+    separations: Separations | Exposures,
 ) -> set[bytes]:
     """Return the other shots of an image's scene.
 
@@ -225,7 +233,7 @@ def _find_other_shots(
         for neighbor in neighbors[pixel_hash]
         if neighbor.edge.relation == Relation.ANOTHER_SHOT
         and (
-            exposures.are_apart(pixel_hash, neighbor.pixel_hash)
+            separations.are_apart(pixel_hash, neighbor.pixel_hash)
             or _is_copy_by_pixels(neighbor.edge)
             or full_size_copies[pixel_hash].isdisjoint(full_size_copies[neighbor.pixel_hash])
         )

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from pipeline.verify.relation import Relation
+from pipeline.verify.relation import REPORTED_RELATIONS, Relation
 from pipeline.verify.verdict import Verdict
 
 
@@ -45,3 +45,11 @@ def list_neighbors(
             neighbors[edge.left].append(Neighbor(edge.right, edge))
             neighbors[edge.right].append(Neighbor(edge.left, edge))
     return neighbors
+
+
+def make_closeness_key(edge: Edge, pixel_hash: bytes) -> tuple[int, float, float, bytes]:
+    """Make a sort key for an edge to an image: by relation, closest first, then by agreement,
+    score and pixel hash.
+    """
+    agreeing_share = edge.verdict.agreeing_share if edge.verdict else 0.0
+    return REPORTED_RELATIONS.index(edge.relation), -agreeing_share, -edge.score, pixel_hash

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from functools import cached_property
 from math import inf
 from typing import Any
 
+from indexes.decisions import Decision
 from indexes.paths import quote
 from indexes.records import FileStat, Image
 from pipeline.errors import InvalidKeepRule
+from pipeline.grouping.decisions import NO_DECISIONS, KeptImages
+from pipeline.grouping.folder_patterns import (
+    FOLDER_PREFIX,
+    is_folder_rule,
+    is_in_folder,
+    parse_folder_pattern,
+)
 from pipeline.grouping.provenance import Provenance
 
 LOSSLESS_FORMATS = {"PNG", "BMP", "GIF", "TIFF", "PPM"}
@@ -153,9 +159,12 @@ KEEP_RULES: dict[str, tuple[Criterion, ...]] = {
         Criterion("first by its path", lambda file, provenance: file.path),
     ),
 }
-# Criteria before all rules.
+# Criteria before all rules, and before them a decision to keep an image, but for a missing one.
+PRESENT_CRITERION = Criterion(
+    "not missing or changed", lambda file, provenance: not file.is_present
+)
+DECISION_POSITION = 1  # in a rank key, of the negative number of the latest such decision
 BASE_CRITERIA = (
-    Criterion("not missing or changed", lambda file, provenance: not file.is_present),
     Criterion("not damaged", lambda file, provenance: file.image.is_damaged),
     Criterion("most frames", lambda file, provenance: -file.frame_count),
 )
@@ -168,27 +177,27 @@ PIXEL_RULES = {"original", "resolution", "format"}
 # Rules that tell how much a file holds of its photo. Bytes count last: of two files of one size and
 # format, the smaller one is compressed more.
 QUALITY_RULES = ("original", "resolution", "format", "bytes")
-FOLDER_PREFIX = "folder:"
 OVERRULED_PROVENANCE = "although another is likely the original"
 
 
 class KeepRules:
     """An order of keep rules.
 
-    A present, undamaged file with the most frames always comes first. The named rules follow in
-    their order, then the rest of KEEP_RULES in theirs. `original` is the first rule unless it is
-    named.
+    A present file comes first, of these one that a person decided to keep, then an undamaged one
+    with the most frames. The named rules follow in their order, then the rest of KEEP_RULES in
+    theirs. `original` is the first rule unless it is named.
     """
 
-    def __init__(self, names: Iterable[str] = ()) -> None:
+    def __init__(self, names: Iterable[str] = (), kept: KeptImages = NO_DECISIONS.kept) -> None:
         """Use the rules `names`: keys of KEEP_RULES, or folder:PATTERN.
 
         folder:PATTERN prefers files below a folder whose name or whole path matches the pattern.
-        Raises InvalidKeepRule for other names and for a name given twice.
+        `kept` are the images that a person decided to keep. Raises InvalidKeepRule for other names
+        and for a name given twice.
         """
         named = list(names)
         for name in named:
-            if name not in KEEP_RULES and not _is_folder_rule(name):
+            if name not in KEEP_RULES and not is_folder_rule(name):
                 raise InvalidKeepRule(
                     f"{quote(name)} is not a keep rule; use {', '.join(KEEP_RULES)}"
                     f" or {FOLDER_PREFIX}PATTERN"
@@ -201,31 +210,39 @@ class KeepRules:
         if "original" not in named:
             named.insert(0, "original")
         self.names = (*named, *(name for name in KEEP_RULES if name not in named))
+        self.kept = kept
+
+    def with_kept(self, kept: KeptImages) -> KeepRules:
+        """Return the same rules after the decisions to keep `kept`."""
+        return KeepRules(self.names, kept)
 
     def find_unused(self, paths: Iterable[str]) -> list[str]:
         """Return the folder rules that match none of these paths."""
         paths = list(paths)
         patterns = {
-            name: _parse_folder_pattern(name)
+            name: parse_folder_pattern(name)
             for name in self.names
             if name.startswith(FOLDER_PREFIX)
         }
         return [
             name
             for name, pattern in patterns.items()
-            if not any(_is_in_folder(path, pattern) for path in paths)
+            if not any(is_in_folder(path, pattern) for path in paths)
         ]
 
     @cached_property
     def _criteria(self) -> tuple[Criterion, ...]:
         rule_criteria = [criterion for name in self.names for criterion in _get_criteria(name)]
-        return (*BASE_CRITERIA, *rule_criteria)
+        decided = Criterion("", lambda file, provenance: -self.kept.get_order(file.image))
+        return (PRESENT_CRITERION, decided, *BASE_CRITERIA, *rule_criteria)
 
     @cached_property
     def _equal_pixels_criteria(self) -> tuple[Criterion, ...]:
         names = [name for name in self.names if name not in PIXEL_RULES]
         rule_criteria = [criterion for name in names for criterion in _get_criteria(name)]
-        return (*BASE_CRITERIA, LOSSY_FIRST_CRITERION, *rule_criteria)
+        decided = Criterion("", lambda file, provenance: -self.kept.get_order_of_bytes(file.image))
+        first = (PRESENT_CRITERION, decided, *BASE_CRITERIA)
+        return (*first, LOSSY_FIRST_CRITERION, *rule_criteria)
 
     def make_rank_key(self, file: LibraryFile, provenance: Provenance) -> tuple[Any, ...]:
         """Make a sort key that puts the file to keep first, among files of different pixels.
@@ -253,16 +270,34 @@ class KeepRules:
     ) -> str:
         """Name the criteria by which a keeper won against each other file, in their order.
 
-        Says so if a rule of the user decided against the original. The keys are those of
+        Says so if a rule of the user decided against the original, and describes a decision to keep
+        the keeper, with those that it wins against. The keys are those of
         make_rank_key(), or with `equal_pixels` of make_equal_pixels_rank_key().
         """
         criteria = self._equal_pixels_criteria if equal_pixels else self._criteria
         others = list(other_keys)
         decisive = {_find_first_difference(keeper_key, other_key) for other_key in others}
-        reasons = [criteria[position].reason for position in sorted(decisive)]
+        reasons = [
+            criteria[position].reason or self._describe_decision(keeper_key, others)
+            for position in sorted(decisive)
+        ]
         if any(_overrules_provenance(criteria, keeper_key, other_key) for other_key in others):
             reasons.append(OVERRULED_PROVENANCE)
         return ", ".join(reasons)
+
+    def find_decision(
+        self, keeper_key: tuple[Any, ...], other_keys: Iterable[tuple[Any, ...]]
+    ) -> Decision | None:
+        """Return the decision by which a keeper won against another file, if one did."""
+        position = DECISION_POSITION
+        is_decisive = any(_find_first_difference(keeper_key, key) == position for key in other_keys)
+        return self.kept.get(-keeper_key[position]) if is_decisive else None
+
+    def _describe_decision(
+        self, keeper_key: tuple[Any, ...], other_keys: Iterable[tuple[Any, ...]]
+    ) -> str:
+        order, *others = (-key[DECISION_POSITION] for key in (keeper_key, *other_keys))
+        return self.kept.describe(order, others)
 
 
 def _overrules_provenance(
@@ -273,7 +308,9 @@ def _overrules_provenance(
     Only what the user named can come before them, but for the criteria before all rules. A member
     in doubt by itself can rank before its keeper; then no rule decided between the two.
     """
-    is_by_rule = _find_first_difference(keeper_key, other_key) >= len(BASE_CRITERIA)
+    is_by_rule = _find_first_difference(keeper_key, other_key) > DECISION_POSITION + len(
+        BASE_CRITERIA
+    )
     if not is_by_rule or other_key < keeper_key:
         return False
     for position, criterion in enumerate(criteria):
@@ -290,31 +327,7 @@ def _find_first_difference(first: tuple[Any, ...], second: tuple[Any, ...]) -> i
 def _get_criteria(name: str) -> tuple[Criterion, ...]:
     if name in KEEP_RULES:
         return KEEP_RULES[name]
-    pattern = _parse_folder_pattern(name)
+    pattern = parse_folder_pattern(name)
     return (
-        Criterion(f"in {pattern}", lambda file, provenance: not _is_in_folder(file.path, pattern)),
+        Criterion(f"in {pattern}", lambda file, provenance: not is_in_folder(file.path, pattern)),
     )
-
-
-def _is_folder_rule(name: str) -> bool:
-    return name.startswith(FOLDER_PREFIX) and bool(name.removeprefix(FOLDER_PREFIX).strip("/"))
-
-
-def _parse_folder_pattern(name: str) -> str:
-    """Return the pattern of a folder rule.
-
-    A pattern with a slash matches the end of a folder's path, or the whole path if it starts with
-    a slash or a star; one without matches a folder's name.
-    """
-    pattern = name.removeprefix(FOLDER_PREFIX)
-    pattern = os.path.expanduser(pattern).rstrip("/")  # noqa: PTH111 - a pattern is not a path
-    return f"*/{pattern}" if "/" in pattern and not pattern.startswith(("/", "*")) else pattern
-
-
-def _is_in_folder(path: str, pattern: str) -> bool:
-    """Check whether a folder above `path` matches the pattern by its path or by its name."""
-    folder_names = path.split("/")[:-1]
-    if "/" not in pattern:
-        return any(fnmatchcase(name, pattern) for name in folder_names if name)
-    folder_paths = ("/".join(folder_names[:end]) for end in range(1, len(folder_names) + 1))
-    return any(fnmatchcase(folder_path, pattern) for folder_path in folder_paths)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from indexes.decisions import Decision
 from indexes.records import Image
 from pipeline.grouping.exposures import ExposureDifference
 from pipeline.grouping.keep_rules import LibraryFile
@@ -19,6 +20,7 @@ class Match:
     `relation` and `score`, a cosine, are those of the pair. The verdict, if there is one, has the
     reference as its first image. `voucher` is a copy of both, if only their copies relate the two.
     `made_from` is the member that it was made from; None if that is the reference, or not known.
+    `decision` is that of a person on the two, or on the file or the reference and the voucher.
     """
 
     file: LibraryFile
@@ -27,6 +29,7 @@ class Match:
     verdict: Verdict | None = None
     voucher: LibraryFile | None = None
     made_from: LibraryFile | None = None
+    decision: Decision | None = None
 
 
 def make_match_rank_key(match: Match) -> tuple[int, bool, float, str]:

@@ -11,10 +11,11 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from indexes.caches.thumbnails import ThumbnailCache
-from indexes.coverage import Coverage, UnreadablePath
+from indexes.coverage import Coverage, RejectedPath, UnreadablePath
 from indexes.paths import quote
 from indexes.records import FLAG_DAMAGED, CatalogFile, Root, RunOutcome
 from indexes.store import Store
+from pipeline.decided import find_rejected
 from pipeline.decode.formats import RETRY_REASONS
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.read import Failure
@@ -131,6 +132,10 @@ def _run_stages(context: IngestContext, roots: Sequence[Root]) -> Iterator[Progr
             coverage.flagged[FLAG_DAMAGED] += 1
             yield Progress(Stage.VERIFYING, 1, 1, coverage)
 
+    coverage.rejected = [
+        RejectedPath(rejected.path, rejected.relation, rejected.decision.id)
+        for rejected in find_rejected(store, [root.path for root in roots])
+    ]
     compaction = store.compact()
     if compaction.bytes_written or compaction.vectors_dropped:
         coverage.compaction = compaction

@@ -6,13 +6,14 @@ import os
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 
+from indexes.caches.thumbnails import ThumbnailCache
 from indexes.coverage import Coverage
 from indexes.paths import format_command, quote
 from indexes.records import RunOutcome
-from indexes.store import Store
+from indexes.store import Batch, Store
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.read import AlreadyStored, Failure
-from pipeline.embed.embedder import Embedder
+from pipeline.embed.embedder import Embedder, embed_all
 from pipeline.errors import IncompleteMigration
 from pipeline.ingest.batch_writer import BatchWriter
 from pipeline.ingest.coverage import IngestOptions
@@ -22,6 +23,7 @@ from pipeline.scan import SourceFile
 
 # Images looked up in both catalogs at a time.
 LOOKUP_BLOCK_IMAGES = 10_000
+WHOLE = (0.0, 0.0, 1.0, 1.0)  # the box of all of an image
 
 
 def migrate_store(
@@ -60,6 +62,7 @@ def migrate_store(
         with store.begin_migration(space, embedder.name) as new_store:
             yield from _embed(context, new_store)
             _require_complete(store, new_store, leave_out=leave_out)
+            _embed_decided(store, new_store, embedder)
             yield from find_pairs(replace(context, store=new_store))
             if coverage.join:
                 joined = Coverage(join=coverage.join)
@@ -123,6 +126,32 @@ def _embed(context: IngestContext, new_store: Store) -> Iterator[Progress]:
         # The next file of each image whose file was changed or unreadable.
         files = _find_untried_files(store, _find_unembedded_images(store, new_store), tried_paths)
         total += len(files)
+
+
+def _embed_decided(store: Store, new_store: Store, embedder: Embedder) -> None:
+    """Embed the decided images that no file holds any more, by their thumbnails.
+
+    A rejected photo that comes back re-encoded is found by its vector. Paid models are not asked.
+    """
+    if embedder.count_paid_calls(1):
+        return
+    images = dict(store.catalog.images.get(store.catalog.decisions.find_without_file()))
+    complete = new_store.find_complete_hashes([image.hash for image in images.values()])
+    wanted = {image.hash: image for image in images.values() if image.hash not in complete}
+    if not wanted:
+        return
+    from pipeline.embed.crops import crop_image
+    from pipeline.thumbnails import decode_thumbnail
+
+    with ThumbnailCache(store.folder, write=False) as cache:
+        thumbnails = cache.get(wanted)
+    inputs = {
+        hash_: crop_image(decode_thumbnail(thumbnail.jpeg), [WHOLE], embedder.preprocess)[0][0]
+        for hash_, thumbnail in thumbnails.items()
+    }
+    vectors = embed_all(embedder, inputs.values())
+    embedded = [wanted[hash_] for hash_ in inputs]
+    new_store.add(Batch(list(zip(embedded, vectors, strict=True)), []))
 
 
 def _find_unembedded_images(store: Store, new_store: Store) -> dict[bytes, int]:

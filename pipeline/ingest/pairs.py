@@ -59,6 +59,12 @@ def verify_new_pairs(context: IngestContext) -> Iterator[Progress]:
 
         tried.update(pairs)
         yield from verify_and_report(context, pairs)
+    # Copies of rejected photos, and of others that people decided on, that no file holds any more.
+    decided = store.catalog.decisions.find_unverified_pairs(watermark.floor, VERDICT_VERSION)
+    if decided:
+        from pipeline.ingest.verify_pairs import verify_and_report
+
+        yield from verify_and_report(context, decided)
     if with_crops:
         from pipeline.ingest.crop_pairs import verify_crop_pairs  # loads OpenCV
 

@@ -10,18 +10,21 @@ from enum import StrEnum
 from typing import Any
 
 from indexes.coverage import UnreadablePath
+from indexes.decisions import DecisionKind
 from indexes.paths import quote
 from indexes.store import Store
 from pipeline.errors import OverlappingFolders
 from pipeline.grouping.cluster import select_best_files, trace_files
 from pipeline.grouping.copy_views import list_views
-from pipeline.grouping.edges import Neighbor, list_neighbors
+from pipeline.grouping.decisions import NO_DECISIONS
+from pipeline.grouping.edges import Edge, Neighbor, list_neighbors
 from pipeline.grouping.keep_rules import KeepRules, LibraryFile
 from pipeline.grouping.match import Match, get_exact_relation, make_match_rank_key
 from pipeline.grouping.provenance import Provenance
 from pipeline.query.files import load_files
 from pipeline.query.freshness import refresh_status
-from pipeline.query.groups import build_edges, load_snapshot
+from pipeline.query.groups import build_edges
+from pipeline.query.snapshot import load_snapshot
 from pipeline.query.thresholds import resolve_thresholds
 from pipeline.scan import is_below
 from pipeline.verify.relation import COPY_RELATIONS, Relation
@@ -119,10 +122,12 @@ class _Counterparts:
         self._others = defaultdict[bytes, list[LibraryFile]](list)
         self._neighbors: Mapping[bytes, Sequence[Neighbor]] = {}
         self._provenance: Mapping[bytes, Provenance] = {}
+        self._decisions = NO_DECISIONS
         if store.space is None:
             return
         thresholds = resolve_thresholds(store, store.space)
         snapshot = load_snapshot(store, thresholds, (folder, other), refresh_status)
+        self._decisions = snapshot.decisions
         edges = build_edges(snapshot, self._keep_rules)
         neighbors = list_neighbors(edges, snapshot.files)
         best_files = select_best_files(snapshot.files, self._keep_rules)
@@ -158,12 +163,17 @@ class _Counterparts:
             yield Match(other, relation, 1.0)
         for neighbor in self._neighbors.get(image.pixel_hash, ()):
             edge = neighbor.edge
-            if edge.relation in COPY_RELATIONS:
+            if edge.relation in COPY_RELATIONS and not self._are_different(edge):
                 verdict = edge.verdict
                 if verdict and edge.left != image.pixel_hash:
                     verdict = verdict.swap_sides()
                 for other in self._others.get(neighbor.pixel_hash, ()):
                     yield Match(other, edge.relation, edge.score, verdict)
+
+    def _are_different(self, edge: Edge) -> bool:
+        """Tell if a person decided that the two images of an edge are different."""
+        decision = self._decisions.find_on_pair(edge.left, edge.right)
+        return decision is not None and decision.kind is DecisionKind.DIFFERENT
 
     def _is_as_good(self, match: Match, file: LibraryFile) -> bool:
         if match.relation == Relation.IDENTICAL_BYTES:

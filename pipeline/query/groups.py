@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, product
 from typing import Any
 
-import numpy as np
-
-from indexes.catalog.verdicts import MAX_IMAGES_PER_VECTOR, StoredVerdict
-from indexes.metadata import NO_METADATA, Frames
+from indexes.catalog.verdicts import MAX_IMAGES_PER_VECTOR
 from indexes.store import Store
-from indexes.vectors.scores import compute_cosines
 from pipeline.grouping.cluster import Group, form_groups
 from pipeline.grouping.edges import Edge
-from pipeline.grouping.exposures import Exposures, NamedMetadata
 from pipeline.grouping.frames import relate_frames
 from pipeline.grouping.keep_rules import KeepRules, LibraryFile
 from pipeline.grouping.match import decide_relation
 from pipeline.grouping.provenance import Provenance
-from pipeline.query.files import load_files
-from pipeline.query.thresholds import Thresholds, resolve_thresholds
+from pipeline.query.snapshot import Snapshot, keep_status, load_snapshot, sort_pair
+from pipeline.query.thresholds import resolve_thresholds
 from pipeline.scan import is_below
-from pipeline.verify.relation import COPY_RELATIONS, UNREPORTED_RELATIONS, Relation
-from pipeline.verify.verdict import Verdict, decode_verdict
-
-
-def _keep_status(file: LibraryFile) -> LibraryFile:
-    return file
+from pipeline.verify.relation import COPY_RELATIONS, Relation
 
 
 @dataclass(frozen=True)
@@ -46,37 +35,7 @@ class GroupOptions:
     against_all: bool = False
     against: Sequence[str] = ()
     keep_rules: KeepRules = field(default_factory=KeepRules)
-    refresh_status: Callable[[LibraryFile], LibraryFile] = _keep_status
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredVerdict:
-    """A verdict on two images, by pixel hash, with their cosine; None for UNRELATED."""
-
-    left: bytes
-    right: bytes
-    score: float
-    verdict: Verdict | None
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The part of a store that groups are made of, loaded in one catalog snapshot.
-
-    Images are known by their pixel hash: all files with the same pixels are one. `images_by_vector`
-    lists the images of each vector id; an image without features has no vector. `scores` holds the
-    cosine of pairs of vectors, the smaller id first, `verdicts` the newest verdict on each pair of
-    images with a score, the smaller pixel hash first. `exposures` knows the images of these pairs,
-    `frames` those of the pairs with an animation or a document.
-    """
-
-    thresholds: Thresholds
-    files: Mapping[bytes, Sequence[LibraryFile]]
-    images_by_vector: Mapping[int, Sequence[bytes]]
-    scores: Mapping[tuple[int, int], float]
-    verdicts: Mapping[tuple[bytes, bytes], ScoredVerdict]
-    exposures: Exposures
-    frames: Mapping[bytes, Frames]
+    refresh_status: Callable[[LibraryFile], LibraryFile] = keep_status
 
 
 def find_groups(
@@ -105,8 +64,15 @@ def find_groups(
         thresholds = resolve_thresholds(store, store.space, threshold, min_agreement)
         scope = () if options.against_all else (*folders, *options.against)
         snapshot = load_snapshot(store, thresholds, scope, options.refresh_status)
-    edges = build_edges(snapshot, options.keep_rules)
-    groups = form_groups(snapshot.files, edges, relations, options.keep_rules, snapshot.exposures)
+    keep_rules = options.keep_rules.with_kept(snapshot.decisions.kept)
+    groups = form_groups(
+        snapshot.files,
+        build_edges(snapshot, keep_rules),
+        relations,
+        keep_rules,
+        snapshot.exposures,
+        snapshot.decisions,
+    )
     for side in (folders, options.against) if options.against else (folders,):
         groups = [group for group in groups if _has_file_below(group, side)]
     return groups
@@ -117,93 +83,10 @@ def _has_file_below(group: Group, folders: Sequence[str]) -> bool:
     return not folders or any(is_below(file.path, folders) for file in group.files)
 
 
-def load_snapshot(
-    store: Store,
-    thresholds: Thresholds,
-    folders: Sequence[str] = (),
-    refresh_status: Callable[[LibraryFile], LibraryFile] = _keep_status,
-) -> Snapshot:
-    """Load what groups are made of; with `folders`, only files below these.
-
-    An image without a scored pair is loaded only if it may have an exact copy.
-    """
-    with store.catalog.snapshot():
-        scores = store.search.find_candidates(thresholds.search).to_dict()
-        if thresholds.with_crops:
-            scores |= score_crop_pairs(store, scores, thresholds.search)
-        vector_by_image = dict(store.catalog.images.find_with_copies())
-        scored_vectors = {vector for pair in scores for vector in pair}
-        vector_by_image |= store.catalog.images.find_of_vectors(scored_vectors)
-        files = defaultdict[bytes, list[LibraryFile]](list)
-        vector_by_pixel_hash = dict[bytes, int]()
-        for image_id, image_files in load_files(store, list(vector_by_image), folders).items():
-            pixel_hash, vector = image_files[0].image.pixel_hash, vector_by_image[image_id]
-            files[pixel_hash] += map(refresh_status, image_files)
-            if vector is not None:
-                vector_by_pixel_hash[pixel_hash] = vector
-        verdicts = _load_verdicts(store, scores, vector_by_pixel_hash)
-        metadata = _load_metadata(store, files, verdicts.values())
-    frames = {
-        pixel_hash: record.metadata.frames
-        for pixel_hash, records in metadata.items()
-        for record in records
-        if record.metadata.frames
-    }
-    images_by_vector = defaultdict[int, list[bytes]](list)
-    for pixel_hash, vector in vector_by_pixel_hash.items():
-        images_by_vector[vector].append(pixel_hash)
-    return Snapshot(
-        thresholds, files, images_by_vector, scores, verdicts, Exposures(metadata), frames
-    )
-
-
-def _load_verdicts(
-    store: Store, scores: Mapping[tuple[int, int], float], vector_by_pixel_hash: Mapping[bytes, int]
-) -> dict[tuple[bytes, bytes], ScoredVerdict]:
-    """Load the newest verdict on each pair of images that has a score."""
-    verdicts = {}
-    for left, right, score, stored in iter_scored_verdicts(store, scores, vector_by_pixel_hash):
-        # Most pairs are unrelated, and decoding is what takes time.
-        is_related = stored.relation != Relation.UNRELATED
-        verdict = decode_verdict(stored) if is_related else None
-        verdicts[_sort_pair(left, right)] = ScoredVerdict(left, right, score, verdict)
-    return verdicts
-
-
-def _load_metadata(
-    store: Store,
-    files: Mapping[bytes, Sequence[LibraryFile]],
-    verdicts: Iterable[ScoredVerdict],
-) -> dict[bytes, list[NamedMetadata]]:
-    """Load the metadata of the images that a verdict relates, and of pairs with an animation."""
-
-    def has_frames(pixel_hash: bytes) -> bool:
-        return any(file.image.has_frames for file in files.get(pixel_hash, ()))
-
-    pixel_hashes = {
-        pixel_hash
-        for pair in verdicts
-        if pair.verdict is not None or has_frames(pair.left) or has_frames(pair.right)
-        for pixel_hash in (pair.left, pair.right)
-    }
-    files_by_hash = defaultdict[bytes, list[LibraryFile]](list)
-    for pixel_hash in pixel_hashes:
-        for file in files.get(pixel_hash, ()):
-            files_by_hash[file.image.hash].append(file)
-    ids = store.catalog.images.get_ids(list(files_by_hash))
-    metadata = dict(store.catalog.metadata.get(ids.values()))
-    by_pixel_hash = defaultdict[bytes, list[NamedMetadata]](list)
-    for hash_, image_id in ids.items():
-        paths = [file.path for file in files_by_hash[hash_]]
-        named = NamedMetadata(metadata.get(image_id, NO_METADATA), paths)
-        by_pixel_hash[files_by_hash[hash_][0].image.pixel_hash].append(named)
-    return by_pixel_hash
-
-
 def build_edges(snapshot: Snapshot, keep_rules: KeepRules) -> list[Edge]:
     """Return the edges between images: verified ones, and SIMILAR ones that nothing has verified.
 
-    UNRELATED pairs have no edge.
+    UNRELATED pairs have no edge, unless they are decided to be the same.
     """
     thresholds = snapshot.thresholds
     edges = []
@@ -223,10 +106,18 @@ def build_edges(snapshot: Snapshot, keep_rules: KeepRules) -> list[Edge]:
             edges.append(Edge(pair.left, pair.right, relation, pair.score, pair.verdict))
     similar = dict[tuple[bytes, bytes], Edge]()
     for left, right, score in _iter_similar_pairs(snapshot, keep_rules):
-        pair_key = _sort_pair(left, right)
+        pair_key = sort_pair(left, right)
         if pair_key not in snapshot.verdicts and pair_key not in similar:
             similar[pair_key] = Edge(*pair_key, Relation.SIMILAR, score)
-    return [*edges, *similar.values()]
+    edges += similar.values()
+    if snapshot.same_scores:
+        known = {sort_pair(edge.left, edge.right) for edge in edges}
+        edges += [
+            Edge(*pair_key, Relation.SAME_BY_DECISION, score)
+            for pair_key, score in snapshot.same_scores.items()
+            if pair_key not in known
+        ]
+    return edges
 
 
 def _iter_similar_pairs(
@@ -264,58 +155,3 @@ def _select_best(
     if len(pixel_hashes) <= MAX_IMAGES_PER_VECTOR:
         return pixel_hashes
     return sorted(pixel_hashes, key=get_rank_key)[:MAX_IMAGES_PER_VECTOR]
-
-
-def _sort_pair(left: bytes, right: bytes) -> tuple[bytes, bytes]:
-    return (left, right) if left < right else (right, left)
-
-
-def iter_scored_verdicts(
-    store: Store, scores: Mapping[tuple[int, int], float], vector_by_pixel_hash: Mapping[bytes, int]
-) -> Iterator[tuple[bytes, bytes, float, StoredVerdict]]:
-    """Yield (left, right, score, verdict) of each verdict on two images that have a score.
-
-    Images are given by pixel hash. `scores` are those of pairs of vectors, the smaller id first;
-    two images of one vector score 1.
-    Verdicts of a newer version come after older ones on the same pair.
-    """
-    for left, right, stored in store.catalog.verdicts.stream_with_pixel_hashes():
-        left_vector, right_vector = vector_by_pixel_hash.get(left), vector_by_pixel_hash.get(right)
-        if left == right or left_vector is None or right_vector is None:
-            continue
-        vectors = min(left_vector, right_vector), max(left_vector, right_vector)
-        score = 1.0 if left_vector == right_vector else scores.get(vectors)
-        if score is not None:
-            yield left, right, score, stored
-
-
-def score_crop_pairs(
-    store: Store, scores: Mapping[tuple[int, int], float], floor: float
-) -> dict[tuple[int, int], float]:
-    """Return the cosines, below `floor`, of related pairs of vectors that are not among `scores`.
-
-    These are pairs that a crop proposed: one image embedded in another, or cropped from it.
-    `scores` are the candidates from the floor up; other pairs from there up are left out.
-    """
-    related = store.catalog.verdicts.find_related_vectors(UNREPORTED_RELATIONS)
-    candidates = sorted(
-        (left, right) for left, right in related.tolist() if (left, right) not in scores
-    )
-    vectors = {vector for pair in candidates for vector in pair}
-    image_by_vector = {
-        vector: image_id for image_id, vector in store.catalog.images.find_of_vectors(vectors)
-    }
-    pairs = [
-        (left, right)
-        for left, right in candidates
-        if left in image_by_vector and right in image_by_vector
-    ]
-    if not pairs:
-        return {}
-    rows = store.search.get_vectors(list(image_by_vector.values()))
-    left_rows, right_rows = (
-        np.stack([rows[image_by_vector[pair[side]]] for pair in pairs]).astype(np.float16)
-        for side in (0, 1)
-    )
-    cosines = compute_cosines(left_rows, right_rows).tolist()
-    return {pair: score for pair, score in zip(pairs, cosines, strict=True) if score < floor}

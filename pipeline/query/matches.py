@@ -11,12 +11,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from indexes.decisions import Decision, DecisionKind
 from indexes.metadata import NO_METADATA
+from indexes.records import Image
 from indexes.store import Store
+from pipeline.decided import load_decisions
 from pipeline.decode.decode import Decoded
 from pipeline.decode.pool import DecoderPool
 from pipeline.decode.read import Failure
 from pipeline.embed.embedder import Embedder
+from pipeline.grouping.decisions import Decisions
 from pipeline.grouping.exposures import Exposures, NamedMetadata
 from pipeline.grouping.frames import relate_frames
 from pipeline.grouping.keep_rules import LibraryFile
@@ -32,9 +36,22 @@ from pipeline.query.identify import (
 from pipeline.query.search import NearImage, search_store
 from pipeline.query.thresholds import resolve_thresholds
 from pipeline.query.verification import QueryVerifier, Verified
-from pipeline.verify.relation import QUERY_RELATIONS, Relation
+from pipeline.verify.relation import (
+    EXACT_RELATIONS,
+    QUERY_RELATIONS,
+    REPORTED_RELATIONS,
+    Relation,
+)
 
 FILES_PER_BATCH = 32  # files that are embedded and searched together
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A decision to reject a photo, and the relation of that photo and the file of a query."""
+
+    relation: Relation
+    decision: Decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +61,8 @@ class Answer:
     `identical` are the other files of the library with the same bytes or pixels, closest first,
     whichever relations were asked for. `in_library`: the file itself is in the library. `flags` are
     those of its image; `is_featureless`: it is compared with nothing but exact copies. `failure` is
-    the reason why the file has no image to search for.
+    the reason why the file has no image to search for. `rejection`: a person rejected this photo,
+    or one that it is the same picture as.
     """
 
     file: str
@@ -54,6 +72,7 @@ class Answer:
     flags: tuple[str, ...] = ()
     failure: Failure | None = None
     is_featureless: bool = False
+    rejection: Rejection | None = None
 
 
 @dataclass(frozen=True)
@@ -88,18 +107,19 @@ def find_matches(
                 for file, item in zip(batch, identified, strict=True):
                     yield Answer(file, failure=item if isinstance(item, Failure) else None)
         return
+    decisions = load_decisions(store)
     options = _MatchOptions(threshold, min_agreement, frozenset(relations))
     with DecoderPool() as decoders, QueryVerifier(store, decoders) as verifier:
         while batch := list(islice(remaining, FILES_PER_BATCH)):
             identified = identify_files(batch, store, embedder, decoders)
             queries = _embed_new(identified, store, embedder, decoders, options)
-            searched = search_store(queries, store, threshold, min_agreement)
+            searched = search_store(queries, store, threshold, min_agreement, decisions)
             verified = iter(verifier.verify(searched))
             for file, item in zip(batch, identified, strict=True):
                 if isinstance(item, Failure):
                     yield Answer(file, failure=item)
                 else:
-                    yield _build_answer(file, next(verified), options.relations)
+                    yield _build_answer(file, next(verified), options.relations, decisions)
 
 
 def _embed_new(
@@ -126,8 +146,13 @@ def _embed_new(
     ]
 
 
-def _build_answer(file: str, verified: Verified, relations: frozenset[Relation]) -> Answer:
-    """Select the files near a query whose relation to it is one of `relations`."""
+def _build_answer(
+    file: str, verified: Verified, relations: frozenset[Relation], decisions: Decisions
+) -> Answer:
+    """Select the files near a query whose relation to it is one of `relations`.
+
+    Those that are decided to be the same are among them, unless only exact copies are wanted.
+    """
     query, thresholds = verified.searched.query, verified.searched.thresholds
     own_hash = query.image.pixel_hash
     metadata = query.image.metadata or NO_METADATA
@@ -137,6 +162,9 @@ def _build_answer(file: str, verified: Verified, relations: frozenset[Relation])
         named[near.image.pixel_hash].append(_name_metadata(near))
     exposures = Exposures(named)
     in_library, matches, identical = False, [], []
+    related = list[tuple[Image, Relation, Decision | None]]()
+    own_key = decisions.get_known_hash(query.image)
+    with_same = not relations <= EXACT_RELATIONS
     for near in verified.searched.near_images:
         verdict = verified.verdicts.get(near.image.pixel_hash)
         exact = get_exact_relation(near.image, query.image)
@@ -148,14 +176,19 @@ def _build_answer(file: str, verified: Verified, relations: frozenset[Relation])
             exposure_difference=exposures.find_difference(own_hash, near.image.pixel_hash),
         )
         relation = relate_frames(relation, metadata.frames, near.metadata.frames)
+        decision = decisions.find_on_pair(own_key, decisions.get_known_hash(near.image))
+        related.append((near.image, relation, decision))
+        is_same = decision is not None and decision.kind is DecisionKind.SAME
+        if is_same and with_same and relation not in relations:
+            relation = Relation.SAME_BY_DECISION
         for library_file in near.files:
             if _is_same_file(library_file, query):
                 in_library = True
                 continue
-            match = Match(library_file, relation, near.score, verdict)
+            match = Match(library_file, relation, near.score, verdict, decision=decision)
             if exact:
                 identical.append(match)
-            if relation in relations:
+            if relation in relations or relation is Relation.SAME_BY_DECISION:
                 matches.append(match)
     return Answer(
         file,
@@ -164,7 +197,31 @@ def _build_answer(file: str, verified: Verified, relations: frozenset[Relation])
         in_library,
         query.image.flags,
         is_featureless=query.image.is_featureless,
+        rejection=_find_rejection(query.image, related, decisions),
     )
+
+
+def _find_rejection(
+    image: Image,
+    related: Iterable[tuple[Image, Relation, Decision | None]],
+    decisions: Decisions,
+) -> Rejection | None:
+    """Find the rejected photo that an image is closest to; images decided to differ are none."""
+    found = []
+    if decision := decisions.find_rejection(image):
+        has_bytes = image.hash in {content.hash for content in decision.contents}
+        relation = Relation.IDENTICAL_BYTES if has_bytes else Relation.IDENTICAL_PIXELS
+        found.append(Rejection(relation, decision))
+    for near, relation, on_pair in related:
+        is_different = on_pair is not None and on_pair.kind is DecisionKind.DIFFERENT
+        if relation is Relation.SAME_PICTURE and not is_different:
+            if decision := decisions.find_rejection(near):
+                found.append(Rejection(relation, decision))
+    return min(found, key=_rank_rejection, default=None)
+
+
+def _rank_rejection(rejection: Rejection) -> tuple[int, str]:
+    return REPORTED_RELATIONS.index(rejection.relation), rejection.decision.id
 
 
 def _name_metadata(near: NearImage) -> NamedMetadata:

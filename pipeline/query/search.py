@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,10 @@ from indexes.metadata import NO_METADATA, ImageMetadata
 from indexes.records import Image, Space
 from indexes.store import Store
 from indexes.vectors.scores import compute_cosines
+from pipeline.grouping.decisions import NO_DECISIONS, Decisions
 from pipeline.grouping.keep_rules import LibraryFile
 from pipeline.grouping.match import get_exact_relation
+from pipeline.query.decided_pairs import find_decided_images
 from pipeline.query.files import load_files
 from pipeline.query.identify import NewQuery, Query, QueryEmbedding, StoredQuery
 from pipeline.query.thresholds import Thresholds, resolve_thresholds
@@ -24,17 +26,16 @@ from pipeline.verify.verdict import Verdict, decode_verdict
 
 @dataclass(frozen=True, slots=True)
 class NearImage:
-    """A stored image near a query: its id, cosine and metadata, and at least one of its files."""
+    """A stored image near a query: its id, cosine and metadata, and its files.
+
+    A decided image may have no file any more: it matches nothing, but its decision counts.
+    """
 
     image_id: int
+    image: Image
     score: float
     files: Sequence[LibraryFile]
     metadata: ImageMetadata = NO_METADATA
-
-    @property
-    def image(self) -> Image:
-        """The image that the files hold."""
-        return self.files[0].image
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +61,17 @@ class Searched:
 
 
 def search_store(
-    queries: Sequence[Query], store: Store, threshold: float | None, min_agreement: float | None
+    queries: Sequence[Query],
+    store: Store,
+    threshold: float | None,
+    min_agreement: float | None,
+    decisions: Decisions = NO_DECISIONS,
 ) -> list[Searched]:
     """Find the stored images near each query, in one catalog snapshot.
 
     These are the images whose cosine reaches the search threshold (`>=`), with crops also those
-    found by a crop, and all with the same pixels, at a score of 1. Raises SpaceMismatch if a
+    found by a crop, all with the same pixels, at a score of 1, and those that are decided to be the
+    same as the query. Raises SpaceMismatch if a
     migration has replaced the space of the new queries.
     """
     with store.catalog.snapshot():
@@ -87,25 +93,67 @@ def search_store(
         for query, own_scores in zip(queries, scores, strict=True):
             equal_ids = store.catalog.images.find_by_pixel_hash(query.image.pixel_hash)
             own_scores.update(dict.fromkeys(equal_ids, 1.0))
+        _add_decided(queries, scores, vectors, store, decisions, thresholds.search)
         image_ids = {image_id for own in scores for image_id in own}
-        files = load_files(store, list(image_ids))
-        metadata = dict(store.catalog.metadata.get(image_ids))
+        loaded = _LoadedImages(
+            dict(store.catalog.images.get(image_ids)),
+            load_files(store, list(image_ids)),
+            dict(store.catalog.metadata.get(image_ids)),
+            find_decided_images(store, decisions).keys(),
+        )
     return [
-        Searched(query, _make_near_images(own_scores, files, metadata), thresholds, own_verdicts)
+        Searched(query, loaded.make_near_images(own_scores), thresholds, own_verdicts)
         for query, own_scores, own_verdicts in zip(queries, scores, verdicts, strict=True)
     ]
 
 
-def _make_near_images(
-    scores: Mapping[int, float],
-    files: Mapping[int, Sequence[LibraryFile]],
-    metadata: Mapping[int, ImageMetadata],
-) -> list[NearImage]:
-    return [
-        NearImage(image_id, score, files[image_id], metadata.get(image_id, NO_METADATA))
-        for image_id, score in scores.items()
-        if image_id in files
-    ]
+@dataclass(frozen=True, slots=True)
+class _LoadedImages:
+    """Images near queries by id, with their files and metadata; `decided` need no file."""
+
+    images: Mapping[int, Image]
+    files: Mapping[int, Sequence[LibraryFile]]
+    metadata: Mapping[int, ImageMetadata]
+    decided: Collection[int]
+
+    def make_near_images(self, scores: Mapping[int, float]) -> list[NearImage]:
+        """Make the near images of one query, given their scores."""
+        return [
+            NearImage(
+                image_id,
+                self.images[image_id],
+                score,
+                self.files.get(image_id, ()),
+                self.metadata.get(image_id, NO_METADATA),
+            )
+            for image_id, score in scores.items()
+            if image_id in self.files or image_id in self.decided
+        ]
+
+
+def _add_decided(
+    queries: Sequence[Query],
+    scores: Sequence[dict[int, float]],
+    vectors: Mapping[int, NDArray[np.float32]],
+    store: Store,
+    decisions: Decisions,
+    min_score: float,
+) -> None:
+    """Add the decided images that are near a query and have no file, or are the same as it.
+
+    The latter are there at any score, at 0 where one of the two has no vector.
+    """
+    decided = dict(store.catalog.images.get(find_decided_images(store, decisions)))
+    for position, query in enumerate(queries if decided else ()):
+        own_root = decisions.find_root(decisions.get_known_hash(query.image))
+        missing = decided.keys() - scores[position].keys()
+        found = dict[int, float]()
+        if position in vectors:
+            found = _score_images(vectors[position], missing, store)
+        for image_id in missing:
+            root = decisions.find_root(decisions.get_known_hash(decided[image_id]))
+            if root == own_root or found.get(image_id, -1.0) >= min_score:
+                scores[position][image_id] = found.get(image_id, 0.0)
 
 
 def _load_vectors(queries: Sequence[Query], store: Store) -> dict[int, NDArray[np.float32]]:

@@ -7,11 +7,14 @@ from dataclasses import asdict
 from math import isnan
 from typing import Any
 
+from indexes.decisions import Decision
 from indexes.metadata import FRAMES, PAGES
 from indexes.paths import escape_unprintable
 from indexes.records import FLAG_ANIMATED, FLAG_DAMAGED, FLAG_PAGES, Image, Space
 from pipeline.decode.read import Failure
+from pipeline.grouping.decisions import NO_DECISIONS, Decisions, format_decision
 from pipeline.query.compare import Comparison
+from pipeline.report.decisions import serialize_decision
 from pipeline.report.differing_regions import find_differing_regions
 from pipeline.report.document import make_document, serialize_failure, serialize_space
 from pipeline.report.edit_phrases import describe_edits
@@ -24,11 +27,15 @@ from pipeline.verify.verdict import MIN_VALID_TILES, Verdict
 
 
 def serialize_comparison(
-    comparison: Comparison, space: Space, threshold: float, min_score: float | None = None
+    comparison: Comparison,
+    space: Space,
+    threshold: float,
+    min_score: float | None = None,
+    decisions: Decisions = NO_DECISIONS,
 ) -> dict[str, Any]:
     """Serialize the answer of `compare` and `explain`; scores are null for a file that failed.
 
-    Pairs below `min_score` are marked, all others count.
+    Pairs below `min_score` are marked, all others count. `decisions` are those of the store.
     """
     scores = [
         [None if isnan(score) else round(score, 6) for score in row]
@@ -51,6 +58,8 @@ def serialize_comparison(
             pair["verdict"] = verdict.to_dict()
         if difference := comparison.find_exposure_difference(first, second):
             pair["exposure_difference"] = asdict(difference)
+        if decision := _find_decision(comparison, first, second, decisions):
+            pair["decision"] = serialize_decision(decision)
         pairs.append(pair)
     return make_document(
         {
@@ -65,6 +74,15 @@ def serialize_comparison(
             "pairs": pairs,
         }
     )
+
+
+def _find_decision(
+    comparison: Comparison, first: int, second: int, decisions: Decisions
+) -> Decision | None:
+    left, right = comparison.images[first], comparison.images[second]
+    if isinstance(left, Failure) or isinstance(right, Failure):
+        return None
+    return decisions.find_on_pair(decisions.get_known_hash(left), decisions.get_known_hash(right))
 
 
 # --- text of `compare` ---
@@ -143,13 +161,20 @@ def _describe_part(comparison: Comparison, first: int, second: int) -> str:
 # --- text of `explain` ---
 
 
-def format_explanation(comparison: Comparison, threshold: float) -> Iterator[str]:
-    """Yield how two files are related and what verification measured; nothing if one failed."""
+def format_explanation(
+    comparison: Comparison, threshold: float, decisions: Decisions = NO_DECISIONS
+) -> Iterator[str]:
+    """Yield how two files are related and what verification measured; nothing if one failed.
+
+    `decisions` are those of the store.
+    """
     first, second = comparison.images
     if isinstance(first, Failure) or isinstance(second, Failure):
         return
     yield _format_image_line("first", comparison.files[0], first)
     yield _format_image_line("second", comparison.files[1], second)
+    if decision := _find_decision(comparison, 0, 1, decisions):
+        yield f"decision    {format_decision(decision)} (decision {decision.id})"
     yield f"relation    {_format_relation(comparison, 0, 1, threshold)}"
     if reason := _explain_relation(comparison, threshold):
         yield f"reason      {reason}"

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from indexes.paths import escape_unprintable
 from pipeline.grouping.cluster import Group
+from pipeline.grouping.decisions import format_decision
 from pipeline.grouping.keep_rules import LibraryFile
 from pipeline.grouping.lineage import walk_tree
 from pipeline.grouping.match import Match
@@ -21,10 +22,10 @@ from pipeline.report.groups import format_related, sum_reclaimable_bytes
 from pipeline.report.matches import (
     KEEPER,
     PARENT_WORDS,
-    VOUCHER_WORDS,
     describe_match_edits,
     format_name,
     format_relation,
+    get_voucher_words,
 )
 
 # A page of ours is known by this tag, its folder of thumbnails by PAGE_MARKER_NAME.
@@ -180,11 +181,14 @@ def _format_label(member: Match) -> str:
 
 
 def _render_origin(member: Match, anchors: Mapping[str, str]) -> Iterator[str]:
-    """Yield what binds a member to others of its group, with links to their cards."""
-    for words, file in ((PARENT_WORDS, member.made_from), (VOUCHER_WORDS, member.voucher)):
+    """Yield what binds a member to others of its group: links to their cards, and a decision."""
+    voucher_words = get_voucher_words(member)
+    for words, file in ((PARENT_WORDS, member.made_from), (voucher_words, member.voucher)):
         if file:
             path, name = _escape_html(file.path), _escape_html(format_name(file))
             yield f'{words} <a href="#{anchors[file.path]}" title="{path}">{name}</a>'
+    if member.decision:
+        yield _escape_html(format_decision(member.decision))
 
 
 def _describe_differences(member: Match, keeper: LibraryFile) -> str:

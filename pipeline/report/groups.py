@@ -7,14 +7,17 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from indexes.records import Space
-from pipeline.grouping.cluster import Group
+from pipeline.grouping.cluster import Group, RelatedFile
+from pipeline.grouping.decisions import format_decision
 from pipeline.query.thresholds import Thresholds
+from pipeline.report.decisions import serialize_decision
 from pipeline.report.document import make_document, serialize_space
-from pipeline.report.format import format_bytes, pluralize
+from pipeline.report.format import MAX_LISTED_ITEMS, format_bytes, pluralize
 from pipeline.report.matches import (
     format_featureless_count,
     format_file,
     format_match,
+    format_name,
     serialize_file,
     serialize_match,
 )
@@ -53,20 +56,29 @@ def serialize_groups(
 def _serialize_group(group: Group) -> dict[str, Any]:
     return {
         "id": group.id,
-        "keeper": serialize_file(group.keeper) | {"reason": group.reason},
+        "keeper": serialize_file(group.keeper) | {"reason": group.reason} | _serialize_own(group),
         "members": [
             serialize_file(member.file) | serialize_match(member) for member in group.members
         ],
-        "related": [
-            {
-                "path": related.file.path,
-                "member": related.member.path,
-                "relation": related.relation,
-                "score": round(related.score, 6),
-            }
-            for related in group.related
-        ],
+        "related": [_serialize_related(related) for related in group.related],
     }
+
+
+def _serialize_own(group: Group) -> dict[str, Any]:
+    """Serialize the decision to keep a keeper, if it decided."""
+    return {"decision": serialize_decision(group.decision)} if group.decision else {}
+
+
+def _serialize_related(related: RelatedFile) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "path": related.file.path,
+        "member": related.member.path,
+        "relation": related.relation,
+        "score": round(related.score, 6),
+    }
+    if related.decision:
+        document["decision"] = serialize_decision(related.decision)
+    return document
 
 
 def format_groups(groups: Sequence[Group], featureless: int = 0) -> Iterable[str]:
@@ -87,6 +99,7 @@ def _format_blocks(groups: Sequence[Group]) -> Iterable[str]:
         yield f"keep  {format_file(group.keeper)}   {group.reason}"
         for member in group.members:
             yield f"      {format_file(member.file)}   {format_match(member)}"
+        yield from _format_decided_apart(group)
         yield ""
     members = [member for group in groups for member in group.members]
     counts = f"{pluralize(len(groups), 'group')}, {pluralize(len(members), 'near-duplicate')}"
@@ -96,6 +109,18 @@ def _format_blocks(groups: Sequence[Group]) -> Iterable[str]:
         yield related
     if any(member.relation == Relation.SIMILAR for member in members):
         yield "similar is not proof: pixels could not decide, so check before you delete"
+
+
+def _format_decided_apart(group: Group) -> Iterable[str]:
+    """Yield a line for each file that a decision parts from a group, up to MAX_LISTED_ITEMS."""
+    apart = [related for related in group.related if related.decision]
+    for related in apart[:MAX_LISTED_ITEMS]:
+        assert related.decision is not None  # those that have one
+        decided = format_decision(related.decision)
+        name = format_name(related.member)
+        yield f"apart {format_file(related.file)}   from {name}: {decided}"
+    if len(apart) > MAX_LISTED_ITEMS:
+        yield f"apart {len(apart) - MAX_LISTED_ITEMS:,} more by decisions (listed in --json)"
 
 
 def sum_reclaimable_bytes(group: Group) -> int:

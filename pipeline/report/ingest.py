@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from indexes.coverage import Coverage
+from indexes.paths import escape_unprintable
 from pipeline.decode.formats import FailureReason, format_reason
 from pipeline.report.document import make_document
-from pipeline.report.format import pluralize
+from pipeline.report.format import MAX_LISTED_ITEMS, pluralize
 
 
 def serialize_ingest(coverage: Coverage) -> dict[str, Any]:
@@ -29,10 +30,22 @@ def format_coverage(coverage: Coverage) -> str:
         f"{coverage.missing:,} missing, still listed" if coverage.missing else "",
         "skipped " + format_reason_counts(coverage.skipped),
         "failed " + format_reason_counts(coverage.failed),
+        f"{len(coverage.rejected):,} rejected" if coverage.rejected else "",
     ]
     embedded = [f"{pluralize(coverage.embedded, 'image')} embedded"]
     embedded += [format_flag_count(flag, count) for flag, count in sorted(coverage.flagged.items())]
     return f"{', '.join(filter(None, counts))}; {', '.join(embedded)}"
+
+
+def format_rejected_paths(coverage: Coverage) -> Iterable[str]:
+    """Yield a line for each file that holds a rejected photo, up to MAX_LISTED_ITEMS."""
+    for rejected in coverage.rejected[:MAX_LISTED_ITEMS]:
+        yield (
+            f"{escape_unprintable(rejected.path)}: rejected (decision {rejected.decision}):"
+            f" {rejected.relation}"
+        )
+    if len(coverage.rejected) > MAX_LISTED_ITEMS:
+        yield f"{len(coverage.rejected) - MAX_LISTED_ITEMS:,} more rejected photos (see --json)"
 
 
 def format_flag_count(flag: str, count: int) -> str:

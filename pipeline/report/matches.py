@@ -8,9 +8,11 @@ from pathlib import PurePath
 from typing import Any
 
 from indexes.paths import escape_unprintable
+from pipeline.grouping.decisions import format_decision
 from pipeline.grouping.keep_rules import DiskStatus, LibraryFile
 from pipeline.grouping.match import Match
 from pipeline.query.matches import Answer
+from pipeline.report.decisions import format_rejection, serialize_decision
 from pipeline.report.document import make_document, serialize_failure
 from pipeline.report.edit_phrases import describe_edits
 from pipeline.report.format import TOO_PLAIN, format_bytes, pluralize
@@ -19,6 +21,7 @@ from pipeline.verify.relation import EXACT_RELATIONS, PART_RELATIONS, Relation
 # The references of matches, and what binds a member to others of its group, in words.
 KEEPER, QUERIED_PHOTO = "the keeper", "the queried photo"
 VOUCHER_WORDS = "in doubt by itself, but copies of it are in the group, such as"
+DECIDED_VOUCHER_WORDS = "through"
 PARENT_WORDS = "likely made from"
 
 # How the answer of a query begins, by the relation of the closest file, there and away.
@@ -46,6 +49,11 @@ def _serialize_answer(answer: Answer) -> dict[str, Any]:
         "same_bytes_at": _find_same_bytes(answer),
         "matches": [_serialize_answer_match(match) for match in answer.matches],
     }
+    if answer.rejection:
+        document["rejected"] = {
+            "relation": answer.rejection.relation,
+            "decision": serialize_decision(answer.rejection.decision),
+        }
     if answer.flags:
         document["flags"] = list(answer.flags)
     if answer.is_featureless:
@@ -79,6 +87,8 @@ def serialize_match(match: Match, reference: str = KEEPER) -> dict[str, Any]:
         document["verdict"] = match.verdict.to_dict()
     if match.voucher:
         document["voucher"] = match.voucher.path
+    if match.decision:
+        document["decision"] = serialize_decision(match.decision)
     if match.made_from:
         document["made_from"] = match.made_from.path
     return document
@@ -122,6 +132,8 @@ def format_answer(answer: Answer) -> Iterable[str]:
         f"{escape_unprintable(answer.file)}{flags}: {_format_place(answer)},"
         f" {_format_match_count(answer)}"
     )
+    if rejection := answer.rejection:
+        yield f"  {format_rejection(rejection.relation, rejection.decision)}"
     for match in answer.matches:
         yield f"  {format_match(match, QUERIED_PHOTO):<18}  {format_file(match.file)}"
 
@@ -155,12 +167,19 @@ def format_match(match: Match, reference: str = KEEPER) -> str:
     """Format how a file is related to its keeper or to the file of a query: the `reference`."""
     words = [", ".join(describe_match_edits(match, reference))]
     if match.voucher:
-        words.append(f"{VOUCHER_WORDS} {format_name(match.voucher)}")
+        words.append(f"{get_voucher_words(match)} {format_name(match.voucher)}")
+    if match.decision:
+        words.append(format_decision(match.decision))
     if match.made_from:
         words.append(f"{PARENT_WORDS} {format_name(match.made_from)}")
     described = "; ".join(filter(None, words))
     relation = format_relation(match)
     return f"{relation}: {described}" if described else relation
+
+
+def get_voucher_words(match: Match) -> str:
+    """Return the words before the name of a voucher: of a copy, or of what a decision joins."""
+    return DECIDED_VOUCHER_WORDS if match.decision else VOUCHER_WORDS
 
 
 def format_relation(match: Match) -> str:

@@ -9,12 +9,16 @@ from enum import StrEnum
 
 
 class Relation(StrEnum):
-    """A kind of verdict on a pair, closest first. The values are stored, and printed unchanged."""
+    """A kind of verdict on a pair, closest first. The values are stored, and printed unchanged.
+
+    SAME_BY_DECISION is no verdict: a person decided it where no verdict makes the two a group.
+    """
 
     IDENTICAL_BYTES = "identical bytes"
     IDENTICAL_PIXELS = "identical pixels"
     SAME_PICTURE = "same picture"
     DERIVED = "derived"
+    SAME_BY_DECISION = "same by decision"
     FRAME_OF = "a frame of"
     PAGE_OF = "a page of"
     OVERLAPS = "overlaps"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from indexes.coverage import Coverage
+from indexes.decisions import DecisionKind
 from indexes.records import FLAG_DAMAGED, FileStat
 from indexes.records import Image as ImageRecord
 from pipeline.grouping.keep_rules import DiskStatus, LibraryFile
@@ -19,6 +21,7 @@ from pipeline.report.matches import serialize_file, serialize_match
 from pipeline.verify.relation import Relation
 from pipeline.verify.verdict import Verdict
 from tests.support.cli import Run
+from tests.support.decisions import decide
 from tests.support.images import draw_scene, save_image
 from tests.support.verification import PLAIN_COPY
 
@@ -61,7 +64,7 @@ def test_fields_of_groups_are_documented(run: Run, library: Path) -> None:
     (group,) = document["groups"]
     assert set(group) == list_documented("a group") - {"reason"}
     assert "reason" in group["keeper"]
-    assert set(group["related"][0]) == list_documented("a related file")
+    assert set(group["related"][0]) | {"decision"} == list_documented("a related file")
 
 
 def test_fields_of_files_and_matches_are_documented() -> None:
@@ -74,17 +77,19 @@ def test_fields_of_files_and_matches_are_documented() -> None:
     serialized |= serialize_file(replace(file, is_missing=True))
     assert set(serialized) == list_documented("a file")
     verdict = Verdict(Relation.DERIVED, edits=replace(PLAIN_COPY, mirrored=True))
-    match = Match(file, Relation.DERIVED, 0.9, verdict, file, file)
+    match = Match(file, Relation.DERIVED, 0.9, verdict, file, file, decide(DecisionKind.SAME, 1, 2))
     assert set(serialize_match(match)) == list_documented("a match")
 
 
 def test_fields_of_query_are_documented(run: Run, library: Path) -> None:
     names = ("blank.png", "both.webp", "nothing.jpg")
+    run("decide", "reject", library / "both.webp")
     document = json.loads(run("query", *(library / name for name in names), "--json")[1])
     assert set(document) == list_documented("`query`") | {"schema_version"}
     answers = document["answers"]
     assert {key for answer in answers for key in answer} == list_documented("an answer")
     assert set(answers[2]["error"]) == {"reason", "detail"}
+    assert set(answers[1]["rejected"]) == {"relation", "decision"}
     match = answers[1]["matches"][0]
     assert set(match) <= list_documented("a match") | list_documented("a file")
 
@@ -95,6 +100,10 @@ def test_fields_of_compare_are_documented(run: Run, library: Path, tmp_path: Pat
         library / "both.webp",
         tmp_path / "nothing.jpg",
     ]
+    shutil.copy(files[0], library)
+    shutil.copy(files[1], library)
+    run("ingest")
+    run("decide", "same", *files[:2])
     document = json.loads(run("compare", *files, "--json", "--threshold", "0.9999")[1])
     documented = list_documented("`compare` and `explain`")
     assert set(document) == documented | {"schema_version"}
@@ -103,6 +112,23 @@ def test_fields_of_compare_are_documented(run: Run, library: Path, tmp_path: Pat
     assert set(pairs[0]["exposure_difference"]) == {"field", "is_certain"}
     (failure,) = document["errors"].values()
     assert set(failure) == {"reason", "detail"}
+
+
+def test_fields_of_decisions_are_documented(run: Run, library: Path) -> None:
+    run("decide", "different", library / "a.png", library / "both.webp")
+    run("decide", "reject", library / "blank.png")
+    document = json.loads(run("decide", "list", "--json")[1])
+    assert set(document) == list_documented("`decide list`") | {"schema_version"}
+    decision = document["decisions"][0]
+    assert set(decision) == list_documented("a decision")
+    assert set(decision["photos"][0]) == {"name", "blake3", "paths"}
+    groups = json.loads(run("groups", "--json")[1])
+    (rejected,) = groups["coverage"]["rejected"]
+    assert set(rejected) == {"path", "relation", "decision"}
+    (related,) = (item for item in groups["groups"][0]["related"] if "decision" in item)
+    assert set(related["decision"]) == list_documented("a decision") - {"photos"}
+    run("decide", "keep", library / "copy.jpg")
+    assert "decision" in json.loads(run("groups", "--json")[1])["groups"][0]["keeper"]
 
 
 def test_fields_of_ingest_are_documented(run: Run, library: Path) -> None:

@@ -1,0 +1,1 @@
+"""Decisions of people: enter them, forget them, exchange them with other stores."""
