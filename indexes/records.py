@@ -182,6 +182,20 @@ class CatalogFile:
     is_missing: bool
 
 
+@dataclass(frozen=True, slots=True)
+class FolderFile:
+    """A file as the catalog has it, with what tells which files of a folder belong together.
+
+    `hash` and `taken_at` are those of its image; None if it has none, or if that has no date.
+    """
+
+    path: str
+    stat: FileStat
+    hash: bytes | None = None
+    taken_at: int | None = None
+    is_missing: bool = False
+
+
 @dataclass(frozen=True)
 class Root:
     """A folder that every `ingest` scans, without the names that match a pattern of `excludes`."""
