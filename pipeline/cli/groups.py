@@ -155,6 +155,7 @@ def print_groups(
 
 
 def _find_groups(store: Store, query: GroupQuery, keep_rules: KeepRules) -> list[Group]:
+    from pipeline.query.assets import have_equal_bytes
     from pipeline.query.freshness import refresh_status
     from pipeline.query.groups import GroupOptions, find_groups
     from pipeline.verify.relation import COPY_RELATIONS
@@ -165,7 +166,9 @@ def _find_groups(store: Store, query: GroupQuery, keep_rules: KeepRules) -> list
         query.folders,
         relations=query.search.relations or COPY_RELATIONS,
         min_agreement=query.search.min_agreement,
-        options=GroupOptions(query.against_all, query.against, keep_rules, refresh_status),
+        options=GroupOptions(
+            query.against_all, query.against, keep_rules, refresh_status, have_equal_bytes
+        ),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from indexes.paths import quote
 from indexes.records import FileStat, Image
 from pipeline.errors import InvalidKeepRule
+from pipeline.grouping.assets import AssetPart, PartRole
 from pipeline.grouping.provenance import Provenance
 
 LOSSLESS_FORMATS = {"PNG", "BMP", "GIF", "TIFF", "PPM"}
@@ -43,7 +44,8 @@ class LibraryFile:
 
     `is_missing`: the last ingest did not find the file, perhaps only because its drive was away.
     `disk_status`: the difference found since the last ingest; None if there is none, or if nothing
-    has checked the file. `frame_count` counts the images in the file.
+    has checked the file. `frame_count` counts the images in the file. `parts` are the other files
+    of its asset.
     """
 
     path: str
@@ -52,6 +54,7 @@ class LibraryFile:
     is_missing: bool = False
     disk_status: DiskStatus | None = None
     frame_count: int = 1
+    parts: tuple[AssetPart, ...] = ()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -107,6 +110,18 @@ def _negate_pixel_count(file: LibraryFile, provenance: Provenance) -> float:
     return -min(file.image.width * file.image.height, provenance.max_pixel_count)
 
 
+def _rank_format(file: LibraryFile, provenance: Provenance) -> int:
+    """Rank the format of a file; a JPEG with its raw file holds as much as that."""
+    has_raw = any(part.role is PartRole.RAW and not part.is_missing for part in file.parts)
+    return 0 if has_raw else FORMAT_RANK.get(file.image.format, 0)
+
+
+def _negate_part_counts(file: LibraryFile, provenance: Provenance) -> list[int]:
+    """Count the parts that are there, negated: raw files first, then films, then sidecars."""
+    roles = [part.role for part in file.parts if not part.is_missing]
+    return [-roles.count(role) for role in PartRole]
+
+
 # The rules by name, in their default order. A new rule goes before `path`, which breaks every tie.
 KEEP_RULES: dict[str, tuple[Criterion, ...]] = {
     "original": (
@@ -130,8 +145,9 @@ KEEP_RULES: dict[str, tuple[Criterion, ...]] = {
         Criterion("not saved from a JPEG", lambda file, provenance: provenance.losses.is_resaved),
         Criterion("more colors", lambda file, provenance: provenance.losses.has_lost_colors),
         Criterion("more bits per color", lambda file, provenance: provenance.losses.lost_bits),
-        Criterion("richest format", lambda file, provenance: FORMAT_RANK.get(file.image.format, 0)),
+        Criterion("richest format", _rank_format),
     ),
+    "parts": (Criterion("most parts", _negate_part_counts),),
     "metadata": (
         Criterion("most metadata", lambda file, provenance: -len(file.image.metadata_kinds)),
     ),

@@ -19,6 +19,8 @@ class Match:
     `relation` and `score`, a cosine, are those of the pair. The verdict, if there is one, has the
     reference as its first image. `voucher` is a copy of both, if only their copies relate the two.
     `made_from` is the member that it was made from; None if that is the reference, or not known.
+    `without_counterpart` are paths of the file and its parts for which the asset of the keeper has
+    no counterpart, so that they would be lost with the file.
     """
 
     file: LibraryFile
@@ -27,6 +29,7 @@ class Match:
     verdict: Verdict | None = None
     voucher: LibraryFile | None = None
     made_from: LibraryFile | None = None
+    without_counterpart: tuple[str, ...] = ()
 
 
 def make_match_rank_key(match: Match) -> tuple[int, bool, float, str]:

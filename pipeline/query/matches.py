@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from indexes.metadata import NO_METADATA
@@ -21,6 +21,7 @@ from pipeline.grouping.exposures import Exposures, NamedMetadata
 from pipeline.grouping.frames import relate_frames
 from pipeline.grouping.keep_rules import LibraryFile
 from pipeline.grouping.match import Match, decide_relation, get_exact_relation, make_match_rank_key
+from pipeline.query.assets import LibraryAssets, merge_assets
 from pipeline.query.files import is_file_at
 from pipeline.query.identify import (
     Query,
@@ -83,7 +84,7 @@ def find_matches(
     if store.space is None:
         yield from (Answer(file) for file in files)
         return
-    remaining = iter(files)
+    remaining, assets = iter(files), LibraryAssets(store)
     options = _MatchOptions(threshold, min_agreement, frozenset(relations))
     with DecoderPool() as decoders, QueryVerifier(store, decoders) as verifier:
         while batch := list(islice(remaining, FILES_PER_BATCH)):
@@ -95,7 +96,10 @@ def find_matches(
                 if isinstance(item, Failure):
                     yield Answer(file, failure=item)
                 else:
-                    yield _build_answer(file, next(verified), options.relations)
+                    found = next(verified)
+                    answer = _build_answer(file, found, options.relations)
+                    path = found.searched.query.source.path
+                    yield replace(answer, matches=merge_assets(answer.matches, path, assets))
 
 
 def _embed_new(
