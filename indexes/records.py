@@ -186,7 +186,8 @@ class CatalogFile:
 class FolderFile:
     """A file as the catalog has it, with what tells which files of a folder belong together.
 
-    `hash` and `taken_at` are those of its image; None if it has none, or if that has no date.
+    `hash`, `taken_at` and `content_id` are those of its image and its metadata; None if it has
+    none, or if that does not say. `detail` is that of the failure of a file without an image.
     """
 
     path: str
@@ -194,6 +195,8 @@ class FolderFile:
     hash: bytes | None = None
     taken_at: int | None = None
     is_missing: bool = False
+    content_id: str | None = None
+    detail: str | None = None
 
 
 @dataclass(frozen=True)

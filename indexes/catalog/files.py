@@ -105,14 +105,20 @@ class FileTable:
         """Yield the files of a folder itself, not those of its folders, ordered by path."""
         start, end = _compute_path_range(folder)
         rows = self._database.stream_rows(
-            "SELECT path, files.size, mtime_ns, ctime_ns, inode, device, hash, taken_at, missing"
-            " FROM files LEFT JOIN images ON images.id = image"
+            "SELECT path, files.size, mtime_ns, ctime_ns, inode, device, hash, taken_at, missing,"
+            " json_extract(record, '$.capture.content_id'), detail"
+            " FROM files LEFT JOIN images ON images.id = files.image"
+            " LEFT JOIN metadata ON metadata.image = files.image"
+            " LEFT JOIN failures ON file = files.id"
             " WHERE path >= ? AND path < ? AND instr(substr(path, ?), x'2f') = 0 ORDER BY path",
             *(start, end, len(start) + 1),
         )
-        for path, size, mtime_ns, ctime_ns, inode, device, hash_, taken_at, missing in rows:
+        for path, size, mtime_ns, ctime_ns, inode, device, *facts in rows:
+            hash_, taken_at, missing, content_id, detail = facts
             stat = FileStat(size, mtime_ns, ctime_ns, inode, device)
-            yield FolderFile(os.fsdecode(path), stat, hash_, taken_at, bool(missing))
+            yield FolderFile(
+                os.fsdecode(path), stat, hash_, taken_at, bool(missing), content_id, detail
+            )
 
     def list_without_image_or_ending(self, suffixes: Iterable[str]) -> list[str]:
         """List the paths of files without an image, and of those that end with one of `suffixes`.

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pipeline.decode.formats import IMAGE_SUFFIXES, RAW_SUFFIXES
+from pipeline.decode.live_photos import LIVE_VIDEO_SUFFIXES
 
 
 class FileKind(StrEnum):
-    """What a file is in an asset, by its suffix and by whether it holds an image."""
+    """The kind of a file in an asset, by its suffix and by whether it holds an image."""
 
     PHOTO = "photo"
     RAW = "raw"
@@ -24,7 +25,6 @@ HEIC_SUFFIXES = {".heic", ".heif", ".hif"}
 # Photos that cameras write beside a raw file, or a phone beside the film of a live photo. A PNG or
 # a TIFF with the name of a raw file is an export, a photo of its own.
 CAMERA_SUFFIXES = HEIC_SUFFIXES | {".jpg", ".jpeg", ".jpe"}
-LIVE_VIDEO_SUFFIXES = {".mov", ".mp4"}
 VIDEO_SUFFIXES = LIVE_VIDEO_SUFFIXES | {
     *(".3g2", ".3gp", ".avi", ".m2ts", ".m4v", ".mkv", ".mpeg", ".mpg", ".mts", ".webm", ".wmv"),
 }
@@ -68,7 +68,7 @@ def parse_name(path: str) -> AssetName:
 
 
 def get_kind(name: AssetName, *, has_image: bool) -> FileKind:
-    """Return what a file is in an asset; `has_image`: a photo was read from it."""
+    """Return the kind of a file in an asset; `has_image`: a photo was read from it."""
     if name.suffix == THM_SUFFIX or (name.suffix in SIDECAR_SUFFIXES and not has_image):
         return FileKind.SIDECAR
     if name.suffix in RAW_SUFFIXES:

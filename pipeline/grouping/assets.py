@@ -8,17 +8,17 @@ belong together.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import chain
 
 from indexes.records import FileStat, FolderFile
+from pipeline.decode.live_photos import LIVE_VIDEO_SUFFIXES, parse_content_id
 from pipeline.grouping.asset_names import (
     CAMERA_SUFFIXES,
     HEIC_SUFFIXES,
     JSON_SUFFIX,
-    LIVE_VIDEO_SUFFIXES,
     XMP_SUFFIX,
     AssetName,
     FileKind,
@@ -37,7 +37,7 @@ MAX_LIVE_VIDEO_BYTES = 40_000_000
 
 
 class PartRole(StrEnum):
-    """What a part is in its asset; the values are printed as they are."""
+    """The role of a part in its asset; the values are printed as they are."""
 
     RAW = "raw"
     VIDEO = "video"
@@ -80,7 +80,7 @@ class Asset:
 class FolderAssets:
     """The assets of a folder that have more than one file, by the path of their primary.
 
-    `orphans` are sidecars whose photo or film is not there: the halves of assets.
+    `orphans` are the halves of assets: sidecars and films of live photos whose photo is not there.
     """
 
     assets: tuple[Asset, ...] = ()
@@ -116,7 +116,12 @@ def find_assets(files: Iterable[FolderFile]) -> FolderAssets:
     has_json = any(name.suffix == JSON_SUFFIX for _, name in by_kind[FileKind.SIDECAR])
     sidecars = _Sidecars(owners if by_kind[FileKind.SIDECAR] else (), has_json=has_json)
     other_stems = {name.stem for _, name in by_kind[FileKind.OTHER]}
-    orphans = []
+    owned = {file.path for owner in owners for file, _ in owner.parts}
+    orphans = [
+        file
+        for file, _ in by_kind[FileKind.VIDEO]
+        if parse_content_id(file.detail) is not None and file.path not in owned
+    ]
     for file, name in by_kind[FileKind.SIDECAR]:
         own = sidecars.find_owners(name)
         for owner in own:
@@ -124,7 +129,7 @@ def find_assets(files: Iterable[FolderFile]) -> FolderAssets:
         is_sidecar = name.suffix != JSON_SUFFIX or is_json_of_media(name)
         if not own and is_sidecar and name.stem not in other_stems:
             orphans.append(file)
-    return FolderAssets(_make_assets(owners), tuple(orphans))
+    return FolderAssets(_make_assets(owners), tuple(sorted(orphans, key=lambda file: file.path)))
 
 
 def _find_owners(
@@ -147,15 +152,37 @@ def _find_owners(
             taker.parts.append((file, PartRole.RAW))
         else:
             of_stem.append(_Owner(file, name, FileKind.RAW))
+    by_content_id = dict[str, _Owner]()
+    for owner in chain.from_iterable(owners.values()):
+        if owner.takes_parts and owner.file.content_id is not None:
+            by_content_id.setdefault(owner.file.content_id, owner)
     for file, name in by_kind[FileKind.VIDEO]:
         of_stem = owners[get_shared_stem(name)]
-        taker = next((owner for owner in of_stem if owner.takes_parts), None)
-        is_live = name.suffix in LIVE_VIDEO_SUFFIXES and file.stat.size <= MAX_LIVE_VIDEO_BYTES
-        if taker and is_live:
+        taker = None
+        if name.suffix in LIVE_VIDEO_SUFFIXES:
+            photos_of_stem = [owner for owner in of_stem if owner.takes_parts]
+            taker = _find_live_photo(file, photos_of_stem, by_content_id)
+        if taker:
             taker.parts.append((file, PartRole.VIDEO))
         else:
             of_stem.append(_Owner(file, name, FileKind.VIDEO))
     return list(chain.from_iterable(owners.values()))
+
+
+def _find_live_photo(
+    film: FolderFile, of_stem: Sequence[_Owner], by_content_id: Mapping[str, _Owner]
+) -> _Owner | None:
+    """Find the photo that a film belongs to: by its content identifier, else by its stem.
+
+    The photos of its stem, the best first, and one of each identifier in the folder.
+    """
+    content_id = parse_content_id(film.detail)
+    if content_id is None:
+        return of_stem[0] if of_stem and film.stat.size <= MAX_LIVE_VIDEO_BYTES else None
+    # Programs that write a photo again drop its identifier.
+    without = (owner for owner in of_stem if owner.file.content_id is None)
+    same = (owner for owner in of_stem if owner.file.content_id == content_id)
+    return next(same, None) or by_content_id.get(content_id) or next(without, None)
 
 
 def _make_photo_rank_key(item: tuple[FolderFile, AssetName]) -> tuple[bool, bool, bool, str]:
@@ -175,7 +202,7 @@ def _can_show(photo: FolderFile, raw: FolderFile) -> bool:
 
 
 class _Sidecars:
-    """What the sidecars of a folder belong to."""
+    """The owners of the sidecars of a folder."""
 
     def __init__(self, owners: Iterable[_Owner], *, has_json: bool) -> None:
         # Dictionaries of owners: each once, the best first.

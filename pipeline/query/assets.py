@@ -21,7 +21,7 @@ from pipeline.grouping.assets import (
 from pipeline.grouping.cluster import Group
 from pipeline.grouping.keep_rules import LibraryFile
 from pipeline.grouping.match import Match
-from pipeline.verify.relation import EXACT_RELATIONS
+from pipeline.verify.relation import Relation
 
 MAX_COMPARED_SIDECAR_BYTES = 1 << 20  # a larger sidecar is compared by its size
 
@@ -32,8 +32,8 @@ class LibraryAssets:
     def __init__(self, store: Store, folders: Collection[str] | None = None) -> None:
         """Use the catalog of `store`, which has to stay open.
 
-        Only `folders` are looked into; any if None. For the few photos of a query that is faster
-        than to find the folders that can have assets.
+        Only photos in `folders` have assets, see find_asset_folders(); None stands for any folder,
+        which is faster for the few photos of a query.
         """
         self._store, self._folders = store, folders
         self._parts_by_primary = dict[str, tuple[AssetPart, ...]]()
@@ -80,7 +80,7 @@ def find_asset_folders(store: Store) -> frozenset[str]:
 
 
 def find_orphans(store: Store) -> list[FolderFile]:
-    """Find all sidecars in the library whose photo or film is not there, by path."""
+    """Find all sidecars and films of live photos whose photo is not there, by path."""
     found = (_find_in_folder(store, folder).orphans for folder in find_asset_folders(store))
     return sorted((file for files in found for file in files), key=lambda file: file.path)
 
@@ -112,8 +112,8 @@ def mark_without_counterpart(
     others = _list_parts(group.keeper)
     members = []
     for member in group.members:
-        # What a raw photo holds is more than the pixels that were compared.
-        is_equal = member.relation in EXACT_RELATIONS
+        # A raw photo holds more than the pixels that were compared.
+        is_equal = member.relation == Relation.IDENTICAL_BYTES
         parts = member.file.parts if is_equal else _list_parts(member.file)
         without = find_without_counterpart(parts, others, have_equal_content) if parts else ()
         paths = tuple(part.path for part in without)

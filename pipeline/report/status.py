@@ -38,8 +38,8 @@ class StatusReport:
 
     `raised_floor` is the floor of the store if it is above the model's own. `pairs_left_out` counts
     the pairs that are no candidates, as both photos have many nearer ones; `verdicts` counts them
-    by relation. `recall` is that of the join; None before the first. `orphaned_sidecars` are the
-    paths of those whose photo or film is not there.
+    by relation. `recall` is that of the join; None before the first. `orphans` are the paths of
+    sidecars and films of live photos whose photo is not there.
     """
 
     store: Path
@@ -59,7 +59,7 @@ class StatusReport:
     migration: PendingMigrationReport | None
     bytes_on_disk: int
     last_run: Run | None
-    orphaned_sidecars: Sequence[str] = ()
+    orphans: Sequence[str] = ()
 
 
 def report_status(store: Store) -> StatusReport:
@@ -85,7 +85,7 @@ def report_status(store: Store) -> StatusReport:
         migration=report_pending_migration(store),
         bytes_on_disk=sum(path.stat().st_size for path in files),
         last_run=store.catalog.runs.get_last(),
-        orphaned_sidecars=[orphan.path for orphan in find_orphans(store)],
+        orphans=[orphan.path for orphan in find_orphans(store)],
     )
 
 
@@ -130,7 +130,7 @@ def serialize_status(
             "migration": serialize_pending_migration(migration) if migration else None,
             "bytes_on_disk": report.bytes_on_disk,
             "last_run": _serialize_run(report.last_run) if report.last_run else None,
-            "orphaned_sidecars": list(report.orphaned_sidecars),
+            "orphans": list(report.orphans),
         }
     )
     if failures is not None:
@@ -197,10 +197,10 @@ def _format_content_lines(report: StatusReport) -> Iterator[str]:
         flagged = (format_flag_count(flag, count) for flag, count in counts.flagged.items())
         yield f"flagged     {', '.join(flagged)}"
     yield f"not read    {format_reason_counts(counts.failed_by_reason)}"
-    if orphans := report.orphaned_sidecars:
-        sidecars = pluralize(len(orphans), "sidecar")
+    if orphans := report.orphans:
         example = escape_unprintable(orphans[0])
-        yield f"orphans     {sidecars} whose photo or film is not there, such as {example}"
+        files = pluralize(len(orphans), "file")
+        yield f"orphans     {files} whose photo or film is not there, such as {example}"
     yield f"vectors     {report.vectors:,} in {pluralize(report.segments, 'segment')}"
 
 

@@ -1,4 +1,4 @@
-"""Which files of a folder belong together, by their names, times and sizes."""
+"""The assets of a folder, by the names, times and sizes of its files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexes.records import FileStat, FolderFile
+from pipeline.decode.live_photos import LIVE_VIDEO_DETAIL
 from pipeline.grouping.assets import (
     MAX_LIVE_VIDEO_BYTES,
     AssetPart,
@@ -24,11 +25,17 @@ from pipeline.grouping.assets import (
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".heic", ".png", ".tif", ".webp")
 
 
-def make_file(name: str, *, size: int = 1, taken_at: int | None = None) -> FolderFile:
+def make_file(
+    name: str, *, size: int = 1, taken_at: int | None = None, content_id: str | None = None
+) -> FolderFile:
     """Make the record of a file; a photo and a THM were read, as without the extra `raw`."""
     has_image = name.lower().endswith((*PHOTO_SUFFIXES, ".thm"))
     stat = FileStat(size, 0, 0, 0, 0)
-    return FolderFile(f"/p/{name}", stat, name.encode() if has_image else None, taken_at)
+    hash_ = name.encode(errors="surrogatepass") if has_image else None
+    detail = LIVE_VIDEO_DETAIL + content_id if content_id and not has_image else None
+    return FolderFile(
+        f"/p/{name}", stat, hash_, taken_at, content_id=content_id if hash_ else None, detail=detail
+    )
 
 
 def find(*names: str) -> FolderAssets:
@@ -139,6 +146,33 @@ def test_long_film_is_not_that_of_a_live_photo() -> None:
     assert all(part.is_shared for asset in found.assets for part in asset.parts)
 
 
+def test_content_identifier_tells_more_than_the_name() -> None:
+    photo, other = (replace(make_file(name), content_id=name) for name in ("a.heic", "b.heic"))
+    stripped = make_file("c.jpg")
+
+    def find_with(name: str, content_id: str, size: int = 1) -> FolderAssets:
+        film = replace(make_file(name, size=size), detail=LIVE_VIDEO_DETAIL + content_id)
+        return find_assets([photo, other, stripped, film])
+
+    assert list_names(find_with("a.mov", "a.heic")) == {"a.heic": ["a.mov"]}
+    assert list_names(find_with("a.mov", "b.heic")) == {"b.heic": ["a.mov"]}
+    assert list_names(find_with("z.mov", "b.heic")) == {"b.heic": ["z.mov"]}  # renamed
+    assert list_names(find_with("c.mov", "gone")) == {"c.jpg": ["c.mov"]}
+    assert list_names(find_with("a.mov", "a.heic", MAX_LIVE_VIDEO_BYTES + 1)) == {
+        "a.heic": ["a.mov"]
+    }
+    for name in ("a.mov", "z.mov"):  # whose photo is gone
+        found = find_with(name, "gone")
+        assert (found.assets, [file.path for file in found.orphans]) == ((), [f"/p/{name}"])
+
+
+def test_film_goes_to_the_photo_of_its_name_among_those_of_its_identifier() -> None:
+    """A live photo and an edit of it that was saved beside it."""
+    files = [replace(make_file(name), content_id="1") for name in ("a.heic", "b.heic")]
+    film = replace(make_file("b.mov"), detail=f"{LIVE_VIDEO_DETAIL}1")
+    assert list_names(find_assets([*files, film])) == {"b.heic": ["b.mov"]}
+
+
 def test_live_photo_has_an_xmp_file_for_itself() -> None:
     (asset,) = find("a.heic", "a.mov", "a.xmp").assets
     assert not any(part.is_shared for part in asset.parts)
@@ -175,6 +209,7 @@ FILES = st.lists(
         st.sampled_from(NAMES) | st.text(st.characters(exclude_characters="/"), min_size=1),
         size=st.sampled_from([1, MAX_LIVE_VIDEO_BYTES + 1]),
         taken_at=st.sampled_from([None, 1, 2]),
+        content_id=st.sampled_from([None, "1", "2"]),
     ),
     max_size=12,
     unique_by=lambda file: file.path,
@@ -201,7 +236,7 @@ def test_each_file_is_in_one_asset_but_for_a_shared_xmp(files: list[FolderFile])
         {file.path for file in found.orphans},
     )
     assert not primaries & counts.keys()
-    assert not orphans & (primaries | counts.keys())
+    assert not orphans & counts.keys()
     assert primaries | counts.keys() | orphans <= {file.path for file in files}
 
 

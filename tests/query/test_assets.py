@@ -14,12 +14,12 @@ from pipeline.grouping.keep_rules import KeepRules, LibraryFile
 from pipeline.query.assets import find_orphans, have_equal_bytes
 from pipeline.query.groups import GroupOptions
 from pipeline.report.groups import sum_reclaimable_bytes
+from tests.support.films import make_apple_exif, make_film
 from tests.support.images import draw_textured_image, save_image
 from tests.support.ingest import make_store
 from tests.support.raw_and_jxl import save_dng
 
 SCENE = draw_textured_image(1)
-MOVIE = b"\0\0\0\x14ftypqt  \0\0\0\0qt  " + bytes(1000)
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def library(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     save_image(folder / "best" / "IMG_1.JPG", SCENE, quality=95)
     save_dng(folder / "best" / "IMG_1.DNG", SCENE, SCENE)
-    (folder / "best" / "IMG_1.MOV").write_bytes(MOVIE)
+    (folder / "best" / "IMG_1.MOV").write_bytes(make_film())
     (folder / "best" / "IMG_1.xmp").write_text('<x:xmpmeta xmp:Rating="3"/>')
     for seed in (2, 3):
         save_image(folder / f"other {seed}.jpg", draw_textured_image(seed))
@@ -124,7 +124,7 @@ def test_raw_file_is_not_given_up_for_a_photo_without_one(tmp_path: Path, librar
 
 
 def test_raw_file_that_cannot_be_read_is_a_part(tmp_path: Path, library: Path) -> None:
-    """As every raw file is without the extra `raw`."""
+    """Without the extra `raw` that holds for every raw file."""
     (library / "best" / "IMG_1.CR3").write_bytes(b"no camera writes this")
     copy = copy_best(library, "copy of it")
     (copy / "IMG_1.CR3").write_bytes(b"another size")
@@ -170,6 +170,23 @@ def test_sidecar_whose_photo_is_gone_is_reported(tmp_path: Path, library: Path) 
     with make_store(tmp_path / "store", library) as store:
         orphans = [orphan.path for orphan in find_orphans(store)]
         assert orphans == [str(library / "IMG_3.aae"), str(library / "best" / "IMG_1.xmp")]
+
+
+def test_film_is_found_by_the_content_identifier(tmp_path: Path) -> None:
+    library = tmp_path / "photos"
+    for name in ("IMG_1", "IMG_2"):
+        exif = make_apple_exif(name.encode())
+        save_image(library / f"{name}.jpg", draw_textured_image(1), quality=90, exif=exif)
+        (library / f"{name} (film).mov").write_bytes(make_film(name.encode()))
+    with make_store(tmp_path / "store", library) as store:
+        (group,) = find_groups(store)
+        for file in group.files:
+            assert list_parts(file) == [f"{Path(file.path).stem} (film).mov"]
+        assert find_orphans(store) == []
+    (library / "IMG_1.jpg").unlink()
+    with make_store(tmp_path / "store", library) as store:
+        orphans = [orphan.path for orphan in find_orphans(store)]
+        assert orphans == [str(library / "IMG_1 (film).mov")]
 
 
 def query(store: Store, path: Path) -> list[tuple[str, list[str]]]:
