@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import PurePath
 
-LIVE_VIDEO_SUFFIXES = {".mov", ".mp4"}
+PIXEL_VIDEO_SUFFIX = ".mp"
+LIVE_VIDEO_SUFFIXES = {".mov", ".mp4", PIXEL_VIDEO_SUFFIX}
 # The detail that a catalog keeps of such a film, which is no photo, ends with the identifier.
 LIVE_VIDEO_DETAIL = "film of the live photo "
 CONTENT_ID_KEY = b"com.apple.quicktime.content.identifier"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pipeline.decode.formats import IMAGE_SUFFIXES, RAW_SUFFIXES
-from pipeline.decode.live_photos import LIVE_VIDEO_SUFFIXES
+from pipeline.decode.live_photos import LIVE_VIDEO_SUFFIXES, PIXEL_VIDEO_SUFFIX
 
 
 class FileKind(StrEnum):
@@ -43,7 +43,8 @@ _NUMBER_AT_END = re.compile(r"\(\d+\)$")
 _APPLE_STEM = re.compile(r"(?P<prefix>.*_)(?P<letter>[eo])(?P<number>\d+)")
 # darktable writes the second edit of IMG_1.CR3 to IMG_1_01.CR3.xmp.
 _DARKTABLE_NAME = re.compile(r"(?P<stem>.*)_\d\d(?P<suffix>\.[^.]+)")
-# The Pixel writes PXL_1.RAW-01.COVER.jpg beside PXL_1.RAW-02.ORIGINAL.dng.
+# A Pixel writes PXL_1.RAW-01.COVER.jpg beside PXL_1.RAW-02.ORIGINAL.dng, and PXL_1.MP beside
+# PXL_1.MP.jpg, where Google Takeout splits them.
 _PIXEL_STEM = re.compile(r"(?P<stem>.*)\.raw-\d\d(?:\.mp)?\.(?:cover|original)")
 
 
@@ -80,6 +81,8 @@ def get_kind(name: AssetName, *, has_image: bool) -> FileKind:
 
 def get_shared_stem(name: AssetName) -> str:
     """Return the stem that the photos and films of one asset share."""
+    if name.suffix == PIXEL_VIDEO_SUFFIX:
+        return name.whole
     match = _PIXEL_STEM.fullmatch(name.stem)
     return match["stem"] if match else name.stem
 

@@ -77,6 +77,7 @@ def list_names(found: FolderAssets) -> dict[str, list[str]]:
             ["PXL_1.RAW-01.MP.COVER.jpg", "PXL_1.RAW-02.ORIGINAL.dng"],
             {"PXL_1.RAW-01.MP.COVER.jpg": ["PXL_1.RAW-02.ORIGINAL.dng"]},
         ),
+        (["PXL_1.MP.jpg", "PXL_1.MP"], {"PXL_1.MP.jpg": ["PXL_1.MP"]}),
         (
             ["IMG_1.HEIC", "IMG_E1.HEIC", "IMG_1.AAE", "IMG_O1.AAE", "IMG_E1.AAE"],
             {"IMG_1.HEIC": ["IMG_1.AAE", "IMG_O1.AAE"], "IMG_E1.HEIC": ["IMG_E1.AAE"]},
