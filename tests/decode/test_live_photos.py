@@ -28,7 +28,7 @@ def test_content_identifier_is_read(tmp_path: Path, name: str) -> None:
 
 
 def test_size_of_64_bits_is_read(tmp_path: Path) -> None:
-    """As of the frames of a long film."""
+    """The frames of a long film have one."""
     frames = (1).to_bytes(4, "big") + b"mdat" + (116).to_bytes(8, "big") + bytes(100)
     film = make_film(CONTENT_ID, frame_bytes=0).replace(make_box(b"mdat", b""), frames)
     assert read_content_id(tmp_path / "a.mov", film) == CONTENT_ID.decode()
