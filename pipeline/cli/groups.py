@@ -167,7 +167,11 @@ def _find_groups(store: Store, query: GroupQuery, keep_rules: KeepRules) -> list
         relations=query.search.relations or COPY_RELATIONS,
         min_agreement=query.search.min_agreement,
         options=GroupOptions(
-            query.against_all, query.against, keep_rules, refresh_status, have_equal_bytes
+            query.against_all,
+            query.against,
+            keep_rules,
+            refresh_status,
+            have_equal_content=have_equal_bytes,
         ),
     )
 

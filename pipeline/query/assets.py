@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -129,18 +130,27 @@ def _list_parts(file: LibraryFile) -> list[AssetPart]:
     return [own, *file.parts]
 
 
-def have_equal_bytes(first: AssetPart, second: AssetPart) -> bool:
-    """Tell if two parts have equal content; sidecars of equal size are read, others are not.
+def have_equal_bytes(part: AssetPart, kept: AssetPart) -> bool:
+    """Tell if a part that is kept has the content of another one, and is there as it was ingested.
 
-    A rating changes no size. False for a sidecar that cannot be read now.
+    Sidecars of equal size are read, because a rating changes no size; other parts are not. False
+    for a sidecar that cannot be read now.
     """
-    if not are_of_equal_size(first, second):
+    if not are_of_equal_size(part, kept) or not _is_as_ingested(kept):
         return False
-    is_sidecar = first.role is PartRole.SIDECAR
-    if not is_sidecar or first.stat.size > MAX_COMPARED_SIDECAR_BYTES:
+    is_sidecar = part.role is PartRole.SIDECAR
+    if not is_sidecar or part.stat.size > MAX_COMPARED_SIDECAR_BYTES:
         return True
-    contents = [_read(part.path) for part in (first, second)]
+    contents = [_read(path) for path in (part.path, kept.path)]
     return contents[0] is not None and contents[0] == contents[1]
+
+
+def _is_as_ingested(part: AssetPart) -> bool:
+    try:
+        status = os.stat(part.path)  # noqa: PTH116 - the path may not be valid UTF-8
+    except (OSError, ValueError):
+        return False
+    return (status.st_size, status.st_mtime_ns) == (part.stat.size, part.stat.mtime_ns)
 
 
 def _read(path: str) -> bytes | None:

@@ -48,7 +48,8 @@ class GroupOptions:
     these. `against`, real paths: groups hold files from below the folders and from below these, at
     least one of each. `keep_rules` choose the keeper of a group. `refresh_status` returns a file
     with its present status on disk; by default the status of the last ingest stands.
-    `have_equal_content` compares parts of assets, by default by their hashes or sizes.
+    `have_equal_content` tells if a part of the keeper's asset, its second argument, is a copy of
+    that of a member; by default by their hashes, else by their sizes.
     """
 
     against_all: bool = False

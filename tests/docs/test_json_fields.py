@@ -78,7 +78,7 @@ def test_fields_of_files_and_matches_are_documented() -> None:
     assert set(serialized) == list_documented("a file")
     assert set(serialized["parts"][0]) == list_documented("a part")
     verdict = Verdict(Relation.DERIVED, edits=replace(PLAIN_COPY, mirrored=True))
-    match = Match(file, Relation.DERIVED, 0.9, verdict, file, file, ("/a.xmp",))
+    match = Match(file, Relation.DERIVED, 0.9, verdict, file, file, without_counterpart=("/a.xmp",))
     assert set(serialize_match(match)) == list_documented("a match")
 
 

@@ -141,12 +141,19 @@ def test_sidecar_with_other_content_has_no_counterpart(tmp_path: Path, library: 
     assert [member.without_counterpart for member in group.members] == [(str(copy / "IMG_1.xmp"),)]
 
 
-def test_sidecar_that_went_has_no_counterpart(tmp_path: Path, library: Path) -> None:
-    copy = copy_best(library, "copy of it")
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("change", ["delete", "edit"])
+def test_part_that_went_or_changed_is_no_counterpart(
+    tmp_path: Path, library: Path, name: str, change: str
+) -> None:
+    copy, kept = copy_best(library, "copy of it"), library / "best" / name
     with make_store(tmp_path / "store", library) as store:
-        (library / "best" / "IMG_1.xmp").unlink()
+        if change == "delete":
+            kept.unlink()
+        else:
+            kept.write_bytes(kept.read_bytes()[:-1] + b"?")  # of the same size
         (group,) = find_groups(store, options=GroupOptions(have_equal_content=have_equal_bytes))
-    assert [member.without_counterpart for member in group.members] == [(str(copy / "IMG_1.xmp"),)]
+    assert [member.without_counterpart for member in group.members] == [(str(copy / name),)]
 
 
 def test_thumbnail_of_a_film_is_in_no_group(tmp_path: Path, library: Path) -> None:
