@@ -187,6 +187,23 @@ class CatalogFile:
     is_missing: bool
 
 
+@dataclass(frozen=True, slots=True)
+class FolderFile:
+    """A file as the catalog has it, with what tells which files of a folder belong together.
+
+    `hash`, `taken_at` and `content_id` are those of its image and its metadata; None if it has
+    none, or if that does not say. `detail` is that of the failure of a file without an image.
+    """
+
+    path: str
+    stat: FileStat
+    hash: bytes | None = None
+    taken_at: int | None = None
+    is_missing: bool = False
+    content_id: str | None = None
+    detail: str | None = None
+
+
 @dataclass(frozen=True)
 class Root:
     """A folder that every `ingest` scans, without the names that match a pattern of `excludes`."""

@@ -11,7 +11,7 @@ from indexes.catalog.database import Database
 from indexes.catalog.images import ImageTable
 from indexes.coverage import UnreadablePath
 from indexes.errors import StoreError
-from indexes.records import CatalogFile, Counts, FileStat, NewFile
+from indexes.records import CatalogFile, Counts, FileStat, FolderFile, NewFile
 
 
 class FileTable:
@@ -100,6 +100,38 @@ class FileTable:
         columns = "id, path, size, mtime_ns, ctime_ns, inode, device, image, NULL, missing"
         sql = f"SELECT {columns} FROM files WHERE image IN ({{}}) ORDER BY path"
         return map(_make_catalog_file, self._database.stream_rows_in(sql, image_ids))
+
+    def find_in_folder(self, folder: str) -> Iterator[FolderFile]:
+        """Yield the files of a folder itself, not those of its folders, ordered by path."""
+        start, end = _compute_path_range(folder)
+        rows = self._database.stream_rows(
+            "SELECT path, files.size, mtime_ns, ctime_ns, inode, device, hash, taken_at, missing,"
+            " json_extract(record, '$.capture.content_id'), detail"
+            " FROM files LEFT JOIN images ON images.id = files.image"
+            " LEFT JOIN metadata ON metadata.image = files.image"
+            " LEFT JOIN failures ON file = files.id"
+            " WHERE path >= ? AND path < ? AND instr(substr(path, ?), x'2f') = 0 ORDER BY path",
+            *(start, end, len(start) + 1),
+        )
+        for path, size, mtime_ns, ctime_ns, inode, device, *facts in rows:
+            hash_, taken_at, missing, content_id, detail = facts
+            stat = FileStat(size, mtime_ns, ctime_ns, inode, device)
+            yield FolderFile(
+                os.fsdecode(path), stat, hash_, taken_at, bool(missing), content_id, detail
+            )
+
+    def list_without_image_or_ending(self, suffixes: Iterable[str]) -> list[str]:
+        """List the paths of files without an image, and of those that end with one of `suffixes`.
+
+        These have 4 ASCII characters, in lower case; the case of the paths does not matter.
+        """
+        endings = [suffix.encode("ascii") for suffix in suffixes]
+        found = self._database.fetch_rows(
+            "SELECT path FROM files WHERE image IS NULL"
+            f" OR CAST(lower(substr(path, -4)) AS BLOB) IN ({', '.join('?' * len(endings))})",
+            *endings,
+        )
+        return [os.fsdecode(path) for (path,) in found]
 
     def list_failures(self) -> Iterator[UnreadablePath]:
         """Yield each file without an image, ordered by path."""

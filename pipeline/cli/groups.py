@@ -159,6 +159,7 @@ def print_groups(
 
 
 def _find_groups(store: Store, query: GroupQuery, keep_rules: KeepRules) -> list[Group]:
+    from pipeline.query.assets import have_equal_bytes
     from pipeline.query.freshness import refresh_status
     from pipeline.query.groups import GroupOptions, find_groups
     from pipeline.verify.relation import COPY_RELATIONS
@@ -169,7 +170,13 @@ def _find_groups(store: Store, query: GroupQuery, keep_rules: KeepRules) -> list
         query.folders,
         relations=query.search.relations or COPY_RELATIONS,
         min_agreement=query.search.min_agreement,
-        options=GroupOptions(query.against_all, query.against, keep_rules, refresh_status),
+        options=GroupOptions(
+            query.against_all,
+            query.against,
+            keep_rules,
+            refresh_status,
+            have_equal_content=have_equal_bytes,
+        ),
     )
 
 

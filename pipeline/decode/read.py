@@ -21,6 +21,7 @@ from pipeline.decode.formats import (
     has_raw_signature,
     has_raw_suffix,
 )
+from pipeline.decode.live_photos import describe_film
 from pipeline.name_rules import SkipReason
 from pipeline.scan import SourceFile
 
@@ -79,7 +80,9 @@ def read(source: SourceFile) -> bytes:
         with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - a descriptor
             before = os.fstat(descriptor)
             _check_file_type(before)
-            _check_signature(source.path, os.pread(descriptor, OWN_MARK_BYTES, 0))
+            if not _has_image(source.path, os.pread(descriptor, OWN_MARK_BYTES, 0)):
+                film = describe_film(source.path, descriptor)
+                raise Rejected(FailureReason.NOT_A_PHOTO, film)
             if before.st_size > MAX_FILE_BYTES:
                 raise Rejected(
                     FailureReason.FILE_TOO_LARGE,
@@ -110,10 +113,11 @@ def _check_file_type(status: os.stat_result) -> None:
         raise Rejected(FailureReason.EMPTY_FILE, "0 bytes")
 
 
-def _check_signature(path: str, head: bytes) -> None:
-    """Raise Rejected unless the first bytes of a file are those of a format that is read here.
+def _has_image(path: str, head: bytes) -> bool:
+    """Tell if the first bytes of a file are those of a format that is read here.
 
-    Those of a picture that neardup made are not.
+    Raises Rejected if they are not, though the suffix of the file is one of an image; if the format
+    needs an extra; and for a picture that neardup made.
     """
     if has_own_mark(head):
         raise Rejected(FailureReason.MADE_BY_NEARDUP)
@@ -127,8 +131,8 @@ def _check_signature(path: str, head: bytes) -> None:
     # Other texts start like a plain PNM.
     is_plain_pnm = suffix in PNM_SUFFIXES and has_plain_pnm_signature(head)
     if is_jxl or is_plain_pnm or has_image_signature(head) or (is_raw and has_raw_signature(head)):
-        return
+        return True
     if is_raw or suffix in IMAGE_SUFFIXES:
         detail = f"starts with {head[:8].hex(' ')}, which is not a format that neardup reads"
         raise Rejected(FailureReason.NO_PICTURE_INSIDE, detail)
-    raise Rejected(FailureReason.NOT_A_PHOTO)
+    return False

@@ -13,6 +13,7 @@ from indexes.decisions import Decision
 from indexes.paths import quote
 from indexes.records import FileStat, Image
 from pipeline.errors import InvalidKeepRule
+from pipeline.grouping.assets import AssetPart, PartRole
 from pipeline.grouping.decisions import NO_DECISIONS, KeptImages
 from pipeline.grouping.folder_patterns import (
     FOLDER_PREFIX,
@@ -53,7 +54,8 @@ class LibraryFile:
 
     `is_missing`: the last ingest did not find the file, perhaps only because its drive was away.
     `disk_status`: the difference found since the last ingest; None if there is none, or if nothing
-    has checked the file. `frame_count` counts the images in the file.
+    has checked the file. `frame_count` counts the images in the file. `parts` are the other files
+    of its asset.
     """
 
     path: str
@@ -62,6 +64,7 @@ class LibraryFile:
     is_missing: bool = False
     disk_status: DiskStatus | None = None
     frame_count: int = 1
+    parts: tuple[AssetPart, ...] = ()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -118,10 +121,19 @@ def _negate_pixel_count(file: LibraryFile, provenance: Provenance) -> float:
 
 
 def _rank_format(file: LibraryFile, provenance: Provenance) -> int:
+    """Rank the format of a file; a JPEG with its raw file holds as much as that."""
+    if any(part.role is PartRole.RAW and not part.is_missing for part in file.parts):
+        return 0
     image = file.image
     if image.format in CAMERA_FORMATS and "camera" in image.metadata_kinds:
         return CAMERA_FORMAT_RANK
     return FORMAT_RANK.get(image.format, 0)
+
+
+def _negate_part_counts(file: LibraryFile, provenance: Provenance) -> list[int]:
+    """Count the parts that are there, negated: raw files first, then films, then sidecars."""
+    roles = [part.role for part in file.parts if not part.is_missing]
+    return [-roles.count(role) for role in PartRole]
 
 
 # The rules by name, in their default order. A new rule goes before `path`, which breaks every tie.
@@ -149,6 +161,7 @@ KEEP_RULES: dict[str, tuple[Criterion, ...]] = {
         Criterion("more bits per color", lambda file, provenance: provenance.losses.lost_bits),
         Criterion("richest format", _rank_format),
     ),
+    "parts": (Criterion("most parts", _negate_part_counts),),
     "metadata": (
         Criterion("most metadata", lambda file, provenance: -len(file.image.metadata_kinds)),
     ),

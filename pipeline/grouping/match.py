@@ -21,6 +21,8 @@ class Match:
     reference as its first image. `voucher` is a copy of both, if only their copies relate the two.
     `made_from` is the member that it was made from; None if that is the reference, or not known.
     `decision` is that of a person on the two, or on the file or the reference and the voucher.
+    `without_counterpart` are paths of the file and its parts for which the asset of the keeper has
+    no counterpart, so that they would be lost with the file.
     """
 
     file: LibraryFile
@@ -30,6 +32,7 @@ class Match:
     voucher: LibraryFile | None = None
     made_from: LibraryFile | None = None
     decision: Decision | None = None
+    without_counterpart: tuple[str, ...] = ()
 
 
 def make_match_rank_key(match: Match) -> tuple[int, bool, float, str]:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, product
 from typing import Any
 
 from indexes.catalog.verdicts import MAX_IMAGES_PER_VECTOR
 from indexes.store import Store
+from pipeline.grouping.assets import AssetPart, are_of_equal_size
 from pipeline.grouping.cluster import Group, form_groups
 from pipeline.grouping.edges import Edge
 from pipeline.grouping.frames import relate_frames
 from pipeline.grouping.keep_rules import KeepRules, LibraryFile
 from pipeline.grouping.match import decide_relation
 from pipeline.grouping.provenance import Provenance
+from pipeline.query.assets import (
+    LibraryAssets,
+    find_asset_folders,
+    mark_without_counterpart,
+    select_primary_files,
+)
 from pipeline.query.snapshot import Snapshot, keep_status, load_snapshot, sort_pair
 from pipeline.query.thresholds import resolve_thresholds
 from pipeline.scan import is_below
@@ -30,12 +37,15 @@ class GroupOptions:
     these. `against`, real paths: groups hold files from below the folders and from below these, at
     least one of each. `keep_rules` choose the keeper of a group. `refresh_status` returns a file
     with its present status on disk; by default the status of the last ingest stands.
+    `have_equal_content` tells if a part of the keeper's asset, its second argument, is a copy of
+    that of a member; by default by their hashes, else by their sizes.
     """
 
     against_all: bool = False
     against: Sequence[str] = ()
     keep_rules: KeepRules = field(default_factory=KeepRules)
     refresh_status: Callable[[LibraryFile], LibraryFile] = keep_status
+    have_equal_content: Callable[[AssetPart, AssetPart], bool] = are_of_equal_size
 
 
 def find_groups(
@@ -54,7 +64,8 @@ def find_groups(
     that pixels cannot decide is SIMILAR from the threshold of the space on, or from the requested
     one. At any score, one in doubt by the judge is SIMILAR, and a copy whose share of agreeing
     tiles is below `min_agreement`. Images without features are grouped with exact copies alone.
-    Groups are sorted by the path of their keeper.
+    Of an asset only the primary file is in a group, with its parts. Groups are sorted by the path
+    of their keeper.
     """
     options = options or GroupOptions()
     folders = [os.path.realpath(folder) for folder in folders]
@@ -64,6 +75,7 @@ def find_groups(
         thresholds = resolve_thresholds(store, store.space, threshold, min_agreement)
         scope = () if options.against_all else (*folders, *options.against)
         snapshot = load_snapshot(store, thresholds, scope, options.refresh_status)
+        snapshot = _select_primary_files(snapshot, LibraryAssets(store, find_asset_folders(store)))
     keep_rules = options.keep_rules.with_kept(snapshot.decisions.kept)
     groups = form_groups(
         snapshot.files,
@@ -75,12 +87,22 @@ def find_groups(
     )
     for side in (folders, options.against) if options.against else (folders,):
         groups = [group for group in groups if _has_file_below(group, side)]
-    return groups
+    return [mark_without_counterpart(group, options.have_equal_content) for group in groups]
 
 
 def _has_file_below(group: Group, folders: Sequence[str]) -> bool:
     """Tell if a group has a file below one of the folders, or there are none."""
     return not folders or any(is_below(file.path, folders) for file in group.files)
+
+
+def _select_primary_files(snapshot: Snapshot, assets: LibraryAssets) -> Snapshot:
+    """Leave the parts of assets out of a snapshot: they are in no group by themselves."""
+    files = select_primary_files(snapshot.files, assets)
+    images_by_vector = {
+        vector: [image for image in images if image in files]
+        for vector, images in snapshot.images_by_vector.items()
+    }
+    return replace(snapshot, files=files, images_by_vector=images_by_vector)
 
 
 def build_edges(snapshot: Snapshot, keep_rules: KeepRules) -> list[Edge]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from indexes.decisions import Decision, DecisionKind
@@ -25,6 +25,7 @@ from pipeline.grouping.exposures import Exposures, NamedMetadata
 from pipeline.grouping.frames import relate_frames
 from pipeline.grouping.keep_rules import LibraryFile
 from pipeline.grouping.match import Match, decide_relation, get_exact_relation, make_match_rank_key
+from pipeline.query.assets import LibraryAssets, merge_assets
 from pipeline.query.files import is_file_at
 from pipeline.query.identify import (
     Query,
@@ -107,7 +108,7 @@ def find_matches(
                 for file, item in zip(batch, identified, strict=True):
                     yield Answer(file, failure=item if isinstance(item, Failure) else None)
         return
-    decisions = load_decisions(store)
+    decisions, assets = load_decisions(store), LibraryAssets(store)
     options = _MatchOptions(threshold, min_agreement, frozenset(relations))
     with DecoderPool() as decoders, QueryVerifier(store, decoders) as verifier:
         while batch := list(islice(remaining, FILES_PER_BATCH)):
@@ -119,7 +120,10 @@ def find_matches(
                 if isinstance(item, Failure):
                     yield Answer(file, failure=item)
                 else:
-                    yield _build_answer(file, next(verified), options.relations, decisions)
+                    found = next(verified)
+                    answer = _build_answer(file, found, options.relations, decisions)
+                    path = found.searched.query.source.path
+                    yield replace(answer, matches=merge_assets(answer.matches, path, assets))
 
 
 def _embed_new(

@@ -23,7 +23,9 @@ from pipeline.report.matches import (
     KEEPER,
     PARENT_WORDS,
     describe_match_edits,
+    describe_without_counterpart,
     format_name,
+    format_parts,
     format_relation,
     get_voucher_words,
 )
@@ -141,7 +143,8 @@ def _render_group(group: Group, images: PageImages) -> Iterator[str]:
     yield f'<li class="card keep" id="{anchors[keeper.path]}">{card}</li>\n'
     depths = [min(depth, MAX_NESTED_BOXES) for _, depth in tree]
     for (member, _), depth, next_depth in zip(tree, depths, [*depths[1:], 0], strict=True):
-        notes, differences = _render_origin(member, anchors), _describe_differences(member, keeper)
+        notes = (*_render_origin(member, anchors), *_render_without_counterpart(member))
+        differences = _describe_differences(member, keeper)
         card = _render_card(member.file, _format_label(member), notes, differences, images)
         anchor = anchors[member.file.path]
         if next_depth > depth:
@@ -164,7 +167,7 @@ def _render_card(
     link = f'<a href="file://{quote(os.fsencode(file.path))}" title="{_escape_html(file.path)}">'
     labels = "".join(f", {file_label}" for file_label in file.labels)
     size = f"{image.width} x {image.height}, {format_bytes(image.size)}"
-    facts = f"{size}, {_escape_html(image.format)}{labels}"
+    facts = f"{size}, {_escape_html(image.format)}{labels}{html.escape(format_parts(file))}"
     lines = "".join(
         f"<small>{line}</small>" for line in (*notes, facts, _escape_html(details)) if line
     )
@@ -189,6 +192,10 @@ def _render_origin(member: Match, anchors: Mapping[str, str]) -> Iterator[str]:
             yield f'{words} <a href="#{anchors[file.path]}" title="{path}">{name}</a>'
     if member.decision:
         yield _escape_html(format_decision(member.decision))
+
+
+def _render_without_counterpart(member: Match) -> Iterator[str]:
+    yield from map(html.escape, describe_without_counterpart(member))
 
 
 def _describe_differences(member: Match, keeper: LibraryFile) -> str:

@@ -124,8 +124,15 @@ def _format_decided_apart(group: Group) -> Iterable[str]:
 
 
 def sum_reclaimable_bytes(group: Group) -> int:
-    """Sum the bytes of the members of a group that are on disk."""
-    return sum(member.file.image.size for member in group.members if member.file.is_present)
+    """Sum the bytes of the members of a group that are on disk, with those of their parts.
+
+    A member with a part that the keeper lacks is not to be given up, so it frees nothing.
+    """
+    return sum(
+        member.file.image.size + sum(part.bytes_to_free for part in member.file.parts)
+        for member in group.members
+        if member.file.is_present and not member.without_counterpart
+    )
 
 
 def format_related(groups: Sequence[Group]) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from indexes.paths import escape_unprintable
+from pipeline.grouping.assets import AssetPart
 from pipeline.grouping.decisions import format_decision
 from pipeline.grouping.keep_rules import DiskStatus, LibraryFile
 from pipeline.grouping.match import Match
@@ -91,6 +92,8 @@ def serialize_match(match: Match, reference: str = KEEPER) -> dict[str, Any]:
         document["decision"] = serialize_decision(match.decision)
     if match.made_from:
         document["made_from"] = match.made_from.path
+    if match.without_counterpart:
+        document["without_counterpart"] = list(match.without_counterpart)
     return document
 
 
@@ -116,6 +119,17 @@ def serialize_file(file: LibraryFile) -> dict[str, Any]:
         document["flags"] = list(image.flags)
     if file.frame_count > 1:
         document["frames"] = file.frame_count
+    if file.parts:
+        document["parts"] = [_serialize_part(part) for part in file.parts]
+    return document
+
+
+def _serialize_part(part: AssetPart) -> dict[str, Any]:
+    document: dict[str, Any] = {"path": part.path, "role": part.role, "bytes": part.stat.size}
+    if part.is_missing:
+        document["missing"] = True
+    if part.is_shared:
+        document["shared"] = True
     return document
 
 
@@ -172,6 +186,7 @@ def format_match(match: Match, reference: str = KEEPER) -> str:
         words.append(format_decision(match.decision))
     if match.made_from:
         words.append(f"{PARENT_WORDS} {format_name(match.made_from)}")
+    words += list(describe_without_counterpart(match))
     described = "; ".join(filter(None, words))
     relation = format_relation(match)
     return f"{relation}: {described}" if described else relation
@@ -180,6 +195,17 @@ def format_match(match: Match, reference: str = KEEPER) -> str:
 def get_voucher_words(match: Match) -> str:
     """Return the words before the name of a voucher: of a copy, or of what a decision joins."""
     return DECIDED_VOUCHER_WORDS if match.decision else VOUCHER_WORDS
+
+
+def describe_without_counterpart(match: Match) -> Iterable[str]:
+    """Yield in words that a member is not to be given up, for what the keeper lacks."""
+    if match.without_counterpart:
+        names = ", ".join(map(_format_name, match.without_counterpart))
+        yield f"not to be given up: {names} {_count_no_copies(match)} beside the keeper"
+
+
+def _count_no_copies(match: Match) -> str:
+    return "has no copy" if len(match.without_counterpart) == 1 else "have no copies"
 
 
 def format_relation(match: Match) -> str:
@@ -202,7 +228,11 @@ def describe_match_edits(match: Match, reference: str) -> list[str]:
 
 def format_name(file: LibraryFile) -> str:
     """Format the name of a file without its folder."""
-    return escape_unprintable(PurePath(file.path).name)
+    return _format_name(file.path)
+
+
+def _format_name(path: str) -> str:
+    return escape_unprintable(PurePath(path).name)
 
 
 def format_file(file: LibraryFile) -> str:
@@ -210,4 +240,10 @@ def format_file(file: LibraryFile) -> str:
     image = file.image
     labels = "".join(f", {label}" for label in file.labels)
     size = f"{image.width} x {image.height}, {format_bytes(image.size)}"
-    return f"{escape_unprintable(file.path)}   {size}{labels}"
+    return f"{escape_unprintable(file.path)}   {size}{labels}{format_parts(file)}"
+
+
+def format_parts(file: LibraryFile) -> str:
+    """Format the names of the other files of an asset: ` + IMG_1.CR3, IMG_1.xmp`; else nothing."""
+    names = ", ".join(_format_name(part.path) for part in file.parts)
+    return f" + {names}" if names else ""

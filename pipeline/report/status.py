@@ -13,6 +13,7 @@ from indexes.paths import escape_unprintable, format_command
 from indexes.records import Counts, Root, Run, RunOutcome, SavedThresholds, Space
 from indexes.store import Store
 from pipeline.grouping.keep_rules import DiskStatus, LibraryFile
+from pipeline.query.assets import find_orphans
 from pipeline.query.thresholds import get_effective_floor
 from pipeline.report.document import make_document, serialize_counts, serialize_space
 from pipeline.report.format import (
@@ -37,7 +38,8 @@ class StatusReport:
 
     `raised_floor` is the floor of the store if it is above the model's own. `pairs_left_out` counts
     the pairs that are no candidates, as both photos have many nearer ones; `verdicts` counts them
-    by relation. `recall` is that of the join; None before the first.
+    by relation. `recall` is that of the join; None before the first. `orphans` are the paths of
+    sidecars and films of live photos whose photo is not there.
     """
 
     store: Path
@@ -57,6 +59,7 @@ class StatusReport:
     migration: PendingMigrationReport | None
     bytes_on_disk: int
     last_run: Run | None
+    orphans: Sequence[str] = ()
 
 
 def report_status(store: Store) -> StatusReport:
@@ -82,6 +85,7 @@ def report_status(store: Store) -> StatusReport:
         migration=report_pending_migration(store),
         bytes_on_disk=sum(path.stat().st_size for path in files),
         last_run=store.catalog.runs.get_last(),
+        orphans=[orphan.path for orphan in find_orphans(store)],
     )
 
 
@@ -126,6 +130,7 @@ def serialize_status(
             "migration": serialize_pending_migration(migration) if migration else None,
             "bytes_on_disk": report.bytes_on_disk,
             "last_run": _serialize_run(report.last_run) if report.last_run else None,
+            "orphans": list(report.orphans),
         }
     )
     if failures is not None:
@@ -192,6 +197,10 @@ def _format_content_lines(report: StatusReport) -> Iterator[str]:
         flagged = (format_flag_count(flag, count) for flag, count in counts.flagged.items())
         yield f"flagged     {', '.join(flagged)}"
     yield f"not read    {format_reason_counts(counts.failed_by_reason)}"
+    if orphans := report.orphans:
+        example = escape_unprintable(orphans[0])
+        files = pluralize(len(orphans), "file")
+        yield f"orphans     {files} whose photo or film is not there, such as {example}"
     yield f"vectors     {report.vectors:,} in {pluralize(report.segments, 'segment')}"
 
 

@@ -19,6 +19,18 @@ def test_dedupe_prints_groups_and_coverage(run: Run, photos: Path) -> None:
     assert run("groups")[1] == out
 
 
+def test_parts_are_printed_and_sidecars_compared(run: Run, photos: Path) -> None:
+    (photos / "a.xmp").write_text("rated 3")
+    (photos / "sub" / "a copy.xmp").write_text("rated 3")
+    keep, copy, *_ = run("dedupe", photos)[1].splitlines()
+    assert " + a.xmp " in keep
+    assert " + a copy.xmp " in copy
+    assert "not to be given up" not in copy
+    (photos / "sub" / "a copy.xmp").write_text("rated 5")  # as many bytes
+    copy = run("dedupe", photos)[1].splitlines()[1]
+    assert copy.endswith("not to be given up: a copy.xmp has no copy beside the keeper")
+
+
 def test_keep_rules_choose_the_keeper(run: Run, photos: Path) -> None:
     run("ingest", photos)
     assert run("groups")[1].startswith(f"keep  {photos}/a.png")

@@ -11,6 +11,18 @@ from tests.support.cli import Run
 from tests.support.images import draw_scene, save_image
 
 
+def test_status_names_files_whose_photo_is_gone(run: Run, photos: Path) -> None:
+    (photos / "b.xmp").write_text("<x:xmpmeta/>")
+    run("ingest", photos)
+    assert "orphans" not in run("status")[1]
+    (photos / "sub" / "gone\x1b.xmp").write_text("<x:xmpmeta/>")
+    run("ingest")
+    orphan = f"1 file whose photo or film is not there, such as {photos}/sub/gone\\x1b.xmp"
+    assert f"orphans     {orphan}" in run("status")[1].splitlines()
+    paths = json.loads(run("status", "--json")[1])["orphans"]
+    assert paths == [f"{photos}/sub/gone\x1b.xmp"]
+
+
 def test_status_explains_an_ingest_with_problems(
     run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

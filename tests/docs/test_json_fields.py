@@ -15,6 +15,7 @@ from indexes.coverage import Coverage
 from indexes.decisions import DecisionKind
 from indexes.records import FLAG_DAMAGED, FileStat
 from indexes.records import Image as ImageRecord
+from pipeline.grouping.assets import AssetPart, PartRole
 from pipeline.grouping.keep_rules import DiskStatus, LibraryFile
 from pipeline.grouping.match import Match
 from pipeline.report.matches import serialize_file, serialize_match
@@ -72,12 +73,16 @@ def test_fields_of_files_and_matches_are_documented() -> None:
     record = replace(
         record, flags=(FLAG_DAMAGED,), metadata_kinds=("date",), taken_at=1_600_000_000
     )
-    file = LibraryFile("/a.jpg", FileStat(1000, 0, 0, 1, 1), record, frame_count=2)
+    stat = FileStat(1000, 0, 0, 1, 1)
+    part = AssetPart("/a.xmp", stat, PartRole.SIDECAR, is_missing=True, is_shared=True)
+    file = LibraryFile("/a.jpg", stat, record, frame_count=2, parts=(part,))
     serialized = serialize_file(replace(file, disk_status=DiskStatus.CHANGED))
     serialized |= serialize_file(replace(file, is_missing=True))
     assert set(serialized) == list_documented("a file")
+    assert set(serialized["parts"][0]) == list_documented("a part")
     verdict = Verdict(Relation.DERIVED, edits=replace(PLAIN_COPY, mirrored=True))
-    match = Match(file, Relation.DERIVED, 0.9, verdict, file, file, decide(DecisionKind.SAME, 1, 2))
+    decision = decide(DecisionKind.SAME, 1, 2)
+    match = Match(file, Relation.DERIVED, 0.9, verdict, file, file, decision, ("/a.xmp",))
     assert set(serialize_match(match)) == list_documented("a match")
 
 

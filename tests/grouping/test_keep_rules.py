@@ -10,6 +10,7 @@ from indexes.records import FileStat, Image
 from pipeline.decode.readers.pillow import ALLOWED_FORMATS
 from pipeline.errors import InvalidKeepRule
 from pipeline.grouping.alterations import Alteration
+from pipeline.grouping.assets import AssetPart, PartRole
 from pipeline.grouping.keep_rules import (
     FORMAT_RANK,
     KEEP_RULES,
@@ -40,6 +41,10 @@ def replace_image(file: LibraryFile, **fields: object) -> LibraryFile:
     return replace(file, image=replace(file.image, **fields))  # type: ignore[arg-type] # as above
 
 
+def make_part(role: PartRole, *, is_missing: bool = False) -> AssetPart:
+    return AssetPart("/photos/part", PLAIN.stat, role, is_missing=is_missing)
+
+
 def choose(
     first: LibraryFile, second: LibraryFile, keep_rules: KeepRules, *provenances: Provenance
 ) -> LibraryFile:
@@ -53,6 +58,7 @@ def choose(
 BETTER = {
     "resolution": make_file(width=200),
     "format": make_file(format="NEF"),
+    "parts": replace(make_file(), parts=(make_part(PartRole.VIDEO),)),
     "metadata": make_file(metadata_kinds=("date", "place")),
     "date": make_file(mtime=40),
     "bytes": make_file(size=2000),
@@ -69,6 +75,7 @@ def test_rule_alone_decides_and_names_its_reason(name: str) -> None:
     reasons = {
         "resolution": "most pixels",
         "format": "richest format",
+        "parts": "most parts",
         "metadata": "most metadata",
         "date": "oldest",
         "bytes": "most bytes",
@@ -306,6 +313,24 @@ def test_folder_rule_prefers_files_below_matching_folder(
 def test_unknown_or_repeated_rule_is_refused(names: list[str]) -> None:
     with pytest.raises(InvalidKeepRule, match="rule"):
         KeepRules(names)
+
+
+def test_raw_file_counts_more_than_other_parts_and_a_missing_one_not_at_all() -> None:
+    raw, sidecar = make_part(PartRole.RAW), make_part(PartRole.SIDECAR)
+    with_raw = replace(PLAIN, parts=(raw,))
+    with_sidecars = replace(make_file(), parts=(sidecar, sidecar))
+    assert choose(with_sidecars, with_raw, KeepRules(["parts"])) is with_raw
+    assert choose(PLAIN, with_sidecars, KeepRules(["parts"])) is with_sidecars
+    away = replace(make_file(), parts=(make_part(PartRole.RAW, is_missing=True),))
+    assert choose(away, with_sidecars, KeepRules(["parts"])) is with_sidecars
+
+
+def test_photo_with_its_raw_file_ranks_as_that_by_format() -> None:
+    with_raw, heic = replace(PLAIN, parts=(make_part(PartRole.RAW),)), make_file(format="HEIF")
+    assert choose(PLAIN, heic, KeepRules()) is heic
+    assert choose(with_raw, heic, KeepRules()) is with_raw
+    raw = make_file(format="RAW")
+    assert choose(with_raw, raw, KeepRules()) is with_raw
 
 
 def test_path_is_the_last_rule_and_every_other_has_an_example() -> None:

@@ -31,7 +31,8 @@ from indexes import (
 from indexes.catalog.vectors import SegmentRow
 from indexes.durable import files as durable
 from indexes.durable import locks
-from indexes.records import FileStat, NewFile
+from indexes.metadata import Capture, ImageMetadata
+from indexes.records import FileStat, FolderFile, NewFile
 from indexes.store import Batch
 from tests.support.stores import (
     SPACE,
@@ -299,3 +300,24 @@ def test_invalid_batches_queries_and_locks_are_rejected(store: Store) -> None:
     missing_lock = store.folder / "nowhere" / "lock"
     with pytest.raises(StoreError, match="writable"), locks.lock(missing_lock):
         pass
+
+
+def test_files_of_a_folder_are_not_those_of_its_folders(store: Store) -> None:
+    """Nor those of a folder whose name begins with its name, or of one whose name is no UTF-8."""
+    metadata = ImageMetadata(Capture(content_id="live"))
+    image = replace(make_image(1), taken_at=5, metadata=metadata)
+    stat = FileStat(7, 1, 2, 3, 4)
+    film = NewFile("/p/sub.mov", stat, None, "not a photo", "a film")
+    paths = ("/p/1", "/p/caf\udce9.jpg", "/p/sub/2", "/p.jpg", "/p2/3", "/P/4", "/p/sub/deep/5")
+    files = [NewFile(path, stat, image.hash) for path in paths]
+    store.bind(SPACE, "test")
+    store.add(Batch([(image, make_unit_rows(1, 1)[0])], [*files, film]))
+    assert list(store.catalog.files.find_in_folder("/p")) == [
+        FolderFile("/p/1", stat, image.hash, 5, content_id="live"),
+        FolderFile("/p/caf\udce9.jpg", stat, image.hash, 5, content_id="live"),
+        FolderFile("/p/sub.mov", stat, detail="a film"),
+    ]
+    (at_top,) = store.catalog.files.find_in_folder("/")
+    assert at_top.path == "/p.jpg"
+    listed = store.catalog.files.list_without_image_or_ending([".jpg"])
+    assert sorted(listed) == ["/p.jpg", "/p/caf\udce9.jpg", "/p/sub.mov"]

@@ -19,6 +19,7 @@ from PIL import Image
 
 from indexes.paths import escape_unprintable
 from pipeline.calibrate.synthetic_copies import EVERYDAY_EDITS
+from pipeline.grouping.assets import AssetPart, PartRole
 from pipeline.grouping.cluster import Group
 from pipeline.grouping.match import Match
 from pipeline.report.gallery_page import MAX_NESTED_BOXES, PageImages, render_page
@@ -320,6 +321,21 @@ def test_page_shows_what_copies_were_made_from(run: Run, tmp_path: Path) -> None
         assert "in grayscale" in labels[anchor]
     assert "cropped" not in labels[small] + labels[keeper]
     assert "The copies in a box were likely made from its first one." in " ".join(page.texts)
+
+
+def test_page_names_the_parts_and_what_the_keeper_lacks() -> None:
+    """Names of parts are as hostile as those of photos."""
+    name = "<script>&.xmp"
+    part = AssetPart(f"/photos/{name}", make_file("/photos/a.jpg").stat, PartRole.SIDECAR)
+    member = make_member("/photos/a.jpg")
+    member = replace(
+        member, file=replace(member.file, parts=(part,)), without_counterpart=(part.path,)
+    )
+    page = render([member])
+    assert "script" not in page.tags
+    _, texts = page.cards.values()
+    assert any(text.endswith(f" + {name}") for text in texts)
+    assert f"not to be given up: {name} has no copy beside the keeper" in texts
 
 
 def test_tree_is_walked_copy_by_copy() -> None:
