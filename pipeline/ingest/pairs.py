@@ -59,17 +59,26 @@ def verify_new_pairs(context: IngestContext) -> Iterator[Progress]:
 
         tried.update(pairs)
         yield from verify_and_report(context, pairs)
-    # Copies of rejected photos, and of others that people decided on, that no file holds any more.
-    decided = store.catalog.decisions.find_unverified_pairs(watermark.floor, VERDICT_VERSION)
-    if decided:
-        from pipeline.ingest.verify_pairs import verify_and_report
-
-        yield from verify_and_report(context, decided)
+    yield from _verify_decided(context, coverage.verification, watermark.floor)
     if with_crops:
         from pipeline.ingest.crop_pairs import verify_crop_pairs  # loads OpenCV
 
         yield from verify_crop_pairs(context, watermark.floor, tried)
     _warn_of_unfinished_pairs(context)
+
+
+def _verify_decided(
+    context: IngestContext, report: VerificationReport, floor: float
+) -> Iterator[Progress]:
+    """Verify what is near the rejected and other decided images that no file holds any more."""
+    pairs = context.store.catalog.decisions.find_unverified_pairs(floor, VERDICT_VERSION)
+    if pairs:
+        from pipeline.ingest.verify_pairs import verify_and_report  # loads OpenCV
+
+        unverified, provisional = report.unverified, report.provisional
+        yield from verify_and_report(context, pairs)
+        # Their files are gone for good: no later ingest could do more, so none is promised.
+        report.unverified, report.provisional = unverified, provisional
 
 
 def _find_untried_pairs(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from indexes import Store, check, repair
 from indexes.decisions import Decision, DecisionKind, encode_decision
@@ -177,7 +178,7 @@ def test_rejected_photo_that_returns_re_encoded_is_found(
     with library.lock_for_ingest():
         assert library.compact(full=True).vectors_dropped == 1
     for number, name in ((3, "c"), (4, "d")):
-        save_image(tmp_path / f"{name} again.jpg", draw_scene(number, (400, 300)), quality=70)
+        save_image(tmp_path / f"{name} again.jpg", draw_scene(number, (240, 180)), quality=70)
     outside = [os.fspath(tmp_path / f"{name} again.jpg") for name in "cd"]
     first, second = find_matches(outside, library, load_embedder())
     assert first.rejection and first.rejection.relation is Relation.SAME_PICTURE
@@ -188,6 +189,7 @@ def test_rejected_photo_that_returns_re_encoded_is_found(
     assert [(Path(item.path).name, item.relation) for item in coverage.rejected] == [
         ("c again.jpg", "same picture")
     ]
+    assert coverage.warnings == []  # no later ingest could do more about a photo that is gone
     assert list_rejected(library) == [("c again.jpg", "same picture")]
     again = photos / "c again.jpg"
     (inside,) = find_matches([os.fspath(again)], library, load_embedder())
@@ -200,6 +202,25 @@ def test_rejected_photo_that_returns_re_encoded_is_found(
     save_image(photos / "c.jpg", draw_scene(3, SIZE), quality=92)
     enter(library, DIFFERENT, photos / "c.jpg", again)
     assert list_rejected(library) == []
+
+
+def test_other_exposure_of_a_rejected_photo_is_not_rejected(library: Store, photos: Path) -> None:
+    """Pixels alone say that both are the same picture; one has other sub-seconds."""
+    for quality, subseconds in ((92, "10"), (88, "20"), (84, None)):
+        exif = Image.Exif()
+        if subseconds:
+            exif[0x0110] = "Camera 1"
+            exif.get_ifd(0x8769).update({0x9003: "2024:05:01 10:00:00", 0x9291: subseconds})
+        save_image(photos / f"{quality}.jpg", draw_scene(6, SIZE), quality=quality, exif=exif)
+    ingest(library)
+    enter(library, REJECT, photos / "92.jpg")
+    assert list_rejected(library) == [("84.jpg", "same picture"), ("92.jpg", "identical bytes")]
+
+
+def test_decision_is_entered_during_an_ingest(library: Store, photos: Path) -> None:
+    with library.lock_for_ingest(), Store(library.folder, write=True) as other:
+        (decision,) = enter(other, KEEP, photos / "a.jpg")
+    assert library.catalog.decisions.list() == [decision]
 
 
 def test_unknown_photo_can_only_be_rejected(library: Store, tmp_path: Path) -> None:
