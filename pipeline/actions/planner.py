@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from indexes.paths import quote
 from indexes.records import FileStat
 from indexes.store import Store
-from pipeline.actions.folders import Refused, find_root
+from pipeline.actions.folders import Refused, find_root, opened_folder, split_path
 from pipeline.actions.foreign_catalogs import find_catalog_warnings
+from pipeline.actions.held_files import hash_name
 from pipeline.actions.journal import format_now
 from pipeline.actions.plan import (
     REPLACING_ACTIONS,
@@ -26,12 +27,14 @@ from pipeline.actions.plan import (
 )
 from pipeline.actions.protection import ActionSettings
 from pipeline.errors import PlanRefused
+from pipeline.grouping.assets import AssetPart, find_without_counterpart
 from pipeline.grouping.cluster import Group
 from pipeline.grouping.keep_rules import KeepRules, LibraryFile
 from pipeline.grouping.match import Match
 from pipeline.scan import is_below
 from pipeline.verify.relation import COPY_RELATIONS, EXACT_RELATIONS, Relation
 
+CHANGED = "changed since the last ingest; run `neardup ingest`"
 SAME_BYTES_REASON = "the best of the files with these bytes"
 PROTECTED_REASON = "has the same bytes, in a protected folder"
 
@@ -76,7 +79,8 @@ def make_plan(
     """Make a plan of the groups of a store; each file in them is a keeper, a victim, or left.
 
     `left` are files that are left already, with their reasons.
-    The stat of each file is read from disk; nothing is hashed. Raises PlanRefused.
+    The stat of each file is read from disk. Only files that belong to a photo are hashed, because
+    the store does not know their bytes. Raises PlanRefused.
     """
     options.require_sound()
     roots = tuple(root.path for root in store.catalog.roots.list())
@@ -111,6 +115,7 @@ class _Planner:
         self.left = list[LeftFile]()
         self._options, self._roots, self._protected = options, roots, protected
         self._link_counts = dict[tuple[int, int], int]()
+        self._read = dict[str, Part]()  # parts of assets, by path
         self._destination_device: int | None = None
         if options.destination is not None:
             self._destination_device = _stat_destination(options.destination)
@@ -128,11 +133,13 @@ class _Planner:
                 continue
             for match in matches:
                 try:
-                    victims.append(self._make_victim(match, kept))
+                    victims.append(self._make_victim(match, kept, keeper.parts))
                 except Refused as refused:
                     self._leave(match.file, group, str(refused))
             if victims:
-                yield PlannedGroup(group.id, Keeper((kept,), reason), tuple(victims))
+                hashes = {part.blake3 for victim in victims for part in victim.parts[1:]}
+                parts = [part for part in self._read_parts(keeper.parts) if part.blake3 in hashes]
+                yield PlannedGroup(group.id, Keeper((kept, *parts), reason), tuple(victims))
         for match in _find_unwanted(group, self._options):
             self._leave(match.file, group, f"{match.relation}: not among the relations asked for")
 
@@ -156,12 +163,14 @@ class _Planner:
                 return match.file, [swapped, *others], PROTECTED_REASON
         return keeper, matches, reason
 
-    def _make_victim(self, match: Match, keeper: Part) -> Victim:
-        """Make a victim of a member. Raises Refused with the reason why it is none."""
+    def _make_victim(self, match: Match, keeper: Part, keeper_parts: Sequence[AssetPart]) -> Victim:
+        """Make a victim of a member with its asset. Raises Refused with the reason against it."""
         if is_below(match.file.path, self._protected):
             raise Refused("in a protected folder")
         if is_below(match.file.path, self._options.reference_folders):
             raise Refused("in a reference folder")
+        if match.without_counterpart:
+            raise Refused(f"{quote(match.without_counterpart[0])} has no copy beside the keeper")
         confidence = self._require_confidence(match)
         part = self._inspect(match.file)
         if (part.stat.device, part.stat.inode) == (keeper.stat.device, keeper.stat.inode):
@@ -171,7 +180,38 @@ class _Planner:
             raise Refused("on another device than its keeper")
         if self._destination_device not in (None, part.stat.device):
             raise Refused("on another device than the folder to move to")
-        return Victim((part,), match.relation, confidence, f"{match.relation} of the keeper")
+        parts = part, *self._take_parts(match.file, keeper_parts)
+        return Victim(parts, match.relation, confidence, f"{match.relation} of the keeper")
+
+    def _take_parts(self, file: LibraryFile, keeper_parts: Sequence[AssetPart]) -> list[Part]:
+        """Take the other parts of the asset of a victim, each of which has a copy at the keeper.
+
+        Those that are shared with another asset stay. Raises Refused for a part without a copy.
+        """
+        own = [part for part in file.parts if not part.is_missing and not part.is_shared]
+        without = find_without_counterpart(own, keeper_parts, self._have_equal_bytes)
+        if without:
+            raise Refused(f"{quote(without[0].path)} has no copy beside the keeper")
+        if own and self._options.action in REPLACING_ACTIONS:
+            raise Refused("a photo with files that belong to it is not replaced by a link")
+        return self._read_parts(own)
+
+    def _have_equal_bytes(self, first: AssetPart, second: AssetPart) -> bool:
+        if first.stat.size != second.stat.size:
+            return False
+        return self._read_part(first).blake3 == self._read_part(second).blake3
+
+    def _read_parts(self, parts: Iterable[AssetPart]) -> list[Part]:
+        """Take parts of assets that are there into the plan, and hash them. Raises Refused."""
+        return [self._read_part(part) for part in parts if not part.is_missing]
+
+    def _read_part(self, part: AssetPart) -> Part:
+        if part.path not in self._read:
+            now = self._stat(part.path, part.stat)
+            folder_path, name = split_path(part.path)
+            with opened_folder(folder_path) as folder:
+                self._read[part.path] = Part(part.path, now, hash_name(folder, name, part.path))
+        return self._read[part.path]
 
     def _require_confidence(self, match: Match) -> float | None:
         """Return the probability of a copy, None where hashes decide; raises Refused below."""
@@ -186,7 +226,12 @@ class _Planner:
 
     def _inspect(self, file: LibraryFile) -> Part:
         """Take a file into the plan as it is on disk now. Raises Refused."""
-        path = file.path
+        if not file.is_present:
+            raise Refused(CHANGED)
+        return Part(file.path, self._stat(file.path, file.stat), file.image.hash.hex())
+
+    def _stat(self, path: str, known: FileStat) -> FileStat:
+        """Read the stat of a file that is as the store knows it. Raises Refused if it is not."""
         if find_root(path, self._roots) is None:
             raise Refused("below none of the store's folders")
         if os.path.realpath(path) != path:
@@ -198,10 +243,10 @@ class _Planner:
         if not stat.S_ISREG(status.st_mode):
             raise Refused("not a regular file")
         now = FileStat.from_os_stat(status)
-        if not now.is_unchanged_since(file.stat) or not file.is_present:
-            raise Refused("changed since the last ingest; run `neardup ingest`")
+        if not now.is_unchanged_since(known):
+            raise Refused(CHANGED)
         self._link_counts[status.st_dev, status.st_ino] = status.st_nlink
-        return Part(path, now, file.image.hash.hex())
+        return now
 
     def sum_bytes_to_free(self, victims: Sequence[Part]) -> int:
         """Sum the bytes of files all of whose hard links are victims, each file once."""

@@ -135,6 +135,55 @@ def test_plan_says_why_it_leaves_files(run: Run, library: Path) -> None:
     assert reasons["sub/small.jpg"].startswith("missing")
 
 
+@pytest.fixture
+def assets(run: Run, tmp_path: Path) -> Path:
+    """Two folders with a photo, its film and its sidecar, equal in both."""
+    folder = tmp_path / "photos"
+    save_image(folder / "a" / "IMG_1.jpg", draw_scene(1, (480, 360)))
+    (folder / "a" / "IMG_1.mov").write_bytes(b"a film of the photo")
+    (folder / "a" / "IMG_1.xmp").write_bytes(b"<x:xmpmeta>5 stars</x:xmpmeta>")
+    shutil.copytree(folder / "a", folder / "b")
+    assert run("ingest", folder)[0] == 0
+    return folder
+
+
+def test_photo_goes_with_all_that_belongs_to_it_and_comes_back(
+    run: Run, assets: Path, tmp_path: Path
+) -> None:
+    names = [f"IMG_1.{suffix}" for suffix in ("jpg", "mov", "xmp")]
+    file = tmp_path / "plan.json"
+    plan = json.loads(run("plan", "--output", file, "--json")[1])["plan"]
+    assert sorted(list_victims(plan, assets)) == [f"b/{name}" for name in names]
+    ((victim,),) = (group["victims"] for group in plan["groups"])
+    assert len(victim["parts"]) == 3
+    assert run("apply", file, "--yes", "--confirm", "3")[0] == 0
+    assert not (assets / "b" / "IMG_1.jpg").exists()
+    assert not any((assets / "b" / name).exists() for name in names)
+    assert all((assets / "a" / name).exists() for name in names)
+    assert run("undo", "last")[0] == 0
+    assert all((assets / "b" / name).exists() for name in names)
+
+
+@pytest.mark.parametrize("name", ["IMG_1.mov", "IMG_1.xmp"])
+def test_photo_stays_with_what_has_no_copy_beside_the_keeper(
+    run: Run, assets: Path, name: str
+) -> None:
+    """The size of both is equal: only their bytes tell."""
+    part = assets / "b" / name
+    part.write_bytes(part.read_bytes()[::-1])
+    run("ingest")
+    plan = make_plan(run)
+    assert plan["groups"] == []
+    (reason,) = get_reasons(plan, assets).values()
+    assert reason.endswith(f"{name}' has no copy beside the keeper")
+
+
+def test_photo_with_a_sidecar_is_not_replaced_by_a_link(run: Run, assets: Path) -> None:
+    plan = make_plan(run, "--action", "hardlink")
+    assert plan["groups"] == []
+    assert "not replaced by a link" in get_reasons(plan, assets)["b/IMG_1.jpg"]
+
+
 def test_bytes_of_hard_links_count_once_and_only_if_all_go(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     save_image(folder / "a.png", draw_scene(1))
