@@ -226,9 +226,10 @@ class _Planner:
 
     def _inspect(self, file: LibraryFile) -> Part:
         """Take a file into the plan as it is on disk now. Raises Refused."""
+        now = self._stat(file.path, file.stat)
         if not file.is_present:
             raise Refused(CHANGED)
-        return Part(file.path, self._stat(file.path, file.stat), file.image.hash.hex())
+        return Part(file.path, now, file.image.hash.hex())
 
     def _stat(self, path: str, known: FileStat) -> FileStat:
         """Read the stat of a file that is as the store knows it. Raises Refused if it is not."""
