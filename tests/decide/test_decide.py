@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -347,6 +348,11 @@ def test_import_with_a_bad_line_or_a_contradiction_changes_nothing(store: Store)
     chain = [make_decision(SAME, 1, 3, minute=1), make_decision(SAME, 3, 2, minute=2)]
     with pytest.raises(DecisionRefused, match=sound.id):
         import_decisions(store, [good, *(encode_decision(item).encode() for item in chain)])
+    # Contents that would make one image of two different ones.
+    first, second = sound.contents
+    forged = replace(other, contents=(replace(first, pixel_hash=second.pixel_hash),))
+    with pytest.raises(DecisionRefused, match=f"keep 1.jpg contradicts different .*{sound.id}"):
+        import_decisions(store, [encode_decision(forged).encode()])
     assert store.catalog.decisions.list() == [sound]
     later = make_decision(KEEP, 4, minute=1, author="bob")
     for decision, kept in ((other, other), (later, later), (other, later)):
