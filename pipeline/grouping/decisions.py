@@ -143,7 +143,7 @@ class Decisions:
             elif decision.kind is DecisionKind.REJECT:
                 self._rejections[self._list_keys(decision)[0]] = decision
 
-        # Ready for graphs with millions of edges, most of which no decision is about.
+        # Ready for graphs with millions of edges, and no decision is about most of them.
         self._sides_by_hash = {
             hash_: sides
             for hash_ in self._hashes
@@ -189,6 +189,10 @@ class Decisions:
             keys = self._list_keys(decision)
             if decision.kind is DecisionKind.KEEP:
                 kept[keys[0]] = decision
+            if decision.kind is DecisionKind.DIFFERENT and len(set(keys)) < len(keys):
+                # Another decision has contents that make one image of two of these.
+                joining = (other for other in self.all if not self._is_apart(keys, other))
+                yield from ((decision, other) for other in joining if other != decision)
             if decision.kind is not DecisionKind.SAME:
                 continue
             for left, right in combinations(keys, 2):
@@ -196,6 +200,11 @@ class Decisions:
                 if id_ := self._find_side_conflict(*roots):
                     yield decision, self._by_id[id_]
         yield from ((kept[key], self._rejections[key]) for key in kept if key in self._rejections)
+
+    def _is_apart(self, keys: Sequence[bytes], other: Decision) -> bool:
+        """Tell if another decision is about none of the images that occur twice in `keys`."""
+        repeated = {key for key in keys if keys.count(key) > 1}
+        return repeated.isdisjoint(self._list_keys(other))
 
     def find_root(self, pixel_hash: bytes) -> bytes:
         """Return the key that stands for all images that are decided to be the same as this one."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -204,6 +205,22 @@ def test_rejected_photo_that_returns_re_encoded_is_found(
     assert list_rejected(library) == []
 
 
+def test_copies_of_a_deleted_photo_stay_on_its_side(library: Store, photos: Path) -> None:
+    """One is older than the deletion, one newer; both are copies of the small photo, too."""
+    scene = draw_scene(1, SIZE)
+    save_image(photos / "a old.jpg", scene, quality=85)
+    ingest(library)
+    enter(library, DIFFERENT, photos / "a.jpg", photos / "a small.jpg")
+    (photos / "a.jpg").unlink()
+    save_image(photos / "a new.jpg", scene, quality=80)
+    ingest(library)
+    with library.lock_for_ingest():
+        library.compact(full=True)
+    assert list_groups(library) == {("a old.jpg", "a new.jpg"), ("b.jpg", "b small.jpg")}
+    forget(library, [library.catalog.decisions.list()[0].id])
+    assert ("a old.jpg", "a new.jpg", "a small.jpg") in list_groups(library)
+
+
 def test_other_exposure_of_a_rejected_photo_is_not_rejected(library: Store, photos: Path) -> None:
     """Pixels alone say that both are the same picture; one has other sub-seconds."""
     for quality, subseconds in ((92, "10"), (88, "20"), (84, None)):
@@ -347,6 +364,11 @@ def test_import_with_a_bad_line_or_a_contradiction_changes_nothing(store: Store)
     chain = [make_decision(SAME, 1, 3, minute=1), make_decision(SAME, 3, 2, minute=2)]
     with pytest.raises(DecisionRefused, match=sound.id):
         import_decisions(store, [good, *(encode_decision(item).encode() for item in chain)])
+    # Contents that would make one image of two different ones.
+    first, second = sound.contents
+    forged = replace(other, contents=(replace(first, pixel_hash=second.pixel_hash),))
+    with pytest.raises(DecisionRefused, match=f"keep 1.jpg contradicts different .*{sound.id}"):
+        import_decisions(store, [encode_decision(forged).encode()])
     assert store.catalog.decisions.list() == [sound]
     later = make_decision(KEEP, 4, minute=1, author="bob")
     for decision, kept in ((other, other), (later, later), (other, later)):
