@@ -184,7 +184,7 @@ class _Planner:
         return Victim(parts, match.relation, confidence, f"{match.relation} of the keeper")
 
     def _take_parts(self, file: LibraryFile, keeper_parts: Sequence[AssetPart]) -> list[Part]:
-        """Take the other parts of the asset of a victim, each of which has a copy at the keeper.
+        """Take the other parts of the asset of a victim; each has a copy at the keeper.
 
         Those that are shared with another asset stay. Raises Refused for a part without a copy.
         """
