@@ -45,8 +45,8 @@ def contains(
     neardup contains old-backup ~/Pictures --exit-code --json > proof.json
 
     Ingests both folders first. As good is a file with the same bytes, or with the same picture and
-    all of its metadata in no lower quality. Files that are no photos, or cannot be read, are not
-    compared; with one of these in A the exit code is never 20.
+    all of its metadata in no lower quality. Videos and other files are in B if a file with their
+    bytes is; with any other one in A the exit code is never 20.
     """
     from pipeline.query.contains import find_contained, require_separate_folders
     from pipeline.report.contains import format_contained, serialize_contained

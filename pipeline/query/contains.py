@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import stat
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,10 +53,13 @@ class ContainedFile:
 class ContainsReport:
     """The files of a folder, by path, and how another folder contains them.
 
-    `not_compared` are files that hold no image that could be read: videos, broken photos.
+    `other_files` hold no image that could be read (videos, sidecars, broken photos), and have the
+    bytes of a file in the other folder: by path, with the path of that file. `not_compared` are
+    those without such a file.
     """
 
     files: Sequence[ContainedFile]
+    other_files: Mapping[str, str]
     not_compared: Sequence[UnreadablePath]
 
     def select(self, containment: Containment) -> list[ContainedFile]:
@@ -86,15 +91,49 @@ def find_contained(store: Store, folder: str, other: str) -> ContainsReport:
     require_separate_folders(folder, other)
     with store.catalog.snapshot():
         own_files = _load_files_below(store, folder)
-        not_compared = [
+        without_image = [
             failure
             for failure in store.catalog.files.list_failures()
             if is_below(failure.path, [folder])
         ]
+        other_files = _find_other_files(store, folder, other)
         counterparts = _Counterparts(store, folder, other)
     present = (file for file in own_files if not file.is_away)
     files = sorted(map(counterparts.find, present), key=lambda item: item.file.path)
-    return ContainsReport(files, not_compared)
+    not_compared = [item for item in without_image if item.path not in other_files]
+    return ContainsReport(files, other_files, not_compared)
+
+
+def _find_other_files(store: Store, folder: str, other: str) -> dict[str, str]:
+    """Find the files without an image that have the bytes of one in another folder, which is there.
+
+    Only files of equal size are read.
+    """
+    by_size = defaultdict[int, list[str]](list)
+    for file in store.catalog.files.find_under(other):
+        is_link = is_below(os.path.realpath(file.path), [folder])
+        if file.image_id is None and file.stat.size and not is_link:
+            by_size[file.stat.size].append(file.path)
+    found = {}
+    for file in store.catalog.files.find_under(folder):
+        if file.image_id is None and (candidates := by_size.get(file.stat.size)):
+            digest = _digest(file.path)
+            equal = (path for path in candidates if digest and _digest(path) == digest)
+            if counterpart := next(equal, None):
+                found[file.path] = counterpart
+    return found
+
+
+def _digest(path: str) -> bytes | None:
+    """Return the digest of a regular file; None if it cannot be read."""
+    try:
+        # O_NONBLOCK: a file may have become a FIFO since it was listed.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
+            is_regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            return hashlib.file_digest(file, "blake2b").digest() if is_regular else None
+    except (OSError, ValueError):
+        return None
 
 
 def require_separate_folders(folder: str, other: str) -> None:

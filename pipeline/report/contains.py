@@ -23,8 +23,16 @@ def serialize_contained(report: ContainsReport, folder: str, other: str) -> dict
             "other": other,
             "share_as_good": round(report.share, 6),
             "is_all_as_good": report.is_all_as_good,
-            "counts": {**counts, "not compared": len(report.not_compared)},
+            "counts": {
+                **counts,
+                "other files": len(report.other_files),
+                "not compared": len(report.not_compared),
+            },
             "files": [_serialize_file(file) for file in report.files],
+            "other_files": [
+                {"path": path, "counterpart": counterpart}
+                for path, counterpart in report.other_files.items()
+            ],
             "not_compared": [
                 {"path": failure.path, "reason": failure.reason, "detail": failure.detail or ""}
                 for failure in report.not_compared
@@ -68,6 +76,9 @@ def format_contained(report: ContainsReport, folder: str, other: str) -> Iterabl
         f" {quote(other)} as the same or a better file; {len(report.select(Containment.LESSER)):,}"
         f" only as a lesser one, {len(report.select(Containment.ABSENT)):,} not at all"
     )
+    if report.other_files:
+        others = pluralize(len(report.other_files), "other file")
+        yield f"{others} there have the same bytes as one in {quote(other)}"
     if report.is_all_as_good:
         yield "nothing would be lost with the folder"
     elif report.not_compared:

@@ -173,7 +173,7 @@ def test_latest_kept_image_is_the_keeper_and_the_reason_names_both() -> None:
     away = {**files, make_hash(1): [replace(make_file(1), is_missing=True)]}
     (group,) = group_images(away, edges, *decisions)
     assert list_numbers([group]) == [[2, 0, 1]]
-    assert group.reason == "not missing, decided by ann on 2026-11-30"
+    assert group.reason == "not missing or changed, decided by ann on 2026-11-30"
 
 
 def test_kept_bytes_win_among_files_with_equal_pixels() -> None:

@@ -326,7 +326,8 @@ def test_raw_file_counts_more_than_other_parts_and_a_missing_one_not_at_all() ->
 
 
 def test_photo_with_its_raw_file_ranks_as_that_by_format() -> None:
-    with_raw, heic = replace(PLAIN, parts=(make_part(PartRole.RAW),)), make_file(format="HEIF")
+    with_raw = replace(PLAIN, parts=(make_part(PartRole.RAW),))
+    heic = make_file(format="HEIF", metadata_kinds=("camera",))
     assert choose(PLAIN, heic, KeepRules()) is heic
     assert choose(with_raw, heic, KeepRules()) is with_raw
     raw = make_file(format="RAW")

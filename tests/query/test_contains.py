@@ -88,6 +88,15 @@ def test_file_that_is_not_compared_prevents_the_proof(
     assert report.share == 1
     assert [Path(failure.path).name for failure in report.not_compared] == ["film.mov"]
     assert not report.is_all_as_good
+    (library / "other.mov").write_bytes(content[::-1])
+    assert not find(tmp_path, card, library).is_all_as_good
+    shutil.copy(card / "film.mov", library / "other.mov")
+    report = find(tmp_path, card, library)
+    # Nothing says of what an empty file is a copy.
+    assert report.is_all_as_good is bool(content)
+    assert report.other_files == (
+        {str(card / "film.mov"): str(library / "other.mov")} if content else {}
+    )
 
 
 @pytest.mark.parametrize("change", ["delete", "edit"])
