@@ -13,6 +13,7 @@ from pipeline.actions.folders import Refused
 from pipeline.actions.foreign_catalogs import find_catalog_warnings
 from pipeline.actions.journal import format_now
 from pipeline.actions.plan import (
+    REJECTED_ACTIONS,
     REPLACING_ACTIONS,
     Action,
     Keeper,
@@ -42,6 +43,7 @@ class PlanOptions:
 
     `relations` are those of victims to their keepers. `min_confidence` (>=) is required where one
     of them is wider than identical pixels. Files in `reference_folders`, real paths, are kept.
+    `rejected`: the plan is one of rejected photos, see make_rejected_plan().
     """
 
     action: Action = Action.QUARANTINE
@@ -50,12 +52,18 @@ class PlanOptions:
     min_confidence: float | None = None
     reference_folders: tuple[str, ...] = ()
     keep_rules: KeepRules = field(default_factory=KeepRules)
+    rejected: bool = False
 
     def require_sound(self) -> None:
         """Raise PlanRefused for choices that no plan can follow."""
         if others := self.relations - COPY_RELATIONS:
             raise PlanRefused(f"a file that is `{min(others)}` is no copy, so it is never a victim")
-        if self.relations - EXACT_RELATIONS and self.min_confidence is None:
+        if self.rejected and self.action not in REJECTED_ACTIONS:
+            raise PlanRefused(
+                f"rejected photos are only moved: --action quarantine or move, not {self.action}"
+            )
+        is_wide = self.relations - EXACT_RELATIONS and not self.rejected
+        if is_wide and self.min_confidence is None:
             raise PlanRefused(
                 "relations wider than identical pixels need --min-confidence P, the least"
                 " probability of a copy: 0.99, for example"
@@ -113,6 +121,7 @@ def assemble_plan(
         groups=tuple(planned),
         left=tuple(left),
         warnings=tuple(find_catalog_warnings([part.path for part in victims], roots)),
+        rejected=options.rejected,
     )
 
 
