@@ -196,6 +196,29 @@ def test_decision_that_was_forgotten_leaves_the_file(
     assert not (library / "other.jpg").exists()
 
 
+def test_copy_that_is_kept_since_the_plan_is_left(run: Run, library: Path, tmp_path: Path) -> None:
+    reject(run, library / "a.png")
+    file = tmp_path / "plan.json"
+    assert "sub/a.jpg" in list_victims(make_plan(run, "--output", file), library)
+    assert run("decide", "keep", library / "sub" / "a.jpg")[0] == 0
+    code, outcomes = apply(run, file, "--yes")
+    assert (code, outcomes["a.jpg"][0], outcomes["a.png"][0]) == (
+        EXIT_SKIPPED,
+        "left alone",
+        "done",
+    )
+    assert (library / "sub" / "a.jpg").exists()
+
+
+def test_sidecar_of_two_photos_stays(run: Run, library: Path) -> None:
+    save_image(library / "IMG_1.png", draw_scene(5))
+    run("ingest")
+    reject(run, library / "IMG_1.jpg")
+    victims = list_victims(make_plan(run), library)
+    assert "IMG_1.jpg" in victims
+    assert "IMG_1.xmp" not in victims
+
+
 @pytest.mark.parametrize("decision", ["keep", "different"])
 def test_later_decision_saves_a_copy(
     run: Run, library: Path, tmp_path: Path, decision: str
