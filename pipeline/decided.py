@@ -40,6 +40,17 @@ def load_decisions(store: Store) -> Decisions:
         return Decisions(decisions, {image.hash: image.pixel_hash for _, image in images})
 
 
+def find_kept_hashes(store: Store) -> frozenset[bytes]:
+    """Find the blake3 and the pixel hash of each photo that was decided to be kept."""
+    return frozenset(
+        hash_
+        for decision in store.catalog.decisions.list()
+        if decision.kind is DecisionKind.KEEP
+        for content in decision.contents
+        for hash_ in (content.hash, content.pixel_hash)
+    )
+
+
 def find_rejected(store: Store, folders: Sequence[str] = ()) -> list[RejectedFile]:
     """Find the files that hold a rejected photo or the same picture; with `folders`, those below.
 

@@ -1,4 +1,4 @@
-"""Apply a plan: each victim by itself, each with its keeper open and hashed."""
+"""Apply a plan: each victim by itself, each with its keeper open and hashed, or still rejected."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from indexes.durable.failpoints import failpoint
 from indexes.durable.locks import lock
-from indexes.paths import ACTIONS_LOCK_NAME
+from indexes.paths import ACTIONS_LOCK_NAME, quote
 from pipeline.actions.folders import Refused
 from pipeline.actions.held_files import HeldKeeper, held_keeper, opened_victim
 from pipeline.actions.journal import (
@@ -28,6 +28,7 @@ from pipeline.actions.places import choose_target
 from pipeline.actions.plan import Action, Part, Plan, PlannedGroup, Victim, require_applicable
 from pipeline.actions.plan_file import name_run
 from pipeline.actions.protection import load_settings
+from pipeline.actions.rejections import Rejections
 from pipeline.actions.restore import restore, settle
 from pipeline.actions.trash import require_trash
 from pipeline.errors import PlanRefused
@@ -56,10 +57,12 @@ def require_confirmation(plan: Plan, confirmed: int | None) -> None:
         )
 
 
-def preview_plan(plan: Plan, store_folder: Path, roots: Sequence[str]) -> Iterator[Outcome]:
+def preview_plan(
+    plan: Plan, store_folder: Path, roots: Sequence[str], rejections: Rejections | None = None
+) -> Iterator[Outcome]:
     """Yield what applying a plan would do to each victim; nothing is hashed or changed.
 
-    Raises PlanRefused.
+    Without `rejections` no photo counts as rejected. Raises PlanRefused.
     """
     settings = load_settings(store_folder)
     require_applicable(plan, settings.store_id, roots, settings.protected)
@@ -68,7 +71,9 @@ def preview_plan(plan: Plan, store_folder: Path, roots: Sequence[str]) -> Iterat
         for victim in group.victims:
             for part in victim.parts:
                 try:
-                    for kept in group.keeper.parts:
+                    if plan.rejected:
+                        _find_decision(victim, rejections)
+                    for kept in group.keeper_parts:
                         with opened_victim(kept):
                             pass
                     with opened_victim(part):
@@ -79,11 +84,14 @@ def preview_plan(plan: Plan, store_folder: Path, roots: Sequence[str]) -> Iterat
                     yield Outcome(part.path, Status.PLANNED, "", target, part.stat.size)
 
 
-def apply_plan(plan: Plan, store_folder: Path, roots: Sequence[str]) -> Iterator[Outcome]:
+def apply_plan(
+    plan: Plan, store_folder: Path, roots: Sequence[str], rejections: Rejections | None = None
+) -> Iterator[Outcome]:
     """Apply a plan and yield the outcome of each victim; the lock of the actions is held meanwhile.
 
     What a kill left half done, of any run, is finished or reversed first. A plan that was applied
-    in part is continued. Raises PlanRefused, StoreLocked, ActionRecordDamaged, MissingExtra and
+    in part is continued. Without `rejections` no photo counts as rejected. Raises PlanRefused,
+    StoreLocked, ActionRecordDamaged, MissingExtra and
     DiskFull; the journal has everything that was done until then.
     """
     if plan.action is Action.TRASH:
@@ -97,7 +105,10 @@ def apply_plan(plan: Plan, store_folder: Path, roots: Sequence[str]) -> Iterator
         with open_journal(store_folder, _make_header(plan)) as journal:
             number = 0
             for group in plan.groups:
-                yield from _apply_to_group(journal, group, number, roots)
+                if plan.rejected:
+                    yield from _apply_to_rejected(journal, group, number, roots, rejections)
+                else:
+                    yield from _apply_to_group(journal, group, number, roots)
                 number += sum(len(victim.parts) for victim in group.victims)
 
 
@@ -120,7 +131,58 @@ def _apply_to_group(
     journal: Journal, group: PlannedGroup, number: int, roots: Sequence[str]
 ) -> Iterator[Outcome]:
     """Act on the victims of a group; `number` is that of the first of their parts in the plan."""
-    waiting = list[tuple[int, Victim]]()
+    waiting, reported = _split_waiting(journal, group, number)
+    yield from reported
+    if not waiting:
+        return
+    with ExitStack() as stack:
+        try:
+            keepers = [stack.enter_context(held_keeper(part)) for part in group.keeper_parts]
+        except Refused as refused:
+            for _, victim in waiting:
+                yield from _leave(victim, refused)
+            return
+        for first, victim in waiting:
+            yield from _apply_to_victim(journal, group.id, victim, first, keepers, roots)
+
+
+def _apply_to_rejected(
+    journal: Journal,
+    group: PlannedGroup,
+    number: int,
+    roots: Sequence[str],
+    rejections: Rejections | None,
+) -> Iterator[Outcome]:
+    """Act on the rejected photos of a group, each while a decision still rejects it."""
+    waiting, reported = _split_waiting(journal, group, number)
+    yield from reported
+    for first, victim in waiting:
+        try:
+            decision = _find_decision(victim, rejections)
+        except Refused as refused:
+            yield from _leave(victim, refused)
+        else:
+            yield from _apply_to_victim(journal, decision, victim, first, (), roots)
+
+
+def _find_decision(victim: Victim, rejections: Rejections | None) -> str:
+    """Find the id of the decision that rejects a victim. Raises Refused if there is none."""
+    photo = victim.parts[0]
+    if rejections is None:
+        raise Refused(f"{quote(photo.path)} is not rejected by any decision now")
+    return rejections.find_decision(photo)
+
+
+def _leave(victim: Victim, refused: Refused) -> Iterator[Outcome]:
+    for part in victim.parts:
+        yield Outcome(part.path, Status.LEFT, str(refused))
+
+
+def _split_waiting(
+    journal: Journal, group: PlannedGroup, number: int
+) -> tuple[list[tuple[int, Victim]], list[Outcome]]:
+    """Split victims: those to act on, with their numbers, and what a run before did with others."""
+    waiting, reported = list[tuple[int, Victim]](), list[Outcome]()
     for victim in group.victims:
         states = [
             entry.state if entry else State.REVERTED
@@ -129,22 +191,11 @@ def _apply_to_group(
             )
         ]
         if set(states) <= {State.DONE, State.PURGED} or set(states) - _RESUMED_STATES:
-            yield from _report_earlier(journal, victim, number)
+            reported.extend(_report_earlier(journal, victim, number))
         else:
             waiting.append((number, victim))
         number += len(victim.parts)
-    if not waiting:
-        return
-    with ExitStack() as stack:
-        try:
-            keepers = [stack.enter_context(held_keeper(part)) for part in group.keeper.parts]
-        except Refused as refused:
-            for _, victim in waiting:
-                for part in victim.parts:
-                    yield Outcome(part.path, Status.LEFT, str(refused))
-            return
-        for first, victim in waiting:
-            yield from _apply_to_victim(journal, group.id, victim, first, keepers, roots)
+    return waiting, reported
 
 
 def _report_earlier(journal: Journal, victim: Victim, number: int) -> Iterator[Outcome]:
@@ -167,7 +218,11 @@ def _apply_to_victim(
     keepers: Sequence[HeldKeeper],
     roots: Sequence[str],
 ) -> Iterator[Outcome]:
-    """Act on all parts of a victim, or on none: a part that cannot be moved brings them back."""
+    """Act on all parts of a victim, or on none: a part that cannot be moved brings them back.
+
+    Without keepers it is a rejected photo, and `group_id` is the id of the decision.
+    """
+    rejected = None if keepers else victim.parts[0].blake3
     moved = list[Entry]()
     for offset, part in enumerate(victim.parts):
         done = journal.entries.get(number + offset)
@@ -178,7 +233,7 @@ def _apply_to_victim(
             base, target = choose_target(journal.header, part.path, roots)
             kept = tuple(keeper.part for keeper in _order_keepers(part, keepers))
             action = journal.header.action
-            entry = Entry(number + offset, group_id, action, part, kept, base, target)
+            entry = Entry(number + offset, group_id, action, part, kept, base, target, rejected)
             move_victim(journal, entry, _order_keepers(part, keepers))
         except Refused as refused:
             is_stuck = isinstance(refused, Stuck)

@@ -59,7 +59,9 @@ class Entry:
     """A victim, or a part of one, in a journal, with all parts of its keeper.
 
     `base` is the folder that exists before the run, below which `target` lies: where the victim is
-    moved. Both are empty for the trash. `times` are known once it is done.
+    moved. Both are empty for the trash. `rejected` is the blake3, in hex, of the rejected photo
+    that the victim is, or belongs to; then there is no keeper, and `group` is the id of the
+    decision. `times` are known once it is done.
     """
 
     number: int
@@ -69,6 +71,7 @@ class Entry:
     keepers: tuple[Part, ...]
     base: str
     target: str
+    rejected: str | None = None
     state: State = State.INTENDED
     detail: str = ""
     times: FolderTimes | None = None
@@ -272,6 +275,11 @@ def _parse_times(times: dict[str, Any]) -> FolderTimes:
     return FolderTimes((int(folder_before), int(folder_after)), (int(base_before), int(base_after)))
 
 
+def _parse_rejected(hash_: str | None) -> str | None:
+    """Check that a hash is one in hex: a journal can be edited. Raises ValueError or TypeError."""
+    return None if hash_ is None else bytes.fromhex(hash_).hex()
+
+
 def _serialize_entry(entry: Entry) -> dict[str, Any]:
     document = asdict(entry)
     del document["state"], document["detail"], document["action"], document["times"]
@@ -287,4 +295,5 @@ def _parse_entry(document: dict[str, Any], action: Action) -> Entry:
         tuple(map(parse_part, document["keepers"])),
         str(document["base"]),
         str(document["target"]),
+        _parse_rejected(document.get("rejected")),
     )

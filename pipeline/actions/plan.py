@@ -28,6 +28,8 @@ class Action(StrEnum):
 
 # Something with the bytes of the victim stands in its place afterwards.
 REPLACING_ACTIONS = frozenset({Action.HARDLINK, Action.REFLINK, Action.SYMLINK})
+# A rejected photo has no keeper, so nothing can stand in its place, and `undo` has to reach it.
+REJECTED_ACTIONS = frozenset({Action.QUARANTINE, Action.MOVE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,8 @@ class Victim:
     """A file that a plan acts on, with its relation to the keeper.
 
     `confidence` is the probability, by the judge, that it is a copy; None where hashes decide.
-    `decided_by`: who decided that it may go. All its parts go together, or none.
+    `decided_by`: who decided that it may go. All its parts go together, or none. In a plan of
+    rejected photos the relation is that to the rejected one, and the first part is the photo.
     """
 
     parts: tuple[Part, ...]
@@ -64,11 +67,19 @@ class Victim:
 
 @dataclass(frozen=True, slots=True)
 class PlannedGroup:
-    """A keeper and its victims. `id` is that of the group of near-duplicates."""
+    """A keeper and its victims. `id` is that of the group of near-duplicates.
+
+    In a plan of rejected photos there is no keeper, and `id` is that of the decision.
+    """
 
     id: str
-    keeper: Keeper
+    keeper: Keeper | None
     victims: tuple[Victim, ...]
+
+    @property
+    def keeper_parts(self) -> tuple[Part, ...]:
+        """The parts of the keeper; none without one."""
+        return self.keeper.parts if self.keeper else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +97,8 @@ class Plan:
 
     `created` is in UTC, ISO 8601. `store_id` and `ingest_run` name the store and its newest run at
     that time. `destination` is the folder of MOVE. `roots` are the folders that all files lie
-    below. `library_files` counts the files of the store. `warnings` are for people.
+    below. `library_files` counts the files of the store. `warnings` are for people. `rejected`: the
+    victims are rejected photos, and a decision stands for each in place of a keeper.
     """
 
     created: str
@@ -103,6 +115,7 @@ class Plan:
     groups: tuple[PlannedGroup, ...]
     left: tuple[LeftFile, ...]
     warnings: tuple[str, ...]
+    rejected: bool = False
 
     @property
     def victim_count(self) -> int:
@@ -112,7 +125,7 @@ class Plan:
     def iter_parts(self) -> Iterator[tuple[Part, bool]]:
         """Yield each part of a keeper or victim, and whether it is one of a victim."""
         for group in self.groups:
-            yield from ((part, False) for part in group.keeper.parts)
+            yield from ((part, False) for part in group.keeper_parts)
             yield from ((part, True) for victim in group.victims for part in victim.parts)
 
 
@@ -122,7 +135,8 @@ def require_applicable(
     """Raise PlanRefused unless a plan is one of this store, and safe by what it says of itself.
 
     `roots` are the store's folders. Every path must lie below one of them, no victim in a protected
-    folder or be a keeper, by path or by inode. Only identical bytes may be replaced.
+    folder or be a keeper, by path or by inode. Only identical bytes may be replaced. Groups have a
+    keeper, but for those of a plan of rejected photos, which moves and does nothing else.
     """
     if plan.store_id != store_id:
         raise PlanRefused("the plan was made from another store; name that one with --store")
@@ -130,6 +144,8 @@ def require_applicable(
         raise PlanRefused("the plan is a report, to be read; make one with another --action")
     if plan.action is Action.MOVE and not is_plain_path(plan.destination or ""):
         raise PlanRefused(f"the plan moves to {quote(plan.destination or '')}, which is no path")
+    if plan.rejected and plan.action not in REJECTED_ACTIONS:
+        raise PlanRefused(f"rejected photos are only moved, and the plan is a {plan.action}")
     keepers, victims = set[str](), set[str]()
     inodes: dict[bool, set[tuple[int, int]]] = {True: set(), False: set()}
     for part, is_victim in plan.iter_parts():
@@ -148,14 +164,19 @@ def require_applicable(
     if inodes[True] & inodes[False]:
         raise PlanRefused("a victim of the plan is a hard link of a keeper; make a new plan")
     for group in plan.groups:
+        if plan.rejected and group.keeper is not None:
+            raise PlanRefused("the plan is one of rejected photos, and has a keeper")
         for victim in group.victims:
-            _require_sound(plan.action, group.keeper, victim)
+            if not victim.parts:
+                raise PlanRefused("the plan has a victim without a file")
+            if not plan.rejected:
+                _require_sound(plan.action, group.keeper_parts, victim)
 
 
-def _require_sound(action: Action, keeper: Keeper, victim: Victim) -> None:
-    if not keeper.parts or not victim.parts:
-        raise PlanRefused("the plan has a group without a keeper, or a victim without a file")
-    kept = {part.blake3 for part in keeper.parts}
+def _require_sound(action: Action, keeper_parts: Sequence[Part], victim: Victim) -> None:
+    if not keeper_parts:
+        raise PlanRefused("the plan has a group without a keeper")
+    kept = {part.blake3 for part in keeper_parts}
     is_identical = all(part.blake3 in kept for part in victim.parts)
     if victim.relation is Relation.IDENTICAL_BYTES and not is_identical:
         path = quote(victim.parts[0].path)

@@ -111,6 +111,7 @@ def parse_plan(document: dict[str, Any]) -> Plan:
         groups=tuple(map(_parse_group, document["groups"])),
         left=tuple(LeftFile(**left) for left in document["left"]),
         warnings=tuple(map(str, document["warnings"])),
+        rejected=document.get("rejected", False) is True,
     )
 
 
@@ -120,12 +121,15 @@ def parse_part(part: dict[str, Any]) -> Part:
 
 
 def _parse_group(group: dict[str, Any]) -> PlannedGroup:
-    keeper = group["keeper"]
     return PlannedGroup(
         str(group["id"]),
-        Keeper(tuple(map(parse_part, keeper["parts"])), str(keeper["reason"])),
+        None if group["keeper"] is None else _parse_keeper(group["keeper"]),
         tuple(map(_parse_victim, group["victims"])),
     )
+
+
+def _parse_keeper(keeper: dict[str, Any]) -> Keeper:
+    return Keeper(tuple(map(parse_part, keeper["parts"])), str(keeper["reason"]))
 
 
 def _parse_victim(victim: dict[str, Any]) -> Victim:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import stat
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from indexes.paths import quote
-from indexes.records import FileStat
 from indexes.store import Store
-from pipeline.actions.folders import Refused, find_root, opened_folder, split_path
+from pipeline.actions.folders import Refused
 from pipeline.actions.foreign_catalogs import find_catalog_warnings
-from pipeline.actions.held_files import hash_name
 from pipeline.actions.journal import format_now
 from pipeline.actions.plan import (
+    REJECTED_ACTIONS,
     REPLACING_ACTIONS,
     Action,
     Keeper,
@@ -25,6 +23,7 @@ from pipeline.actions.plan import (
     PlannedGroup,
     Victim,
 )
+from pipeline.actions.planned_files import PlannedFiles
 from pipeline.actions.protection import ActionSettings
 from pipeline.errors import PlanRefused
 from pipeline.grouping.assets import AssetPart, find_without_counterpart
@@ -34,7 +33,6 @@ from pipeline.grouping.match import Match
 from pipeline.scan import is_below
 from pipeline.verify.relation import COPY_RELATIONS, EXACT_RELATIONS, Relation
 
-CHANGED = "changed since the last ingest; run `neardup ingest`"
 SAME_BYTES_REASON = "the best of the files with these bytes"
 PROTECTED_REASON = "has the same bytes, in a protected folder"
 
@@ -45,6 +43,7 @@ class PlanOptions:
 
     `relations` are those of victims to their keepers. `min_confidence` (>=) is required where one
     of them is wider than identical pixels. Files in `reference_folders`, real paths, are kept.
+    `rejected`: the plan is one of rejected photos, see make_rejected_plan().
     """
 
     action: Action = Action.QUARANTINE
@@ -53,12 +52,18 @@ class PlanOptions:
     min_confidence: float | None = None
     reference_folders: tuple[str, ...] = ()
     keep_rules: KeepRules = field(default_factory=KeepRules)
+    rejected: bool = False
 
     def require_sound(self) -> None:
         """Raise PlanRefused for choices that no plan can follow."""
         if others := self.relations - COPY_RELATIONS:
             raise PlanRefused(f"a file that is `{min(others)}` is no copy, so it is never a victim")
-        if self.relations - EXACT_RELATIONS and self.min_confidence is None:
+        if self.rejected and self.action not in REJECTED_ACTIONS:
+            raise PlanRefused(
+                f"rejected photos are only moved: --action quarantine or move, not {self.action}"
+            )
+        is_wide = self.relations - EXACT_RELATIONS and not self.rejected
+        if is_wide and self.min_confidence is None:
             raise PlanRefused(
                 "relations wider than identical pixels need --min-confidence P, the least"
                 " probability of a copy: 0.99, for example"
@@ -87,6 +92,19 @@ def make_plan(
     planner = _Planner(options, roots, settings.protected)
     planned = [made for group in groups for made in planner.plan_group(group)]
     planner.leave_second_paths(store, groups)
+    return assemble_plan(store, options, settings, planner.files, planned, (*left, *planner.left))
+
+
+def assemble_plan(
+    store: Store,
+    options: PlanOptions,
+    settings: ActionSettings,
+    files: PlannedFiles,
+    planned: Sequence[PlannedGroup],
+    left: Sequence[LeftFile],
+) -> Plan:
+    """Assemble a plan of its groups, which were read by `files`, and of the files that are left."""
+    roots = tuple(root.path for root in store.catalog.roots.list())
     victims = [part for group in planned for victim in group.victims for part in victim.parts]
     return Plan(
         created=format_now(),
@@ -99,26 +117,23 @@ def make_plan(
         roots=roots,
         protected=settings.protected,
         library_files=store.catalog.files.get_counts().files,
-        bytes_to_free=planner.sum_bytes_to_free(victims),
+        bytes_to_free=files.sum_bytes_to_free(victims),
         groups=tuple(planned),
-        left=(*left, *planner.left),
+        left=tuple(left),
         warnings=tuple(find_catalog_warnings([part.path for part in victims], roots)),
+        rejected=options.rejected,
     )
 
 
 class _Planner:
-    """Plans group by group; collects the files that are left, and how many links each file has."""
+    """Plans group by group; collects the files that are left, with what was read of the others."""
 
     def __init__(
         self, options: PlanOptions, roots: Sequence[str], protected: Sequence[str]
     ) -> None:
         self.left = list[LeftFile]()
-        self._options, self._roots, self._protected = options, roots, protected
-        self._link_counts = dict[tuple[int, int], int]()
-        self._read = dict[str, Part]()  # parts of assets, by path
-        self._destination_device: int | None = None
-        if options.destination is not None:
-            self._destination_device = _stat_destination(options.destination)
+        self._options, self._protected = options, protected
+        self.files = PlannedFiles(roots, options.destination)
 
     def plan_group(self, group: Group) -> Iterator[PlannedGroup]:
         """Yield the keepers of a group with their victims; none without a victim."""
@@ -126,7 +141,7 @@ class _Planner:
             keeper, matches, reason = self._prefer_protected(*split)
             victims = list[Victim]()
             try:
-                kept = self._inspect(keeper)
+                kept = self.files.inspect(keeper)
             except Refused as refused:
                 for match in matches:
                     self._leave(match.file, group, f"its keeper: {refused}")
@@ -138,7 +153,9 @@ class _Planner:
                     self._leave(match.file, group, str(refused))
             if victims:
                 hashes = {part.blake3 for victim in victims for part in victim.parts[1:]}
-                parts = [part for part in self._read_parts(keeper.parts) if part.blake3 in hashes]
+                parts = [
+                    part for part in self.files.read_parts(keeper.parts) if part.blake3 in hashes
+                ]
                 yield PlannedGroup(group.id, Keeper((kept, *parts), reason), tuple(victims))
         for match in _find_unwanted(group, self._options):
             self._leave(match.file, group, f"{match.relation}: not among the relations asked for")
@@ -172,14 +189,13 @@ class _Planner:
         if match.without_counterpart:
             raise Refused(f"{quote(match.without_counterpart[0])} has no copy beside the keeper")
         confidence = self._require_confidence(match)
-        part = self._inspect(match.file)
+        part = self.files.inspect(match.file)
         if (part.stat.device, part.stat.inode) == (keeper.stat.device, keeper.stat.inode):
             raise Refused("a hard link of the keeper: nothing would be freed")
         needs_device = self._options.action in (Action.HARDLINK, Action.REFLINK)
         if needs_device and part.stat.device != keeper.stat.device:
             raise Refused("on another device than its keeper")
-        if self._destination_device not in (None, part.stat.device):
-            raise Refused("on another device than the folder to move to")
+        self.files.require_device(part)
         parts = part, *self._take_parts(match.file, keeper_parts)
         return Victim(parts, match.relation, confidence, f"{match.relation} of the keeper")
 
@@ -194,24 +210,12 @@ class _Planner:
             raise Refused(f"{quote(without[0].path)} has no copy beside the keeper")
         if own and self._options.action in REPLACING_ACTIONS:
             raise Refused("a photo with files that belong to it is not replaced by a link")
-        return self._read_parts(own)
+        return self.files.read_parts(own)
 
     def _have_equal_bytes(self, first: AssetPart, second: AssetPart) -> bool:
         if first.stat.size != second.stat.size:
             return False
-        return self._read_part(first).blake3 == self._read_part(second).blake3
-
-    def _read_parts(self, parts: Iterable[AssetPart]) -> list[Part]:
-        """Take parts of assets that are there into the plan, and hash them. Raises Refused."""
-        return [self._read_part(part) for part in parts if not part.is_missing]
-
-    def _read_part(self, part: AssetPart) -> Part:
-        if part.path not in self._read:
-            now = self._stat(part.path, part.stat)
-            folder_path, name = split_path(part.path)
-            with opened_folder(folder_path) as folder:
-                self._read[part.path] = Part(part.path, now, hash_name(folder, name, part.path))
-        return self._read[part.path]
+        return self.files.read_part(first).blake3 == self.files.read_part(second).blake3
 
     def _require_confidence(self, match: Match) -> float | None:
         """Return the probability of a copy, None where hashes decide; raises Refused below."""
@@ -223,39 +227,6 @@ class _Planner:
         if judgement.copy < (self._options.min_confidence or 0.0):
             raise Refused(f"{match.relation}: the probability of a copy is {judgement.copy:.3f}")
         return round(judgement.copy, 6)
-
-    def _inspect(self, file: LibraryFile) -> Part:
-        """Take a file into the plan as it is on disk now. Raises Refused."""
-        now = self._stat(file.path, file.stat)
-        if not file.is_present:
-            raise Refused(CHANGED)
-        return Part(file.path, now, file.image.hash.hex())
-
-    def _stat(self, path: str, known: FileStat) -> FileStat:
-        """Read the stat of a file that is as the store knows it. Raises Refused if it is not."""
-        if find_root(path, self._roots) is None:
-            raise Refused("below none of the store's folders")
-        if os.path.realpath(path) != path:
-            raise Refused("reached by a symbolic link")
-        try:
-            status = os.stat(path, follow_symlinks=False)  # noqa: PTH116 - may be no UTF-8
-        except OSError as error:
-            raise Refused(f"missing ({error.strerror})") from error
-        if not stat.S_ISREG(status.st_mode):
-            raise Refused("not a regular file")
-        now = FileStat.from_os_stat(status)
-        if not now.is_unchanged_since(known):
-            raise Refused(CHANGED)
-        self._link_counts[status.st_dev, status.st_ino] = status.st_nlink
-        return now
-
-    def sum_bytes_to_free(self, victims: Sequence[Part]) -> int:
-        """Sum the bytes of files all of whose hard links are victims, each file once."""
-        sizes = {(part.stat.device, part.stat.inode): part.stat.size for part in victims}
-        counts = Counter((part.stat.device, part.stat.inode) for part in victims)
-        return sum(
-            sizes[inode] for inode, count in counts.items() if count >= self._link_counts[inode]
-        )
 
     def leave_second_paths(self, store: Store, groups: Sequence[Group]) -> None:
         """Name the paths by which files of groups are reached a second time: they stay as well."""
@@ -322,10 +293,3 @@ def _find_unwanted(group: Group, options: PlanOptions) -> list[Match]:
         for match in group.members
         if match.relation not in options.relations and match.file.path not in accounted
     ]
-
-
-def _stat_destination(folder: str) -> int:
-    try:
-        return os.stat(folder).st_dev  # noqa: PTH116 - may be no UTF-8
-    except OSError as error:
-        raise PlanRefused(f"{quote(folder)} cannot be moved to: {error.strerror}") from error

@@ -1,4 +1,7 @@
-"""Delete what old runs hold in quarantine, each file only while its keeper is there and whole."""
+"""Delete what old runs hold in quarantine, each file only while its keeper is there and whole.
+
+In place of a keeper, the decision to reject a photo has to stand still.
+"""
 
 from __future__ import annotations
 
@@ -38,18 +41,25 @@ from pipeline.actions.journal import (
 from pipeline.actions.outcome import Outcome, Status
 from pipeline.actions.places import require_known_places, split_target
 from pipeline.actions.plan import Action
+from pipeline.actions.rejections import Rejections
 
 _UNPURGED_ACTIONS = {Action.MOVE, Action.TRASH}  # their files are where the user wants them
 
 
 def purge_runs(
-    store_folder: Path, roots: Sequence[str], min_age: timedelta, *, dry_run: bool
+    store_folder: Path,
+    roots: Sequence[str],
+    min_age: timedelta,
+    rejections: Rejections | None = None,
+    *,
+    dry_run: bool,
 ) -> Iterator[Outcome]:
     """Delete the victims of runs that began at least `min_age` ago; yield the outcome of each.
 
     A victim stays if its keeper is gone, changed or away, or if it was itself changed: the outcome
-    names it. With `dry_run`, all is checked and nothing is deleted. Raises StoreLocked,
-    ActionRecordDamaged and DiskFull.
+    names it. A rejected photo has no keeper, and stays unless the decision still stands; without
+    `rejections` none does. With `dry_run`, all is checked and nothing is deleted. Raises
+    StoreLocked, ActionRecordDamaged and DiskFull.
     """
     with lock(store_folder / ACTIONS_LOCK_NAME):
         if not dry_run:
@@ -60,10 +70,12 @@ def purge_runs(
             if header.action in _UNPURGED_ACTIONS or age < min_age:
                 continue
             with reopen_journal(path) as journal:
-                yield from _purge_run(journal, roots, dry_run)
+                yield from _purge_run(journal, roots, rejections, dry_run)
 
 
-def _purge_run(journal: Journal, roots: Sequence[str], dry_run: bool) -> Iterator[Outcome]:
+def _purge_run(
+    journal: Journal, roots: Sequence[str], rejections: Rejections | None, dry_run: bool
+) -> Iterator[Outcome]:
     for entry in list(journal.entries.values()):
         if entry.state is State.STUCK:
             yield Outcome(entry.victim.path, Status.LEFT, entry.detail, entry.target)
@@ -71,6 +83,7 @@ def _purge_run(journal: Journal, roots: Sequence[str], dry_run: bool) -> Iterato
             continue
         try:
             require_known_places(journal.header, entry, roots)
+            detail = _require_decision(entry, rejections) if entry.rejected is not None else ""
             with ExitStack() as stack:
                 keepers = [stack.enter_context(held_keeper(part)) for part in entry.keepers]
                 _delete(journal, entry, keepers, dry_run)
@@ -78,7 +91,15 @@ def _purge_run(journal: Journal, roots: Sequence[str], dry_run: bool) -> Iterato
             yield Outcome(entry.victim.path, Status.LEFT, str(refused), entry.target)
         else:
             status = Status.PLANNED if dry_run else Status.DONE
-            yield Outcome(entry.victim.path, status, "", "", entry.victim.stat.size)
+            yield Outcome(entry.victim.path, status, detail, "", entry.victim.stat.size)
+
+
+def _require_decision(entry: Entry, rejections: Rejections | None) -> str:
+    """Return what to say of a rejected photo that may go; raises Refused if none rejects it now."""
+    if rejections is None:
+        raise Refused(f"{quote(entry.victim.path)} is not rejected by any decision now")
+    rejections.require_standing(entry)
+    return "still rejected"
 
 
 def _delete(journal: Journal, entry: Entry, keepers: Sequence[HeldKeeper], dry_run: bool) -> None:
@@ -92,7 +113,8 @@ def _delete(journal: Journal, entry: Entry, keepers: Sequence[HeldKeeper], dry_r
                 raise Refused(f"{quote(entry.target)} was changed since it was moved")
         finally:
             os.close(descriptor)
-        if not keepers or identity in {keeper.identity for keeper in keepers}:
+        is_last = not keepers and entry.rejected is None
+        if is_last or identity in {keeper.identity for keeper in keepers}:
             raise Refused(f"{quote(entry.target)} is the last file of its group")
         if dry_run:
             return

@@ -40,13 +40,15 @@ def apply(plan: Path, yes: bool, confirm: int | None, store: Path, as_json: bool
     neardup apply plan.json --yes --confirm 1500  many files are confirmed by their number
 
     The bytes of every keeper are hashed again, and so are those of every file that was moved; one
-    that is not as planned is moved back. Nothing is deleted: `neardup undo` brings all of it back,
+    that is not as planned is moved back. A rejected photo is moved while its decision still stands.
+    Nothing is deleted: `neardup undo` brings all of it back,
     but for the trash. A run that was cut off is continued by the same command. Exit code 3: done,
     but some files were left alone.
     """
     from indexes.store import Store
     from pipeline.actions.apply import apply_plan, preview_plan, require_confirmation
     from pipeline.actions.plan_file import name_run, read_plan
+    from pipeline.actions.rejections import Rejections
     from pipeline.report.actions import format_outcomes, serialize_outcomes
 
     read = read_plan(plan)
@@ -55,10 +57,10 @@ def apply(plan: Path, yes: bool, confirm: int | None, store: Path, as_json: bool
         roots = [root.path for root in opened.catalog.roots.list()]
         if yes:
             require_confirmation(read, confirm)
-            outcomes = list(apply_plan(read, store, roots))
+            outcomes = list(apply_plan(read, store, roots, Rejections(opened)))
             _remove_from_catalog(opened, read, outcomes)
         else:
-            outcomes = list(preview_plan(read, store, roots))
+            outcomes = list(preview_plan(read, store, roots, Rejections(opened)))
     if as_json:
         print_json(serialize_outcomes(outcomes, run))
     else:

@@ -111,9 +111,9 @@ def reject(file: str, author: str | None, store: Path) -> None:
     \b
     neardup decide reject a.jpg
 
-    Nothing is moved or deleted. From now on, files that hold it or the same picture are listed by
-    ingest, groups, dedupe and query. Reject a photo before you delete it, so that neardup can also
-    find re-encoded copies of it.
+    Nothing is moved or deleted: `neardup plan --rejected` plans that. From now on, files that hold
+    it or the same picture are listed by ingest, groups, dedupe and query. Reject a photo before you
+    delete it, so that neardup can also find re-encoded copies of it.
     """
     from indexes.decisions import DecisionKind
 

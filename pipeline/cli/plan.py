@@ -47,12 +47,15 @@ class PlanArguments:
     protect: Sequence[str]
     unprotect: Sequence[str]
     earlier: Path | None
+    rejected: bool
 
     def to_plan_options(self) -> PlanOptions:
         """Build the options of the pipeline. Raises PlanRefused and InvalidKeepRule."""
         from pipeline.actions.plan import Action
         from pipeline.actions.planner import PlanOptions
 
+        if self.rejected:
+            self._require_sound_with_rejected()
         options = PlanOptions(
             Action(self.action),
             os.path.realpath(self.to) if self.to is not None else None,
@@ -60,9 +63,19 @@ class PlanArguments:
             self.min_confidence,
             tuple(_resolve_folder(folder) for folder in self.references),
             self._parse_keep_rules(),
+            self.rejected,
         )
         options.require_sound()
         return options
+
+    def _require_sound_with_rejected(self) -> None:
+        from pipeline.errors import PlanRefused
+
+        if self.relations or self.min_confidence is not None or self.earlier:
+            raise PlanRefused(
+                "--rejected goes without --relations, --min-confidence and --from: decisions say"
+                " what can go"
+            )
 
     def _parse_keep_rules(self) -> KeepRules:
         """Parse the rules of all --keep; reference folders come before them."""
@@ -128,6 +141,12 @@ _plan_arguments = pass_options(
             help="Act only on members that an earlier `groups --json` lists, where they are still"
             " what it says.",
         ),
+        click.option(
+            "--rejected",
+            is_flag=True,
+            help="Move the photos that `neardup decide reject` threw away, and verified copies of"
+            " them; they have no keeper. Only with the actions quarantine and move.",
+        ),
     ),
 )
 
@@ -166,6 +185,7 @@ def plan(
     neardup plan --relations identical,same --min-confidence 0.99
     neardup plan --from groups.json               only what an earlier answer lists
     neardup plan ~/Pictures/phone --protect ~/Pictures/albums --action hardlink
+    neardup plan --rejected --output plan.json    photos that were thrown away
 
     Each file of a group is kept, planned, or left alone with the reason. A plan file is never
     changed: one that was edited is refused.
@@ -176,8 +196,11 @@ def plan(
 
     options = arguments.to_plan_options()
     if page:
+        from pipeline.errors import PlanRefused
         from pipeline.report.gallery import require_writable_page
 
+        if arguments.rejected:
+            raise PlanRefused("--html shows copies beside their keepers, and --rejected has none")
         require_writable_page(page)
     with Store(store) as opened:
         require_files_below(opened, folders)
@@ -205,6 +228,7 @@ def _make_plan(
     from pipeline.actions.plan import LeftFile
     from pipeline.actions.planner import make_plan
     from pipeline.actions.protection import change_protection
+    from pipeline.actions.rejected_planner import make_rejected_plan
     from pipeline.query.freshness import refresh_status
     from pipeline.query.groups import GroupOptions, find_groups
     from pipeline.report.status import format_warnings
@@ -218,14 +242,18 @@ def _make_plan(
         groups = find_groups(
             store,
             None,
-            folders,
+            () if arguments.rejected else folders,
             relations=COPY_RELATIONS,
             options=GroupOptions(keep_rules=options.keep_rules, refresh_status=refresh_status),
         )
         left = list[LeftFile]()
         if earlier is not None:
             groups, left = select_groups(groups, earlier)
-        made = make_plan(store, groups, options, settings, left)
+        if arguments.rejected:
+            below = [os.path.realpath(folder) for folder in folders]
+            made = make_rejected_plan(store, groups, options, settings, below)
+        else:
+            made = make_plan(store, groups, options, settings, left)
         warnings = list(format_warnings(store))
     for warning in (*warnings, *made.warnings):
         print_warning(warning)

@@ -11,6 +11,7 @@ import click
 from indexes.paths import format_command
 from pipeline.cli.console import EXIT_SKIPPED, print_json, print_lines, print_message
 from pipeline.cli.options import json_option, store_option
+from pipeline.cli.session import open_for_writing
 from pipeline.cli.values import AgeType
 
 
@@ -34,15 +35,19 @@ def purge(older_than: timedelta, yes: bool, store: Path, as_json: bool) -> None:
     neardup purge --older-than 90d --yes
 
     The keeper of each file is hashed again, and the file too. A file whose keeper is gone, changed
-    or away stays in quarantine, and is named. Exit code 3: some files stay.
+    or away stays in quarantine, and is named; so does a rejected photo whose decision
+    was forgotten. Exit code 3: some files stay.
     """
     from indexes.store import Store
     from pipeline.actions.purge import purge_runs
+    from pipeline.actions.rejections import Rejections
     from pipeline.report.actions import format_outcomes, serialize_outcomes
 
-    with Store(store) as opened:
+    # No decision is forgotten while what it rejects is deleted.
+    with open_for_writing(store) if yes else Store(store) as opened:
         roots = [root.path for root in opened.catalog.roots.list()]
-    outcomes = list(purge_runs(store, roots, older_than, dry_run=not yes))
+        rejections = Rejections(opened)
+        outcomes = list(purge_runs(store, roots, older_than, rejections, dry_run=not yes))
     if as_json:
         print_json(serialize_outcomes(outcomes, None))
     else:

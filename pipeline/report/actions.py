@@ -42,10 +42,14 @@ def serialize_plan_answer(plan: Plan, file: str | None) -> dict[str, Any]:
 
 
 def format_plan(plan: Plan) -> Iterable[str]:
-    """Yield a block of lines for each keeper, then the files that are left, then a summary."""
+    """Yield a block of lines for each keeper or decision, then the files left, then a summary."""
     for group in plan.groups:
-        for part in group.keeper.parts:
-            yield f"keep  {_format_part(part)}   {escape_unprintable(group.keeper.reason)}"
+        if group.keeper is None:
+            decided_by = escape_unprintable(group.victims[0].decided_by)
+            yield f"rejected by {decided_by} (decision {escape_unprintable(group.id)})"
+        else:
+            for part in group.keeper.parts:
+                yield f"keep  {_format_part(part)}   {escape_unprintable(group.keeper.reason)}"
         for victim in group.victims:
             for part in victim.parts:
                 yield f"      {_format_part(part)}   {_format_relation(victim)}"
@@ -77,6 +81,8 @@ def show_plan(plan: Plan, groups: Sequence[Group]) -> list[Group]:
     matches = {match.file.path: match for group in groups for match in group.members}
     shown = list[Group]()
     for group in plan.groups:
+        if group.keeper is None:
+            continue
         members = list[Match]()
         for victim in group.victims:
             path = victim.parts[0].path

@@ -125,6 +125,7 @@ def test_parts_of_a_victim_go_together_or_not_at_all(desk: Desk) -> None:
     """Plans of today have one part each; assets will have several."""
     sidecars = [save(desk.root / name, b"xmp") for name in ("keep.xmp", "copy.xmp")]
     group = make_plan(desk).groups[0]
+    assert group.keeper is not None
     keeper = replace(group.keeper, parts=(*group.keeper.parts, make_part(sidecars[0])))
     parts = (*group.victims[0].parts, make_part(sidecars[1]))
     group = replace(group, keeper=keeper, victims=(replace(group.victims[0], parts=parts),))

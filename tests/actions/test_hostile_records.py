@@ -288,6 +288,7 @@ def test_part_of_a_plan_has_the_hash_of_its_bytes(desk: Desk) -> None:
     assert outcome.status is Status.LEFT
     assert "has other bytes than the plan says" in outcome.detail
     assert read_tree(desk.root) == before
+    assert group.keeper is not None
     kept = Part(group.keeper.parts[0].path, group.keeper.parts[0].stat, "0" * 64)
     keeper = replace(group.keeper, parts=(kept,))
     (outcome,) = desk.apply(replace(plan, groups=(replace(plan.groups[0], keeper=keeper),)))

@@ -1,0 +1,129 @@
+"""Make a plan of the rejected photos that are in the library; decisions stand in for keepers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from indexes.paths import quote
+from indexes.store import Store
+from pipeline.actions.folders import Refused
+from pipeline.actions.plan import LeftFile, Plan, PlannedGroup, Victim
+from pipeline.actions.planned_files import PlannedFiles
+from pipeline.actions.planner import PlanOptions, assemble_plan
+from pipeline.actions.protection import ActionSettings
+from pipeline.decided import RejectedFile, find_kept_hashes, find_rejected
+from pipeline.grouping.cluster import Group
+from pipeline.grouping.keep_rules import LibraryFile
+from pipeline.query.assets import LibraryAssets
+from pipeline.scan import is_below
+from pipeline.verify.relation import EXACT_RELATIONS, Relation
+
+# Relations of a file to the rejected photo that it holds, see find_rejected().
+REJECTED_RELATIONS = EXACT_RELATIONS | {Relation.SAME_PICTURE}
+
+
+@dataclass(frozen=True)
+class _Library:
+    """What the store knows: the assets, what decisions keep, and what each keeper is kept for."""
+
+    store: Store
+    assets: LibraryAssets
+    kept: frozenset[bytes]
+    needing_copies: Mapping[str, str]  # of a keeper: a member that is not rejected
+
+
+def make_rejected_plan(
+    store: Store,
+    groups: Sequence[Group],
+    options: PlanOptions,
+    settings: ActionSettings,
+    folders: Sequence[str] = (),
+) -> Plan:
+    """Make a plan of the files that hold a rejected photo; with `folders`, real paths, those below.
+
+    `groups` are all groups of copies of the store: a keeper of copies that are not rejected is
+    left. A victim goes with all parts of its asset but those that another asset shares, which are
+    hashed. The stat of each file is read from disk. Raises PlanRefused.
+    """
+    options = replace(options, relations=REJECTED_RELATIONS, rejected=True)
+    options.require_sound()
+    files = PlannedFiles([root.path for root in store.catalog.roots.list()], options.destination)
+    rejected, kept = find_rejected(store), find_kept_hashes(store)
+    library = _Library(store, LibraryAssets(store), kept, _find_needed(groups, rejected, kept))
+    stay = (settings.protected, options.reference_folders)
+    victims = defaultdict[str, list[Victim]](list)  # by the id of the decision
+    moved, left = set[str](), list[LeftFile]()
+    wanted = [item for item in rejected if not folders or is_below(item.path, folders)]
+    # A photo before its parts: they go with it.
+    for item in sorted(wanted, key=lambda item: (library.assets.is_part(item.path), item.path)):
+        if item.path in moved:
+            continue
+        try:
+            victim = _make_victim(item, library, files, stay)
+        except Refused as refused:
+            left.append(LeftFile(item.path, item.decision.id, str(refused)))
+        else:
+            moved.update(part.path for part in victim.parts)
+            victims[item.decision.id].append(victim)
+    planned = [PlannedGroup(id_, None, tuple(listed)) for id_, listed in victims.items()]
+    return assemble_plan(store, options, settings, files, planned, left)
+
+
+def _find_needed(
+    groups: Sequence[Group], rejected: Sequence[RejectedFile], kept: frozenset[bytes]
+) -> dict[str, str]:
+    """Find the keepers of copies that are not rejected: path of the keeper, path of such a copy.
+
+    A copy that is away counts, and so does one that is rejected and that a decision keeps.
+    """
+    going = {item.image.hash for item in rejected} - kept
+    needed = dict[str, str]()
+    for group in groups:
+        for match in group.members:
+            image = match.file.image
+            if image.hash not in going or image.pixel_hash in kept:
+                needed.setdefault(group.keeper.path, match.file.path)
+    return needed
+
+
+def _make_victim(
+    item: RejectedFile,
+    library: _Library,
+    files: PlannedFiles,
+    stay: tuple[Sequence[str], Sequence[str]],
+) -> Victim:
+    """Make a victim of a rejected file with its asset. Raises Refused with the reason against it.
+
+    `stay` are the protected and the reference folders.
+    """
+    protected, references = stay
+    if is_below(item.path, protected):
+        raise Refused("in a protected folder")
+    if is_below(item.path, references):
+        raise Refused("in a reference folder")
+    if not library.kept.isdisjoint((item.image.hash, item.image.pixel_hash)):
+        raise Refused("decided to be kept")
+    primary = library.assets.get_primary(item.path)
+    if primary != item.path:
+        raise Refused(f"belongs to {quote(primary)}, which stays")
+    if member := library.needing_copies.get(item.path):
+        raise Refused(f"the keeper of {quote(member)}, which is not rejected")
+    known = library.store.catalog.files.get_by_path(item.path)
+    if known is None:
+        raise Refused("not in the library any more")
+    part = files.inspect(LibraryFile(item.path, known.stat, item.image))
+    files.require_device(part)
+    others = [other for other in library.assets.get_parts(item.path) if not other.is_shared]
+    for other in others:
+        if other.hash in library.kept:
+            raise Refused(f"{quote(other.path)} belongs to it, and is decided to be kept")
+    author, day = item.decision.author, f"{item.decision.time:%Y-%m-%d}"
+    return Victim(
+        (part, *files.read_parts(others)),
+        item.relation,
+        None,
+        f"{item.relation} of a rejected photo",
+        f"{author} on {day}",
+    )
