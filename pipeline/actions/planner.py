@@ -33,6 +33,8 @@ from pipeline.grouping.match import Match
 from pipeline.scan import is_below
 from pipeline.verify.relation import COPY_RELATIONS, EXACT_RELATIONS, Relation
 
+# Bytes of a copy over those of its keeper, at equal format and pixels, up to which it goes.
+MAX_SIZE_RATIO = 1.25
 SAME_BYTES_REASON = "the best of the files with these bytes"
 PROTECTED_REASON = "has the same bytes, in a protected folder"
 
@@ -148,7 +150,7 @@ class _Planner:
                 continue
             for match in matches:
                 try:
-                    victims.append(self._make_victim(match, kept, keeper.parts))
+                    victims.append(self._make_victim(match, kept, keeper))
                 except Refused as refused:
                     self._leave(match.file, group, str(refused))
             if victims:
@@ -180,7 +182,7 @@ class _Planner:
                 return match.file, [swapped, *others], PROTECTED_REASON
         return keeper, matches, reason
 
-    def _make_victim(self, match: Match, keeper: Part, keeper_parts: Sequence[AssetPart]) -> Victim:
+    def _make_victim(self, match: Match, kept: Part, keeper: LibraryFile) -> Victim:
         """Make a victim of a member with its asset. Raises Refused with the reason against it."""
         if is_below(match.file.path, self._protected):
             raise Refused("in a protected folder")
@@ -188,15 +190,16 @@ class _Planner:
             raise Refused("in a reference folder")
         if match.without_counterpart:
             raise Refused(f"{quote(match.without_counterpart[0])} has no copy beside the keeper")
+        _require_no_more(match, keeper)
         confidence = self._require_confidence(match)
         part = self.files.inspect(match.file)
-        if (part.stat.device, part.stat.inode) == (keeper.stat.device, keeper.stat.inode):
+        if (part.stat.device, part.stat.inode) == (kept.stat.device, kept.stat.inode):
             raise Refused("a hard link of the keeper: nothing would be freed")
         needs_device = self._options.action in (Action.HARDLINK, Action.REFLINK)
-        if needs_device and part.stat.device != keeper.stat.device:
+        if needs_device and part.stat.device != kept.stat.device:
             raise Refused("on another device than its keeper")
         self.files.require_device(part)
-        parts = part, *self._take_parts(match.file, keeper_parts)
+        parts = part, *self._take_parts(match.file, keeper.parts)
         return Victim(parts, match.relation, confidence, f"{match.relation} of the keeper")
 
     def _take_parts(self, file: LibraryFile, keeper_parts: Sequence[AssetPart]) -> list[Part]:
@@ -243,6 +246,20 @@ class _Planner:
             if is_other and not inodes.isdisjoint(_find_inode(other.path)):
                 reason = "another path of a file that is listed: a hard link, or by a link"
                 self.left.append(LeftFile(other.path, group_by_image[other.image_id or 0], reason))
+
+
+def _require_no_more(match: Match, keeper: LibraryFile) -> None:
+    """Raise Refused if a copy may be the better file: as many pixels in many more bytes."""
+    image, kept = match.file.image, keeper.image
+    if (
+        match.relation not in EXACT_RELATIONS
+        and (image.format, image.pixel_count) == (kept.format, kept.pixel_count)
+        and image.size > MAX_SIZE_RATIO * kept.size
+    ):
+        raise Refused(
+            "has as many pixels as its keeper in many more bytes, so it may be the better one;"
+            " choose with `neardup decide keep`"
+        )
 
 
 def _find_inode(path: str) -> set[tuple[int, int]]:

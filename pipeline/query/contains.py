@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -30,6 +30,12 @@ from pipeline.query.snapshot import load_snapshot
 from pipeline.query.thresholds import resolve_thresholds
 from pipeline.scan import is_below
 from pipeline.verify.relation import COPY_RELATIONS, Relation
+
+# Of the overlap of two copies: so much differs in areas of a few cells, as of a small retouch.
+MIN_EDITED_SHARE = 0.001
+# Reasons why files below a folder are not compared, beside those of an ingest.
+NOT_SCANNED, NOT_SCANNED_DETAIL = "not scanned", "hidden, excluded, or new since the ingest"
+UNREADABLE_FOLDER = "unreadable folder"
 
 
 class Containment(StrEnum):
@@ -97,11 +103,33 @@ def find_contained(store: Store, folder: str, other: str) -> ContainsReport:
             if is_below(failure.path, [folder])
         ]
         other_files = _find_other_files(store, folder, other)
+        known = {file.path for file in store.catalog.files.find_under(folder)}
         counterparts = _Counterparts(store, folder, other)
     present = (file for file in own_files if not file.is_away)
     files = sorted(map(counterparts.find, present), key=lambda item: item.file.path)
     not_compared = [item for item in without_image if item.path not in other_files]
+    not_compared += _find_unscanned(folder, known)
     return ContainsReport(files, other_files, not_compared)
+
+
+def _find_unscanned(folder: str, known: Collection[str]) -> list[UnreadablePath]:
+    """Find the files and unreadable folders below a folder that no ingest has read.
+
+    They are hidden, excluded, or new. Links are passed over: nothing is lost with them.
+    """
+    found, folders = list[UnreadablePath](), [folder]
+    while folders:
+        path = folders.pop()
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif not entry.is_symlink() and entry.path not in known:
+                        found.append(UnreadablePath(entry.path, NOT_SCANNED, NOT_SCANNED_DETAIL))
+        except OSError as error:
+            found.append(UnreadablePath(path, UNREADABLE_FOLDER, error.strerror))
+    return sorted(found, key=lambda item: item.path)
 
 
 def _find_other_files(store: Store, folder: str, other: str) -> dict[str, str]:
@@ -221,7 +249,10 @@ class _Counterparts:
             return False
         if match.relation == Relation.IDENTICAL_PIXELS:
             return True
-        if match.relation != Relation.SAME_PICTURE:
+        edits = match.verdict.edits if match.verdict else None
+        if match.relation != Relation.SAME_PICTURE or edits is None:
+            return False
+        if edits.changed_regions or edits.changed_share >= MIN_EDITED_SHARE:
             return False
         return self._make_quality_key(match.file) <= self._make_quality_key(file)
 

@@ -135,6 +135,21 @@ def test_plan_says_why_it_leaves_files(run: Run, library: Path) -> None:
     assert reasons["sub/small.jpg"].startswith("missing")
 
 
+def test_copy_that_may_be_better_than_its_keeper_stays(run: Run, tmp_path: Path) -> None:
+    """The keeper is the older file, although it is compressed more."""
+    folder = tmp_path / "photos"
+    for name, quality, time in (("old.jpg", 60, 1_500_000_000), ("new.jpg", 92, 1_600_000_000)):
+        path = save_image(folder / name, draw_scene(1, (480, 360)), quality=quality)
+        os.utime(path, (time, time))
+    run("ingest", folder)
+    wide = ("--relations", "identical,same", "--min-confidence", "0.5")
+    plan = make_plan(run, *wide)
+    assert plan["groups"] == []
+    assert "may be the better one" in get_reasons(plan, folder)["new.jpg"]
+    run("decide", "keep", folder / "new.jpg")
+    assert list_victims(make_plan(run, *wide), folder) == {"old.jpg": ("same picture", "new.jpg")}
+
+
 @pytest.fixture
 def assets(run: Run, tmp_path: Path) -> Path:
     """Two folders with a photo, its film and its sidecar, equal in both."""

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from indexes import Root, Store
 from pipeline import ingest_roots, load_embedder
@@ -128,6 +128,33 @@ def test_link_into_the_folder_is_no_counterpart(tmp_path: Path, folders: tuple[P
     os.link(card / "a.jpg", library / "hard.jpg")  # whose content stays without the card
     report = find(tmp_path, card, library)
     assert list_containments(report) == {"a.jpg": Containment.AS_GOOD}
+
+
+def test_files_that_no_ingest_sees_prevent_the_proof(
+    tmp_path: Path, folders: tuple[Path, Path]
+) -> None:
+    """Hidden files; those of other names are new since the ingest."""
+    card, library = folders
+    save_image(card / "a.jpg", draw_textured_image(1))
+    shutil.copy(card / "a.jpg", library / "a.jpg")
+    (card / "link.jpg").symlink_to(library / "a.jpg")
+    assert find(tmp_path, card, library).is_all_as_good
+    save_image(card / ".private" / "b.jpg", draw_textured_image(2))
+    report = find(tmp_path, card, library)
+    assert [(item.path, item.reason) for item in report.not_compared] == [
+        (str(card / ".private" / "b.jpg"), "not scanned")
+    ]
+    assert not report.is_all_as_good
+
+
+def test_retouched_photo_is_lesser(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    card, library = folders
+    photo = draw_textured_image(1)
+    save_image(card / "a.jpg", photo, quality=92)
+    retouched = photo.copy()
+    ImageDraw.Draw(retouched).rectangle((200, 140, 240, 165), fill=(200, 30, 30))
+    save_image(library / "a.jpg", retouched, quality=98)
+    assert list_containments(find(tmp_path, card, library))["a.jpg"] != Containment.AS_GOOD
 
 
 def test_folder_without_photos_is_no_proof(tmp_path: Path, folders: tuple[Path, Path]) -> None:
