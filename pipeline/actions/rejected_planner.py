@@ -26,7 +26,7 @@ REJECTED_RELATIONS = EXACT_RELATIONS | {Relation.SAME_PICTURE}
 
 @dataclass(frozen=True)
 class _Library:
-    """What the store knows: the assets, what decisions keep, and what each keeper is kept for."""
+    """The assets of a library, the photos that decisions keep, and keepers that have to stay."""
 
     store: Store
     assets: LibraryAssets

@@ -1,4 +1,4 @@
-"""What decisions reject now: they stand in for the keeper of a rejected photo that is moved."""
+"""The rejections of a store: they stand in for the keeper of a rejected photo that is moved."""
 
 from __future__ import annotations
 
