@@ -14,6 +14,9 @@ from pipeline.grouping.exposures import NamedMetadata, compare_files
 from pipeline.scan import is_below
 from pipeline.verify.relation import REPORTED_RELATIONS, Relation
 
+# Pixels or bytes of a copy over those of a rejected photo, up to which it counts as rejected, too.
+MAX_SIZE_RATIO = 1.25
+
 
 @dataclass(frozen=True, slots=True)
 class RejectedFile:
@@ -55,7 +58,8 @@ def find_rejected(store: Store, folders: Sequence[str] = ()) -> list[RejectedFil
     """Find the files that hold a rejected photo or the same picture; with `folders`, those below.
 
     Ordered by path, each with its closest rejected photo. Missing files are left out, and so are
-    images that are decided to be different from the rejected one, or another exposure than it.
+    copies that hold more than the rejected photo, and images that are decided to be different from
+    it, or are another exposure.
     """
     with store.catalog.snapshot():
         decisions = load_decisions(store)
@@ -98,9 +102,22 @@ def _find_copies(
         if id_ in equal_ids:
             is_own = image.hash == content.hash
             relation = Relation.IDENTICAL_BYTES if is_own else Relation.IDENTICAL_PIXELS
-        elif any(_are_two_exposures(_name_metadata(store, id_, files), item) for item in rejected):
+        elif all(_holds_more(image, item) for item in stored.values()) or any(
+            _are_two_exposures(_name_metadata(store, id_, files), item) for item in rejected
+        ):
             continue
         yield image, relation, files.get(id_, [])
+
+
+def _holds_more(image: Image, rejected: Image) -> bool:
+    """Tell if a copy holds more than the photo that was rejected, which was perhaps the worse one.
+
+    It has more pixels, or as many in the same format and many more bytes.
+    """
+    if image.pixel_count > MAX_SIZE_RATIO * rejected.pixel_count:
+        return True
+    has_as_many = image.pixel_count >= rejected.pixel_count and image.format == rejected.format
+    return has_as_many and image.size > MAX_SIZE_RATIO * rejected.size
 
 
 def _find_same_pictures(store: Store, pixel_hash: bytes, decisions: Decisions) -> Iterator[int]:

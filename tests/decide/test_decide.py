@@ -166,6 +166,13 @@ def test_decisions_survive_a_lost_catalog(library: Store, photos: Path) -> None:
         assert list_groups(repaired) == {("b.jpg", "a.jpg", "b small.jpg")}
 
 
+def test_better_copy_is_not_rejected_with_a_worse_one(library: Store, photos: Path) -> None:
+    enter(library, REJECT, photos / "a small.jpg")
+    assert list_rejected(library) == [("a small.jpg", "identical bytes")]
+    enter(library, REJECT, photos / "a.jpg")
+    assert [name for name, _ in list_rejected(library)] == ["a small.jpg", "a.jpg"]
+
+
 def test_rejected_photo_that_returns_re_encoded_is_found(
     library: Store, photos: Path, tmp_path: Path
 ) -> None:
