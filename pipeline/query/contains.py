@@ -6,14 +6,16 @@ import hashlib
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 from indexes.coverage import UnreadablePath
 from indexes.decisions import DecisionKind
 from indexes.paths import quote
+from indexes.records import CatalogFile
 from indexes.store import Store
 from pipeline.errors import OverlappingFolders
 from pipeline.grouping.cluster import select_best_files, trace_files
@@ -30,9 +32,8 @@ from pipeline.query.snapshot import load_snapshot
 from pipeline.query.thresholds import resolve_thresholds
 from pipeline.scan import is_below
 from pipeline.verify.relation import COPY_RELATIONS, Relation
+from pipeline.verify.verdict import MIN_NAMED_CHANGED_SHARE
 
-# Of the overlap of two copies: so much differs in areas of a few cells, as of a small retouch.
-MIN_EDITED_SHARE = 0.001
 # Reasons why files below a folder are not compared, beside those of an ingest.
 NOT_SCANNED, NOT_SCANNED_DETAIL = "not scanned", "hidden, excluded, or new since the ingest"
 UNREADABLE_FOLDER = "unreadable folder"
@@ -102,13 +103,13 @@ def find_contained(store: Store, folder: str, other: str) -> ContainsReport:
             for failure in store.catalog.files.list_failures()
             if is_below(failure.path, [folder])
         ]
-        other_files = _find_other_files(store, folder, other)
-        known = {file.path for file in store.catalog.files.find_under(folder)}
+        scanned = list(store.catalog.files.find_under(folder))
+        other_files = _find_other_files(scanned, store, folder, other)
         counterparts = _Counterparts(store, folder, other)
     present = (file for file in own_files if not file.is_away)
     files = sorted(map(counterparts.find, present), key=lambda item: item.file.path)
     not_compared = [item for item in without_image if item.path not in other_files]
-    not_compared += _find_unscanned(folder, known)
+    not_compared += _find_unscanned(folder, {file.path for file in scanned})
     return ContainsReport(files, other_files, not_compared)
 
 
@@ -132,21 +133,24 @@ def _find_unscanned(folder: str, known: Collection[str]) -> list[UnreadablePath]
     return sorted(found, key=lambda item: item.path)
 
 
-def _find_other_files(store: Store, folder: str, other: str) -> dict[str, str]:
+def _find_other_files(
+    scanned: Iterable[CatalogFile], store: Store, folder: str, other: str
+) -> dict[str, str]:
     """Find the files without an image that have the bytes of one in another folder, which is there.
 
-    Only files of equal size are read.
+    `scanned` are the files below `folder`. Only files of equal size are read, each once.
     """
     by_size = defaultdict[int, list[str]](list)
     for file in store.catalog.files.find_under(other):
         is_link = is_below(os.path.realpath(file.path), [folder])
         if file.image_id is None and file.stat.size and not is_link:
             by_size[file.stat.size].append(file.path)
+    digest = cache(_digest)
     found = {}
-    for file in store.catalog.files.find_under(folder):
+    for file in scanned:
         if file.image_id is None and (candidates := by_size.get(file.stat.size)):
-            digest = _digest(file.path)
-            equal = (path for path in candidates if digest and _digest(path) == digest)
+            own = digest(file.path)
+            equal = (path for path in candidates if own and digest(path) == own)
             if counterpart := next(equal, None):
                 found[file.path] = counterpart
     return found
@@ -252,7 +256,7 @@ class _Counterparts:
         edits = match.verdict.edits if match.verdict else None
         if match.relation != Relation.SAME_PICTURE or edits is None:
             return False
-        if edits.changed_regions or edits.changed_share >= MIN_EDITED_SHARE:
+        if edits.changed_regions or edits.changed_share >= MIN_NAMED_CHANGED_SHARE:
             return False
         return self._make_quality_key(match.file) <= self._make_quality_key(file)
 

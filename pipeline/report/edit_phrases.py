@@ -7,13 +7,9 @@ import numpy as np
 from pipeline.grouping.alterations import MIN_FILTERED_GAIN
 from pipeline.verify.homography import UNIT_CORNERS, apply_homography, invert_homography
 from pipeline.verify.relation import Side
-from pipeline.verify.verdict import MIN_FULL_OVERLAP, Edits, Verdict
+from pipeline.verify.verdict import MIN_FULL_OVERLAP, MIN_NAMED_CHANGED_SHARE, Edits, Verdict
 
 EDGE_CENTERS = np.array([[0.5, 0.0], [1.0, 0.5], [0.5, 1.0], [0.0, 0.5]])  # of a unit square
-# Share of the overlap that differs in areas too small for a box, from which a copy is listed as
-# edited. Of 171 copies of 73 photos with a cloned patch 149 are, and 106 by boxes alone; of 811
-# that were only re-encoded, resized or cropped, 6.
-MIN_NAMED_CHANGED_SHARE = 0.001
 
 
 def describe_edits(verdict: Verdict | None, first: str, second: str = "") -> list[str]:

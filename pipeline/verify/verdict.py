@@ -23,6 +23,10 @@ VERDICT_VERSION = 17
 MIN_VALID_TILES = 8  # tiles to compare, below which a pair that is not a copy is not verifiable
 MIN_FULL_OVERLAP = 0.97  # share of an image from which the other counts as showing all of it
 MIN_CHANGED_SHARE = 0.005  # of the overlap, from which one of two copies is covered in places
+# Share of the overlap that differs in areas too small for a box, from which a copy is listed as
+# edited. Of 171 copies of 73 photos with a cloned patch 149 are, and 106 by boxes alone; of 811
+# that were only re-encoded, resized or cropped, 6.
+MIN_NAMED_CHANGED_SHARE = 0.001
 
 # Relations of older verdicts, which stand until they are verified again.
 FORMER_RELATIONS = {"same scene": Relation.ANOTHER_SHOT}
