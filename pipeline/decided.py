@@ -11,11 +11,12 @@ from indexes.records import CatalogFile, Image
 from indexes.store import Store
 from pipeline.grouping.decisions import NO_DECISIONS, Decisions
 from pipeline.grouping.exposures import NamedMetadata, compare_files
+from pipeline.grouping.losses import is_compressed_less
 from pipeline.scan import is_below
 from pipeline.verify.relation import REPORTED_RELATIONS, Relation
 
-# Pixels or bytes of a copy over those of a rejected photo, up to which it counts as rejected, too.
-MAX_SIZE_RATIO = 1.25
+# Pixels of a copy over those of a rejected photo, up to which it counts as rejected, too.
+MAX_PIXEL_RATIO = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +115,8 @@ def _holds_more(image: Image, rejected: Image) -> bool:
 
     It has more pixels, or as many in the same format and many more bytes.
     """
-    if image.pixel_count > MAX_SIZE_RATIO * rejected.pixel_count:
-        return True
-    has_as_many = image.pixel_count >= rejected.pixel_count and image.format == rejected.format
-    return has_as_many and image.size > MAX_SIZE_RATIO * rejected.size
+    has_more_pixels = image.pixel_count > MAX_PIXEL_RATIO * rejected.pixel_count
+    return has_more_pixels or is_compressed_less(image, rejected)
 
 
 def _find_same_pictures(store: Store, pixel_hash: bytes, decisions: Decisions) -> Iterator[int]:

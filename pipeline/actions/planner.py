@@ -29,12 +29,11 @@ from pipeline.errors import PlanRefused
 from pipeline.grouping.assets import AssetPart, find_without_counterpart
 from pipeline.grouping.cluster import Group
 from pipeline.grouping.keep_rules import KeepRules, LibraryFile
+from pipeline.grouping.losses import is_compressed_less
 from pipeline.grouping.match import Match
 from pipeline.scan import is_below
 from pipeline.verify.relation import COPY_RELATIONS, EXACT_RELATIONS, Relation
 
-# Bytes of a copy over those of its keeper, at equal format and pixels, up to which it goes.
-MAX_SIZE_RATIO = 1.25
 SAME_BYTES_REASON = "the best of the files with these bytes"
 PROTECTED_REASON = "has the same bytes, in a protected folder"
 
@@ -253,8 +252,8 @@ def _require_no_more(match: Match, keeper: LibraryFile) -> None:
     image, kept = match.file.image, keeper.image
     if (
         match.relation not in EXACT_RELATIONS
-        and (image.format, image.pixel_count) == (kept.format, kept.pixel_count)
-        and image.size > MAX_SIZE_RATIO * kept.size
+        and image.pixel_count == kept.pixel_count
+        and is_compressed_less(image, kept)
     ):
         raise Refused(
             "has as many pixels as its keeper in many more bytes, so it may be the better one;"

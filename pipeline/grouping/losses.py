@@ -34,6 +34,8 @@ MIN_COLOR_RATIO = 3  # of the colors of a copy to those of an image that lost so
 # own. The JPEG of a drawing has many by its artifacts. Of 300 photos 275 have no more, of 120 JPEGs
 # of screenshots and playing cards none: 0.37 is the least.
 MAX_PHOTO_EVEN_SHARE = 0.33
+# Bytes of one image over those of another, at equal format, from which it is compressed less.
+MIN_BYTES_RATIO = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,12 @@ def find_losses(
         )
         for image in images
     }
+
+
+def is_compressed_less(image: Image, other: Image) -> bool:
+    """Tell if an image has at least as many pixels in the same format, and many more bytes."""
+    has_as_many = image.pixel_count >= other.pixel_count and image.format == other.format
+    return has_as_many and image.size > MIN_BYTES_RATIO * other.size
 
 
 def was_strongly_compressed(metadata: ImageMetadata, image: Image) -> bool:
