@@ -108,15 +108,17 @@ def _run_stages(context: IngestContext, roots: Sequence[Root]) -> Iterator[Progr
         _list_moved_failures(diffs) if context.earlier.are_known else frozenset(),
         diffs,
     )
-    with ThumbnailCache(store.folder, write=True) as thumbnails:
-        writer = BatchWriter(
-            store, context.embedder, context.options, coverage, history, thumbnails
-        )
-        if scanned.to_read:
+    moved_file_ids = set[int]()
+    if scanned.to_read:
+        with ThumbnailCache(store.folder, write=True) as thumbnails:
+            writer = BatchWriter(
+                store, context.embedder, context.options, coverage, history, thumbnails
+            )
             yield from _read_files(context, scanned.to_read, writer)
+        moved_file_ids = writer.moved_file_ids
 
     for diff in diffs:
-        apply_diff(store, diff, writer.moved_file_ids, context)
+        apply_diff(store, diff, moved_file_ids, context)
     for root in absent:
         apply_absent_root(store, root, known_roots, context)
 

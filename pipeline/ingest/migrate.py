@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 
 from indexes.caches.thumbnails import ThumbnailCache
@@ -114,10 +115,11 @@ def _embed(context: IngestContext, new_store: Store) -> Iterator[Progress]:
     paid_calls = writer.require_consent(total)
     yield Progress(Stage.READING, done, total, coverage, paid_calls=paid_calls)
     while files:
-        with writer:
-            for result in context.decoders.stream(
-                files, embedder.preprocess, claim_unembedded, writer.batch_size
-            ):
+        results = context.decoders.stream(
+            files, embedder.preprocess, claim_unembedded, writer.batch_size
+        )
+        with writer, closing(results):
+            for result in results:
                 if not isinstance(result, AlreadyStored):
                     writer.add(result)
                 done += 1
