@@ -11,6 +11,7 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from indexes.durable.files import DISK_FULL_ERRNOS
 from indexes.errors import DiskFull
@@ -128,8 +129,8 @@ def _identify_mount(descriptor: int) -> tuple[int, str]:
     """
     number = ""
     with suppress(OSError):
-        with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as info:  # noqa: PTH123
-            match = _MOUNT_ID.search(info.read())
+        info = Path(f"/proc/self/fdinfo/{descriptor}").read_text("ascii")
+        match = _MOUNT_ID.search(info)
         number = match[1] if match else ""
     return os.fstat(descriptor).st_dev, number
 

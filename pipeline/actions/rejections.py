@@ -29,11 +29,10 @@ class Rejections:
     def _ids_by_hash(self) -> dict[str, str]:
         """The id of the decision by the blake3, in hex, of each content that may go."""
         with self._store.catalog.snapshot():
-            kept = find_kept_hashes(self._store)
             return {
                 item.image.hash.hex(): item.decision.id
                 for item in find_rejected(self._store)
-                if kept.isdisjoint((item.image.hash, item.image.pixel_hash))
+                if self._kept.isdisjoint((item.image.hash, item.image.pixel_hash))
             }
 
     @cached_property
