@@ -212,7 +212,8 @@ def import_lines(file: str, store: Path) -> None:
     \b
     neardup decide import decisions.jsonl
 
-    All or none are added. What is decided already changes nothing, so it is safe to repeat.
+    Adds all decisions or none. Those that the store has already are passed over, so the import can
+    be repeated.
     """
     from pipeline.decide.exchange import import_decisions
     from pipeline.report.format import pluralize

@@ -98,7 +98,7 @@ _plan_arguments = pass_options(
             type=click.Choice(_ACTION_WORDS),
             default="quarantine",
             show_default=True,
-            help="What is done with each file: move it to a quarantine folder at the top of its"
+            help="Action on each file: move it to a quarantine folder at the top of its"
             " root, or to the folder of --to; replace it by a link to the keeper, or by a copy that"
             " shares its blocks (reflink); put it in the trash; or nothing.",
         ),
