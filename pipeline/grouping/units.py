@@ -219,19 +219,24 @@ def find_sides(
     """Find on which side of each decision the units stand that it parts, by decision id.
 
     `edges` also has those to decided images without a file. A copy has a wanted relation, or is
-    one by default; of two decided images the closer one has it.
+    one by default; of two decided images the closer one has it. So an image without a file still
+    counts for those that are decided to be the same as it.
     """
     if not decisions.has_pairs:
         return {}
     copy_relations = COPY_RELATIONS | frozenset(relations)
+    units_by_root = defaultdict[bytes, set[bytes]](set)
+    for image in images:
+        units_by_root[decisions.find_root(image)].add(units.get_best(image))
     closest = defaultdict[bytes, dict[str, tuple[Any, int]]](dict)
     for edge in edges:
         if edge.relation not in copy_relations:
             continue
         for decided, copy in ((edge.left, edge.right), (edge.right, edge.left)):
             for id_, side in decisions.get_sides(decided).items():
-                found, of_unit = (make_closeness_key(edge, decided), side), units.get_best(copy)
-                closest[of_unit][id_] = min(closest[of_unit].get(id_, found), found)
+                found = make_closeness_key(edge, decided), side
+                for unit in units_by_root.get(decisions.find_root(copy), ()):
+                    closest[unit][id_] = min(closest[unit].get(id_, found), found)
     sides = {
         unit: {id_: side for id_, (_, side) in of_unit.items()} for unit, of_unit in closest.items()
     }

@@ -113,6 +113,14 @@ def test_copies_of_an_image_that_is_gone_stay_apart() -> None:
     assert group_images(files, edges, decide(DIFFERENT, 1, 5)) == []
 
 
+def test_image_that_is_gone_counts_for_those_that_are_the_same() -> None:
+    """Images 2 and 7 are the same, 7 is gone and was closer to 4 than 2 is to 3."""
+    decisions = decide(SAME, 2, 7), decide(DIFFERENT, 3, 4)
+    edges = [link(2, 3, 0.8), link(4, 7, 0.9)]
+    assert group_images(make_files(2, 3, 4), edges, *decisions) == []
+    assert group_images(make_files(2, 3, 4), edges[:1], *decisions) != []
+
+
 def test_same_images_share_a_group_with_the_copies_of_each() -> None:
     files = make_files(0, 1, 2, 3, 4)
     edges = [link(0, 2), link(1, 3), link(0, 1, relation=Relation.ANOTHER_SHOT, score=0.7)]
