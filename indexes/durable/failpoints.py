@@ -39,6 +39,17 @@ FAILPOINTS = (
     "action purge intended",  # the journal says that a victim will be deleted
     "action deleted",  # it is deleted
     "action purged",  # the journal says so
+    "merge intended",  # the journal says that fields will be added to a sidecar
+    "merge written",  # the new sidecar lies in quarantine
+    "merge moved",  # it has the place of the sidecar; the one of before lies in quarantine
+    "merge done",  # the journal says so
+    "merge undo intended",  # the journal says that the sidecar of before will be put back
+    "merge taken",  # a sidecar that was new lies in quarantine; or the two have changed places
+    "merge restored",  # all is as before
+    "merge undone",  # the journal says so
+    "merge purge intended",  # the journal says that the sidecar of before will be deleted
+    "merge deleted",  # it is deleted
+    "merge purged",  # the journal says so
 )
 _hit_counts: Counter[str] = Counter()
 

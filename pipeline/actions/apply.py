@@ -19,18 +19,29 @@ from pipeline.actions.journal import (
     format_now,
     list_journals,
     open_journal,
-    read_journal,
+    read_whole_journal,
     reopen_journal,
 )
+from pipeline.actions.merge_entries import UNSETTLED_MERGE_STATES
+from pipeline.actions.merges import merge_metadata, require_mergeable
 from pipeline.actions.moves import Stuck, move_victim
 from pipeline.actions.outcome import Outcome, Status
 from pipeline.actions.places import choose_target
-from pipeline.actions.plan import Action, Part, Plan, PlannedGroup, Victim, require_applicable
+from pipeline.actions.plan import (
+    Action,
+    Merge,
+    Part,
+    Plan,
+    PlannedGroup,
+    Victim,
+    require_applicable,
+)
 from pipeline.actions.plan_file import name_run
 from pipeline.actions.protection import load_settings
 from pipeline.actions.rejections import Rejections
 from pipeline.actions.restore import restore, settle
 from pipeline.actions.trash import require_trash
+from pipeline.actions.unmerge import has_victim_away, settle_merges, undo_merge
 from pipeline.errors import PlanRefused
 
 # A plan of more files, or of a larger share of the library, has to be confirmed by their number.
@@ -68,6 +79,15 @@ def preview_plan(
     require_applicable(plan, settings.store_id, roots, settings.protected)
     header = _make_header(plan)
     for group in plan.groups:
+        try:
+            if group.merge:
+                require_mergeable(group.merge)
+                detail = f"to add: {group.merge.summary}"
+                yield Outcome(group.merge.sidecar, Status.PLANNED, detail)
+        except Refused as refused:
+            for victim in group.victims:
+                yield from _leave(victim, refused)
+            continue
         for victim in group.victims:
             for part in victim.parts:
                 try:
@@ -115,10 +135,13 @@ def apply_plan(
 def settle_runs(store_folder: Path, roots: Sequence[str]) -> None:
     """Finish or reverse what a kill left half done, in all runs. Call it with the lock held."""
     for path in list_journals(store_folder):
-        _, entries = read_journal(path)
-        if any(entry.state in _SETTLED_STATES for entry in entries.values()):
+        content = read_whole_journal(path)
+        has_victims = any(entry.state in _SETTLED_STATES for entry in content.entries.values())
+        merge_states = {merge.state for merge in content.merges.values()}
+        if has_victims or merge_states & UNSETTLED_MERGE_STATES:
             with reopen_journal(path) as journal:
                 settle(journal, roots)
+                settle_merges(journal, roots)
 
 
 def _make_header(plan: Plan) -> RunHeader:
@@ -135,15 +158,34 @@ def _apply_to_group(
     yield from reported
     if not waiting:
         return
+    extended = group.merge.sidecar if group.merge else None
     with ExitStack() as stack:
         try:
-            keepers = [stack.enter_context(held_keeper(part)) for part in group.keeper_parts]
+            parts = [part for part in group.keeper_parts if part.path != extended]
+            keepers = [stack.enter_context(held_keeper(part)) for part in parts]
+            if group.merge:
+                sidecar = merge_metadata(journal, group, number, roots)
+                if len(parts) < len(group.keeper_parts):  # it stands for a sidecar of a victim
+                    keepers.append(stack.enter_context(held_keeper(sidecar)))
         except Refused as refused:
             for _, victim in waiting:
                 yield from _leave(victim, refused)
             return
         for first, victim in waiting:
             yield from _apply_to_victim(journal, group.id, victim, first, keepers, roots)
+    if group.merge:
+        yield from _report_merge(journal, group.merge, number, roots)
+
+
+def _report_merge(
+    journal: Journal, merge: Merge, number: int, roots: Sequence[str]
+) -> Iterator[Outcome]:
+    """Report a merge; undo it if no victim went, so that the sidecar is as it was."""
+    entry = journal.merges[number]
+    if not has_victim_away(journal, entry):
+        yield from undo_merge(journal, entry, roots)
+    else:
+        yield Outcome(merge.sidecar, Status.DONE, f"added: {merge.summary}")
 
 
 def _apply_to_rejected(

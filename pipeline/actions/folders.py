@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from indexes.durable.files import DISK_FULL_ERRNOS
@@ -74,6 +74,11 @@ def opened_folder(path: str) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def open_if_there(stack: ExitStack, path: str) -> int | None:
+    """Open a folder until `stack` is closed; None if nothing is at its path. Raises Refused."""
+    return stack.enter_context(opened_folder(path)) if os.path.lexists(path) else None
 
 
 def _open_folder(path: str) -> int:

@@ -6,19 +6,24 @@ checksum. A process that is killed leaves an intent without an outcome, or half 
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from indexes.durable.files import DISK_FULL_ERRNOS, sync_folder
-from indexes.errors import DiskFull
+from indexes.durable.files import sync_folder
 from indexes.paths import JOURNAL_NAME, quote
-from pipeline.actions.checked_json import add_checksum, parse_checked
+from pipeline.actions.checked_json import parse_checked
+from pipeline.actions.checked_lines import CheckedLines, format_line, iter_lines
+from pipeline.actions.folder_times import FolderTimes, parse_times
+from pipeline.actions.merge_entries import (
+    MergeEntry,
+    MergeState,
+    parse_merge,
+    serialize_merge,
+)
 from pipeline.actions.plan import Action, Part
 from pipeline.actions.plan_file import parse_part
 from pipeline.errors import ActionRecordDamaged, RunNotFound
@@ -44,14 +49,6 @@ class State(StrEnum):
 MOVED_STATES = frozenset(
     {State.INTENDED, State.DONE, State.STUCK, State.UNDO_INTENDED, State.PURGE_INTENDED}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class FolderTimes:
-    """The mtime in nanoseconds, before and after a move, of the victim's folder and of the base."""
-
-    folder: tuple[int, int]
-    base: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +86,25 @@ class RunHeader:
     destination: str | None
 
 
+@dataclass(frozen=True)
+class JournalContent:
+    """A journal as it was read: its entries by number, each in its last state, and its merges.
+
+    A merge has the number of the first victim that it is for.
+    """
+
+    header: RunHeader
+    entries: dict[int, Entry]
+    merges: dict[int, MergeEntry]
+
+
 class Journal:
     """A journal that is open for adding lines; use it as a context manager."""
 
-    def __init__(self, path: Path, header: RunHeader, entries: dict[int, Entry]) -> None:
-        """Open the file; cut off half a line at its end, which says nothing."""
-        self.header, self.entries = header, entries
-        self._path = path
-        self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
-        content = path.read_bytes()
-        self._line_count = content.count(b"\n")
-        os.ftruncate(self._descriptor, content.rfind(b"\n") + 1)
+    def __init__(self, path: Path, content: JournalContent) -> None:
+        """Open the file, whose content is `content`."""
+        self.header, self.entries, self.merges = content.header, content.entries, content.merges
+        self._lines = CheckedLines(path)
 
     def __enter__(self) -> Journal:
         """Return the journal itself."""
@@ -107,43 +112,49 @@ class Journal:
 
     def __exit__(self, *error: object) -> None:
         """Close the file."""
-        os.close(self._descriptor)
+        self._lines.close()
 
     def intend(self, entry: Entry) -> None:
         """Write that a victim will be moved. Raises DiskFull."""
         known = self.entries.get(entry.number)
         assert known is None or known.state not in MOVED_STATES
-        self._append(_serialize_entry(entry))
+        self._lines.append(_serialize_entry(entry))
         self.entries[entry.number] = entry
 
     def record(
         self, entry: Entry, state: State, detail: str = "", times: FolderTimes | None = None
     ) -> None:
         """Write a new state of an entry. Raises DiskFull."""
-        line: dict[str, Any] = {"event": state.value, "number": entry.number, "time": format_now()}
+        self._append_event(state.value, entry.number, detail, times)
+        kept = times or entry.times
+        self.entries[entry.number] = replace(entry, state=state, detail=detail, times=kept)
+
+    def intend_merge(self, merge: MergeEntry) -> None:
+        """Write that fields will be added to a sidecar. Raises DiskFull."""
+        self._lines.append({**serialize_merge(merge), "time": format_now()})
+        self.merges[merge.number] = merge
+
+    def record_merge(
+        self,
+        merge: MergeEntry,
+        state: MergeState,
+        detail: str = "",
+        times: FolderTimes | None = None,
+    ) -> None:
+        """Write a new state of a merge. Raises DiskFull."""
+        self._append_event(state.value, merge.number, detail, times)
+        kept = times or merge.times
+        self.merges[merge.number] = replace(merge, state=state, detail=detail, times=kept)
+
+    def _append_event(
+        self, event: str, number: int, detail: str, times: FolderTimes | None
+    ) -> None:
+        line: dict[str, Any] = {"event": event, "number": number, "time": format_now()}
         if detail:
             line["detail"] = detail
         if times:
             line["times"] = asdict(times)
-        self._append(line)
-        kept = times or entry.times
-        self.entries[entry.number] = replace(entry, state=state, detail=detail, times=kept)
-
-    def _append(self, document: dict[str, Any]) -> None:
-        """Add a line, and return when it is on disk."""
-        line = _format_line({"line": self._line_count, **document})
-        try:
-            while line:
-                line = line[os.write(self._descriptor, line) :]
-            os.fsync(self._descriptor)
-        except OSError as error:
-            if error.errno in DISK_FULL_ERRNOS:
-                raise DiskFull(
-                    f"no room for {self._path}: {error.strerror}; free some space and run the same"
-                    " command again, no photo is lost"
-                ) from error
-            raise
-        self._line_count += 1
+        self._lines.append(line)
 
 
 def format_now() -> str:
@@ -163,7 +174,7 @@ def open_journal(store_folder: Path, header: RunHeader) -> Journal:
         path.unlink(missing_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(_format_line(first))
+            file.write(format_line(first))
             file.flush()
             os.fsync(file.fileno())
         sync_folder(folder)
@@ -172,7 +183,7 @@ def open_journal(store_folder: Path, header: RunHeader) -> Journal:
 
 def reopen_journal(path: Path) -> Journal:
     """Open a journal that exists, to add lines. Raises ActionRecordDamaged."""
-    return Journal(path, *read_journal(path))
+    return Journal(path, read_whole_journal(path))
 
 
 def list_journals(store_folder: Path) -> list[Path]:
@@ -211,28 +222,45 @@ def find_journal(store_folder: Path, run: str) -> Path:
 
 
 def read_journal(path: Path) -> tuple[RunHeader, dict[int, Entry]]:
-    """Read a journal: its header, and its entries by number, each in its last state.
+    """Read a journal without its merges: its header and its entries. Raises ActionRecordDamaged."""
+    content = read_whole_journal(path)
+    return content.header, content.entries
 
-    Half a line at the end is passed over. Raises ActionRecordDamaged for anything else that was
-    not written so.
+
+def read_whole_journal(path: Path) -> JournalContent:
+    """Read a journal. Half a line at the end is passed over.
+
+    Raises ActionRecordDamaged for anything else that was not written so.
     """
     try:
-        *lines, _ = path.read_bytes().split(b"\n")
-        documents = list(_parse_lines(lines))
-        header = _parse_header(documents[0], path)
-        entries = dict[int, Entry]()
+        documents = list(iter_lines(path.read_bytes()))
+        content = JournalContent(_parse_header(documents[0], path), {}, {})
         for document in documents[1:]:
-            if document["event"] == State.INTENDED:
-                entry = _parse_entry(document, header.action)
+            number, event = document["number"], document["event"]
+            if event == State.INTENDED:
+                content.entries[number] = _parse_entry(document, content.header.action)
+            elif event == MergeState.INTENDED:
+                content.merges[number] = parse_merge(document)
+            elif event in list(MergeState):
+                content.merges[number] = replace(
+                    content.merges[number],
+                    state=MergeState(event),
+                    **_parse_outcome(document, content.merges[number].times),
+                )
             else:
-                known = entries[document["number"]]
-                state, detail = State(document["event"]), str(document.get("detail", ""))
-                times = _parse_times(document["times"]) if "times" in document else known.times
-                entry = replace(known, state=state, detail=detail, times=times)
-            entries[entry.number] = entry
+                content.entries[number] = replace(
+                    content.entries[number],
+                    state=State(event),
+                    **_parse_outcome(document, content.entries[number].times),
+                )
     except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
         raise _explain_damage(path, error) from error
-    return header, entries
+    return content
+
+
+def _parse_outcome(document: dict[str, Any], known: FolderTimes | None) -> dict[str, Any]:
+    times = parse_times(document["times"]) if "times" in document else known
+    return {"detail": str(document.get("detail", "")), "times": times}
 
 
 def _explain_damage(path: Path, error: Exception) -> ActionRecordDamaged:
@@ -241,18 +269,6 @@ def _explain_damage(path: Path, error: Exception) -> ActionRecordDamaged:
         " in folders .neardup-quarantine, each below the folder that it came from; put them where"
         " they belong, and move the journal away"
     )
-
-
-def _parse_lines(lines: Sequence[bytes]) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(lines):
-        document = parse_checked(line)
-        if document["line"] != number:
-            raise ValueError(f"line {number + 1} is not the one that was written there")
-        yield document
-
-
-def _format_line(document: dict[str, Any]) -> bytes:
-    return json.dumps(add_checksum(document)).encode("ascii") + b"\n"
 
 
 def _parse_header(document: dict[str, Any], path: Path) -> RunHeader:
@@ -268,11 +284,6 @@ def _parse_header(document: dict[str, Any], path: Path) -> RunHeader:
         tuple(map(str, document["roots"])),
         document["destination"],
     )
-
-
-def _parse_times(times: dict[str, Any]) -> FolderTimes:
-    (folder_before, folder_after), (base_before, base_after) = times["folder"], times["base"]
-    return FolderTimes((int(folder_before), int(folder_after)), (int(base_before), int(base_after)))
 
 
 def _parse_rejected(hash_: str | None) -> str | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from indexes.durable.failpoints import failpoint
 from indexes.paths import quote
+from pipeline.actions.folder_times import FolderTimes, read_times
 from pipeline.actions.folders import (
     PRIVATE_MODE,
     SHARED_MODE,
@@ -31,7 +32,7 @@ from pipeline.actions.held_files import (
     opened_victim,
     stat_name,
 )
-from pipeline.actions.journal import Entry, FolderTimes, Journal, State
+from pipeline.actions.journal import Entry, Journal, State
 from pipeline.actions.places import split_target
 from pipeline.actions.plan import REPLACING_ACTIONS, Action
 from pipeline.actions.rename import exchange, rename_exclusive
@@ -68,7 +69,7 @@ def move_victim(journal: Journal, entry: Entry, keepers: Sequence[HeldKeeper]) -
             raise Refused(f"{quote(entry.victim.path)} is a hard link of its keeper")
         journal.intend(entry)
         failpoint("action intended")
-        before = read_times(entry, folder)
+        before = read_times(entry.base, folder)
         try:
             if entry.action is Action.TRASH:
                 put_in_trash(entry, folder, descriptor)
@@ -84,18 +85,9 @@ def move_victim(journal: Journal, entry: Entry, keepers: Sequence[HeldKeeper]) -
             remove_empty_folders(entry.base, split_target(entry)[0])
             journal.record(entry, State.REVERTED, str(refused))
             raise
-        after = read_times(entry, folder)
+        after = read_times(entry.base, folder)
         journal.record(entry, State.DONE, "", FolderTimes(*zip(before, after, strict=True)))
         failpoint("action done")
-
-
-def read_times(entry: Entry, folder: int) -> tuple[int, int]:
-    """Read the mtimes, in nanoseconds, of a victim's open folder and of the base; 0 if unknown."""
-    try:
-        base = os.stat(entry.base).st_mtime_ns  # noqa: PTH116 - may be no UTF-8
-    except OSError:
-        base = 0
-    return os.fstat(folder).st_mtime_ns, base
 
 
 def _move_to_target(

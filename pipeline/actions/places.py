@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from indexes.paths import quote
 from pipeline.actions.folders import Refused, find_mount_top, find_root, is_plain_path, split_path
 from pipeline.actions.journal import Entry, RunHeader
+from pipeline.actions.merge_entries import MergeEntry
 from pipeline.actions.plan import Action
+from pipeline.grouping.asset_names import XMP_SUFFIX, parse_name
 from pipeline.name_rules import QUARANTINE_FOLDER_NAME
 from pipeline.scan import is_below
 
@@ -37,10 +40,30 @@ def _make_target(header: RunHeader, base: str, path: str, root: str) -> str:
     return f"{base.rstrip('/')}/{QUARANTINE_FOLDER_NAME}/{header.run}/{relative}"
 
 
-def split_target(entry: Entry) -> tuple[list[str], str]:
+def split_target(entry: Entry | MergeEntry) -> tuple[list[str], str]:
     """Split the target of an entry into the folders below its base, and its name."""
     *steps, name = entry.target[len(entry.base.rstrip("/")) + 1 :].split("/")
     return steps, name
+
+
+def choose_sidecar_target(header: RunHeader, path: str, roots: Sequence[str]) -> tuple[str, str]:
+    """Choose where the sidecar of before is kept: in quarantine, whatever the action of the run.
+
+    As choose_target().
+    """
+    return choose_target(replace(header, action=Action.QUARANTINE), path, roots)
+
+
+def require_known_sidecar(header: RunHeader, merge: MergeEntry, roots: Sequence[str]) -> None:
+    """Raise Refused unless a merge names the places that its run would have chosen."""
+    path, base = merge.sidecar, merge.base
+    root = find_root(path, roots)
+    if root is None or parse_name(path).suffix != XMP_SUFFIX:
+        raise Refused(f"{quote(path)} is no sidecar below the store's folders")
+    is_known = (base == root or is_below(base, [root])) and is_below(path, [base])
+    quarantine = replace(header, action=Action.QUARANTINE)
+    if not is_known or merge.target != _make_target(quarantine, base, path, root):
+        raise Refused(f"the journal names {quote(merge.target)}, where the run moved nothing")
 
 
 def require_known_places(header: RunHeader, entry: Entry, roots: Sequence[str]) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from indexes.paths import quote
 from indexes.records import FileStat
-from pipeline.actions.folders import find_root, is_plain_path
+from pipeline.actions.folders import find_root, is_plain_path, split_path
+from pipeline.decode.metadata.fields import FieldName, Fields, is_field_value
 from pipeline.errors import PlanRefused
+from pipeline.grouping.asset_names import XMP_SUFFIX, parse_name
 from pipeline.scan import is_below
 from pipeline.verify.relation import Relation
 
@@ -66,15 +68,56 @@ class Victim:
 
 
 @dataclass(frozen=True, slots=True)
+class FieldSource:
+    """A value of a field, and the file that it comes from."""
+
+    name: FieldName
+    value: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """The fields that a keeper lacks and its victims have, for an XMP sidecar of the keeper.
+
+    `before` is the sidecar as it is, None if there is none yet. `passed_over` are values that
+    another victim had first.
+    """
+
+    sidecar: str
+    before: Part | None
+    fields: tuple[FieldSource, ...]
+    passed_over: tuple[FieldSource, ...] = ()
+
+    def get_fields(self) -> Fields:
+        """Return the values to add, by the names of their fields."""
+        names = dict.fromkeys(field.name for field in self.fields)
+        return {
+            name: tuple(field.value for field in self.fields if field.name is name)
+            for name in names
+        }
+
+    @property
+    def summary(self) -> str:
+        """The fields in words: "date, place, 3 keywords"."""
+        return ", ".join(
+            f"{len(values)} {name}s" if len(values) > 1 else name
+            for name, values in self.get_fields().items()
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedGroup:
     """A keeper and its victims. `id` is that of the group of near-duplicates.
 
-    In a plan of rejected photos there is no keeper, and `id` is that of the decision.
+    In a plan of rejected photos there is no keeper, and `id` is that of the decision. `merge` is
+    done before a victim goes.
     """
 
     id: str
     keeper: Keeper | None
     victims: tuple[Victim, ...]
+    merge: Merge | None = None
 
     @property
     def keeper_parts(self) -> tuple[Part, ...]:
@@ -171,6 +214,7 @@ def require_applicable(
                 raise PlanRefused("the plan has a victim without a file")
             if not plan.rejected:
                 _require_sound(plan.action, group.keeper_parts, victim)
+    _require_sound_merges(plan, protected, victims)
 
 
 def _require_sound(action: Action, keeper_parts: Sequence[Part], victim: Victim) -> None:
@@ -183,3 +227,43 @@ def _require_sound(action: Action, keeper_parts: Sequence[Part], victim: Victim)
         raise PlanRefused(f"the plan says that {path} has the keeper's bytes, and it has others")
     if action in REPLACING_ACTIONS and not is_identical:
         raise PlanRefused(f"only identical bytes can be replaced by a {action}")
+
+
+def _require_sound_merges(plan: Plan, protected: Sequence[str], victims: Collection[str]) -> None:
+    """Raise PlanRefused unless each merge is into a sidecar of its keeper, and of no other."""
+    sidecars = set[str]()
+    for group in plan.groups:
+        merge = group.merge
+        if merge is None:
+            continue
+        path = merge.sidecar
+        keeper = group.keeper_parts[0].path if group.keeper_parts else ""
+        if not is_sidecar_of(path, keeper):
+            raise PlanRefused(f"the plan writes to {quote(path)}, no XMP sidecar of a keeper")
+        if is_below(path, protected):
+            raise PlanRefused(f"{quote(path)} is in a folder that is protected; make a new plan")
+        if path in sidecars or path in victims or not group.victims:
+            raise PlanRefused(f"the plan writes to {quote(path)} and has another use for it")
+        sidecars.add(path)
+        is_one_value = all(
+            name is FieldName.KEYWORD or len(values) == 1
+            for name, values in merge.get_fields().items()
+        )
+        is_sound = all(is_field_value(field.name, field.value) for field in merge.fields)
+        if not (merge.fields and is_one_value and is_sound):
+            raise PlanRefused(f"the plan writes to {quote(path)} what is no metadata")
+        if merge.before is not None and merge.before.path != path:
+            raise PlanRefused(f"the plan writes to {quote(path)} and names another sidecar")
+
+
+def is_sidecar_of(path: str, keeper: str) -> bool:
+    """Tell if a path is that of an XMP sidecar of a photo: IMG_1.jpg.xmp or IMG_1.xmp, any case."""
+    (folder, name), (keeper_folder, _) = split_path(path), split_path(keeper)
+    photo = parse_name(keeper)
+    sidecar = parse_name(name)
+    return (
+        is_plain_path(path)
+        and folder == keeper_folder
+        and sidecar.suffix == XMP_SUFFIX
+        and sidecar.stem in (photo.whole, photo.stem)
+    )

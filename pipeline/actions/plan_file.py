@@ -15,13 +15,16 @@ from indexes.records import FileStat
 from pipeline.actions.checked_json import CHECKSUM_KEY, add_checksum, parse_checked
 from pipeline.actions.plan import (
     Action,
+    FieldSource,
     Keeper,
     LeftFile,
+    Merge,
     Part,
     Plan,
     PlannedGroup,
     Victim,
 )
+from pipeline.decode.metadata.fields import FieldName
 from pipeline.errors import OutputNotWritable, PlanRefused
 from pipeline.verify.relation import Relation
 
@@ -31,8 +34,15 @@ _RUN_DIGEST_CHARACTERS = 8  # of a plan's checksum in the name of its run
 
 
 def serialize_plan(plan: Plan) -> dict[str, Any]:
-    """Serialize a plan as its file has it, with the checksum."""
-    return add_checksum({"schema_version": PLAN_SCHEMA_VERSION, **asdict(plan)})
+    """Serialize a plan as its file has it, with the checksum.
+
+    A group without a merge has no field for one, as before there were any.
+    """
+    document = asdict(plan)
+    for group in document["groups"]:
+        if group["merge"] is None:
+            del group["merge"]
+    return add_checksum({"schema_version": PLAN_SCHEMA_VERSION, **document})
 
 
 def name_run(plan: Plan) -> str:
@@ -125,7 +135,22 @@ def _parse_group(group: dict[str, Any]) -> PlannedGroup:
         str(group["id"]),
         None if group["keeper"] is None else _parse_keeper(group["keeper"]),
         tuple(map(_parse_victim, group["victims"])),
+        _parse_merge(group["merge"]) if "merge" in group else None,
     )
+
+
+def _parse_merge(merge: dict[str, Any]) -> Merge:
+    before = merge["before"]
+    return Merge(
+        str(merge["sidecar"]),
+        None if before is None else parse_part(before),
+        tuple(map(_parse_source, merge["fields"])),
+        tuple(map(_parse_source, merge["passed_over"])),
+    )
+
+
+def _parse_source(source: dict[str, Any]) -> FieldSource:
+    return FieldSource(FieldName(source["name"]), str(source["value"]), str(source["path"]))
 
 
 def _parse_keeper(keeper: dict[str, Any]) -> Keeper:

@@ -12,12 +12,14 @@ from indexes.store import Store
 from pipeline.actions.folders import Refused
 from pipeline.actions.foreign_catalogs import find_catalog_warnings
 from pipeline.actions.journal import format_now
+from pipeline.actions.merge_planner import MergePlanner
 from pipeline.actions.plan import (
     REJECTED_ACTIONS,
     REPLACING_ACTIONS,
     Action,
     Keeper,
     LeftFile,
+    Merge,
     Part,
     Plan,
     PlannedGroup,
@@ -44,7 +46,8 @@ class PlanOptions:
 
     `relations` are those of victims to their keepers. `min_confidence` (>=) is required where one
     of them is wider than identical pixels. Files in `reference_folders`, real paths, are kept.
-    `rejected`: the plan is one of rejected photos, see make_rejected_plan().
+    `rejected`: the plan is one of rejected photos, see make_rejected_plan(). `merge_metadata`: what
+    keepers lack of the metadata of their victims is added to sidecars, see MergePlanner.
     """
 
     action: Action = Action.QUARANTINE
@@ -54,6 +57,7 @@ class PlanOptions:
     reference_folders: tuple[str, ...] = ()
     keep_rules: KeepRules = field(default_factory=KeepRules)
     rejected: bool = False
+    merge_metadata: bool = False
 
     def require_sound(self) -> None:
         """Raise PlanRefused for choices that no plan can follow."""
@@ -135,6 +139,7 @@ class _Planner:
         self.left = list[LeftFile]()
         self._options, self._protected = options, protected
         self.files = PlannedFiles(roots, options.destination)
+        self._merges = MergePlanner(protected)
 
     def plan_group(self, group: Group) -> Iterator[PlannedGroup]:
         """Yield the keepers of a group with their victims; none without a victim."""
@@ -152,14 +157,33 @@ class _Planner:
                     victims.append(self._make_victim(match, kept, keeper))
                 except Refused as refused:
                     self._leave(match.file, group, str(refused))
+            merge = None
+            if self._options.merge_metadata:
+                merge, victims = self._plan_merge(keeper, matches, victims, group)
             if victims:
                 hashes = {part.blake3 for victim in victims for part in victim.parts[1:]}
                 parts = [
                     part for part in self.files.read_parts(keeper.parts) if part.blake3 in hashes
                 ]
-                yield PlannedGroup(group.id, Keeper((kept, *parts), reason), tuple(victims))
+                yield PlannedGroup(group.id, Keeper((kept, *parts), reason), tuple(victims), merge)
         for match in _find_unwanted(group, self._options):
             self._leave(match.file, group, f"{match.relation}: not among the relations asked for")
+
+    def _plan_merge(
+        self,
+        keeper: LibraryFile,
+        matches: Sequence[Match],
+        victims: Sequence[Victim],
+        group: Group,
+    ) -> tuple[Merge | None, list[Victim]]:
+        """Plan what a keeper gets; return it, and the victims that can go."""
+        files = {match.file.path: match.file for match in matches}
+        known = [(files[victim.parts[0].path], victim) for victim in victims]
+        planned = self._merges.plan(keeper, known)
+        for path, reason in planned.refused.items():
+            self._leave(files[path], group, reason)
+        kept = [victim for file, victim in known if file.path not in planned.refused]
+        return planned.merge, kept
 
     def _leave(self, file: LibraryFile, group: Group, reason: str) -> None:
         self.left.append(LeftFile(file.path, group.id, reason))

@@ -42,6 +42,7 @@ from pipeline.actions.outcome import Outcome, Status
 from pipeline.actions.places import require_known_places, split_target
 from pipeline.actions.plan import Action
 from pipeline.actions.rejections import Rejections
+from pipeline.actions.unmerge import purge_merges
 
 _UNPURGED_ACTIONS = {Action.MOVE, Action.TRASH}  # their files are where the user wants them
 
@@ -67,10 +68,12 @@ def purge_runs(
         for path in list_journals(store_folder):
             header, _ = read_journal(path)
             age = datetime.now(UTC) - datetime.fromisoformat(header.started)
-            if header.action in _UNPURGED_ACTIONS or age < min_age:
+            if age < min_age:
                 continue
             with reopen_journal(path) as journal:
-                yield from _purge_run(journal, roots, rejections, dry_run)
+                if header.action not in _UNPURGED_ACTIONS:
+                    yield from _purge_run(journal, roots, rejections, dry_run)
+                yield from purge_merges(journal, roots, dry_run)
 
 
 def _purge_run(

@@ -8,19 +8,20 @@ from contextlib import ExitStack, suppress
 
 from indexes.durable.failpoints import failpoint
 from indexes.paths import quote
+from pipeline.actions.folder_times import read_times, restore_times
 from pipeline.actions.folders import (
     SHARED_MODE,
     Refused,
     explain_os_error,
     find_root,
     made_folders,
+    open_if_there,
     opened_folder,
     remove_empty_folders,
     split_path,
 )
 from pipeline.actions.held_files import hash_name, held_keeper, identify, stat_name
 from pipeline.actions.journal import Entry, Journal, State
-from pipeline.actions.moves import read_times
 from pipeline.actions.places import require_known_places, split_target
 from pipeline.actions.plan import REPLACING_ACTIONS, Action
 from pipeline.actions.rename import exchange, rename_exclusive
@@ -40,7 +41,7 @@ def restore(journal: Journal, entry: Entry, roots: Sequence[str]) -> str:
     steps, target_name = split_target(entry)
     folder_path, name = split_path(path)
     with ExitStack() as stack:
-        target_folder = _open_if_there(stack, split_path(entry.target)[0])
+        target_folder = open_if_there(stack, split_path(entry.target)[0])
         target = None if target_folder is None else stat_name(target_folder, target_name)
         if target_folder is None or target is None:
             _require_at_path(stack, entry)
@@ -49,7 +50,7 @@ def restore(journal: Journal, entry: Entry, roots: Sequence[str]) -> str:
         root = find_root(path, roots) or ""
         folder_steps = [step for step in folder_path[len(root.rstrip("/")) :].split("/") if step]
         folder = stack.enter_context(made_folders(root, folder_steps, SHARED_MODE))
-        times = read_times(entry, folder)
+        times = read_times(entry.base, folder)
         try:
             if entry.action in REPLACING_ACTIONS:
                 _restore_replaced(entry, folder, name, target_folder, target_name)
@@ -62,40 +63,15 @@ def restore(journal: Journal, entry: Entry, roots: Sequence[str]) -> str:
         failpoint("action restored")
         note = _note_change(entry, folder, name)
         remove_empty_folders(entry.base, steps)
-        _restore_times(entry, folder, times)
+        base = None if entry.action is Action.MOVE else entry.base
+        restore_times(entry.times, folder, base, times)
     return note
-
-
-def _restore_times(entry: Entry, folder: int, times: tuple[int, int]) -> None:
-    """Give the folders the mtimes of before the move, unless they have changed since then.
-
-    `times` are those of before the victim was moved back. Of a run that was killed some are not
-    known; then the folders keep the time of the undo.
-    """
-    if entry.times is None:
-        return
-    with suppress(OSError, Refused):  # a folder of another user
-        if times[0] == entry.times.folder[1]:
-            _set_mtime(folder, entry.times.folder[0])
-        if times[1] == entry.times.base[1] and entry.action is not Action.MOVE:
-            with opened_folder(entry.base) as base:
-                _set_mtime(base, entry.times.base[0])
-
-
-def _set_mtime(folder: int, mtime_ns: int) -> None:
-    os.utime(folder, ns=(os.fstat(folder).st_atime_ns, mtime_ns))
-
-
-def _open_if_there(stack: ExitStack, folder_path: str) -> int | None:
-    if not os.path.lexists(folder_path):
-        return None
-    return stack.enter_context(opened_folder(folder_path))
 
 
 def _require_at_path(stack: ExitStack, entry: Entry) -> None:
     path = entry.victim.path
     folder_path, name = split_path(path)
-    folder = _open_if_there(stack, folder_path)
+    folder = open_if_there(stack, folder_path)
     if folder is None or stat_name(folder, name) is None:
         raise Refused(f"{quote(path)} is neither at its path nor at {quote(entry.target)}")
 
@@ -108,16 +84,16 @@ def _restore_moved(
     if place is None:
         with suppress(FileExistsError):
             rename_exclusive(target_folder, target_name, folder, name, target_folder)
-            _remove_scratch_names(folder, name, target_folder)
+            remove_scratch_names(folder, name, target_folder)
             return
     elif identify(place) == identify(target):  # linked, and not unlinked yet
         os.unlink(target_name, dir_fd=target_folder)
-        _remove_scratch_names(folder, name, target_folder)
+        remove_scratch_names(folder, name, target_folder)
         return
     raise _explain_taken(entry)
 
 
-def _remove_scratch_names(folder: int, name: str, target_folder: int) -> None:
+def remove_scratch_names(folder: int, name: str, target_folder: int) -> None:
     """Remove names in quarantine that rename_exclusive() left of a file when it was killed."""
     status = os.stat(name, dir_fd=folder, follow_symlinks=False)
     for other in os.listdir(target_folder):

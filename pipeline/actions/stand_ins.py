@@ -85,7 +85,7 @@ def _clone(entry: Entry, keeper: HeldKeeper, victim: int, folder: int, name: str
             if error.errno in _CANNOT_CLONE_ERRNOS:
                 raise Refused("the filesystem cannot share blocks between files") from error
             raise
-        _copy_metadata(victim, clone)
+        copy_metadata(victim, clone)
         if hash_descriptor(clone, entry.target) != entry.victim.blake3:
             raise Refused("the reflink has other bytes than the keeper")
         os.fsync(clone)
@@ -96,7 +96,7 @@ def _clone(entry: Entry, keeper: HeldKeeper, victim: int, folder: int, name: str
         os.close(clone)
 
 
-def _copy_metadata(source: int, target: int) -> None:
+def copy_metadata(source: int, target: int) -> None:
     """Give an open file the owner, mode, extended attributes and times of another."""
     status = os.fstat(source)
     owner = status.st_uid, status.st_gid

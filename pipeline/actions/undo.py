@@ -15,11 +15,12 @@ from pipeline.actions.journal import (
     State,
     find_journal,
     list_journals,
-    read_journal,
+    read_whole_journal,
     reopen_journal,
 )
 from pipeline.actions.outcome import Outcome, Status
 from pipeline.actions.plan import Action
+from pipeline.actions.unmerge import undo_merge
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,15 @@ def undo_run(store_folder: Path, run: str, roots: Sequence[str]) -> Iterator[Out
         lock(store_folder / ACTIONS_LOCK_NAME),
         reopen_journal(find_journal(store_folder, run)) as journal,
     ):
-        for number in sorted(journal.entries, reverse=True):
+        # A merge comes before its first victim, which has its number, and is undone after it.
+        numbered = [
+            *((number, 1) for number in journal.entries),
+            *((number, 0) for number in journal.merges),
+        ]
+        for number, is_victim in sorted(numbered, reverse=True):
+            if not is_victim:
+                yield from undo_merge(journal, journal.merges[number], roots)
+                continue
             entry = journal.entries[number]
             if entry.state in MOVED_STATES:
                 yield undo_entry(journal, entry, roots)
@@ -61,7 +70,8 @@ def list_runs(store_folder: Path) -> list[RunSummary]:
 
 
 def _summarize(path: Path) -> RunSummary:
-    header, entries = read_journal(path)
+    content = read_whole_journal(path)
+    header, entries = content.header, content.entries
     is_held = header.action not in (Action.MOVE, Action.TRASH)
     return RunSummary(
         header.run,
@@ -72,5 +82,6 @@ def _summarize(path: Path) -> RunSummary:
             entry.victim.stat.size
             for entry in entries.values()
             if is_held and entry.state in MOVED_STATES
-        ),
+        )
+        + sum(merge.bytes_held for merge in content.merges.values()),
     )

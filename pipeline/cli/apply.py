@@ -84,6 +84,8 @@ def _remove_from_catalog(store: Store, plan: Plan, outcomes: Iterable[Outcome]) 
 
     if plan.action in REPLACING_ACTIONS:
         return
-    moved = [outcome.path for outcome in outcomes if outcome.status is Status.DONE]
+    victims = {part.path for part, is_victim in plan.iter_parts() if is_victim}
+    done = [outcome.path for outcome in outcomes if outcome.status is Status.DONE]
+    moved = [path for path in done if path in victims]  # not a sidecar that was extended
     files = [store.catalog.files.get_by_path(path) for path in moved]
     store.remove_files([file.id for file in files if file])

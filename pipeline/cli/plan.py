@@ -48,6 +48,7 @@ class PlanArguments:
     unprotect: Sequence[str]
     earlier: Path | None
     rejected: bool
+    merge_metadata: bool
 
     def to_plan_options(self) -> PlanOptions:
         """Build the options of the pipeline. Raises PlanRefused and InvalidKeepRule."""
@@ -64,6 +65,7 @@ class PlanArguments:
             tuple(_resolve_folder(folder) for folder in self.references),
             self._parse_keep_rules(),
             self.rejected,
+            self.merge_metadata,
         )
         options.require_sound()
         return options
@@ -71,6 +73,8 @@ class PlanArguments:
     def _require_sound_with_rejected(self) -> None:
         from pipeline.errors import PlanRefused
 
+        if self.merge_metadata:
+            raise PlanRefused("--merge-metadata is for keepers, and rejected photos have none")
         if self.relations or self.min_confidence is not None or self.earlier:
             raise PlanRefused(
                 "--rejected goes without --relations, --min-confidence and --from: decisions say"
@@ -147,6 +151,12 @@ _plan_arguments = pass_options(
             help="Move the photos that `neardup decide reject` threw away, and verified copies of"
             " them; they have no keeper. Only with the actions quarantine and move.",
         ),
+        click.option(
+            "--merge-metadata",
+            is_flag=True,
+            help="Add to an XMP sidecar of each keeper what it lacks and its copies have: date,"
+            " place, rating, keywords, caption, title. Photos themselves are never written to.",
+        ),
     ),
 )
 
@@ -185,6 +195,7 @@ def plan(
     neardup plan --relations identical,same --min-confidence 0.99
     neardup plan --from groups.json               only what an earlier answer lists
     neardup plan ~/Pictures/phone --protect ~/Pictures/albums --action hardlink
+    neardup plan --merge-metadata --relations identical
     neardup plan --rejected --output plan.json    photos that were thrown away
 
     Each file of a group is kept, planned, or left alone with the reason. A plan file is never

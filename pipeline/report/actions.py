@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from indexes.paths import escape_unprintable
 from pipeline.actions.outcome import Outcome, Status
-from pipeline.actions.plan import Action, Part, Plan, Victim
+from pipeline.actions.plan import Action, Merge, Part, Plan, Victim
 from pipeline.actions.plan_file import name_run, serialize_plan
 from pipeline.actions.undo import RunSummary
 from pipeline.grouping.cluster import Group
@@ -53,6 +53,8 @@ def format_plan(plan: Plan) -> Iterable[str]:
         for victim in group.victims:
             for part in victim.parts:
                 yield f"      {_format_part(part)}   {_format_relation(victim)}"
+        if group.merge:
+            yield from _format_merge(group.merge)
         yield ""
     for left in plan.left:
         yield f"left  {escape_unprintable(left.path)}   {escape_unprintable(left.reason)}"
@@ -63,6 +65,19 @@ def format_plan(plan: Plan) -> Iterable[str]:
         return
     to_free = format_bytes(plan.bytes_to_free)
     yield f"{pluralize(plan.victim_count, 'file')} {_INTENTIONS[plan.action]}, {to_free} to free"
+
+
+def _format_merge(merge: Merge) -> Iterable[str]:
+    """Yield a line for each file that fields come from, and one for each value passed over."""
+    verb = "adds to" if merge.before else "writes"
+    yield f"      {verb} {escape_unprintable(merge.sidecar)}"
+    for path in dict.fromkeys(field.path for field in merge.fields):
+        of_path = tuple(field for field in merge.fields if field.path == path)
+        summary = replace(merge, fields=of_path).summary
+        yield f"            {summary} of {escape_unprintable(path)}"
+    for field in merge.passed_over:
+        value = escape_unprintable(field.value)
+        yield f"            not the {field.name} {value} of {escape_unprintable(field.path)}"
 
 
 def _format_part(part: Part) -> str:
