@@ -220,8 +220,8 @@ def _find_altered_extents(
     totals = defaultdict[bytes, float](float)
     for whole, parts in parts_of.items():
         for part in parts:
-            # A part of a part has no seam in the whole, whether the whole was framed or not.
-            if not any((other, part) in leads for other in parts):
+            # A part cut out of a part has no seam in the whole, whether that was framed or not.
+            if not any(leads.get((other, part), 1.0) <= 0 for other in parts):
                 totals[whole] += leads[whole, part] * len(votes[whole, part])
     framed = {extent for extent, total in totals.items() if total > 0}
     cut = {part for (whole, part), lead in leads.items() if lead < 0 and whole not in framed}

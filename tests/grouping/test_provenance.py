@@ -159,6 +159,16 @@ def test_frame_without_a_seam_shows_by_the_copies_that_have_the_other_extent() -
     assert list_altered(trace(bordered[:1])) == {}
 
 
+def test_second_frame_around_a_photo_is_known_beside_the_first() -> None:
+    """Nothing but the copies of the photo tells that S, which shows the border too, is a frame."""
+    edges = connect("abcd", {})
+    for name in "abcd":
+        edges.append(make_edge(name, "B", overlap=(1.0, 0.9), embedded_side=Side.FIRST))
+        edges.append(make_edge(name, "S", overlap=(1.0, 0.3), derived_side=None))
+    edges.append(make_edge("B", "S", overlap=(1.0, 0.4), derived_side=None))
+    assert list_altered(trace(edges)) == {name: [Alteration.FRAMED] for name in "BS"}
+
+
 def test_camera_file_is_the_photo_whatever_the_copies_of_an_edit_say() -> None:
     edges = connect("abcX", {"X": {"mirrored": True}})
     provenances = trace(edges, {"X": CAMERA})
