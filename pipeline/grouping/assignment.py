@@ -137,7 +137,7 @@ def _find_vouched(
     At least MIN_VOUCHERS members are copies of such an image, and more than half of all its copies
     are members, unless it has MIN_CROWD, so that its pair with the keeper may have been left out.
     The pair with the keeper is in doubt, or no verdict was reached; and none of its copies is
-    another shot of the keeper's scene. A member that shows more than the keeper does not vouch: two
+    another shot of the keeper's scene. A member that shows more than the keeper does not count: two
     photos of one collage are no copies of each other.
     """
     direct_members = [member for member in members if not member.edge.voucher]
@@ -145,6 +145,7 @@ def _find_vouched(
     able = [member.pixel_hash for member in direct_members if _lies_on_keeper(keeper, member.edge)]
     if len(able) < MIN_VOUCHERS:
         return []
+    unable = group.difference(able)
     known = {neighbor.pixel_hash: neighbor.edge for neighbor in neighbors[keeper]}
     vouchers = defaultdict[bytes, list[Neighbor]](list)
     for member in able:
@@ -157,7 +158,7 @@ def _find_vouched(
         copies = {
             neighbor.pixel_hash
             for neighbor in neighbors[image]
-            if neighbor.edge.relation in relations
+            if neighbor.edge.relation in relations and neighbor.pixel_hash not in unable
         }
         direct = known.get(image)
         if (

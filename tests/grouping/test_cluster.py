@@ -160,6 +160,22 @@ def test_collages_do_not_make_copies_of_the_photos_in_them(
     assert any("/5" in members for members in paths.values()) is is_copy
 
 
+@pytest.mark.parametrize(("overlap", "is_member"), [((1.0, 0.4), True), ((0.4, 1.0), False)])
+def test_members_that_show_more_than_the_keeper_count_neither_for_nor_against_an_image(
+    overlap: tuple[float, float], is_member: bool
+) -> None:
+    """Image 9 is a copy of members 2 to 4 and of 5 to 7, and of the stranger 8."""
+    files = by_pixel_hash(*(make_file(n, f"/{n}", width=200 - n) for n in range(1, 10)))
+    edges = make_edges(*((1, n, 0.9) for n in (2, 3, 4)))
+    edges += make_part_edges(*((1, n) for n in (5, 6, 7)), overlap=overlap)
+    edges += make_edges((8, 9, 0.8), *((n, 9, 0.8) for n in range(2, 5)))
+    edges += make_part_edges(*((n, 9) for n in range(5, 8)), overlap=(0.5, 0.5))
+    if not is_member:  # three strangers more than the members that can tell
+        files |= by_pixel_hash(*(make_file(n, f"/{n}", width=200 - n) for n in range(10, 17)))
+        edges += make_edges(*((n, 9, 0.8) for n in range(10, 17)))
+    assert ("/9" in dict(list_paths(form_groups(files, edges)))["/1"]) is is_member
+
+
 def test_vouched_image_does_not_vouch_for_another_one() -> None:
     """Images 5, 6 and 7 are copies of the members 2, 3 and 4, and image 8 of these three alone."""
     files = by_pixel_hash(*(make_file(n, f"/{n}", width=200 - n) for n in range(1, 9)))
