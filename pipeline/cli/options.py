@@ -205,7 +205,8 @@ keep_option = click.option(
     multiple=True,
     metavar="RULES",
     help="Which photo of a group to keep: rules separated by commas, the most important first, out"
-    " of original, resolution, format, parts, metadata, date, bytes, path and folder:PATTERN."
+    " of original, resolution, format, parts, metadata, date, lossy, bytes, path and"
+    " folder:PATTERN."
     "  [default: in this order]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -21,9 +21,9 @@ from pipeline.grouping.folder_patterns import (
     is_in_folder,
     parse_folder_pattern,
 )
+from pipeline.grouping.losses import LOSSLESS_FORMATS
 from pipeline.grouping.provenance import Provenance
 
-LOSSLESS_FORMATS = {"PNG", "BMP", "GIF", "TIFF", "PPM"}
 # Rank of a format by how much of the camera's data it holds, best first, where their content does
 # not decide. Formats that are not listed are raw files: rank 0. A PNG of a photograph is usually
 # a re-saved JPEG and ranks beside it.
@@ -37,6 +37,7 @@ FORMAT_RANK = {
 # from another one, or lost what tells.
 CAMERA_FORMATS = {"HEIF", "AVIF"}
 CAMERA_FORMAT_RANK = 1
+LOSSLESS_COPY_REASON = "not a lossless copy"
 # Files were not modified before 1990: copying programs and archives set 0, or FAT's 1980.
 MIN_MTIME_NS = 631_152_000 * 1_000_000_000
 
@@ -166,6 +167,11 @@ KEEP_RULES: dict[str, tuple[Criterion, ...]] = {
         Criterion("most metadata", lambda file, provenance: -len(file.image.metadata_kinds)),
     ),
     "date": (Criterion("oldest", lambda file, provenance: (file.timestamp_ns, file.modified_ns)),),
+    "lossy": (
+        Criterion(
+            LOSSLESS_COPY_REASON, lambda file, provenance: provenance.losses.is_lossless_copy
+        ),
+    ),
     "bytes": (Criterion("most bytes", lambda file, provenance: -file.image.size),),
     "path": (
         Criterion("shortest path", lambda file, provenance: len(file.path)),
@@ -183,13 +189,13 @@ BASE_CRITERIA = (
 )
 # Of files with equal pixels, the lossless one was re-saved from the lossy one.
 LOSSY_FIRST_CRITERION = Criterion(
-    "not a lossless copy", lambda file, provenance: file.image.format in LOSSLESS_FORMATS
+    LOSSLESS_COPY_REASON, lambda file, provenance: file.image.format in LOSSLESS_FORMATS
 )
 # Rules that compare pixels; they decide nothing between files with equal pixels.
-PIXEL_RULES = {"original", "resolution", "format"}
+PIXEL_RULES = {"original", "resolution", "format", "lossy"}
 # Rules that tell how much a file holds of its photo. Bytes count last: of two files of one size and
 # format, the smaller one is compressed more.
-QUALITY_RULES = ("original", "resolution", "format", "bytes")
+QUALITY_RULES = ("original", "resolution", "format", "lossy", "bytes")
 OVERRULED_PROVENANCE = "although another is likely the original"
 
 

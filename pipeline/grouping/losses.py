@@ -24,6 +24,8 @@ MAX_STRONG_QUALITY = 20  # of a JPEG; of one at this quality, about as many have
 # .03.
 MIN_RESAVED_BLOCKINESS = 0.08
 JPEG_BIT_DEPTH = 8
+# Formats of files that are larger than the lossy file that they were saved from.
+LOSSLESS_FORMATS = {"PNG", "BMP", "GIF", "TIFF", "PPM"}
 MIN_GOOD_QUALITY = 80  # of a JPEG
 # Colors, or gray levels, up to which an image has few: a palette, a fax. MIN_COLOR_RATIO times as
 # many are counted.
@@ -46,10 +48,12 @@ class Losses:
     few, and a copy of the same extent that is a photo or a scan has many. `lost_bits`: how many
     more bits a sample of the deepest copy of the same extent has. `is_resaved`: it has traces of a
     JPEG and is none, and a copy of the same extent, with as many pixels, is a JPEG of good quality.
+    `is_lossless_copy`: it has no traces, but is a photo in a lossless format beside such a JPEG.
     """
 
     is_strongly_compressed: bool = False
     is_resaved: bool = False
+    is_lossless_copy: bool = False
     has_lost_colors: bool = False
     lost_bits: int = 0
 
@@ -112,12 +116,14 @@ def _compare(
         ),
         default=0,
     )
+    # If a content with these pixels is a JPEG, the others were saved from that one.
+    has_good_jpeg = not _get_quality(own_metadata) and copy_quality >= MIN_GOOD_QUALITY
     return Losses(
         any(was_strongly_compressed(item, images[image]) for item in own_metadata),
-        # If a content with these pixels is a JPEG, the others were saved from that one.
-        not _get_quality(own_metadata)
-        and copy_quality >= MIN_GOOD_QUALITY
-        and any(_has_traces_of_jpeg(item) for item in own),
+        has_good_jpeg and any(_has_traces_of_jpeg(item) for item in own),
+        has_good_jpeg
+        and images[image].format in LOSSLESS_FORMATS
+        and any(_can_be_of_jpeg(item) for item in own),
         any(_has_fewer_colors(fidelity, copy) for fidelity in own for copy in of_copies),
         max(0, _find_depth(of_copies) - _find_depth(own)) if _find_depth(own) else 0,
     )
@@ -129,14 +135,18 @@ def _get_quality(metadata: Iterable[ImageMetadata]) -> int:
 
 
 def _has_traces_of_jpeg(fidelity: Fidelity) -> bool:
-    """Tell if a photo or scan has the blocks of a JPEG, and no more bits than one.
+    """Tell if a photo or scan has the blocks of a JPEG, and no more bits than one."""
+    return _can_be_of_jpeg(fidelity) and (fidelity.blockiness or 0.0) >= MIN_RESAVED_BLOCKINESS
 
-    A page can have a grid of its own.
+
+def _can_be_of_jpeg(fidelity: Fidelity) -> bool:
+    """Tell if an image is a photo or a scan with no more bits than a JPEG.
+
+    A page can have a grid of its own, and is saved as a JPEG afterwards, if ever.
     """
     return (
         fidelity.even_share <= MAX_PHOTO_EVEN_SHARE
         and (fidelity.bit_depth or JPEG_BIT_DEPTH) <= JPEG_BIT_DEPTH
-        and (fidelity.blockiness or 0.0) >= MIN_RESAVED_BLOCKINESS
     )
 
 

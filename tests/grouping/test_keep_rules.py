@@ -334,10 +334,20 @@ def test_photo_with_its_raw_file_ranks_as_that_by_format() -> None:
     assert choose(with_raw, raw, KeepRules()) is with_raw
 
 
+def test_larger_lossless_copy_of_a_good_jpeg_is_kept_for_its_metadata_alone() -> None:
+    png = make_file(format="PNG", size=5000)
+    described = make_file(format="PNG", metadata_kinds=("date",))
+    rules, lossless = KeepRules(), Provenance(losses=Losses(is_lossless_copy=True))
+    keys = [rules.make_rank_key(file, lossless) for file in (png, described)]
+    jpeg_key = rules.make_rank_key(PLAIN, Provenance())
+    assert keys[1] < jpeg_key < keys[0]
+    assert rules.explain_choice(jpeg_key, [keys[0]]) == "not a lossless copy"
+
+
 def test_path_is_the_last_rule_and_every_other_has_an_example() -> None:
     """Paths differ always, so that a rule after `path` would decide nothing by default."""
     assert list(KEEP_RULES)[-1] == "path"
-    assert {"original", *BETTER} >= set(KEEP_RULES)
+    assert {"original", "lossy", *BETTER} >= set(KEEP_RULES)
 
 
 def test_every_format_that_is_not_raw_has_a_rank() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -77,6 +78,40 @@ def test_image_with_traces_of_a_jpeg_beside_a_good_one_is_resaved(
     losses = find_losses(views, images, metadata)
     assert losses[b"png"].is_resaved is is_resaved
     assert not losses[b"jpg"].is_resaved
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_lossless_copy"),
+    [
+        ({}, True),
+        ({"format": "BMP"}, True),
+        ({"format": "WEBP"}, False),
+        ({"even_share": 0.5}, False),  # a page or a drawing
+        ({"bit_depth": 16}, False),
+        ({"quality": 79}, False),
+        ({"width": 101}, False),
+    ],
+)
+def test_lossless_photo_beside_a_good_jpeg_of_its_size_is_a_lossless_copy(
+    changes: dict[str, Any], is_lossless_copy: bool
+) -> None:
+    fidelity = replace(PHOTO, blockiness=0.0)
+    stored: dict[str, Any] = {"format": "PNG", "quality": 80, "width": 100}
+    stored |= {name: value for name, value in changes.items() if name in stored}
+    fidelity = replace(fidelity, **{n: v for n, v in changes.items() if n not in stored})
+    jpeg = ImageMetadata(jpeg=JpegEncoding(stored["quality"], True, "4:2:0"))
+    images = {
+        b"own": replace(IMAGE, pixel_hash=b"own", format=stored["format"], width=stored["width"]),
+        b"jpg": replace(IMAGE, pixel_hash=b"jpg"),
+    }
+    verdict = Verdict(Relation.SAME_PICTURE, 30, 30, 1.0, 0.0, (), PLAIN_COPY)
+    edges = [Edge(b"jpg", b"own", Relation.SAME_PICTURE, 0.9, verdict)]
+    views = list_views(images, list_neighbors(edges, images), COPY_RELATIONS)
+    metadata = {b"own": [ImageMetadata(fidelity=fidelity)], b"jpg": [jpeg]}
+    losses = find_losses(views, images, metadata)
+    assert losses[b"own"].is_lossless_copy is is_lossless_copy
+    assert not losses[b"own"].is_resaved
+    assert not losses[b"jpg"].is_lossless_copy
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,13 @@ def test_overlays_of_copies_do_not_count_against_the_photo() -> None:
     assert Alteration.COVERED in trace([*unknown, *others, *plain])["P"].alterations
 
 
+@pytest.mark.parametrize(("names", "is_covered"), [("abcdefgh", True), ("abcdefg", False)])
+def test_line_of_text_counts_if_it_shows_in_many_copies(names: str, is_covered: bool) -> None:
+    """No pair with X alone tells that something small is on it."""
+    edges = connect(names + "X", {"X": {"changed_share": 0.002}})
+    assert (list_altered(trace(edges)) == {"X": [Alteration.COVERED]}) is is_covered
+
+
 def test_tones_count_only_against_copies_of_other_tones() -> None:
     toned = {"recolored": True}
     edges = connect("abXY", {"X": toned, "Y": toned})
