@@ -40,6 +40,10 @@ MIN_VOTE_SHARE = 0.8
 # photos that were enlarged 1.7 times, 19 have less, and 5 of the photos have less beyond a copy of
 # half their size.
 MAX_DOUBTFUL_DETAIL = 0.25
+# Detail of a larger image, for a pair alone too much to call it upscaled, up to which it counts if
+# most of its copies show it, and how many of them have to.
+MAX_REPEATED_DETAIL = 0.125
+MIN_SMALLER_COPIES = 8
 # Copies smaller than an image that all have to look upscaled, too, so that the photo is soft.
 MIN_SOFT_COPIES = 2
 # Share of the pairs of an image that say that it was made from the other. An edited image differs
@@ -95,6 +99,7 @@ def trace_provenance(
         image
         for image in images
         if any(view.edits.upscaled_side is view.side for view in views[image])
+        or _lacks_detail_of_most(image, views[image], images)
     }
     losses = find_losses(views, images, metadata)
     return {
@@ -134,6 +139,22 @@ def _find_secondhand(views: Views, images: Mapping[bytes, Image]) -> set[bytes]:
             for copy, view in own_views.items()
         )
     }
+
+
+def _lacks_detail_of_most(
+    image: bytes, views: Iterable[CopyView], images: Mapping[bytes, Image]
+) -> bool:
+    """Tell if an image has little detail beyond most of its many copies, which all are smaller."""
+    pixel_count = images[image].pixel_count
+    copies = [view for view in views if view.has_same_extent]
+    details = [
+        view.edits.fine_detail
+        for view in copies
+        if view.edits.fine_detail is not None and images[view.copy].pixel_count < pixel_count
+    ]
+    return len(details) >= MIN_SMALLER_COPIES and 2 * sum(
+        detail < MAX_REPEATED_DETAIL for detail in details
+    ) > len(copies)
 
 
 def _lacks_detail(view: CopyView) -> bool:

@@ -268,6 +268,20 @@ def test_photo_is_soft_if_all_its_smaller_copies_look_upscaled_too() -> None:
     assert sorted(upscaled) == ["P", "b"]
 
 
+@pytest.mark.parametrize(
+    ("names", "detail", "is_upscaled"),
+    [("abcdefgh", 0.12, True), ("abcdefg", 0.12, False), ("abcdefgh", 0.13, False)],
+)
+def test_image_with_little_detail_beyond_many_copies_is_upscaled(
+    names: str, detail: float, is_upscaled: bool
+) -> None:
+    """No pair alone says that X is, which shows the photo and all its copies enlarged."""
+    enlarged = [make_edge(name, "X", scale=2.0, fine_detail=detail) for name in names]
+    provenances = trace([*connect(names, {}), *enlarged], widths={"X": 400})
+    upscaled = [name for name, item in provenances.items() if item.is_upscaled]
+    assert upscaled == ["X"] * is_upscaled
+
+
 @given(order=permutations(range(6)))
 def test_order_of_edges_and_their_direction_do_not_matter(order: list[int]) -> None:
     edges = [
