@@ -208,7 +208,7 @@ def test_file_that_needs_more_memory_than_the_limit_fails(
 
 
 def test_mutated_images_never_crash_a_worker(tmp_path: Path, decoders: DecoderPool) -> None:
-    """Flip, cut and repeat bytes of every format 5,000 times, seeded."""
+    """Flip, cut and repeat bytes of every format 2,500 times, seeded."""
     rng = random.Random(2)
     intact = []
     for suffix in ("jpg", "png", "webp", "gif", "tiff", "bmp", "avif", "jp2"):
@@ -223,7 +223,7 @@ def test_mutated_images_never_crash_a_worker(tmp_path: Path, decoders: DecoderPo
     (tmp_path / "mutated").mkdir()
 
     def sources() -> Iterator[SourceFile]:
-        for number in range(5000):
+        for number in range(2500):
             suffix, data = rng.choice(intact)
             mutated = bytearray(data)
             for _ in range(rng.randrange(1, 8)):
@@ -244,8 +244,8 @@ def test_mutated_images_never_crash_a_worker(tmp_path: Path, decoders: DecoderPo
         result.reason if isinstance(result, Failure) else type(result).__name__
         for result in decoders.stream(sources(), PREPROCESS, prefetch=50)
     )
-    assert sum(counts.values()) == 5000
-    assert counts["Decoded"] > 1000
+    assert sum(counts.values()) == 2500
+    assert counts["Decoded"] > 500
     assert min(counts["damaged"], counts["truncated"], counts["no picture inside"]) > 10
     assert start_all(decoders) == before
 
