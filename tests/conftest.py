@@ -29,10 +29,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-# Their tests start workers as users do, and compute all rows and features.
-PACKAGES_WITH_REAL_WORKERS = {"decode", "embed", "verify", "workers"}
-# Its tests make stages fail.
-MODULES_WITHOUT_REUSE = {"test_verify_failures.py"}
+# Their tests start workers as users do.
+PACKAGES_WITH_REAL_WORKERS = {"decode", "verify", "workers"}
+# Of embedders, and where tests make stages fail, all is computed.
+WITHOUT_REUSE = {"embed", "test_verify_failures.py"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,7 +42,7 @@ def quick_ingest(request: pytest.FixtureRequest) -> Iterator[None]:
         package = request.path.relative_to(Path(__file__).parent).parts[0]
         if package not in PACKAGES_WITH_REAL_WORKERS:
             fork_workers(patch)
-            if request.path.name not in MODULES_WITHOUT_REUSE:
+            if not WITHOUT_REUSE & {package, request.path.name}:
                 reuse_results(patch)
         yield
 

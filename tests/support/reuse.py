@@ -1,7 +1,7 @@
 """Results of the stages of an ingest, computed once in a process for all tests.
 
 Each is a function of bytes or pixels alone. tests/decode, tests/embed and tests/verify test them
-without this, and in processes of their own, which other tests start too: they compute all.
+without this, and commands that run in a process of their own compute all.
 """
 
 from __future__ import annotations
