@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
+# Before NumPy is loaded: this process, and those that it starts, multiply matrices with one thread,
+# as workers do. More of them wait for each other in a loop, and there is a test on every core.
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
 from indexes import Store
 from tests.support.forks import fork_workers
 from tests.support.images import make_six_files
-from tests.support.reuse import reuse_rows_and_features
+from tests.support.reuse import reuse_results
 from tests.support.stores import SPACE
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # for the tests that import onnxruntime themselves
@@ -25,18 +29,21 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-# Their tests start workers as users do, and compute all rows and features.
-PACKAGES_WITH_REAL_WORKERS = {"decode", "embed", "verify", "workers"}
+# Their tests start workers as users do.
+PACKAGES_WITH_REAL_WORKERS = {"decode", "verify", "workers"}
+# Of embedders, and where tests make stages fail, all is computed.
+WITHOUT_REUSE = {"embed", "test_verify_failures.py"}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_ingest(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fork workers, and compute rows and features of a picture once for all tests."""
+    """Fork workers, and compute what is known of a picture once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
         package = request.path.relative_to(Path(__file__).parent).parts[0]
         if package not in PACKAGES_WITH_REAL_WORKERS:
             fork_workers(patch)
-            reuse_rows_and_features(patch)
+            if not WITHOUT_REUSE & {package, request.path.name}:
+                reuse_results(patch)
         yield
 
 

@@ -176,6 +176,24 @@ def test_second_frame_around_a_photo_is_known_beside_the_first() -> None:
     assert list_altered(trace(edges)) == {name: [Alteration.FRAMED] for name in "BS"}
 
 
+def test_image_with_a_plain_margin_is_padded_if_most_copies_show_it() -> None:
+    edges = [make_edge(name, "S", overlap=(1.0, 0.6), plain_background=True) for name in "ab"]
+    provenances = trace(edges)
+    assert [name for name in "abS" if provenances[name].is_padded] == ["S"]
+    # Two of four are not most.
+    others = [make_edge(name, "S", overlap=(1.0, 0.6)) for name in "cd"]
+    assert trace([*edges, *others[:1]])["S"].is_padded
+    assert not trace([*edges, *others])["S"].is_padded
+
+
+def test_page_around_a_photo_is_framed_and_not_padded() -> None:
+    """A page with one tone around the photo shows more than the photo and a margin."""
+    page = make_edge("a", "S", overlap=(1.0, 0.6), plain_background=True, embedded_side=Side.FIRST)
+    provenances = trace([page])
+    assert provenances["S"].alterations == {Alteration.FRAMED}
+    assert not provenances["S"].is_padded
+
+
 def test_camera_file_is_the_photo_whatever_the_copies_of_an_edit_say() -> None:
     edges = connect("abcX", {"X": {"mirrored": True}})
     provenances = trace(edges, {"X": CAMERA})

@@ -44,8 +44,8 @@ from tests.support.faults import (
 from tests.support.forks import FORKSERVER
 
 # Each is at another place; how many there are is what the time for tests allows.
-KILLS = 24
-DAMAGES = 150
+KILLS = 16
+DAMAGES = 60
 
 
 def assert_continues(folder: Path, reference: Reference) -> None:
@@ -207,7 +207,7 @@ def test_damage_that_changes_no_timestamp_is_found_by_reading_all(
     monkeypatch.setattr(FileStat, "is_unchanged_since", lambda *_: True)
     monkeypatch.setattr(segments, "is_untouched", lambda *_: True)
     for path in (folder / "catalog.db", get_segment(folder)):
-        for damage in _damage_file(path, 100):
+        for damage in _damage_file(path, DAMAGES):
             assert list_locations(folder, read_all=True) == [os.fspath(path)], damage
 
 

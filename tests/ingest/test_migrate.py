@@ -7,12 +7,12 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from math import inf
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,9 @@ from pipeline import (
     load_embedder,
     migrate_store,
 )
+from pipeline.cli.main import main
 from tests.support.embedders import CountingEmbedder, PaidEmbedder
+from tests.support.forks import FORKSERVER
 from tests.support.images import draw_scene, save_image, save_scenes
 from tests.support.ingest import ingest
 from tests.support.migration import (
@@ -187,26 +189,26 @@ def test_migrate_outage_in_last_batch_loses_no_vector(
         assert set(paid.answered.values()) == {1}
 
 
-def start_migrate_process(
-    store_path: Path, model: str, **environment: str
-) -> subprocess.Popen[bytes]:
-    command = [
-        sys.executable,
-        "-m",
-        "pipeline.cli",
-        "migrate",
-        "--model",
-        model,
-        "--store",
-        os.fspath(store_path),
-        "--batch",
-        "2",
-        "--decoders",
-        "1",
-    ]
-    return subprocess.Popen(
-        command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+def start_migrate_process(store_path: Path, model: str, failpoint: str = "") -> ForkServerProcess:
+    """Start `neardup migrate` in a process of its own, which may end at a failpoint."""
+    arguments = ["--model", model, "--store", os.fspath(store_path), "--batch", "2"]
+    process = FORKSERVER.Process(
+        target=run_main, args=(["migrate", *arguments, "--decoders", "1"], failpoint)
     )
+    process.start()
+    return process
+
+
+def run_main(arguments: list[str], failpoint: str) -> None:
+    os.environ["NEARDUP_FAILPOINT"] = failpoint
+    with Path(os.devnull).open("w") as sys.stdout, Path(os.devnull).open("w") as sys.stderr:
+        main(arguments)
+
+
+def kill_at_failpoint(store_path: Path, model: str, failpoint: str) -> None:
+    process = start_migrate_process(store_path, model, failpoint)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 def assert_old_or_new(store_path: Path, old: Contents, new: Contents, model: str) -> None:
@@ -241,22 +243,14 @@ def test_migrate_killed_at_failpoint_leaves_old_or_new_store(
     is_done: bool | None,
 ) -> None:
     _, old, new = migration_case
-    assert (
-        start_migrate_process(store_copy, small_model, NEARDUP_FAILPOINT=failpoint).wait()
-        == -signal.SIGKILL
-    )
+    kill_at_failpoint(store_copy, small_model, failpoint)
     if is_done is not None:
         assert read_contents(store_copy) == (new if is_done else old)
     assert_old_or_new(store_copy, old, new, small_model)
 
 
 def test_ingest_after_killed_commit_sweeps_leftovers(store_copy: Path, small_model: str) -> None:
-    assert (
-        start_migrate_process(
-            store_copy, small_model, NEARDUP_FAILPOINT="migration committed"
-        ).wait()
-        == -signal.SIGKILL
-    )
+    kill_at_failpoint(store_copy, small_model, "migration committed")
     assert (store_copy / "next").is_dir()
     with Store(store_copy) as store:
         assert store.get_pending_migration() is None  # it was committed
@@ -279,13 +273,13 @@ def test_migrate_killed_at_random_moments_leaves_old_or_new_store(
         start = time.monotonic()
         process = start_migrate_process(folder, small_model)
         if number:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=rng.uniform(0.3, 1.0) * max_seconds)
+            process.join(rng.uniform(0.3, 1.0) * max_seconds)
             process.kill()
-        if process.wait() == 0:  # on a machine that is busy at first, later runs take less time
+        process.join()
+        if process.exitcode == 0:  # on a machine that is busy at first, later runs take less time
             max_seconds = min(max_seconds, time.monotonic() - start)
         else:
-            assert process.returncode == -signal.SIGKILL
+            assert process.exitcode == -signal.SIGKILL
         assert_old_or_new(folder, old, new, small_model)
         shutil.rmtree(folder)
 
@@ -323,9 +317,9 @@ def test_reader_during_migration_gets_answers_of_one_model(
     process = start_migrate_process(store_copy, small_model)
     answers = []
     with Store(store_copy) as store:
-        while process.poll() is None:
+        while process.is_alive():
             answers.append(collect_contents(store))
             assert answers[-1] in (old, new)
         assert collect_contents(store) == new
     assert old in answers
-    assert process.returncode == 0
+    assert process.exitcode == 0

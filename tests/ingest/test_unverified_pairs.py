@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexes import Store
-from indexes.catalog import verdicts
+from indexes.catalog import candidates, verdicts
 from indexes.catalog.verdicts import StoredVerdict
 from indexes.records import FileStat, NewFile
 from indexes.records import Image as StoredImage
@@ -132,6 +132,28 @@ def test_images_of_one_vector_and_size_are_paired_alike_in_any_order(
     assert (
         found[0] == found[1] == {frozenset((make_hash(1), make_hash(number))) for number in (2, 3)}
     )
+
+
+def test_extra_pair_counts_unless_its_score_is_high_enough_and_it_is_no_candidate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of three near images each has one nearest; the third pair has been left out on purpose."""
+    monkeypatch.setattr(candidates, "FIRST_NEAREST", 1)
+    rows = np.eye(SPACE.dim, dtype=np.float32)
+    with open_new_store() as store:
+        for number in range(3):
+            store.add(Batch([(make_image(number), rows[number])], [make_file(number)]))
+        ids = sorted(store.catalog.images.list_in_use())
+        first, second, third = (store.catalog.vectors.find_of_images(ids)[id_] or 0 for id_ in ids)
+        edges = [(first, second, 0.9), (first, third, 0.8), (second, third, 0.7)]
+        with store.catalog.transaction():
+            store.catalog.write_many("INSERT INTO edges VALUES (?, ?, ?)", edges)
+        extra = np.array([(second, third)])
+        find_unverified_pairs = store.catalog.verdicts.find_unverified_pairs
+        near = [(ids[0], ids[1]), (ids[0], ids[2])]
+        assert find_unverified_pairs(0.5, 1) == find_unverified_pairs(0.5, 1, extra) == near
+        assert find_unverified_pairs(0.75, 1) == near
+        assert find_unverified_pairs(0.75, 1, extra) == [*near, (ids[1], ids[2])]
 
 
 def _find_edges(close_vectors: list[tuple[int, int]], vectors: list[int]) -> set[tuple[int, ...]]:

@@ -12,7 +12,7 @@ from indexes import Store, check
 from tests.support import nightly
 from tests.support.forks import FORKSERVER
 
-IMAGE_COUNT = nightly.NIGHT_COUNT * nightly.IMAGES_PER_NIGHT
+IMAGE_COUNT = nightly.IMAGE_COUNT
 REMAINING_NUMBERS = [
     number for number in range(IMAGE_COUNT) if number not in nightly.REMOVED_NUMBERS
 ]

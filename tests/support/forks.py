@@ -25,6 +25,7 @@ FORKSERVER.set_forkserver_preload(
         __name__,
         "tests.support.nightly",
         "faiss",
+        "pipeline.cli.main",
         "pipeline.decode.worker",
         "pillow_heif",
         "pillow_jxl",

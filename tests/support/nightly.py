@@ -28,10 +28,11 @@ from tests.support.stores import (
     make_unit_rows,
 )
 
-NIGHT_COUNT = 20
+NIGHT_COUNT = 16  # as few as have three compactions
 IMAGES_PER_NIGHT = 6
-ROWS = make_unit_rows(5, NIGHT_COUNT * IMAGES_PER_NIGHT)
-REMOVED_NUMBERS = {number for number in range(NIGHT_COUNT * IMAGES_PER_NIGHT) if number % 5 == 2}
+IMAGE_COUNT = NIGHT_COUNT * IMAGES_PER_NIGHT
+ROWS = make_unit_rows(5, 120)  # more than the nights add, for the writers that race
+REMOVED_NUMBERS = {number for number in range(IMAGE_COUNT) if number % 5 == 2}
 DISK_FULL_EXIT_CODE = 12
 SMALL_BLOCK_ROWS = 32
 
@@ -74,7 +75,7 @@ def run_until_failpoint(folder: Path, failpoint: str) -> None:
 def join_by_ivf_until_failpoint(folder: Path, failpoint: str) -> None:
     """Add everything at once and run an IVF join until a failpoint ends this process."""
     join_module.MAX_UNCOMMITTED_SECONDS = -1.0
-    numbers = [number for number in range(len(ROWS)) if number not in REMOVED_NUMBERS]
+    numbers = [number for number in range(IMAGE_COUNT) if number not in REMOVED_NUMBERS]
     with Store(folder, write=True) as store, store.lock_for_ingest():
         store.bind(SPACE, "test")
         store.add(make_batch(numbers, ROWS))

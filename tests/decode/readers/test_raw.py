@@ -13,7 +13,7 @@ from pipeline.decode import memory
 from pipeline.decode.decode import Decoded
 from pipeline.decode.pixels.resize import TRANSPOSE_BY_ORIENTATION
 from pipeline.decode.pool import DecoderPool
-from pipeline.decode.preprocess import Preprocess
+from pipeline.decode.preprocess import VERIFY_INPUT, Preprocess
 from pipeline.decode.read import Failure
 from tests.support.images import (
     PREPROCESS,
@@ -76,6 +76,16 @@ def test_sensor_is_decoded_if_preview_is_too_small(
     save_dng(path, scene, Image.new("RGB", (80, 60)))
     monkeypatch.setattr(memory, "MAX_PIXELS", 640 * 480 - 1)  # a small preview is better than none
     assert decode_file(path, Preprocess(61)).image.flags == ("preview",)
+
+
+def test_no_thumbnail_is_made_of_a_preview_that_suits_the_embedder_alone(tmp_path: Path) -> None:
+    """For verification, which needs more pixels than this preview has, the sensor is decoded."""
+    preview = Image.new("RGB", (80, 60))
+    path = save_dng(tmp_path / "a.dng", draw_scene(1, (640, 480)), preview)
+    decoded = decode_file(path, Preprocess(60, with_thumbnail=True))
+    assert decoded.image.flags == ("preview",)
+    assert decoded.thumbnail is None
+    assert decode_file(path, VERIFY_INPUT).image.flags == ()
 
 
 def test_truncated_preview_is_flagged_as_damaged(tmp_path: Path) -> None:
