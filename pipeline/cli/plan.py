@@ -242,6 +242,7 @@ def _make_plan(
     from pipeline.actions.rejected_planner import make_rejected_plan
     from pipeline.query.freshness import refresh_status
     from pipeline.query.groups import GroupOptions, find_groups
+    from pipeline.query.vouched import verify_vouched_members
     from pipeline.report.status import format_warnings
     from pipeline.verify.relation import COPY_RELATIONS
 
@@ -264,6 +265,8 @@ def _make_plan(
             below = [os.path.realpath(folder) for folder in folders]
             made = make_rejected_plan(store, groups, options, settings, below)
         else:
+            if options.min_confidence is not None:
+                groups = verify_vouched_members(store, groups)
             made = make_plan(store, groups, options, settings, left)
         warnings = list(format_warnings(store))
     for warning in (*warnings, *made.warnings):
