@@ -5,8 +5,8 @@ chain. The keep rules rank all images. In this order each image that is still fr
 and takes its free neighbors. This is the star clustering of Aslam, Pelekhov and Rus (The star
 clustering algorithm for static and dynamic information organization, JGAA 8(1), 2004, 95-129) with
 the rank of the keep rules instead of the degree, and with one more pass for bursts: in the first, a
-keeper leaves a copy that fits another shot of its scene better to that shot; in the second, it
-takes back what the other shot did not take.
+keeper leaves a copy that fits another shot of its scene better to that shot, and a page leaves the
+copies of the photo on it to the photo; in the second, it takes back what these did not take.
 
 Images that people decided to be the same are one here, see units.py.
 
@@ -21,8 +21,9 @@ tests/grouping/test_cluster.py, and those in test_decisions.py, check on random 
 - the keep rules rank no member with an edge to its keeper before it;
 - every related file is outside the group and has an edge to a member;
 - no edge of a wanted relation joins two keepers, or a member and the keeper of an earlier group,
-  but for other exposures, and for members that fit another shot of that keeper's scene better. One
-  between a member and a later keeper is that of a collage: the keepers are no copies of each other;
+  but for other exposures, for members that fit another shot of that keeper's scene better, and for
+  copies of the photo on a page, if that keeper is the page. One between a member and a later keeper
+  is that of a collage: the keepers are no copies of each other;
 - no edge of a wanted relation joins two images that are both in no group, and no keeper has such
   an edge to a lower-ranked image that is in no group, but for other exposures;
 - the order of files and edges, and the direction of an edge, do not change the groups.
@@ -34,16 +35,17 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from pipeline.grouping.edges import Edge, Neighbor, make_closeness_key
+from pipeline.grouping.edges import Edge, Neighbor, make_neighbor_key
 from pipeline.grouping.exposures import Exposures
 from pipeline.grouping.units import Separations
+from pipeline.grouping.vouchers import find_vouched
 from pipeline.verify.judgement import UNKNOWN_NOISE
 from pipeline.verify.relation import (
     COPY_RELATIONS,
     SCENE_RELATIONS,
     Relation,
 )
-from pipeline.verify.verdict import MIN_FULL_OVERLAP, Verdict
+from pipeline.verify.verdict import Verdict
 
 # Scale, along a side, from which a copy differs from a copy of the next shot of a burst. Of
 # frames 1/15 s apart and 480 pixels wide, no copy at full size passes for a copy of the next frame;
@@ -54,10 +56,6 @@ MIN_FULL_SIZE_SCALE = 0.9
 # video frames, compared with their own frame and the next, noise alone is right in .87; from .1 on
 # it is right in all 29, and tiles are in .97 of the others.
 MIN_NOISE_GAIN = 0.1
-# Members of a group that have to be copies of an image whose pair with the keeper is in doubt.
-MIN_VOUCHERS = 3
-# Copies of an image from which its pair with the keeper may have been left out: not compared.
-MIN_CROWD = 24
 
 
 def assign_to_keepers(
@@ -103,13 +101,14 @@ def assign_to_keepers(
                     for copy in copies
                     if _fits_other_shot_better(shots, copy, neighbors, rank_keys, relations)
                 }
+                left |= _find_copies_of_photo(pixel_hash, copies, neighbors, rank_keys, relations)
                 copies = [copy for copy in copies if copy.pixel_hash not in left]
                 left_to_shots |= left
             earlier = taken.get(pixel_hash, [])
             copies = _drop_other_exposures(pixel_hash, copies, earlier, separations)
             vouched = [
                 neighbor
-                for neighbor in _find_vouched(
+                for neighbor in find_vouched(
                     pixel_hash, [*earlier, *copies], shots, neighbors, relations
                 )
                 if neighbor.pixel_hash in free
@@ -125,65 +124,6 @@ def assign_to_keepers(
     return taken
 
 
-def _find_vouched(
-    keeper: bytes,
-    members: Sequence[Neighbor],
-    shots: Collection[bytes],
-    neighbors: Mapping[bytes, Sequence[Neighbor]],
-    relations: Collection[Relation],
-) -> list[Neighbor]:
-    """Find images that no verdict relates to a keeper, but that most of their copies belong to.
-
-    At least MIN_VOUCHERS members are copies of such an image, and more than half of all its copies
-    are members, unless it has MIN_CROWD, so that its pair with the keeper may have been left out.
-    The pair with the keeper is in doubt, or no verdict was reached; and none of its copies is
-    another shot of the keeper's scene. A member that shows more than the keeper does not count: two
-    photos of one collage are no copies of each other.
-    """
-    direct_members = [member for member in members if not member.edge.voucher]
-    group = {keeper, *(member.pixel_hash for member in direct_members)}
-    able = [member.pixel_hash for member in direct_members if _lies_on_keeper(keeper, member.edge)]
-    if len(able) < MIN_VOUCHERS:
-        return []
-    unable = group.difference(able)
-    known = {neighbor.pixel_hash: neighbor.edge for neighbor in neighbors[keeper]}
-    vouchers = defaultdict[bytes, list[Neighbor]](list)
-    for member in able:
-        for neighbor in neighbors[member]:
-            image, edge = neighbor.pixel_hash, neighbor.edge
-            if edge.relation in relations and image not in group:
-                vouchers[image].append(Neighbor(member, edge))
-    found = []
-    for image, own_vouchers in vouchers.items():
-        copies = {
-            neighbor.pixel_hash
-            for neighbor in neighbors[image]
-            if neighbor.edge.relation in relations and neighbor.pixel_hash not in unable
-        }
-        direct = known.get(image)
-        if (
-            len(own_vouchers) >= MIN_VOUCHERS
-            and (
-                2 * len(own_vouchers) > len(copies) or (direct is None and len(copies) >= MIN_CROWD)
-            )
-            and copies.isdisjoint(shots)
-            and (direct is None or direct.relation == Relation.SIMILAR)
-        ):
-            closest = min(own_vouchers, key=_make_closeness_key)
-            relation, score = closest.edge.relation, direct.score if direct else closest.edge.score
-            vouched = Edge(keeper, image, relation, score, None, closest.pixel_hash)
-            found.append(Neighbor(image, vouched))
-    return found
-
-
-def _lies_on_keeper(keeper: bytes, edge: Edge) -> bool:
-    """Tell if all of a member lies on its keeper, as far as their verdict says."""
-    if edge.verdict is None or edge.verdict.edits is None:
-        return True
-    first, second = edge.verdict.edits.overlap
-    return (second if edge.left == keeper else first) >= MIN_FULL_OVERLAP
-
-
 def _drop_other_exposures(
     keeper: bytes,
     copies: Sequence[Neighbor],
@@ -195,15 +135,11 @@ def _drop_other_exposures(
     """
     kept = separations.select_distinct([keeper, *(neighbor.pixel_hash for neighbor in earlier)])
     accepted = []
-    for copy in sorted(copies, key=_make_closeness_key):
+    for copy in sorted(copies, key=make_neighbor_key):
         if not any(separations.are_apart(copy.pixel_hash, other) for other in kept):
             kept = separations.select_distinct([*kept, copy.pixel_hash])
             accepted.append(copy)
     return accepted
-
-
-def _make_closeness_key(neighbor: Neighbor) -> tuple[int, float, float, bytes]:
-    return make_closeness_key(neighbor.edge, neighbor.pixel_hash)
 
 
 def _find_full_size_copies(edges: Iterable[Edge]) -> Mapping[bytes, set[bytes]]:
@@ -270,6 +206,33 @@ def _fits_other_shot_better(
         ):
             return True
     return False
+
+
+def _find_copies_of_photo(
+    keeper: bytes,
+    copies: Sequence[Neighbor],
+    neighbors: Mapping[bytes, Sequence[Neighbor]],
+    rank_keys: Mapping[bytes, Any],
+    relations: Collection[Relation],
+) -> set[bytes]:
+    """Find the copies that a page leaves to the photo that a part of it shows.
+
+    Such a page overlaps with the photo, so it is no copy of it, and may have more pixels. At least
+    half of its copies are also copies of the photo, which has at least twice as many.
+    """
+    own = {copy.pixel_hash for copy in copies}
+    left = set[bytes]()
+    for neighbor in neighbors[keeper]:
+        if neighbor.edge.relation is not Relation.OVERLAPS:
+            continue
+        photo = neighbor.pixel_hash
+        of_photo = {
+            other.pixel_hash for other in neighbors[photo] if other.edge.relation in relations
+        }
+        common = {copy for copy in own & of_photo if rank_keys[photo] < rank_keys[copy]}
+        if 2 * len(common) >= len(own) and len(of_photo) >= 2 * len(own):
+            left |= common
+    return left
 
 
 def _agrees_better(verdict: Verdict, other: Verdict) -> bool:

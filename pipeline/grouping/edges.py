@@ -53,3 +53,8 @@ def make_closeness_key(edge: Edge, pixel_hash: bytes) -> tuple[int, float, float
     """
     agreeing_share = edge.verdict.agreeing_share if edge.verdict else 0.0
     return REPORTED_RELATIONS.index(edge.relation), -agreeing_share, -edge.score, pixel_hash
+
+
+def make_neighbor_key(neighbor: Neighbor) -> tuple[int, float, float, bytes]:
+    """Make the sort key of the edge to a neighbor, see make_closeness_key()."""
+    return make_closeness_key(neighbor.edge, neighbor.pixel_hash)

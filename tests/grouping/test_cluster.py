@@ -20,12 +20,12 @@ from hypothesis.strategies import (
 
 from indexes.metadata import Capture, ImageMetadata
 from indexes.records import FileStat, Image
-from pipeline.grouping.assignment import MIN_CROWD, MIN_VOUCHERS
 from pipeline.grouping.cluster import Group, form_groups
 from pipeline.grouping.edges import Edge
 from pipeline.grouping.exposures import Exposures, NamedMetadata
 from pipeline.grouping.keep_rules import KeepRules, LibraryFile
 from pipeline.grouping.provenance import Provenance
+from pipeline.grouping.vouchers import MIN_CROWD, MIN_VOUCHERS
 from pipeline.verify.judgement import UNKNOWN_NOISE, Judgement
 from pipeline.verify.relation import COPY_RELATIONS, SCENE_RELATIONS, Relation, Side
 from pipeline.verify.verdict import Edits, Verdict
@@ -174,6 +174,47 @@ def test_members_that_show_more_than_the_keeper_count_neither_for_nor_against_an
         files |= by_pixel_hash(*(make_file(n, f"/{n}", width=200 - n) for n in range(10, 17)))
         edges += make_edges(*((n, 9, 0.8) for n in range(10, 17)))
     assert ("/9" in dict(list_paths(form_groups(files, edges)))["/1"]) is is_member
+
+
+@pytest.mark.parametrize(
+    ("relation", "common", "expected"),
+    [
+        (Relation.OVERLAPS, [3, 4], [("/2", [3, 4, 5, 6, 7, 8])]),
+        (Relation.OVERLAPS, [3], [("/1", [3, 9, 10]), ("/2", [4, 5, 6, 7, 8])]),
+        (Relation.SIMILAR, [3, 4], [("/1", [3, 4]), ("/2", [5, 6, 7, 8])]),
+    ],
+)
+def test_page_leaves_the_copies_of_the_photo_on_it_to_the_photo(
+    relation: Relation, common: list[int], expected: list[tuple[str, list[int]]]
+) -> None:
+    """Page 1 has more pixels than photo 2, and most or few of its copies are those of the photo."""
+    files = by_pixel_hash(*(make_file(n, f"/{n}", width=200 - n) for n in range(1, 11)))
+    edges = make_edges((1, 2, 0.5), relation=relation)
+    edges += make_edges(*((2, n, 0.9) for n in range(3, 9)), *((1, n, 0.8) for n in common))
+    edges += make_edges(*((1, n, 0.8) for n in (9, 10) if len(common) == 1))
+    groups = dict(list_paths(form_groups(files, edges)))
+    assert {keeper: sorted(members) for keeper, members in groups.items()} == {
+        keeper: sorted(f"/{n}" for n in members) for keeper, members in expected
+    }
+
+
+@pytest.mark.parametrize(
+    ("relation", "voucher_count", "is_member"),
+    [
+        (Relation.OVERLAPS, 3, True),
+        (Relation.SAME_TEMPLATE, 8, True),
+        (Relation.SAME_TEMPLATE, 7, False),
+        (Relation.ANOTHER_SHOT, 8, False),
+    ],
+)
+def test_verdict_that_is_no_copy_asks_for_more_vouchers(
+    relation: Relation, voucher_count: int, is_member: bool
+) -> None:
+    files = by_pixel_hash(*(make_file(n, f"/{n}", width=200 - n) for n in range(1, 11)))
+    members = range(2, 2 + voucher_count)
+    edges = make_edges(*((1, n, 0.9) for n in members), *((n, 10, 0.8) for n in members))
+    edges += make_edges((1, 10, 0.7), relation=relation)
+    assert ("/10" in dict(list_paths(form_groups(files, edges)))["/1"]) is is_member
 
 
 def test_vouched_image_does_not_vouch_for_another_one() -> None:
@@ -457,6 +498,7 @@ def test_exact_copies_need_no_edge() -> None:
 
 
 Link = tuple[float, Relation, float | None, float | None]  # score, relation, agreement, scale
+NO_LINK: Link = 0.0, Relation.UNRELATED, None, None
 
 
 def draw_links(links: SearchStrategy[Link]) -> SearchStrategy[dict[tuple[int, int], Link]]:
@@ -476,6 +518,7 @@ def draw_links(links: SearchStrategy[Link]) -> SearchStrategy[dict[tuple[int, in
                     Relation.DERIVED,
                     Relation.ANOTHER_SHOT,
                     *[Relation.SIMILAR] * 2,
+                    Relation.OVERLAPS,
                 ]
             ),
             sampled_from([None, 0.8, 0.9, 1.0]),
@@ -646,7 +689,8 @@ def check_members(
         assert member.relation in wanted
         if member.voucher:
             direct = find_link(links, group.keeper, member.file)
-            assert direct is None or direct == (member.score, Relation.SIMILAR)
+            assert direct is None or direct[0] == member.score
+            assert direct is None or direct[1] in (Relation.SIMILAR, Relation.OVERLAPS)
             vouched = find_link(links, member.voucher, member.file)
             assert vouched and member.relation == vouched[1]
             linked = {
@@ -699,9 +743,9 @@ def check_keepers(
 ) -> None:
     """No two keepers have a wanted edge, and no member has one to the keeper of an earlier group.
 
-    But for files of other exposures than that group's, and members that fit another shot better.
-    A member can have one to a later keeper: it is a collage of two photos, for the two keepers are
-    no copies of each other.
+    But for files of other exposures than that group's, members that fit another shot better, and
+    copies of the photo on the page that the keeper of the earlier group is. A member can have one
+    to a later keeper: it is a collage of two photos, for the keepers are no copies of each other.
     """
     by_rank = sorted(groups, key=lambda group: rank(group.keeper))
     for earlier, later in combinations(by_rank, 2):
@@ -709,8 +753,27 @@ def check_keepers(
             if are_linked(links, earlier.keeper, file, wanted):
                 assert is_of_other_exposure(earlier, file) or (
                     file is not later.keeper
-                    and fits_other_shot_better(links, earlier.keeper, file, wanted)
+                    and (
+                        fits_other_shot_better(links, earlier.keeper, file, wanted)
+                        or is_copy_of_photo(links, earlier.keeper, file, wanted)
+                    )
                 )
+
+
+def is_copy_of_photo(
+    links: Mapping[tuple[int, int], Link],
+    page: LibraryFile,
+    copy: LibraryFile,
+    wanted: Collection[Relation],
+) -> bool:
+    """Check if the copy of a page is one of a photo that overlaps with the page, too."""
+    links = dict(links) | {(high, low): link for (low, high), link in links.items()}
+    number = get_number(page)
+    return any(
+        links.get((number, photo), NO_LINK)[1] is Relation.OVERLAPS
+        and links.get((get_number(copy), photo), NO_LINK)[1] in wanted
+        for photo in range(IMAGE_COUNT)
+    )
 
 
 def fits_other_shot_better(
