@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from indexes.paths import quote
 from indexes.store import Store
+from pipeline.actions.better_copies import require_no_more
 from pipeline.actions.folders import Refused
 from pipeline.actions.foreign_catalogs import find_catalog_warnings
 from pipeline.actions.journal import format_now
@@ -25,11 +24,12 @@ from pipeline.actions.plan import (
 )
 from pipeline.actions.planned_files import PlannedFiles
 from pipeline.actions.protection import ActionSettings
+from pipeline.actions.second_paths import find_second_paths
+from pipeline.actions.trials import Trial, list_equal_files, list_members
 from pipeline.errors import PlanRefused
 from pipeline.grouping.assets import AssetPart, find_without_counterpart
 from pipeline.grouping.cluster import Group
 from pipeline.grouping.keep_rules import KeepRules, LibraryFile
-from pipeline.grouping.losses import is_compressed_less
 from pipeline.grouping.match import Match
 from pipeline.scan import is_below
 from pipeline.verify.relation import COPY_RELATIONS, EXACT_RELATIONS, Relation
@@ -92,8 +92,8 @@ def make_plan(
     roots = tuple(root.path for root in store.catalog.roots.list())
     planner = _Planner(options, roots, settings.protected)
     planned = [made for group in groups for made in planner.plan_group(group)]
-    planner.leave_second_paths(store, groups)
-    return assemble_plan(store, options, settings, planner.files, planned, (*left, *planner.left))
+    left = (*left, *planner.left, *find_second_paths(store, groups))
+    return assemble_plan(store, options, settings, planner.files, planned, left)
 
 
 def assemble_plan(
@@ -137,29 +137,53 @@ class _Planner:
         self.files = PlannedFiles(roots, options.destination)
 
     def plan_group(self, group: Group) -> Iterator[PlannedGroup]:
-        """Yield the keepers of a group with their victims; none without a victim."""
-        for split in _split_group(group, self._options):
-            keeper, matches, reason = self._prefer_protected(*split)
-            victims = list[Victim]()
+        """Yield the keepers of a group with their victims; none without a victim.
+
+        Files with the bytes of each other that cannot all go for the keeper of the group have one
+        among themselves, where more can go for that. So a plan of wider relations has each victim
+        of a plan of narrower ones.
+        """
+        relations = self._options.relations
+        wanted = [match for match in group.members if match.relation in relations]
+        trials = [self._try(group.keeper, wanted, group.reason)]
+        if Relation.IDENTICAL_BYTES in relations:
+            for files in list_equal_files(group, trials[0]):
+                rank_key = self._options.keep_rules.make_equal_pixels_rank_key
+                first, *others = sorted(files, key=rank_key)
+                matches = [Match(other, Relation.IDENTICAL_BYTES, 1.0) for other in others]
+                trials += trials[0].give_to(self._try(first, matches, SAME_BYTES_REASON))
+        for trial in trials:
+            if trial.kept and trial.victims:
+                yield self._make_group(group, trial, trial.kept)
+        accounted = {path for trial in trials for path in (*trial.victims, trial.keeper.path)}
+        for path, match in list_members(group, trials[0].keeper).items():
+            if path not in accounted:
+                unwanted = f"{match.relation}: not among the relations asked for"
+                self._leave(match.file, group, trials[0].refused.get(path, unwanted))
+
+    def _try(self, keeper: LibraryFile, matches: Sequence[Match], reason: str) -> Trial:
+        """Find out which files can go for a keeper, or for a protected one with its bytes."""
+        trial = Trial(*self._prefer_protected(keeper, matches, reason))
+        try:
+            kept = trial.kept = self.files.inspect(trial.keeper)
+        except Refused as refused:
+            paths = [match.file.path for match in trial.matches]
+            trial.refused.update(dict.fromkeys(paths, f"its keeper: {refused}"))
+            return trial
+        for match in trial.matches:
             try:
-                kept = self.files.inspect(keeper)
+                trial.victims[match.file.path] = self._make_victim(match, kept, trial.keeper)
             except Refused as refused:
-                for match in matches:
-                    self._leave(match.file, group, f"its keeper: {refused}")
-                continue
-            for match in matches:
-                try:
-                    victims.append(self._make_victim(match, kept, keeper))
-                except Refused as refused:
-                    self._leave(match.file, group, str(refused))
-            if victims:
-                hashes = {part.blake3 for victim in victims for part in victim.parts[1:]}
-                parts = [
-                    part for part in self.files.read_parts(keeper.parts) if part.blake3 in hashes
-                ]
-                yield PlannedGroup(group.id, Keeper((kept, *parts), reason), tuple(victims))
-        for match in _find_unwanted(group, self._options):
-            self._leave(match.file, group, f"{match.relation}: not among the relations asked for")
+                trial.refused[match.file.path] = str(refused)
+        return trial
+
+    def _make_group(self, group: Group, trial: Trial, kept: Part) -> PlannedGroup:
+        victims = tuple(trial.victims.values())
+        hashes = {part.blake3 for victim in victims for part in victim.parts[1:]}
+        parts = [
+            part for part in self.files.read_parts(trial.keeper.parts) if part.blake3 in hashes
+        ]
+        return PlannedGroup(group.id, Keeper((kept, *parts), trial.reason), victims)
 
     def _leave(self, file: LibraryFile, group: Group, reason: str) -> None:
         self.left.append(LeftFile(file.path, group.id, reason))
@@ -189,7 +213,7 @@ class _Planner:
             raise Refused("in a reference folder")
         if match.without_counterpart:
             raise Refused(f"{quote(match.without_counterpart[0])} has no copy beside the keeper")
-        _require_no_more(match, keeper)
+        require_no_more(match, keeper)
         confidence = self._require_confidence(match)
         part = self.files.inspect(match.file)
         if (part.stat.device, part.stat.inode) == (kept.stat.device, kept.stat.inode):
@@ -229,83 +253,3 @@ class _Planner:
         if judgement.copy < (self._options.min_confidence or 0.0):
             raise Refused(f"{match.relation}: the probability of a copy is {judgement.copy:.3f}")
         return round(judgement.copy, 6)
-
-    def leave_second_paths(self, store: Store, groups: Sequence[Group]) -> None:
-        """Name the paths by which files of groups are reached a second time: they stay as well."""
-        inodes, listed, group_by_hash = set[tuple[int, int]](), set[str](), dict[bytes, str]()
-        for group in groups:
-            for file in group.files:
-                inodes.update(_find_inode(file.path))
-                listed.add(file.path)
-                group_by_hash[file.image.hash] = group.id
-        ids = store.catalog.images.get_ids(list(group_by_hash))
-        group_by_image = {ids[hash_]: id_ for hash_, id_ in group_by_hash.items() if hash_ in ids}
-        for other in store.catalog.files.find_of_images(group_by_image):
-            is_other = other.path not in listed and other.image_id is not None
-            if is_other and not inodes.isdisjoint(_find_inode(other.path)):
-                reason = "another path of a file that is listed: a hard link, or by a link"
-                self.left.append(LeftFile(other.path, group_by_image[other.image_id or 0], reason))
-
-
-def _require_no_more(match: Match, keeper: LibraryFile) -> None:
-    """Raise Refused if a copy may be the better file: as many pixels in many more bytes."""
-    image, kept = match.file.image, keeper.image
-    if (
-        match.relation not in EXACT_RELATIONS
-        and image.pixel_count == kept.pixel_count
-        and is_compressed_less(image, kept)
-    ):
-        raise Refused(
-            "has as many pixels as its keeper in many more bytes, so it may be the better one;"
-            " choose with `neardup decide keep`"
-        )
-
-
-def _find_inode(path: str) -> set[tuple[int, int]]:
-    """Return the device and inode of the file that a path leads to; empty if it leads to none."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 - may be no UTF-8
-    except (OSError, ValueError):
-        return set()
-    return {(status.st_dev, status.st_ino)}
-
-
-def _split_group(
-    group: Group, options: PlanOptions
-) -> Iterator[tuple[LibraryFile, list[Match], str]]:
-    """Yield each file to keep with the members that can go for it, and why it is kept.
-
-    Members that have the bytes of each other, and not a relation to the keeper that was asked for,
-    have a keeper among themselves.
-    """
-    wanted = [match for match in group.members if match.relation in options.relations]
-    if wanted:
-        yield group.keeper, wanted, group.reason
-    if Relation.IDENTICAL_BYTES not in options.relations:
-        return
-    for matches in _group_by_bytes(group, options):
-        rank_key = options.keep_rules.make_equal_pixels_rank_key
-        first, *others = sorted(matches, key=lambda match: rank_key(match.file))
-        equal = [Match(match.file, Relation.IDENTICAL_BYTES, 1.0) for match in others]
-        yield first.file, equal, SAME_BYTES_REASON
-
-
-def _group_by_bytes(group: Group, options: PlanOptions) -> list[list[Match]]:
-    by_hash = defaultdict[bytes, list[Match]](list)
-    for match in group.members:
-        if match.relation not in options.relations:
-            by_hash[match.file.image.hash].append(match)
-    return [matches for matches in by_hash.values() if len(matches) > 1]
-
-
-def _find_unwanted(group: Group, options: PlanOptions) -> list[Match]:
-    """Return the members that no relation asked for, and no file with their bytes, accounts for."""
-    accounted = set[str]()
-    if Relation.IDENTICAL_BYTES in options.relations:
-        equal = _group_by_bytes(group, options)
-        accounted = {match.file.path for matches in equal for match in matches}
-    return [
-        match
-        for match in group.members
-        if match.relation not in options.relations and match.file.path not in accounted
-    ]
