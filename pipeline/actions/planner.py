@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from indexes.paths import quote
 from indexes.store import Store
-from pipeline.actions.better_copies import require_no_more
+from pipeline.actions.better_copies import require_no_better
 from pipeline.actions.folders import Refused
 from pipeline.actions.foreign_catalogs import find_catalog_warnings
 from pipeline.actions.journal import format_now
@@ -26,6 +26,7 @@ from pipeline.actions.planned_files import PlannedFiles
 from pipeline.actions.protection import ActionSettings
 from pipeline.actions.second_paths import find_second_paths
 from pipeline.actions.trials import Trial, list_equal_files, list_members
+from pipeline.decided import find_kept_hashes
 from pipeline.errors import PlanRefused
 from pipeline.grouping.assets import AssetPart, find_without_counterpart
 from pipeline.grouping.cluster import Group
@@ -90,7 +91,7 @@ def make_plan(
     """
     options.require_sound()
     roots = tuple(root.path for root in store.catalog.roots.list())
-    planner = _Planner(options, roots, settings.protected)
+    planner = _Planner(options, roots, settings.protected, find_kept_hashes(store))
     planned = [made for group in groups for made in planner.plan_group(group)]
     left = (*left, *planner.left, *find_second_paths(store, groups))
     return assemble_plan(store, options, settings, planner.files, planned, left)
@@ -130,10 +131,15 @@ class _Planner:
     """Plans group by group; collects the files that are left, with what was read of the others."""
 
     def __init__(
-        self, options: PlanOptions, roots: Sequence[str], protected: Sequence[str]
+        self,
+        options: PlanOptions,
+        roots: Sequence[str],
+        protected: Sequence[str],
+        decided: frozenset[bytes] = frozenset(),
     ) -> None:
+        """Plan below `roots`; `decided` are the hashes of photos that a person decided to keep."""
         self.left = list[LeftFile]()
-        self._options, self._protected = options, protected
+        self._options, self._protected, self._decided = options, protected, decided
         self.files = PlannedFiles(roots, options.destination)
 
     def plan_group(self, group: Group) -> Iterator[PlannedGroup]:
@@ -213,7 +219,8 @@ class _Planner:
             raise Refused("in a reference folder")
         if match.without_counterpart:
             raise Refused(f"{quote(match.without_counterpart[0])} has no copy beside the keeper")
-        require_no_more(match, keeper)
+        is_decided = not self._decided.isdisjoint((keeper.image.hash, keeper.image.pixel_hash))
+        require_no_better(match, keeper, is_decided=is_decided)
         confidence = self._require_confidence(match)
         part = self.files.inspect(match.file)
         if (part.stat.device, part.stat.inode) == (kept.stat.device, kept.stat.inode):

@@ -1,8 +1,10 @@
-"""Plans of wider relations plan all that narrower ones do."""
+"""Plans of wider relations: what they may not give up, and that they plan all that others do."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +12,8 @@ from hypothesis import strategies as st
 
 from indexes import Store
 from indexes.records import FileStat, Image, Root
+from pipeline.actions.better_copies import require_no_better
+from pipeline.actions.folders import Refused
 from pipeline.actions.plan import Plan
 from pipeline.actions.planner import PlanOptions, make_plan
 from pipeline.actions.protection import ActionSettings
@@ -19,9 +23,10 @@ from pipeline.grouping.keep_rules import LibraryFile
 from pipeline.grouping.match import Match
 from pipeline.query.assets import mark_without_counterpart
 from pipeline.verify.judgement import Judgement
-from pipeline.verify.relation import COPY_RELATIONS, EXACT_RELATIONS, Relation
+from pipeline.verify.relation import COPY_RELATIONS, EXACT_RELATIONS, Relation, Side
 from pipeline.verify.verdict import Edits, Verdict
 from tests.support.actions import save
+from tests.support.matches import make_file
 
 BYTES = frozenset({Relation.IDENTICAL_BYTES})
 # Ever wider relations, each with the least probability of a copy.
@@ -35,10 +40,12 @@ WIDER = (
 PLAIN_EDITS = Edits(False, 0, 0.0, False, 1.0, (1.0, 1.0), None, False, None, False, (), None)
 
 
-def make_verdict(relation: Relation, probability: float = 1.0) -> Verdict:
+def make_verdict(relation: Relation, probability: float = 1.0, **edits: Any) -> Verdict:
     """Make a verdict whose first image is the keeper."""
     judgement = Judgement(probability, 0.0, 0.0, 0.0, "test")
-    return Verdict(relation, edits=PLAIN_EDITS, judgement=judgement)
+    altered_side = edits.pop("altered_side", None)
+    made = replace(PLAIN_EDITS, **edits)
+    return Verdict(relation, edits=made, judgement=judgement, altered_side=altered_side)
 
 
 def save_photo(path: Path, content: int, sidecar: bytes | None) -> LibraryFile:
@@ -130,3 +137,48 @@ def test_equal_copies_that_are_not_sure_go_for_one_of_them(store: Store, tmp_pat
     assert [victim.relation for victim in planned.victims] == [Relation.IDENTICAL_BYTES]
     assert planned.victims[0].parts[0].path == str(tmp_path / "2.jpg")
     assert plan.left == ()
+
+
+BOX = ((0.1, 0.1, 0.3, 0.2),)
+
+
+@pytest.mark.parametrize(
+    ("edits", "reason"),
+    [
+        ({"changed_regions": BOX, "altered_side": Side.FIRST}, "its keeper is covered"),
+        ({"changed_regions": BOX}, "pixels do not show which"),
+        ({"changed_share": 0.02}, "pixels do not show which"),
+        ({"grayscale_side": Side.FIRST}, "its keeper is gray"),
+        ({"overlap": (0.6, 1.0), "embedded_side": Side.SECOND}, "inside another one"),
+        ({"overlap": (0.6, 1.0), "plain_background": True}, "with a border"),
+        ({"overlap": (1.0, 0.6)}, "shows more of the picture"),
+    ],
+)
+def test_copy_that_shows_what_its_keeper_lacks_is_not_given_up(
+    edits: dict[str, Any], reason: str
+) -> None:
+    match = Match(make_file("/b"), Relation.DERIVED, 0.9, make_verdict(Relation.DERIVED, **edits))
+    keeper = make_file("/a")
+    with pytest.raises(Refused, match=reason):
+        require_no_better(match, keeper, is_decided=False)
+    if "do not show which" in reason:
+        require_no_better(match, keeper, is_decided=True)
+    else:
+        with pytest.raises(Refused, match=reason):
+            require_no_better(match, keeper, is_decided=True)
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        {"changed_regions": BOX, "altered_side": Side.SECOND},
+        {"grayscale_side": Side.SECOND},
+        {"overlap": (1.0, 0.6), "embedded_side": Side.FIRST},
+        {"overlap": (1.0, 0.6), "plain_background": True},
+        {"overlap": (0.6, 1.0)},
+        {"mirrored": True, "recolored": True, "quarter_turn_deg": 90},
+    ],
+)
+def test_altered_copy_may_go(edits: dict[str, Any]) -> None:
+    match = Match(make_file("/b"), Relation.DERIVED, 0.9, make_verdict(Relation.DERIVED, **edits))
+    require_no_better(match, make_file("/a"), is_decided=False)
