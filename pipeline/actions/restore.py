@@ -21,7 +21,7 @@ from pipeline.actions.folders import (
 from pipeline.actions.held_files import hash_name, held_keeper, identify, stat_name
 from pipeline.actions.journal import Entry, Journal, State
 from pipeline.actions.moves import read_times
-from pipeline.actions.places import require_known_places, split_target
+from pipeline.actions.places import is_away, require_known_places, split_target
 from pipeline.actions.plan import REPLACING_ACTIONS, Action
 from pipeline.actions.rename import exchange, rename_exclusive
 from pipeline.actions.stand_ins import is_stand_in
@@ -180,11 +180,21 @@ def settle(journal: Journal, roots: Sequence[str]) -> None:
         if entry.state is State.INTENDED:
             _settle_intended(journal, entry, roots)
         elif entry.state is State.PURGE_INTENDED:
-            is_there = os.path.lexists(entry.target)
-            with suppress(Refused):
-                require_known_places(journal.header, entry, roots)
-                remove_empty_folders(entry.base, split_target(entry)[0])
-            journal.record(entry, State.DONE if is_there else State.PURGED)
+            settle_purge(journal, entry, roots)
+
+
+def settle_purge(journal: Journal, entry: Entry, roots: Sequence[str]) -> None:
+    """Record whether a purge that was killed had deleted a victim, unless its drive is away.
+
+    Raises DiskFull.
+    """
+    is_there = os.path.lexists(entry.target)
+    if not is_there and is_away(entry):
+        return
+    with suppress(Refused):
+        require_known_places(journal.header, entry, roots)
+        remove_empty_folders(entry.base, split_target(entry)[0])
+    journal.record(entry, State.DONE if is_there else State.PURGED)
 
 
 def _settle_intended(journal: Journal, entry: Entry, roots: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexes.durable.locks import lock
-from indexes.paths import ACTIONS_LOCK_NAME
+from indexes.paths import ACTIONS_LOCK_NAME, format_command, quote
 from pipeline.actions.apply import undo_entry
 from pipeline.actions.journal import (
     MOVED_STATES,
@@ -19,7 +19,9 @@ from pipeline.actions.journal import (
     reopen_journal,
 )
 from pipeline.actions.outcome import Outcome, Status
+from pipeline.actions.places import is_away
 from pipeline.actions.plan import Action
+from pipeline.actions.restore import settle_purge
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,19 @@ def undo_run(store_folder: Path, run: str, roots: Sequence[str]) -> Iterator[Out
         lock(store_folder / ACTIONS_LOCK_NAME),
         reopen_journal(find_journal(store_folder, run)) as journal,
     ):
+        undo = format_command(store_folder, "undo", journal.header.run)
         for number in sorted(journal.entries, reverse=True):
+            if journal.entries[number].state is State.PURGE_INTENDED:
+                settle_purge(journal, journal.entries[number], roots)
             entry = journal.entries[number]
-            if entry.state in MOVED_STATES:
+            path = entry.victim.path
+            if entry.state is State.PURGED:
+                yield Outcome(path, Status.LEFT, "it was deleted by `neardup purge`")
+            elif entry.state in MOVED_STATES and is_away(entry):
+                away = f"{quote(entry.base)} is not there; mount its drive, then `{undo}`"
+                yield Outcome(path, Status.LEFT, away, entry.target)
+            elif entry.state in MOVED_STATES:
                 yield undo_entry(journal, entry, roots)
-            elif entry.state is State.PURGED:
-                yield Outcome(entry.victim.path, Status.LEFT, "it was deleted by `neardup purge`")
 
 
 def list_runs(store_folder: Path) -> list[RunSummary]:
