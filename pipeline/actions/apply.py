@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -230,6 +231,7 @@ def _apply_to_victim(
             moved.append(done)
             continue
         try:
+            _require_owners_gone(victim)
             base, target = choose_target(journal.header, part.path, roots)
             kept = tuple(keeper.part for keeper in _order_keepers(part, keepers))
             action = journal.header.action
@@ -246,6 +248,13 @@ def _apply_to_victim(
         moved.append(entry)
     for entry in moved:
         yield Outcome(entry.victim.path, Status.DONE, "", entry.target, entry.victim.stat.size)
+
+
+def _require_owners_gone(victim: Victim) -> None:
+    """Raise Refused if a photo that shares a part with a victim is still there, and needs it."""
+    for path in victim.shared_with:
+        if os.path.lexists(path):
+            raise Refused(f"{quote(path)} is still there, and shares a sidecar with it")
 
 
 def _order_keepers(part: Part, keepers: Sequence[HeldKeeper]) -> list[HeldKeeper]:

@@ -139,4 +139,5 @@ def _parse_victim(victim: dict[str, Any]) -> Victim:
         victim["confidence"],
         str(victim["reason"]),
         str(victim["decided_by"]),
+        tuple(map(str, victim.get("shared_with", ()))),
     )

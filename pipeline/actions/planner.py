@@ -25,6 +25,7 @@ from pipeline.actions.plan import (
 from pipeline.actions.planned_files import PlannedFiles
 from pipeline.actions.protection import ActionSettings
 from pipeline.actions.second_paths import find_second_paths
+from pipeline.actions.shared_parts import add_shared_parts
 from pipeline.actions.trials import Trial, list_equal_files, list_members
 from pipeline.decided import find_kept_hashes
 from pipeline.errors import PlanRefused
@@ -32,6 +33,7 @@ from pipeline.grouping.assets import AssetPart, find_without_counterpart
 from pipeline.grouping.cluster import Group
 from pipeline.grouping.keep_rules import KeepRules, LibraryFile
 from pipeline.grouping.match import Match
+from pipeline.query.assets import LibraryAssets, find_asset_folders
 from pipeline.scan import is_below
 from pipeline.verify.relation import COPY_RELATIONS, EXACT_RELATIONS, Relation
 
@@ -106,6 +108,10 @@ def assemble_plan(
     left: Sequence[LeftFile],
 ) -> Plan:
     """Assemble a plan of its groups, which were read by `files`, and of the files that are left."""
+    if options.action not in REPLACING_ACTIONS:
+        assets = LibraryAssets(store, find_asset_folders(store))
+        planned, staying = add_shared_parts(planned, assets, files)
+        left = (*left, *staying)
     roots = tuple(root.path for root in store.catalog.roots.list())
     victims = [part for group in planned for victim in group.victims for part in victim.parts]
     return Plan(
@@ -235,7 +241,8 @@ class _Planner:
     def _take_parts(self, file: LibraryFile, keeper_parts: Sequence[AssetPart]) -> list[Part]:
         """Take the other parts of the asset of a victim; each has a copy at the keeper.
 
-        Those that are shared with another asset stay. Raises Refused for a part without a copy.
+        Those that are shared with another asset stay, see add_shared_parts(). Raises Refused for a
+        part without a copy.
         """
         own = [part for part in file.parts if not part.is_missing and not part.is_shared]
         without = find_without_counterpart(own, keeper_parts, self._have_equal_bytes)

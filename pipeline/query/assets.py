@@ -39,6 +39,7 @@ class LibraryAssets:
         self._store, self._folders = store, folders
         self._parts_by_primary = dict[str, tuple[AssetPart, ...]]()
         self._primary_by_part = dict[str, str | None]()  # None for an orphan
+        self._owners_by_part = defaultdict[str, list[str]](list)
         self._loaded_folders = set[str]()
 
     def get_parts(self, path: str) -> tuple[AssetPart, ...]:
@@ -56,6 +57,11 @@ class LibraryAssets:
         self._load(_get_folder(path))
         return self._primary_by_part.get(path) or path
 
+    def get_owners(self, path: str) -> Sequence[str]:
+        """Get the paths of the primaries of all assets that a part belongs to."""
+        self._load(_get_folder(path))
+        return self._owners_by_part.get(path, ())
+
     def add_parts(self, file: LibraryFile) -> LibraryFile:
         """Return a file of the library with the other parts of its asset."""
         parts = self.get_parts(file.path)
@@ -72,6 +78,8 @@ class LibraryAssets:
         for asset in found.assets:
             self._parts_by_primary[asset.primary] = asset.parts
             self._primary_by_part.update((part.path, asset.primary) for part in asset.parts)
+            for part in asset.parts:
+                self._owners_by_part[part.path].append(asset.primary)
 
 
 def find_asset_folders(store: Store) -> frozenset[str]:

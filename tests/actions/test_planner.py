@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline.cli.console import EXIT_SKIPPED
+from tests.support.actions import read_tree
 from tests.support.cli import Run
 from tests.support.images import draw_scene, save_image
 
@@ -192,6 +193,62 @@ def test_photo_stays_with_what_has_no_copy_beside_the_keeper(
     assert plan["groups"] == []
     (reason,) = get_reasons(plan, assets).values()
     assert reason.endswith(f"{name}' has no copy beside the keeper")
+
+
+@pytest.fixture
+def shared_sidecar(run: Run, tmp_path: Path) -> Path:
+    """Two folders with two photos of one name and the sidecar of both, equal in both folders."""
+    folder = tmp_path / "photos"
+    save_image(folder / "a" / "IMG_1.jpg", draw_scene(1, (480, 360)))
+    save_image(folder / "a" / "IMG_1.png", draw_scene(2, (480, 360)))
+    (folder / "a" / "IMG_1.xmp").write_bytes(b"<x:xmpmeta>5 stars</x:xmpmeta>")
+    shutil.copytree(folder / "a", folder / "b")
+    assert run("ingest", folder)[0] == 0
+    return folder
+
+
+def test_sidecar_of_two_photos_goes_with_the_last_and_comes_back(
+    run: Run, shared_sidecar: Path, tmp_path: Path
+) -> None:
+    file, before = tmp_path / "plan.json", read_tree(shared_sidecar)
+    plan = make_plan(run, "--output", file)
+    names = ["b/IMG_1.jpg", "b/IMG_1.png", "b/IMG_1.xmp"]
+    assert list(list_victims(plan, shared_sidecar)) == names
+    assert get_reasons(plan, shared_sidecar) == {}
+    code, out, _ = run("apply", file)
+    assert (code, "3 files to act on" in out) == (0, True)
+    assert run("apply", file, "--yes")[0] == 0
+    assert not any((shared_sidecar / name).exists() for name in names)
+    assert run("undo", "last")[0] == 0
+    assert read_tree(shared_sidecar) == before
+
+
+def test_sidecar_of_two_photos_stays_while_one_of_them_does(
+    run: Run, shared_sidecar: Path, tmp_path: Path
+) -> None:
+    """Also where the other one was to go, and could not."""
+    file = tmp_path / "plan.json"
+    run("plan", "--output", file)
+    (shared_sidecar / "b" / "IMG_1.jpg").touch()
+    code, out, _ = run("apply", file, "--yes")
+    assert (code, "shares a sidecar with it" in out) == (EXIT_SKIPPED, True)
+    assert (shared_sidecar / "b" / "IMG_1.xmp").exists()
+    plan = make_plan(run)  # the one that was touched has to be ingested first
+    assert list(list_victims(plan, shared_sidecar)) == ["b/IMG_1.png"]
+    reason = get_reasons(plan, shared_sidecar)["b/IMG_1.xmp"]
+    assert reason == f"belongs to '{shared_sidecar / 'b' / 'IMG_1.jpg'}', too, which stays"
+
+
+def test_sidecar_of_two_photos_without_a_copy_beside_the_keeper_stays(
+    run: Run, shared_sidecar: Path
+) -> None:
+    sidecar = shared_sidecar / "b" / "IMG_1.xmp"
+    sidecar.write_bytes(sidecar.read_bytes()[::-1])
+    run("ingest")
+    plan = make_plan(run)
+    assert list(list_victims(plan, shared_sidecar)) == ["b/IMG_1.jpg", "b/IMG_1.png"]
+    reasons = get_reasons(plan, shared_sidecar)
+    assert reasons == {"b/IMG_1.xmp": "has no copy beside the keeper"}
 
 
 def test_photo_with_a_sidecar_is_not_replaced_by_a_link(run: Run, assets: Path) -> None:
