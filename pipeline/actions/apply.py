@@ -30,7 +30,7 @@ from pipeline.actions.plan import Action, Part, Plan, PlannedGroup, Victim, requ
 from pipeline.actions.plan_file import name_run
 from pipeline.actions.protection import load_settings
 from pipeline.actions.rejections import Rejections
-from pipeline.actions.restore import restore, settle
+from pipeline.actions.restore import observe_times, restore, settle
 from pipeline.actions.trash import require_trash
 from pipeline.errors import PlanRefused
 
@@ -264,13 +264,15 @@ def _order_keepers(part: Part, keepers: Sequence[HeldKeeper]) -> list[HeldKeeper
 
 def undo_entry(journal: Journal, entry: Entry, roots: Sequence[str]) -> Outcome:
     """Move one victim back, as the journal then says. Raises DiskFull."""
-    journal.record(entry, State.UNDO_INTENDED)
+    was_done = entry.state is State.DONE
+    journal.record(entry, State.UNDO_INTENDED, "", observe_times(entry))
     failpoint("action undo intended")
+    entry = journal.entries[entry.number]
     try:
         note = restore(journal, entry, roots)
     except Refused as refused:
         # Only what is known to be whole, and was not taken up by an undo before, can be purged.
-        state = State.DONE if entry.state is State.DONE else State.STUCK
+        state = State.DONE if was_done else State.STUCK
         journal.record(entry, state, str(refused))
         return Outcome(entry.victim.path, Status.LEFT, str(refused), entry.target)
     journal.record(entry, State.UNDONE, note)

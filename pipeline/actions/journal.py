@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from indexes.durable.files import DISK_FULL_ERRNOS, sync_folder
 from indexes.errors import DiskFull
 from indexes.paths import JOURNAL_NAME, quote
 from pipeline.actions.checked_json import add_checksum, parse_checked
+from pipeline.actions.folder_times import FolderTimes, parse_times
 from pipeline.actions.plan import Action, Part
 from pipeline.actions.plan_file import parse_part
 from pipeline.errors import ActionRecordDamaged, RunNotFound
@@ -44,14 +46,8 @@ class State(StrEnum):
 MOVED_STATES = frozenset(
     {State.INTENDED, State.DONE, State.STUCK, State.UNDO_INTENDED, State.PURGE_INTENDED}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class FolderTimes:
-    """The mtime in nanoseconds, before and after a move, of the victim's folder and of the base."""
-
-    folder: tuple[int, int]
-    base: tuple[int, int]
+# States of an entry whose act may have begun, or be done.
+INTENT_STATES = frozenset({State.INTENDED, State.UNDO_INTENDED, State.PURGE_INTENDED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +57,7 @@ class Entry:
     `base` is the folder that exists before the run, below which `target` lies: where the victim is
     moved. Both are empty for the trash. `rejected` is the blake3, in hex, of the rejected photo
     that the victim is, or belongs to; then there is no keeper, and `group` is the id of the
-    decision. `times` are known once it is done.
+    decision. `times` are of its folders; `recorded_ns` is when its state was written.
     """
 
     number: int
@@ -75,6 +71,12 @@ class Entry:
     state: State = State.INTENDED
     detail: str = ""
     times: FolderTimes | None = None
+    recorded_ns: int = 0
+
+    @property
+    def pending_since_ns(self) -> int | None:
+        """The time of an intent without an outcome; None if there is none."""
+        return self.recorded_ns if self.state in INTENT_STATES else None
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Journal:
         known = self.entries.get(entry.number)
         assert known is None or known.state not in MOVED_STATES
         self._append(_serialize_entry(entry))
-        self.entries[entry.number] = entry
+        self.entries[entry.number] = replace(entry, recorded_ns=time.time_ns())
 
     def record(
         self, entry: Entry, state: State, detail: str = "", times: FolderTimes | None = None
@@ -126,8 +128,9 @@ class Journal:
         if times:
             line["times"] = asdict(times)
         self._append(line)
-        kept = times or entry.times
-        self.entries[entry.number] = replace(entry, state=state, detail=detail, times=kept)
+        kept, now = times or entry.times, time.time_ns()
+        entry = replace(entry, state=state, detail=detail, times=kept, recorded_ns=now)
+        self.entries[entry.number] = entry
 
     def _append(self, document: dict[str, Any]) -> None:
         """Add a line, and return when it is on disk."""
@@ -222,14 +225,15 @@ def read_journal(path: Path) -> tuple[RunHeader, dict[int, Entry]]:
         header = _parse_header(documents[0], path)
         entries = dict[int, Entry]()
         for document in documents[1:]:
+            moment_ns = int(datetime.fromisoformat(document["time"]).timestamp() * 1e9)
             if document["event"] == State.INTENDED:
                 entry = _parse_entry(document, header.action)
             else:
                 known = entries[document["number"]]
                 state, detail = State(document["event"]), str(document.get("detail", ""))
-                times = _parse_times(document["times"]) if "times" in document else known.times
+                times = parse_times(document.get("times")) or known.times
                 entry = replace(known, state=state, detail=detail, times=times)
-            entries[entry.number] = entry
+            entries[entry.number] = replace(entry, recorded_ns=moment_ns)
     except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
         raise _explain_damage(path, error) from error
     return header, entries
@@ -270,11 +274,6 @@ def _parse_header(document: dict[str, Any], path: Path) -> RunHeader:
     )
 
 
-def _parse_times(times: dict[str, Any]) -> FolderTimes:
-    (folder_before, folder_after), (base_before, base_after) = times["folder"], times["base"]
-    return FolderTimes((int(folder_before), int(folder_after)), (int(base_before), int(base_after)))
-
-
 def _parse_rejected(hash_: str | None) -> str | None:
     """Check that a hash is one in hex: a journal can be edited. Raises ValueError or TypeError."""
     return None if hash_ is None else bytes.fromhex(hash_).hex()
@@ -282,7 +281,7 @@ def _parse_rejected(hash_: str | None) -> str | None:
 
 def _serialize_entry(entry: Entry) -> dict[str, Any]:
     document = asdict(entry)
-    del document["state"], document["detail"], document["action"], document["times"]
+    del document["state"], document["detail"], document["action"], document["recorded_ns"]
     return {"event": State.INTENDED.value, "time": format_now(), **document}
 
 
@@ -296,4 +295,5 @@ def _parse_entry(document: dict[str, Any], action: Action) -> Entry:
         str(document["base"]),
         str(document["target"]),
         _parse_rejected(document.get("rejected")),
+        times=parse_times(document.get("times")),
     )

@@ -47,7 +47,7 @@ def add_shared_parts(
 def _list_last_shared(
     victim: Victim, order: Mapping[str, int], assets: LibraryAssets
 ) -> list[tuple[AssetPart, Sequence[str]]]:
-    """List the shared parts of which a victim is the last to go, each with its photos."""
+    """List the shared parts that no later victim has, each with its photos."""
     path = victim.parts[0].path
     found = list[tuple[AssetPart, Sequence[str]]]()
     for part in assets.get_parts(path):
