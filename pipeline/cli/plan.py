@@ -224,7 +224,7 @@ def _make_plan(
     store: Store, folders: Sequence[str], arguments: PlanArguments, options: PlanOptions
 ) -> tuple[Plan, Sequence[Group]]:
     """Make a plan, and return the groups that it was made of, too."""
-    from pipeline.actions.earlier_groups import read_earlier_groups, select_groups
+    from pipeline.actions.earlier_groups import EarlierAnswer, read_earlier_groups, select_groups
     from pipeline.actions.plan import LeftFile
     from pipeline.actions.planner import make_plan
     from pipeline.actions.protection import change_protection
@@ -232,23 +232,24 @@ def _make_plan(
     from pipeline.query.freshness import refresh_status
     from pipeline.query.groups import GroupOptions, find_groups
     from pipeline.report.status import format_warnings
-    from pipeline.verify.relation import COPY_RELATIONS
 
     earlier = read_earlier_groups(arguments.earlier) if arguments.earlier else None
+    made_with = earlier or EarlierAnswer(())
     protect = tuple(map(_resolve_folder, arguments.protect))
     unprotect = tuple(os.path.realpath(folder) for folder in arguments.unprotect)
     settings = change_protection(store.folder, protect, unprotect)
     with store.catalog.snapshot():
         groups = find_groups(
             store,
-            None,
+            made_with.min_score,
             () if arguments.rejected else folders,
-            relations=COPY_RELATIONS,
+            relations=made_with.relations,
+            min_agreement=made_with.min_agreement,
             options=GroupOptions(keep_rules=options.keep_rules, refresh_status=refresh_status),
         )
         left = list[LeftFile]()
         if earlier is not None:
-            groups, left = select_groups(groups, earlier)
+            groups, left = select_groups(groups, earlier.groups)
         if arguments.rejected:
             below = [os.path.realpath(folder) for folder in folders]
             made = make_rejected_plan(store, groups, options, settings, below)

@@ -304,9 +304,45 @@ def test_plan_from_an_earlier_answer_acts_on_what_still_holds(
     assert get_reasons(plan, library)["sub/a.png"].startswith("its keeper is not that")
 
 
+@pytest.mark.parametrize("relations", ["identical", "identical,same,derived,scene,similar"])
+def test_plan_from_an_answer_with_other_relations_has_its_groups(
+    run: Run, library: Path, tmp_path: Path, relations: str
+) -> None:
+    earlier = tmp_path / "groups.json"
+    answer = run("groups", "--json", "--relations", relations)[1]
+    earlier.write_text(answer)
+    plan = make_plan(run, "--from", earlier)
+    assert list_victims(plan, library) == list_victims(make_plan(run), library)
+    keepers = {group["keeper"]["path"] for group in json.loads(answer)["groups"]}
+    assert (str(library / "small.jpg") in keepers) == (relations == "identical")
+    reasons = get_reasons(plan, library)
+    assert reasons == {} or reasons == {
+        "small.jpg": "same picture: not among the relations asked for"
+    }
+
+
+def test_plan_from_an_answer_of_before_says_whose_copy_its_keeper_is(
+    run: Run, library: Path, tmp_path: Path
+) -> None:
+    earlier = tmp_path / "groups.json"
+    answer = json.loads(run("groups", "--json", "--relations", "identical")[1])
+    del answer["relations"]
+    earlier.write_text(json.dumps(answer))
+    reason = get_reasons(make_plan(run, "--from", earlier), library)["sub/small.jpg"]
+    assert f"a copy of '{library / 'a.png'}' now" in reason
+
+
 def test_answer_that_is_none_of_groups_is_refused(run: Run, library: Path, tmp_path: Path) -> None:
     path = tmp_path / "groups.json"
-    for content in ("", "[]", "{}", '{"groups": [{"id": 1}]}', "[" * 100_000):
+    for content in (
+        "",
+        "[]",
+        "{}",
+        '{"groups": [{"id": 1}]}',
+        '{"groups": [], "relations": ["kin"]}',
+        '{"groups": [], "min_score": "high"}',
+        "[" * 100_000,
+    ):
         path.write_text(content)
         assert run("plan", "--from", path)[0] == PLAN_REFUSED, content
     assert run("plan", "--from", tmp_path / "nothing.json")[0] == PLAN_REFUSED
