@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from indexes.durable.failpoints import failpoint
@@ -17,6 +17,7 @@ from pipeline.actions.journal import (
     Journal,
     RunHeader,
     State,
+    find_journal,
     format_now,
     list_journals,
     open_journal,
@@ -32,7 +33,7 @@ from pipeline.actions.protection import load_settings
 from pipeline.actions.rejections import Rejections
 from pipeline.actions.restore import observe_times, restore, settle
 from pipeline.actions.trash import require_trash
-from pipeline.errors import PlanRefused
+from pipeline.errors import PlanRefused, RunNotFound
 
 # A plan of more files, or of a larger share of the library, has to be confirmed by their number.
 MAX_UNCONFIRMED_FILES = 1_000
@@ -67,10 +68,12 @@ def preview_plan(
     """
     settings = load_settings(store_folder)
     require_applicable(plan, settings.store_id, roots, settings.protected)
-    header = _make_header(plan)
+    header, number = _make_header(plan), -1
+    entries = _read_entries(store_folder, header.run)
     for group in plan.groups:
         for victim in group.victims:
             for part in victim.parts:
+                number += 1
                 try:
                     if plan.rejected:
                         _find_decision(victim, rejections)
@@ -80,9 +83,23 @@ def preview_plan(
                     with opened_victim(part):
                         target = choose_target(header, part.path, roots)[1]
                 except Refused as refused:
-                    yield Outcome(part.path, Status.LEFT, str(refused))
+                    reason = _explain(refused, entries.get(number))
+                    yield Outcome(part.path, Status.LEFT, reason)
                 else:
                     yield Outcome(part.path, Status.PLANNED, "", target, part.stat.size)
+
+
+def _read_entries(store_folder: Path, run: str) -> dict[int, Entry]:
+    with suppress(RunNotFound):
+        return read_journal(find_journal(store_folder, run))[1]
+    return {}
+
+
+def _explain(refused: Refused, entry: Entry | None) -> str:
+    """Say why a part is left; `entry` is what the journal of the plan had of it before."""
+    if entry is not None and entry.state is State.UNDONE:
+        return "it was moved back by `neardup undo`; ingest its folder again, and make a new plan"
+    return str(refused)
 
 
 def apply_plan(
@@ -243,7 +260,7 @@ def _apply_to_victim(
                 undo_entry(journal, journal.entries[earlier.number], roots)
                 yield Outcome(earlier.victim.path, Status.LEFT, "a part of it could not be moved")
             status, place = (Status.STUCK, target) if is_stuck else (Status.LEFT, "")
-            yield Outcome(part.path, status, str(refused), place)
+            yield Outcome(part.path, status, _explain(refused, done), place)
             return
         moved.append(entry)
     for entry in moved:

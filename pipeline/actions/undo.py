@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from indexes.durable.locks import lock
 from indexes.paths import ACTIONS_LOCK_NAME, format_command, quote
+from indexes.store import Store
 from pipeline.actions.apply import undo_entry
 from pipeline.actions.journal import (
     MOVED_STATES,
@@ -67,6 +69,21 @@ def undo_run(store_folder: Path, run: str, roots: Sequence[str]) -> Iterator[Out
 def list_runs(store_folder: Path) -> list[RunSummary]:
     """List the runs of a store, the oldest first. Raises ActionRecordDamaged."""
     return [_summarize(path) for path in list_journals(store_folder)]
+
+
+def count_returned_files(store: Store) -> int:
+    """Count the files that an undo moved back and that the store does not know since.
+
+    Raises ActionRecordDamaged.
+    """
+    undone = {
+        entry.victim.path
+        for path in list_journals(store.folder)
+        for entry in read_journal(path)[1].values()
+        if entry.state is State.UNDONE
+    }
+    get_file = store.catalog.files.get_by_path
+    return sum(get_file(path) is None and os.path.lexists(path) for path in undone)
 
 
 def _summarize(path: Path) -> RunSummary:

@@ -231,6 +231,7 @@ def _make_plan(
     from pipeline.actions.rejected_planner import make_rejected_plan
     from pipeline.query.freshness import refresh_status
     from pipeline.query.groups import GroupOptions, find_groups
+    from pipeline.report.actions import format_returned
     from pipeline.report.status import format_warnings
 
     earlier = read_earlier_groups(arguments.earlier) if arguments.earlier else None
@@ -255,7 +256,7 @@ def _make_plan(
             made = make_rejected_plan(store, groups, options, settings, below)
         else:
             made = make_plan(store, groups, options, settings, left)
-        warnings = list(format_warnings(store))
+        warnings = [*format_warnings(store), *format_returned(store)]
     for warning in (*warnings, *made.warnings):
         print_warning(warning)
     return made, groups

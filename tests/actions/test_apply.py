@@ -270,7 +270,7 @@ def test_plan_that_was_applied_is_not_applied_twice(desk: Desk) -> None:
     desk.undo()
     outcomes = desk.apply(plan)  # moving a file is a change of it
     assert {outcome.status for outcome in outcomes} == {Status.LEFT}
-    assert "changed since the plan" in outcomes[0].detail
+    assert "make a new plan" in outcomes[0].detail
 
 
 def test_filesystem_without_exclusive_rename_links_and_unlinks(

@@ -384,6 +384,20 @@ def test_plan_apply_undo_from_the_command_line(run: Run, library: Path, tmp_path
     assert run("groups", "--json")[1] == groups
 
 
+def test_commands_after_an_undo_say_what_to_do(run: Run, library: Path, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    run("plan", "--output", path)
+    run("apply", path, "--yes")
+    run("undo", "last")
+    for words in ((), ("--yes",)):
+        code, out, _ = run("apply", path, *words)
+        assert (code, out.count("make a new plan")) == (EXIT_SKIPPED, 3), words
+    err = run("plan")[2]
+    assert "3 files have come back by `neardup undo` and not been ingested" in err
+    run("ingest")
+    assert "neardup undo" not in run("plan")[2]
+
+
 def test_outcomes_of_files_that_are_left_set_the_exit_code(
     run: Run, library: Path, tmp_path: Path
 ) -> None:
