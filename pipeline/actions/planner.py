@@ -114,6 +114,7 @@ def assemble_plan(
         left = (*left, *staying)
     roots = tuple(root.path for root in store.catalog.roots.list())
     victims = [part for group in planned for victim in group.victims for part in victim.parts]
+    warnings = find_catalog_warnings([part.path for part in victims], roots)
     return Plan(
         created=format_now(),
         store_id=settings.store_id,
@@ -128,9 +129,18 @@ def assemble_plan(
         bytes_to_free=files.sum_bytes_to_free(victims),
         groups=tuple(planned),
         left=tuple(left),
-        warnings=tuple(find_catalog_warnings([part.path for part in victims], roots)),
+        warnings=(*warnings, *_warn_of_destination(options.destination, roots)),
         rejected=options.rejected,
     )
+
+
+def _warn_of_destination(destination: str | None, roots: Sequence[str]) -> Iterator[str]:
+    for root in roots:
+        if destination is not None and (destination == root or is_below(destination, [root])):
+            yield (
+                f"{quote(destination)} is in {quote(root)}, so the next `neardup ingest` finds the"
+                " moved files there, unless an --exclude leaves that folder out"
+            )
 
 
 class _Planner:

@@ -53,9 +53,12 @@ class PlanArguments:
         """Build the options of the pipeline. Raises PlanRefused and InvalidKeepRule."""
         from pipeline.actions.plan import Action
         from pipeline.actions.planner import PlanOptions
+        from pipeline.errors import PlanRefused
 
         if self.rejected:
             self._require_sound_with_rejected()
+        if self.to == "":  # its real path would be the current folder
+            raise PlanRefused("--to has no name; name the folder to move to")
         options = PlanOptions(
             Action(self.action),
             os.path.realpath(self.to) if self.to is not None else None,
@@ -191,10 +194,14 @@ def plan(
     changed: one that was edited is refused.
     """
     from indexes.store import Store
-    from pipeline.actions.plan_file import write_plan
+    from pipeline.actions.plan_file import require_new_file, write_plan
     from pipeline.report.actions import format_plan, serialize_plan_answer
 
     options = arguments.to_plan_options()
+    if output:
+        require_new_file(output)
+    if output and page and os.path.realpath(output) == os.path.realpath(page):
+        raise click.UsageError("--output and --html name one file; name two")
     if page:
         from pipeline.errors import PlanRefused
         from pipeline.report.gallery import require_writable_page

@@ -98,6 +98,32 @@ def test_choices_that_no_plan_can_follow_are_refused(run: Run, library: Path) ->
         assert run("plan", *words)[0] == PLAN_REFUSED, words
 
 
+def test_outputs_that_nobody_means_are_refused(run: Run, library: Path, tmp_path: Path) -> None:
+    assert run("plan", "--action", "move", "--to", "")[0] == PLAN_REFUSED
+    for option in ("--output", "--html"):
+        for name in ("", "-"):
+            code, _, err = run("plan", option, name)
+            assert (code, "is no file" in err) == (2, True), (option, name)
+    page = tmp_path / "one"
+    assert run("plan", "--output", page, "--html", page)[0] == 2
+    page.write_text("mine")
+    for option in ("--output", "--html"):
+        code, _, err = run("plan", option, page, "--protect", library)
+        assert (code != 0, "exists" in err) == (True, True)
+    assert page.read_text() == "mine"
+    assert make_plan(run)["protected"] == []
+
+
+def test_moving_to_a_folder_of_the_library_gives_a_warning(
+    run: Run, library: Path, tmp_path: Path
+) -> None:
+    for folder, is_known in ((library / "sub", True), (library, True), (tmp_path, False)):
+        (*warnings,) = make_plan(run, "--action", "move", "--to", folder)["warnings"]
+        assert ["the next `neardup ingest` finds" in warning for warning in warnings] == (
+            [True] if is_known else []
+        )
+
+
 def test_protected_folders_are_remembered_and_hold_the_keeper(run: Run, library: Path) -> None:
     plan = make_plan(run, "--protect", library / "sub")
     assert list_victims(plan, library) == {
