@@ -24,7 +24,11 @@ from pipeline.grouping.keep_rules import LibraryFile
 from pipeline.grouping.match import Match
 from pipeline.verify.relation import Relation
 
-MAX_COMPARED_SIDECAR_BYTES = 1 << 20  # a larger sidecar is compared by its size
+MAX_WHOLE_BYTES = 1 << 20  # of a part that is compared whole
+# Of a larger one samples are compared, evenly spread from its start to its end: reading raw files
+# and films whole would take minutes per answer. Before a file is acted on, all of it is hashed.
+SAMPLE_BYTES = 1 << 16
+SAMPLE_COUNT = 5
 
 
 class LibraryAssets:
@@ -141,15 +145,15 @@ def _list_parts(file: LibraryFile) -> list[AssetPart]:
 def have_equal_bytes(part: AssetPart, kept: AssetPart) -> bool:
     """Tell if a part that is kept has the content of another one, and is there as it was ingested.
 
-    Sidecars of equal size are read, because a rating changes no size; other parts are not. False
-    for a sidecar that cannot be read now.
+    Where the catalog does not have both hashes, parts of equal size are compared as they are on
+    disk: small ones whole, because a rating changes no size; others by samples, because the raw
+    files of some cameras all have one size. False for a part that cannot be read now.
     """
     if not are_of_equal_size(part, kept) or not _is_as_ingested(kept):
         return False
-    is_sidecar = part.role is PartRole.SIDECAR
-    if not is_sidecar or part.stat.size > MAX_COMPARED_SIDECAR_BYTES:
+    if part.hash is not None and kept.hash is not None:
         return True
-    contents = [_read(path) for path in (part.path, kept.path)]
+    contents = [_read(path, part.stat.size) for path in (part.path, kept.path)]
     return contents[0] is not None and contents[0] == contents[1]
 
 
@@ -161,11 +165,16 @@ def _is_as_ingested(part: AssetPart) -> bool:
     return (status.st_size, status.st_mtime_ns) == (part.stat.size, part.stat.mtime_ns)
 
 
-def _read(path: str) -> bytes | None:
-    """Read the start of a file, at most MAX_COMPARED_SIDECAR_BYTES; None if that fails."""
+def _read(path: str, size: int) -> list[bytes] | None:
+    """Read a file of `size` bytes, or samples of a large one; None if that fails."""
+    positions, length = [0], size + 1
+    if size > MAX_WHOLE_BYTES:
+        length = SAMPLE_BYTES
+        step = (size - SAMPLE_BYTES) // (SAMPLE_COUNT - 1)
+        positions = [number * step for number in range(SAMPLE_COUNT)]
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - the path may not be valid UTF-8
-            return file.read(MAX_COMPARED_SIDECAR_BYTES + 1)
+            return [os.pread(file.fileno(), length, position) for position in positions]
     except (OSError, ValueError):
         return None
 
