@@ -68,6 +68,7 @@ def preview_plan(
     """
     settings = load_settings(store_folder)
     require_applicable(plan, settings.store_id, roots, settings.protected)
+    _require_current(plan, rejections)
     header, number = _make_header(plan), -1
     entries = _read_entries(store_folder, header.run)
     for group in plan.groups:
@@ -117,6 +118,7 @@ def apply_plan(
     with lock(store_folder / ACTIONS_LOCK_NAME):
         settings = load_settings(store_folder)
         require_applicable(plan, settings.store_id, roots, settings.protected)
+        _require_current(plan, rejections)
         settle_runs(store_folder, roots)
         if not plan.victim_count:
             return
@@ -128,6 +130,11 @@ def apply_plan(
                 else:
                     yield from _apply_to_group(journal, group, number, roots)
                 number += sum(len(victim.parts) for victim in group.victims)
+
+
+def _require_current(plan: Plan, rejections: Rejections | None) -> None:
+    if plan.rejected and rejections is not None:
+        rejections.require_current(plan.ingest_run)
 
 
 def settle_runs(store_folder: Path, roots: Sequence[str]) -> None:
