@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from indexes.durable.failpoints import failpoint
@@ -16,9 +17,11 @@ from pipeline.actions.journal import (
     Journal,
     RunHeader,
     State,
+    find_journal,
     format_now,
     list_journals,
     open_journal,
+    read_journal,
     read_whole_journal,
     reopen_journal,
 )
@@ -39,10 +42,10 @@ from pipeline.actions.plan import (
 from pipeline.actions.plan_file import name_run
 from pipeline.actions.protection import load_settings
 from pipeline.actions.rejections import Rejections
-from pipeline.actions.restore import restore, settle
+from pipeline.actions.restore import observe_times, restore, settle
 from pipeline.actions.trash import require_trash
 from pipeline.actions.unmerge import has_victim_away, settle_merges, undo_merge
-from pipeline.errors import PlanRefused
+from pipeline.errors import PlanRefused, RunNotFound
 
 # A plan of more files, or of a larger share of the library, has to be confirmed by their number.
 MAX_UNCONFIRMED_FILES = 1_000
@@ -77,7 +80,9 @@ def preview_plan(
     """
     settings = load_settings(store_folder)
     require_applicable(plan, settings.store_id, roots, settings.protected)
-    header = _make_header(plan)
+    _require_current(plan, rejections)
+    header, number = _make_header(plan), -1
+    entries = _read_entries(store_folder, header.run)
     for group in plan.groups:
         try:
             if group.merge:
@@ -90,6 +95,7 @@ def preview_plan(
             continue
         for victim in group.victims:
             for part in victim.parts:
+                number += 1
                 try:
                     if plan.rejected:
                         _find_decision(victim, rejections)
@@ -99,9 +105,23 @@ def preview_plan(
                     with opened_victim(part):
                         target = choose_target(header, part.path, roots)[1]
                 except Refused as refused:
-                    yield Outcome(part.path, Status.LEFT, str(refused))
+                    reason = _explain(refused, entries.get(number))
+                    yield Outcome(part.path, Status.LEFT, reason)
                 else:
                     yield Outcome(part.path, Status.PLANNED, "", target, part.stat.size)
+
+
+def _read_entries(store_folder: Path, run: str) -> dict[int, Entry]:
+    with suppress(RunNotFound):
+        return read_journal(find_journal(store_folder, run))[1]
+    return {}
+
+
+def _explain(refused: Refused, entry: Entry | None) -> str:
+    """Say why a part is left; `entry` is what the journal of the plan had of it before."""
+    if entry is not None and entry.state is State.UNDONE:
+        return "it was moved back by `neardup undo`; ingest its folder again, and make a new plan"
+    return str(refused)
 
 
 def apply_plan(
@@ -119,6 +139,7 @@ def apply_plan(
     with lock(store_folder / ACTIONS_LOCK_NAME):
         settings = load_settings(store_folder)
         require_applicable(plan, settings.store_id, roots, settings.protected)
+        _require_current(plan, rejections)
         settle_runs(store_folder, roots)
         if not plan.victim_count:
             return
@@ -130,6 +151,11 @@ def apply_plan(
                 else:
                     yield from _apply_to_group(journal, group, number, roots)
                 number += sum(len(victim.parts) for victim in group.victims)
+
+
+def _require_current(plan: Plan, rejections: Rejections | None) -> None:
+    if plan.rejected and rejections is not None:
+        rejections.require_current(plan.ingest_run)
 
 
 def settle_runs(store_folder: Path, roots: Sequence[str]) -> None:
@@ -272,6 +298,7 @@ def _apply_to_victim(
             moved.append(done)
             continue
         try:
+            _require_owners_gone(victim)
             base, target = choose_target(journal.header, part.path, roots)
             kept = tuple(keeper.part for keeper in _order_keepers(part, keepers))
             action = journal.header.action
@@ -283,11 +310,18 @@ def _apply_to_victim(
                 undo_entry(journal, journal.entries[earlier.number], roots)
                 yield Outcome(earlier.victim.path, Status.LEFT, "a part of it could not be moved")
             status, place = (Status.STUCK, target) if is_stuck else (Status.LEFT, "")
-            yield Outcome(part.path, status, str(refused), place)
+            yield Outcome(part.path, status, _explain(refused, done), place)
             return
         moved.append(entry)
     for entry in moved:
         yield Outcome(entry.victim.path, Status.DONE, "", entry.target, entry.victim.stat.size)
+
+
+def _require_owners_gone(victim: Victim) -> None:
+    """Raise Refused if a photo that shares a part with a victim is still there, and needs it."""
+    for path in victim.shared_with:
+        if os.path.lexists(path):
+            raise Refused(f"{quote(path)} is still there, and shares a sidecar with it")
 
 
 def _order_keepers(part: Part, keepers: Sequence[HeldKeeper]) -> list[HeldKeeper]:
@@ -297,13 +331,15 @@ def _order_keepers(part: Part, keepers: Sequence[HeldKeeper]) -> list[HeldKeeper
 
 def undo_entry(journal: Journal, entry: Entry, roots: Sequence[str]) -> Outcome:
     """Move one victim back, as the journal then says. Raises DiskFull."""
-    journal.record(entry, State.UNDO_INTENDED)
+    was_done = entry.state is State.DONE
+    journal.record(entry, State.UNDO_INTENDED, "", observe_times(entry))
     failpoint("action undo intended")
+    entry = journal.entries[entry.number]
     try:
         note = restore(journal, entry, roots)
     except Refused as refused:
         # Only what is known to be whole, and was not taken up by an undo before, can be purged.
-        state = State.DONE if entry.state is State.DONE else State.STUCK
+        state = State.DONE if was_done else State.STUCK
         journal.record(entry, state, str(refused))
         return Outcome(entry.victim.path, Status.LEFT, str(refused), entry.target)
     journal.record(entry, State.UNDONE, note)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from pipeline.actions.plan import LeftFile
 from pipeline.errors import PlanRefused
 from pipeline.grouping.cluster import Group
 from pipeline.grouping.match import Match
+from pipeline.verify.relation import COPY_RELATIONS, Relation
 
-KEEPER_REASON = "its keeper is not that of the file any more: something changed, or other --keep"
-MEMBER_REASON = "not the member that the file lists any more: it changed since"
+KEEPER_REASON = "its keeper is not that of the file any more"
+MEMBER_REASON = "not the member that the file lists any more"
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,31 @@ class EarlierGroup:
     members: tuple[EarlierMember, ...]
 
 
-def read_earlier_groups(path: Path) -> list[EarlierGroup]:
+@dataclass(frozen=True)
+class EarlierAnswer:
+    """The groups of an earlier answer, and what they were made with.
+
+    `min_score` and `min_agreement` are None where the thresholds of the store counted.
+    """
+
+    groups: tuple[EarlierGroup, ...]
+    relations: frozenset[Relation] = COPY_RELATIONS
+    min_score: float | None = None
+    min_agreement: float | None = None
+
+
+def read_earlier_groups(path: Path) -> EarlierAnswer:
     """Read what `neardup groups --json` printed. Raises PlanRefused if it is anything else."""
     try:
         document = json.loads(path.read_bytes())
-        return [_parse_group(group) for group in document["groups"]]
+        relations = frozenset(map(Relation, document.get("relations", COPY_RELATIONS)))
+        numbers = [document.get(name) for name in ("min_score", "min_agreement")]
+        min_score, min_agreement = (None if item is None else float(item) for item in numbers)
+        groups = tuple(_parse_group(group) for group in document["groups"])
+        return EarlierAnswer(groups, relations, min_score, min_agreement)
     except OSError as error:
         raise PlanRefused(f"{quote(str(path))} cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise PlanRefused(
             f"{quote(str(path))} is not the answer of `neardup groups --json`"
         ) from error
@@ -66,23 +84,33 @@ def select_groups(
     same relation and size. The others are returned with the reason why they are left.
     """
     by_keeper = {group.keeper.path: group for group in groups}
+    keepers = {match.file.path: group.keeper.path for group in groups for match in group.members}
     selected, left = list[Group](), list[LeftFile]()
     for listed in earlier:
         group = by_keeper.get(listed.keeper)
         if group is None or group.id != listed.id:
-            left += [LeftFile(member.path, listed.id, KEEPER_REASON) for member in listed.members]
+            reason = f"{KEEPER_REASON}: {_explain(listed.keeper, keepers)}, or other --keep"
+            left += [LeftFile(member.path, listed.id, reason) for member in listed.members]
             continue
         matches = {match.file.path: match for match in group.members}
         kept = list[Match]()
         for member in listed.members:
             match = matches.get(member.path)
-            if match is None or (match.relation, match.file.image.size) != (
-                member.relation,
-                member.size,
-            ):
-                left.append(LeftFile(member.path, listed.id, MEMBER_REASON))
+            if match is None:
+                reason = _explain(member.path, keepers)
+            elif match.file.image.size != member.size:
+                reason = "it changed since"
+            elif match.relation != member.relation:
+                reason = f"its relation to the keeper is {match.relation} now"
             else:
                 kept.append(match)
+                continue
+            left.append(LeftFile(member.path, listed.id, f"{MEMBER_REASON}: {reason}"))
         if kept:
             selected.append(replace(group, members=tuple(kept)))
     return selected, left
+
+
+def _explain(path: str, keepers: Mapping[str, str]) -> str:
+    """Return what became of a file; `keepers` are those of the members of groups now, by path."""
+    return f"a copy of {quote(keepers[path])} now" if path in keepers else "it changed since"

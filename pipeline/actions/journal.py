@@ -7,6 +7,7 @@ checksum. A process that is killed leaves an intent without an outcome, or half 
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -49,6 +50,8 @@ class State(StrEnum):
 MOVED_STATES = frozenset(
     {State.INTENDED, State.DONE, State.STUCK, State.UNDO_INTENDED, State.PURGE_INTENDED}
 )
+# States of an entry whose act may have begun, or be done.
+INTENT_STATES = frozenset({State.INTENDED, State.UNDO_INTENDED, State.PURGE_INTENDED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class Entry:
     `base` is the folder that exists before the run, below which `target` lies: where the victim is
     moved. Both are empty for the trash. `rejected` is the blake3, in hex, of the rejected photo
     that the victim is, or belongs to; then there is no keeper, and `group` is the id of the
-    decision. `times` are known once it is done.
+    decision. `times` are of its folders; `recorded_ns` is when its state was written.
     """
 
     number: int
@@ -72,6 +75,12 @@ class Entry:
     state: State = State.INTENDED
     detail: str = ""
     times: FolderTimes | None = None
+    recorded_ns: int = 0
+
+    @property
+    def pending_since_ns(self) -> int | None:
+        """The time of an intent without an outcome; None if there is none."""
+        return self.recorded_ns if self.state in INTENT_STATES else None
 
 
 @dataclass(frozen=True)
@@ -119,20 +128,21 @@ class Journal:
         known = self.entries.get(entry.number)
         assert known is None or known.state not in MOVED_STATES
         self._lines.append(_serialize_entry(entry))
-        self.entries[entry.number] = entry
+        self.entries[entry.number] = replace(entry, recorded_ns=time.time_ns())
 
     def record(
         self, entry: Entry, state: State, detail: str = "", times: FolderTimes | None = None
     ) -> None:
         """Write a new state of an entry. Raises DiskFull."""
         self._append_event(state.value, entry.number, detail, times)
-        kept = times or entry.times
-        self.entries[entry.number] = replace(entry, state=state, detail=detail, times=kept)
+        kept, now = times or entry.times, time.time_ns()
+        entry = replace(entry, state=state, detail=detail, times=kept, recorded_ns=now)
+        self.entries[entry.number] = entry
 
     def intend_merge(self, merge: MergeEntry) -> None:
         """Write that fields will be added to a sidecar. Raises DiskFull."""
         self._lines.append({**serialize_merge(merge), "time": format_now()})
-        self.merges[merge.number] = merge
+        self.merges[merge.number] = replace(merge, recorded_ns=time.time_ns())
 
     def record_merge(
         self,
@@ -143,8 +153,9 @@ class Journal:
     ) -> None:
         """Write a new state of a merge. Raises DiskFull."""
         self._append_event(state.value, merge.number, detail, times)
-        kept = times or merge.times
-        self.merges[merge.number] = replace(merge, state=state, detail=detail, times=kept)
+        kept, now = times or merge.times, time.time_ns()
+        merge = replace(merge, state=state, detail=detail, times=kept, recorded_ns=now)
+        self.merges[merge.number] = merge
 
     def _append_event(
         self, event: str, number: int, detail: str, times: FolderTimes | None
@@ -237,20 +248,24 @@ def read_whole_journal(path: Path) -> JournalContent:
         content = JournalContent(_parse_header(documents[0], path), {}, {})
         for document in documents[1:]:
             number, event = document["number"], document["event"]
+            moment_ns = int(datetime.fromisoformat(document["time"]).timestamp() * 1e9)
             if event == State.INTENDED:
-                content.entries[number] = _parse_entry(document, content.header.action)
+                entry = _parse_entry(document, content.header.action)
+                content.entries[number] = replace(entry, recorded_ns=moment_ns)
             elif event == MergeState.INTENDED:
-                content.merges[number] = parse_merge(document)
+                content.merges[number] = replace(parse_merge(document), recorded_ns=moment_ns)
             elif event in list(MergeState):
                 content.merges[number] = replace(
                     content.merges[number],
                     state=MergeState(event),
+                    recorded_ns=moment_ns,
                     **_parse_outcome(document, content.merges[number].times),
                 )
             else:
                 content.entries[number] = replace(
                     content.entries[number],
                     state=State(event),
+                    recorded_ns=moment_ns,
                     **_parse_outcome(document, content.entries[number].times),
                 )
     except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
@@ -259,7 +274,7 @@ def read_whole_journal(path: Path) -> JournalContent:
 
 
 def _parse_outcome(document: dict[str, Any], known: FolderTimes | None) -> dict[str, Any]:
-    times = parse_times(document["times"]) if "times" in document else known
+    times = parse_times(document.get("times")) or known
     return {"detail": str(document.get("detail", "")), "times": times}
 
 
@@ -293,7 +308,7 @@ def _parse_rejected(hash_: str | None) -> str | None:
 
 def _serialize_entry(entry: Entry) -> dict[str, Any]:
     document = asdict(entry)
-    del document["state"], document["detail"], document["action"], document["times"]
+    del document["state"], document["detail"], document["action"], document["recorded_ns"]
     return {"event": State.INTENDED.value, "time": format_now(), **document}
 
 
@@ -307,4 +322,5 @@ def _parse_entry(document: dict[str, Any], action: Action) -> Entry:
         str(document["base"]),
         str(document["target"]),
         _parse_rejected(document.get("rejected")),
+        times=parse_times(document.get("times")),
     )

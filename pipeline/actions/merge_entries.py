@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from pipeline.actions.folder_times import FolderTimes
+from pipeline.actions.folder_times import FolderTimes, parse_times
 from pipeline.actions.plan import Part
 from pipeline.actions.plan_file import parse_part
 
@@ -38,7 +38,8 @@ class MergeEntry:
 
     `before` is the sidecar that was there, None for a new one; `after` the blake3, in hex, of what
     takes its place. `base` is the folder, which exists, below which `target` lies: where the
-    sidecar of before is kept.
+    sidecar of before is kept. `times` are of the folder of the sidecar and of the base;
+    `recorded_ns` is when the state was written.
     """
 
     number: int
@@ -51,6 +52,12 @@ class MergeEntry:
     state: MergeState = MergeState.INTENDED
     detail: str = ""
     times: FolderTimes | None = None
+    recorded_ns: int = 0
+
+    @property
+    def pending_since_ns(self) -> int | None:
+        """The time of an intent without an outcome; None if there is none."""
+        return self.recorded_ns if self.state in UNSETTLED_MERGE_STATES else None
 
     @property
     def bytes_held(self) -> int:
@@ -62,7 +69,7 @@ class MergeEntry:
 def serialize_merge(merge: MergeEntry) -> dict[str, Any]:
     """Serialize a merge as an intent."""
     document = asdict(merge)
-    del document["state"], document["detail"], document["times"]
+    del document["state"], document["detail"], document["recorded_ns"]
     return {"event": MergeState.INTENDED.value, **document}
 
 
@@ -77,4 +84,5 @@ def parse_merge(document: dict[str, Any]) -> MergeEntry:
         str(document["after"]),
         str(document["base"]),
         str(document["target"]),
+        times=parse_times(document.get("times")),
     )

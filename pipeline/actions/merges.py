@@ -14,7 +14,7 @@ from blake3 import blake3
 from indexes.durable.failpoints import failpoint
 from indexes.errors import DiskFull
 from indexes.paths import quote
-from pipeline.actions.folder_times import FolderTimes, read_times
+from pipeline.actions.folder_times import FolderTimes, begin_times, read_times
 from pipeline.actions.folders import (
     PRIVATE_MODE,
     Refused,
@@ -75,10 +75,11 @@ def merge_metadata(
             blake3(content).hexdigest(),
             base,
             target,
+            times=(times := begin_times(folder, base)),
         )
         journal.intend_merge(entry)
+        entry = journal.merges[number]
         failpoint("merge intended")
-        before = read_times(base, folder)
         try:
             _put_in_place(entry, folder, split_path(group.keeper_parts[0].path)[1], content)
         except Stuck as stuck:
@@ -86,9 +87,12 @@ def merge_metadata(
             raise
         except Refused as refused:
             remove_empty_folders(base, split_target(entry)[0])
+            now = read_times(folder, base)
+            times.close(*now, entry.pending_since_ns).restore(folder, base)
             journal.record_merge(entry, MergeState.REVERTED, str(refused))
             raise
-        times = FolderTimes(*zip(before, read_times(base, folder), strict=True))
+        folder_ns, base_ns = read_times(folder, base)
+        times = FolderTimes((times.folder[0], folder_ns), (times.base[0], base_ns))
         journal.record_merge(entry, MergeState.DONE, times=times)
         failpoint("merge done")
         return _read_merged(entry, folder, name)

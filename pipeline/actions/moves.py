@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from indexes.durable.failpoints import failpoint
 from indexes.paths import quote
-from pipeline.actions.folder_times import FolderTimes, read_times
+from pipeline.actions.folder_times import FolderTimes, begin_times, read_times
 from pipeline.actions.folders import (
     PRIVATE_MODE,
     SHARED_MODE,
@@ -67,9 +67,10 @@ def move_victim(journal: Journal, entry: Entry, keepers: Sequence[HeldKeeper]) -
     with opened_victim(entry.victim) as (folder, name, descriptor):
         if identify(os.fstat(descriptor)) in {keeper.identity for keeper in keepers}:
             raise Refused(f"{quote(entry.victim.path)} is a hard link of its keeper")
-        journal.intend(entry)
+        times = begin_times(folder, entry.base)
+        journal.intend(replace(entry, times=times))
+        entry = journal.entries[entry.number]
         failpoint("action intended")
-        before = read_times(entry.base, folder)
         try:
             if entry.action is Action.TRASH:
                 put_in_trash(entry, folder, descriptor)
@@ -83,10 +84,13 @@ def move_victim(journal: Journal, entry: Entry, keepers: Sequence[HeldKeeper]) -
                 with suppress(Refused):
                     keepers[0].accept_link()  # a link to it was made and removed
             remove_empty_folders(entry.base, split_target(entry)[0])
+            now = read_times(folder, entry.base)
+            times.close(*now, entry.pending_since_ns).restore(folder, entry.base)
             journal.record(entry, State.REVERTED, str(refused))
             raise
-        after = read_times(entry.base, folder)
-        journal.record(entry, State.DONE, "", FolderTimes(*zip(before, after, strict=True)))
+        folder_ns, base_ns = read_times(folder, entry.base)
+        times = FolderTimes((times.folder[0], folder_ns), (times.base[0], base_ns))
+        journal.record(entry, State.DONE, "", times)
         failpoint("action done")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -64,6 +65,22 @@ def require_known_sidecar(header: RunHeader, merge: MergeEntry, roots: Sequence[
     quarantine = replace(header, action=Action.QUARANTINE)
     if not is_known or merge.target != _make_target(quarantine, base, path, root):
         raise Refused(f"the journal names {quote(merge.target)}, where the run moved nothing")
+
+
+def is_away(entry: Entry) -> bool:
+    """Tell if the folder that a victim was moved below is not there: its drive is not mounted.
+
+    The mount point of a drive that is away is an empty folder on another device.
+    """
+    if not entry.base:
+        return False
+    try:
+        device = os.stat(entry.base).st_dev  # noqa: PTH116 - may be no UTF-8
+        with os.scandir(entry.base) as found:
+            is_empty = next(found, None) is None
+    except OSError:
+        return True
+    return is_empty and device != entry.victim.stat.device
 
 
 def require_known_places(header: RunHeader, entry: Entry, roots: Sequence[str]) -> None:

@@ -58,6 +58,7 @@ class Victim:
     `confidence` is the probability, by the judge, that it is a copy; None where hashes decide.
     `decided_by`: who decided that it may go. All its parts go together, or none. In a plan of
     rejected photos the relation is that to the rejected one, and the first part is the photo.
+    `shared_with` are paths of photos that one of its parts belongs to, too: they have to go before.
     """
 
     parts: tuple[Part, ...]
@@ -65,6 +66,7 @@ class Victim:
     confidence: float | None
     reason: str
     decided_by: str = "neardup"
+    shared_with: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

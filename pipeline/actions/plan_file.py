@@ -54,19 +54,24 @@ def name_run(plan: Plan) -> str:
     return f"{moment}-{serialize_plan(plan)[CHECKSUM_KEY][:_RUN_DIGEST_CHARACTERS]}"
 
 
+def require_new_file(path: Path) -> None:
+    """Raise OutputNotWritable if a file is there: a plan never replaces anything."""
+    if os.path.lexists(path):
+        raise OutputNotWritable(
+            f"{quote(str(path))} exists, and a plan is never changed; name another --output"
+        )
+
+
 def write_plan(plan: Plan, path: Path) -> None:
     """Write a plan to a new file that only its owner can read. Raises OutputNotWritable, DiskFull.
 
     A file that is there already is never replaced.
     """
     text = json.dumps(serialize_plan(plan), indent=1) + "\n"
+    require_new_file(path)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        raise OutputNotWritable(
-            f"{quote(str(path))} exists, and a plan is never changed; name another --output"
-        ) from None
-    except OSError as error:
+    except OSError as error:  # also if a file came there in this moment
         raise OutputNotWritable(f"{quote(str(path))}: {error.strerror}; name another") from error
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
@@ -164,4 +169,5 @@ def _parse_victim(victim: dict[str, Any]) -> Victim:
         victim["confidence"],
         str(victim["reason"]),
         str(victim["decided_by"]),
+        tuple(map(str, victim.get("shared_with", ()))),
     )

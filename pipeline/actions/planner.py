@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from indexes.paths import quote
 from indexes.store import Store
+from pipeline.actions.better_copies import require_no_better
 from pipeline.actions.folders import Refused
 from pipeline.actions.foreign_catalogs import find_catalog_warnings
 from pipeline.actions.journal import format_now
@@ -27,12 +26,16 @@ from pipeline.actions.plan import (
 )
 from pipeline.actions.planned_files import PlannedFiles
 from pipeline.actions.protection import ActionSettings
+from pipeline.actions.second_paths import find_second_paths
+from pipeline.actions.shared_parts import add_shared_parts
+from pipeline.actions.trials import Trial, list_equal_files, list_members
+from pipeline.decided import find_kept_hashes
 from pipeline.errors import PlanRefused
 from pipeline.grouping.assets import AssetPart, find_without_counterpart
 from pipeline.grouping.cluster import Group
 from pipeline.grouping.keep_rules import KeepRules, LibraryFile
-from pipeline.grouping.losses import is_compressed_less
 from pipeline.grouping.match import Match
+from pipeline.query.assets import LibraryAssets, find_asset_folders
 from pipeline.scan import is_below
 from pipeline.verify.relation import COPY_RELATIONS, EXACT_RELATIONS, Relation
 
@@ -94,10 +97,10 @@ def make_plan(
     """
     options.require_sound()
     roots = tuple(root.path for root in store.catalog.roots.list())
-    planner = _Planner(options, roots, settings.protected)
+    planner = _Planner(options, roots, settings.protected, find_kept_hashes(store))
     planned = [made for group in groups for made in planner.plan_group(group)]
-    planner.leave_second_paths(store, groups)
-    return assemble_plan(store, options, settings, planner.files, planned, (*left, *planner.left))
+    left = (*left, *planner.left, *find_second_paths(store, groups))
+    return assemble_plan(store, options, settings, planner.files, planned, left)
 
 
 def assemble_plan(
@@ -109,8 +112,13 @@ def assemble_plan(
     left: Sequence[LeftFile],
 ) -> Plan:
     """Assemble a plan of its groups, which were read by `files`, and of the files that are left."""
+    if options.action not in REPLACING_ACTIONS:
+        assets = LibraryAssets(store, find_asset_folders(store))
+        planned, staying = add_shared_parts(planned, assets, files)
+        left = (*left, *staying)
     roots = tuple(root.path for root in store.catalog.roots.list())
     victims = [part for group in planned for victim in group.victims for part in victim.parts]
+    warnings = find_catalog_warnings([part.path for part in victims], roots)
     return Plan(
         created=format_now(),
         store_id=settings.store_id,
@@ -125,65 +133,98 @@ def assemble_plan(
         bytes_to_free=files.sum_bytes_to_free(victims),
         groups=tuple(planned),
         left=tuple(left),
-        warnings=tuple(find_catalog_warnings([part.path for part in victims], roots)),
+        warnings=(*warnings, *_warn_of_destination(options.destination, roots)),
         rejected=options.rejected,
     )
+
+
+def _warn_of_destination(destination: str | None, roots: Sequence[str]) -> Iterator[str]:
+    for root in roots:
+        if destination is not None and (destination == root or is_below(destination, [root])):
+            yield (
+                f"{quote(destination)} is in {quote(root)}, so the next `neardup ingest` finds the"
+                " moved files there, unless an --exclude leaves that folder out"
+            )
 
 
 class _Planner:
     """Plans group by group; collects the files that are left, with what was read of the others."""
 
     def __init__(
-        self, options: PlanOptions, roots: Sequence[str], protected: Sequence[str]
+        self,
+        options: PlanOptions,
+        roots: Sequence[str],
+        protected: Sequence[str],
+        decided: frozenset[bytes] = frozenset(),
     ) -> None:
+        """Plan below `roots`; `decided` are the hashes of photos that a person decided to keep."""
         self.left = list[LeftFile]()
-        self._options, self._protected = options, protected
+        self._options, self._protected, self._decided = options, protected, decided
         self.files = PlannedFiles(roots, options.destination)
         self._merges = MergePlanner(protected)
 
     def plan_group(self, group: Group) -> Iterator[PlannedGroup]:
-        """Yield the keepers of a group with their victims; none without a victim."""
-        for split in _split_group(group, self._options):
-            keeper, matches, reason = self._prefer_protected(*split)
-            victims = list[Victim]()
-            try:
-                kept = self.files.inspect(keeper)
-            except Refused as refused:
-                for match in matches:
-                    self._leave(match.file, group, f"its keeper: {refused}")
-                continue
-            for match in matches:
-                try:
-                    victims.append(self._make_victim(match, kept, keeper))
-                except Refused as refused:
-                    self._leave(match.file, group, str(refused))
-            merge = None
-            if self._options.merge_metadata:
-                merge, victims = self._plan_merge(keeper, matches, victims, group)
-            if victims:
-                hashes = {part.blake3 for victim in victims for part in victim.parts[1:]}
-                parts = [
-                    part for part in self.files.read_parts(keeper.parts) if part.blake3 in hashes
-                ]
-                yield PlannedGroup(group.id, Keeper((kept, *parts), reason), tuple(victims), merge)
-        for match in _find_unwanted(group, self._options):
-            self._leave(match.file, group, f"{match.relation}: not among the relations asked for")
+        """Yield the keepers of a group with their victims; none without a victim.
 
-    def _plan_merge(
-        self,
-        keeper: LibraryFile,
-        matches: Sequence[Match],
-        victims: Sequence[Victim],
-        group: Group,
-    ) -> tuple[Merge | None, list[Victim]]:
-        """Plan what a keeper gets; return it, and the victims that can go."""
-        files = {match.file.path: match.file for match in matches}
-        known = [(files[victim.parts[0].path], victim) for victim in victims]
-        planned = self._merges.plan(keeper, known)
+        Files with the bytes of each other that cannot all go for the keeper of the group have one
+        among themselves, where more can go for that. So a plan of wider relations has each victim
+        of a plan of narrower ones.
+        """
+        relations = self._options.relations
+        wanted = [match for match in group.members if match.relation in relations]
+        trials = [self._try(group.keeper, wanted, group.reason)]
+        if Relation.IDENTICAL_BYTES in relations:
+            for files in list_equal_files(group, trials[0]):
+                rank_key = self._options.keep_rules.make_equal_pixels_rank_key
+                first, *others = sorted(files, key=rank_key)
+                matches = [Match(other, Relation.IDENTICAL_BYTES, 1.0) for other in others]
+                trials += trials[0].give_to(self._try(first, matches, SAME_BYTES_REASON))
+        for trial in trials:
+            merge = self._plan_merge(trial) if self._options.merge_metadata else None
+            if trial.kept and trial.victims:
+                yield self._make_group(group, trial, trial.kept, merge)
+        reasons = {path: why for trial in trials[::-1] for path, why in trial.refused.items()}
+        accounted = {path for trial in trials for path in (*trial.victims, trial.keeper.path)}
+        for path, match in list_members(group, trials[0].keeper).items():
+            if path not in accounted:
+                unwanted = f"{match.relation}: not among the relations asked for"
+                self._leave(match.file, group, reasons.get(path, unwanted))
+
+    def _try(self, keeper: LibraryFile, matches: Sequence[Match], reason: str) -> Trial:
+        """Find out which files can go for a keeper, or for a protected one with its bytes."""
+        trial = Trial(*self._prefer_protected(keeper, matches, reason))
+        try:
+            kept = trial.kept = self.files.inspect(trial.keeper)
+        except Refused as refused:
+            paths = [match.file.path for match in trial.matches]
+            trial.refused.update(dict.fromkeys(paths, f"its keeper: {refused}"))
+            return trial
+        for match in trial.matches:
+            try:
+                trial.victims[match.file.path] = self._make_victim(match, kept, trial.keeper)
+            except Refused as refused:
+                trial.refused[match.file.path] = str(refused)
+        return trial
+
+    def _make_group(
+        self, group: Group, trial: Trial, kept: Part, merge: Merge | None
+    ) -> PlannedGroup:
+        victims = tuple(trial.victims.values())
+        hashes = {part.blake3 for victim in victims for part in victim.parts[1:]}
+        parts = [
+            part for part in self.files.read_parts(trial.keeper.parts) if part.blake3 in hashes
+        ]
+        return PlannedGroup(group.id, Keeper((kept, *parts), trial.reason), victims, merge)
+
+    def _plan_merge(self, trial: Trial) -> Merge | None:
+        """Plan what a keeper gets, and leave the victims that cannot go without more of it."""
+        files = {match.file.path: match.file for match in trial.matches}
+        known = [(files[path], victim) for path, victim in trial.victims.items()]
+        planned = self._merges.plan(trial.keeper, known)
         for path, reason in planned.refused.items():
-            self._leave(files[path], group, reason)
-        kept = [victim for file, victim in known if file.path not in planned.refused]
-        return planned.merge, kept
+            trial.refused[path] = reason
+            del trial.victims[path]
+        return planned.merge
 
     def _leave(self, file: LibraryFile, group: Group, reason: str) -> None:
         self.left.append(LeftFile(file.path, group.id, reason))
@@ -213,7 +254,8 @@ class _Planner:
             raise Refused("in a reference folder")
         if match.without_counterpart:
             raise Refused(f"{quote(match.without_counterpart[0])} has no copy beside the keeper")
-        _require_no_more(match, keeper)
+        is_decided = not self._decided.isdisjoint((keeper.image.hash, keeper.image.pixel_hash))
+        require_no_better(match, keeper, is_decided=is_decided)
         confidence = self._require_confidence(match)
         part = self.files.inspect(match.file)
         if (part.stat.device, part.stat.inode) == (kept.stat.device, kept.stat.inode):
@@ -228,7 +270,8 @@ class _Planner:
     def _take_parts(self, file: LibraryFile, keeper_parts: Sequence[AssetPart]) -> list[Part]:
         """Take the other parts of the asset of a victim; each has a copy at the keeper.
 
-        Those that are shared with another asset stay. Raises Refused for a part without a copy.
+        Those that are shared with another asset stay, see add_shared_parts(). Raises Refused for a
+        part without a copy.
         """
         own = [part for part in file.parts if not part.is_missing and not part.is_shared]
         without = find_without_counterpart(own, keeper_parts, self._have_equal_bytes)
@@ -253,83 +296,3 @@ class _Planner:
         if judgement.copy < (self._options.min_confidence or 0.0):
             raise Refused(f"{match.relation}: the probability of a copy is {judgement.copy:.3f}")
         return round(judgement.copy, 6)
-
-    def leave_second_paths(self, store: Store, groups: Sequence[Group]) -> None:
-        """Name the paths by which files of groups are reached a second time: they stay as well."""
-        inodes, listed, group_by_hash = set[tuple[int, int]](), set[str](), dict[bytes, str]()
-        for group in groups:
-            for file in group.files:
-                inodes.update(_find_inode(file.path))
-                listed.add(file.path)
-                group_by_hash[file.image.hash] = group.id
-        ids = store.catalog.images.get_ids(list(group_by_hash))
-        group_by_image = {ids[hash_]: id_ for hash_, id_ in group_by_hash.items() if hash_ in ids}
-        for other in store.catalog.files.find_of_images(group_by_image):
-            is_other = other.path not in listed and other.image_id is not None
-            if is_other and not inodes.isdisjoint(_find_inode(other.path)):
-                reason = "another path of a file that is listed: a hard link, or by a link"
-                self.left.append(LeftFile(other.path, group_by_image[other.image_id or 0], reason))
-
-
-def _require_no_more(match: Match, keeper: LibraryFile) -> None:
-    """Raise Refused if a copy may be the better file: as many pixels in many more bytes."""
-    image, kept = match.file.image, keeper.image
-    if (
-        match.relation not in EXACT_RELATIONS
-        and image.pixel_count == kept.pixel_count
-        and is_compressed_less(image, kept)
-    ):
-        raise Refused(
-            "has as many pixels as its keeper in many more bytes, so it may be the better one;"
-            " choose with `neardup decide keep`"
-        )
-
-
-def _find_inode(path: str) -> set[tuple[int, int]]:
-    """Return the device and inode of the file that a path leads to; empty if it leads to none."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 - may be no UTF-8
-    except (OSError, ValueError):
-        return set()
-    return {(status.st_dev, status.st_ino)}
-
-
-def _split_group(
-    group: Group, options: PlanOptions
-) -> Iterator[tuple[LibraryFile, list[Match], str]]:
-    """Yield each file to keep with the members that can go for it, and why it is kept.
-
-    Members that have the bytes of each other, and not a relation to the keeper that was asked for,
-    have a keeper among themselves.
-    """
-    wanted = [match for match in group.members if match.relation in options.relations]
-    if wanted:
-        yield group.keeper, wanted, group.reason
-    if Relation.IDENTICAL_BYTES not in options.relations:
-        return
-    for matches in _group_by_bytes(group, options):
-        rank_key = options.keep_rules.make_equal_pixels_rank_key
-        first, *others = sorted(matches, key=lambda match: rank_key(match.file))
-        equal = [Match(match.file, Relation.IDENTICAL_BYTES, 1.0) for match in others]
-        yield first.file, equal, SAME_BYTES_REASON
-
-
-def _group_by_bytes(group: Group, options: PlanOptions) -> list[list[Match]]:
-    by_hash = defaultdict[bytes, list[Match]](list)
-    for match in group.members:
-        if match.relation not in options.relations:
-            by_hash[match.file.image.hash].append(match)
-    return [matches for matches in by_hash.values() if len(matches) > 1]
-
-
-def _find_unwanted(group: Group, options: PlanOptions) -> list[Match]:
-    """Return the members that no relation asked for, and no file with their bytes, accounts for."""
-    accounted = set[str]()
-    if Relation.IDENTICAL_BYTES in options.relations:
-        equal = _group_by_bytes(group, options)
-        accounted = {match.file.path for matches in equal for match in matches}
-    return [
-        match
-        for match in group.members
-        if match.relation not in options.relations and match.file.path not in accounted
-    ]

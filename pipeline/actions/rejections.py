@@ -12,6 +12,7 @@ from pipeline.actions.folders import Refused
 from pipeline.actions.journal import Entry
 from pipeline.actions.plan import Part
 from pipeline.decided import find_kept_hashes, find_rejected, load_decisions
+from pipeline.errors import PlanRefused
 from pipeline.grouping.decisions import Decisions
 
 
@@ -42,6 +43,17 @@ class Rejections:
     @cached_property
     def _kept(self) -> frozenset[bytes]:
         return find_kept_hashes(self._store)
+
+    def require_current(self, ingest_run: str) -> None:
+        """Raise PlanRefused if photos were ingested since the run of a plan.
+
+        One of them may be a copy that is not rejected and needs a file of the plan as its keeper.
+        """
+        if (self._store.catalog.runs.get_newest_key() or "") != ingest_run:
+            raise PlanRefused(
+                "photos were ingested since this plan of rejected photos was made, and one may be a"
+                " copy that is not rejected; make a new plan with `neardup plan --rejected`"
+            )
 
     def find_decision(self, photo: Part) -> str:
         """Find the id of the decision that rejects a photo of the library, or a copy of it.

@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 
 from indexes.durable.failpoints import failpoint
 from indexes.paths import quote
-from pipeline.actions.folder_times import read_times, restore_times
+from pipeline.actions.folder_times import FolderTimes, read_times
 from pipeline.actions.folders import (
     SHARED_MODE,
     Refused,
@@ -22,7 +22,7 @@ from pipeline.actions.folders import (
 )
 from pipeline.actions.held_files import hash_name, held_keeper, identify, stat_name
 from pipeline.actions.journal import Entry, Journal, State
-from pipeline.actions.places import require_known_places, split_target
+from pipeline.actions.places import is_away, require_known_places, split_target
 from pipeline.actions.plan import REPLACING_ACTIONS, Action
 from pipeline.actions.rename import exchange, rename_exclusive
 from pipeline.actions.stand_ins import is_stand_in
@@ -44,13 +44,15 @@ def restore(journal: Journal, entry: Entry, roots: Sequence[str]) -> str:
         target_folder = open_if_there(stack, split_path(entry.target)[0])
         target = None if target_folder is None else stat_name(target_folder, target_name)
         if target_folder is None or target is None:
-            _require_at_path(stack, entry)
+            folder = _require_at_path(stack, entry)
+            times = _observe(entry, folder)
             remove_empty_folders(entry.base, steps)  # which a kill may have left
+            _restore_times(entry, folder, times)
             return ""
         root = find_root(path, roots) or ""
         folder_steps = [step for step in folder_path[len(root.rstrip("/")) :].split("/") if step]
         folder = stack.enter_context(made_folders(root, folder_steps, SHARED_MODE))
-        times = read_times(entry.base, folder)
+        times = _observe(entry, folder)
         try:
             if entry.action in REPLACING_ACTIONS:
                 _restore_replaced(entry, folder, name, target_folder, target_name)
@@ -63,17 +65,43 @@ def restore(journal: Journal, entry: Entry, roots: Sequence[str]) -> str:
         failpoint("action restored")
         note = _note_change(entry, folder, name)
         remove_empty_folders(entry.base, steps)
-        base = None if entry.action is Action.MOVE else entry.base
-        restore_times(entry.times, folder, base, times)
+        _restore_times(entry, folder, times)
     return note
 
 
-def _require_at_path(stack: ExitStack, entry: Entry) -> None:
+def observe_times(entry: Entry) -> FolderTimes | None:
+    """Tell by the present times of its folders if only the run changed them since a victim moved.
+
+    None if the journal does not have them, or the folder is not there.
+    """
+    with suppress(Refused), opened_folder(split_path(entry.victim.path)[0]) as folder:
+        return _observe(entry, folder)
+    return None
+
+
+def _observe(entry: Entry, folder: int) -> FolderTimes | None:
+    if entry.times is None:
+        return None
+    return entry.times.close(*read_times(folder, entry.base), entry.pending_since_ns)
+
+
+def _restore_times(entry: Entry, folder: int, times: FolderTimes | None) -> None:
+    """Give the folders the mtimes of before the move, unless another program changed them since.
+
+    `times` are those of before the victim was moved back.
+    """
+    if times is not None:
+        times.restore(folder, "" if entry.action is Action.MOVE else entry.base)
+
+
+def _require_at_path(stack: ExitStack, entry: Entry) -> int:
+    """Return the open folder of a victim that is at its path. Raises Refused if it is not."""
     path = entry.victim.path
     folder_path, name = split_path(path)
     folder = open_if_there(stack, folder_path)
     if folder is None or stat_name(folder, name) is None:
         raise Refused(f"{quote(path)} is neither at its path nor at {quote(entry.target)}")
+    return folder
 
 
 def _restore_moved(
@@ -156,11 +184,21 @@ def settle(journal: Journal, roots: Sequence[str]) -> None:
         if entry.state is State.INTENDED:
             _settle_intended(journal, entry, roots)
         elif entry.state is State.PURGE_INTENDED:
-            is_there = os.path.lexists(entry.target)
-            with suppress(Refused):
-                require_known_places(journal.header, entry, roots)
-                remove_empty_folders(entry.base, split_target(entry)[0])
-            journal.record(entry, State.DONE if is_there else State.PURGED)
+            settle_purge(journal, entry, roots)
+
+
+def settle_purge(journal: Journal, entry: Entry, roots: Sequence[str]) -> None:
+    """Record whether a purge that was killed had deleted a victim, unless its drive is away.
+
+    Raises DiskFull.
+    """
+    is_there = os.path.lexists(entry.target)
+    if not is_there and is_away(entry):
+        return
+    with suppress(Refused):
+        require_known_places(journal.header, entry, roots)
+        remove_empty_folders(entry.base, split_target(entry)[0])
+    journal.record(entry, State.DONE if is_there else State.PURGED)
 
 
 def _settle_intended(journal: Journal, entry: Entry, roots: Sequence[str]) -> None:
@@ -170,7 +208,7 @@ def _settle_intended(journal: Journal, entry: Entry, roots: Sequence[str]) -> No
             is_there = os.path.lexists(entry.victim.path)
             journal.record(entry, State.REVERTED if is_there else State.DONE)
         elif _is_done(entry):
-            journal.record(entry, State.DONE)
+            journal.record(entry, State.DONE, "", observe_times(entry))
         else:
             journal.record(entry, State.REVERTED, restore(journal, entry, roots))
     except Refused as refused:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from indexes.durable.failpoints import failpoint
 from indexes.paths import quote
-from pipeline.actions.folder_times import read_times, restore_times
+from pipeline.actions.folder_times import FolderTimes, read_times
 from pipeline.actions.folders import (
     PRIVATE_MODE,
     Refused,
@@ -102,7 +102,7 @@ def unmerge(journal: Journal, entry: MergeEntry, roots: Sequence[str]) -> str:
         folder = stack.enter_context(opened_folder(folder_path))
         target_folder = open_if_there(stack, split_path(entry.target)[0])
         ends = Ends(folder, name, target_folder, target_name)
-        now = read_times(entry.base, folder)
+        times = _observe(entry, folder)
         try:
             if entry.before is None:
                 _remove_new(entry, ends, steps)
@@ -113,8 +113,16 @@ def unmerge(journal: Journal, entry: MergeEntry, roots: Sequence[str]) -> str:
             raise explain_os_error(error, entry.sidecar) from error
         failpoint("merge restored")
         remove_empty_folders(entry.base, steps)
-        restore_times(entry.times, folder, entry.base, now)
+        if times is not None:
+            times.restore(folder, entry.base)
     return note
+
+
+def _observe(entry: MergeEntry, folder: int) -> FolderTimes | None:
+    """Tell by the present times of its folders if only the run changed them since the merge."""
+    if entry.times is None:
+        return None
+    return entry.times.close(*read_times(folder, entry.base), entry.pending_since_ns)
 
 
 def _remove_new(entry: MergeEntry, ends: Ends, steps: Sequence[str]) -> None:
@@ -179,7 +187,9 @@ def _settle(journal: Journal, entry: MergeEntry, roots: Sequence[str]) -> None:
     try:
         require_known_sidecar(journal.header, entry, roots)
         if _is_done(entry):
-            journal.record_merge(entry, MergeState.DONE)
+            with opened_folder(split_path(entry.sidecar)[0]) as folder:
+                times = _observe(entry, folder)
+            journal.record_merge(entry, MergeState.DONE, "", times)
         else:
             note = unmerge(journal, entry, roots)
             journal.record_merge(entry, MergeState.REVERTED, note)

@@ -49,6 +49,7 @@ def apply(plan: Path, yes: bool, confirm: int | None, store: Path, as_json: bool
     from pipeline.actions.apply import apply_plan, preview_plan, require_confirmation
     from pipeline.actions.plan_file import name_run, read_plan
     from pipeline.actions.rejections import Rejections
+    from pipeline.cli.progress import follow_plan
     from pipeline.report.actions import format_outcomes, serialize_outcomes
 
     read = read_plan(plan)
@@ -57,7 +58,7 @@ def apply(plan: Path, yes: bool, confirm: int | None, store: Path, as_json: bool
         roots = [root.path for root in opened.catalog.roots.list()]
         if yes:
             require_confirmation(read, confirm)
-            outcomes = list(apply_plan(read, store, roots, Rejections(opened)))
+            outcomes = follow_plan(apply_plan(read, store, roots, Rejections(opened)), read)
             _remove_from_catalog(opened, read, outcomes)
         else:
             outcomes = list(preview_plan(read, store, roots, Rejections(opened)))

@@ -19,6 +19,7 @@ from pipeline.cli.values import PATH_TYPE
 if TYPE_CHECKING:
     from indexes.decisions import Decision, DecisionKind
     from indexes.store import Store
+    from pipeline.report.decisions import PathsByHash
 
 
 class _OrderedGroup(click.Group):
@@ -160,15 +161,20 @@ def list_decisions(store: Path, as_json: bool) -> None:
         print_lines(format_decisions(decisions, paths))
 
 
-def _find_paths(store: Store, decisions: Sequence[Decision]) -> dict[bytes, list[str]]:
-    """Find the paths of the files that hold each decided content, by the hash of its bytes."""
-    ids = store.catalog.decisions.find_images() if decisions else {}
-    hashes = {image_id: hash_ for hash_, image_id in ids.items()}
-    paths = dict[bytes, list[str]]()
-    for file in store.catalog.files.find_of_images(hashes):
-        if file.image_id is not None:
-            paths.setdefault(hashes[file.image_id], []).append(file.path)
-    return paths
+def _find_paths(store: Store, decisions: Sequence[Decision]) -> PathsByHash:
+    """Find the files that hold each decided content or its pixels, by the hash of its bytes."""
+    from pipeline.report.decisions import DecidedPaths
+
+    images = store.catalog.images
+    found = dict[bytes, DecidedPaths]()
+    for content in (content for decision in decisions for content in decision.contents):
+        own = set(images.get_ids([content.hash]).values())
+        others = set(images.find_by_pixel_hash(content.pixel_hash)) - own
+        paths = [
+            [file.path for file in store.catalog.files.find_of_images(ids)] for ids in (own, others)
+        ]
+        found[content.hash] = DecidedPaths(*paths)
+    return found
 
 
 @decide.command()

@@ -131,6 +131,7 @@ def print_groups(
     from pipeline.report.document import serialize_coverage
     from pipeline.report.groups import format_groups, serialize_groups
     from pipeline.report.status import format_stale_warning, format_warnings
+    from pipeline.verify.relation import COPY_RELATIONS
 
     keep_rules = query.search.parse_keep_rules()
     with store.catalog.snapshot():  # a migration may end between the two questions
@@ -152,7 +153,8 @@ def print_groups(
     if as_json:
         covered = serialize_coverage(store, searched_folders, coverage)
         covered["rejected"] = serialize_rejected(rejected)
-        print_json(serialize_groups(groups, space, thresholds, covered))
+        relations = query.search.relations or COPY_RELATIONS
+        print_json(serialize_groups(groups, space, thresholds, covered, relations))
     else:
         print_lines([*format_groups(groups, featureless), *format_rejected(rejected)])
     return PrintedGroups(groups, warnings)

@@ -54,9 +54,12 @@ class PlanArguments:
         """Build the options of the pipeline. Raises PlanRefused and InvalidKeepRule."""
         from pipeline.actions.plan import Action
         from pipeline.actions.planner import PlanOptions
+        from pipeline.errors import PlanRefused
 
         if self.rejected:
             self._require_sound_with_rejected()
+        if self.to == "":  # its real path would be the current folder
+            raise PlanRefused("--to has no name; name the folder to move to")
         options = PlanOptions(
             Action(self.action),
             os.path.realpath(self.to) if self.to is not None else None,
@@ -202,10 +205,14 @@ def plan(
     changed: one that was edited is refused.
     """
     from indexes.store import Store
-    from pipeline.actions.plan_file import write_plan
+    from pipeline.actions.plan_file import require_new_file, write_plan
     from pipeline.report.actions import format_plan, serialize_plan_answer
 
     options = arguments.to_plan_options()
+    if output:
+        require_new_file(output)
+    if output and page and os.path.realpath(output) == os.path.realpath(page):
+        raise click.UsageError("--output and --html name one file; name two")
     if page:
         from pipeline.errors import PlanRefused
         from pipeline.report.gallery import require_writable_page
@@ -235,7 +242,7 @@ def _make_plan(
     store: Store, folders: Sequence[str], arguments: PlanArguments, options: PlanOptions
 ) -> tuple[Plan, Sequence[Group]]:
     """Make a plan, and return the groups that it was made of, too."""
-    from pipeline.actions.earlier_groups import read_earlier_groups, select_groups
+    from pipeline.actions.earlier_groups import EarlierAnswer, read_earlier_groups, select_groups
     from pipeline.actions.plan import LeftFile
     from pipeline.actions.planner import make_plan
     from pipeline.actions.protection import change_protection
@@ -243,24 +250,26 @@ def _make_plan(
     from pipeline.query.freshness import refresh_status
     from pipeline.query.groups import GroupOptions, find_groups
     from pipeline.query.vouched import verify_vouched_members
+    from pipeline.report.actions import format_returned
     from pipeline.report.status import format_warnings
-    from pipeline.verify.relation import COPY_RELATIONS
 
     earlier = read_earlier_groups(arguments.earlier) if arguments.earlier else None
+    made_with = earlier or EarlierAnswer(())
     protect = tuple(map(_resolve_folder, arguments.protect))
     unprotect = tuple(os.path.realpath(folder) for folder in arguments.unprotect)
     settings = change_protection(store.folder, protect, unprotect)
     with store.catalog.snapshot():
         groups = find_groups(
             store,
-            None,
+            made_with.min_score,
             () if arguments.rejected else folders,
-            relations=COPY_RELATIONS,
+            relations=made_with.relations,
+            min_agreement=made_with.min_agreement,
             options=GroupOptions(keep_rules=options.keep_rules, refresh_status=refresh_status),
         )
         left = list[LeftFile]()
         if earlier is not None:
-            groups, left = select_groups(groups, earlier)
+            groups, left = select_groups(groups, earlier.groups)
         if arguments.rejected:
             below = [os.path.realpath(folder) for folder in folders]
             made = make_rejected_plan(store, groups, options, settings, below)
@@ -268,7 +277,7 @@ def _make_plan(
             if options.min_confidence is not None:
                 groups = verify_vouched_members(store, groups)
             made = make_plan(store, groups, options, settings, left)
-        warnings = list(format_warnings(store))
+        warnings = [*format_warnings(store), *format_returned(store)]
     for warning in (*warnings, *made.warnings):
         print_warning(warning)
     return made, groups

@@ -1,4 +1,4 @@
-"""Show the progress of an ingest or a migration, and stop it on a signal."""
+"""Show the progress of an ingest, a migration or a plan; stop the first two on a signal."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
+from itertools import chain
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from indexes.coverage import Coverage
 from indexes.join.planner import JoinMethod, format_duration
@@ -18,7 +20,11 @@ from pipeline.cli.console import print_message, print_warning
 from pipeline.decode.formats import SKIP_REASONS
 from pipeline.decode.read import Failure
 from pipeline.ingest.progress import Progress, Stage
-from pipeline.report.format import format_failure
+from pipeline.report.format import format_bytes, format_failure
+
+if TYPE_CHECKING:
+    from pipeline.actions.outcome import Outcome
+    from pipeline.actions.plan import Plan
 
 MAX_LISTED_FAILURES = 10  # failures of a run that are printed; `status --failures` lists all
 MIN_ANNOUNCED_JOIN_SECONDS = 2.0  # shorter exact joins are over before a line about them is read
@@ -87,6 +93,36 @@ def run_with_progress(updates: Generator[Progress], store: Path) -> Coverage:
     return coverage
 
 
+def follow_plan(outcomes: Iterable[Outcome], plan: Plan) -> list[Outcome]:
+    """Collect the outcomes of a plan; on a terminal, show how many files and bytes are done."""
+    if not _has_terminal():
+        return list(outcomes)
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    sizes = {part.path: part.stat.size for part, is_victim in plan.iter_parts() if is_victim}
+    total = sum(sizes.values())
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    collected: list[Outcome] = []
+    done, paths = 0, set[str]()
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=total)
+        for outcome in chain([None], outcomes):
+            if outcome is not None:
+                collected.append(outcome)
+                done += sizes[outcome.path] if outcome.path not in paths else 0
+                paths.add(outcome.path)
+            files = f"{len(paths):,} of {len(sizes):,} files"
+            size = f"{format_bytes(done)} of {format_bytes(total)}"
+            bar.update(task, description=f"{files}, {size}", completed=done)
+    return collected
+
+
+def _has_terminal() -> bool:
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
 def _print_failure(failure_count: int, failure: Failure, store: Path) -> None:
     if failure_count <= MAX_LISTED_FAILURES:
         print_warning(format_failure(failure.source.path, failure.reason, failure.detail))
@@ -97,7 +133,7 @@ def _print_failure(failure_count: int, failure: Failure, store: Path) -> None:
 
 @contextmanager
 def _open_display() -> Iterator[Callable[[Progress], None]]:
-    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+    if _has_terminal():
         with _open_bar() as show:
             yield show
     else:

@@ -63,7 +63,7 @@ class RelationsType(click.ParamType[frozenset[Relation]]):
 
 
 class OutputFileType(click.Path):
-    """A file to write, as a Path; a folder is refused, also one that is still to be made."""
+    """A file to write, as a Path; a folder is refused, also one to be made, and so is stdout."""
 
     def __init__(self, example: str) -> None:
         """Show `example`, the name of a file, in the message."""
@@ -78,6 +78,8 @@ class OutputFileType(click.Path):
     ) -> Any:  # noqa: ANN401 - the type that click declares
         """Convert a path, or fail with exit code 2."""
         path = os.fspath(value)
+        if path in ("", "-"):
+            self.fail(f"{path!r} is no file; name one, such as {self._example}.", param, ctx)
         if path.endswith("/") or os.path.isdir(path):  # noqa: PTH112 - never raises
             file = quote(os.path.join(path, self._example))  # noqa: PTH118 - may be no UTF-8
             self.fail(f"{quote(path)} is a folder; name a file, such as {file}.", param, ctx)

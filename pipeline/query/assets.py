@@ -24,7 +24,11 @@ from pipeline.grouping.keep_rules import LibraryFile
 from pipeline.grouping.match import Match
 from pipeline.verify.relation import Relation
 
-MAX_COMPARED_SIDECAR_BYTES = 1 << 20  # a larger sidecar is compared by its size
+MAX_WHOLE_BYTES = 1 << 20  # of a part that is compared whole
+# Of a larger one samples are compared, evenly spread from its start to its end: reading raw files
+# and films whole would take minutes per answer. Before a file is acted on, all of it is hashed.
+SAMPLE_BYTES = 1 << 16
+SAMPLE_COUNT = 5
 
 
 class LibraryAssets:
@@ -39,6 +43,7 @@ class LibraryAssets:
         self._store, self._folders = store, folders
         self._parts_by_primary = dict[str, tuple[AssetPart, ...]]()
         self._primary_by_part = dict[str, str | None]()  # None for an orphan
+        self._owners_by_part = defaultdict[str, list[str]](list)
         self._loaded_folders = set[str]()
 
     def get_parts(self, path: str) -> tuple[AssetPart, ...]:
@@ -56,6 +61,11 @@ class LibraryAssets:
         self._load(_get_folder(path))
         return self._primary_by_part.get(path) or path
 
+    def get_owners(self, path: str) -> Sequence[str]:
+        """Get the paths of the primaries of all assets that a part belongs to."""
+        self._load(_get_folder(path))
+        return self._owners_by_part.get(path, ())
+
     def add_parts(self, file: LibraryFile) -> LibraryFile:
         """Return a file of the library with the other parts of its asset."""
         parts = self.get_parts(file.path)
@@ -72,6 +82,8 @@ class LibraryAssets:
         for asset in found.assets:
             self._parts_by_primary[asset.primary] = asset.parts
             self._primary_by_part.update((part.path, asset.primary) for part in asset.parts)
+            for part in asset.parts:
+                self._owners_by_part[part.path].append(asset.primary)
 
 
 def find_asset_folders(store: Store) -> frozenset[str]:
@@ -133,15 +145,15 @@ def _list_parts(file: LibraryFile) -> list[AssetPart]:
 def have_equal_bytes(part: AssetPart, kept: AssetPart) -> bool:
     """Tell if a part that is kept has the content of another one, and is there as it was ingested.
 
-    Sidecars of equal size are read, because a rating changes no size; other parts are not. False
-    for a sidecar that cannot be read now.
+    Where the catalog does not have both hashes, parts of equal size are compared as they are on
+    disk: small ones whole, because a rating changes no size; others by samples, because the raw
+    files of some cameras all have one size. False for a part that cannot be read now.
     """
     if not are_of_equal_size(part, kept) or not _is_as_ingested(kept):
         return False
-    is_sidecar = part.role is PartRole.SIDECAR
-    if not is_sidecar or part.stat.size > MAX_COMPARED_SIDECAR_BYTES:
+    if part.hash is not None and kept.hash is not None:
         return True
-    contents = [_read(path) for path in (part.path, kept.path)]
+    contents = [_read(path, part.stat.size) for path in (part.path, kept.path)]
     return contents[0] is not None and contents[0] == contents[1]
 
 
@@ -153,11 +165,16 @@ def _is_as_ingested(part: AssetPart) -> bool:
     return (status.st_size, status.st_mtime_ns) == (part.stat.size, part.stat.mtime_ns)
 
 
-def _read(path: str) -> bytes | None:
-    """Read the start of a file, at most MAX_COMPARED_SIDECAR_BYTES; None if that fails."""
+def _read(path: str, size: int) -> list[bytes] | None:
+    """Read a file of `size` bytes, or samples of a large one; None if that fails."""
+    positions, length = [0], size + 1
+    if size > MAX_WHOLE_BYTES:
+        length = SAMPLE_BYTES
+        step = (size - SAMPLE_BYTES) // (SAMPLE_COUNT - 1)
+        positions = [number * step for number in range(SAMPLE_COUNT)]
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - the path may not be valid UTF-8
-            return file.read(MAX_COMPARED_SIDECAR_BYTES + 1)
+            return [os.pread(file.fileno(), length, position) for position in positions]
     except (OSError, ValueError):
         return None
 

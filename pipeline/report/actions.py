@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from indexes.paths import escape_unprintable
+from indexes.paths import escape_unprintable, format_command
+from indexes.store import Store
 from pipeline.actions.outcome import Outcome, Status
 from pipeline.actions.plan import Action, Merge, Part, Plan, Victim
 from pipeline.actions.plan_file import name_run, serialize_plan
-from pipeline.actions.undo import RunSummary
+from pipeline.actions.undo import RunSummary, count_returned_files
 from pipeline.grouping.cluster import Group
 from pipeline.grouping.match import Match
 from pipeline.report.document import make_document
@@ -155,6 +156,17 @@ def _summarize(outcomes: Sequence[Outcome], done: str, planned: str) -> Iterable
             size = sum(outcome.size for outcome in of_status)
             in_bytes = f", {format_bytes(size)}" if size else ""
             yield f"{pluralize(len(of_status), 'file')} {words}{in_bytes}"
+
+
+def format_returned(store: Store) -> Iterable[str]:
+    """Yield a warning if files came back by an undo since the last ingest: a plan has none."""
+    if count := count_returned_files(store):
+        came_back = pluralize(count, "file has come back", "files have come back")
+        ingest = format_command(store.folder, "ingest")
+        yield (
+            f"{came_back} by `neardup undo` and not been ingested since, so no plan has"
+            f" them; `{ingest}` adds them"
+        )
 
 
 # --- runs ---

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from indexes.decisions import DecidedContent, Decision
@@ -14,8 +15,16 @@ from pipeline.report.document import make_document
 from pipeline.report.format import MAX_LISTED_ITEMS, pluralize
 from pipeline.verify.relation import Relation
 
-# The paths of the files that hold each decided content now, by the hash of its bytes.
-PathsByHash = Mapping[bytes, Sequence[str]]
+
+@dataclass(frozen=True)
+class DecidedPaths:
+    """The files that hold a decided content now, and those with other bytes and its pixels."""
+
+    same_bytes: Sequence[str] = ()
+    same_pixels: Sequence[str] = ()
+
+
+PathsByHash = Mapping[bytes, DecidedPaths]  # by the hash of the bytes of the content
 
 
 def serialize_decision(decision: Decision) -> dict[str, str]:
@@ -42,10 +51,12 @@ def serialize_decisions(decisions: Iterable[Decision], paths: PathsByHash) -> di
 
 
 def _serialize_content(content: DecidedContent, paths: PathsByHash) -> dict[str, Any]:
+    found = paths.get(content.hash, DecidedPaths())
     return {
         "name": content.name,
         "blake3": content.hash.hex(),
-        "paths": list(paths.get(content.hash, ())),
+        "paths": list(found.same_bytes),
+        "same_pixels_at": list(found.same_pixels),
     }
 
 
@@ -57,7 +68,9 @@ def format_decisions(decisions: Sequence[Decision], paths: PathsByHash) -> Itera
         yield f"{decision.id}  {decision.kind}, {format_origin(decision)}"
         for content in decision.contents:
             name = f"{escape_unprintable(content.name)}, in no file now"
-            files = [escape_unprintable(path) for path in paths.get(content.hash, ())]
+            found = paths.get(content.hash, DecidedPaths())
+            files = [escape_unprintable(path) for path in found.same_bytes]
+            files += [f"{escape_unprintable(path)} (same pixels)" for path in found.same_pixels]
             yield f"    {files[0] if files else name}" + (
                 f" and {pluralize(len(files) - 1, 'more file')}" if len(files) > 1 else ""
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from indexes.records import Space
@@ -21,7 +21,7 @@ from pipeline.report.matches import (
     serialize_file,
     serialize_match,
 )
-from pipeline.verify.relation import REPORTED_RELATIONS, Relation
+from pipeline.verify.relation import COPY_RELATIONS, REPORTED_RELATIONS, Relation
 
 # How a person reads the relation of a file that is close to a member of a group, where the name of
 # the relation leaves open to what.
@@ -38,8 +38,12 @@ def serialize_groups(
     space: Space | None,
     thresholds: Thresholds | None,
     coverage: dict[str, Any],
+    relations: Collection[Relation] = COPY_RELATIONS,
 ) -> dict[str, Any]:
-    """Serialize the answer of `groups` and `dedupe`; an empty store has no space."""
+    """Serialize the answer of `groups` and `dedupe`, which holds members of these relations.
+
+    An empty store has no space.
+    """
     return make_document(
         {
             "space": serialize_space(space) if space else None,
@@ -47,6 +51,7 @@ def serialize_groups(
             "threshold": thresholds.similar if thresholds else None,
             "floor": thresholds.search if thresholds else None,
             "min_agreement": thresholds.min_agreement if thresholds else None,
+            "relations": [relation for relation in REPORTED_RELATIONS if relation in relations],
             "groups": [_serialize_group(group) for group in groups],
             "coverage": coverage,
         }

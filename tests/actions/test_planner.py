@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline.cli.console import EXIT_SKIPPED
+from tests.support.actions import read_tree
 from tests.support.cli import Run
 from tests.support.images import draw_scene, save_image
 
@@ -80,8 +81,9 @@ def test_wider_relations_need_a_confidence(run: Run, library: Path) -> None:
     assert confidences.count(None) == 2
     assert all(value >= 0.5 for value in confidences if value is not None)
     plan = make_plan(run, "--relations", "identical,same,derived", "--min-confidence", "1")
-    assert set(list_victims(plan, library)) == {"a copy.png", "sub/a.png"}
-    assert "the probability of a copy is" in get_reasons(plan, library)["small.jpg"]
+    assert list_victims(plan, library) == list_victims(make_plan(run), library)
+    narrow = make_plan(run, "--relations", "same", "--min-confidence", "1")
+    assert "the probability of a copy is" in get_reasons(narrow, library)["small.jpg"]
 
 
 def test_choices_that_no_plan_can_follow_are_refused(run: Run, library: Path) -> None:
@@ -94,6 +96,32 @@ def test_choices_that_no_plan_can_follow_are_refused(run: Run, library: Path) ->
         ["--action", "move", "--to", "/nothing/there"],
     ):
         assert run("plan", *words)[0] == PLAN_REFUSED, words
+
+
+def test_outputs_that_nobody_means_are_refused(run: Run, library: Path, tmp_path: Path) -> None:
+    assert run("plan", "--action", "move", "--to", "")[0] == PLAN_REFUSED
+    for option in ("--output", "--html"):
+        for name in ("", "-"):
+            code, _, err = run("plan", option, name)
+            assert (code, "is no file" in err) == (2, True), (option, name)
+    page = tmp_path / "one"
+    assert run("plan", "--output", page, "--html", page)[0] == 2
+    page.write_text("mine")
+    for option in ("--output", "--html"):
+        code, _, err = run("plan", option, page, "--protect", library)
+        assert (code != 0, "exists" in err) == (True, True)
+    assert page.read_text() == "mine"
+    assert make_plan(run)["protected"] == []
+
+
+def test_moving_to_a_folder_of_the_library_gives_a_warning(
+    run: Run, library: Path, tmp_path: Path
+) -> None:
+    for folder, is_known in ((library / "sub", True), (library, True), (tmp_path, False)):
+        (*warnings,) = make_plan(run, "--action", "move", "--to", folder)["warnings"]
+        assert ["the next `neardup ingest` finds" in warning for warning in warnings] == (
+            [True] if is_known else []
+        )
 
 
 def test_protected_folders_are_remembered_and_hold_the_keeper(run: Run, library: Path) -> None:
@@ -193,6 +221,62 @@ def test_photo_stays_with_what_has_no_copy_beside_the_keeper(
     assert reason.endswith(f"{name}' has no copy beside the keeper")
 
 
+@pytest.fixture
+def shared_sidecar(run: Run, tmp_path: Path) -> Path:
+    """Two folders with two photos of one name and the sidecar of both, equal in both folders."""
+    folder = tmp_path / "photos"
+    save_image(folder / "a" / "IMG_1.jpg", draw_scene(1, (480, 360)))
+    save_image(folder / "a" / "IMG_1.png", draw_scene(2, (480, 360)))
+    (folder / "a" / "IMG_1.xmp").write_bytes(b"<x:xmpmeta>5 stars</x:xmpmeta>")
+    shutil.copytree(folder / "a", folder / "b")
+    assert run("ingest", folder)[0] == 0
+    return folder
+
+
+def test_sidecar_of_two_photos_goes_with_the_last_and_comes_back(
+    run: Run, shared_sidecar: Path, tmp_path: Path
+) -> None:
+    file, before = tmp_path / "plan.json", read_tree(shared_sidecar)
+    plan = make_plan(run, "--output", file)
+    names = ["b/IMG_1.jpg", "b/IMG_1.png", "b/IMG_1.xmp"]
+    assert list(list_victims(plan, shared_sidecar)) == names
+    assert get_reasons(plan, shared_sidecar) == {}
+    code, out, _ = run("apply", file)
+    assert (code, "3 files to act on" in out) == (0, True)
+    assert run("apply", file, "--yes")[0] == 0
+    assert not any((shared_sidecar / name).exists() for name in names)
+    assert run("undo", "last")[0] == 0
+    assert read_tree(shared_sidecar) == before
+
+
+def test_sidecar_of_two_photos_stays_while_one_of_them_does(
+    run: Run, shared_sidecar: Path, tmp_path: Path
+) -> None:
+    """Also where the other one was to go, and could not."""
+    file = tmp_path / "plan.json"
+    run("plan", "--output", file)
+    (shared_sidecar / "b" / "IMG_1.jpg").touch()
+    code, out, _ = run("apply", file, "--yes")
+    assert (code, "shares a sidecar with it" in out) == (EXIT_SKIPPED, True)
+    assert (shared_sidecar / "b" / "IMG_1.xmp").exists()
+    plan = make_plan(run)  # the one that was touched has to be ingested first
+    assert list(list_victims(plan, shared_sidecar)) == ["b/IMG_1.png"]
+    reason = get_reasons(plan, shared_sidecar)["b/IMG_1.xmp"]
+    assert reason == f"belongs to '{shared_sidecar / 'b' / 'IMG_1.jpg'}', too, which stays"
+
+
+def test_sidecar_of_two_photos_without_a_copy_beside_the_keeper_stays(
+    run: Run, shared_sidecar: Path
+) -> None:
+    sidecar = shared_sidecar / "b" / "IMG_1.xmp"
+    sidecar.write_bytes(sidecar.read_bytes()[::-1])
+    run("ingest")
+    plan = make_plan(run)
+    assert list(list_victims(plan, shared_sidecar)) == ["b/IMG_1.jpg", "b/IMG_1.png"]
+    reasons = get_reasons(plan, shared_sidecar)
+    assert reasons == {"b/IMG_1.xmp": "has no copy beside the keeper"}
+
+
 def test_photo_with_a_sidecar_is_not_replaced_by_a_link(run: Run, assets: Path) -> None:
     plan = make_plan(run, "--action", "hardlink")
     assert plan["groups"] == []
@@ -246,9 +330,45 @@ def test_plan_from_an_earlier_answer_acts_on_what_still_holds(
     assert get_reasons(plan, library)["sub/a.png"].startswith("its keeper is not that")
 
 
+@pytest.mark.parametrize("relations", ["identical", "identical,same,derived,scene,similar"])
+def test_plan_from_an_answer_with_other_relations_has_its_groups(
+    run: Run, library: Path, tmp_path: Path, relations: str
+) -> None:
+    earlier = tmp_path / "groups.json"
+    answer = run("groups", "--json", "--relations", relations)[1]
+    earlier.write_text(answer)
+    plan = make_plan(run, "--from", earlier)
+    assert list_victims(plan, library) == list_victims(make_plan(run), library)
+    keepers = {group["keeper"]["path"] for group in json.loads(answer)["groups"]}
+    assert (str(library / "small.jpg") in keepers) == (relations == "identical")
+    reasons = get_reasons(plan, library)
+    assert reasons == {} or reasons == {
+        "small.jpg": "same picture: not among the relations asked for"
+    }
+
+
+def test_plan_from_an_answer_of_before_says_whose_copy_its_keeper_is(
+    run: Run, library: Path, tmp_path: Path
+) -> None:
+    earlier = tmp_path / "groups.json"
+    answer = json.loads(run("groups", "--json", "--relations", "identical")[1])
+    del answer["relations"]
+    earlier.write_text(json.dumps(answer))
+    reason = get_reasons(make_plan(run, "--from", earlier), library)["sub/small.jpg"]
+    assert f"a copy of '{library / 'a.png'}' now" in reason
+
+
 def test_answer_that_is_none_of_groups_is_refused(run: Run, library: Path, tmp_path: Path) -> None:
     path = tmp_path / "groups.json"
-    for content in ("", "[]", "{}", '{"groups": [{"id": 1}]}', "[" * 100_000):
+    for content in (
+        "",
+        "[]",
+        "{}",
+        '{"groups": [{"id": 1}]}',
+        '{"groups": [], "relations": ["kin"]}',
+        '{"groups": [], "min_score": "high"}',
+        "[" * 100_000,
+    ):
         path.write_text(content)
         assert run("plan", "--from", path)[0] == PLAN_REFUSED, content
     assert run("plan", "--from", tmp_path / "nothing.json")[0] == PLAN_REFUSED
@@ -288,6 +408,20 @@ def test_plan_apply_undo_from_the_command_line(run: Run, library: Path, tmp_path
     assert (code, "3 files moved back" in out) == (0, True)
     run("ingest")
     assert run("groups", "--json")[1] == groups
+
+
+def test_commands_after_an_undo_say_what_to_do(run: Run, library: Path, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    run("plan", "--output", path)
+    run("apply", path, "--yes")
+    run("undo", "last")
+    for words in ((), ("--yes",)):
+        code, out, _ = run("apply", path, *words)
+        assert (code, out.count("make a new plan")) == (EXIT_SKIPPED, 3), words
+    err = run("plan")[2]
+    assert "3 files have come back by `neardup undo` and not been ingested" in err
+    run("ingest")
+    assert "neardup undo" not in run("plan")[2]
 
 
 def test_outcomes_of_files_that_are_left_set_the_exit_code(

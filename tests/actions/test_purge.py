@@ -124,6 +124,31 @@ def test_killed_purge_is_undone_as_far_as_files_are_left(desk: Desk) -> None:
     }
 
 
+def test_file_that_a_killed_purge_deleted_counts_as_purged_after_undo(desk: Desk) -> None:
+    """Undo cannot bring it back, and it is not stuck anywhere."""
+    desk.apply(make_plan(desk))
+    with killed_at("action deleted"):
+        purge(desk)
+    assert get_statuses(desk.undo())["copy.jpg"] is Status.LEFT
+    assert list_runs(desk.store)[0].counts == {"purged": 1, "undone": 2}
+
+
+def test_killed_purge_is_not_settled_while_the_drive_is_away(desk: Desk) -> None:
+    """A file on it was perhaps not deleted."""
+    desk.apply(make_plan(desk))
+    with killed_at("action purge intended:2"):
+        purge(desk)
+    desk.root.rename(desk.root.with_name("away"))
+    other = desk.make_plan([])
+    desk.apply(other)
+    outcomes = desk.undo()
+    assert all("mount its drive" in outcome.detail for outcome in outcomes[:2])
+    assert list_runs(desk.store)[0].counts == {"purged": 1, "purge intended": 1, "done": 1}
+    desk.root.with_name("away").rename(desk.root)
+    assert get_statuses(desk.undo())["copy 2.jpg"] is Status.DONE
+    assert list_runs(desk.store)[0].counts == {"purged": 1, "undone": 2}
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_folder_that_is_read_only_is_named(desk: Desk) -> None:
     desk.root.chmod(0o500)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from pipeline.actions.apply import preview_plan
 from pipeline.actions.plan import Action, Keeper, Plan
@@ -109,6 +110,23 @@ def test_rejected_photo_goes_with_what_belongs_to_it_and_comes_back(
     assert make_plan(run)["groups"] == []
     assert run("undo", "last")[0] == 0
     assert read_tree(library) == before
+
+
+def test_plan_from_before_an_ingest_is_refused(run: Run, library: Path, tmp_path: Path) -> None:
+    """A new photo made the rejected one a keeper: it is all that is left of the whole picture."""
+    reject(run, library / "other.jpg")
+    file = tmp_path / "plan.json"
+    assert list_victims(make_plan(run, "--output", file), library) == ["other.jpg"]
+    with Image.open(library / "other.jpg") as photo:
+        width, height = photo.size
+        part = photo.crop((width // 10, height // 10, width, height))
+    save_image(library / "new.jpg", part, quality=90)
+    run("ingest")
+    for words in ((), ("--yes",)):
+        code, _, err = run("apply", file, *words)
+        assert (code, "ingested since" in err) == (PLAN_REFUSED, True)
+    assert (library / "other.jpg").exists()
+    assert "the keeper of" in get_reasons(make_plan(run), library)["other.jpg"]
 
 
 def test_copies_of_a_rejected_photo_go_but_for_those_that_are_to_stay(

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from pipeline.cli.main import main
 from tests.support.cli import Run
@@ -103,6 +105,25 @@ def test_list_names_the_files_that_hold_each_photo_now(
     listed = json.loads(run("decide", "list", "--json")[1])["decisions"]
     assert [item["id"] for item in listed] == [first, second]
     assert [photo["paths"] for photo in listed[1]["photos"]] == [[]]
+
+
+def test_list_finds_a_photo_whose_metadata_was_edited(
+    run: Run, photos: Path, decide: Callable[..., str]
+) -> None:
+    """The bytes of the decision are in no file now, and its pixels are in one."""
+    decide("keep", "a.png")
+    for path in photos.rglob("a*.png"):
+        tags = PngInfo()
+        tags.add_text("Comment", f"edited {path.name}")
+        image = Image.open(path)
+        image.load()
+        image.save(path, pnginfo=tags)
+    run("ingest")
+    listed = json.loads(run("decide", "list", "--json")[1])["decisions"]
+    (photo,) = listed[0]["photos"]
+    assert photo["paths"] == []
+    assert str(photos / "a.png") in photo["same_pixels_at"]
+    assert f"    {photos}/a.png (same pixels)" in run("decide", "list")[1]
 
 
 def test_decisions_are_forgotten_exported_and_imported(

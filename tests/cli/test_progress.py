@@ -41,6 +41,19 @@ def test_ingest_on_a_terminal_shows_a_bar(tmp_path: Path, photos: Path) -> None:
     assert "7 files seen, 6 new" in printed
 
 
+def test_apply_on_a_terminal_shows_files_and_bytes(run: Run, tmp_path: Path, photos: Path) -> None:
+    plan, store = tmp_path / "plan.json", tmp_path / "library"
+    run("ingest", photos)
+    run("plan", "--output", plan)
+    code, printed = run_on_terminal(store, "apply", plan, "--yes")
+    assert code == 0, printed
+    assert re.search(r"1 of 1 files, [\d.]+ kB of [\d.]+ kB", printed)
+    assert run("undo", "last")[0] == 0
+    run("ingest")
+    run("plan", "--output", tmp_path / "again.json")
+    assert " of " not in run("apply", tmp_path / "again.json", "--yes")[2]
+
+
 def test_ingest_without_a_terminal_prints_a_line_now_and_then(
     run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

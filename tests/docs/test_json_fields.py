@@ -126,7 +126,7 @@ def test_fields_of_decisions_are_documented(run: Run, library: Path) -> None:
     assert set(document) == list_documented("`decide list`") | {"schema_version"}
     decision = document["decisions"][0]
     assert set(decision) == list_documented("a decision")
-    assert set(decision["photos"][0]) == {"name", "blake3", "paths"}
+    assert set(decision["photos"][0]) == {"name", "blake3", "paths", "same_pixels_at"}
     groups = json.loads(run("groups", "--json")[1])
     (rejected,) = groups["coverage"]["rejected"]
     assert set(rejected) == {"path", "relation", "decision"}

@@ -133,6 +133,23 @@ def test_raw_file_that_cannot_be_read_is_a_part(tmp_path: Path, library: Path) -
     assert [member.without_counterpart for member in group.members] == [(str(copy / "IMG_1.CR3"),)]
 
 
+@pytest.mark.parametrize("size", [1000, 3_000_000])
+def test_raw_file_of_one_size_with_other_content_is_no_counterpart(
+    tmp_path: Path, library: Path, size: int
+) -> None:
+    """Uncompressed raw files of a camera all have one size; their headers can be equal, too."""
+    header = b"header" * 20
+    (library / "best" / "IMG_1.CR3").write_bytes(header + b"1" * size)
+    copy = copy_best(library, "copy of it")
+    options = GroupOptions(have_equal_content=have_equal_bytes)
+    (group,) = find(tmp_path, library, options)
+    assert group.members[0].without_counterpart == ()
+    (copy / "IMG_1.CR3").write_bytes(header + b"2" * size)
+    shutil.rmtree(tmp_path / "store")
+    (group,) = find(tmp_path, library, options)
+    assert group.members[0].without_counterpart == (str(copy / "IMG_1.CR3"),)
+
+
 def test_sidecar_with_other_content_has_no_counterpart(tmp_path: Path, library: Path) -> None:
     copy = copy_best(library, "copy of it")
     (copy / "IMG_1.xmp").write_text('<x:xmpmeta xmp:Rating="5"/>')  # of the same size
