@@ -1,7 +1,7 @@
 """Vouchers: members of a group that are copies of an image, whatever its pair with the keeper says.
 
-A pair of which one side is much altered can be in doubt, or was never compared; the other copies of
-both tell more.
+A pair with a much altered side can be in doubt, or was never compared; the other copies of both
+tell more.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipeline.verify.verdict import MIN_FULL_OVERLAP
 
 # Members of a group that have to be copies of an image whose pair with the keeper is in doubt.
 MIN_VOUCHERS = 3
-# The same if they only share a template, as two images do of which one is toned strongly.
+# The same if they only share a template, as an image does with a strongly toned copy.
 MIN_TEMPLATE_VOUCHERS = 8
 # Copies of an image from which its pair with the keeper may have been left out: not compared.
 MIN_CROWD = 24
