@@ -92,6 +92,7 @@ def preview_plan(
         except Refused as refused:
             for victim in group.victims:
                 yield from _leave(victim, refused)
+            number += sum(len(victim.parts) for victim in group.victims)
             continue
         for victim in group.victims:
             for part in victim.parts:

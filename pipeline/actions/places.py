@@ -67,8 +67,8 @@ def require_known_sidecar(header: RunHeader, merge: MergeEntry, roots: Sequence[
         raise Refused(f"the journal names {quote(merge.target)}, where the run moved nothing")
 
 
-def is_away(entry: Entry) -> bool:
-    """Tell if the folder that a victim was moved below is not there: its drive is not mounted.
+def is_away(entry: Entry | MergeEntry) -> bool:
+    """Tell if the folder that a file was moved below is not there: its drive is not mounted.
 
     The mount point of a drive that is away is an empty folder on another device.
     """
@@ -80,7 +80,8 @@ def is_away(entry: Entry) -> bool:
             is_empty = next(found, None) is None
     except OSError:
         return True
-    return is_empty and device != entry.victim.stat.device
+    held = entry.victim if isinstance(entry, Entry) else entry.before
+    return is_empty and held is not None and device != held.stat.device
 
 
 def require_known_places(header: RunHeader, entry: Entry, roots: Sequence[str]) -> None:

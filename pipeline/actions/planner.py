@@ -184,7 +184,8 @@ class _Planner:
             if trial.kept and trial.victims:
                 yield self._make_group(group, trial, trial.kept, merge)
         reasons = {path: why for trial in trials[::-1] for path, why in trial.refused.items()}
-        accounted = {path for trial in trials for path in (*trial.victims, trial.keeper.path)}
+        acting = [trial for trial in trials if trial.victims]
+        accounted = {path for trial in acting for path in (*trial.victims, trial.keeper.path)}
         for path, match in list_members(group, trials[0].keeper).items():
             if path not in accounted:
                 unwanted = f"{match.relation}: not among the relations asked for"

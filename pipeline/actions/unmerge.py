@@ -29,7 +29,7 @@ from pipeline.actions.merge_entries import (
     MergeState,
 )
 from pipeline.actions.outcome import Outcome, Status
-from pipeline.actions.places import require_known_sidecar, split_target
+from pipeline.actions.places import is_away, require_known_sidecar, split_target
 from pipeline.actions.plan import Part
 from pipeline.actions.rename import exchange, rename_exclusive
 from pipeline.actions.restore import remove_scratch_names
@@ -118,6 +118,13 @@ def unmerge(journal: Journal, entry: MergeEntry, roots: Sequence[str]) -> str:
     return note
 
 
+def _observe_times(entry: MergeEntry) -> FolderTimes | None:
+    """Do what _observe() does; None if the folder is not there."""
+    with suppress(Refused), opened_folder(split_path(entry.sidecar)[0]) as folder:
+        return _observe(entry, folder)
+    return None
+
+
 def _observe(entry: MergeEntry, folder: int) -> FolderTimes | None:
     """Tell by the present times of its folders if only the run changed them since the merge."""
     if entry.times is None:
@@ -174,22 +181,30 @@ def settle_merges(journal: Journal, roots: Sequence[str]) -> None:
     """Finish or reverse every merge that a kill left half done. Raises DiskFull."""
     for entry in list(journal.merges.values()):
         if entry.state is MergeState.PURGE_INTENDED:
-            is_there = os.path.lexists(entry.target)
-            with suppress(Refused):
-                require_known_sidecar(journal.header, entry, roots)
-                remove_empty_folders(entry.base, split_target(entry)[0])
-            journal.record_merge(entry, MergeState.DONE if is_there else MergeState.PURGED)
+            _settle_purge(journal, entry, roots)
         elif entry.state in UNSETTLED_MERGE_STATES:
             _settle(journal, entry, roots)
+
+
+def _settle_purge(journal: Journal, entry: MergeEntry, roots: Sequence[str]) -> None:
+    """Record whether a purge that was killed had deleted the sidecar of before.
+
+    Nothing is decided while its drive is away.
+    """
+    is_there = os.path.lexists(entry.target)
+    if not is_there and is_away(entry):
+        return
+    with suppress(Refused):
+        require_known_sidecar(journal.header, entry, roots)
+        remove_empty_folders(entry.base, split_target(entry)[0])
+    journal.record_merge(entry, MergeState.DONE if is_there else MergeState.PURGED)
 
 
 def _settle(journal: Journal, entry: MergeEntry, roots: Sequence[str]) -> None:
     try:
         require_known_sidecar(journal.header, entry, roots)
         if _is_done(entry):
-            with opened_folder(split_path(entry.sidecar)[0]) as folder:
-                times = _observe(entry, folder)
-            journal.record_merge(entry, MergeState.DONE, "", times)
+            journal.record_merge(entry, MergeState.DONE, "", _observe_times(entry))
         else:
             note = unmerge(journal, entry, roots)
             journal.record_merge(entry, MergeState.REVERTED, note)
@@ -219,6 +234,9 @@ def undo_merge(journal: Journal, entry: MergeEntry, roots: Sequence[str]) -> Ite
 
     It stays while one of the victims that it is for is away: their metadata is in no other place.
     """
+    if entry.state is MergeState.PURGE_INTENDED:
+        _settle_purge(journal, entry, roots)
+        entry = journal.merges[entry.number]
     if entry.state is MergeState.PURGED:
         detail = (
             "metadata that was added stays: the sidecar of before was deleted by `neardup purge`"
@@ -230,12 +248,14 @@ def undo_merge(journal: Journal, entry: MergeEntry, roots: Sequence[str]) -> Ite
         detail = "metadata that was added stays: a photo that it comes from is not back"
         yield Outcome(entry.sidecar, Status.LEFT, detail)
         return
-    journal.record_merge(entry, MergeState.UNDO_INTENDED)
+    was_done = entry.state is MergeState.DONE
+    journal.record_merge(entry, MergeState.UNDO_INTENDED, "", _observe_times(entry))
     failpoint("merge undo intended")
+    entry = journal.merges[entry.number]
     try:
         note = unmerge(journal, entry, roots)
     except Refused as refused:
-        state = MergeState.DONE if entry.state is MergeState.DONE else MergeState.STUCK
+        state = MergeState.DONE if was_done else MergeState.STUCK
         journal.record_merge(entry, state, str(refused))
         yield Outcome(entry.sidecar, Status.LEFT, str(refused))
         return

@@ -1,0 +1,103 @@
+"""Merges of metadata whose purge or undo was killed, and what a plan says of others."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from indexes import Store
+from pipeline.actions.apply import preview_plan
+from pipeline.actions.journal import list_journals, read_whole_journal
+from pipeline.actions.merge_entries import MergeState
+from pipeline.actions.plan import Action
+from pipeline.actions.planner import PlanOptions
+from pipeline.grouping.cluster import Group
+from pipeline.grouping.match import Match
+from pipeline.query.assets import mark_without_counterpart
+from pipeline.verify.relation import COPY_RELATIONS, Relation
+from tests.actions.test_merges import OLD_SIDECAR, edit, get_outcome, make_plan, purge
+from tests.actions.test_wider_relations import list_paths, make_verdict, plan_group, save_photo
+from tests.support.actions import OLD_TIME, Desk, killed_at, save
+
+
+def get_merge_state(desk: Desk) -> MergeState:
+    (path,) = list_journals(desk.store)
+    (merge,) = read_whole_journal(path).merges.values()
+    return merge.state
+
+
+@pytest.mark.parametrize(
+    ("action", "failpoint", "expected"),
+    [
+        (Action.MOVE, "merge purge intended", MergeState.UNDONE),
+        (Action.MOVE, "merge deleted", MergeState.PURGED),
+        # The victims in quarantine are deleted before, so what was added stays.
+        (Action.QUARANTINE, "merge purge intended", MergeState.DONE),
+        (Action.QUARANTINE, "merge deleted", MergeState.PURGED),
+    ],
+)
+def test_undo_settles_a_killed_purge_of_a_merge(
+    desk: Desk, action: Action, failpoint: str, expected: MergeState
+) -> None:
+    sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
+    desk.apply(make_plan(desk, sidecar, action))
+    with killed_at(failpoint):
+        purge(desk)
+    desk.undo()
+    assert get_merge_state(desk) is expected
+    assert (sidecar.read_bytes() == OLD_SIDECAR) is (expected is MergeState.UNDONE)
+
+
+def test_nothing_is_decided_about_a_killed_purge_while_the_drive_is_away(desk: Desk) -> None:
+    sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
+    desk.apply(make_plan(desk, sidecar, Action.MOVE))
+    with killed_at("merge purge intended"):
+        purge(desk)
+    away = desk.root.with_name("away")
+    desk.root.rename(away)
+    purge(desk)
+    assert get_merge_state(desk) is MergeState.PURGE_INTENDED
+    away.rename(desk.root)
+    desk.undo()
+    assert sidecar.read_bytes() == OLD_SIDECAR
+
+
+def test_killed_undo_leaves_the_time_of_a_folder_that_another_program_changed(desk: Desk) -> None:
+    sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
+    plan = make_plan(desk, sidecar)
+    os.utime(desk.root, ns=(OLD_TIME, OLD_TIME))
+    desk.apply(plan)
+    (desk.root / "new").write_bytes(b"by another program")
+    with killed_at("merge restored"):
+        desk.undo()
+    desk.undo()
+    assert desk.root.stat().st_mtime_ns != OLD_TIME
+
+
+def test_preview_gives_each_victim_its_own_reason(desk: Desk) -> None:
+    """The first group cannot be merged now; the victim of the second was never moved."""
+    sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
+    plan = make_plan(desk, sidecar)
+    worse = desk.root / "a" / "worse.jpg"
+    worse.write_bytes(b"edited before it was applied")
+    desk.apply(plan)
+    desk.undo()
+    edit(sidecar)
+    outcome = get_outcome(list(preview_plan(plan, desk.store, [str(desk.root)])), worse)
+    assert "undo" not in outcome.detail
+
+
+def test_files_that_cannot_go_because_of_their_metadata_are_left(
+    store: Store, tmp_path: Path
+) -> None:
+    """Two equal copies in doubt, whose metadata is no XMP: one would go for the other."""
+    verdict = make_verdict(Relation.SAME_PICTURE, 0.5)
+    files = [save_photo(tmp_path / f"{n}.jpg", n > 0, b"no xmp <" if n else None) for n in range(3)]
+    members = tuple(Match(file, Relation.SAME_PICTURE, 0.9, verdict) for file in files[1:])
+    group = mark_without_counterpart(Group("1", files[0], members, "best"))
+    options = PlanOptions(relations=COPY_RELATIONS, min_confidence=0.9, merge_metadata=True)
+    plan = plan_group(store, group, tmp_path, options)
+    assert list_paths(plan)[1] == set()
+    assert {left.path for left in plan.left} == {file.path for file in files[1:]}
