@@ -113,7 +113,7 @@ def _find_copies(
 def _holds_more(image: Image, rejected: Image) -> bool:
     """Tell if a copy holds more than the photo that was rejected, which was perhaps the worse one.
 
-    It has more pixels, or as many in the same format and many more bytes.
+    It has more pixels, or as many and is compressed much less.
     """
     has_more_pixels = image.pixel_count > MAX_PIXEL_RATIO * rejected.pixel_count
     return has_more_pixels or is_compressed_less(image, rejected)

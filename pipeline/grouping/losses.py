@@ -36,8 +36,13 @@ MIN_COLOR_RATIO = 3  # of the colors of a copy to those of an image that lost so
 # own. The JPEG of a drawing has many by its artifacts. Of 300 photos 275 have no more, of 120 JPEGs
 # of screenshots and playing cards none: 0.37 is the least.
 MAX_PHOTO_EVEN_SHARE = 0.33
-# Bytes of one image over those of another, at equal format, from which it is compressed less.
+# Bytes of one image over those of another from which it is compressed less: in one format; where
+# the other is in a format that needs half the bytes of a JPEG; and where the image is lossless,
+# which takes some five times the bytes of a good JPEG.
 MIN_BYTES_RATIO = 1.25
+MIN_BYTES_RATIO_TO_EFFICIENT = 2.5
+MIN_BYTES_RATIO_OF_LOSSLESS = 8.0
+EFFICIENT_FORMATS = {"HEIF", "AVIF", "WEBP", "JXL"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +85,16 @@ def find_losses(
 
 
 def is_compressed_less(image: Image, other: Image) -> bool:
-    """Tell if an image has at least as many pixels in the same format, and many more bytes."""
-    has_as_many = image.pixel_count >= other.pixel_count and image.format == other.format
-    return has_as_many and image.size > MIN_BYTES_RATIO * other.size
+    """Tell if an image has at least as many pixels as another, and is compressed much less.
+
+    It has that many more bytes, as far as two formats can be compared.
+    """
+    ratio = MIN_BYTES_RATIO
+    if image.format in LOSSLESS_FORMATS and other.format not in LOSSLESS_FORMATS:
+        ratio = MIN_BYTES_RATIO_OF_LOSSLESS
+    elif other.format in EFFICIENT_FORMATS and image.format not in EFFICIENT_FORMATS:
+        ratio = MIN_BYTES_RATIO_TO_EFFICIENT
+    return image.pixel_count >= other.pixel_count and image.size > ratio * other.size
 
 
 def was_strongly_compressed(metadata: ImageMetadata, image: Image) -> bool:

@@ -23,6 +23,7 @@ from pipeline.grouping.copy_views import list_views
 from pipeline.grouping.decisions import NO_DECISIONS
 from pipeline.grouping.edges import Edge, Neighbor, list_neighbors
 from pipeline.grouping.keep_rules import KeepRules, LibraryFile
+from pipeline.grouping.losses import is_compressed_less
 from pipeline.grouping.match import Match, get_exact_relation, make_match_rank_key
 from pipeline.grouping.provenance import Provenance
 from pipeline.query.files import load_files
@@ -258,6 +259,8 @@ class _Counterparts:
             return False
         if edits.changed_regions or edits.changed_share >= MIN_NAMED_CHANGED_SHARE:
             return False
+        if is_compressed_less(file.image, match.file.image):
+            return False  # by its bytes, where what a rule measures does not tell
         return self._make_quality_key(match.file) <= self._make_quality_key(file)
 
     def _make_quality_key(self, file: LibraryFile) -> tuple[Any, ...]:

@@ -20,7 +20,13 @@ from indexes.metadata import (
 from indexes.records import FLAG_PREVIEW, Image
 from pipeline.grouping.copy_views import list_views
 from pipeline.grouping.edges import Edge, list_neighbors
-from pipeline.grouping.losses import NO_LOSSES, Losses, find_losses, was_strongly_compressed
+from pipeline.grouping.losses import (
+    NO_LOSSES,
+    Losses,
+    find_losses,
+    is_compressed_less,
+    was_strongly_compressed,
+)
 from pipeline.verify.relation import COPY_RELATIONS, Relation
 from pipeline.verify.verdict import Verdict
 from tests.support.verification import PLAIN_COPY
@@ -220,3 +226,26 @@ def test_strong_compression_shows_in_blocks_or_tables(
     metadata: ImageMetadata, flags: tuple[str, ...], is_strong: bool
 ) -> None:
     assert was_strongly_compressed(metadata, replace(IMAGE, flags=flags)) is is_strong
+
+
+@pytest.mark.parametrize(
+    ("format_", "size", "other_format", "is_less"),
+    [
+        ("JPEG", 1251, "JPEG", True),
+        ("JPEG", 1250, "JPEG", False),
+        ("HEIF", 7800, "JPEG", True),
+        ("WEBP", 1300, "JPEG", True),
+        ("JPEG", 2500, "HEIF", False),  # a JPEG needs twice the bytes
+        ("JPEG", 2501, "HEIF", True),
+        ("PNG", 8000, "JPEG", False),  # of a good JPEG
+        ("PNG", 8001, "JPEG", True),
+        ("PNG", 1251, "PNG", True),
+    ],
+)
+def test_image_of_equal_size_with_many_more_bytes_is_compressed_less(
+    format_: str, size: int, other_format: str, is_less: bool
+) -> None:
+    image = replace(IMAGE, format=format_, size=size)
+    other = replace(IMAGE, format=other_format, size=1000)
+    assert is_compressed_less(image, other) is is_less
+    assert not is_compressed_less(replace(image, width=IMAGE.width - 1), other)

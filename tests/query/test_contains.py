@@ -66,6 +66,20 @@ def test_files_are_as_good_lesser_or_absent(tmp_path: Path, folders: tuple[Path,
     assert not report.is_all_as_good
 
 
+def test_photo_in_another_format_is_lesser_in_far_fewer_bytes(
+    tmp_path: Path, folders: tuple[Path, Path]
+) -> None:
+    card, library = folders
+    for name, seed, quality in (("a", 1, 30), ("b", 2, 97)):
+        photo = draw_textured_image(seed)
+        save_image(card / f"{name}.webp", photo, quality=95)
+        save_image(library / f"{name}.jpg", photo, quality=quality)
+    assert list_containments(find(tmp_path, card, library)) == {
+        "a.webp": Containment.LESSER,
+        "b.webp": Containment.AS_GOOD,
+    }
+
+
 def test_copy_without_the_metadata_is_lesser(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     card, library = folders
     save_image(card / "a.jpg", draw_textured_image(1), quality=92, exif=EXIF)
