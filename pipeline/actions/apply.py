@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from indexes.durable.failpoints import failpoint
@@ -308,8 +309,12 @@ def _apply_to_victim(
         except Refused as refused:
             is_stuck = isinstance(refused, Stuck)
             for earlier in reversed(moved):
-                undo_entry(journal, journal.entries[earlier.number], roots)
-                yield Outcome(earlier.victim.path, Status.LEFT, "a part of it could not be moved")
+                undone = undo_entry(journal, journal.entries[earlier.number], roots)
+                if undone.status is Status.DONE:
+                    detail = "a part of it could not be moved"
+                    yield Outcome(earlier.victim.path, Status.LEFT, detail)
+                else:
+                    yield replace(undone, status=Status.STUCK)
             status, place = (Status.STUCK, target) if is_stuck else (Status.LEFT, "")
             yield Outcome(part.path, status, _explain(refused, done), place)
             return

@@ -61,7 +61,14 @@ def read_earlier_groups(path: Path) -> EarlierAnswer:
         return EarlierAnswer(groups, relations, min_score, min_agreement)
     except OSError as error:
         raise PlanRefused(f"{quote(str(path))} cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise PlanRefused(
             f"{quote(str(path))} is not the answer of `neardup groups --json`"
         ) from error

@@ -268,7 +268,7 @@ def read_whole_journal(path: Path) -> JournalContent:
                     recorded_ns=moment_ns,
                     **_parse_outcome(document, content.entries[number].times),
                 )
-    except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
+    except (OSError, ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
         raise _explain_damage(path, error) from error
     return content
 

@@ -56,7 +56,9 @@ class MergePlanner:
         """Plan no merge below the folders `protected`."""
         self._protected = protected
         self._targets = set[str]()
-        self._xmp_paths = dict[str, dict[str, list[str]]]()  # by folder, then by name in lower case
+        # Names of sidecars, each with its photo where one has its exact name; by folder, then by
+        # name in lower case.
+        self._xmp_names = dict[str, dict[str, list[tuple[str | None, str]]]]()
 
     def plan(
         self, keeper: LibraryFile, victims: Sequence[tuple[LibraryFile, Victim]]
@@ -148,19 +150,23 @@ class MergePlanner:
     def _find_whole_name_sidecars(self, keeper: LibraryFile) -> list[str]:
         """Find files IMG_1.jpg.xmp, in any case, on disk: an ingest may not have met one yet."""
         folder, name = split_path(keeper.path)
-        if folder not in self._xmp_paths:
-            found = defaultdict[str, list[str]](list)
+        if folder not in self._xmp_names:
+            found = defaultdict[str, list[tuple[str | None, str]]](list)
             try:
                 names = os.listdir(folder)  # noqa: PTH208 - may be no UTF-8
             except OSError:
                 names = []
+            present = set(names)
             for other in sorted(names):
                 if parse_name(other).suffix == XMP_SUFFIX:
-                    found[other.lower()].append(f"{folder.rstrip('/')}/{other}")
-            self._xmp_paths[folder] = found
-        paths = self._xmp_paths[folder].get((name + XMP_SUFFIX).lower(), [])
-        exact = keeper.path + XMP_SUFFIX
-        return sorted(paths, key=lambda path: path != exact)
+                    # Where names differ by case alone, it is the sidecar of one photo.
+                    owner = other[: -len(XMP_SUFFIX)]
+                    found[other.lower()].append((owner if owner in present else None, other))
+            self._xmp_names[folder] = found
+        known = self._xmp_names[folder].get((name + XMP_SUFFIX).lower(), [])
+        own = [other for owner, other in known if owner in (None, name)]
+        own.sort(key=lambda other: other != name + XMP_SUFFIX)
+        return [f"{folder.rstrip('/')}/{other}" for other in own]
 
     def _list_sidecars(self, keeper: LibraryFile, target: str) -> list[str | AssetPart]:
         found = self._find_whole_name_sidecars(keeper)

@@ -141,6 +141,8 @@ def _remove_new(entry: MergeEntry, ends: Ends, steps: Sequence[str]) -> None:
     if ends.target_folder is not None and target is not None:
         # A kill left it: before it got its place, or after that was taken from it again.
         is_linked = place is not None and identify(place) == identify(target)
+        if not is_linked:
+            _require_own(entry, ends)
         os.unlink(ends.target_name, dir_fd=ends.target_folder)
         if not is_linked:
             return
@@ -168,6 +170,7 @@ def _restore_before(entry: MergeEntry, before: Part, ends: Ends) -> str:
         # What was written there has not got its place, or was taken from it again.
         if place == entry.after:
             raise _explain_edit(entry)
+        _require_own(entry, ends)
         os.unlink(ends.target_name, dir_fd=ends.target_folder)
         return ""
     if place is None:
@@ -175,6 +178,19 @@ def _restore_before(entry: MergeEntry, before: Part, ends: Ends) -> str:
     else:
         take_away(entry, ends)
     return "" if kept == before.blake3 else "it was changed while it was away"
+
+
+def _require_own(entry: MergeEntry, ends: Ends) -> None:
+    """Raise Refused unless what an undo took into quarantine is what neardup wrote.
+
+    What a merge that was killed left there can be half of that.
+    """
+    found = hash_if_there(ends.target_folder, ends.target_name, entry.target)
+    if entry.state is MergeState.UNDO_INTENDED and found != entry.after:
+        raise Refused(
+            f"{quote(entry.sidecar)} was edited while metadata was taken out of it; it stays at"
+            f" {quote(entry.target)}"
+        )
 
 
 def settle_merges(journal: Journal, roots: Sequence[str]) -> None:

@@ -222,7 +222,7 @@ def _find_copies_of_photo(
     """
     own = {copy.pixel_hash for copy in copies}
     left = set[bytes]()
-    for neighbor in neighbors[keeper]:
+    for neighbor in neighbors[keeper] if own else ():
         if neighbor.edge.relation is not Relation.OVERLAPS:
             continue
         photo = neighbor.pixel_hash

@@ -202,10 +202,9 @@ def test_json_of_google_takeout_counts_as_metadata_of_its_photo(run: Run, tmp_pa
     assert list_fields(group["merge"], folder) == [("caption", "words", "b.png")]
 
 
-def test_one_sidecar_is_extended_for_one_of_two_photos_that_it_may_belong_to(
+def test_photos_whose_names_differ_by_case_alone_have_a_sidecar_each(
     run: Run, tmp_path: Path
 ) -> None:
-    """Names are compared without case: the sidecar has the name of both."""
     folder = tmp_path / "photos"
     for name, scene in (("A.png", 1), ("a.png", 2)):
         save_photo(folder / name, scene=scene)
@@ -216,8 +215,8 @@ def test_one_sidecar_is_extended_for_one_of_two_photos_that_it_may_belong_to(
     run("decide", "keep", folder / "A.png")
     run("decide", "keep", folder / "a.png")
     made = plan(run, *MERGE)
-    assert [group["merge"]["sidecar"] for group in made["groups"]] == [str(folder / "A.png.xmp")]
-    assert "the sidecar of another photo, too" in made["left"][0]["reason"]
+    sidecars = {group["merge"]["sidecar"] for group in made["groups"]}
+    assert sidecars == {str(folder / name) for name in ("A.png.xmp", "a.png.xmp")}
 
 
 def test_sidecar_of_a_protected_keeper_is_not_written(run: Run, library: Path) -> None:
@@ -263,6 +262,18 @@ def test_link_or_folder_in_the_place_of_a_sidecar_is_left_alone(run: Run, librar
     sidecar.mkdir()
     made = plan(run, *MERGE)
     assert (made["groups"], len(made["left"])) == ([], 3)
+
+
+def test_sidecar_of_another_photo_with_the_name_in_other_case_is_not_extended(
+    run: Run, library: Path
+) -> None:
+    sidecar = library / "IMG_1.PNG.xmp"
+    sidecar.write_bytes(make_xmp(rating="1"))
+    (group,) = plan(run, *MERGE)["groups"]
+    assert group["merge"]["sidecar"] == str(sidecar)  # the photo has no other
+    save_photo(library / "IMG_1.PNG", scene=2)
+    (group,) = plan(run, *MERGE)["groups"]
+    assert group["merge"]["sidecar"] == str(library / "IMG_1.png.xmp")
 
 
 def test_empty_rating_in_a_sidecar_keeps_the_copy_with_another_one(run: Run, library: Path) -> None:

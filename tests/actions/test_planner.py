@@ -367,6 +367,7 @@ def test_answer_that_is_none_of_groups_is_refused(run: Run, library: Path, tmp_p
         '{"groups": [{"id": 1}]}',
         '{"groups": [], "relations": ["kin"]}',
         '{"groups": [], "min_score": "high"}',
+        '{"groups": [], "min_score": %s}' % ("9" * 400),
         "[" * 100_000,
     ):
         path.write_text(content)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import zlib
 from typing import Any
 
 import pytest
 from PIL import ExifTags
 from PIL import Image as Pillow
 
+from pipeline.decode.metadata import photo_fields
 from pipeline.decode.metadata.fields import (
     MAX_FIELD_CHARS,
     FieldName,
@@ -225,3 +227,19 @@ def test_the_first_source_counts_and_keywords_are_united_without_case() -> None:
 def test_xmp_that_is_not_safe_or_none_is_refused(data: bytes, words: str) -> None:
     with pytest.raises(MetadataUnreadable, match=words):
         parse_xmp(data)
+
+
+def test_fields_behind_the_pixels_of_a_png_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    exif = Pillow.Exif()
+    exif[ExifTags.Base.ImageDescription] = "early"
+    content = save_photo("PNG", exif=exif.tobytes()).getvalue()
+    text = b"XML:com.adobe.xmp\0\0\0\0\0" + make_xmp(rating="5")
+    chunk = b"iTXt" + text
+    late = len(text).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    end = content.rindex(b"IEND") - 4
+    photo = content[:end] + late + content[end:]
+    fields = read_photo_fields(io.BytesIO(photo))
+    assert {FieldName.RATING, FieldName.CAPTION} <= set(fields)
+    monkeypatch.setattr(photo_fields, "MAX_PNG_PIXELS", 10)
+    with pytest.raises(MetadataUnreadable):
+        read_photo_fields(io.BytesIO(photo))

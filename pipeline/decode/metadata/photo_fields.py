@@ -6,7 +6,7 @@ import json
 import re
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from typing import Any, BinaryIO
 
@@ -29,6 +29,7 @@ from pipeline.decode.metadata.xmp import parse_xmp
 from pipeline.decode.readers.pillow import ALLOWED_FORMATS, load_format_plugins
 
 MAX_JSON_BYTES = 1 << 20  # Google Takeout writes 1 kB
+MAX_PNG_PIXELS = 64_000_000  # 256 MB, in the process that plans
 MAX_RAW_BYTES = 1 << 29
 XMP_TAG = 700  # of a TIFF
 RATING_TAG = 0x4746
@@ -43,7 +44,7 @@ _CAMERA_CAPTION_PATTERN = re.compile(r"[A-Z ]*DIGITAL CAMERA *|SONY DSC|DCIM.*")
 
 
 def read_photo_fields(file: BinaryIO) -> Fields:
-    """Read the fields of a photo from its open file: EXIF, IPTC-IIM and XMP; no pixel is decoded.
+    """Read the fields of a photo from its open file: EXIF, IPTC-IIM and XMP. Only a PNG is decoded.
 
     What EXIF says of date and place counts before XMP, and what people wrote the other way round:
     EXIF holds less of it. Raises MetadataUnreadable.
@@ -59,8 +60,11 @@ def _read_parts(file: BinaryIO) -> tuple[Mapping[int, Any], bytes, Mapping[Any, 
     """Read the EXIF tags, the XMP and the records of IPTC-IIM. Raises MetadataUnreadable."""
     load_format_plugins()
     try:
-        with warnings.catch_warnings(), Pillow.open(file, formats=ALLOWED_FORMATS) as image:
+        with warnings.catch_warnings(), ExitStack() as stack:
             warnings.simplefilter("ignore")  # what Pillow says of odd metadata helps no one here
+            image = stack.enter_context(Pillow.open(file, formats=ALLOWED_FORMATS))
+            if image.format == "PNG":
+                _load_late_chunks(image)
             tags = exif.read_tags(image)
             packet = image.info.get("xmp") or tags.get(XMP_TAG) or b""
             iptc: Any = {}
@@ -79,6 +83,16 @@ def _read_parts(file: BinaryIO) -> tuple[Mapping[int, Any], bytes, Mapping[Any, 
     if not isinstance(packet, bytes):
         packet = b""
     return tags, packet.strip(b" \t\r\n\0"), iptc
+
+
+def _load_late_chunks(image: Pillow.Image) -> None:
+    """Read the chunks behind the pixels of a PNG, for which Pillow decodes these.
+
+    Raises ValueError for one of too many pixels.
+    """
+    if image.width * image.height > MAX_PNG_PIXELS:
+        raise ValueError("too many pixels")
+    image.load()
 
 
 def _read_exif_fields(tags: Mapping[int, Any]) -> Fields:
