@@ -32,7 +32,7 @@ from indexes.search import Search
 from indexes.upkeep import compaction, migration
 from indexes.upkeep.former_caches import adopt_former_caches, has_former_caches
 from indexes.upkeep.migration import PendingMigration
-from indexes.upkeep.recovery import save_decisions, save_recovery_record
+from indexes.upkeep.recovery import load_decisions, save_decisions, save_recovery_record
 from indexes.upkeep.sweep import sweep
 from indexes.vectors import segments
 from indexes.vectors.mapped import MappedSegments
@@ -334,6 +334,10 @@ class Store:
                     self.catalog.vectors.put_segment(segments.add_file_stat(row, folder))
         adopt_former_caches(self.folder)
         sweep(self._opened)
+        if self.catalog.runs.get_newest_key() is None:
+            # The catalog is new: if there are decisions, it takes the place of a lost one.
+            with self.catalog.transaction():
+                self.catalog.decisions.put(load_decisions(self.folder))
         save_decisions(self.folder, self.catalog)
 
     def compact(self, *, full: bool = False) -> CompactionReport:

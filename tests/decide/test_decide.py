@@ -154,6 +154,19 @@ def test_rejected_photo_without_a_file_is_found_after_a_migration(
     assert list_rejected(library) == [("again.jpg", "same picture")]
 
 
+def test_ingest_into_a_store_whose_catalog_is_gone_keeps_the_decisions(
+    library: Store, photos: Path
+) -> None:
+    decide_all(library, photos)
+    before = library.catalog.decisions.list()
+    library.close()
+    for path in library.folder.glob("catalog.*"):
+        path.unlink()
+    with Store(library.folder, write=True) as store:
+        ingest(store, photos)
+        assert store.catalog.decisions.list() == before
+
+
 def test_decisions_survive_a_lost_catalog(library: Store, photos: Path) -> None:
     decide_all(library, photos)
     before = library.catalog.decisions.list()
