@@ -38,6 +38,15 @@ class FolderTimes:
             _close(self.folder, folder, pending_since_ns), _close(self.base, base, pending_since_ns)
         )
 
+    def observe(self, folder: int, base_path: str, pending_since_ns: int | None) -> FolderTimes:
+        """Return them as close() does, with the mtimes that the folders have now."""
+        return self.close(*read_times(folder, base_path), pending_since_ns)
+
+    def finish(self, folder: int, base_path: str) -> FolderTimes:
+        """Return them with the present mtimes as those of after a move of our own."""
+        folder_ns, base_ns = read_times(folder, base_path)
+        return FolderTimes((self.folder[0], folder_ns), (self.base[0], base_ns))
+
     def restore(self, folder: int, base_path: str) -> None:
         """Give the open folder and the base their mtimes of before, but for a FOREIGN one."""
         with suppress(OSError, OverflowError, Refused):  # a folder of another user, an edited time

@@ -14,7 +14,7 @@ from blake3 import blake3
 from indexes.durable.failpoints import failpoint
 from indexes.errors import DiskFull
 from indexes.paths import quote
-from pipeline.actions.folder_times import FolderTimes, begin_times, read_times
+from pipeline.actions.folder_times import begin_times
 from pipeline.actions.folders import (
     PRIVATE_MODE,
     Refused,
@@ -87,13 +87,10 @@ def merge_metadata(
             raise
         except Refused as refused:
             remove_empty_folders(base, split_target(entry)[0])
-            now = read_times(folder, base)
-            times.close(*now, entry.pending_since_ns).restore(folder, base)
+            times.observe(folder, base, entry.pending_since_ns).restore(folder, base)
             journal.record_merge(entry, MergeState.REVERTED, str(refused))
             raise
-        folder_ns, base_ns = read_times(folder, base)
-        times = FolderTimes((times.folder[0], folder_ns), (times.base[0], base_ns))
-        journal.record_merge(entry, MergeState.DONE, times=times)
+        journal.record_merge(entry, MergeState.DONE, times=times.finish(folder, base))
         failpoint("merge done")
         return _read_merged(entry, folder, name)
 

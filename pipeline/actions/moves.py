@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from indexes.durable.failpoints import failpoint
 from indexes.paths import quote
-from pipeline.actions.folder_times import FolderTimes, begin_times, read_times
+from pipeline.actions.folder_times import begin_times
 from pipeline.actions.folders import (
     PRIVATE_MODE,
     SHARED_MODE,
@@ -84,13 +84,11 @@ def move_victim(journal: Journal, entry: Entry, keepers: Sequence[HeldKeeper]) -
                 with suppress(Refused):
                     keepers[0].accept_link()  # a link to it was made and removed
             remove_empty_folders(entry.base, split_target(entry)[0])
-            now = read_times(folder, entry.base)
-            times.close(*now, entry.pending_since_ns).restore(folder, entry.base)
+            now = times.observe(folder, entry.base, entry.pending_since_ns)
+            now.restore(folder, entry.base)
             journal.record(entry, State.REVERTED, str(refused))
             raise
-        folder_ns, base_ns = read_times(folder, entry.base)
-        times = FolderTimes((times.folder[0], folder_ns), (times.base[0], base_ns))
-        journal.record(entry, State.DONE, "", times)
+        journal.record(entry, State.DONE, "", times.finish(folder, entry.base))
         failpoint("action done")
 
 

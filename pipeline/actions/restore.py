@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 
 from indexes.durable.failpoints import failpoint
 from indexes.paths import quote
-from pipeline.actions.folder_times import FolderTimes, read_times
+from pipeline.actions.folder_times import FolderTimes
 from pipeline.actions.folders import (
     SHARED_MODE,
     Refused,
@@ -82,7 +82,7 @@ def observe_times(entry: Entry) -> FolderTimes | None:
 def _observe(entry: Entry, folder: int) -> FolderTimes | None:
     if entry.times is None:
         return None
-    return entry.times.close(*read_times(folder, entry.base), entry.pending_since_ns)
+    return entry.times.observe(folder, entry.base, entry.pending_since_ns)
 
 
 def _restore_times(entry: Entry, folder: int, times: FolderTimes | None) -> None:

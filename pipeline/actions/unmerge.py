@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from indexes.durable.failpoints import failpoint
 from indexes.paths import quote
-from pipeline.actions.folder_times import FolderTimes, read_times
+from pipeline.actions.folder_times import FolderTimes
 from pipeline.actions.folders import (
     PRIVATE_MODE,
     Refused,
@@ -129,7 +129,7 @@ def _observe(entry: MergeEntry, folder: int) -> FolderTimes | None:
     """Tell by the present times of its folders if only the run changed them since the merge."""
     if entry.times is None:
         return None
-    return entry.times.close(*read_times(folder, entry.base), entry.pending_since_ns)
+    return entry.times.observe(folder, entry.base, entry.pending_since_ns)
 
 
 def _remove_new(entry: MergeEntry, ends: Ends, steps: Sequence[str]) -> None:
