@@ -1,4 +1,4 @@
-"""How a file stands to the library: what a program that takes photos in wants to know of one."""
+"""Standing of a file to the library: what a program that takes photos in asks of each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNKNOWN_STAT = FileStat(0, 0, 0, 0, 0)  # quality does not ask for it
 
 
 class Standing(StrEnum):
-    """How a file stands to the library; the values are printed as they are."""
+    """A standing of a file to the library; the values are printed as they are."""
 
     NEW = "new"  # nothing matches
     IDENTICAL = "identical"  # the library has its bytes or its pixels
