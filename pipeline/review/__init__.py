@@ -1,1 +1,1 @@
-"""What a person reviews: the listing of groups, the choices on them, and the plan of these."""
+"""The review of groups by a person: their listing, the choices on them, and the plan of these."""

@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from pathlib import Path
+from itertools import product
+from pathlib import Path, PurePath
+from threading import Lock
+from typing import Self
 
-from pipeline.review.filters import GroupFilter
-from pipeline.review.listing import Listing
+from indexes.caches.groups import FoundGroup
+from indexes.decisions import (
+    MAX_CONTENTS,
+    MAX_NAME_CHARS,
+    DecidedContent,
+    Decision,
+    DecisionKind,
+    encode_decision,
+    parse_decision,
+)
+from indexes.errors import StoreDamaged
+from indexes.paths import quote
+from indexes.review import GroupState, ReviewDatabase, ReviewState, format_now
+from indexes.store import Store
+from pipeline.decide.decide import MergedDecisions, merge_into, take_back
+from pipeline.errors import ChoiceRefused, InvalidFilter
+from pipeline.grouping.cluster import Group
+from pipeline.review.filters import GroupFilter, parse_filter
+from pipeline.review.listing import ListedFile, Listing
+from pipeline.review.rows import make_group_row
 
-MAX_SEPARATED_PAIRS = 10_000  # decisions that one choice may enter
+MAX_DECISIONS = 10_000  # that one choice may enter: each makes the next one a little slower
+MAX_REGROUPED_IMAGES = 5_000  # after one choice; more are left to the next build of the listing
 
 
 class Choice(StrEnum):
-    """What a person can choose for a group. The values are stored, and part of the HTTP API."""
+    """A choice of a person for a group. The values are stored, and part of the HTTP API."""
 
     ACCEPT = "accept"  # all but the keeper may go
     KEEP_ALL = "keep all"
@@ -30,7 +55,7 @@ BULK_CHOICES = (Choice.ACCEPT, Choice.KEEP_ALL, Choice.SEPARATE, Choice.SKIP)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a choice did.
+    """The effect of a choice.
 
     `action` is its number, which undo() takes back. `group_ids` are the groups that hold the files
     of the group now, with most bytes to free first: itself after most choices, none if nothing is
@@ -54,20 +79,49 @@ class Place:
     filter: GroupFilter
 
 
+_STATES = {
+    Choice.ACCEPT: ReviewState.ACCEPTED,
+    Choice.KEEP_ALL: ReviewState.KEPT_ALL,
+    Choice.SEPARATE: ReviewState.SEPARATED,
+    Choice.SKIP: ReviewState.SKIPPED,
+    Choice.REJECT: ReviewState.REJECTED,
+}
+
+
 class Reviewer:
     """Makes the choices of `author` on the groups of a listing; can be used from any thread.
 
     Decisions are those of `neardup decide`, entered by the same functions. The store is open for
-    writing until close(); no ingest lock is needed. Each choice is saved when the call returns.
+    writing until close(); no ingest lock is needed. Each choice is saved when the call returns. Its
+    decisions are entered first, so one that is cut off is harmless: the group stands as they have
+    it, and waits for a choice.
     """
 
     def __init__(self, folder: Path, listing: Listing, author: str) -> None:
         """Open the store in `folder` for writing, and what was reviewed of it."""
-        raise NotImplementedError
+        self.folder, self.listing, self._author = folder, listing, author
+        self._lock = Lock()  # held during a choice
+        with ExitStack() as undo:
+            self._store = undo.enter_context(Store(folder, write=True))
+            self._review = ReviewDatabase(folder)
+            undo.callback(self._review.close)
+            listing.attach_review()
+            self._undo = undo.pop_all()
+
+    def __enter__(self) -> Self:
+        """Return the reviewer itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the store."""
+        self.close()
 
     def close(self) -> None:
-        """Close the store."""
-        raise NotImplementedError
+        """Close the store, after a choice that is being made."""
+        with self._lock:
+            self._undo.close()
+
+    # --- choices ---
 
     def choose(self, group_id: str, choice: Choice, paths: Sequence[str] = ()) -> Outcome:
         """Make a choice for a group.
@@ -77,7 +131,10 @@ class Reviewer:
         other choices take none. Raises UnknownGroup, ChoiceRefused for paths that are not its, and
         DecisionRefused for a contradiction; then nothing has changed.
         """
-        raise NotImplementedError
+        with self._lock:
+            found = self.listing.find(group_id)
+            (files,) = self.listing.list_files([found])
+            return self._choose(choice, [found], [files], paths)
 
     def choose_all(self, choice: Choice, group_filter: GroupFilter, expected_count: int) -> Outcome:
         """Make one of BULK_CHOICES for all groups of a filter, and no other.
@@ -85,19 +142,214 @@ class Reviewer:
         `expected_count` is the number that the person was shown. Raises ChoiceRefused if there are
         more or fewer of them now, and DecisionRefused; then nothing has changed.
         """
-        raise NotImplementedError
+        if choice not in BULK_CHOICES:
+            raise ChoiceRefused(f"{choice} is for one group: it needs one of its files")
+        with self._lock:
+            found = self.listing.list_selected(group_filter)
+            if len(found) != expected_count:
+                raise ChoiceRefused(
+                    f"{len(found):,} groups pass the filter now, not {expected_count:,}; look again"
+                )
+            needs_files = choice in (Choice.KEEP_ALL, Choice.SEPARATE)
+            files = self.listing.list_files(found) if needs_files else [()] * len(found)
+            return self._choose(choice, found, files, ())
+
+    def _choose(
+        self,
+        choice: Choice,
+        found: Sequence[FoundGroup],
+        files: Sequence[Sequence[ListedFile]],
+        paths: Sequence[str],
+    ) -> Outcome:
+        entry = _Entry(self._author)
+        for group_files in files:
+            named = _select_named(group_files, paths)
+            if choice is not Choice.SEPARATE and bool(named) != (choice not in BULK_CHOICES):
+                raise ChoiceRefused(f"{choice} takes {'no file' if named else 'one file'}")
+            entry.add(choice, group_files, named)
+        images = {file.pixel_hash for group_files in files for file in group_files}
+        merged, groups = MergedDecisions([]), list[Group]()
+        is_refreshed = True
+        if entry.decisions:
+
+            def enter() -> None:
+                nonlocal merged
+                merged = merge_into(self._store, entry.decisions)
+
+            groups, is_refreshed = self._change(images, enter)
+        states = self._make_states(choice, found, groups)
+        action = self._review.put(
+            choice,
+            self._author,
+            states,
+            decision_ids=[decision.id for decision in merged.new],
+            replaced=[encode_decision(decision) for decision in merged.replaced],
+            images=sorted(images) if entry.decisions else (),
+        )
+        ids = _sort_ids(groups) if entry.decisions else [group.id for group in found]
+        return Outcome(
+            choice,
+            action,
+            tuple(ids),
+            len(found),
+            tuple(decision.id for decision in merged.new),
+            is_refreshed,
+        )
+
+    def _change(self, images: set[bytes], change: Callable[[], None]) -> tuple[list[Group], bool]:
+        """Run `change`, which changes decisions on images; return their groups, if not too many."""
+        if len(images) > MAX_REGROUPED_IMAGES:
+            change()
+            return [], False
+        return self.listing.regroup(self._store, images, change), True
+
+    def _make_states(
+        self, choice: Choice, found: Sequence[FoundGroup], groups: Sequence[Group]
+    ) -> list[GroupState]:
+        """Make the states that a choice gives: to groups as they were, and as they are now."""
+        if choice not in _STATES:
+            return []
+        state, now = _STATES[choice], format_now()
+        places = {group.id: (group.keeper, group.version, group.path) for group in found}
+        if choice in (Choice.KEEP_ALL, Choice.REJECT):
+            rows = map(make_group_row, groups)
+            places |= {row.id: (row.keeper, row.version, row.path) for row in rows}
+        return [
+            GroupState(
+                id_,
+                keeper,
+                version if choice is Choice.ACCEPT else b"",
+                path,
+                state,
+                self._author,
+                now,
+            )
+            for id_, (keeper, version, path) in places.items()
+        ]
 
     def undo(self) -> Outcome | None:
         """Take back the last choice that was not yet: its decisions and states; None without one.
 
         A decision that was forgotten since stays forgotten.
         """
-        raise NotImplementedError
+        with self._lock:
+            action = self._review.get_last_action()
+            if action is None:
+                return None
+            try:
+                replaced = [parse_decision(line) for line in action.replaced]
+                choice = Choice(action.choice)
+            except ValueError as error:
+                raise StoreDamaged(f"{self._review.path} is damaged ({error})") from error
+            groups, is_refreshed = list[Group](), True
+            if action.decision_ids or replaced:
+                groups, is_refreshed = self._change(
+                    set(action.images),
+                    lambda: _discard(take_back(self._store, action.decision_ids, replaced)),
+                )
+            changed = self._review.list_changed_groups(action.number)
+            self._review.take_back(action.number)
+            ids = _sort_ids(groups) or changed
+            return Outcome(
+                choice, action.number, tuple(ids), len(changed), action.decision_ids, is_refreshed
+            )
+
+    def list_accepted(self) -> list[GroupState]:
+        """List the groups that were accepted and not yet chosen for in another way, by id."""
+        with self._lock:
+            return self._review.list_states(ReviewState.ACCEPTED)
+
+    # --- place ---
 
     def get_place(self) -> Place:
         """Return where the person was when save_place() was last called."""
-        raise NotImplementedError
+        with self._lock:
+            group_id, text = self._review.get_place()
+        try:
+            return Place(group_id, parse_filter(json.loads(text)))
+        except (ValueError, AttributeError, InvalidFilter):  # of another version
+            return Place(None, GroupFilter())
 
     def save_place(self, place: Place) -> None:
-        """Remember where the person is, for another browser and after a restart."""
-        raise NotImplementedError
+        """Remember where the person is, for another browser and after a restart.
+
+        Raises UnknownGroup for a group that is not listed.
+        """
+        if place.group_id is not None:
+            self.listing.find(place.group_id)
+        with self._lock:
+            self._review.put_place(place.group_id, json.dumps(place.filter.to_query()))
+
+
+class _Entry:
+    """Collects the decisions of one choice, each a little later than the one before."""
+
+    def __init__(self, author: str) -> None:
+        self.decisions = list[Decision]()
+        self._author, self._start = author, datetime.now(UTC)
+
+    def add(self, choice: Choice, files: Sequence[ListedFile], named: Sequence[ListedFile]) -> None:
+        """Add the decisions for one group. Raises ChoiceRefused where none are possible."""
+        if choice is Choice.MAKE_KEEPER or choice is Choice.REJECT:
+            if len(named) > 1:
+                raise ChoiceRefused(f"{choice} takes one file")
+            is_kept = choice is Choice.MAKE_KEEPER
+            self._decide(DecisionKind.KEEP if is_kept else DecisionKind.REJECT, named)
+        elif choice is Choice.KEEP_ALL:
+            # Of several that are kept, the later one wins: the keeper comes last.
+            distinct = {file.hash: file for file in files[::-1]} | {files[0].hash: files[0]}
+            for file in sorted(distinct.values(), key=lambda file: file.hash == files[0].hash):
+                self._decide(DecisionKind.KEEP, [file])
+        elif choice is Choice.SEPARATE:
+            self._separate(files, named)
+
+    def _separate(self, files: Sequence[ListedFile], named: Sequence[ListedFile]) -> None:
+        images = {file.pixel_hash: file for file in files}
+        apart = {file.pixel_hash: file for file in named}
+        others = {file.pixel_hash: file for file in files if file not in named}
+        if others and apart.keys() & others.keys():
+            raise ChoiceRefused(
+                "some of these files have the same pixels as others, so they are one image; name"
+                " all of them or none"
+            )
+        if len(images) < 2:
+            raise ChoiceRefused("the files have the same pixels, so they are one image")
+        if not apart or not others:
+            self._decide(DecisionKind.DIFFERENT, list(images.values()))
+            return
+        if len(apart) * len(others) > MAX_DECISIONS:
+            raise ChoiceRefused("too many pairs of files to separate; name fewer files")
+        for pair in product(apart.values(), others.values()):
+            self._decide(DecisionKind.DIFFERENT, pair)
+
+    def _decide(self, kind: DecisionKind, files: Iterable[ListedFile]) -> None:
+        contents = tuple(
+            DecidedContent(file.hash, file.pixel_hash, PurePath(file.path).name[:MAX_NAME_CHARS])
+            for file in files
+        )
+        if len(contents) > MAX_CONTENTS:
+            raise ChoiceRefused(f"a decision is about {MAX_CONTENTS:,} photos at most; name fewer")
+        if len(self.decisions) >= MAX_DECISIONS:
+            raise ChoiceRefused(
+                f"this would enter more than {MAX_DECISIONS:,} decisions; choose for fewer groups"
+            )
+        time = self._start + timedelta(microseconds=len(self.decisions))
+        self.decisions.append(Decision(kind, contents, self._author, time))
+
+
+def _select_named(files: Sequence[ListedFile], paths: Sequence[str]) -> list[ListedFile]:
+    """Return the files with these paths. Raises ChoiceRefused for a path of none of them."""
+    by_path = {file.path: file for file in files}
+    for path in paths:
+        if path not in by_path:
+            raise ChoiceRefused(f"{quote(path)} is no file of this group; look at it again")
+    return [by_path[path] for path in dict.fromkeys(paths)]
+
+
+def _discard(forgotten: object) -> None:
+    """Take a result that is not used."""
+
+
+def _sort_ids(groups: Iterable[Group]) -> list[str]:
+    rows = sorted(map(make_group_row, groups), key=lambda row: (-row.bytes_to_free, row.path))
+    return [row.id for row in rows]
