@@ -18,7 +18,7 @@ from indexes.paths import REVIEW_TOKEN_NAME
 SECRET_BYTES = 32
 TOKEN_CHARS = 43  # of SECRET_BYTES in base64url without padding
 HASH_BYTES = 32  # of a blake3
-SEAL_BYTES = 16  # of a picture id, by which a forged one is told
+SEAL_BYTES = 16  # of a picture id, by which a forged one is noticed
 PRIVATE_MODE = 0o600
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong with a request: a status and a sentence, as JSON (RFC 9457) or as a page."""
+"""Problems of requests: a status and a sentence, as JSON (RFC 9457) or as a page."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def _bind_port(port: int) -> socket.socket:
 
 
 def _bind_path(path: Path) -> socket.socket:
-    """Bind a Unix socket that only its owner can use; one that nobody listens on is replaced."""
+    """Bind a Unix socket that only its owner can use; one that has no server is replaced."""
     advice = "choose another with --socket"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

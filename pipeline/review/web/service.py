@@ -1,4 +1,4 @@
-"""What the server does for requests, without HTTP: each method runs in a thread of its own."""
+"""The work of requests, without HTTP: each method runs in a thread of its own."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class Service:
             return serialize_decisions(decisions, find_decided_paths(store, decisions))
 
     def decide(self, kind: DecisionKind, paths: list[str]) -> Document:
-        """Enter a decision on files of the library; no other file is looked at.
+        """Enter a decision on files of the library; no other file is read.
 
         Raises UnknownPhoto and DecisionRefused.
         """

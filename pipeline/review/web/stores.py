@@ -1,4 +1,4 @@
-"""What requests share: threads, open stores, and the processes that decode files."""
+"""Threads, open stores and processes that decode files, which requests share."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ class Threads:
         """Take one of the places for heavy requests. Raises Problem (503) if there is none."""
         if self._heavy_requests >= MAX_HEAVY_REQUESTS:
             raise make_busy_problem(
-                f"{MAX_HEAVY_REQUESTS} files are being looked at; ask again in a moment"
+                f"{MAX_HEAVY_REQUESTS} photos are being read; ask again in a moment"
             )
         self._heavy_requests += 1
         try:
