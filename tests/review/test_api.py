@@ -250,6 +250,23 @@ def test_decisions_are_entered_listed_and_forgotten(
     assert program.call("get", "/decisions")["decisions"] == []
 
 
+def test_requests_are_answered_while_an_ingest_writes(
+    changed: tuple[Library, RunningReview, DescribedClient],
+) -> None:
+    library, _, program = changed
+    with Store(library.store, write=True) as ingest, ingest.lock_for_ingest():
+        run_id = ingest.begin_run()
+        with ingest.catalog.transaction():  # until its end no other process can commit
+            assert program.call("get", "/groups")["count"]["groups"] == 2
+            photo = (library.photos / "c.jpg").read_bytes()
+            (answer,) = program.call("post", "/query", body=photo)["answers"]
+            assert answer["standing"] == "identical"
+        body = {"kind": "keep", "paths": [str(library.photos / "c.jpg")]}
+        assert program.call("post", "/decisions", body=body)["decisions"]
+        assert ingest.catalog.decisions.list()
+        assert run_id
+
+
 def test_plan_is_of_what_was_accepted(
     changed: tuple[Library, RunningReview, DescribedClient], tmp_path: Path
 ) -> None:

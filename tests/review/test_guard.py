@@ -8,8 +8,10 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from pipeline.review.web import guard, stores
 from pipeline.review.web.guard import CSRF_HEADER, SECURITY_HEADERS
-from tests.support.review import RunningReview
+from tests.review.conftest import Library
+from tests.support.review import RunningReview, serve_review
 
 SPOOFED_HOSTS = [
     "evil.example",
@@ -248,3 +250,29 @@ def test_problems_of_the_api_are_documents(review: RunningReview) -> None:
     assert problem.headers["content-type"] == "application/problem+json"
     assert set(json.loads(problem.content)) == {"type", "title", "status", "detail"}
     assert problem.json()["status"] == problem.status_code == 404
+
+
+def test_cookie_and_link_of_an_earlier_run_are_refused(library: Library) -> None:
+    with serve_review(library.store, with_listing=False) as earlier:
+        old = earlier.credentials
+    with serve_review(library.store, with_listing=False) as running:
+        for name in (old.cookie_name, running.credentials.cookie_name):
+            cookie = {"Cookie": f"{name}={old.session}"}
+            assert httpx.get(running.address, headers=cookie).status_code == 401
+        assert httpx.get(f"{running.address}/?token={old.link_token}").status_code == 401
+        token = {"Authorization": f"Bearer {old.api_token}"}  # of the store, not of a run
+        assert httpx.get(f"{running.address}/api/v1/status", headers=token).status_code == 200
+
+
+def test_requests_beyond_the_limits_are_asked_to_come_again(
+    review: RunningReview, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with review.open_program() as client:
+        monkeypatch.setattr(stores, "MAX_HEAVY_REQUESTS", 0)
+        busy = client.post("/api/v1/query", content=b"photo")
+        assert client.get("/api/v1/status").status_code == 200
+        monkeypatch.setattr(guard, "MAX_REQUESTS_IN_FLIGHT", 0)
+        full = client.get("/api/v1/status")
+    for answer in (busy, full):
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) > 0

@@ -15,7 +15,7 @@ import uvicorn
 
 from pipeline.review.web.credentials import Credentials, load_api_token
 from pipeline.review.web.guard import CSRF_HEADER, allow_port
-from pipeline.review.web.server import BACKLOG, make_config
+from pipeline.review.web.server import BACKLOG, bind_port, make_config
 from pipeline.review.web.service import Service
 
 MAX_START_SECONDS = 30.0
@@ -73,7 +73,8 @@ def serve_review(
     service = Service(folder, Credentials(token), AUTHOR, is_read_only=is_read_only)
     if with_listing:
         service.listing.refresh()
-    listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+    listener = bind_port(0)
+    listener.listen(BACKLOG)
     port = listener.getsockname()[1]
     server = uvicorn.Server(make_config(service, allow_port(port)))
     thread = threading.Thread(target=server.run, args=([listener],))
