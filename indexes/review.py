@@ -194,15 +194,15 @@ class ReviewDatabase:
                 ),
             ).lastrowid
             assert number is not None
-            for state in states:
-                self._db.execute(
-                    "INSERT OR IGNORE INTO changes SELECT ?1, ?2, keeper, version, path, state,"
-                    " author, time FROM (SELECT 1) LEFT JOIN states ON group_id = ?2",
-                    (number, state.group_id),
-                )
-                self._db.execute(
-                    "INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?, ?, ?, ?)", state
-                )
+            states = list(states)
+            self._db.executemany(
+                "INSERT INTO changes SELECT ?1, ?2, keeper, version, path, state, author, time"
+                " FROM (SELECT 1) LEFT JOIN states ON group_id = ?2",
+                ((number, state.group_id) for state in states),
+            )
+            self._db.executemany(
+                "INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?, ?, ?, ?)", states
+            )
             self._db.execute("DELETE FROM actions WHERE number <= ?", (number - MAX_ACTIONS,))
         return number
 

@@ -27,7 +27,8 @@ TABLES = (
     " rank INTEGER NOT NULL, path BLOB NOT NULL, keeper BLOB NOT NULL, version BLOB NOT NULL,"
     " relations INTEGER NOT NULL, newest INTEGER, confidence REAL NOT NULL) STRICT",
     "CREATE INDEX groups_in_order ON groups (build, rank, path)",
-    "CREATE UNIQUE INDEX groups_by_id ON groups (build, id)",
+    # With all that is compared with what was chosen, so that counting reads no row.
+    "CREATE INDEX groups_by_id ON groups (build, id, keeper, version)",
     "CREATE TABLE documents (number INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT",
     "CREATE TABLE members (number INTEGER NOT NULL, position INTEGER NOT NULL,"
     " build INTEGER NOT NULL, path BLOB NOT NULL, name TEXT NOT NULL, hash BLOB NOT NULL,"
@@ -49,10 +50,13 @@ NO_STATES = (
 )
 # A state holds for its group only while the keeper is the same and, if it names a version, the
 # files are; that of a separated group is no state of one that is listed again.
-FROM_GROUPS = (
-    "FROM groups LEFT JOIN review.states AS chosen ON chosen.group_id = groups.id"
-    " AND chosen.keeper = groups.keeper AND chosen.state != 'separated'"
+IS_CHOSEN = (
+    "chosen.group_id = groups.id AND chosen.keeper = groups.keeper AND chosen.state != 'separated'"
     " AND (chosen.version = x'' OR chosen.version = groups.version)"
+)
+OF_CURRENT = "FROM groups WHERE groups.build = (SELECT build FROM current)"
+FROM_GROUPS = (
+    f"FROM groups LEFT JOIN review.states AS chosen ON {IS_CHOSEN}"
     " WHERE groups.build = (SELECT build FROM current)"
 )
 GROUP_COLUMNS = (
@@ -209,8 +213,18 @@ class GroupCache(CacheDatabase):
     def count(self, conditions: Sequence[Condition] = ()) -> tuple[int, int]:
         """Return the number of groups that fulfil all conditions, and their bytes to free."""
         where, values = _join(conditions)
-        sql = f"SELECT count(*), -ifnull(sum(groups.rank), 0) {FROM_GROUPS}{where}"
+        # Without what was chosen, if no condition asks for it, this reads an index alone.
+        source = FROM_GROUPS if "chosen" in where else OF_CURRENT
+        sql = f"SELECT count(*), -ifnull(sum(groups.rank), 0) {source}{where}"
         return next(self._stream_rows(sql, *values), (0, 0))
+
+    def count_chosen(self) -> int:
+        """Count the groups of the current build that something was chosen for."""
+        sql = (
+            f"SELECT count(*) FROM review.states AS chosen CROSS JOIN groups ON {IS_CHOSEN}"
+            " WHERE groups.build = (SELECT build FROM current)"
+        )
+        return int(next(self._stream_rows(sql), (0,))[0])
 
     def count_separated(self) -> int:
         """Count the groups that were separated and are not listed again."""

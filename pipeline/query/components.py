@@ -1,7 +1,7 @@
 """Group the images of a few components again, without a look at the rest of the store.
 
 A component is a set of images that edges connect. No edge leads out of it, so its groups do not
-depend on other images, and after a decision on one of them only these are formed anew.
+depend on other images, and after a decision on one of them only these are formed again.
 """
 
 from __future__ import annotations

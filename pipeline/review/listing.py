@@ -251,9 +251,8 @@ class Listing:
         """Count the groups that have a choice, and all groups."""
         with self._lock, self._cache.snapshot():
             groups, _ = self._cache.count()
-            undecided, _ = self._cache.count(GroupFilter(is_undecided=True).to_conditions())
-            separated = self._cache.count_separated()
-        return Progress(groups - undecided + separated, groups + separated)
+            chosen, separated = self._cache.count_chosen(), self._cache.count_separated()
+        return Progress(chosen + separated, groups + separated)
 
     def find(self, group_id: str) -> FoundGroup:
         """Find a group by its id, without its files. Raises UnknownGroup."""

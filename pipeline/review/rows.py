@@ -6,7 +6,6 @@ import json
 import os
 import struct
 from collections.abc import Iterable, Iterator
-from pathlib import PurePath
 
 from blake3 import blake3
 
@@ -61,7 +60,7 @@ def get_confidence(member: Match) -> float:
 
 
 def _make_member_row(file: LibraryFile) -> MemberRow:
-    name = fold_name(PurePath(file.path).name)
+    name = fold_name(file.path.rpartition("/")[2])
     return MemberRow(os.fsencode(file.path), name, file.image.hash, file.image.pixel_hash)
 
 

@@ -1,49 +1,40 @@
-"""A library that is served, once for all tests of a module."""
+"""A library of photos with three groups, its listing, and a person who reviews it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from indexes import Root, Store
-from pipeline import ingest_roots, load_embedder
-from tests.support.images import draw_textured_image, save_image
-from tests.support.review import RunningReview, serve_review
+from pipeline.review.choices import Reviewer
+from pipeline.review.listing import Listing
+from tests.support.images import draw_scene, make_six_files, save_image
+from tests.support.ingest import make_store
+from tests.support.reviews import build_here
 
 
-@dataclass(frozen=True)
-class Library:
-    """A store, and the folder of its photos: two groups, one of them of two photos."""
-
-    store: Path
-    photos: Path
-
-
-def make_library(folder: Path) -> Library:
-    """Make a library of two groups: a.jpg and its copies, b.jpg and its copy; and c.jpg."""
-    photos = folder / "photos"
-    first, second = draw_textured_image(1, (900, 600)), draw_textured_image(2, (900, 600))
-    save_image(photos / "a.jpg", first, quality=92)
-    save_image(photos / "a small.jpg", first.resize((450, 300)), quality=85)
-    save_image(photos / "sub" / "a crop.jpg", first.crop((0, 0, 700, 600)), quality=90)
-    save_image(photos / "b.jpg", second, quality=90)
-    (photos / "b copy.jpg").write_bytes((photos / "b.jpg").read_bytes())
-    save_image(photos / "c.jpg", draw_textured_image(3, (900, 600)), quality=90)
-    with Store(folder / "store", write=True) as store:
-        for _ in ingest_roots([Root(str(photos))], store, load_embedder()):
-            pass
-    return Library(folder / "store", photos)
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """The folder of a store of photos: a.png has three copies, b.jpg two, c.webp one."""
+    photos = make_six_files(tmp_path / "photos")
+    save_image(photos / "b small.jpg", draw_scene(2, (640, 480)).resize((500, 375)))
+    save_image(photos / "b large.jpg", draw_scene(2, (640, 480)).resize((800, 600)), quality=60)
+    save_image(photos / "c SMALL.jpg", draw_scene(3, (640, 480)).resize((320, 240)))
+    make_store(tmp_path / "store", photos).close()
+    return tmp_path / "store"
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory, quick_ingest: None) -> Library:
-    return make_library(tmp_path_factory.mktemp("library"))
+@pytest.fixture
+def listing(library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Listing]:
+    """The listing of the library, built."""
+    build_here(monkeypatch)
+    with Listing(library) as listing:
+        assert listing.refresh()
+        yield listing
 
 
-@pytest.fixture(scope="module")
-def review(library: Library) -> Iterator[RunningReview]:
-    with serve_review(library.store) as running:
-        yield running
+@pytest.fixture
+def reviewer(library: Path, listing: Listing) -> Iterator[Reviewer]:
+    with Reviewer(library, listing, "ann") as reviewer:
+        yield reviewer

@@ -16,7 +16,7 @@ from PIL import Image
 from indexes import Store
 from pipeline.review.web.api import API_ROOT, Api
 from pipeline.review.web.openapi import SCHEMAS, build_openapi
-from tests.review.conftest import Library, make_library
+from tests.review.web.conftest import Library, make_library
 from tests.support.cli import run_process
 from tests.support.images import draw_textured_image, encode_jpeg
 from tests.support.json_schema import find_faults

@@ -17,7 +17,7 @@ import pytest
 
 from indexes.paths import REVIEW_TOKEN_NAME
 from pipeline.review.web.guard import allow_any_port, allow_port
-from tests.review.conftest import Library
+from tests.review.web.conftest import Library
 from tests.support.cli import NEARDUP, Run, run_process
 
 MAX_STOP_SECONDS = 60

@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.review.conftest import Library
+from tests.review.web.conftest import Library
 from tests.support.images import draw_textured_image, save_image
 from tests.support.review import RunningReview
 
-GUIDE = Path(__file__).resolve().parent.parent.parent / "docs" / "guide" / "http-api.md"
+GUIDE = Path(__file__).resolve().parents[3] / "docs" / "guide" / "http-api.md"
 MAX_CLIENT_LINES = 10
 
 

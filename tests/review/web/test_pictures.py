@@ -17,7 +17,7 @@ from PIL import Image
 from indexes import Store
 from pipeline.decode.formats import OWN_MARK_BYTES, has_own_mark
 from pipeline.review.web.credentials import PictureIds, load_api_token
-from tests.review.conftest import Library, make_library
+from tests.review.web.conftest import Library, make_library
 from tests.support.review import RunningReview, serve_review
 
 HASHES = st.binary(min_size=32, max_size=32)

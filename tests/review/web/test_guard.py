@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.review.web import guard, stores
 from pipeline.review.web.guard import CSRF_HEADER, SECURITY_HEADERS
-from tests.review.conftest import Library
+from tests.review.web.conftest import Library
 from tests.support.review import RunningReview, serve_review
 
 SPOOFED_HOSTS = [
