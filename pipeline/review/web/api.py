@@ -201,9 +201,10 @@ class Api:
 
 
 def require_built(service: Service) -> None:
-    """Raise Problem (503) while the first listing of groups is made."""
+    """Raise Problem (503) while there is no listing of groups."""
     if not service.listing.is_built:
-        raise make_busy_problem("the groups are being made; ask again in a moment")
+        reason = service.listing_failure or "the groups are being listed; ask again in a moment"
+        raise make_busy_problem(reason)
 
 
 def decode_picture_id(service: Service, request: Request, name: str = "picture") -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import mimetypes
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -74,10 +75,19 @@ def make_app(service: Service, is_host_allowed: IsHostAllowed) -> ASGIApp:
 
 
 async def _keep_up(service: Service) -> None:
-    """Build the listing of groups whenever the store has changed, and close unused stores."""
+    """Build the listing of groups whenever the store has changed, and close unused stores.
+
+    A failure, such as a store that is being repaired, is shown until a later try succeeds.
+    """
     while True:
-        with suppress(PipelineError, StoreError):  # such as a store that is being repaired
+        try:
             await asyncio.to_thread(service.listing.refresh)
+            service.listing_failure = None
+        except (PipelineError, StoreError) as error:
+            service.listing_failure = str(error)
+        except Exception:
+            logging.getLogger(__name__).exception("the groups could not be listed")
+            service.listing_failure = "the groups could not be listed; the terminal says why"
         service.stores.close_idle(unless_used=True)
         await asyncio.sleep(STORE_IDLE_SECONDS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection
 from http import HTTPStatus
 from typing import Any
@@ -131,9 +132,11 @@ def parse_plan_options(body: Body) -> PlanOptions:
     destination = body.get_text("destination")
     if destination is not None and not destination.startswith("/"):
         raise _make_problem("destination is an absolute path")
+    if destination is not None and "\0" in destination:
+        raise _make_problem("destination has a NUL")
     options = PlanOptions(
         Action(action),
-        destination,
+        None if destination is None else os.path.realpath(destination),
         body.get_relations(),
         body.get_share("min_confidence"),
         merge_metadata=body.get_flag("merge_metadata"),

@@ -45,7 +45,7 @@ class Pages:
         group_filter = parse_filter(parameters)
 
         def render() -> bytes:
-            values: dict[str, Any] = {"answer": None, "is_built": service.listing.is_built}
+            values: dict[str, Any] = {"answer": None, "failure": service.listing_failure}
             if service.listing.is_built:
                 cursor = parameters.get("cursor") or None
                 page = service.listing.page(group_filter, cursor, PAGE_GROUPS)

@@ -63,6 +63,7 @@ class Service:
             raise
         self.stores, self.threads = StorePool(folder), Threads()
         self.decoders = SharedDecoders()
+        self.listing_failure: str | None = None  # why the last try to list the groups failed
         self.picture_ids = PictureIds(credentials.api_token)
         self._lock = threading.Lock()
         self._embedder: Embedder | None = None
