@@ -17,8 +17,8 @@ from pipeline.review.web.bodies import PLAN_FIELDS, parse_plan_options, read_bod
 from pipeline.review.web.documents import (
     Document,
     JsonResponse,
+    load_page,
     serialize_outcome,
-    serialize_page,
     serialize_single_group,
 )
 from pipeline.review.web.openapi import build_openapi
@@ -85,8 +85,8 @@ class Api:
 
         def load() -> Document:
             require_built(service)
-            page = service.listing.page(group_filter, parameters.get("cursor") or None, limit)
-            return serialize_page(page, service.listing, group_filter, service.picture_ids)
+            cursor = parameters.get("cursor") or None
+            return load_page(service.listing, group_filter, cursor, limit, service.picture_ids)
 
         return JsonResponse(await self._threads.run_quick(load))
 

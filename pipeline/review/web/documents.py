@@ -10,7 +10,7 @@ from starlette.responses import Response
 from pipeline.report.document import make_document
 from pipeline.review.choices import Outcome
 from pipeline.review.filters import GroupFilter
-from pipeline.review.listing import GroupPage, ListedGroup, Listing, Neighbors
+from pipeline.review.listing import ListedGroup, Listing, Neighbors
 from pipeline.review.web.credentials import PictureIds
 
 Document = dict[str, Any]
@@ -30,16 +30,23 @@ class JsonResponse(Response):
         return json.dumps(content).encode("ascii")
 
 
-def serialize_page(
-    page: GroupPage, listing: Listing, group_filter: GroupFilter, ids: PictureIds
+def load_page(
+    listing: Listing, group_filter: GroupFilter, cursor: str | None, limit: int, ids: PictureIds
 ) -> Document:
-    """Serialize a page of groups, with the counts of its filter and of what was reviewed."""
-    count, progress = listing.count(group_filter), listing.count_progress()
+    """Load a page of groups, with the count of what was reviewed.
+
+    The first page, without a cursor, also has the count of its filter: among many groups, counting
+    takes longer than all else.
+    """
+    page, progress = listing.page(group_filter, cursor, limit), listing.count_progress()
+    count = listing.count(group_filter) if cursor is None else None
     return make_document(
         {
             "groups": [serialize_listed_group(group, ids) for group in page.groups],
             "next": page.next_cursor,
-            "count": {"groups": count.groups, "bytes_to_free": count.bytes_to_free},
+            "count": (
+                {"groups": count.groups, "bytes_to_free": count.bytes_to_free} if count else None
+            ),
             "progress": {"reviewed": progress.reviewed, "groups": progress.groups},
         }
     )

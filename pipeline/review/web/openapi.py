@@ -107,7 +107,7 @@ SCHEMAS: dict[str, Schema] = {
         {
             "groups": _list(_object(_LISTED_GROUP)),
             "next": _null(_TEXT),
-            "count": _object({"groups": _COUNT, "bytes_to_free": _COUNT}),
+            "count": _null(_object({"groups": _COUNT, "bytes_to_free": _COUNT})),
             "progress": _object({"reviewed": _COUNT, "groups": _COUNT}),
         }
     ),
@@ -222,7 +222,7 @@ READING: dict[str, dict[str, Schema]] = {
     },
     "/groups": {
         "get": _operation(
-            "A page of groups, most bytes to free first.",
+            "A page of groups, most bytes to free first; the first page has a `count`.",
             "GroupPage",
             parameters=[
                 *_FILTER,

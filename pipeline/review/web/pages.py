@@ -13,7 +13,7 @@ from starlette.routing import Route
 from indexes.paths import escape_unprintable
 from pipeline.report.format import format_bytes, pluralize
 from pipeline.review.filters import parse_filter
-from pipeline.review.web.documents import serialize_page
+from pipeline.review.web.documents import load_page
 from pipeline.review.web.service import Service
 
 PAGE_GROUPS = 50
@@ -48,9 +48,8 @@ class Pages:
             values: dict[str, Any] = {"answer": None, "failure": service.listing_failure}
             if service.listing.is_built:
                 cursor = parameters.get("cursor") or None
-                page = service.listing.page(group_filter, cursor, PAGE_GROUPS)
-                values["answer"] = serialize_page(
-                    page, service.listing, group_filter, service.picture_ids
+                values["answer"] = load_page(
+                    service.listing, group_filter, cursor, PAGE_GROUPS, service.picture_ids
                 )
             return self._render("groups.html", **values, query=group_filter.to_query())
 
