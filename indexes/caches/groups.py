@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from indexes.durable.sqlite import OpenMode, format_uri, is_corrupt, is_disk_ful
 from indexes.errors import DiskFull, StoreError
 
 HASH_BYTES = 32
+NEXT_GROUPS = 2000  # among which a page is sought at first
 MAX_ROWS_DELETED = 2000  # in one transaction, so that no other writer waits long
 TABLES = (
     "CREATE TABLE current (one INTEGER PRIMARY KEY CHECK (one = 1), build INTEGER NOT NULL,"
@@ -26,8 +28,8 @@ TABLES = (
     "CREATE TABLE groups (number INTEGER PRIMARY KEY, build INTEGER NOT NULL, id TEXT NOT NULL,"
     " rank INTEGER NOT NULL, path BLOB NOT NULL, keeper BLOB NOT NULL, version BLOB NOT NULL,"
     " relations INTEGER NOT NULL, newest INTEGER, confidence REAL NOT NULL) STRICT",
-    "CREATE INDEX groups_in_order ON groups (build, rank, path)",
-    # With all that is compared with what was chosen, so that counting reads no row.
+    # Both with all that is compared with what was chosen, so that the scan of them reads no row.
+    "CREATE INDEX groups_in_order ON groups (build, rank, path, id, keeper, version)",
     "CREATE INDEX groups_by_id ON groups (build, id, keeper, version)",
     "CREATE TABLE documents (number INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT",
     "CREATE TABLE members (number INTEGER NOT NULL, position INTEGER NOT NULL,"
@@ -59,6 +61,8 @@ FROM_GROUPS = (
     f"FROM groups LEFT JOIN review.states AS chosen ON {IS_CHOSEN}"
     " WHERE groups.build = (SELECT build FROM current)"
 )
+ORDER = "ORDER BY groups.rank, groups.path"
+REVERSE_ORDER = "ORDER BY groups.rank DESC, groups.path DESC"
 GROUP_COLUMNS = (
     "groups.number, groups.id, groups.rank, groups.path, groups.keeper, groups.version,"
     " chosen.state, chosen.author, chosen.time"
@@ -111,10 +115,14 @@ class FoundGroup(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """SQL on a row of `groups` and `chosen` that a group has to fulfil, with its values."""
+    """SQL on a row of `groups` and `chosen` that a group has to fulfil, with its values.
+
+    `sql_of_few` asks the same of each group by itself, which is faster for a few groups.
+    """
 
     sql: str
     values: Sequence[Any] = ()
+    sql_of_few: str | None = None
 
 
 class ComponentRow(NamedTuple):
@@ -185,24 +193,45 @@ class GroupCache(CacheDatabase):
         *,
         after: tuple[int, bytes] | None = None,
         before: tuple[int, bytes] | None = None,
-        limit: int = -1,
     ) -> Iterator[FoundGroup]:
         """Yield the groups of the current build that fulfil all conditions.
 
         They are in their order from the rank and path `after` on, that itself left out; or in the
-        reverse order from `before` back. No limit if it is negative.
+        reverse order from `before` back.
         """
-        where, values = _join(conditions)
-        for place, sign in ((after, ">"), (before, "<")):
-            if place is not None:
-                where += f" AND (groups.rank, groups.path) {sign} (?, ?)"
-                values += place
-        direction = "ASC" if before is None else "DESC"
-        sql = (
-            f"SELECT {GROUP_COLUMNS} {FROM_GROUPS}{where}"
-            f" ORDER BY groups.rank {direction}, groups.path {direction} LIMIT ?"
-        )
-        return map(FoundGroup._make, self._stream_rows(sql, *values, limit))
+        place, values = _make_place(after, before)
+        where, more_values = _join(conditions)
+        order = ORDER if before is None else REVERSE_ORDER
+        sql = f"SELECT {GROUP_COLUMNS} {FROM_GROUPS}{place}{where} {order}"
+        return map(FoundGroup._make, self._stream_rows(sql, *values, *more_values))
+
+    def find_groups(
+        self,
+        conditions: Sequence[Condition],
+        limit: int,
+        *,
+        after: tuple[int, bytes] | None = None,
+        before: tuple[int, bytes] | None = None,
+    ) -> list[FoundGroup]:
+        """Return the first `limit` groups of stream_groups().
+
+        Many groups fulfil most conditions, so the next NEXT_GROUPS are asked alone at first.
+        """
+        if any(condition.sql_of_few for condition in conditions):
+            place, values = _make_place(after, before)
+            order = ORDER if before is None else REVERSE_ORDER
+            of_few = [condition.sql_of_few or condition.sql for condition in conditions]
+            where = "".join(f" AND {sql}" for sql in of_few)
+            sql = (
+                f"SELECT {GROUP_COLUMNS} FROM (SELECT * {OF_CURRENT}{place} {order}"
+                f" LIMIT {NEXT_GROUPS}) AS groups LEFT JOIN review.states AS chosen"
+                f" ON {IS_CHOSEN} WHERE true{where} {order} LIMIT ?"
+            )
+            more_values = [value for condition in conditions for value in condition.values]
+            rows = list(self._stream_rows(sql, *values, *more_values, limit))
+            if len(rows) == limit:
+                return list(map(FoundGroup._make, rows))
+        return list(islice(self.stream_groups(conditions, after=after, before=before), limit))
 
     def find_group(self, id_: str) -> FoundGroup | None:
         """Find a group of the current build by its id; None if there is none."""
@@ -371,6 +400,16 @@ class GroupCache(CacheDatabase):
                     "UPDATE current SET state = ? WHERE build = ? AND state = ?",
                     (after, build, before),
                 )
+
+
+def _make_place(
+    after: tuple[int, bytes] | None, before: tuple[int, bytes] | None
+) -> tuple[str, list[Any]]:
+    """Return the SQL, with its values, of groups after a place or before one."""
+    place, sign = (after, ">") if before is None else (before, "<")
+    return (
+        ("", []) if place is None else (f" AND (groups.rank, groups.path) {sign} (?, ?)", [*place])
+    )
 
 
 def _join(conditions: Sequence[Condition]) -> tuple[str, list[Any]]:

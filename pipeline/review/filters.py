@@ -64,13 +64,14 @@ class GroupFilter:
 
     def _iter_conditions(self) -> Iterator[Condition]:
         of_current = "SELECT number FROM members WHERE build = (SELECT build FROM current)"
+        of_group = "SELECT 1 FROM members WHERE members.number = groups.number"
         if self.relations:
             yield Condition("groups.relations & ?", [pack_relations(self.relations)])
         if self.folder is not None:
             first = os.fsencode(self.folder.rstrip("/") + "/")
             last = first[:-1] + b"0"  # the byte after "/"
             sql = f"groups.number IN ({of_current} AND path >= ? AND path < ?)"
-            yield Condition(sql, [first, last])
+            yield Condition(sql, [first, last], f"EXISTS ({of_group} AND path >= ? AND path < ?)")
         if self.min_bytes is not None:
             yield Condition("groups.rank <= ?", [-self.min_bytes])
         if self.first_day is not None:
@@ -84,7 +85,7 @@ class GroupFilter:
             yield Condition("chosen.state IS NULL")
         if self.name is not None:
             sql = f"groups.number IN ({of_current} AND instr(name, ?))"
-            yield Condition(sql, [fold_name(self.name)])
+            yield Condition(sql, [fold_name(self.name)], f"EXISTS ({of_group} AND instr(name, ?))")
 
 
 NO_FILTER = GroupFilter()

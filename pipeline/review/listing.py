@@ -215,7 +215,7 @@ class Listing:
         after = None if cursor is None else parse_cursor(cursor)
         with self._lock, self._cache.snapshot():
             conditions = group_filter.to_conditions()
-            found = list(self._cache.stream_groups(conditions, after=after, limit=limit + 1))
+            found = self._cache.find_groups(conditions, limit + 1, after=after)
             groups = self._load(found[:limit])
         is_last = len(found) <= limit
         next_cursor = (
@@ -237,9 +237,9 @@ class Listing:
         with self._lock, self._cache.snapshot():
             found = self._find(group_id)
             place, conditions = (found.rank, found.path), group_filter.to_conditions()
-            before = next(self._cache.stream_groups(conditions, before=place, limit=1), None)
-            after = next(self._cache.stream_groups(conditions, after=place, limit=1), None)
-        return Neighbors(before and before.id, after and after.id)
+            before = self._cache.find_groups(conditions, 1, before=place)
+            after = self._cache.find_groups(conditions, 1, after=place)
+        return Neighbors(before[0].id if before else None, after[0].id if after else None)
 
     def find_file(self, image_hash: bytes) -> ListedFile | None:
         """Find a listed file with these bytes, by their blake3; None if there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from indexes import Store
+from indexes.caches import groups
 from pipeline.errors import ChoiceRefused, DecisionRefused
 from pipeline.review.choices import Choice, Outcome, Reviewer
+from pipeline.review.filters import GroupFilter
 from pipeline.review.listing import ListedGroup, Listing
+from pipeline.verify.relation import Relation
 from tests.support.reviews import (
     build_here,
     find_documents,
@@ -90,3 +94,59 @@ def test_listing_is_what_find_groups_finds_after_any_choices(
             with Store(folder) as store:
                 assert store.catalog.decisions.list() == []
                 assert list_documents(listing) == find_documents(store)
+
+
+def passes(group: ListedGroup, group_filter: GroupFilter) -> bool:
+    """Tell if a group fulfils a filter, by its files and its JSON."""
+    relations = {member["relation"] for member in group.document["members"]}
+    paths = [file.path for file in group.files]
+    folder, name = group_filter.folder, group_filter.name
+    return (
+        (not group_filter.relations or not relations.isdisjoint(group_filter.relations))
+        and (folder is None or any(path.startswith(f"{folder}/") for path in paths))
+        and (name is None or any(name.lower() in Path(path).name.lower() for path in paths))
+        and group.bytes_to_free >= (group_filter.min_bytes or 0)
+        and not (group_filter.is_undecided and group.state)
+    )
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    seed=st.integers(0, 10**6),
+    window=st.integers(1, 5),
+    limit=st.integers(1, 4),
+    group_filter=st.builds(
+        GroupFilter,
+        st.frozensets(st.sampled_from([Relation.DERIVED, Relation.IDENTICAL_PIXELS]), max_size=1),
+        st.sampled_from([None, "/p", "/p/1", "/p/copies", "/q"]),
+        st.sampled_from([None, 0, 300]),
+        is_undecided=st.booleans(),
+        name=st.sampled_from([None, "img", "PNG", "1", "4.p", "%"]),
+    ),
+)
+def test_pages_of_a_filter_are_all_groups_that_pass_it_in_order(
+    seed: int, window: int, limit: int, group_filter: GroupFilter
+) -> None:
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(groups, "NEXT_GROUPS", window)
+        folder = Path(name)
+        make_store_of_verdicts(folder, seed)
+        with Listing(folder) as listing, Reviewer(folder, listing, "ann") as reviewer:
+            listing.refresh()
+            for group in listing.page().groups[::2]:
+                reviewer.choose(group.id, Choice.SKIP)
+            everything = listing.page(limit=200).groups
+            expected = [group for group in everything if passes(group, group_filter)]
+            found, cursor, is_last = list[ListedGroup](), None, False
+            while not is_last:
+                page = listing.page(group_filter, cursor, limit)
+                found += page.groups
+                cursor, is_last = page.next_cursor, page.next_cursor is None
+                assert is_last or len(page.groups) == limit
+            assert found == expected
+            assert listing.count(group_filter).groups == len(expected)
+            for first, second in pairwise(expected):
+                assert listing.find_neighbors(first.id, group_filter).next == second.id
+                assert listing.find_neighbors(second.id, group_filter).previous == first.id

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from indexes.decisions import DecisionKind
-from pipeline.review.choices import BULK_CHOICES, Choice, Reviewer
+from pipeline.review.choices import BULK_CHOICES, Choice, Place, Reviewer
 from pipeline.review.filters import parse_filter
 from pipeline.review.listing import MAX_PAGE_GROUPS
 from pipeline.review.web.bodies import PLAN_FIELDS, parse_plan_options, read_body
@@ -19,6 +19,7 @@ from pipeline.review.web.documents import (
     JsonResponse,
     load_page,
     serialize_outcome,
+    serialize_place,
     serialize_single_group,
 )
 from pipeline.review.web.openapi import build_openapi
@@ -56,6 +57,8 @@ class Api:
             Route(f"{API_ROOT}/groups/{{group_id}}/choices", self._post_choice, methods=["POST"]),
             Route(f"{API_ROOT}/choices", self._post_choices, methods=["POST"]),
             Route(f"{API_ROOT}/choices/last", self._delete_choice, methods=["DELETE"]),
+            Route(f"{API_ROOT}/place", self._get_place, methods=["GET"]),
+            Route(f"{API_ROOT}/place", self._put_place, methods=["PUT"]),
             Route(f"{API_ROOT}/decisions", self._post_decision, methods=["POST"]),
             Route(f"{API_ROOT}/decisions/{{id}}", self._delete_decision, methods=["DELETE"]),
             Route(f"{API_ROOT}/plans", self._post_plan, methods=["POST"]),
@@ -128,6 +131,19 @@ class Api:
         if outcome is None:
             raise Problem(HTTPStatus.NOT_FOUND, "there is no choice to take back")
         return JsonResponse(serialize_outcome(outcome))
+
+    async def _get_place(self, request: Request) -> Response:
+        """Answer where the person was last."""
+        place = await self._threads.run_quick(self._get_reviewer().get_place)
+        return JsonResponse(serialize_place(place))
+
+    async def _put_place(self, request: Request) -> Response:
+        """Remember where the person is."""
+        body = await read_body(request, ("group", "filter"))
+        place = Place(body.get_text("group"), parse_filter(body.get_fields("filter")))
+        reviewer = self._get_reviewer()
+        await self._threads.run_quick(lambda: reviewer.save_place(place))
+        return JsonResponse(serialize_place(place))
 
     def _get_reviewer(self) -> Reviewer:
         assert self._service.reviewer is not None  # there is no route to it otherwise

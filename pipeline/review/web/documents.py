@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import Response
 
 from pipeline.report.document import make_document
-from pipeline.review.choices import Outcome
+from pipeline.review.choices import Outcome, Place
 from pipeline.review.filters import GroupFilter
 from pipeline.review.listing import ListedGroup, Listing, Neighbors
 from pipeline.review.web.credentials import PictureIds
@@ -91,3 +91,8 @@ def serialize_outcome(outcome: Outcome) -> Document:
             "is_refreshed": outcome.is_refreshed,
         }
     )
+
+
+def serialize_place(place: Place) -> Document:
+    """Serialize where a person is: a group, and the filter as parameters of GET /groups."""
+    return make_document({"group": place.group_id, "filter": place.filter.to_query()})

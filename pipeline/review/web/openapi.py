@@ -52,6 +52,7 @@ def _document(content: dict[str, Schema], optional: dict[str, Schema] | None = N
     return _object({"schema_version": {"type": "integer"}, **content}, optional)
 
 
+_FILTER_FIELDS: Schema = {"type": "object", "additionalProperties": _TEXT}  # as of GET /groups
 _REPORTED = _word(REPORTED_RELATIONS)
 _DECISION_FIELDS = {
     "id": _TEXT,
@@ -133,10 +134,12 @@ SCHEMAS: dict[str, Schema] = {
         {"file": _TEXT, "run": _TEXT, "victims": _COUNT, "plan": {"type": "object"}},
         {"passed_over": _list(_object({"id": _TEXT, "keeper": _TEXT, "reason": _TEXT}))},
     ),
+    "Place": _document({"group": _null(_TEXT), "filter": _FILTER_FIELDS}),
+    "NewPlace": _object({}, {"group": _null(_TEXT), "filter": _FILTER_FIELDS}),
     "NewChoice": _object({"choice": _word(Choice)}, {"paths": _list(_TEXT, maxItems=MAX_PATHS)}),
     "NewChoices": _object(
         {"choice": _word(BULK_CHOICES), "expected_count": _COUNT},
-        {"filter": {"type": "object", "additionalProperties": _TEXT}},
+        {"filter": _FILTER_FIELDS},
     ),
     "NewDecision": _object(
         {"kind": _word(DecisionKind), "paths": _list(_TEXT, minItems=1, maxItems=MAX_PATHS)}
@@ -270,6 +273,10 @@ CHANGING: dict[str, dict[str, Schema]] = {
             "Outcome",
             body="NewChoices",
         )
+    },
+    "/place": {
+        "get": _operation("Where the person was last, in any browser.", "Place"),
+        "put": _operation("Remember where the person is.", "Place", body="NewPlace"),
     },
     "/choices/last": {"delete": _operation("Take back the last choice.", "Outcome")},
     "/decisions": {

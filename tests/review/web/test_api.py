@@ -229,6 +229,28 @@ def test_choices_decide_and_are_taken_back(
     assert program.call("get", "/decisions")["decisions"] == []
 
 
+def test_place_and_choices_outlive_the_server(tmp_path: Path) -> None:
+    library = make_library(tmp_path)
+    with serve_review(library.store) as running, running.open_program() as client:
+        program = DescribedClient(client)
+        assert program.call("get", "/place")["group"] is None
+        (group,) = program.call("get", "/groups", name="b copy")["groups"]
+        program.call(
+            "post", "/groups/{group_id}/choices", body={"choice": "accept"}, group_id=group["id"]
+        )
+        place = {"group": group["id"], "filter": {"undecided": "1"}}
+        program.call("put", "/place", body=place)
+        program.call("put", "/place", body={"filter": {"min_bytes": "x"}}, status=400)
+    with serve_review(library.store, with_listing=False) as running:
+        with running.open_program() as client:
+            program = DescribedClient(client)
+            saved = program.call("get", "/place")
+            assert {name: saved[name] for name in place} == place
+            page = program.call("get", "/groups", **place["filter"])
+            assert group["id"] not in {item["id"] for item in page["groups"]}
+            assert page["progress"] == {"reviewed": 1, "groups": 2}
+
+
 def test_decisions_are_entered_listed_and_forgotten(
     changed: tuple[Library, RunningReview, DescribedClient],
 ) -> None:
