@@ -28,9 +28,9 @@ TABLES = (
     "CREATE TABLE groups (number INTEGER PRIMARY KEY, build INTEGER NOT NULL, id TEXT NOT NULL,"
     " rank INTEGER NOT NULL, path BLOB NOT NULL, keeper BLOB NOT NULL, version BLOB NOT NULL,"
     " relations INTEGER NOT NULL, newest INTEGER, confidence REAL NOT NULL) STRICT",
-    # Both with all that is compared with what was chosen, so that the scan of them reads no row.
+    # With all that is compared with what was chosen, so that a scan of it reads no row.
     "CREATE INDEX groups_in_order ON groups (build, rank, path, id, keeper, version)",
-    "CREATE INDEX groups_by_id ON groups (build, id, keeper, version)",
+    "CREATE UNIQUE INDEX groups_by_id ON groups (build, id)",
     "CREATE TABLE documents (number INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT",
     "CREATE TABLE members (number INTEGER NOT NULL, position INTEGER NOT NULL,"
     " build INTEGER NOT NULL, path BLOB NOT NULL, name TEXT NOT NULL, hash BLOB NOT NULL,"
