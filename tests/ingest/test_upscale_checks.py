@@ -17,7 +17,7 @@ from pipeline import (
 )
 from pipeline.decode.decode import Decoded
 from pipeline.verify.relation import Relation
-from pipeline.verify.upscaling import RadialSpectrum, compute_spectrum_from_decoded
+from pipeline.verify.upscaling import CenterSpectra, compute_spectra_from_decoded
 from tests.support.images import draw_textured_image, save_image
 from tests.support.pair_verification import (
     draw_sharp_image,
@@ -194,11 +194,11 @@ def test_ingest_side_ratio_too_close_to_one_skips_upscale_check(
     )
     widths = list[int]()
 
-    def record(decoded: Decoded) -> RadialSpectrum:
+    def record(decoded: Decoded) -> CenterSpectra:
         widths.append(decoded.image.width)
-        return compute_spectrum_from_decoded(decoded)
+        return compute_spectra_from_decoded(decoded)
 
-    monkeypatch.setattr("pipeline.ingest.verify_pairs.compute_spectrum_from_decoded", record)
+    monkeypatch.setattr("pipeline.ingest.verify_pairs.compute_spectra_from_decoded", record)
     with Store(tmp_path / "store", write=True) as store:
         assert ingest_and_count(store, photos) == {Relation.SAME_PICTURE: 1}
     assert widths == [900] * read
