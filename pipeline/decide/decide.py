@@ -7,15 +7,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import combinations
 
+from indexes.caches.thumbnails import ThumbnailCache
 from indexes.decisions import PAIR_KINDS, DecidedContent, Decision, DecisionKind
 from indexes.paths import escape_unprintable, format_command, quote
 from indexes.store import Store
 from pipeline.decide.identify import identify_contents
+from pipeline.decode.pool import DecoderPool
 from pipeline.errors import DecisionRefused, UnknownDecision
 from pipeline.grouping.decisions import Decisions, format_origin
+from pipeline.thumbnails import Thumbnails
 
 MIN_PREFIX_DIGITS = 4  # of an id that is not given whole
 MAX_NAMES_IN_MESSAGE = 4
+IMAGES_PER_BLOCK = 200  # whose thumbnails are in memory together
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,10 @@ def _refuse_equal(
 
 
 def merge_into(store: Store, decisions: Sequence[Decision]) -> MergedDecisions:
-    """Add decisions to those of a store, all or none; raises DecisionRefused."""
+    """Add decisions to those of a store, all or none; raises DecisionRefused.
+
+    Stores the thumbnails of their photos, by which copies are found once the files are gone.
+    """
     merged = MergedDecisions([])
 
     def merge_all(before: Sequence[Decision]) -> Sequence[Decision]:
@@ -70,7 +77,18 @@ def merge_into(store: Store, decisions: Sequence[Decision]) -> MergedDecisions:
         return merged.all
 
     store.update_decisions(merge_all)
+    _store_thumbnails(store, merged.new)
     return merged
+
+
+def _store_thumbnails(store: Store, decisions: Sequence[Decision]) -> None:
+    """Decode the decided images of a store that have no thumbnail, because they are in no pair."""
+    hashes = dict.fromkeys(item.hash for decision in decisions for item in decision.contents)
+    ids = list(store.catalog.images.get_ids(list(hashes)).values())
+    with ThumbnailCache(store.folder, write=True) as cache, DecoderPool() as decoders:
+        thumbnails = Thumbnails(store, cache, decoders)
+        for start in range(0, len(ids), IMAGES_PER_BLOCK):
+            thumbnails.load(ids[start : start + IMAGES_PER_BLOCK])
 
 
 def merge(

@@ -69,6 +69,8 @@ def test_ingest_absent_larger_file_is_checked_once_restored(
         sharp.resize((1360, 1020), Image.Resampling.LANCZOS),
         quality=95,
     )
+    # A photo near it, so that the store keeps the thumbnails of both.
+    save_image(photos / "card" / "other.jpg", draw_textured_image(2, (800, 600)))
     with Store(tmp_path / "store", write=True) as store:
         for _ in ingest_roots([Root(str(photos / "card"))], store, load_embedder()):
             pass
