@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from contextlib import suppress
 
 from indexes.durable.failpoints import failpoint
 from pipeline.actions.folders import Refused
@@ -75,7 +76,7 @@ def _remove_name(
     private place first, and deleted only if it is the file that was linked.
     """
     linked = os.stat(to_name, dir_fd=to_folder, follow_symlinks=False)
-    scratch_name = f".neardup-{os.getpid()}-{linked.st_ino}"
+    scratch_name = _make_scratch_name(linked)
     os.rename(from_name, scratch_name, src_dir_fd=from_folder, dst_dir_fd=scratch_folder)
     taken = os.stat(scratch_name, dir_fd=scratch_folder, follow_symlinks=False)
     if (taken.st_dev, taken.st_ino) == (linked.st_dev, linked.st_ino):
@@ -91,3 +92,21 @@ def _remove_name(
     os.unlink(scratch_name, dir_fd=scratch_folder)
     os.unlink(to_name, dir_fd=to_folder)
     raise Refused("another file took its place in this moment")
+
+
+def remove_scratch_name(folder: int, name: str, scratch_folder: int) -> None:
+    """Remove the name that rename_exclusive() left of a file when it was killed, if there is one.
+
+    The file has a name in an open folder, and keeps that.
+    """
+    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    scratch_name = _make_scratch_name(status)
+    with suppress(FileNotFoundError):
+        scratch = os.stat(scratch_name, dir_fd=scratch_folder, follow_symlinks=False)
+        if (scratch.st_dev, scratch.st_ino) == (status.st_dev, status.st_ino):
+            os.unlink(scratch_name, dir_fd=scratch_folder)
+
+
+def _make_scratch_name(status: os.stat_result) -> str:
+    """Make a name that can be found again without listing the folder."""
+    return f".neardup-{status.st_ino}"

@@ -16,15 +16,12 @@ from hypothesis import strategies as st
 from indexes.durable.failpoints import FAILPOINTS
 from indexes.errors import DiskFull
 from pipeline.actions import folders, rename, stand_ins
-from pipeline.actions.apply import (
-    MAX_UNCONFIRMED_FILES,
-    apply_plan,
-    preview_plan,
-    require_confirmation,
-)
+from pipeline.actions.apply import apply_plan
 from pipeline.actions.outcome import Status
 from pipeline.actions.plan import Action, Plan
+from pipeline.actions.plan_checks import MAX_UNCONFIRMED_FILES, require_confirmation
 from pipeline.actions.plan_file import name_run
+from pipeline.actions.preview import preview_plan
 from pipeline.actions.undo import list_runs
 from pipeline.errors import PlanRefused
 from tests.actions.conftest import make_plan

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from indexes import Store
-from pipeline.actions.apply import preview_plan
-from pipeline.actions.journal import list_journals, read_whole_journal
-from pipeline.actions.merge_entries import MergeState
+from pipeline.actions.entries import State
+from pipeline.actions.journal import list_journals, read_journal
 from pipeline.actions.plan import Action
 from pipeline.actions.planner import PlanOptions
+from pipeline.actions.preview import preview_plan
 from pipeline.grouping.cluster import Group
 from pipeline.grouping.match import Match
 from pipeline.query.assets import mark_without_counterpart
@@ -22,24 +22,24 @@ from tests.actions.test_wider_relations import list_paths, make_verdict, plan_gr
 from tests.support.actions import OLD_TIME, Desk, killed_at, save
 
 
-def get_merge_state(desk: Desk) -> MergeState:
+def get_merge_state(desk: Desk) -> State:
     (path,) = list_journals(desk.store)
-    (merge,) = read_whole_journal(path).merges.values()
+    (merge,) = read_journal(path).merges.values()
     return merge.state
 
 
 @pytest.mark.parametrize(
     ("action", "failpoint", "expected"),
     [
-        (Action.MOVE, "merge purge intended", MergeState.UNDONE),
-        (Action.MOVE, "merge deleted", MergeState.PURGED),
+        (Action.MOVE, "merge purge intended", State.UNDONE),
+        (Action.MOVE, "merge deleted", State.PURGED),
         # The victims in quarantine are deleted before, so what was added stays.
-        (Action.QUARANTINE, "merge purge intended", MergeState.DONE),
-        (Action.QUARANTINE, "merge deleted", MergeState.PURGED),
+        (Action.QUARANTINE, "merge purge intended", State.DONE),
+        (Action.QUARANTINE, "merge deleted", State.PURGED),
     ],
 )
 def test_undo_settles_a_killed_purge_of_a_merge(
-    desk: Desk, action: Action, failpoint: str, expected: MergeState
+    desk: Desk, action: Action, failpoint: str, expected: State
 ) -> None:
     sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
     desk.apply(make_plan(desk, sidecar, action))
@@ -47,7 +47,7 @@ def test_undo_settles_a_killed_purge_of_a_merge(
         purge(desk)
     desk.undo()
     assert get_merge_state(desk) is expected
-    assert (sidecar.read_bytes() == OLD_SIDECAR) is (expected is MergeState.UNDONE)
+    assert (sidecar.read_bytes() == OLD_SIDECAR) is (expected is State.UNDONE)
 
 
 def test_nothing_is_decided_about_a_killed_purge_while_the_drive_is_away(desk: Desk) -> None:
@@ -58,7 +58,7 @@ def test_nothing_is_decided_about_a_killed_purge_while_the_drive_is_away(desk: D
     away = desk.root.with_name("away")
     desk.root.rename(away)
     purge(desk)
-    assert get_merge_state(desk) is MergeState.PURGE_INTENDED
+    assert get_merge_state(desk) is State.PURGE_INTENDED
     away.rename(desk.root)
     desk.undo()
     assert sidecar.read_bytes() == OLD_SIDECAR

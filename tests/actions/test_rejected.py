@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline.actions.apply import preview_plan
 from pipeline.actions.plan import Action, Keeper, Plan
 from pipeline.actions.plan_file import read_plan, write_plan
+from pipeline.actions.preview import preview_plan
 from pipeline.actions.purge import purge_runs
 from pipeline.cli.console import EXIT_SKIPPED
 from pipeline.errors import PlanRefused
