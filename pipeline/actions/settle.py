@@ -76,8 +76,8 @@ def settle(journal: Journal, entry: Entry, roots: Sequence[str]) -> Entry:
         note = "" if entry.action is Action.TRASH else restore(journal, entry, roots)
         return journal.record(entry, get_reversed_state(entry), note)
     except Refused as refused:
-        seen = split_path(entry.path)[0] if entry.is_merge else entry.target
-        if os.path.lexists(seen):  # else its drive may be away: the next time tells
+        place = split_path(entry.path)[0] if entry.is_merge else entry.target
+        if os.path.lexists(place):  # else its drive may be away: the next time tells
             return journal.record(entry, State.STUCK, str(refused))
     return entry
 

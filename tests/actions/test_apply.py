@@ -5,6 +5,7 @@ import fcntl
 import os
 import signal
 import stat
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -268,6 +269,51 @@ def test_plan_that_was_applied_is_not_applied_twice(desk: Desk) -> None:
     outcomes = desk.apply(plan)  # moving a file is a change of it
     assert {outcome.status for outcome in outcomes} == {Status.LEFT}
     assert "make a new plan" in outcomes[0].detail
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_plan_is_valid_after_another_one_was_undone(desk: Desk, action: Action) -> None:
+    """The victims have another ctime by then, and the keeper of a hard link has one, too."""
+    plan, other = make_plan(desk, action), make_plan(desk)
+    other = replace(other, created="2026-01-31T10:16:00+00:00")
+    desk.apply(plan)
+    desk.undo()
+    assert {outcome.status for outcome in desk.apply(other)} == {Status.DONE}
+
+
+def test_file_that_was_edited_in_place_with_its_times_is_not_moved(desk: Desk) -> None:
+    """Its size, mtime and inode are those of the plan, its ctime and bytes are not."""
+    plan, victim = make_plan(desk), desk.root / "copy.jpg"
+    victim.write_bytes(b"ONE")
+    os.utime(victim, ns=(OLD_TIME, OLD_TIME))
+    outcome = desk.apply(plan)[0]
+    assert (outcome.status, "has changed since" in outcome.detail) == (Status.LEFT, True)
+
+
+@pytest.mark.parametrize("has_renameat2", [True, False])
+def test_undo_lists_no_folder(
+    desk: Desk, has_renameat2: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing per file would take a time that grows with the square of their number."""
+    if not has_renameat2:
+        monkeypatch.setattr(rename, "_renameat2", None)
+    before = read_tree(desk.root)
+    desk.apply(make_plan(desk))
+    listed = list[object]()
+
+    def spy(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(folder: object = ".") -> Any:  # noqa: ANN401 - of either function
+            listed.append(folder)
+            return function(folder)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", spy(os.listdir))
+        patch.setattr(os, "scandir", spy(os.scandir))
+        desk.undo()
+    assert [folder for folder in listed if str(folder) != str(desk.store / "journal")] == []
+    assert read_tree(desk.root) == before
 
 
 def test_filesystem_without_exclusive_rename_links_and_unlinks(

@@ -10,6 +10,7 @@ import pytest
 from indexes import Store
 from pipeline.actions.entries import State
 from pipeline.actions.journal import list_journals, read_journal
+from pipeline.actions.outcome import Status
 from pipeline.actions.plan import Action
 from pipeline.actions.planner import PlanOptions
 from pipeline.actions.preview import preview_plan
@@ -62,6 +63,44 @@ def test_nothing_is_decided_about_a_killed_purge_while_the_drive_is_away(desk: D
     away.rename(desk.root)
     desk.undo()
     assert sidecar.read_bytes() == OLD_SIDECAR
+
+
+@pytest.mark.parametrize("failpoint", ["merge done", "action intended"])
+def test_merge_whose_victims_were_never_moved_is_taken_back_by_another_plan(
+    desk: Desk, failpoint: str
+) -> None:
+    sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
+    plan = make_plan(desk, sidecar)
+    with killed_at(failpoint):
+        desk.apply(plan)
+    assert sidecar.read_bytes() != OLD_SIDECAR
+    desk.apply(desk.make_plan([]))
+    assert sidecar.read_bytes() == OLD_SIDECAR
+    assert get_merge_state(desk) is State.UNDONE
+    assert {outcome.status for outcome in desk.apply(plan)} == {Status.DONE}
+
+
+def test_merge_that_cannot_be_taken_back_is_tried_once(desk: Desk) -> None:
+    sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
+    with killed_at("merge done"):
+        desk.apply(make_plan(desk, sidecar))
+    edit(sidecar)
+    (journal,) = list_journals(desk.store)
+    desk.apply(desk.make_plan([]))
+    once = journal.read_bytes()
+    desk.apply(desk.make_plan([]))
+    assert journal.read_bytes() == once
+    assert b"edited since" in once
+
+
+def test_merge_of_a_run_that_is_continued_is_not_taken_back(desk: Desk) -> None:
+    sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
+    plan = make_plan(desk, sidecar)
+    with killed_at("merge done"):
+        desk.apply(plan)
+    inode = sidecar.stat().st_ino
+    desk.apply(plan)
+    assert sidecar.stat().st_ino == inode
 
 
 def test_killed_undo_leaves_the_time_of_a_folder_that_another_program_changed(desk: Desk) -> None:
