@@ -37,6 +37,11 @@ class Part:
     stat: FileStat
     blake3: str
 
+    @property
+    def inode(self) -> tuple[int, int]:
+        """The device and inode: equal for hard links of one file."""
+        return self.stat.device, self.stat.inode
+
 
 @dataclass(frozen=True, slots=True)
 class Keeper:

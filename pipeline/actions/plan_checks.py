@@ -56,8 +56,8 @@ def require_applicable(
     """Raise PlanRefused unless a plan is one of this store, and safe by what it says of itself.
 
     `roots` are the store's folders. Every path must lie below one of them, no victim in a protected
-    folder or be a keeper, by path or by inode. Only identical bytes may be replaced. Groups have a
-    keeper, but for those of a plan of rejected photos, which moves and does nothing else.
+    folder or be a keeper, nor a hard link of a file of its own keeper. Only identical bytes may be
+    replaced. Groups have a keeper, but for those of a plan of rejected photos, which only moves.
     """
     if plan.store_id != store_id:
         raise PlanRefused("the plan was made from another store; name that one with --store")
@@ -68,7 +68,6 @@ def require_applicable(
     if plan.rejected and plan.action not in REJECTED_ACTIONS:
         raise PlanRefused(f"rejected photos are only moved, and the plan is a {plan.action}")
     keepers, victims = set[str](), set[str]()
-    inodes: dict[bool, set[tuple[int, int]]] = {True: set(), False: set()}
     for part, is_victim in plan.iter_parts():
         if find_root(part.path, roots) is None:
             raise PlanRefused(f"the plan names {quote(part.path)}, below none of the store's roots")
@@ -79,11 +78,8 @@ def require_applicable(
         if is_victim and part.path in victims:
             raise PlanRefused(f"the plan names {quote(part.path)} twice")
         (victims if is_victim else keepers).add(part.path)
-        inodes[is_victim].add((part.stat.device, part.stat.inode))
     if both := keepers & victims:
         raise PlanRefused(f"the plan keeps {quote(min(both))} and would move it; make a new plan")
-    if inodes[True] & inodes[False]:
-        raise PlanRefused("a victim of the plan is a hard link of a keeper; make a new plan")
     for group in plan.groups:
         if plan.rejected and group.keeper is not None:
             raise PlanRefused("the plan is one of rejected photos, and has a keeper")
@@ -98,6 +94,9 @@ def require_applicable(
 def _require_sound(action: Action, keeper_parts: Sequence[Part], victim: Victim) -> None:
     if not keeper_parts:
         raise PlanRefused("the plan has a group without a keeper")
+    inodes = {part.inode for part in keeper_parts}
+    if any(part.inode in inodes for part in victim.parts):
+        raise PlanRefused("a victim of the plan is a hard link of a keeper; make a new plan")
     kept = {part.blake3 for part in keeper_parts}
     is_identical = all(part.blake3 in kept for part in victim.parts)
     if victim.relation is Relation.IDENTICAL_BYTES and not is_identical:

@@ -221,6 +221,36 @@ def test_photo_stays_with_what_has_no_copy_beside_the_keeper(
     assert reason.endswith(f"{name}' has no copy beside the keeper")
 
 
+def test_photo_whose_sidecar_is_a_hard_link_of_the_keepers_stays(
+    run: Run, assets: Path, tmp_path: Path
+) -> None:
+    """Programs that link equal files leave it so; apply would refuse such a plan."""
+    sidecar = assets / "b" / "IMG_1.xmp"
+    sidecar.unlink()
+    sidecar.hardlink_to(assets / "a" / "IMG_1.xmp")
+    run("ingest")
+    plan = make_plan(run)
+    assert plan["groups"] == []
+    (reason,) = get_reasons(plan, assets).values()
+    assert reason == f"'{sidecar}' is a hard link of a file of the keeper"
+
+
+def test_sidecars_of_two_groups_may_be_hard_links(run: Run, assets: Path, tmp_path: Path) -> None:
+    """The victim of the second group has a copy beside its own keeper."""
+    for folder in ("a", "b"):
+        save_image(assets / folder / "IMG_2.jpg", draw_scene(2, (480, 360)))
+    (assets / "a" / "IMG_2.xmp").write_bytes((assets / "a" / "IMG_1.xmp").read_bytes())
+    (assets / "b" / "IMG_2.xmp").hardlink_to(assets / "a" / "IMG_1.xmp")
+    run("ingest")
+    file = tmp_path / "plan.json"
+    plan = json.loads(run("plan", "--output", file, "--json")[1])["plan"]
+    assert "b/IMG_2.xmp" in list_victims(plan, assets)
+    before = read_tree(assets)
+    assert run("apply", file, "--yes", "--confirm", "5")[0] == 0
+    assert run("undo", "last")[0] == 0
+    assert read_tree(assets) == before
+
+
 @pytest.fixture
 def shared_sidecar(run: Run, tmp_path: Path) -> Path:
     """Two folders with two photos of one name and the sidecar of both, equal in both folders."""
@@ -275,6 +305,19 @@ def test_sidecar_of_two_photos_without_a_copy_beside_the_keeper_stays(
     assert list(list_victims(plan, shared_sidecar)) == ["b/IMG_1.jpg", "b/IMG_1.png"]
     reasons = get_reasons(plan, shared_sidecar)
     assert reasons == {"b/IMG_1.xmp": "has no copy beside the keeper"}
+
+
+def test_sidecar_of_two_photos_that_is_a_hard_link_of_the_keepers_stays(
+    run: Run, shared_sidecar: Path, tmp_path: Path
+) -> None:
+    sidecar, file = shared_sidecar / "b" / "IMG_1.xmp", tmp_path / "plan.json"
+    sidecar.unlink()
+    sidecar.hardlink_to(shared_sidecar / "a" / "IMG_1.xmp")
+    run("ingest")
+    plan = make_plan(run, "--output", file)
+    assert list(list_victims(plan, shared_sidecar)) == ["b/IMG_1.jpg", "b/IMG_1.png"]
+    assert "hard link of a file of the keeper" in get_reasons(plan, shared_sidecar)["b/IMG_1.xmp"]
+    assert run("apply", file, "--yes")[0] == 0
 
 
 def test_photo_with_a_sidecar_is_not_replaced_by_a_link(run: Run, assets: Path) -> None:
