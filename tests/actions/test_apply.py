@@ -18,6 +18,7 @@ from indexes.durable.failpoints import FAILPOINTS
 from indexes.errors import DiskFull
 from pipeline.actions import folders, rename, stand_ins
 from pipeline.actions.apply import apply_plan
+from pipeline.actions.entries import State
 from pipeline.actions.outcome import Status
 from pipeline.actions.plan import Action, Plan
 from pipeline.actions.plan_checks import MAX_UNCONFIRMED_FILES, require_confirmation
@@ -46,6 +47,13 @@ APPLY_FAILPOINTS = [
     name
     for name in FAILPOINTS
     if name.startswith("action") and not any(word in name for word in ("purge", "delet", "linked"))
+]
+
+
+PURGE_FAILPOINTS = [
+    name
+    for name in FAILPOINTS
+    if name.startswith("action") and ("purge" in name or "deleted" in name)
 ]
 
 
@@ -316,19 +324,21 @@ def test_undo_lists_no_folder(
     assert read_tree(desk.root) == before
 
 
+@pytest.mark.parametrize("action", [Action.QUARANTINE, Action.MOVE])
 def test_filesystem_without_exclusive_rename_links_and_unlinks(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, action: Action, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rename, "_renameat2", None)
     before = read_tree(desk.root)
     for failpoint in ("action linked:1", "action linked:2", "action moved:2", "none"):
-        plan = make_plan(desk)
+        plan = make_plan(desk, action)
         if failpoint == "none":
             desk.apply(plan)
         else:
             with killed_at(failpoint):
                 desk.apply(plan)
-        assert read_contents(desk.root) == {b"one", b"two", b"three"}
+        moved = desk.root.parent / "moved"
+        assert read_contents(desk.root, moved) == {b"one", b"two", b"three"}
         desk.undo()
         assert read_tree(desk.root) == before
     outcomes = desk.apply(make_plan(desk, Action.HARDLINK))
@@ -401,8 +411,12 @@ def _apply_in_child(plan: Plan, store: Path, root: str, failpoint: str) -> None:
     list(apply_plan(plan, store, [root]))
 
 
-@pytest.mark.parametrize("action", [Action.QUARANTINE, Action.HARDLINK])
+@pytest.mark.parametrize("action", [Action.QUARANTINE, Action.MOVE, Action.HARDLINK])
 def test_run_killed_by_the_kernel_is_undone_or_continued(tmp_path: Path, action: Action) -> None:
+    destination = None
+    if action is Action.MOVE:
+        destination = str(tmp_path / "moved")
+        (tmp_path / "moved").mkdir()
     for number, failpoint in enumerate(["action intended:2", "action moved:2", "action done:1"]):
         desk = make_desk(tmp_path / str(number))
         groups = [
@@ -411,7 +425,8 @@ def test_run_killed_by_the_kernel_is_undone_or_continued(tmp_path: Path, action:
                 [save(desk.root / name, b"k") for name in ("1", "2", "3")],
             )
         ]
-        plan, before = desk.make_plan(groups, action), read_tree(desk.root)
+        plan = desk.make_plan(groups, action, destination=destination)
+        before = read_tree(desk.root)
         code = run_in_process(_apply_in_child, plan, desk.store, str(desk.root), failpoint)
         assert code == -signal.SIGKILL
         assert get_statuses(desk.apply(plan)) == dict.fromkeys("123", Status.DONE)
@@ -485,12 +500,8 @@ def test_full_disk_loses_nothing(
         assert read_tree(desk.root) == before
 
 
-@settings(max_examples=200, deadline=None)
-@given(data=st.data())
-def test_random_plan_killed_anywhere_is_undone(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    desk = make_desk(tmp_path_factory.mktemp("random"))
+def draw_plan(data: st.DataObject, desk: Desk) -> Plan:
+    """Save files in folders of several levels, and plan to act on all copies."""
     parents = st.sampled_from(["", "a/", "a/b/", "c/"])
     groups = list[tuple[Path, list[Path]]]()
     for number in range(data.draw(st.integers(1, 3), "groups")):
@@ -505,17 +516,74 @@ def test_random_plan_killed_anywhere_is_undone(
             for place in range(data.draw(st.integers(2, 4), "files"))
         ]
         groups.append((paths[0], paths[1:]))
-    plan = desk.make_plan(groups, data.draw(st.sampled_from([*ACTIONS[:1], *ACTIONS[2:]])))
+    action, destination = data.draw(st.sampled_from(ACTIONS)), None
+    if action is Action.MOVE:
+        (desk.root.parent / "moved").mkdir()
+        destination = str(desk.root.parent / "moved")
+    return desk.make_plan(groups, action, destination=destination)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_random_plan_killed_anywhere_is_undone(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    desk = make_desk(tmp_path_factory.mktemp("random"))
+    plan = draw_plan(data, desk)
     before, folder_times = read_tree(desk.root), read_folder_times(desk.root)
+    contents = read_contents(desk.root)
     failpoints = st.builds("{}:{}".format, st.sampled_from(APPLY_FAILPOINTS), st.integers(1, 6))
     with killed_at(data.draw(failpoints, "kill of apply")):
         desk.apply(plan)
     if data.draw(st.booleans(), "continue"):
         with killed_at(data.draw(failpoints, "second kill")):
             desk.apply(plan)
-    assert read_contents(desk.root) == {keeper.read_bytes() for keeper, _ in groups}
+    assert read_contents(desk.root) == contents
     with killed_at(data.draw(failpoints, "kill of undo")):
         desk.undo()
     desk.undo()
     assert read_tree(desk.root) == before
     assert read_folder_times(desk.root) == folder_times
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_random_purge_killed_anywhere_loses_nothing(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """All that is not deleted by then comes back as it was; the rest has its keeper."""
+    desk = make_desk(tmp_path_factory.mktemp("random"))
+    plan = draw_plan(data, desk)
+    before, contents = read_tree(desk.root), read_contents(desk.root)
+    keepers = {part.path for group in plan.groups for part in group.keeper_parts}
+    acts, purges = (
+        st.builds("{}:{}".format, st.sampled_from(names), st.integers(1, 6))
+        for names in (APPLY_FAILPOINTS, PURGE_FAILPOINTS)
+    )
+    with killed_at(data.draw(acts, "kill of apply")):
+        desk.apply(plan)
+    for moment in data.draw(st.lists(st.one_of(acts, purges), min_size=1, max_size=3), "kills"):
+        with killed_at(moment):
+            if moment.startswith(tuple(PURGE_FAILPOINTS)):
+                desk.purge()
+            elif data.draw(st.booleans(), "undo"):
+                desk.undo()
+            else:
+                desk.apply(plan)
+        assert contents <= read_contents(desk.root, desk.root.parent / "moved")
+    desk.purge()
+    desk.undo()
+    after = read_tree(desk.root)
+    assert {path for path, kept in before.items() if after.get(path) != kept} <= {
+        str(Path(part.path).relative_to(desk.root))
+        for part, is_victim in plan.iter_parts()
+        if is_victim
+    }
+    assert keepers <= {str(desk.root / path) for path in after}
+    assert read_contents(desk.root) == contents
+    (run,) = list_runs(desk.store)
+    assert set(run.counts) <= {State.UNDONE, State.REVERTED, State.PURGED}
+    gone = [path for path in before if path not in after]
+    if plan.action in (Action.QUARANTINE, Action.MOVE):
+        assert len(gone) == run.counts.get(State.PURGED, 0)
+    assert not (desk.root / ".neardup-quarantine").exists()

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from pipeline.actions.checked_json import add_checksum
 from pipeline.actions.outcome import Status
-from pipeline.actions.purge import purge_runs
 from pipeline.actions.undo import list_runs
 from tests.actions.test_merges import OLD_SIDECAR
 from tests.support.actions import Desk, read_contents, read_tree, save
@@ -57,7 +55,6 @@ def test_run_is_undone(former_desk: Desk) -> None:
 
 
 def test_run_is_purged(former_desk: Desk) -> None:
-    roots = [str(former_desk.root)]
-    outcomes = list(purge_runs(former_desk.store, roots, timedelta(0), dry_run=False))
+    outcomes = former_desk.purge()
     assert [outcome.status for outcome in outcomes] == [Status.DONE] * 4
     assert read_contents(former_desk.root) == {b"one", b"two", b"three", NEW_SIDECAR}

@@ -18,7 +18,7 @@ from pipeline.grouping.cluster import Group
 from pipeline.grouping.match import Match
 from pipeline.query.assets import mark_without_counterpart
 from pipeline.verify.relation import COPY_RELATIONS, Relation
-from tests.actions.test_merges import OLD_SIDECAR, edit, get_outcome, make_plan, purge
+from tests.actions.test_merges import OLD_SIDECAR, edit, get_outcome, make_plan
 from tests.actions.test_wider_relations import list_paths, make_verdict, plan_group, save_photo
 from tests.support.actions import OLD_TIME, Desk, killed_at, save
 
@@ -45,7 +45,7 @@ def test_undo_settles_a_killed_purge_of_a_merge(
     sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
     desk.apply(make_plan(desk, sidecar, action))
     with killed_at(failpoint):
-        purge(desk)
+        desk.purge()
     desk.undo()
     assert get_merge_state(desk) is expected
     assert (sidecar.read_bytes() == OLD_SIDECAR) is (expected is State.UNDONE)
@@ -55,10 +55,10 @@ def test_nothing_is_decided_about_a_killed_purge_while_the_drive_is_away(desk: D
     sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
     desk.apply(make_plan(desk, sidecar, Action.MOVE))
     with killed_at("merge purge intended"):
-        purge(desk)
+        desk.purge()
     away = desk.root.with_name("away")
     desk.root.rename(away)
-    purge(desk)
+    desk.purge()
     assert get_merge_state(desk) is State.PURGE_INTENDED
     away.rename(desk.root)
     desk.undo()

@@ -6,7 +6,6 @@ import errno
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from pipeline.actions.outcome import Outcome, Status
 from pipeline.actions.plan import Action, FieldSource, Merge, Plan
 from pipeline.actions.plan_file import name_run, parse_plan, read_plan, serialize_plan, write_plan
 from pipeline.actions.preview import preview_plan
-from pipeline.actions.purge import purge_runs
 from pipeline.actions.undo import list_runs
 from pipeline.decode.metadata.fields import FieldName
 from pipeline.decode.metadata.xmp import parse_xmp
@@ -304,10 +302,6 @@ def test_sidecar_that_was_deleted_since_is_no_obstacle(desk: Desk, sidecar: Path
     assert read_tree(desk.root) == before
 
 
-def purge(desk: Desk, *, dry_run: bool = False) -> list[Outcome]:
-    return list(purge_runs(desk.store, [str(desk.root)], timedelta(0), dry_run=dry_run))
-
-
 @pytest.mark.parametrize("action", [Action.QUARANTINE, Action.MOVE])
 def test_purge_deletes_the_sidecar_of_before(desk: Desk, action: Action) -> None:
     sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
@@ -316,9 +310,9 @@ def test_purge_deletes_the_sidecar_of_before(desk: Desk, action: Action) -> None
     held = 9 if action is Action.QUARANTINE else 0  # of "one", "one" and "two"
     assert run.bytes_held >= len(OLD_SIDECAR)
     assert run.bytes_held - len(OLD_SIDECAR) <= held + 2
-    assert get_outcome(purge(desk, dry_run=True), sidecar).status is Status.PLANNED
+    assert get_outcome(desk.purge(dry_run=True), sidecar).status is Status.PLANNED
     assert OLD_SIDECAR in read_contents(desk.root)
-    assert get_outcome(purge(desk), sidecar).status is Status.DONE
+    assert get_outcome(desk.purge(), sidecar).status is Status.DONE
     assert OLD_SIDECAR not in read_contents(desk.root)
     assert not (desk.root / ".neardup-quarantine").exists()
     merged = sidecar.read_bytes()
@@ -330,7 +324,7 @@ def test_purge_keeps_the_sidecar_of_before_once_the_other_was_edited(desk: Desk)
     sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
     desk.apply(make_plan(desk, sidecar))
     edit(sidecar)
-    outcome = get_outcome(purge(desk), sidecar)
+    outcome = get_outcome(desk.purge(), sidecar)
     assert (outcome.status, bool(outcome.target)) == (Status.LEFT, True)
     assert Path(outcome.target).read_bytes() == OLD_SIDECAR
 
@@ -340,7 +334,7 @@ def test_purge_keeps_a_sidecar_of_before_that_was_edited_in_quarantine(desk: Des
     desk.apply(make_plan(desk, sidecar))
     (kept,) = (desk.root / ".neardup-quarantine").rglob("*.xmp")
     edit(kept)
-    outcome = get_outcome(purge(desk), sidecar)
+    outcome = get_outcome(desk.purge(), sidecar)
     assert (outcome.status, outcome.target) == (Status.LEFT, str(kept))
     assert read_fields(kept) == {"caption": ("edited",)}
 
@@ -350,8 +344,8 @@ def test_purge_that_was_killed_is_continued(desk: Desk, failpoint: str) -> None:
     sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
     desk.apply(make_plan(desk, sidecar))
     with killed_at(failpoint):
-        purge(desk)
-    purge(desk)
+        desk.purge()
+    desk.purge()
     assert not (desk.root / ".neardup-quarantine").exists()
     assert read_fields(sidecar)["keyword"] == ("sea", "boat")
 
@@ -391,23 +385,26 @@ def test_plan_that_writes_elsewhere_or_no_metadata_is_refused(
 # --- kills and races ---
 
 
+@pytest.mark.parametrize("action", [Action.QUARANTINE, Action.MOVE, Action.HARDLINK])
 @pytest.mark.parametrize(
     "failpoint", [name for name in MERGE_FAILPOINTS if "purge" not in name and "delet" not in name]
 )
-def test_killed_run_is_undone_and_continued(desk: Desk, sidecar: Path, failpoint: str) -> None:
-    plan, before = make_plan(desk, sidecar), read_tree(desk.root)
+def test_killed_run_is_undone_and_continued(
+    desk: Desk, sidecar: Path, failpoint: str, action: Action
+) -> None:
+    plan, before = make_plan(desk, sidecar, action), read_tree(desk.root)
     with killed_at(failpoint):
         desk.apply(plan)
     with killed_at(failpoint):
         desk.undo()
     desk.undo()
     assert read_tree(desk.root) == before
-    plan = make_plan(desk, sidecar)
+    plan = make_plan(desk, sidecar, action)
     with killed_at(failpoint):
         desk.apply(plan)
     desk.apply(plan)
     assert read_fields(sidecar)["rating"] == ("5",)
-    assert not (desk.root / "copy.jpg").exists()
+    assert action is Action.HARDLINK or not (desk.root / "copy.jpg").exists()
     (run, *_) = reversed(list_runs(desk.store))
     assert run.run == name_run(plan)
     desk.undo()

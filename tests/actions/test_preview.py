@@ -1,4 +1,4 @@
-"""What a preview says is what apply then does, whatever was killed before."""
+"""A preview names what apply then does, whatever was killed before."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from indexes.durable.failpoints import FAILPOINTS
 from pipeline.actions.outcome import Outcome, Status
 from pipeline.actions.plan import Action, Plan
 from pipeline.actions.preview import preview_plan
-from tests.actions.test_merges import OLD_SIDECAR, edit, make_plan, purge
+from tests.actions.test_merges import OLD_SIDECAR, edit, make_plan
 from tests.support.actions import Desk, killed_at, make_part, read_tree, save
 
 ACT_FAILPOINTS = [
@@ -29,12 +29,12 @@ def preview(desk: Desk, plan: Plan) -> list[Outcome]:
 
 
 def assert_preview_is_true(desk: Desk, plan: Plan) -> None:
-    said = {
+    previewed = {
         outcome.path: Status.DONE if outcome.status is Status.PLANNED else outcome.status
         for outcome in preview(desk, plan)
     }
     done = {outcome.path: outcome.status for outcome in desk.apply(plan)}
-    assert said == done
+    assert previewed == done
 
 
 @pytest.mark.parametrize("action", [Action.QUARANTINE, Action.MOVE, Action.HARDLINK])
@@ -47,7 +47,7 @@ def test_preview_after_a_kill_says_what_apply_does(
     with killed_at(failpoint):
         desk.apply(plan)
         if "purge" in failpoint:
-            purge(desk)
+            desk.purge()
         desk.undo()
     assert_preview_is_true(desk, plan)
 
@@ -73,7 +73,7 @@ def test_preview_leaves_all_parts_of_a_victim_or_none(desk: Desk, changed: str) 
 
 
 def test_preview_knows_a_keeper_by_its_bytes(desk: Desk) -> None:
-    """As apply does: a new link or a new time of it changes nothing."""
+    """A new link or a new time of it changes nothing, as for apply."""
     plan = make_plan(desk, desk.root / "keep.jpg.xmp")
     (desk.root / "second name.jpg").hardlink_to(desk.root / "keep.jpg")
     (desk.root / "a" / "best.jpg").touch()

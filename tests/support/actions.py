@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pipeline.actions.apply import apply_plan
 from pipeline.actions.outcome import Outcome, Status
 from pipeline.actions.plan import Action, Keeper, Part, Plan, PlannedGroup, Victim
 from pipeline.actions.protection import load_settings
+from pipeline.actions.purge import purge_runs
 from pipeline.actions.undo import undo_run
 from pipeline.verify.relation import Relation
 
@@ -90,8 +92,13 @@ class Desk:
         return list(apply_plan(plan, self.store, [str(self.root)]))
 
     def undo(self, run: str = "last") -> list[Outcome]:
-        """Undo a run, and check that it left no folder of its own behind."""
+        """Undo a run to the end."""
         return list(undo_run(self.store, run, [str(self.root)]))
+
+    def purge(self, hours: float = 0, *, dry_run: bool = False) -> list[Outcome]:
+        """Purge runs of an age to the end."""
+        age = timedelta(hours=hours)
+        return list(purge_runs(self.store, [str(self.root)], age, dry_run=dry_run))
 
 
 def make_desk(folder: Path) -> Desk:
