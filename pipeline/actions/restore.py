@@ -73,6 +73,8 @@ def restore(journal: Journal, entry: Entry, roots: Sequence[str]) -> str:
                 _remove_new(entry, folder, target_folder, steps)
             elif target_folder is None or not is_held:
                 _require_at_path(entry, folder)
+                if target_folder is not None:
+                    remove_scratch_name(folder, name, target_folder)
             else:
                 ends = Ends(folder, name, target_folder, target_name)
                 (_restore_replaced if entry.is_replaced else _restore_moved)(entry, ends)

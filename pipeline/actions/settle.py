@@ -25,6 +25,7 @@ from pipeline.actions.journal import (
 )
 from pipeline.actions.places import is_away, require_known_places, split_target
 from pipeline.actions.plan import Action
+from pipeline.actions.rename import remove_scratch_name
 from pipeline.actions.restore import observe_times, restore, undo_entry
 from pipeline.actions.stand_ins import is_stand_in
 
@@ -70,8 +71,7 @@ def settle(journal: Journal, entry: Entry, roots: Sequence[str]) -> Entry:
     try:
         require_known_places(journal.header, entry, roots)
         if is_done(entry):
-            if entry.before is None:
-                remove_empty_folders(entry.base, split_target(entry)[0])
+            _tidy(entry)
             return journal.record(entry, State.DONE, "", observe_times(entry))
         note = "" if entry.action is Action.TRASH else restore(journal, entry, roots)
         return journal.record(entry, get_reversed_state(entry), note)
@@ -80,6 +80,18 @@ def settle(journal: Journal, entry: Entry, roots: Sequence[str]) -> Entry:
         if os.path.lexists(place):  # else its drive may be away: the next time tells
             return journal.record(entry, State.STUCK, str(refused))
     return entry
+
+
+def _tidy(entry: Entry) -> None:
+    """Remove what a kill left in quarantine of an entry that is done."""
+    with suppress(Refused, OSError), ExitStack() as stack:
+        target_folder = open_if_there(stack, split_path(entry.target)[0])
+        if target_folder is not None:
+            held = split_path(entry.path if entry.before is None else entry.target)
+            folder = stack.enter_context(opened_folder(held[0]))
+            remove_scratch_name(folder, held[1], target_folder)
+    if entry.before is None:
+        remove_empty_folders(entry.base, split_target(entry)[0])
 
 
 def _settle_purge(journal: Journal, entry: Entry, roots: Sequence[str]) -> Entry:

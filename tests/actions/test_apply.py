@@ -32,6 +32,7 @@ from tests.support.actions import (
     Desk,
     get_statuses,
     killed_at,
+    killed_at_scratch_name,
     make_desk,
     make_part,
     read_contents,
@@ -344,6 +345,52 @@ def test_filesystem_without_exclusive_rename_links_and_unlinks(
     outcomes = desk.apply(make_plan(desk, Action.HARDLINK))
     assert "cannot swap two names" in outcomes[0].detail
     assert read_tree(desk.root) == before
+
+
+@pytest.mark.parametrize("is_undo", [False, True])
+def test_scratch_name_that_a_kill_left_is_removed(
+    desk: Desk, is_undo: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rename, "_renameat2", None)
+    plan, before = make_plan(desk), read_tree(desk.root)
+    if is_undo:
+        desk.apply(plan)
+    with killed_at_scratch_name():
+        if is_undo:
+            desk.undo()
+        else:
+            desk.apply(plan)
+    desk.undo()
+    assert read_tree(desk.root) == before
+
+
+@pytest.mark.parametrize("action", [Action.QUARANTINE, Action.MOVE])
+def test_scratch_name_that_a_kill_left_does_not_outlive_a_purge(
+    desk: Desk, action: Action, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the bytes would stay under a name that no journal has."""
+    monkeypatch.setattr(rename, "_renameat2", None)
+    plan = make_plan(desk, action)
+    with killed_at_scratch_name():
+        desk.apply(plan)
+    assert {outcome.status for outcome in desk.apply(plan)} == {Status.DONE}
+    assert not list(desk.root.parent.rglob(".neardup-[0-9]*"))
+    desk.purge()
+    assert not (desk.root / ".neardup-quarantine").exists()
+
+
+def test_file_under_a_scratch_name_is_not_replaced(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took the place of a victim in the moment of a kill, and lies there by no other name."""
+    monkeypatch.setattr(rename, "_renameat2", None)
+    plan, victim = make_plan(desk), desk.root / "copy.jpg"
+    folder = desk.root / ".neardup-quarantine" / name_run(plan)
+    lost = save(folder / f".neardup-{victim.stat().st_ino}", b"by another program")
+    outcome = desk.apply(plan)[0]
+    assert (outcome.status, lost.name in outcome.detail) == (Status.LEFT, True)
+    assert lost.read_bytes() == b"by another program"
+    assert victim.read_bytes() == b"one"
 
 
 @pytest.mark.parametrize(

@@ -25,12 +25,14 @@ from pipeline.actions.undo import list_runs
 from pipeline.decode.metadata.fields import FieldName
 from pipeline.decode.metadata.xmp import parse_xmp
 from pipeline.errors import PlanRefused
+from pipeline.verify.relation import Relation
 from tests.support.actions import (
     OLD_TIME,
     Desk,
     at_failpoint,
     get_statuses,
     killed_at,
+    killed_at_scratch_name,
     make_desk,
     make_part,
     read_contents,
@@ -281,6 +283,16 @@ def test_merge_stays_while_a_copy_is_away(desk: Desk, sidecar: Path) -> None:
     assert read_tree(desk.root) == before
 
 
+def test_new_sidecar_stays_once_the_copies_are_purged(desk: Desk) -> None:
+    """Nothing else has their metadata any more."""
+    sidecar = desk.root / "keep.jpg.xmp"
+    desk.apply(make_plan(desk, sidecar))
+    desk.purge()
+    outcome = get_outcome(desk.undo(), sidecar)
+    assert (outcome.status, "is not back" in outcome.detail) == (Status.LEFT, True)
+    assert read_fields(sidecar)["rating"] == ("5",)
+
+
 def test_undo_leaves_a_sidecar_that_was_edited_since(desk: Desk, sidecar: Path) -> None:
     is_new = not sidecar.exists()
     desk.apply(make_plan(desk, sidecar))
@@ -357,6 +369,8 @@ def test_purge_that_was_killed_is_continued(desk: Desk, failpoint: str) -> None:
         {"sidecar": "{root}/keep.jpg"},
         {"sidecar": "{root}/other.xmp"},
         {"sidecar": "{root}/a/../keep.jpg.xmp"},
+        {"sidecar": "{root}/copy.jpg.xmp"},
+        {"before": "{root}/a/best.jpg"},
         {"fields": ()},
         {"fields": (FieldSource(FieldName.RATING, "9", "x"),)},
         {"fields": (FieldSource(FieldName.CAPTION, "a\x00b", "x"),)},
@@ -376,10 +390,24 @@ def test_plan_that_writes_elsewhere_or_no_metadata_is_refused(
     assert group.merge is not None
     if "sidecar" in change:
         change = {"sidecar": change["sidecar"].format(root=desk.root)}
+    if "before" in change:
+        change = {"before": make_part(Path(change["before"].format(root=desk.root)))}
     merge = replace(group.merge, **change)
     plan = replace(plan, groups=(replace(group, merge=merge), *plan.groups[1:]))
     with pytest.raises(PlanRefused, match="the plan writes to"):
         desk.apply(plan)
+
+
+def test_plan_that_writes_to_a_victim_is_refused(desk: Desk) -> None:
+    sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
+    plan = make_plan(desk, sidecar)
+    group = plan.groups[0]
+    parts = (*group.victims[0].parts, make_part(sidecar))
+    victim = replace(group.victims[0], relation=Relation.SAME_PICTURE, parts=parts)
+    plan = replace(plan, groups=(replace(group, victims=(victim,)), *plan.groups[1:]))
+    with pytest.raises(PlanRefused, match="has another use for it"):
+        desk.apply(plan)
+    assert sidecar.read_bytes() == OLD_SIDECAR
 
 
 # --- kills and races ---
@@ -465,6 +493,49 @@ def test_sidecar_that_is_written_in_this_moment_stays_as_it_is(
     assert outcomes[0].detail.endswith(f"keep.jpg.xmp' {reason}")
     assert read_fields(sidecar) == {"caption": ("edited",)}
     assert not (desk.root / ".neardup-quarantine" / name_run(plan) / "keep.jpg.xmp").exists()
+
+
+def test_merge_whose_folder_is_swapped_is_reversed_in_it(desk: Desk, sidecar: Path) -> None:
+    """The folder that was opened has another path by now."""
+    plan, before = make_plan(desk, sidecar), read_tree(desk.root)
+    elsewhere = desk.root.with_name("elsewhere")
+
+    def swap() -> None:
+        desk.root.rename(elsewhere)
+        desk.root.mkdir()
+
+    with at_failpoint("merge moved", swap):
+        outcomes = desk.apply(plan)
+    assert "folder" in outcomes[0].detail
+    assert get_statuses(outcomes)["copy.jpg"] is Status.LEFT
+    kept = read_tree(elsewhere)
+    assert {name: kept.get(name) for name in before} == before
+
+
+def test_sidecar_that_is_edited_while_it_is_taken_away_gets_its_place_again(
+    desk: Desk, sidecar: Path
+) -> None:
+    """A program that had it open writes to it where it lies for a moment."""
+    plan = make_plan(desk, sidecar)
+    desk.apply(plan)
+    taken = desk.root / ".neardup-quarantine" / name_run(plan) / "keep.jpg.xmp"
+    with at_failpoint("merge taken", lambda: edit(taken)):
+        outcome = get_outcome(desk.undo(), sidecar)
+    assert (outcome.status, "was edited since" in outcome.detail) == (Status.LEFT, True)
+    assert read_fields(sidecar) == {"caption": ("edited",)}
+
+
+def test_scratch_name_of_a_new_sidecar_is_removed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without renameat2, a kill comes before the last of the three names is removed."""
+    plan, before = make_plan(desk, desk.root / "keep.jpg.xmp"), read_tree(desk.root)
+    monkeypatch.setattr(rename, "_renameat2", None)
+    with killed_at_scratch_name():
+        desk.apply(plan)
+    assert (desk.root / "keep.jpg.xmp").stat().st_nlink == 2
+    desk.undo()
+    assert read_tree(desk.root) == before
 
 
 def test_sidecar_that_is_edited_once_it_is_written_keeps_the_edit_and_the_copies(

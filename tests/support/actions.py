@@ -185,3 +185,19 @@ def killed_at(name: str) -> Iterator[None]:
             yield
         except Killed:
             return
+
+
+@contextmanager
+def killed_at_scratch_name() -> Iterator[None]:
+    """Stop the block, as a kill does, before the last name of a renamed file is removed."""
+    unlink = os.unlink
+
+    def kill(path: Any, *, dir_fd: int | None = None) -> None:  # noqa: ANN401 - as os.unlink()
+        if str(path).startswith(".neardup-"):
+            raise Killed
+        unlink(path, dir_fd=dir_fd)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "unlink", kill)
+        with pytest.raises(Killed):
+            yield
