@@ -141,11 +141,9 @@ def _restore_moved(entry: Entry, ends: Ends) -> None:
     if place is None:
         with suppress(FileExistsError):
             rename_exclusive(*ends.back, ends.target_folder)
-            remove_scratch_name(ends.folder, ends.name, ends.target_folder)
             return
     elif identify(place) == identify(target):  # linked, and not unlinked yet
         os.unlink(ends.target_name, dir_fd=ends.target_folder)
-        remove_scratch_name(ends.folder, ends.name, ends.target_folder)
         return
     raise explain_taken(entry)
 
@@ -216,7 +214,6 @@ def _remove_new(entry: Entry, folder: int, target_folder: int | None, steps: Seq
         return
     with made_folders(entry.base, steps, PRIVATE_MODE) as made_folder:
         ends = Ends(folder, name, made_folder, target_name)
-        remove_scratch_name(ends.folder, ends.name, ends.target_folder)
         _take_stand_in_away(entry, ends)
 
 

@@ -98,9 +98,21 @@ def test_merge_of_a_run_that_is_continued_is_not_taken_back(desk: Desk) -> None:
     plan = make_plan(desk, sidecar)
     with killed_at("merge done"):
         desk.apply(plan)
-    inode = sidecar.stat().st_ino
     desk.apply(plan)
-    assert sidecar.stat().st_ino == inode
+    (journal,) = list_journals(desk.store)
+    assert journal.read_bytes().count(b"merge intended") == 1
+
+
+def test_run_is_not_continued_if_its_sidecar_was_edited_since(desk: Desk) -> None:
+    """The edit may have taken out what was added, and no copy has it any more once it went."""
+    sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
+    plan = make_plan(desk, sidecar)
+    with killed_at("merge done"):
+        desk.apply(plan)
+    edit(sidecar)
+    outcome = get_outcome(desk.apply(plan), desk.root / "copy.jpg")
+    assert (outcome.status, "was edited since" in outcome.detail) == (Status.LEFT, True)
+    assert (desk.root / "copy.jpg").exists()
 
 
 def test_killed_undo_leaves_the_time_of_a_folder_that_another_program_changed(desk: Desk) -> None:

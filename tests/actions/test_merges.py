@@ -298,7 +298,8 @@ def test_undo_leaves_a_sidecar_that_was_edited_since(desk: Desk, sidecar: Path) 
     desk.apply(make_plan(desk, sidecar))
     edited = sidecar.read_bytes().replace(b"boat", b"ship")
     sidecar.write_bytes(edited)
-    outcome = get_outcome(desk.undo(), sidecar)
+    with at_failpoint("merge taken", lambda: pytest.fail("it was away for a moment")):
+        outcome = get_outcome(desk.undo(), sidecar)
     assert (outcome.status, "edited since" in outcome.detail) == (Status.LEFT, True)
     assert sidecar.read_bytes() == edited
     if not is_new:
