@@ -495,6 +495,27 @@ def test_age_that_is_none_is_a_usage_error(run: Run, age: str) -> None:
     assert (code, "is no age" in err) == (2, True)
 
 
+def test_age_without_a_unit_is_told_what_to_type(run: Run) -> None:
+    code, _, err = run("purge", "--older-than", "0")
+    assert (code, "type 0d for days or 0h for hours" in err) == (2, True)
+
+
+def test_plan_of_another_store_is_refused_before_its_files_are_counted(
+    run: Run, library: Path, tmp_path: Path
+) -> None:
+    """All but one file of the library go, so that it would ask for --confirm."""
+    for number in range(8):
+        shutil.copy2(library / "a.png", library / f"{number}.png")
+    run("ingest")
+    path, other = tmp_path / "plan.json", tmp_path / "other store"
+    run("plan", "--output", path)
+    assert "--confirm 11" in run("apply", path, "--yes")[2]
+    run("ingest", library, "--store", other)
+    for words in ((), ("--yes",), ("--yes", "--confirm", "11")):
+        code, _, err = run("apply", path, "--store", other, *words)
+        assert (code, "made from another store" in err) == (PLAN_REFUSED, True), words
+
+
 def test_commands_without_a_store_say_so(run: Run, tmp_path: Path) -> None:
     assert run("plan")[0] == run("runs")[0] == run("undo", "last")[0] == run("purge")[0] == 10
     assert run("apply", tmp_path / "nothing.json")[0] == PLAN_REFUSED
