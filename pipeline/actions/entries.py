@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from pipeline.actions.folder_times import FolderTimes, parse_times
+from pipeline.actions.folders import split_path
 from pipeline.actions.plan import REPLACING_ACTIONS, Action, Part
 from pipeline.actions.plan_file import parse_part
 
@@ -81,6 +82,13 @@ class Entry:
         """The file that was at the path, where there was one."""
         assert self.before is not None
         return self.before
+
+    @property
+    def timed_folders(self) -> tuple[str, ...]:
+        """The folder of the path, and the base if its times are restored, too: not a user's."""
+        folder = split_path(self.path)[0]
+        is_restored = self.base and self.action is not Action.MOVE
+        return (folder, self.base) if is_restored else (folder,)
 
     @property
     def pending_since_ns(self) -> int | None:

@@ -26,7 +26,7 @@ from pipeline.actions.entries import (
     parse_intent,
     serialize_intent,
 )
-from pipeline.actions.folder_times import FolderTimes, parse_times
+from pipeline.actions.folder_times import FolderHistory, FolderTimes, parse_times
 from pipeline.actions.plan import Action
 from pipeline.errors import ActionRecordDamaged, RunNotFound
 
@@ -71,6 +71,9 @@ class Journal(JournalContent):
         """Open the file, whose content is `content`."""
         super().__init__(content.header, content.victims, content.merges)
         self._lines = CheckedLines(path)
+        self.history = FolderHistory()
+        for entry in self.list_all():
+            self._follow(entry, 1)
 
     def __enter__(self) -> Journal:
         """Return the journal itself."""
@@ -102,8 +105,24 @@ class Journal(JournalContent):
 
     def _keep(self, entry: Entry) -> Entry:
         entry = replace(entry, recorded_ns=time.time_ns())
-        self.get_all_by_number(entry)[entry.number] = entry
+        by_number = self.get_all_by_number(entry)
+        if entry.number in by_number:
+            self._follow(by_number[entry.number], -1)
+        by_number[entry.number] = entry
+        self._follow(entry, 1)
         return entry
+
+    def _follow(self, entry: Entry, change: int) -> None:
+        if entry.state in MOVED_STATES:
+            for path in set(entry.timed_folders):
+                self.history.count_away(path, change)
+        self.add_times(entry, entry.times)
+
+    def add_times(self, entry: Entry, times: FolderTimes | None) -> None:
+        """Add to the history what the times of an entry tell of its folders."""
+        pairs = (times.folder, times.base) if times else ()
+        for path, pair in zip(entry.timed_folders, pairs, strict=False):
+            self.history.add(path, pair)
 
 
 def format_now() -> str:

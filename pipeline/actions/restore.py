@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from indexes.durable.failpoints import failpoint
 from indexes.paths import quote
 from pipeline.actions.entries import Entry, State
-from pipeline.actions.folder_times import FolderTimes
+from pipeline.actions.folder_times import FOREIGN, FolderTimes, read_times, set_mtimes
 from pipeline.actions.folders import (
     PRIVATE_MODE,
     SHARED_MODE,
@@ -37,7 +37,7 @@ def undo_entry(
 ) -> Outcome:
     """Bring back what was at a path before; the journal then says `state`. Raises DiskFull."""
     was_done = entry.state is State.DONE
-    entry = journal.record(entry, State.UNDO_INTENDED, "", observe_times(entry))
+    entry = journal.record(entry, State.UNDO_INTENDED, "", observe_times(journal, entry))
     failpoint(f"{entry.kind} undo intended")
     try:
         note = restore(journal, entry, roots)
@@ -67,7 +67,8 @@ def restore(journal: Journal, entry: Entry, roots: Sequence[str]) -> str:
         target_folder = open_if_there(stack, split_path(entry.target)[0])
         is_held = target_folder is not None and stat_name(target_folder, target_name) is not None
         folder = _open_folder_of(stack, entry, roots, is_held)
-        times = _observe(entry, folder)
+        now = read_times(folder, entry.base)
+        restored = _choose_times(journal, entry, now)
         try:
             if entry.before is None:
                 _remove_new(entry, folder, target_folder, steps)
@@ -80,30 +81,60 @@ def restore(journal: Journal, entry: Entry, roots: Sequence[str]) -> str:
                 (_restore_replaced if entry.is_replaced else _restore_moved)(entry, ends)
                 os.fsync(target_folder)
             os.fsync(folder)
-        except OSError as error:
+        except (OSError, Refused) as error:
+            # What was tried may have changed them.
+            folder_ns, base_ns = (
+                None if time is None else old for old, time in zip(now, restored, strict=True)
+            )
+            set_mtimes(folder, entry.base, folder_ns, base_ns)
+            if isinstance(error, Refused):
+                raise
             raise explain_os_error(error, entry.path) from error
         failpoint(f"{entry.kind} restored")
         note = _note_change(entry, folder, name) if is_held else ""
         remove_empty_folders(entry.base, steps)
-        if times is not None:
-            times.restore(folder, "" if entry.action is Action.MOVE else entry.base)
+        set_mtimes(folder, entry.base, *restored)
     return note
 
 
-def observe_times(entry: Entry) -> FolderTimes | None:
-    """Tell by the present times of its folders if only the run changed them since it acted.
+def observe_times(journal: Journal, entry: Entry) -> FolderTimes | None:
+    """Tell by the present times of its folders if only the run changed them.
 
-    None if the journal does not have them, or the folder is not there.
+    They become those of after, with those of before all changes of the run. None if the journal
+    does not have them, or the folder is not there.
     """
     with suppress(Refused), opened_folder(split_path(entry.path)[0]) as folder:
-        return _observe(entry, folder)
+        now = read_times(folder, entry.base)
+        _add_pending_times(journal, entry, now)
+        if entry.times is None:
+            return None
+        pairs = [entry.times.folder, entry.times.base]
+        for number, path in enumerate(entry.timed_folders):
+            original = journal.history.find_original(path, now[number])
+            own = (original, now[number]) if original is not None else None
+            pairs[number] = own or (pairs[number][0], FOREIGN)
+        return FolderTimes(*pairs)
     return None
 
 
-def _observe(entry: Entry, folder: int) -> FolderTimes | None:
-    if entry.times is None:
-        return None
-    return entry.times.observe(folder, entry.base, entry.pending_since_ns)
+def _choose_times(
+    journal: Journal, entry: Entry, now: tuple[int, int]
+) -> tuple[int | None, int | None]:
+    """Choose the mtimes of the folder and the base once a file is back; None leaves one as it is.
+
+    `now` are those of before.
+    """
+    _add_pending_times(journal, entry, now)
+    times: list[int | None] = [None, None]
+    for number, path in enumerate(entry.timed_folders):
+        times[number] = journal.history.find_time(path, now[number])
+    return times[0], times[1]
+
+
+def _add_pending_times(journal: Journal, entry: Entry, now: tuple[int, int]) -> None:
+    """Add to the history a change without an outcome in the journal, if it was one of the run."""
+    if entry.times is not None and entry.pending_since_ns is not None:
+        journal.add_times(entry, entry.times.close(*now, entry.pending_since_ns))
 
 
 def _open_folder_of(stack: ExitStack, entry: Entry, roots: Sequence[str], is_held: bool) -> int:

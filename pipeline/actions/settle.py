@@ -72,7 +72,7 @@ def settle(journal: Journal, entry: Entry, roots: Sequence[str]) -> Entry:
         require_known_places(journal.header, entry, roots)
         if is_done(entry):
             _tidy(entry)
-            return journal.record(entry, State.DONE, "", observe_times(entry))
+            return journal.record(entry, State.DONE, "", observe_times(journal, entry))
         note = "" if entry.action is Action.TRASH else restore(journal, entry, roots)
         return journal.record(entry, get_reversed_state(entry), note)
     except Refused as refused:
