@@ -98,6 +98,7 @@ class FolderHistory:
         while now in known and now not in passed:
             passed.add(now)
             now = known[now]
+        known |= dict.fromkeys(passed, now)  # the next walk is one step long
         return now
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.actions import rename
+from pipeline.actions.folder_times import FolderHistory
 from pipeline.actions.outcome import Status
 from pipeline.actions.plan import Action
 from tests.actions.conftest import make_plan
@@ -141,3 +142,21 @@ def test_time_of_a_folder_that_another_program_changed_since_is_not_restored(
     os.utime(folder, ns=(changed, changed))
     aged_desk.undo()
     assert folder.stat().st_mtime_ns > changed
+
+
+def test_long_chain_of_changes_is_walked_once() -> None:
+    """Each file of a folder adds a change, and each that comes back asks for the time."""
+    history, asked = FolderHistory(), list[int]()
+
+    class Time(int):
+        def __hash__(self) -> int:
+            asked.append(int(self))
+            return super().__hash__()
+
+    for number in range(1, 100):
+        history.add("/a", (Time(number), Time(number + 1)))
+    assert history.find_original("/a", Time(100)) == 1
+    asked.clear()
+    assert history.find_original("/a", Time(100)) == 1
+    assert len(asked) < 20
+    assert history.find_original("/a", Time(101)) is None
