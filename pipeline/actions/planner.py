@@ -91,9 +91,8 @@ def make_plan(
 ) -> Plan:
     """Make a plan of the groups of a store; each file in them is a keeper, a victim, or left.
 
-    `left` are files that are left already, with their reasons.
-    The stat of each file is read from disk. Only files that belong to a photo are hashed, because
-    the store does not know their bytes. Raises PlanRefused.
+    `left` are files that are left already. The stat of each file is read from disk. Only files that
+    belong to a photo are hashed, because the store does not know their bytes. Raises PlanRefused.
     """
     options.require_sound()
     roots = tuple(root.path for root in store.catalog.roots.list())
@@ -259,7 +258,7 @@ class _Planner:
         require_no_better(match, keeper, is_decided=is_decided)
         confidence = self._require_confidence(match)
         part = self.files.inspect(match.file)
-        if (part.stat.device, part.stat.inode) == (kept.stat.device, kept.stat.inode):
+        if part.inode == kept.inode:
             raise Refused("a hard link of the keeper: nothing would be freed")
         needs_device = self._options.action in (Action.HARDLINK, Action.REFLINK)
         if needs_device and part.stat.device != kept.stat.device:
@@ -278,6 +277,7 @@ class _Planner:
         without = find_without_counterpart(own, keeper_parts, self._have_equal_bytes)
         if without:
             raise Refused(f"{quote(without[0].path)} has no copy beside the keeper")
+        self.files.require_no_hard_link(own, keeper_parts)
         if own and self._options.action in REPLACING_ACTIONS:
             raise Refused("a photo with files that belong to it is not replaced by a link")
         return self.files.read_parts(own)

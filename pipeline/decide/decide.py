@@ -36,16 +36,20 @@ class MergedDecisions:
 def decide(store: Store, kind: DecisionKind, files: Sequence[str], author: str) -> MergedDecisions:
     """Enter a decision of `author` on the photos in `files`, which need not be in the library.
 
-    Only a rejected photo may be unknown to the store. Deciding again what is decided changes
-    nothing, but that the latest one to keep wins. Raises UnknownPhoto, and DecisionRefused for
-    photos with equal pixels and for a contradiction.
+    To keep or to reject several photos is a decision on each; all are entered, or none. Only a
+    rejected photo may be unknown to the store. Deciding again what is decided changes nothing, but
+    that the latest one to keep wins. Raises UnknownPhoto, and DecisionRefused for photos with equal
+    pixels and for a contradiction.
     """
     is_rejected = kind is DecisionKind.REJECT
     contents = identify_contents(files, store, allow_unknown=is_rejected)
     if kind in PAIR_KINDS:
         _refuse_equal(files, contents, kind)
-    decision = Decision(kind, tuple(contents), author, datetime.now(UTC))
-    return merge_into(store, [decision])
+    now = datetime.now(UTC)
+    if kind in PAIR_KINDS:
+        return merge_into(store, [Decision(kind, tuple(contents), author, now)])
+    each = {content.hash: content for content in contents}.values()
+    return merge_into(store, [Decision(kind, (content,), author, now) for content in each])
 
 
 def _refuse_equal(
