@@ -27,6 +27,9 @@ class Action(StrEnum):
 REPLACING_ACTIONS = frozenset({Action.HARDLINK, Action.REFLINK, Action.SYMLINK})
 # A rejected photo has no keeper, so nothing can stand in its place, and `undo` has to reach it.
 REJECTED_ACTIONS = frozenset({Action.QUARANTINE, Action.MOVE})
+TRASH_WARNING = (
+    "`neardup undo` cannot take files out of the trash; restore them with the file manager"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from pipeline.actions.merge_planner import MergePlanner
 from pipeline.actions.plan import (
     REJECTED_ACTIONS,
     REPLACING_ACTIONS,
+    TRASH_WARNING,
     Action,
     Keeper,
     LeftFile,
@@ -132,12 +133,16 @@ def assemble_plan(
         bytes_to_free=files.sum_bytes_to_free(victims),
         groups=tuple(planned),
         left=tuple(left),
-        warnings=(*warnings, *_warn_of_destination(options.destination, roots)),
+        warnings=(*warnings, *_warn_of_action(options, roots)),
         rejected=options.rejected,
     )
 
 
-def _warn_of_destination(destination: str | None, roots: Sequence[str]) -> Iterator[str]:
+def _warn_of_action(options: PlanOptions, roots: Sequence[str]) -> Iterator[str]:
+    """Yield a warning of a trash that cannot be undone, and of each root that the files stay in."""
+    if options.action is Action.TRASH:
+        yield TRASH_WARNING
+    destination = options.destination
     for root in roots:
         if destination is not None and (destination == root or is_below(destination, [root])):
             yield (

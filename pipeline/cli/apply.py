@@ -48,6 +48,7 @@ def apply(plan: Path, yes: bool, confirm: int | None, store: Path, as_json: bool
     from indexes.store import Store
     from pipeline.actions.apply import apply_plan
     from pipeline.actions.outcome import Status
+    from pipeline.actions.plan import TRASH_WARNING, Action
     from pipeline.actions.plan_checks import require_confirmation, require_current
     from pipeline.actions.plan_file import name_run, read_plan
     from pipeline.actions.preview import preview_plan
@@ -75,7 +76,10 @@ def apply(plan: Path, yes: bool, confirm: int | None, store: Path, as_json: bool
         command = format_command(store, "apply", str(plan), "--yes")
         print_message(f"nothing was done yet; apply the plan with `{command}`")
     elif any(not outcome.is_problem for outcome in outcomes):
-        print_message(f"undo it with `{format_command(store, 'undo', run)}`")
+        if read.action is Action.TRASH:
+            print_message(TRASH_WARNING)
+        else:
+            print_message(f"undo it with `{format_command(store, 'undo', run)}`")
     if any(outcome.is_problem for outcome in outcomes):
         sys.exit(EXIT_SKIPPED)
 

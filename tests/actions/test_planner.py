@@ -7,11 +7,11 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from pipeline.actions.plan import TRASH_WARNING
 from pipeline.cli.console import EXIT_SKIPPED
 from tests.support.actions import read_tree
 from tests.support.cli import Run
@@ -535,16 +535,15 @@ def test_trash_needs_its_package(
 def test_trash_is_used_and_cannot_be_undone(
     run: Run, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The package is played: a test must not fill the trash of who runs it."""
-    trash = tmp_path / "Trash"
-    trash.mkdir()
-    module = ModuleType("send2trash")
-    vars(module)["send2trash"] = lambda path: shutil.move(path, trash)
-    monkeypatch.setitem(sys.modules, "send2trash", module)
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))  # the trash of whoever runs this stays empty
+    for name in [name for name in sys.modules if name.startswith("send2trash")]:
+        monkeypatch.delitem(sys.modules, name)  # it reads the variable when it is imported
     path = tmp_path / "plan.json"
-    run("plan", "--action", "trash", "--output", path)
-    assert run("apply", path, "--yes")[0] == 0
-    assert {file.name for file in trash.iterdir()} == {"a copy.png", "a.png", "small.jpg"}
+    _, _, err = run("plan", "--action", "trash", "--output", path)
+    assert TRASH_WARNING in err
+    code, _, err = run("apply", path, "--yes")
+    assert (code, TRASH_WARNING in err, "undo it with" in err) == (0, True, False)
+    in_trash = {file.name for file in (tmp_path / "Trash" / "files").iterdir()}
+    assert in_trash == {"a copy.png", "a.png", "small.jpg"}
     code, out, _ = run("undo", "last")
     assert (code, "in the trash" in out) == (EXIT_SKIPPED, True)
