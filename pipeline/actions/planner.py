@@ -237,6 +237,10 @@ class _Planner:
     def _is_kept(self, file: LibraryFile) -> bool:
         return is_below(file.path, [*self._protected, *self._options.reference_folders])
 
+    def _is_decided(self, file: LibraryFile) -> bool:
+        """Tell if a person decided to keep a photo."""
+        return not self._decided.isdisjoint((file.image.hash, file.image.pixel_hash))
+
     def _prefer_protected(
         self, keeper: LibraryFile, matches: Sequence[Match], reason: str
     ) -> tuple[LibraryFile, Sequence[Match], str]:
@@ -259,8 +263,9 @@ class _Planner:
             raise Refused("in a reference folder")
         if match.without_counterpart:
             raise Refused(f"{quote(match.without_counterpart[0])} has no copy beside the keeper")
-        is_decided = not self._decided.isdisjoint((keeper.image.hash, keeper.image.pixel_hash))
-        require_no_better(match, keeper, is_decided=is_decided)
+        if self._is_decided(match.file) and match.file.image.pixel_hash != keeper.image.pixel_hash:
+            raise Refused("decided to be kept")
+        require_no_better(match, keeper, is_decided=self._is_decided(keeper))
         confidence = self._require_confidence(match)
         part = self.files.inspect(match.file)
         if part.inode == kept.inode:

@@ -176,6 +176,10 @@ def test_copy_that_may_be_better_than_its_keeper_stays(run: Run, tmp_path: Path)
     assert "may be the better one" in get_reasons(plan, folder)["new.jpg"]
     run("decide", "keep", folder / "new.jpg")
     assert list_victims(make_plan(run, *wide), folder) == {"old.jpg": ("same picture", "new.jpg")}
+    run("decide", "keep", folder / "old.jpg")  # the keeper now, but both are kept
+    plan = make_plan(run, *wide)
+    assert plan["groups"] == []
+    assert get_reasons(plan, folder)["new.jpg"] == "decided to be kept"
 
 
 @pytest.fixture
