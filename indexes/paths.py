@@ -20,6 +20,7 @@ JOURNAL_NAME = "journal"  # the folder of the journals of file actions; see pipe
 ACTIONS_NAME = "actions.json"  # the store's id and the protected folders
 ACTIONS_LOCK_NAME = "actions.lock"
 DECISIONS_NAME = "decisions.jsonl"
+REVIEW_NAME = "review.db"  # what a person chose for groups; see indexes.review
 # The second store, inside the first, of a migration to another space.
 NEXT_STORE_NAME = "next"
 CATALOG_NAME = "catalog.db"
@@ -27,6 +28,7 @@ WAL_SUFFIX = "-wal"  # SQLite's write-ahead log beside a database
 SHARED_MEMORY_SUFFIX = "-shm"  # the index of the WAL
 CATALOG_SIDE_FILE_NAMES = (CATALOG_NAME + WAL_SUFFIX, CATALOG_NAME + SHARED_MEMORY_SUFFIX)
 SEAL_NAME = "catalog.seal"
+REVIEW_FILE_NAMES = (REVIEW_NAME, REVIEW_NAME + WAL_SUFFIX, REVIEW_NAME + SHARED_MEMORY_SUFFIX)
 CATALOG_FILE_NAMES = (CATALOG_NAME, *CATALOG_SIDE_FILE_NAMES, SEAL_NAME)
 INGEST_LOCK_NAME = "ingest.lock"
 WRITE_LOCK_NAME = "write.lock"
@@ -49,6 +51,7 @@ STORE_ENTRY_NAMES = {
     ACTIONS_NAME,
     ACTIONS_LOCK_NAME,
     DECISIONS_NAME,
+    *REVIEW_FILE_NAMES,
     *CATALOG_FILE_NAMES,
 }
 STORE_MARKER_NAMES = {CATALOG_NAME, SEGMENTS_NAME}  # a folder with these is a store

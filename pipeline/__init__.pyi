@@ -2,11 +2,13 @@ from .decode.read import Failure as Failure
 from .embed.embedder import Embedder as Embedder
 from .embed.embedder import load_embedder as load_embedder
 from .errors import ActionRecordDamaged as ActionRecordDamaged
+from .errors import ChoiceRefused as ChoiceRefused
 from .errors import DecisionRefused as DecisionRefused
 from .errors import DecoderStartFailed as DecoderStartFailed
 from .errors import IncompleteMigration as IncompleteMigration
 from .errors import InvalidDecisionLine as InvalidDecisionLine
 from .errors import InvalidEmbedding as InvalidEmbedding
+from .errors import InvalidFilter as InvalidFilter
 from .errors import InvalidKeepRule as InvalidKeepRule
 from .errors import MissingExtra as MissingExtra
 from .errors import MissingKey as MissingKey
@@ -15,10 +17,12 @@ from .errors import OverlappingFolders as OverlappingFolders
 from .errors import PaidCallLimit as PaidCallLimit
 from .errors import PipelineError as PipelineError
 from .errors import PlanRefused as PlanRefused
+from .errors import ReviewFailed as ReviewFailed
 from .errors import RootNotFound as RootNotFound
 from .errors import RunNotFound as RunNotFound
 from .errors import ServiceUnavailable as ServiceUnavailable
 from .errors import UnknownDecision as UnknownDecision
+from .errors import UnknownGroup as UnknownGroup
 from .errors import UnknownModel as UnknownModel
 from .errors import UnknownPhoto as UnknownPhoto
 from .errors import UnusableModel as UnusableModel

@@ -21,7 +21,11 @@ PipelineError (1)
 ├── UnknownPhoto (2)
 ├── DecisionRefused (2)
 ├── UnknownDecision (2)
-└── InvalidDecisionLine (2)
+├── InvalidDecisionLine (2)
+├── UnknownGroup (2)
+├── InvalidFilter (2)
+├── ChoiceRefused (2)
+└── ReviewFailed (1)
 
 The number is the exit code of a command that meets the error. A problem with one file is no error:
 it is a Failure, and the command goes on.
@@ -163,3 +167,25 @@ class InvalidDecisionLine(PipelineError):
     """A line of an import is not one of an export."""
 
     exit_code = 2
+
+
+class UnknownGroup(PipelineError):
+    """An id is not that of a listed group."""
+
+    exit_code = 2
+
+
+class InvalidFilter(PipelineError):
+    """A filter, cursor or limit of a page of groups has a form that none has."""
+
+    exit_code = 2
+
+
+class ChoiceRefused(PipelineError):
+    """A choice does not fit its group, or is not for the groups that were shown."""
+
+    exit_code = 2
+
+
+class ReviewFailed(PipelineError):
+    """The listing of groups could not be built."""

@@ -26,6 +26,8 @@ class CacheDatabase:
     an error.
     """
 
+    _check_same_thread = True  # False where a subclass has its threads wait for each other
+
     def __init__(self, folder: Path, name: str, tables: Sequence[str], *, write: bool) -> None:
         """Open the cache `name` of the store in `folder`.
 
@@ -61,7 +63,12 @@ class CacheDatabase:
 
     def _connect(self) -> sqlite3.Connection:
         mode = OpenMode.READ_WRITE_CREATE if self._can_write else OpenMode.READ_ONLY
-        db = connect(self._path, mode, CACHE_BUSY_TIMEOUT_SECONDS)
+        db = connect(
+            self._path,
+            mode,
+            CACHE_BUSY_TIMEOUT_SECONDS,
+            check_same_thread=self._check_same_thread,
+        )
         try:
             self._prepare(db)
         except BaseException:

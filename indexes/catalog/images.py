@@ -136,6 +136,11 @@ class ImageTable:
         sql = f"SELECT id FROM images WHERE pixel_hash = ? AND {IMAGE_IN_USE} ORDER BY id"
         return [id_ for (id_,) in self._database.fetch_rows(sql, pixel_hash)]
 
+    def find_of_pixel_hashes(self, pixel_hashes: Iterable[bytes]) -> list[tuple[int, bytes]]:
+        """Return (image id, pixel hash) of each image with these upright pixels, in use or not."""
+        sql = "SELECT id, pixel_hash FROM images WHERE pixel_hash IN ({})"
+        return list(self._database.stream_rows_in(sql, pixel_hashes))
+
     def find_with_copies(self) -> list[tuple[int, int | None]]:
         """List (image id, vector id) of all images that edges between vectors do not cover.
 

@@ -66,7 +66,8 @@ def _find_accepted_pairs(
     scores |= dict.fromkeys(score_crop_pairs(store, scores, floor), floor)
     vectors = store.catalog.vectors.find_by_pixel_hash(path_by_pixel_hash)
     accepted: dict[PixelHashPair, AcceptedPair] = {}
-    for left, right, score, verdict in iter_scored_verdicts(store, scores, vectors):
+    stored = store.catalog.verdicts.stream_with_pixel_hashes()
+    for left, right, score, verdict in iter_scored_verdicts(stored, scores, vectors):
         key = min(left, right), max(left, right)
         accepted.pop(key, None)
         if verdict.relation in (Relation.SAME_PICTURE, Relation.DERIVED):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import combinations
@@ -26,11 +27,14 @@ IMAGES_PER_BLOCK = 200  # whose thumbnails are in memory together
 class MergedDecisions:
     """All decisions after new ones were merged into them: those that are `new`, and those that were
     `known`, by an earlier decision of the same kind on the same contents.
+
+    `replaced` are those of before that gave way to a later one.
     """
 
     all: list[Decision]
     new: list[Decision] = field(default_factory=list)
     known: list[Decision] = field(default_factory=list)
+    replaced: list[Decision] = field(default_factory=list)
 
 
 def decide(store: Store, kind: DecisionKind, files: Sequence[str], author: str) -> MergedDecisions:
@@ -107,6 +111,7 @@ def merge(
     keys = Decisions([*before, *added], pixel_hashes)
     by_subject = {keys.get_subject(decision): decision for decision in before}
     kept = {decision.id: decision for decision in before}
+    earlier_ids = set(kept)
     merged = MergedDecisions([])
     for decision in added:
         subject = keys.get_subject(decision)
@@ -115,6 +120,7 @@ def merge(
         if twin is None or is_later:
             if twin:
                 del kept[twin.id]
+                merged.replaced.extend([twin] if twin.id in earlier_ids else [])
             by_subject[subject] = kept[decision.id] = decision
             merged.new.append(decision)
         else:
@@ -170,6 +176,31 @@ def forget(store: Store, ids: Sequence[str]) -> list[Decision]:
 
     store.update_decisions(remove)
     return list(forgotten.values())
+
+
+def take_back(store: Store, ids: Collection[str], replaced: Sequence[Decision]) -> list[Decision]:
+    """Forget decisions by their whole ids, and enter again those that they `replaced`.
+
+    Those that were forgotten since are passed over, and one that was replaced stays away where a
+    later one on its contents, or a contradiction to it, was entered since. Returns what was
+    forgotten.
+    """
+    forgotten = list[Decision]()
+
+    def restore(before: Sequence[Decision]) -> Sequence[Decision]:
+        forgotten[:] = [decision for decision in before if decision.id in ids]
+        left = [decision for decision in before if decision.id not in ids]
+        images = store.catalog.images.get(store.catalog.decisions.find_images().values())
+        pixel_hashes = {image.hash: image.pixel_hash for _, image in images}
+        for decision in replaced:
+            merged = merge(left, [decision], pixel_hashes)
+            with suppress(DecisionRefused):
+                _refuse_contradictions(store, merged, pixel_hashes)
+                left = merged.all
+        return left
+
+    store.update_decisions(restore)
+    return forgotten
 
 
 def _is_meant(decision: Decision, id_: str) -> bool:

@@ -219,8 +219,9 @@ def find_sides(
     """Find on which side of each decision the units stand that it parts, by decision id.
 
     `edges` also has those to decided images without a file. A copy has a wanted relation, or is
-    one by default; of two decided images the closer one has it. So an image without a file still
-    counts for those that are decided to be the same as it.
+    one by default; of two decided images the closer one has it, but none that it is decided to be
+    different from. So an image without a file still counts for those that are decided to be the
+    same as it.
     """
     if not decisions.has_pairs:
         return {}
@@ -233,7 +234,11 @@ def find_sides(
         if edge.relation not in copy_relations:
             continue
         for decided, copy in ((edge.left, edge.right), (edge.right, edge.left)):
-            for id_, side in decisions.get_sides(decided).items():
+            decided_sides = decisions.get_sides(decided)
+            own_sides = decisions.get_sides(copy) if decided_sides else {}
+            if any(own_sides.get(id_, side) != side for id_, side in decided_sides.items()):
+                continue
+            for id_, side in decided_sides.items():
                 found = make_closeness_key(edge, decided), side
                 for unit in units_by_root.get(decisions.find_root(copy), ()):
                     closest[unit][id_] = min(closest[unit].get(id_, found), found)

@@ -75,18 +75,26 @@ def find_groups(
         thresholds = resolve_thresholds(store, store.space, threshold, min_agreement)
         scope = () if options.against_all else (*folders, *options.against)
         snapshot = load_snapshot(store, thresholds, scope, options.refresh_status)
-        snapshot = _select_primary_files(snapshot, LibraryAssets(store, find_asset_folders(store)))
-    keep_rules = options.keep_rules.with_kept(snapshot.decisions.kept)
+        snapshot = select_primaries(snapshot, LibraryAssets(store, find_asset_folders(store)))
+    edges = build_edges(snapshot, options.keep_rules.with_kept(snapshot.decisions.kept))
+    groups = form_snapshot_groups(snapshot, edges, relations, options)
+    for side in (folders, options.against) if options.against else (folders,):
+        groups = [group for group in groups if _has_file_below(group, side)]
+    return groups
+
+
+def form_snapshot_groups(
+    snapshot: Snapshot, edges: list[Edge], relations: Iterable[Relation], options: GroupOptions
+) -> list[Group]:
+    """Form the groups of a snapshot by its edges; members say which of their parts have no copy."""
     groups = form_groups(
         snapshot.files,
-        build_edges(snapshot, keep_rules),
+        edges,
         relations,
-        keep_rules,
+        options.keep_rules.with_kept(snapshot.decisions.kept),
         snapshot.exposures,
         snapshot.decisions,
     )
-    for side in (folders, options.against) if options.against else (folders,):
-        groups = [group for group in groups if _has_file_below(group, side)]
     return [mark_without_counterpart(group, options.have_equal_content) for group in groups]
 
 
@@ -95,7 +103,7 @@ def _has_file_below(group: Group, folders: Sequence[str]) -> bool:
     return not folders or any(is_below(file.path, folders) for file in group.files)
 
 
-def _select_primary_files(snapshot: Snapshot, assets: LibraryAssets) -> Snapshot:
+def select_primaries(snapshot: Snapshot, assets: LibraryAssets) -> Snapshot:
     """Leave the parts of assets out of a snapshot: they are in no group by themselves."""
     files = select_primary_files(snapshot.files, assets)
     images_by_vector = {

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from indexes.catalog.verdicts import StoredVerdict
 from indexes.metadata import NO_METADATA, Frames
@@ -57,8 +57,8 @@ class Snapshot:
     images_by_vector: Mapping[int, Sequence[bytes]]
     scores: Mapping[tuple[int, int], float]
     verdicts: Mapping[tuple[bytes, bytes], ScoredVerdict]
-    exposures: Exposures
-    frames: Mapping[bytes, Frames]
+    exposures: Exposures = field(default_factory=lambda: Exposures({}))
+    frames: Mapping[bytes, Frames] = field(default_factory=dict)
     decisions: Decisions = NO_DECISIONS
     same_scores: Mapping[tuple[bytes, bytes], float] = field(default_factory=dict)
 
@@ -97,35 +97,105 @@ def load_snapshot(
         for image_id, image in store.catalog.images.get(decided_images):
             if (vector := decided_images[image_id]) is not None:
                 vector_by_pixel_hash.setdefault(image.pixel_hash, vector)
-        verdicts = _load_verdicts(store, scores, vector_by_pixel_hash)
-        for found in find_decided_verdicts(store, decisions, vector_by_pixel_hash):
-            verdicts.setdefault(sort_pair(*found[:2]), _decode(*found))
-        same_scores = score_same_pairs(store, decisions, vector_by_pixel_hash)
-        metadata = _load_metadata(store, files, verdicts.values())
+        stored = store.catalog.verdicts.stream_with_pixel_hashes()
+        verdicts = _load_verdicts(stored, scores, vector_by_pixel_hash)
+        return _complete_snapshot(
+            store,
+            Snapshot(thresholds, files, images_by_vector, scores, verdicts, decisions=decisions),
+            vector_by_pixel_hash,
+        )
+
+
+def load_linked_snapshot(
+    store: Store,
+    thresholds: Thresholds,
+    links: Mapping[tuple[bytes, bytes], float],
+    pixel_hashes: Collection[bytes],
+    refresh_status: Callable[[LibraryFile], LibraryFile] = keep_status,
+) -> Snapshot:
+    """Load what the groups of these images are made of, which nothing links to any other image.
+
+    `links` are the cosines of those pairs of images that an edge connected when all were loaded.
+    """
+    with store.catalog.snapshot():
+        decisions = load_decisions(store)
+        image_ids = dict(store.catalog.images.find_of_pixel_hashes(pixel_hashes))
+        vector_by_image = store.catalog.vectors.find_of_images(image_ids)
+        files = defaultdict[bytes, list[LibraryFile]](list)
+        for image_id, image_files in load_files(store, sorted(image_ids)).items():
+            files[image_ids[image_id]] += map(refresh_status, image_files)
+        decided = {content.pixel_hash for item in decisions.all for content in item.contents}
+        decided |= {
+            image_ids[id_]
+            for id_ in store.catalog.decisions.find_images().values()
+            if id_ in image_ids
+        }
+        vector_by_pixel_hash = dict[bytes, int]()
+        for image_id, pixel_hash in image_ids.items():
+            vector = vector_by_image[image_id]
+            if vector is not None and (pixel_hash in files or pixel_hash in decided):
+                vector_by_pixel_hash[pixel_hash] = vector
+        images_by_vector = defaultdict[int, list[bytes]](list)
+        for pixel_hash in files:
+            if (vector := vector_by_pixel_hash.get(pixel_hash)) is not None:
+                images_by_vector[vector].append(pixel_hash)
+        scores = _convert_links(links, vector_by_pixel_hash)
+        stored = (
+            verdict
+            for pixel_hash in pixel_hashes
+            for verdict in store.catalog.verdicts.find_of_image(pixel_hash)
+        )
+        verdicts = _load_verdicts(stored, scores, vector_by_pixel_hash)
+        return _complete_snapshot(
+            store,
+            Snapshot(thresholds, files, images_by_vector, scores, verdicts, decisions=decisions),
+            vector_by_pixel_hash,
+        )
+
+
+def _convert_links(
+    links: Mapping[tuple[bytes, bytes], float], vector_by_pixel_hash: Mapping[bytes, int]
+) -> dict[tuple[int, int], float]:
+    """Return the cosine of each two vectors of linked images, the smaller id first."""
+    scores = dict[tuple[int, int], float]()
+    for (left, right), score in links.items():
+        first, second = vector_by_pixel_hash.get(left), vector_by_pixel_hash.get(right)
+        if first is not None and second is not None and first != second:
+            scores[min(first, second), max(first, second)] = score
+    return scores
+
+
+def _complete_snapshot(
+    store: Store, snapshot: Snapshot, vector_by_pixel_hash: Mapping[bytes, int]
+) -> Snapshot:
+    """Add what decisions ask for and what metadata tells of the pairs of a snapshot."""
+    decisions, verdicts = snapshot.decisions, dict(snapshot.verdicts)
+    for found in find_decided_verdicts(store, decisions, vector_by_pixel_hash):
+        verdicts.setdefault(sort_pair(*found[:2]), _decode(*found))
+    same_scores = score_same_pairs(store, decisions, vector_by_pixel_hash)
+    metadata = _load_metadata(store, snapshot.files, verdicts.values())
     frames = {
         pixel_hash: record.metadata.frames
         for pixel_hash, records in metadata.items()
         for record in records
         if record.metadata.frames
     }
-    return Snapshot(
-        thresholds,
-        files,
-        images_by_vector,
-        scores,
-        verdicts,
-        Exposures(metadata),
-        frames,
-        decisions,
-        same_scores,
+    return replace(
+        snapshot,
+        verdicts=verdicts,
+        exposures=Exposures(metadata),
+        frames=frames,
+        same_scores=same_scores,
     )
 
 
 def _load_verdicts(
-    store: Store, scores: Mapping[tuple[int, int], float], vector_by_pixel_hash: Mapping[bytes, int]
+    stored: Iterable[tuple[bytes, bytes, StoredVerdict]],
+    scores: Mapping[tuple[int, int], float],
+    vector_by_pixel_hash: Mapping[bytes, int],
 ) -> dict[tuple[bytes, bytes], ScoredVerdict]:
     """Load the newest verdict on each pair of images that has a score."""
-    found = iter_scored_verdicts(store, scores, vector_by_pixel_hash)
+    found = iter_scored_verdicts(stored, scores, vector_by_pixel_hash)
     return {sort_pair(*item[:2]): _decode(*item) for item in found}
 
 
@@ -171,15 +241,17 @@ def sort_pair(left: bytes, right: bytes) -> tuple[bytes, bytes]:
 
 
 def iter_scored_verdicts(
-    store: Store, scores: Mapping[tuple[int, int], float], vector_by_pixel_hash: Mapping[bytes, int]
+    stored_verdicts: Iterable[tuple[bytes, bytes, StoredVerdict]],
+    scores: Mapping[tuple[int, int], float],
+    vector_by_pixel_hash: Mapping[bytes, int],
 ) -> Iterator[tuple[bytes, bytes, float, StoredVerdict]]:
     """Yield (left, right, score, verdict) of each verdict on two images that have a score.
 
     Images are given by pixel hash. `scores` are those of pairs of vectors, the smaller id first;
-    two images of one vector score 1.
-    Verdicts of a newer version come after older ones on the same pair.
+    two images of one vector score 1. The order is that of the verdicts: newer versions come after
+    older ones on the same pair.
     """
-    for left, right, stored in store.catalog.verdicts.stream_with_pixel_hashes():
+    for left, right, stored in stored_verdicts:
         left_vector, right_vector = vector_by_pixel_hash.get(left), vector_by_pixel_hash.get(right)
         if left == right or left_vector is None or right_vector is None:
             continue

@@ -52,13 +52,14 @@ def serialize_groups(
             "floor": thresholds.search if thresholds else None,
             "min_agreement": thresholds.min_agreement if thresholds else None,
             "relations": [relation for relation in REPORTED_RELATIONS if relation in relations],
-            "groups": [_serialize_group(group) for group in groups],
+            "groups": [serialize_group(group) for group in groups],
             "coverage": coverage,
         }
     )
 
 
-def _serialize_group(group: Group) -> dict[str, Any]:
+def serialize_group(group: Group) -> dict[str, Any]:
+    """Serialize a group as one of those in the answer of `groups`."""
     return {
         "id": group.id,
         "keeper": serialize_file(group.keeper) | {"reason": group.reason} | _serialize_own(group),

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import combinations
+from itertools import combinations, permutations, product
 from typing import Any
 
 import pytest
@@ -80,6 +80,14 @@ def group_images(
     files: Files, edges: Iterable[Edge], *decisions: Decision, **options: Any
 ) -> list[Group]:
     return form_groups(files, edges, decisions=Decisions(decisions), **options)
+
+
+def test_an_image_follows_none_that_it_is_decided_to_be_different_from() -> None:
+    """Image 2 is closer to 0 than to 1, and is apart from 0 as 1 is: the two stay together."""
+    files = make_files(0, 1, 2)
+    edges = [link(0, 1), link(0, 2, 0.9), link(1, 2, 0.8)]
+    decisions = [decide(DIFFERENT, 0, 1), decide(DIFFERENT, 0, 2, minute=1)]
+    assert list_numbers(group_images(files, edges, *decisions)) == [[1, 2]]
 
 
 def test_different_images_and_copies_of_each_are_in_two_groups() -> None:
@@ -264,10 +272,24 @@ def is_contradiction(decisions: Sequence[Decision]) -> bool:
 
 
 def find_side(
-    number: int, decision: Decision, same: Mapping[int, frozenset[int]], edges: Sequence[Edge]
+    number: int,
+    decision: Decision,
+    same: Mapping[int, frozenset[int]],
+    edges: Sequence[Edge],
+    decisions: Sequence[Decision],
 ) -> int | None:
-    """Return the image of a decision that an image is closest to, or one that is the same."""
+    """Return the image of a decision that an image is closest to, or one that is the same.
+
+    An image that is decided to be different from another one is not beside it.
+    """
     named = get_numbers(decision)
+    apart = {
+        (first, second)
+        for item in decisions
+        if item.kind is DIFFERENT
+        for one, other in permutations(get_numbers(item), 2)
+        for first, second in product(same[one], same[other])
+    }
     for side in named:
         if number in same[side]:
             return side
@@ -279,6 +301,7 @@ def find_side(
         for side in named
         if int.from_bytes(copy, "big") in same[number]
         and int.from_bytes(anchor, "big") in same[side]
+        and (int.from_bytes(copy, "big"), int.from_bytes(anchor, "big")) not in apart
     ]
     return min(found)[1] if found else None
 
@@ -319,7 +342,7 @@ def test_laws(
     for group in numbers:
         for decision in decisions:
             if decision.kind is DIFFERENT:
-                sides = {find_side(number, decision, same, edges) for number in group}
+                sides = {find_side(number, decision, same, edges, decisions) for number in group}
                 assert len(sides - {None}) <= 1
         kept = [get_numbers(item)[0] for item in decisions if item.kind is KEEP]
         ranks = [
