@@ -339,6 +339,14 @@ def test_bench_store_prints_every_cost_of_a_store(replacements: dict[str, str]) 
     assert len(table.first_cells) == 15
 
 
+def test_bench_review_prints_the_times_of_pages(replacements: dict[str, str]) -> None:
+    _, small = read_commands("bench_review")
+    (table,) = run_command(small, "", replacements)
+    assert table.header == "| filter | groups | first page, ms | next page, ms | count, ms |"
+    assert table.first_cells[0] == "none"
+    assert len(table.first_cells) == 8
+
+
 def test_bench_verify_prints_costs_relations_and_rates(replacements: dict[str, str]) -> None:
     growth, _ = read_commands("bench_verify")
     costs, relations, rates = run_command(growth, "--files 3 6 --again 4", replacements)
