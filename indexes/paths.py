@@ -20,6 +20,8 @@ JOURNAL_NAME = "journal"  # the folder of the journals of file actions; see pipe
 ACTIONS_NAME = "actions.json"  # the store's id and the protected folders
 ACTIONS_LOCK_NAME = "actions.lock"
 DECISIONS_NAME = "decisions.jsonl"
+REVIEW_TOKEN_NAME = "review.token"  # of programs that ask the server of `neardup review`
+PLANS_NAME = "plans"  # the folder of the plans of what was reviewed
 REVIEW_NAME = "review.db"  # what a person chose for groups; see indexes.review
 # The second store, inside the first, of a migration to another space.
 NEXT_STORE_NAME = "next"
@@ -51,6 +53,8 @@ STORE_ENTRY_NAMES = {
     ACTIONS_NAME,
     ACTIONS_LOCK_NAME,
     DECISIONS_NAME,
+    REVIEW_TOKEN_NAME,
+    PLANS_NAME,
     *REVIEW_FILE_NAMES,
     *CATALOG_FILE_NAMES,
 }

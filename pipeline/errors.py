@@ -25,7 +25,8 @@ PipelineError (1)
 ├── UnknownGroup (2)
 ├── InvalidFilter (2)
 ├── ChoiceRefused (2)
-└── ReviewFailed (1)
+├── ReviewFailed (1)
+└── AddressUnavailable (2)
 
 The number is the exit code of a command that meets the error. A problem with one file is no error:
 it is a Failure, and the command goes on.
@@ -189,3 +190,9 @@ class ChoiceRefused(PipelineError):
 
 class ReviewFailed(PipelineError):
     """The listing of groups could not be built."""
+
+
+class AddressUnavailable(PipelineError):
+    """A server cannot listen where it was to listen: a port is in use, or a socket."""
+
+    exit_code = 2

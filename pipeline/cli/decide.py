@@ -17,9 +17,7 @@ from pipeline.cli.session import open_for_writing
 from pipeline.cli.values import PATH_TYPE
 
 if TYPE_CHECKING:
-    from indexes.decisions import Decision, DecisionKind
-    from indexes.store import Store
-    from pipeline.report.decisions import PathsByHash
+    from indexes.decisions import DecisionKind
 
 
 class _OrderedGroup(click.Group):
@@ -128,11 +126,11 @@ def _decide(store: Path, kind: DecisionKind, files: Sequence[str], author: str |
     from pipeline.report.decisions import format_new_decisions
 
     with open_for_writing(store) as opened:
-        merged = enter_decision(opened, kind, files, _get_author(author))
+        merged = enter_decision(opened, kind, files, resolve_author(author))
     print_lines(format_new_decisions(merged.new, merged.known))
 
 
-def _get_author(author: str | None) -> str:
+def resolve_author(author: str | None) -> str:
     """Return the name that was given, else that of the user; exits with 2 for one without end."""
     from indexes.decisions import MAX_AUTHOR_CHARS
 
@@ -152,31 +150,19 @@ def _get_author(author: str | None) -> str:
 def list_decisions(store: Path, as_json: bool) -> None:
     """List all decisions, the earliest first, with the files that hold their photos now."""
     from indexes.store import Store
-    from pipeline.report.decisions import format_decisions, serialize_decisions
+    from pipeline.report.decisions import (
+        find_decided_paths,
+        format_decisions,
+        serialize_decisions,
+    )
 
     with Store(store) as opened, opened.catalog.snapshot():
         decisions = opened.catalog.decisions.list()
-        paths = _find_paths(opened, decisions)
+        paths = find_decided_paths(opened, decisions)
     if as_json:
         print_json(serialize_decisions(decisions, paths))
     else:
         print_lines(format_decisions(decisions, paths))
-
-
-def _find_paths(store: Store, decisions: Sequence[Decision]) -> PathsByHash:
-    """Find the files that hold each decided content or its pixels, by the hash of its bytes."""
-    from pipeline.report.decisions import DecidedPaths
-
-    images = store.catalog.images
-    found = dict[bytes, DecidedPaths]()
-    for content in (content for decision in decisions for content in decision.contents):
-        own = set(images.get_ids([content.hash]).values())
-        others = set(images.find_by_pixel_hash(content.pixel_hash)) - own
-        paths = [
-            [file.path for file in store.catalog.files.find_of_images(ids)] for ids in (own, others)
-        ]
-        found[content.hash] = DecidedPaths(*paths)
-    return found
 
 
 @decide.command()

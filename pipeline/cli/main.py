@@ -28,6 +28,7 @@ from pipeline.cli.plan import plan
 from pipeline.cli.purge import purge
 from pipeline.cli.query import query
 from pipeline.cli.repair import repair
+from pipeline.cli.review import review
 from pipeline.cli.runs import runs
 from pipeline.cli.status import status
 from pipeline.cli.undo import undo
@@ -42,6 +43,7 @@ COMMANDS = (
     decide,
     compare,
     explain,
+    review,
     plan,
     apply,
     undo,

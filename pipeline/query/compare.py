@@ -136,7 +136,7 @@ def compare(files: Sequence[str], embedder: Embedder) -> Comparison:
         }
         identified = {position: (sources[position], image) for position, image in images.items()}
         thumbnails = reread_thumbnails(identified, decoders)
-        verdicts, tiles = _verify_pairs(images, thumbnails)
+        verdicts, tiles = verify_pairs(images, thumbnails)
         verdicts = _check_upscaling(verdicts, identified, decoders)
     inputs = [result.pixels for result in results if isinstance(result, Decoded)]
     stored = embed_all(embedder, inputs).astype(np.float16)
@@ -163,7 +163,7 @@ def _decode_all(
         yield result
 
 
-def _verify_pairs(
+def verify_pairs(
     images: Mapping[int, Image], thumbnails: Mapping[int, bytes]
 ) -> tuple[dict[tuple[int, int], Verdict], dict[tuple[int, int], TileMasks]]:
     """Verify each pair of images; NOT_VERIFIABLE if one has no thumbnail.

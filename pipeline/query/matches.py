@@ -35,6 +35,7 @@ from pipeline.query.identify import (
     identify_files,
 )
 from pipeline.query.search import NearImage, search_store
+from pipeline.query.standing import Standing, find_standing
 from pipeline.query.thresholds import resolve_thresholds
 from pipeline.query.verification import QueryVerifier, Verified
 from pipeline.verify.relation import (
@@ -63,7 +64,8 @@ class Answer:
     whichever relations were asked for. `in_library`: the file itself is in the library. `flags` are
     those of its image; `is_featureless`: it is compared with nothing but exact copies. `failure` is
     the reason why the file has no image to search for. `rejection`: a person rejected this photo,
-    or one that it is the same picture as.
+    or one that it is the same picture as. `standing`: how the file stands to the library, as far as
+    the relations that were asked for show it; None if it failed.
     """
 
     file: str
@@ -74,15 +76,16 @@ class Answer:
     failure: Failure | None = None
     is_featureless: bool = False
     rejection: Rejection | None = None
+    standing: Standing | None = None
 
 
 @dataclass(frozen=True)
-class _MatchOptions:
+class MatchOptions:
     """Requested thresholds, None for those of the store, and the relations that match."""
 
-    threshold: float | None
-    min_agreement: float | None
-    relations: frozenset[Relation]
+    threshold: float | None = None
+    min_agreement: float | None = None
+    relations: frozenset[Relation] = QUERY_RELATIONS
 
 
 def find_matches(
@@ -100,17 +103,33 @@ def find_matches(
     is decoded, embedded and verified with each stored image near it. A file whose content is stored
     costs none of these: its verdicts are stored too, and the model is not loaded for it.
     """
+    options = MatchOptions(threshold, min_agreement, frozenset(relations))
+    with DecoderPool() as decoders:
+        yield from match_files(files, store, embedder, decoders, options)
+
+
+def match_files(
+    files: Iterable[str],
+    store: Store,
+    embedder: Embedder,
+    decoders: DecoderPool,
+    options: MatchOptions,
+) -> Iterator[Answer]:
+    """Find the files of the library that match each file, as find_matches() does.
+
+    `decoders` outlive the answers, for a program that asks again and again.
+    """
     remaining = iter(files)
     if store.space is None:
-        with DecoderPool() as decoders:
-            while batch := list(islice(remaining, FILES_PER_BATCH)):
-                identified = identify_files(batch, store, embedder, decoders)
-                for file, item in zip(batch, identified, strict=True):
-                    yield Answer(file, failure=item if isinstance(item, Failure) else None)
+        while batch := list(islice(remaining, FILES_PER_BATCH)):
+            identified = identify_files(batch, store, embedder, decoders)
+            for file, item in zip(batch, identified, strict=True):
+                failure = item if isinstance(item, Failure) else None
+                yield Answer(file, failure=failure, standing=None if failure else Standing.NEW)
         return
     decisions, assets = load_decisions(store), LibraryAssets(store)
-    options = _MatchOptions(threshold, min_agreement, frozenset(relations))
-    with DecoderPool() as decoders, QueryVerifier(store, decoders) as verifier:
+    threshold, min_agreement = options.threshold, options.min_agreement
+    with QueryVerifier(store, decoders) as verifier:
         while batch := list(islice(remaining, FILES_PER_BATCH)):
             identified = identify_files(batch, store, embedder, decoders)
             queries = _embed_new(identified, store, embedder, decoders, options)
@@ -131,7 +150,7 @@ def _embed_new(
     store: Store,
     embedder: Embedder,
     decoders: DecoderPool,
-    options: _MatchOptions,
+    options: MatchOptions,
 ) -> list[Query]:
     """Return the queries of the files that have an image, in order, with new images embedded."""
     decoded = [item for item in identified if isinstance(item, Decoded)]
@@ -202,6 +221,9 @@ def _build_answer(
         query.image.flags,
         is_featureless=query.image.is_featureless,
         rejection=_find_rejection(query.image, related, decisions),
+        standing=find_standing(
+            query, matches, exposures, is_identical=in_library or bool(identical)
+        ),
     )
 
 

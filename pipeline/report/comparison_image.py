@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import math
 import os
+from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 
 import cv2
@@ -28,7 +30,17 @@ from pipeline.verify.tile_grid import TILE_SIDE_PX
 from pipeline.verify.verify import TileMasks
 
 Pixels = NDArray[np.uint8]  # (height, width, 3), RGB
-Panel = tuple[str, Pixels]  # a caption, of a line or more, and the pixels below it
+
+
+class Panel(StrEnum):
+    """One picture of a drawing; the values are its names in the HTTP API."""
+
+    FIRST = "first"  # with the area that both share outlined
+    SECOND = "second"
+    OVERLAY = "overlay"
+    DIFFERENCE = "difference"
+    TILES = "tiles"
+
 
 # RGB colors: of tiles by how they compare, of the sheet, of its captions.
 AGREEING_COLOR = (40, 160, 80)
@@ -45,9 +57,14 @@ MAX_OUTLINE_PX = 1e4  # corners of an outline may lie far outside; farther ones 
 DIFFERENCE_GAIN = 2  # gray levels drawn for one level of difference, so that faint ones show
 MATCHING_BLUR_PX = 2.0  # before contrasts are compared: a resized copy lost finer ones
 MIN_DEVIATION_LEVELS = 1.0  # below it, a ratio of contrasts is noise
-TILE_CAPTION = (
-    "tiles on the first: green agree, amber displaced,\nred differ; without color: not compared"
-)
+CAPTIONS = {
+    Panel.FIRST: "first",
+    Panel.SECOND: "second",
+    Panel.OVERLAY: "the second overlaid on the first",
+    Panel.DIFFERENCE: "difference, brightness and contrast matched",
+    Panel.TILES: "tiles on the first: green agree, amber displaced,\n"
+    "red differ; without color: not compared",
+}
 
 
 def require_writable_image(path: Path) -> None:
@@ -97,22 +114,33 @@ def draw_comparison(comparison: Comparison) -> Image.Image | None:
     Both images with the area that they share outlined; then, on the first, the second, their
     difference, and the tiles that were compared.
     """
-    if not {0, 1} <= comparison.thumbnail_pixels.keys():
+    panels = draw_panels(comparison)
+    if not panels:
         return None
+    return _compose_sheet([(CAPTIONS[panel], pixels) for panel, pixels in panels.items()])
+
+
+def draw_panels(comparison: Comparison) -> dict[Panel, Pixels]:
+    """Draw the panels of the first two files of a comparison, in the order of their sheet.
+
+    Only the two themselves if nothing aligns them; none if one of them could not be read.
+    """
+    if not {0, 1} <= comparison.thumbnail_pixels.keys():
+        return {}
     first, second = comparison.thumbnail_pixels[0], comparison.thumbnail_pixels[1]
     verdict = comparison.verdicts[0, 1]
     if not verdict.homography:
-        return _compose_sheet([("first", first), ("second", second)])
+        return {Panel.FIRST: first, Panel.SECOND: second}
     homography, tiles = verdict.homography_matrix, comparison.tiles.get((0, 1))
     panels = _draw_alignment(first, second, homography, tiles)
     if tiles:
-        panels.append((TILE_CAPTION, _tint_tiles(first, second, homography, tiles)))
-    return _compose_sheet(panels)
+        panels[Panel.TILES] = _tint_tiles(first, second, homography, tiles)
+    return panels
 
 
 def _draw_alignment(
     first: Pixels, second: Pixels, homography: Homography, tiles: TileMasks | None
-) -> list[Panel]:
+) -> dict[Panel, Pixels]:
     """Draw what a homography from the first to the second image (unit squares) aligns."""
     first_outline = apply_homography(invert_homography(homography), UNIT_CORNERS)
     second_outline = apply_homography(homography, UNIT_CORNERS)
@@ -120,12 +148,12 @@ def _draw_alignment(
     blended = np.where(covered[..., None], first // 2 + warped // 2, first // 3 + 150)
     gain, offset = _match_tones(first, second, homography, tiles)
     difference = _draw_difference(first, warped, covered, gain, offset)
-    return [
-        ("first", _draw_outline(first, first_outline)),
-        ("second", _draw_outline(second, second_outline)),
-        ("the second overlaid on the first", blended.astype(np.uint8)),
-        ("difference, brightness and contrast matched", difference),
-    ]
+    return {
+        Panel.FIRST: _draw_outline(first, first_outline),
+        Panel.SECOND: _draw_outline(second, second_outline),
+        Panel.OVERLAY: blended.astype(np.uint8),
+        Panel.DIFFERENCE: difference,
+    }
 
 
 def _warp_onto(
@@ -242,8 +270,8 @@ def _draw_outline(pixels: Pixels, outline: NDArray[np.float64]) -> Pixels:
     return np.asarray(image)
 
 
-def _compose_sheet(panels: list[Panel]) -> Image.Image:
-    """Arrange panels in two columns, each below its caption."""
+def _compose_sheet(panels: Sequence[tuple[str, Pixels]]) -> Image.Image:
+    """Arrange panels in two columns, each below its caption, of a line or more."""
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     lines = [line for caption, _ in panels for line in caption.splitlines()]
     caption_width = max(measure.textlength(line, font_size=CAPTION_FONT_PX) for line in lines)

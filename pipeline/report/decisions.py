@@ -8,6 +8,7 @@ from typing import Any
 
 from indexes.decisions import DecidedContent, Decision
 from indexes.paths import escape_unprintable
+from indexes.store import Store
 from pipeline.decide.decide import describe_decision
 from pipeline.decided import RejectedFile
 from pipeline.grouping.decisions import format_origin
@@ -25,6 +26,20 @@ class DecidedPaths:
 
 
 PathsByHash = Mapping[bytes, DecidedPaths]  # by the hash of the bytes of the content
+
+
+def find_decided_paths(store: Store, decisions: Iterable[Decision]) -> PathsByHash:
+    """Find the files that hold each decided content or its pixels, within a catalog snapshot."""
+    images = store.catalog.images
+    found = dict[bytes, DecidedPaths]()
+    for content in (content for decision in decisions for content in decision.contents):
+        own = set(images.get_ids([content.hash]).values())
+        others = set(images.find_by_pixel_hash(content.pixel_hash)) - own
+        paths = [
+            [file.path for file in store.catalog.files.find_of_images(ids)] for ids in (own, others)
+        ]
+        found[content.hash] = DecidedPaths(*paths)
+    return found
 
 
 def serialize_decision(decision: Decision) -> dict[str, str]:

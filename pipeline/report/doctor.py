@@ -29,6 +29,8 @@ PACKAGES = (
     "pillow-heif",
     "rawpy",
     "pillow-jxl-plugin",
+    "starlette",
+    "uvicorn",
     "google-genai",
     "open_clip_torch",
     "torch",

@@ -47,6 +47,7 @@ def _serialize_answer(answer: Answer) -> dict[str, Any]:
     document: dict[str, Any] = {
         "file": answer.file,
         "in_library": answer.in_library,
+        "standing": answer.standing,
         "same_bytes_at": _find_same_bytes(answer),
         "matches": [_serialize_answer_match(match) for match in answer.matches],
     }

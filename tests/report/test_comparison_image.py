@@ -17,8 +17,9 @@ from pipeline.report.comparison_image import (
     CAPTION_FONT_PX,
     CAPTION_GAP_PX,
     CAPTION_LINE_PX,
+    CAPTIONS,
     MARGIN_PX,
-    TILE_CAPTION,
+    Panel,
 )
 from tests.support.cli import Run
 from tests.support.images import draw_textured_image, save_image
@@ -93,7 +94,7 @@ def test_captions_fit_into_the_picture_of_narrow_photos(run: Run, tmp_path: Path
     run("explain", *files, "--image", tmp_path / "why.png")
     with Image.open(tmp_path / "why.png") as sheet:
         longest = ImageDraw.Draw(sheet).textlength(
-            max(TILE_CAPTION.splitlines(), key=len), font_size=CAPTION_FONT_PX
+            max(CAPTIONS[Panel.TILES].splitlines(), key=len), font_size=CAPTION_FONT_PX
         )
         assert sheet.width >= 2 * longest
 

@@ -1,0 +1,1 @@
+"""The server of the review page and of the HTTP API; the only part that knows HTTP."""
