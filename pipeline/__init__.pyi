@@ -2,6 +2,7 @@ from .decode.read import Failure as Failure
 from .embed.embedder import Embedder as Embedder
 from .embed.embedder import load_embedder as load_embedder
 from .errors import ActionRecordDamaged as ActionRecordDamaged
+from .errors import AddressUnavailable as AddressUnavailable
 from .errors import ChoiceRefused as ChoiceRefused
 from .errors import DecisionRefused as DecisionRefused
 from .errors import DecoderStartFailed as DecoderStartFailed

@@ -79,6 +79,7 @@ class CacheDatabase:
     def _prepare(self, db: sqlite3.Connection) -> None:
         """Create the tables in a new file. Raises sqlite3.DatabaseError for other tables."""
         if self._can_write:
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of a new file; before anything else
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = OFF")  # what a power cut costs is computed again
         columns = _read_columns(db)
@@ -140,6 +141,14 @@ class CacheDatabase:
             )
             self._db.execute(f"DELETE FROM {table} WHERE hash NOT IN (SELECT hash FROM kept)")
             self._db.execute("DROP TABLE temp.kept")
+            self._return_free_pages()
+
+    def _return_free_pages(self) -> None:
+        """Shrink the file by the pages of deleted rows, which SQLite would only use again."""
+        if self._db:
+            with suppress(sqlite3.Error):
+                # execute() would stop after the first page.
+                self._db.executescript("PRAGMA incremental_vacuum")
 
 
 def _read_columns(db: sqlite3.Connection) -> Columns:

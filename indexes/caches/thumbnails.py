@@ -56,6 +56,7 @@ class ThumbnailCache(CacheDatabase):
     def discard(self, hashes: Iterable[bytes]) -> None:
         """Remove the thumbnails of these images."""
         self._write(("DELETE FROM thumbnails WHERE hash = ?", [(hash_,) for hash_ in hashes]))
+        self._return_free_pages()
 
     def keep_only(self, hashes: Iterable[bytes]) -> None:
         """Delete the thumbnails of all images but these."""

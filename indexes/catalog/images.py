@@ -16,6 +16,16 @@ IMAGE_NEEDED = (
     f"({IMAGE_IN_USE} OR EXISTS (SELECT 1 FROM decided_contents"
     " WHERE decided_contents.hash = images.hash))"
 )
+# SQL that is true of a row of `images` that is lone: no edge, verdict or decision is about it, and
+# no other image or file has its pixels. It is in no pair, and in no group.
+IMAGE_LONE = """(
+    vector NOT IN (SELECT left FROM edges UNION SELECT right FROM edges)
+    AND id NOT IN (SELECT first FROM verdicts UNION SELECT second FROM verdicts)
+    AND hash NOT IN (SELECT hash FROM decided_contents)
+    AND pixel_hash NOT IN (SELECT pixel_hash FROM images GROUP BY pixel_hash HAVING count(*) > 1)
+    AND id NOT IN (
+        SELECT image FROM files WHERE image IS NOT NULL GROUP BY image HAVING count(*) > 1
+    ))"""
 CONTENT_COLUMNS = (
     "hash, pixel_hash, width, height, format, size, featureless, flags, metadata, taken_at"
 )
@@ -163,6 +173,13 @@ class ImageTable:
         sql = f"SELECT hash FROM images WHERE {IMAGE_NEEDED}"
         for (hash_,) in self._database.stream_rows(sql):
             yield hash_
+
+    def find_lone(self) -> list[bytes]:
+        """Return the hashes of the images with a vector that are in no pair and in no group."""
+        return [
+            hash_
+            for (hash_,) in self._database.fetch_rows(f"SELECT hash FROM images WHERE {IMAGE_LONE}")
+        ]
 
     def stream_hashes_in_use(self) -> Iterator[bytes]:
         """Yield the hashes of the images in use."""

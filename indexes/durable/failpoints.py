@@ -34,14 +34,16 @@ FAILPOINTS = (
     "action verified",  # it is what the plan names, and the keeper is still there
     "action done",  # the journal says so
     "action undo intended",  # the journal says that a victim will be moved back
+    "action taken",  # it and what stood in its place have changed places again
     "action restored",  # it is back; what stood in its place lies in quarantine
     "action undone",  # the journal says so
     "action purge intended",  # the journal says that a victim will be deleted
     "action deleted",  # it is deleted
     "action purged",  # the journal says so
     "merge intended",  # the journal says that fields will be added to a sidecar
-    "merge written",  # the new sidecar lies in quarantine
+    "merge prepared",  # the new sidecar lies in quarantine
     "merge moved",  # it has the place of the sidecar; the one of before lies in quarantine
+    "merge verified",  # all is as it has to be
     "merge done",  # the journal says so
     "merge undo intended",  # the journal says that the sidecar of before will be put back
     "merge taken",  # a sidecar that was new lies in quarantine; or the two have changed places

@@ -8,6 +8,7 @@ one of the run if it came right after the intent.
 from __future__ import annotations
 
 import os
+from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -49,12 +50,68 @@ class FolderTimes:
 
     def restore(self, folder: int, base_path: str) -> None:
         """Give the open folder and the base their mtimes of before, but for a FOREIGN one."""
-        with suppress(OSError, OverflowError, Refused):  # a folder of another user, an edited time
-            if self.folder[1] != FOREIGN:
-                _set_mtime(folder, self.folder[0])
-            if self.base[1] != FOREIGN and base_path:
-                with opened_folder(base_path) as base:
-                    _set_mtime(base, self.base[0])
+        set_mtimes(
+            folder,
+            base_path,
+            self.folder[0] if self.folder[1] != FOREIGN else None,
+            self.base[0] if self.base[1] != FOREIGN else None,
+        )
+
+
+class FolderHistory:
+    """The changes of a run to the times of its folders, and how many files are away from each.
+
+    Files come back in any order, and some stay away: the time of a folder is restored when the last
+    of its files comes back, from the chain of changes.
+    """
+
+    def __init__(self) -> None:
+        """Begin without changes."""
+        self._before = defaultdict[str, dict[int, int]](dict)  # mtimes by those after a change
+        self._away = Counter[str]()
+
+    def add(self, path: str, times: tuple[int, int]) -> None:
+        """Add a change of a folder: its mtimes before and after it, if both are known."""
+        before, after = times
+        known = self._before[path]
+        if after not in (UNKNOWN, FOREIGN) and known.get(after, after) == after:
+            known[after] = before
+
+    def count_away(self, path: str, change: int) -> None:
+        """Count a file that goes from a folder (1), or is back (-1)."""
+        self._away[path] += change
+
+    def find_time(self, path: str, now: int) -> int | None:
+        """Find the mtime to restore when a file is back in a folder whose mtime was `now`.
+
+        That is `now` while other files are away, else that of before all changes of the run. None
+        if another program changed the folder.
+        """
+        original = self.find_original(path, now)
+        return now if original is not None and self._away[path] > 1 else original
+
+    def find_original(self, path: str, now: int) -> int | None:
+        """Find the mtime of before all changes of the run that led to `now`; None if none did."""
+        known, passed = self._before[path], set[int]()
+        if now not in known:
+            return None
+        while now in known and now not in passed:
+            passed.add(now)
+            now = known[now]
+        known |= dict.fromkeys(passed, now)  # the next walk is one step long
+        return now
+
+
+def set_mtimes(folder: int, base_path: str, folder_ns: int | None, base_ns: int | None) -> None:
+    """Set the mtimes of an open folder and of the base, where they are given and can be set."""
+    # A folder of another user or a read-only one, or a time that was edited.
+    with suppress(OSError, OverflowError):
+        if folder_ns is not None:
+            _set_mtime(folder, folder_ns)
+    with suppress(OSError, OverflowError, Refused):
+        if base_ns is not None and base_path:
+            with opened_folder(base_path) as base:
+                _set_mtime(base, base_ns)
 
 
 def begin_times(folder: int, base_path: str) -> FolderTimes:

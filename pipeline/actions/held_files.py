@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from blake3 import blake3
 
@@ -74,22 +75,47 @@ def hash_name(folder: int, name: str, path: str) -> str:
         os.close(descriptor)
 
 
+def hash_if_there(folder: int | None, name: str, path: str) -> str | None:
+    """Return the blake3, in hex, of a regular file; None if there is none. Raises Refused."""
+    if folder is None or stat_name(folder, name) is None:
+        return None
+    return hash_name(folder, name, path)
+
+
+def is_same_but_for_ctime(now: FileStat, planned: FileStat) -> bool:
+    """Tell if a file may have the bytes of before: a rename and a new link change the ctime."""
+    return replace(now, ctime_ns=planned.ctime_ns).is_unchanged_since(planned)
+
+
 @contextmanager
 def opened_victim(part: Part) -> Iterator[tuple[int, str, int]]:
     """Open a victim; yield the descriptor of its folder, its name there, and its own descriptor.
 
-    Raises Refused unless its size, times and inode are those of the plan. Its bytes are hashed once
-    it lies where no other program looks for it.
+    Raises Refused unless its size, mtime and inode are those of the plan, and its ctime or its
+    bytes. Its bytes are hashed once more when it lies where no other program looks for it.
     """
     folder_path, name = split_path(part.path)
     with opened_folder(folder_path) as folder:
         descriptor = open_regular(folder, name, part.path)
         try:
-            if not FileStat.from_os_stat(os.fstat(descriptor)).is_unchanged_since(part.stat):
-                raise Refused(f"{quote(part.path)} has changed since the plan was made")
+            now = FileStat.from_os_stat(os.fstat(descriptor))
+            if not now.is_unchanged_since(part.stat):
+                is_same = is_same_but_for_ctime(now, part.stat)
+                if not is_same or hash_descriptor(descriptor, part.path) != part.blake3:
+                    raise Refused(f"{quote(part.path)} has changed since the plan was made")
             yield folder, name, descriptor
         finally:
             os.close(descriptor)
+
+
+def require_kept(part: Part) -> None:
+    """Raise Refused unless a keeper is that of the plan: by its stat, or else by its bytes."""
+    try:
+        with opened_victim(part):
+            return
+    except Refused:
+        with held_keeper(part):
+            return
 
 
 class HeldKeeper:

@@ -10,7 +10,6 @@ import os
 import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -18,69 +17,21 @@ from indexes.durable.files import sync_folder
 from indexes.paths import JOURNAL_NAME, quote
 from pipeline.actions.checked_json import parse_checked
 from pipeline.actions.checked_lines import CheckedLines, format_line, iter_lines
-from pipeline.actions.folder_times import FolderTimes, parse_times
-from pipeline.actions.merge_entries import (
-    MergeEntry,
-    MergeState,
-    parse_merge,
-    serialize_merge,
+from pipeline.actions.entries import (
+    MOVED_STATES,
+    Entry,
+    State,
+    name_event,
+    parse_event,
+    parse_intent,
+    serialize_intent,
 )
-from pipeline.actions.plan import Action, Part
-from pipeline.actions.plan_file import parse_part
+from pipeline.actions.folder_times import FolderHistory, FolderTimes, parse_times
+from pipeline.actions.plan import Action
 from pipeline.errors import ActionRecordDamaged, RunNotFound
 
 JOURNAL_SUFFIX = ".jsonl"
 JOURNAL_SCHEMA_VERSION = 1
-
-
-class State(StrEnum):
-    """The state of an entry: the last event of the journal about it."""
-
-    INTENDED = "intended"  # to be moved; what was done of it is not known
-    DONE = "done"  # moved, verified, and its keeper was still there
-    REVERTED = "reverted"  # back at its path, or never moved
-    STUCK = "stuck"  # moved, found wrong, and not moved back: its place was taken
-    UNDO_INTENDED = "undo intended"
-    UNDONE = "undone"
-    PURGE_INTENDED = "purge intended"
-    PURGED = "purged"
-
-
-# States of an entry whose victim is, or may be, in quarantine.
-MOVED_STATES = frozenset(
-    {State.INTENDED, State.DONE, State.STUCK, State.UNDO_INTENDED, State.PURGE_INTENDED}
-)
-# States of an entry whose act may have begun, or be done.
-INTENT_STATES = frozenset({State.INTENDED, State.UNDO_INTENDED, State.PURGE_INTENDED})
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A victim, or a part of one, in a journal, with all parts of its keeper.
-
-    `base` is the folder that exists before the run, below which `target` lies: where the victim is
-    moved. Both are empty for the trash. `rejected` is the blake3, in hex, of the rejected photo
-    that the victim is, or belongs to; then there is no keeper, and `group` is the id of the
-    decision. `times` are of its folders; `recorded_ns` is when its state was written.
-    """
-
-    number: int
-    group: str
-    action: Action
-    victim: Part
-    keepers: tuple[Part, ...]
-    base: str
-    target: str
-    rejected: str | None = None
-    state: State = State.INTENDED
-    detail: str = ""
-    times: FolderTimes | None = None
-    recorded_ns: int = 0
-
-    @property
-    def pending_since_ns(self) -> int | None:
-        """The time of an intent without an outcome; None if there is none."""
-        return self.recorded_ns if self.state in INTENT_STATES else None
 
 
 @dataclass(frozen=True)
@@ -95,25 +46,34 @@ class RunHeader:
     destination: str | None
 
 
-@dataclass(frozen=True)
+@dataclass
 class JournalContent:
-    """A journal as it was read: its entries by number, each in its last state, and its merges.
-
-    A merge has the number of the first victim that it is for.
-    """
+    """A journal as it was read: its victims and merges by number, each in its last state."""
 
     header: RunHeader
-    entries: dict[int, Entry]
-    merges: dict[int, MergeEntry]
+    victims: dict[int, Entry]
+    merges: dict[int, Entry]
+
+    def list_all(self) -> list[Entry]:
+        """List victims and merges in the order of the run: a merge before its first victim."""
+        both = (*self.merges.values(), *self.victims.values())
+        return sorted(both, key=lambda entry: (entry.number, not entry.is_merge))
+
+    def get_all_by_number(self, entry: Entry) -> dict[int, Entry]:
+        """Return the merges if the entry is one, else the victims."""
+        return self.merges if entry.is_merge else self.victims
 
 
-class Journal:
+class Journal(JournalContent):
     """A journal that is open for adding lines; use it as a context manager."""
 
     def __init__(self, path: Path, content: JournalContent) -> None:
         """Open the file, whose content is `content`."""
-        self.header, self.entries, self.merges = content.header, content.entries, content.merges
+        super().__init__(content.header, content.victims, content.merges)
         self._lines = CheckedLines(path)
+        self.history = FolderHistory()
+        for entry in self.list_all():
+            self._follow(entry, 1)
 
     def __enter__(self) -> Journal:
         """Return the journal itself."""
@@ -123,49 +83,46 @@ class Journal:
         """Close the file."""
         self._lines.close()
 
-    def intend(self, entry: Entry) -> None:
-        """Write that a victim will be moved. Raises DiskFull."""
-        known = self.entries.get(entry.number)
+    def intend(self, entry: Entry) -> Entry:
+        """Write that an entry will be acted on, and return it as it is then. Raises DiskFull."""
+        known = self.get_all_by_number(entry).get(entry.number)
         assert known is None or known.state not in MOVED_STATES
-        self._lines.append(_serialize_entry(entry))
-        self.entries[entry.number] = replace(entry, recorded_ns=time.time_ns())
+        self._lines.append({**serialize_intent(entry), "time": format_now()})
+        return self._keep(replace(entry, state=State.INTENDED))
 
     def record(
         self, entry: Entry, state: State, detail: str = "", times: FolderTimes | None = None
-    ) -> None:
-        """Write a new state of an entry. Raises DiskFull."""
-        self._append_event(state.value, entry.number, detail, times)
-        kept, now = times or entry.times, time.time_ns()
-        entry = replace(entry, state=state, detail=detail, times=kept, recorded_ns=now)
-        self.entries[entry.number] = entry
-
-    def intend_merge(self, merge: MergeEntry) -> None:
-        """Write that fields will be added to a sidecar. Raises DiskFull."""
-        self._lines.append({**serialize_merge(merge), "time": format_now()})
-        self.merges[merge.number] = replace(merge, recorded_ns=time.time_ns())
-
-    def record_merge(
-        self,
-        merge: MergeEntry,
-        state: MergeState,
-        detail: str = "",
-        times: FolderTimes | None = None,
-    ) -> None:
-        """Write a new state of a merge. Raises DiskFull."""
-        self._append_event(state.value, merge.number, detail, times)
-        kept, now = times or merge.times, time.time_ns()
-        merge = replace(merge, state=state, detail=detail, times=kept, recorded_ns=now)
-        self.merges[merge.number] = merge
-
-    def _append_event(
-        self, event: str, number: int, detail: str, times: FolderTimes | None
-    ) -> None:
-        line: dict[str, Any] = {"event": event, "number": number, "time": format_now()}
+    ) -> Entry:
+        """Write a new state of an entry, and return it as it is then. Raises DiskFull."""
+        line: dict[str, Any] = {"event": name_event(entry, state), "number": entry.number}
+        line["time"] = format_now()
         if detail:
             line["detail"] = detail
         if times:
             line["times"] = asdict(times)
         self._lines.append(line)
+        return self._keep(replace(entry, state=state, detail=detail, times=times or entry.times))
+
+    def _keep(self, entry: Entry) -> Entry:
+        entry = replace(entry, recorded_ns=time.time_ns())
+        by_number = self.get_all_by_number(entry)
+        if entry.number in by_number:
+            self._follow(by_number[entry.number], -1)
+        by_number[entry.number] = entry
+        self._follow(entry, 1)
+        return entry
+
+    def _follow(self, entry: Entry, change: int) -> None:
+        if entry.state in MOVED_STATES:
+            for path in set(entry.timed_folders):
+                self.history.count_away(path, change)
+        self.add_times(entry, entry.times)
+
+    def add_times(self, entry: Entry, times: FolderTimes | None) -> None:
+        """Add to the history what the times of an entry tell of its folders."""
+        pairs = (times.folder, times.base) if times else ()
+        for path, pair in zip(entry.timed_folders, pairs, strict=False):
+            self.history.add(path, pair)
 
 
 def format_now() -> str:
@@ -194,7 +151,7 @@ def open_journal(store_folder: Path, header: RunHeader) -> Journal:
 
 def reopen_journal(path: Path) -> Journal:
     """Open a journal that exists, to add lines. Raises ActionRecordDamaged."""
-    return Journal(path, read_whole_journal(path))
+    return Journal(path, read_journal(path))
 
 
 def list_journals(store_folder: Path) -> list[Path]:
@@ -232,13 +189,7 @@ def find_journal(store_folder: Path, run: str) -> Path:
     raise RunNotFound(f"there is no run {quote(run)}; `neardup runs` lists them")
 
 
-def read_journal(path: Path) -> tuple[RunHeader, dict[int, Entry]]:
-    """Read a journal without its merges: its header and its entries. Raises ActionRecordDamaged."""
-    content = read_whole_journal(path)
-    return content.header, content.entries
-
-
-def read_whole_journal(path: Path) -> JournalContent:
+def read_journal(path: Path) -> JournalContent:
     """Read a journal. Half a line at the end is passed over.
 
     Raises ActionRecordDamaged for anything else that was not written so.
@@ -247,27 +198,16 @@ def read_whole_journal(path: Path) -> JournalContent:
         documents = list(iter_lines(path.read_bytes()))
         content = JournalContent(_parse_header(documents[0], path), {}, {})
         for document in documents[1:]:
-            number, event = document["number"], document["event"]
+            number = document["number"]
             moment_ns = int(datetime.fromisoformat(document["time"]).timestamp() * 1e9)
-            if event == State.INTENDED:
-                entry = _parse_entry(document, content.header.action)
-                content.entries[number] = replace(entry, recorded_ns=moment_ns)
-            elif event == MergeState.INTENDED:
-                content.merges[number] = replace(parse_merge(document), recorded_ns=moment_ns)
-            elif event in list(MergeState):
-                content.merges[number] = replace(
-                    content.merges[number],
-                    state=MergeState(event),
-                    recorded_ns=moment_ns,
-                    **_parse_outcome(document, content.merges[number].times),
-                )
+            state, is_merge = parse_event(document["event"])
+            known = content.merges if is_merge else content.victims
+            if state is State.INTENDED:
+                entry = parse_intent(document, content.header.action)
             else:
-                content.entries[number] = replace(
-                    content.entries[number],
-                    state=State(event),
-                    recorded_ns=moment_ns,
-                    **_parse_outcome(document, content.entries[number].times),
-                )
+                outcome = _parse_outcome(document, known[number].times)
+                entry = replace(known[number], state=state, **outcome)
+            known[number] = replace(entry, recorded_ns=moment_ns)
     except (OSError, ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
         raise _explain_damage(path, error) from error
     return content
@@ -298,29 +238,4 @@ def _parse_header(document: dict[str, Any], path: Path) -> RunHeader:
         Action(document["action"]),
         tuple(map(str, document["roots"])),
         document["destination"],
-    )
-
-
-def _parse_rejected(hash_: str | None) -> str | None:
-    """Check that a hash is one in hex: a journal can be edited. Raises ValueError or TypeError."""
-    return None if hash_ is None else bytes.fromhex(hash_).hex()
-
-
-def _serialize_entry(entry: Entry) -> dict[str, Any]:
-    document = asdict(entry)
-    del document["state"], document["detail"], document["action"], document["recorded_ns"]
-    return {"event": State.INTENDED.value, "time": format_now(), **document}
-
-
-def _parse_entry(document: dict[str, Any], action: Action) -> Entry:
-    return Entry(
-        int(document["number"]),
-        str(document["group"]),
-        action,
-        parse_part(document["victim"]),
-        tuple(map(parse_part, document["keepers"])),
-        str(document["base"]),
-        str(document["target"]),
-        _parse_rejected(document.get("rejected")),
-        times=parse_times(document.get("times")),
     )

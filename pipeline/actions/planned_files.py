@@ -52,6 +52,15 @@ class PlannedFiles:
                 self._read[part.path] = Part(part.path, now, hash_name(folder, name, part.path))
         return self._read[part.path]
 
+    def require_no_hard_link(self, parts: Iterable[AssetPart], kept: Sequence[AssetPart]) -> None:
+        """Raise Refused if one of the parts of a victim is a hard link of one that is kept."""
+        for part in parts:
+            for other in kept:
+                # Devices of two ingests can differ, so that inodes alone are compared first.
+                is_same = part.stat.inode == other.stat.inode and not other.is_missing
+                if is_same and self.read_part(part).inode == self.read_part(other).inode:
+                    raise Refused(f"{quote(part.path)} is a hard link of a file of the keeper")
+
     def inspect(self, file: LibraryFile) -> Part:
         """Take a file into the plan as it is on disk now. Raises Refused."""
         now = self._stat(file.path, file.stat)
@@ -79,8 +88,8 @@ class PlannedFiles:
 
     def sum_bytes_to_free(self, victims: Sequence[Part]) -> int:
         """Sum the bytes of files all of whose hard links are victims, each file once."""
-        sizes = {(part.stat.device, part.stat.inode): part.stat.size for part in victims}
-        counts = Counter((part.stat.device, part.stat.inode) for part in victims)
+        sizes = {part.inode: part.stat.size for part in victims}
+        counts = Counter(part.inode for part in victims)
         return sum(
             sizes[inode] for inode, count in counts.items() if count >= self._link_counts[inode]
         )

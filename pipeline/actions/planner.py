@@ -15,6 +15,7 @@ from pipeline.actions.merge_planner import MergePlanner
 from pipeline.actions.plan import (
     REJECTED_ACTIONS,
     REPLACING_ACTIONS,
+    TRASH_WARNING,
     Action,
     Keeper,
     LeftFile,
@@ -91,9 +92,8 @@ def make_plan(
 ) -> Plan:
     """Make a plan of the groups of a store; each file in them is a keeper, a victim, or left.
 
-    `left` are files that are left already, with their reasons.
-    The stat of each file is read from disk. Only files that belong to a photo are hashed, because
-    the store does not know their bytes. Raises PlanRefused.
+    `left` are files that are left already. The stat of each file is read from disk. Only files that
+    belong to a photo are hashed, because the store does not know their bytes. Raises PlanRefused.
     """
     options.require_sound()
     roots = tuple(root.path for root in store.catalog.roots.list())
@@ -133,12 +133,16 @@ def assemble_plan(
         bytes_to_free=files.sum_bytes_to_free(victims),
         groups=tuple(planned),
         left=tuple(left),
-        warnings=(*warnings, *_warn_of_destination(options.destination, roots)),
+        warnings=(*warnings, *_warn_of_action(options, roots)),
         rejected=options.rejected,
     )
 
 
-def _warn_of_destination(destination: str | None, roots: Sequence[str]) -> Iterator[str]:
+def _warn_of_action(options: PlanOptions, roots: Sequence[str]) -> Iterator[str]:
+    """Yield a warning of a trash that cannot be undone, and of each root that the files stay in."""
+    if options.action is Action.TRASH:
+        yield TRASH_WARNING
+    destination = options.destination
     for root in roots:
         if destination is not None and (destination == root or is_below(destination, [root])):
             yield (
@@ -233,6 +237,10 @@ class _Planner:
     def _is_kept(self, file: LibraryFile) -> bool:
         return is_below(file.path, [*self._protected, *self._options.reference_folders])
 
+    def _is_decided(self, file: LibraryFile) -> bool:
+        """Tell if a person decided to keep a photo."""
+        return not self._decided.isdisjoint((file.image.hash, file.image.pixel_hash))
+
     def _prefer_protected(
         self, keeper: LibraryFile, matches: Sequence[Match], reason: str
     ) -> tuple[LibraryFile, Sequence[Match], str]:
@@ -255,11 +263,12 @@ class _Planner:
             raise Refused("in a reference folder")
         if match.without_counterpart:
             raise Refused(f"{quote(match.without_counterpart[0])} has no copy beside the keeper")
-        is_decided = not self._decided.isdisjoint((keeper.image.hash, keeper.image.pixel_hash))
-        require_no_better(match, keeper, is_decided=is_decided)
+        if self._is_decided(match.file) and match.file.image.pixel_hash != keeper.image.pixel_hash:
+            raise Refused("decided to be kept")
+        require_no_better(match, keeper, is_decided=self._is_decided(keeper))
         confidence = self._require_confidence(match)
         part = self.files.inspect(match.file)
-        if (part.stat.device, part.stat.inode) == (kept.stat.device, kept.stat.inode):
+        if part.inode == kept.inode:
             raise Refused("a hard link of the keeper: nothing would be freed")
         needs_device = self._options.action in (Action.HARDLINK, Action.REFLINK)
         if needs_device and part.stat.device != kept.stat.device:
@@ -278,6 +287,7 @@ class _Planner:
         without = find_without_counterpart(own, keeper_parts, self._have_equal_bytes)
         if without:
             raise Refused(f"{quote(without[0].path)} has no copy beside the keeper")
+        self.files.require_no_hard_link(own, keeper_parts)
         if own and self._options.action in REPLACING_ACTIONS:
             raise Refused("a photo with files that belong to it is not replaced by a link")
         return self.files.read_parts(own)

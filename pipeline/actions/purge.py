@@ -14,7 +14,7 @@ from pathlib import Path
 from indexes.durable.failpoints import failpoint
 from indexes.durable.locks import lock
 from indexes.paths import ACTIONS_LOCK_NAME, quote
-from pipeline.actions.apply import settle_runs
+from pipeline.actions.entries import Entry, State
 from pipeline.actions.folders import (
     Refused,
     explain_os_error,
@@ -30,19 +30,12 @@ from pipeline.actions.held_files import (
     open_regular,
     stat_name,
 )
-from pipeline.actions.journal import (
-    Entry,
-    Journal,
-    State,
-    list_journals,
-    read_journal,
-    reopen_journal,
-)
+from pipeline.actions.journal import Journal, list_journals, read_journal, reopen_journal
 from pipeline.actions.outcome import Outcome, Status
 from pipeline.actions.places import require_known_places, split_target
-from pipeline.actions.plan import Action
+from pipeline.actions.plan import Action, Part
 from pipeline.actions.rejections import Rejections
-from pipeline.actions.unmerge import purge_merges
+from pipeline.actions.settle import settle_runs
 
 _UNPURGED_ACTIONS = {Action.MOVE, Action.TRASH}  # their files are where the user wants them
 
@@ -66,41 +59,46 @@ def purge_runs(
         if not dry_run:
             settle_runs(store_folder, roots)
         for path in list_journals(store_folder):
-            header, _ = read_journal(path)
-            age = datetime.now(UTC) - datetime.fromisoformat(header.started)
-            if age < min_age:
+            started = datetime.fromisoformat(read_journal(path).header.started)
+            if datetime.now(UTC) - started < min_age:
                 continue
             with reopen_journal(path) as journal:
-                if header.action not in _UNPURGED_ACTIONS:
-                    yield from _purge_run(journal, roots, rejections, dry_run)
-                yield from purge_merges(journal, roots, dry_run)
+                yield from _purge_run(journal, roots, rejections, dry_run)
 
 
 def _purge_run(
     journal: Journal, roots: Sequence[str], rejections: Rejections | None, dry_run: bool
 ) -> Iterator[Outcome]:
-    for entry in list(journal.entries.values()):
+    """Purge the victims of a run, then the sidecars of before, whose new ones are their keepers."""
+    for entry in (*journal.victims.values(), *journal.merges.values()):
+        if entry.action in _UNPURGED_ACTIONS or entry.before is None:
+            continue
         if entry.state is State.STUCK:
-            yield Outcome(entry.victim.path, Status.LEFT, entry.detail, entry.target)
+            yield Outcome(entry.path, Status.LEFT, entry.detail, entry.target)
         if entry.state is not State.DONE:
             continue
+        keepers = entry.keepers
+        if entry.after is not None:
+            keepers = (Part(entry.path, entry.before.stat, entry.after),)
+        detail = "the sidecar of before metadata was added" if entry.is_merge else ""
         try:
             require_known_places(journal.header, entry, roots)
-            detail = _require_decision(entry, rejections) if entry.rejected is not None else ""
+            if entry.rejected is not None:
+                detail = _require_decision(entry, rejections)
             with ExitStack() as stack:
-                keepers = [stack.enter_context(held_keeper(part)) for part in entry.keepers]
-                _delete(journal, entry, keepers, dry_run)
+                held = [stack.enter_context(held_keeper(part)) for part in keepers]
+                _delete(journal, entry, held, dry_run)
         except Refused as refused:
-            yield Outcome(entry.victim.path, Status.LEFT, str(refused), entry.target)
+            yield Outcome(entry.path, Status.LEFT, str(refused), entry.target)
         else:
             status = Status.PLANNED if dry_run else Status.DONE
-            yield Outcome(entry.victim.path, status, detail, "", entry.victim.stat.size)
+            yield Outcome(entry.path, status, detail, "", entry.before.stat.size)
 
 
 def _require_decision(entry: Entry, rejections: Rejections | None) -> str:
     """Return what to say of a rejected photo that may go; raises Refused if none rejects it now."""
     if rejections is None:
-        raise Refused(f"{quote(entry.victim.path)} is not rejected by any decision now")
+        raise Refused(f"{quote(entry.path)} is not rejected by any decision now")
     rejections.require_standing(entry)
     return "still rejected"
 
@@ -124,7 +122,7 @@ def _delete(journal: Journal, entry: Entry, keepers: Sequence[HeldKeeper], dry_r
         for keeper in keepers:
             keeper.check()
         journal.record(entry, State.PURGE_INTENDED)
-        failpoint("action purge intended")
+        failpoint(f"{entry.kind} purge intended")
         try:
             status = stat_name(folder, name)
             if status is None or identify(status) != identity:
@@ -137,7 +135,7 @@ def _delete(journal: Journal, entry: Entry, keepers: Sequence[HeldKeeper], dry_r
         except Refused:
             journal.record(entry, State.DONE)
             raise
-        failpoint("action deleted")
+        failpoint(f"{entry.kind} deleted")
     remove_empty_folders(entry.base, split_target(entry)[0])
     journal.record(entry, State.PURGED)
-    failpoint("action purged")
+    failpoint(f"{entry.kind} purged")

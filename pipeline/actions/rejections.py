@@ -8,8 +8,8 @@ from indexes.decisions import DecisionKind
 from indexes.paths import quote
 from indexes.records import Image
 from indexes.store import Store
+from pipeline.actions.entries import Entry
 from pipeline.actions.folders import Refused
-from pipeline.actions.journal import Entry
 from pipeline.actions.plan import Part
 from pipeline.decided import find_kept_hashes, find_rejected, load_decisions
 from pipeline.errors import PlanRefused
@@ -74,7 +74,7 @@ class Rejections:
         photo = bytes.fromhex(entry.rejected or "")
         image = self._get_image(photo)
         hashes = {photo} | ({image.pixel_hash} if image else set())
-        path = quote(entry.victim.path)
+        path = quote(entry.path)
         if not self._kept.isdisjoint(hashes):
             raise Refused(f"{path} was rejected, and decided to be kept since")
         rejections = [item for item in self._decisions.all if item.kind is DecisionKind.REJECT]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from contextlib import suppress
 
 from indexes.durable.failpoints import failpoint
 from pipeline.actions.folders import Refused
@@ -27,6 +28,7 @@ def rename_exclusive(
     """
     if _call(from_folder, from_name, to_folder, to_name, RENAME_NOREPLACE):
         return
+    scratch_name = _free_scratch_name(from_folder, from_name, scratch_folder)
     try:
         os.link(
             from_name,
@@ -44,7 +46,24 @@ def rename_exclusive(
             ) from error
         raise
     failpoint("action linked")
-    _remove_name(from_folder, from_name, to_folder, to_name, scratch_folder)
+    linked = os.stat(to_name, dir_fd=to_folder, follow_symlinks=False)
+    # Another file may have taken the old name in this moment. So what has it is renamed to a
+    # private place first, and deleted only if it is the file that was linked.
+    os.rename(from_name, scratch_name, src_dir_fd=from_folder, dst_dir_fd=scratch_folder)
+    taken = os.stat(scratch_name, dir_fd=scratch_folder, follow_symlinks=False)
+    if (taken.st_dev, taken.st_ino) == (linked.st_dev, linked.st_ino):
+        os.unlink(scratch_name, dir_fd=scratch_folder)
+        return
+    os.link(
+        scratch_name,
+        from_name,
+        src_dir_fd=scratch_folder,
+        dst_dir_fd=from_folder,
+        follow_symlinks=False,
+    )
+    os.unlink(scratch_name, dir_fd=scratch_folder)
+    os.unlink(to_name, dir_fd=to_folder)
+    raise Refused("another file took its place in this moment")
 
 
 def exchange(first_folder: int, first_name: str, second_folder: int, second_name: str) -> None:
@@ -66,28 +85,32 @@ def _call(from_folder: int, from_name: str, to_folder: int, to_name: str, flags:
     raise OSError(code, os.strerror(code), from_name)
 
 
-def _remove_name(
-    from_folder: int, from_name: str, to_folder: int, to_name: str, scratch_folder: int
-) -> None:
-    """Remove the old name of a file that was linked.
+def remove_scratch_name(folder: int, name: str, scratch_folder: int) -> None:
+    """Remove the name that rename_exclusive() left of a file when it was killed, if there is one.
 
-    Another file may have taken the name in this moment. So what has the name is renamed to a
-    private place first, and deleted only if it is the file that was linked.
+    The file has a name in an open folder, and keeps that.
     """
-    linked = os.stat(to_name, dir_fd=to_folder, follow_symlinks=False)
-    scratch_name = f".neardup-{os.getpid()}-{linked.st_ino}"
-    os.rename(from_name, scratch_name, src_dir_fd=from_folder, dst_dir_fd=scratch_folder)
-    taken = os.stat(scratch_name, dir_fd=scratch_folder, follow_symlinks=False)
-    if (taken.st_dev, taken.st_ino) == (linked.st_dev, linked.st_ino):
-        os.unlink(scratch_name, dir_fd=scratch_folder)
-        return
-    os.link(
-        scratch_name,
-        from_name,
-        src_dir_fd=scratch_folder,
-        dst_dir_fd=from_folder,
-        follow_symlinks=False,
-    )
-    os.unlink(scratch_name, dir_fd=scratch_folder)
-    os.unlink(to_name, dir_fd=to_folder)
-    raise Refused("another file took its place in this moment")
+    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    scratch_name = _make_scratch_name(status)
+    with suppress(FileNotFoundError):
+        scratch = os.stat(scratch_name, dir_fd=scratch_folder, follow_symlinks=False)
+        if (scratch.st_dev, scratch.st_ino) == (status.st_dev, status.st_ino):
+            os.unlink(scratch_name, dir_fd=scratch_folder)
+
+
+def _free_scratch_name(folder: int, name: str, scratch_folder: int) -> str:
+    """Return the scratch name of a file, which no file has. Raises Refused if another one has it.
+
+    A kill left it there when it had taken the place of the file.
+    """
+    remove_scratch_name(folder, name, scratch_folder)
+    scratch_name = _make_scratch_name(os.stat(name, dir_fd=folder, follow_symlinks=False))
+    with suppress(FileNotFoundError):
+        os.stat(scratch_name, dir_fd=scratch_folder, follow_symlinks=False)
+        raise Refused(f"{scratch_name} is in quarantine, and has to be moved where it belongs")
+    return scratch_name
+
+
+def _make_scratch_name(status: os.stat_result) -> str:
+    """Make a name that can be found again without listing the folder."""
+    return f".neardup-{status.st_ino}"

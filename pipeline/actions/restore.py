@@ -1,4 +1,4 @@
-"""Move victims of a run back, and settle what a kill left half done."""
+"""Bring back what was at a path before a run, for undo and for what a kill left half done."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from contextlib import ExitStack, suppress
 
 from indexes.durable.failpoints import failpoint
 from indexes.paths import quote
-from pipeline.actions.folder_times import FolderTimes
+from pipeline.actions.entries import Entry, State
+from pipeline.actions.folder_times import FOREIGN, FolderTimes, read_times, set_mtimes
 from pipeline.actions.folders import (
+    PRIVATE_MODE,
     SHARED_MODE,
     Refused,
     explain_os_error,
@@ -20,222 +22,237 @@ from pipeline.actions.folders import (
     remove_empty_folders,
     split_path,
 )
-from pipeline.actions.held_files import hash_name, held_keeper, identify, stat_name
-from pipeline.actions.journal import Entry, Journal, State
-from pipeline.actions.places import is_away, require_known_places, split_target
-from pipeline.actions.plan import REPLACING_ACTIONS, Action
-from pipeline.actions.rename import exchange, rename_exclusive
+from pipeline.actions.held_files import hash_if_there, hash_name, identify, stat_name
+from pipeline.actions.journal import Journal
+from pipeline.actions.moves import Ends, explain_taken, take_stand_in_away
+from pipeline.actions.outcome import Outcome, Status
+from pipeline.actions.places import require_known_places, split_target
+from pipeline.actions.plan import Action
+from pipeline.actions.rename import remove_scratch_name, rename_exclusive
 from pipeline.actions.stand_ins import is_stand_in
 
 
-def restore(journal: Journal, entry: Entry, roots: Sequence[str]) -> str:
-    """Move a victim back to its path, if it is not there; return what to note about it.
+def undo_entry(
+    journal: Journal, entry: Entry, roots: Sequence[str], state: State = State.UNDONE
+) -> Outcome:
+    """Bring back what was at a path before; the journal then says `state`. Raises DiskFull."""
+    was_done = entry.state is State.DONE
+    entry = journal.record(entry, State.UNDO_INTENDED, "", observe_times(journal, entry))
+    failpoint(f"{entry.kind} undo intended")
+    try:
+        note = restore(journal, entry, roots)
+    except Refused as refused:
+        # Only what is known to be whole, and was not taken up by an undo before, can be purged.
+        journal.record(entry, State.DONE if was_done else State.STUCK, str(refused))
+        return Outcome(entry.path, Status.LEFT, str(refused), entry.target)
+    journal.record(entry, state, note)
+    failpoint(f"{entry.kind} undone")
+    if entry.is_merge:
+        return Outcome(entry.path, Status.DONE, note or "metadata that was added is taken out")
+    return Outcome(entry.path, Status.DONE, note, "", entry.victim.stat.size)
 
-    A file that is at its path is never replaced. Folders that are gone are made again. Raises
-    Refused, and DiskFull.
+
+def restore(journal: Journal, entry: Entry, roots: Sequence[str]) -> str:
+    """Bring back what was at a path before, if it is not there; return what to note about it.
+
+    A file at the path that the run did not put there is never replaced. Folders that are gone are
+    made again. Raises Refused, and DiskFull.
     """
     require_known_places(journal.header, entry, roots)
-    path = entry.victim.path
     if entry.action is Action.TRASH:
-        raise Refused(f"{quote(path)} is in the trash, from which neardup cannot take it")
+        raise Refused(f"{quote(entry.path)} is in the trash, from which neardup cannot take it")
     steps, target_name = split_target(entry)
-    folder_path, name = split_path(path)
+    folder_path, name = split_path(entry.path)
     with ExitStack() as stack:
         target_folder = open_if_there(stack, split_path(entry.target)[0])
-        target = None if target_folder is None else stat_name(target_folder, target_name)
-        if target_folder is None or target is None:
-            folder = _require_at_path(stack, entry)
-            times = _observe(entry, folder)
-            remove_empty_folders(entry.base, steps)  # which a kill may have left
-            _restore_times(entry, folder, times)
-            return ""
-        root = find_root(path, roots) or ""
-        folder_steps = [step for step in folder_path[len(root.rstrip("/")) :].split("/") if step]
-        folder = stack.enter_context(made_folders(root, folder_steps, SHARED_MODE))
-        times = _observe(entry, folder)
+        is_held = target_folder is not None and stat_name(target_folder, target_name) is not None
+        folder = _open_folder_of(stack, entry, roots, is_held)
+        now = read_times(folder, entry.base)
+        restored = _choose_times(journal, entry, now)
         try:
-            if entry.action in REPLACING_ACTIONS:
-                _restore_replaced(entry, folder, name, target_folder, target_name)
+            if entry.before is None:
+                _remove_new(entry, folder, target_folder, steps)
+            elif target_folder is None or not is_held:
+                _require_at_path(entry, folder)
+                if target_folder is not None:
+                    remove_scratch_name(folder, name, target_folder)
             else:
-                _restore_moved(entry, folder, name, target_folder, target_name)
+                ends = Ends(folder, name, target_folder, target_name)
+                (_restore_replaced if entry.is_replaced else _restore_moved)(entry, ends)
+                os.fsync(target_folder)
             os.fsync(folder)
-            os.fsync(target_folder)
-        except OSError as error:
-            raise explain_os_error(error, path) from error
-        failpoint("action restored")
-        note = _note_change(entry, folder, name)
+        except (OSError, Refused) as error:
+            # What was tried may have changed them.
+            folder_ns, base_ns = (
+                None if time is None else old for old, time in zip(now, restored, strict=True)
+            )
+            set_mtimes(folder, entry.base, folder_ns, base_ns)
+            if isinstance(error, Refused):
+                raise
+            raise explain_os_error(error, entry.path) from error
+        failpoint(f"{entry.kind} restored")
+        note = _note_change(entry, folder, name) if is_held else ""
         remove_empty_folders(entry.base, steps)
-        _restore_times(entry, folder, times)
+        set_mtimes(folder, entry.base, *restored)
     return note
 
 
-def observe_times(entry: Entry) -> FolderTimes | None:
-    """Tell by the present times of its folders if only the run changed them since a victim moved.
+def observe_times(journal: Journal, entry: Entry) -> FolderTimes | None:
+    """Tell by the present times of its folders if only the run changed them.
 
-    None if the journal does not have them, or the folder is not there.
+    They become those of after, with those of before all changes of the run. None if the journal
+    does not have them, or the folder is not there.
     """
-    with suppress(Refused), opened_folder(split_path(entry.victim.path)[0]) as folder:
-        return _observe(entry, folder)
+    with suppress(Refused), opened_folder(split_path(entry.path)[0]) as folder:
+        now = read_times(folder, entry.base)
+        _add_pending_times(journal, entry, now)
+        if entry.times is None:
+            return None
+        pairs = [entry.times.folder, entry.times.base]
+        for number, path in enumerate(entry.timed_folders):
+            original = journal.history.find_original(path, now[number])
+            own = (original, now[number]) if original is not None else None
+            pairs[number] = own or (pairs[number][0], FOREIGN)
+        return FolderTimes(*pairs)
     return None
 
 
-def _observe(entry: Entry, folder: int) -> FolderTimes | None:
-    if entry.times is None:
-        return None
-    return entry.times.observe(folder, entry.base, entry.pending_since_ns)
+def _choose_times(
+    journal: Journal, entry: Entry, now: tuple[int, int]
+) -> tuple[int | None, int | None]:
+    """Choose the mtimes of the folder and the base once a file is back; None leaves one as it is.
 
-
-def _restore_times(entry: Entry, folder: int, times: FolderTimes | None) -> None:
-    """Give the folders the mtimes of before the move, unless another program changed them since.
-
-    `times` are those of before the victim was moved back.
+    `now` are those of before.
     """
-    if times is not None:
-        times.restore(folder, "" if entry.action is Action.MOVE else entry.base)
+    _add_pending_times(journal, entry, now)
+    times: list[int | None] = [None, None]
+    for number, path in enumerate(entry.timed_folders):
+        times[number] = journal.history.find_time(path, now[number])
+    return times[0], times[1]
 
 
-def _require_at_path(stack: ExitStack, entry: Entry) -> int:
-    """Return the open folder of a victim that is at its path. Raises Refused if it is not."""
-    path = entry.victim.path
-    folder_path, name = split_path(path)
+def _add_pending_times(journal: Journal, entry: Entry, now: tuple[int, int]) -> None:
+    """Add to the history a change without an outcome in the journal, if it was one of the run."""
+    if entry.times is not None and entry.pending_since_ns is not None:
+        journal.add_times(entry, entry.times.close(*now, entry.pending_since_ns))
+
+
+def _open_folder_of(stack: ExitStack, entry: Entry, roots: Sequence[str], is_held: bool) -> int:
+    """Open the folder of a path; make it again if it is gone, and something comes back to it."""
+    folder_path, _ = split_path(entry.path)
+    if is_held and entry.before is not None:
+        root = find_root(entry.path, roots) or ""
+        steps = [step for step in folder_path[len(root.rstrip("/")) :].split("/") if step]
+        return stack.enter_context(made_folders(root, steps, SHARED_MODE))
     folder = open_if_there(stack, folder_path)
-    if folder is None or stat_name(folder, name) is None:
-        raise Refused(f"{quote(path)} is neither at its path nor at {quote(entry.target)}")
+    if folder is None:
+        raise _explain_missing(entry)
     return folder
 
 
-def _restore_moved(
-    entry: Entry, folder: int, name: str, target_folder: int, target_name: str
-) -> None:
-    target = os.stat(target_name, dir_fd=target_folder, follow_symlinks=False)
-    place = stat_name(folder, name)
+def _explain_missing(entry: Entry) -> Refused:
+    if entry.before is None:
+        return Refused(f"the folder of {quote(entry.path)} is not there")
+    return Refused(f"{quote(entry.path)} is neither at its path nor at {quote(entry.target)}")
+
+
+def _require_at_path(entry: Entry, folder: int) -> None:
+    """Raise Refused unless a file of before is at its path; a sidecar has the bytes of before."""
+    name = split_path(entry.path)[1]
+    if stat_name(folder, name) is None:
+        raise _explain_missing(entry)
+    if entry.is_merge and hash_name(folder, name, entry.path) != entry.victim.blake3:
+        path, target = quote(entry.path), quote(entry.target)
+        raise Refused(f"{path} was changed, and the one of before is not at {target}")
+
+
+def _restore_moved(entry: Entry, ends: Ends) -> None:
+    target = os.stat(ends.target_name, dir_fd=ends.target_folder, follow_symlinks=False)
+    place = stat_name(ends.folder, ends.name)
     if place is None:
         with suppress(FileExistsError):
-            rename_exclusive(target_folder, target_name, folder, name, target_folder)
-            remove_scratch_names(folder, name, target_folder)
+            rename_exclusive(*ends.back, ends.target_folder)
             return
     elif identify(place) == identify(target):  # linked, and not unlinked yet
-        os.unlink(target_name, dir_fd=target_folder)
-        remove_scratch_names(folder, name, target_folder)
+        os.unlink(ends.target_name, dir_fd=ends.target_folder)
         return
-    raise _explain_taken(entry)
+    raise explain_taken(entry)
 
 
-def remove_scratch_names(folder: int, name: str, target_folder: int) -> None:
-    """Remove names in quarantine that rename_exclusive() left of a file when it was killed."""
-    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    for other in os.listdir(target_folder):
-        if other.startswith(".neardup-") and other.endswith(f"-{status.st_ino}"):
-            scratch = stat_name(target_folder, other)
-            if scratch is not None and identify(scratch) == identify(status):
-                os.unlink(other, dir_fd=target_folder)
-
-
-def _restore_replaced(
-    entry: Entry, folder: int, name: str, target_folder: int, target_name: str
-) -> None:
-    target = os.stat(target_name, dir_fd=target_folder, follow_symlinks=False)
-    place, inode = stat_name(folder, name), entry.victim.stat.inode
-    if place is not None and place.st_ino == inode and target.st_ino != inode:
-        # Not swapped yet, or swapped back: what is in quarantine is what was to stand here.
-        if entry.action is not Action.SYMLINK:  # the last file with these bytes, perhaps
-            _require_bytes(entry, folder, name)
-        os.unlink(target_name, dir_fd=target_folder)
-        return
-    if place is None:
-        rename_exclusive(target_folder, target_name, folder, name, target_folder)
-        return
-    if target.st_ino != inode or not is_stand_in(entry, folder, name):
-        raise _explain_taken(entry)
-    exchange(folder, name, target_folder, target_name)
-    # Again: it may have been replaced in between, by a file that got its inode number.
-    if not is_stand_in(entry, target_folder, target_name):
-        exchange(folder, name, target_folder, target_name)
-        raise _explain_taken(entry)
-    os.unlink(target_name, dir_fd=target_folder)
-
-
-def _require_bytes(entry: Entry, folder: int, name: str) -> None:
-    if hash_name(folder, name, entry.victim.path) != entry.victim.blake3:
-        raise _explain_taken(entry)
-
-
-def _explain_taken(entry: Entry) -> Refused:
-    return Refused(
-        f"another file is at {quote(entry.victim.path)}; the one that was moved stays at"
-        f" {quote(entry.target)}"
+def _restore_replaced(entry: Entry, ends: Ends) -> None:
+    before = entry.victim
+    held = os.stat(ends.target_name, dir_fd=ends.target_folder, follow_symlinks=False)
+    place = stat_name(ends.folder, ends.name)
+    is_before = held.st_ino == before.stat.inode or (
+        entry.is_merge
+        and hash_if_there(ends.target_folder, ends.target_name, entry.target) == before.blake3
     )
+    if place is None and (is_before or not entry.is_merge):
+        rename_exclusive(*ends.back, ends.target_folder)
+    elif is_before:
+        _take_stand_in_away(entry, ends)
+    else:
+        _discard_stand_in(entry, ends)
+
+
+def _take_stand_in_away(entry: Entry, ends: Ends) -> None:
+    take_stand_in_away(entry, ends, lambda folder, name: is_stand_in(entry, folder, name))
+
+
+def _discard_stand_in(entry: Entry, ends: Ends) -> None:
+    """Delete a stand-in in quarantine: it has not got its place, or was taken from it again."""
+    place = stat_name(ends.folder, ends.name)
+    if entry.is_merge:
+        if is_stand_in(entry, ends.folder, ends.name):
+            raise explain_taken(entry)
+    elif place is None or place.st_ino != entry.victim.stat.inode:
+        raise explain_taken(entry)
+    elif entry.action is not Action.SYMLINK:  # the last file with these bytes, perhaps
+        if hash_name(ends.folder, ends.name, entry.path) != entry.victim.blake3:
+            raise explain_taken(entry)
+    _require_own(entry, ends)
+    os.unlink(ends.target_name, dir_fd=ends.target_folder)
+
+
+def _require_own(entry: Entry, ends: Ends) -> None:
+    """Raise Refused unless what an undo took into quarantine is what the run had put in its place.
+
+    What an act that was killed left there can be half of that. Links have no bytes of their own.
+    """
+    is_link = entry.action in (Action.HARDLINK, Action.SYMLINK)
+    if entry.state is not State.UNDO_INTENDED or is_link:
+        return
+    if not is_stand_in(entry, ends.target_folder, ends.target_name):
+        raise Refused(
+            f"{quote(entry.path)} was edited while it was taken away again; it stays at"
+            f" {quote(entry.target)}"
+        )
+
+
+def _remove_new(entry: Entry, folder: int, target_folder: int | None, steps: Sequence[str]) -> None:
+    """Remove a sidecar that was new, by way of quarantine: what is deleted there is known."""
+    name, target_name = split_path(entry.path)[1], split_target(entry)[1]
+    place = stat_name(folder, name)
+    if target_folder is not None and (target := stat_name(target_folder, target_name)) is not None:
+        # A kill left it: before it got its place, or after that was taken from it again.
+        is_linked = place is not None and identify(place) == identify(target)
+        if not is_linked:
+            _require_own(entry, Ends(folder, name, target_folder, target_name))
+        os.unlink(target_name, dir_fd=target_folder)
+        if not is_linked:
+            return
+    if place is None:
+        return
+    with made_folders(entry.base, steps, PRIVATE_MODE) as made_folder:
+        ends = Ends(folder, name, made_folder, target_name)
+        _take_stand_in_away(entry, ends)
 
 
 def _note_change(entry: Entry, folder: int, name: str) -> str:
-    status, before = os.stat(name, dir_fd=folder, follow_symlinks=False), entry.victim.stat
-    if (status.st_size, status.st_mtime_ns) == (before.size, before.mtime_ns):
+    """Return a note if a file that is back is another than before."""
+    if entry.before is None:
+        return ""
+    status, before = stat_name(folder, name), entry.before.stat
+    if status and (status.st_size, status.st_mtime_ns) == (before.size, before.mtime_ns):
         return ""
     return "it was changed while it was away"
-
-
-def settle(journal: Journal, roots: Sequence[str]) -> None:
-    """Finish or reverse every entry that a kill left half done. Raises DiskFull.
-
-    A victim that was moved, is what the plan names, and has its keeper, counts as done; else it
-    is moved back.
-    """
-    for entry in list(journal.entries.values()):
-        if entry.state is State.INTENDED:
-            _settle_intended(journal, entry, roots)
-        elif entry.state is State.PURGE_INTENDED:
-            settle_purge(journal, entry, roots)
-
-
-def settle_purge(journal: Journal, entry: Entry, roots: Sequence[str]) -> None:
-    """Record whether a purge that was killed had deleted a victim, unless its drive is away.
-
-    Raises DiskFull.
-    """
-    is_there = os.path.lexists(entry.target)
-    if not is_there and is_away(entry):
-        return
-    with suppress(Refused):
-        require_known_places(journal.header, entry, roots)
-        remove_empty_folders(entry.base, split_target(entry)[0])
-    journal.record(entry, State.DONE if is_there else State.PURGED)
-
-
-def _settle_intended(journal: Journal, entry: Entry, roots: Sequence[str]) -> None:
-    try:
-        require_known_places(journal.header, entry, roots)
-        if entry.action is Action.TRASH:
-            is_there = os.path.lexists(entry.victim.path)
-            journal.record(entry, State.REVERTED if is_there else State.DONE)
-        elif _is_done(entry):
-            journal.record(entry, State.DONE, "", observe_times(entry))
-        else:
-            journal.record(entry, State.REVERTED, restore(journal, entry, roots))
-    except Refused as refused:
-        if os.path.lexists(entry.target):  # else its drive may be away: the next time tells
-            journal.record(entry, State.STUCK, str(refused))
-
-
-def _is_done(entry: Entry) -> bool:
-    """Tell if a victim is at its target, whole, and its keeper is still there."""
-    folder_path, name = split_path(entry.victim.path)
-    target_folder_path, target_name = split_path(entry.target)
-    with suppress(Refused, OSError), ExitStack() as stack:
-        target_folder = stack.enter_context(opened_folder(target_folder_path))
-        folder = stack.enter_context(opened_folder(folder_path))
-        target, place = stat_name(target_folder, target_name), stat_name(folder, name)
-        if target is None or target.st_ino != entry.victim.stat.inode:
-            return False
-        if entry.action in REPLACING_ACTIONS:
-            if place is None or not is_stand_in(entry, folder, name):
-                return False
-        elif place is not None:
-            return False
-        if hash_name(target_folder, target_name, entry.target) != entry.victim.blake3:
-            return False
-        for part in entry.keepers:
-            keeper = stack.enter_context(held_keeper(part))
-            if keeper.identity == identify(target):
-                return False
-        return True
-    return False

@@ -84,6 +84,8 @@ def _find_copy(
         and PurePath(other.path).suffix.lower() == PurePath(part.path).suffix.lower()
     ]
     equal = [copy for copy in copies if copy.blake3 == part.blake3]
+    if any(copy.inode == part.inode for copy in equal):
+        raise Refused("a hard link of a file of the keeper: nothing would be freed")
     if len(equal) <= sum(item.blake3 == part.blake3 for item in taken):
         raise Refused("has no copy beside the keeper")
     return equal

@@ -12,7 +12,7 @@ from blake3 import blake3
 from indexes.paths import quote
 from indexes.records import FileStat
 from pipeline.actions.folders import Refused, explain_os_error
-from pipeline.actions.held_files import hash_name, open_regular, stat_name
+from pipeline.actions.held_files import is_same_but_for_ctime, open_regular, stat_name
 from pipeline.actions.plan import Merge, Part
 from pipeline.actions.stand_ins import copy_metadata
 from pipeline.actions.xmp_extension import extend_xmp
@@ -66,8 +66,8 @@ def make_content(merge: Merge, folder: int, name: str) -> bytes:
         raise Refused(f"{quote(path)} is not there any more; make a new plan")
     else:
         held = read_sidecar(folder, name, path)
-        is_planned = held.part.stat.is_unchanged_since(before.stat)
-        if not is_planned or held.part.blake3 != before.blake3:
+        is_same = is_same_but_for_ctime(held.part.stat, before.stat)
+        if not is_same or held.part.blake3 != before.blake3:
             raise Refused(f"{quote(path)} has changed since the plan was made")
         if not status.st_mode & 0o222 or not os.access(name, os.W_OK, dir_fd=folder):
             raise Refused(f"{quote(path)} is read-only")
@@ -126,10 +126,3 @@ def _take_mode(descriptor: int, model: os.stat_result) -> None:
 def _remove(folder: int, name: str) -> None:
     with suppress(OSError):
         os.unlink(name, dir_fd=folder)
-
-
-def hash_if_there(folder: int | None, name: str, path: str) -> str | None:
-    """Return the blake3, in hex, of a regular file; None if there is none. Raises Refused."""
-    if folder is None or stat_name(folder, name) is None:
-        return None
-    return hash_name(folder, name, path)

@@ -1,4 +1,4 @@
-"""Stand-ins for victims that are replaced: a hard link, a reflink or a symbolic link."""
+"""Stand-ins for files that are replaced: a link or a reflink for a victim, a new sidecar."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import errno
 import fcntl
 import os
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 
 from indexes.paths import quote
+from pipeline.actions.entries import Entry
 from pipeline.actions.folders import Refused, explain_os_error, split_path
-from pipeline.actions.held_files import HeldKeeper, hash_descriptor, hash_name, identify
-from pipeline.actions.journal import Entry
+from pipeline.actions.held_files import HeldKeeper, hash_descriptor, hash_name, identify, stat_name
 from pipeline.actions.plan import Action
 
 FICLONE = 0x40049409  # ioctl_ficlone(2)
@@ -40,29 +41,33 @@ def make_stand_in(entry: Entry, keeper: HeldKeeper, victim: int, folder: int, na
 
 
 def is_stand_in(entry: Entry, folder: int, name: str) -> bool:
-    """Tell if a name in an open folder is a stand-in of this victim: nothing is lost without it.
+    """Tell if a name in an open folder is what the run put at a path: nothing is lost without it.
 
-    A link leads to the keeper; anything else has the bytes of the victim.
+    A link leads to the keeper, and a merge wrote its bytes; anything else has those of the victim.
     """
-    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    if stat.S_ISLNK(status.st_mode):
-        is_link = entry.action is Action.SYMLINK
-        return is_link and os.readlink(name, dir_fd=folder) == _make_link_target(entry)
-    if entry.action is Action.SYMLINK:
+    status = stat_name(folder, name)
+    if status is None:
         return False
+    if stat.S_ISLNK(status.st_mode) or entry.action is Action.SYMLINK:
+        is_link = stat.S_ISLNK(status.st_mode) and entry.action is Action.SYMLINK
+        return is_link and os.readlink(name, dir_fd=folder) == _make_link_target(entry)
     with suppress(Refused):
-        return hash_name(folder, name, entry.victim.path) == entry.victim.blake3
+        return hash_name(folder, name, entry.path) == (entry.after or entry.victim.blake3)
     return False
 
 
-def require_leads_to_keeper(entry: Entry, keeper: HeldKeeper, folder: int, name: str) -> None:
-    """Raise Refused unless a link in the place of a victim leads to the keeper."""
-    if entry.action is Action.REFLINK:
-        return
-    with suppress(OSError):
-        if identify(os.stat(name, dir_fd=folder)) == keeper.identity:
-            return
-    raise Refused("the link does not lead to the keeper")
+def require_sound_stand_in(
+    entry: Entry, keepers: Sequence[HeldKeeper], folder: int, name: str
+) -> None:
+    """Raise Refused unless a link leads to the keeper, and a sidecar has what a merge wrote."""
+    if entry.is_merge:
+        if not is_stand_in(entry, folder, name):
+            raise Refused(f"{quote(entry.path)} was written by another program in this moment")
+    elif entry.action is not Action.REFLINK:
+        with suppress(OSError):
+            if identify(os.stat(name, dir_fd=folder)) == keepers[0].identity:
+                return
+        raise Refused("the link does not lead to the keeper")
 
 
 def _link(keeper: HeldKeeper, folder: int, name: str) -> None:
@@ -72,7 +77,7 @@ def _link(keeper: HeldKeeper, folder: int, name: str) -> None:
 
 def _make_link_target(entry: Entry) -> str:
     """Return the way from the victim's folder to the keeper; both are real paths."""
-    return os.path.relpath(entry.keepers[0].path, split_path(entry.victim.path)[0])
+    return os.path.relpath(entry.keepers[0].path, split_path(entry.path)[0])
 
 
 def _clone(entry: Entry, keeper: HeldKeeper, victim: int, folder: int, name: str) -> None:

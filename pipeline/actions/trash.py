@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from indexes.paths import quote
+from pipeline.actions.entries import Entry
 from pipeline.actions.folders import Refused, explain_os_error
 from pipeline.actions.held_files import hash_descriptor
-from pipeline.actions.journal import Entry
 from pipeline.errors import MissingExtra
 
 
@@ -29,7 +29,7 @@ def put_in_trash(entry: Entry, folder: int, descriptor: int) -> None:
     """
     from send2trash import send2trash
 
-    path = entry.victim.path
+    path = entry.path
     if hash_descriptor(descriptor, path) != entry.victim.blake3:
         raise Refused(f"{quote(path)} has other bytes than the plan says")
     if not _has_trash_on_device(os.fstat(folder).st_dev, path):

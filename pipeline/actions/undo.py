@@ -11,21 +11,13 @@ from pathlib import Path
 from indexes.durable.locks import lock
 from indexes.paths import ACTIONS_LOCK_NAME, format_command, quote
 from indexes.store import Store
-from pipeline.actions.apply import undo_entry
-from pipeline.actions.journal import (
-    MOVED_STATES,
-    State,
-    find_journal,
-    list_journals,
-    read_journal,
-    read_whole_journal,
-    reopen_journal,
-)
+from pipeline.actions.entries import MOVED_STATES, State
+from pipeline.actions.journal import find_journal, list_journals, read_journal, reopen_journal
 from pipeline.actions.outcome import Outcome, Status
 from pipeline.actions.places import is_away
 from pipeline.actions.plan import Action
-from pipeline.actions.restore import settle_purge
-from pipeline.actions.unmerge import undo_merge
+from pipeline.actions.restore import undo_entry
+from pipeline.actions.settle import has_victim_away, settle
 
 
 @dataclass(frozen=True)
@@ -54,25 +46,24 @@ def undo_run(store_folder: Path, run: str, roots: Sequence[str]) -> Iterator[Out
         reopen_journal(find_journal(store_folder, run)) as journal,
     ):
         undo = format_command(store_folder, "undo", journal.header.run)
-        # A merge comes before its first victim, which has its number, and is undone after it.
-        numbered = [
-            *((number, 1) for number in journal.entries),
-            *((number, 0) for number in journal.merges),
-        ]
-        for number, is_victim in sorted(numbered, reverse=True):
-            if not is_victim:
-                yield from undo_merge(journal, journal.merges[number], roots)
-                continue
-            if journal.entries[number].state is State.PURGE_INTENDED:
-                settle_purge(journal, journal.entries[number], roots)
-            entry = journal.entries[number]
-            path = entry.victim.path
+        # A merge comes before its first victim, and is undone after it.
+        for entry in reversed(journal.list_all()):
+            if entry.state is State.PURGE_INTENDED:
+                entry = settle(journal, entry, roots)
             if entry.state is State.PURGED:
-                yield Outcome(path, Status.LEFT, "it was deleted by `neardup purge`")
-            elif entry.state in MOVED_STATES and is_away(entry):
+                what = "it"
+                if entry.is_merge:
+                    what = "metadata that was added stays: the sidecar of before"
+                yield Outcome(entry.path, Status.LEFT, f"{what} was deleted by `neardup purge`")
+            elif entry.state not in MOVED_STATES:
+                continue
+            elif is_away(entry):
                 away = f"{quote(entry.base)} is not there; mount its drive, then `{undo}`"
-                yield Outcome(path, Status.LEFT, away, entry.target)
-            elif entry.state in MOVED_STATES:
+                yield Outcome(entry.path, Status.LEFT, away, entry.target)
+            elif entry.is_merge and has_victim_away(journal, entry):
+                detail = "metadata that was added stays: a photo that it comes from is not back"
+                yield Outcome(entry.path, Status.LEFT, detail)
+            else:
                 yield undo_entry(journal, entry, roots)
 
 
@@ -87,9 +78,9 @@ def count_returned_files(store: Store) -> int:
     Raises ActionRecordDamaged.
     """
     undone = {
-        entry.victim.path
+        entry.path
         for path in list_journals(store.folder)
-        for entry in read_journal(path)[1].values()
+        for entry in read_journal(path).victims.values()
         if entry.state is State.UNDONE
     }
     get_file = store.catalog.files.get_by_path
@@ -97,18 +88,11 @@ def count_returned_files(store: Store) -> int:
 
 
 def _summarize(path: Path) -> RunSummary:
-    content = read_whole_journal(path)
-    header, entries = content.header, content.entries
-    is_held = header.action not in (Action.MOVE, Action.TRASH)
+    content = read_journal(path)
     return RunSummary(
-        header.run,
-        header.started,
-        header.action,
-        dict(Counter(entry.state for entry in entries.values())),
-        sum(
-            entry.victim.stat.size
-            for entry in entries.values()
-            if is_held and entry.state in MOVED_STATES
-        )
-        + sum(merge.bytes_held for merge in content.merges.values()),
+        content.header.run,
+        content.header.started,
+        content.header.action,
+        dict(Counter(entry.state for entry in content.victims.values())),
+        sum(entry.bytes_held for entry in content.list_all()),
     )

@@ -72,14 +72,14 @@ def _get_end(packet: XmpPacket) -> Spot:
 
 def _insert(packet: XmpPacket, insertions: list[tuple[Spot, str]]) -> bytes:
     content = packet.content
+    # In ASCII, all other characters become references, in texts and values of attributes alike.
+    encoding = "ascii" if packet.encoding == "us-ascii" else "utf-8"
     for spot, text in sorted(insertions, reverse=True):
         before, after = content[: spot.position], content[spot.position :]
         if spot.is_empty:
             name = f"{spot.prefix}:{spot.name}" if spot.prefix else spot.name
             before, text = before[: -len(b"/>")] + b">", f"{text}</{name}>"
-        content = before + text.encode() + after
-    if packet.encoding == "utf-8":
-        return content
+        content = before + text.encode(encoding, "xmlcharrefreplace") + after
     return content.decode().encode(packet.encoding)
 
 

@@ -39,9 +39,13 @@ def apply(plan: Path, yes: bool, confirm: int | None, store: Path, as_json: bool
     but some files were left alone.
     """
     from indexes.store import Store
-    from pipeline.actions.apply import apply_plan, preview_plan, require_confirmation
+    from pipeline.actions.apply import apply_plan
     from pipeline.actions.moved_files import remove_moved_files
+    from pipeline.actions.outcome import Status
+    from pipeline.actions.plan import TRASH_WARNING, Action
+    from pipeline.actions.plan_checks import require_confirmation, require_current
     from pipeline.actions.plan_file import name_run, read_plan
+    from pipeline.actions.preview import preview_plan
     from pipeline.actions.rejections import Rejections
     from pipeline.cli.progress import follow_plan
     from pipeline.report.actions import format_outcomes, serialize_outcomes
@@ -50,20 +54,25 @@ def apply(plan: Path, yes: bool, confirm: int | None, store: Path, as_json: bool
     run = name_run(read)
     with open_for_writing(store) if yes else Store(store) as opened:
         roots = [root.path for root in opened.catalog.roots.list()]
+        rejections = Rejections(opened)
         if yes:
+            require_current(read, store, roots, rejections)  # before a person counts files
             require_confirmation(read, confirm)
-            outcomes = follow_plan(apply_plan(read, store, roots, Rejections(opened)), read)
+            outcomes = follow_plan(apply_plan(read, store, roots, rejections), read)
             remove_moved_files(opened, read, outcomes)
         else:
-            outcomes = list(preview_plan(read, store, roots, Rejections(opened)))
+            outcomes = list(preview_plan(read, store, roots, rejections))
     if as_json:
         print_json(serialize_outcomes(outcomes, run))
     else:
         print_lines(format_outcomes(outcomes, "done", "to act on"))
-    if outcomes and not yes:
+    if not yes and any(outcome.status is not Status.DONE for outcome in outcomes):
         command = format_command(store, "apply", str(plan), "--yes")
         print_message(f"nothing was done yet; apply the plan with `{command}`")
     elif any(not outcome.is_problem for outcome in outcomes):
-        print_message(f"undo it with `{format_command(store, 'undo', run)}`")
+        if read.action is Action.TRASH:
+            print_message(TRASH_WARNING)
+        else:
+            print_message(f"undo it with `{format_command(store, 'undo', run)}`")
     if any(outcome.is_problem for outcome in outcomes):
         sys.exit(EXIT_SKIPPED)

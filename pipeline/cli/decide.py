@@ -101,22 +101,24 @@ def keep(file: str, author: str | None, store: Path) -> None:
 
 
 @decide.command()
-@click.argument("file", metavar="FILE", type=PATH_TYPE)
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=PATH_TYPE)
 @author_option
 @store_option
-def reject(file: str, author: str | None, store: Path) -> None:
-    """Decide that a photo is thrown away: it is reported when it comes back.
+def reject(files: Sequence[str], author: str | None, store: Path) -> None:
+    """Decide that photos are thrown away: each is reported when it comes back.
 
     \b
     neardup decide reject a.jpg
+    neardup decide reject a.jpg b.jpg
 
-    Nothing is moved or deleted: `neardup plan --rejected` plans that. From now on, files that hold
-    it or the same picture are listed by ingest, groups, dedupe and query. Reject a photo before you
-    delete it, so that neardup can also find re-encoded copies of it.
+    All of them are entered, or none. Nothing is moved or deleted: `neardup plan --rejected` plans
+    that. From now on, files that hold such a photo or the same picture are listed by ingest,
+    groups, dedupe and query. Reject a photo before you delete it, so that neardup can also find
+    re-encoded copies of it.
     """
     from indexes.decisions import DecisionKind
 
-    _decide(store, DecisionKind.REJECT, [file], author)
+    _decide(store, DecisionKind.REJECT, files, author)
 
 
 def _decide(store: Path, kind: DecisionKind, files: Sequence[str], author: str | None) -> None:

@@ -178,7 +178,8 @@ _plan_arguments = pass_options(
     "page",
     type=OutputFileType("plan.html"),
     metavar="OUT.html",
-    help="Write a page for a browser, too, with each keeper and what can go for it.",
+    help="Write a page for a browser, too, with each keeper and what can go for it, or the rejected"
+    " photos.",
 )
 @store_option
 @json_option
@@ -214,11 +215,8 @@ def plan(
     if output and page and os.path.realpath(output) == os.path.realpath(page):
         raise click.UsageError("--output and --html name one file; name two")
     if page:
-        from pipeline.errors import PlanRefused
         from pipeline.report.gallery import require_writable_page
 
-        if arguments.rejected:
-            raise PlanRefused("--html shows copies beside their keepers, and --rejected has none")
         require_writable_page(page)
     with Store(store) as opened:
         require_files_below(opened, folders)
@@ -247,6 +245,7 @@ def _make_plan(
     from pipeline.actions.planner import make_plan
     from pipeline.actions.protection import change_protection
     from pipeline.actions.rejected_planner import make_rejected_plan
+    from pipeline.cli.progress import follow_comparisons
     from pipeline.query.freshness import refresh_status
     from pipeline.query.groups import GroupOptions, find_groups
     from pipeline.query.vouched import verify_vouched_members
@@ -275,7 +274,8 @@ def _make_plan(
             made = make_rejected_plan(store, groups, options, settings, below)
         else:
             if options.min_confidence is not None:
-                groups = verify_vouched_members(store, groups)
+                with follow_comparisons() as report:
+                    groups = verify_vouched_members(store, groups, report)
             made = make_plan(store, groups, options, settings, left)
         warnings = [*format_warnings(store), *format_returned(store)]
     for warning in (*warnings, *made.warnings):
@@ -285,9 +285,19 @@ def _make_plan(
 
 def _write_page(store: Store, plan: Plan, groups: Sequence[Group], page: Path) -> None:
     from pipeline.report.actions import show_plan
-    from pipeline.report.gallery import write_gallery
+    from pipeline.report.gallery import write_gallery, write_page
+    from pipeline.report.rejected_page import find_rejected_files, render_rejected_page
 
-    write_gallery(show_plan(plan, groups), store, page, plan.warnings)
+    if plan.rejected:
+        files = find_rejected_files(plan, store)
+        write_page(
+            list(files.values()),
+            store,
+            page,
+            lambda images: render_rejected_page(plan, files, images),
+        )
+    else:
+        write_gallery(show_plan(plan, groups), store, page, plan.warnings)
     print_message(f"page written to {page}")
 
 

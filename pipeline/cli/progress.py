@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from types import FrameType
@@ -111,12 +111,32 @@ def follow_plan(outcomes: Iterable[Outcome], plan: Plan) -> list[Outcome]:
         for outcome in chain([None], outcomes):
             if outcome is not None:
                 collected.append(outcome)
-                done += sizes[outcome.path] if outcome.path not in paths else 0
-                paths.add(outcome.path)
+                if (
+                    outcome.path in sizes and outcome.path not in paths
+                ):  # not the sidecar of a keeper
+                    done += sizes[outcome.path]
+                    paths.add(outcome.path)
             files = f"{len(paths):,} of {len(sizes):,} files"
             size = f"{format_bytes(done)} of {format_bytes(total)}"
             bar.update(task, description=f"{files}, {size}", completed=done)
     return collected
+
+
+@contextmanager
+def follow_comparisons() -> Iterator[Callable[[int, int], None]]:
+    """Show how many pairs are compared; the display begins with the first report of that.
+
+    A report is the number of pairs that are done, and of all.
+    """
+    with ExitStack() as stack:
+        show: Callable[[Progress], None] | None = None
+
+        def report(done: int, total: int) -> None:
+            nonlocal show
+            show = show or stack.enter_context(_open_display())
+            show(Progress(Stage.VERIFYING, done, total, Coverage()))
+
+        yield report
 
 
 def _has_terminal() -> bool:

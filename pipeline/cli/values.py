@@ -99,6 +99,9 @@ class AgeType(click.ParamType[timedelta]):
     ) -> timedelta:
         """Convert a word to an age, or fail with exit code 2."""
         match = re.fullmatch(r"(\d{1,5})([dh])", value, re.ASCII)
+        if match is None and value.isdecimal() and value.isascii():
+            units = f"{value}d for days or {value}h for hours"
+            self.fail(f"{value!a} is no age without a unit; type {units}.", param, ctx)
         if match is None:
             self.fail(f"{value!a} is no age; name days or hours, such as 30d or 12h.", param, ctx)
         return timedelta(**{"days" if match[2] == "d" else "hours": int(match[1])})

@@ -8,15 +8,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import combinations
 
+from indexes.caches.thumbnails import ThumbnailCache
 from indexes.decisions import PAIR_KINDS, DecidedContent, Decision, DecisionKind
 from indexes.paths import escape_unprintable, format_command, quote
 from indexes.store import Store
 from pipeline.decide.identify import identify_contents
+from pipeline.decode.pool import DecoderPool
 from pipeline.errors import DecisionRefused, UnknownDecision
 from pipeline.grouping.decisions import Decisions, format_origin
+from pipeline.thumbnails import Thumbnails
 
 MIN_PREFIX_DIGITS = 4  # of an id that is not given whole
 MAX_NAMES_IN_MESSAGE = 4
+IMAGES_PER_BLOCK = 200  # whose thumbnails are in memory together
 
 
 @dataclass(frozen=True)
@@ -36,16 +40,20 @@ class MergedDecisions:
 def decide(store: Store, kind: DecisionKind, files: Sequence[str], author: str) -> MergedDecisions:
     """Enter a decision of `author` on the photos in `files`, which need not be in the library.
 
-    Only a rejected photo may be unknown to the store. Deciding again what is decided changes
-    nothing, but that the latest one to keep wins. Raises UnknownPhoto, and DecisionRefused for
-    photos with equal pixels and for a contradiction.
+    To keep or to reject several photos is a decision on each; all are entered, or none. Only a
+    rejected photo may be unknown to the store. Deciding again what is decided changes nothing, but
+    that the latest one to keep wins. Raises UnknownPhoto, and DecisionRefused for photos with equal
+    pixels and for a contradiction.
     """
     is_rejected = kind is DecisionKind.REJECT
     contents = identify_contents(files, store, allow_unknown=is_rejected)
     if kind in PAIR_KINDS:
         _refuse_equal(files, contents, kind)
-    decision = Decision(kind, tuple(contents), author, datetime.now(UTC))
-    return merge_into(store, [decision])
+    now = datetime.now(UTC)
+    if kind in PAIR_KINDS:
+        return merge_into(store, [Decision(kind, tuple(contents), author, now)])
+    each = {content.hash: content for content in contents}.values()
+    return merge_into(store, [Decision(kind, (content,), author, now) for content in each])
 
 
 def _refuse_equal(
@@ -62,7 +70,10 @@ def _refuse_equal(
 
 
 def merge_into(store: Store, decisions: Sequence[Decision]) -> MergedDecisions:
-    """Add decisions to those of a store, all or none; raises DecisionRefused."""
+    """Add decisions to those of a store, all or none; raises DecisionRefused.
+
+    Stores the thumbnails of their photos, by which copies are found once the files are gone.
+    """
     merged = MergedDecisions([])
 
     def merge_all(before: Sequence[Decision]) -> Sequence[Decision]:
@@ -74,7 +85,18 @@ def merge_into(store: Store, decisions: Sequence[Decision]) -> MergedDecisions:
         return merged.all
 
     store.update_decisions(merge_all)
+    _store_thumbnails(store, merged.new)
     return merged
+
+
+def _store_thumbnails(store: Store, decisions: Sequence[Decision]) -> None:
+    """Decode the decided images of a store that have no thumbnail, because they are in no pair."""
+    hashes = dict.fromkeys(item.hash for decision in decisions for item in decision.contents)
+    ids = list(store.catalog.images.get_ids(list(hashes)).values())
+    with ThumbnailCache(store.folder, write=True) as cache, DecoderPool() as decoders:
+        thumbnails = Thumbnails(store, cache, decoders)
+        for start in range(0, len(ids), IMAGES_PER_BLOCK):
+            thumbnails.load(ids[start : start + IMAGES_PER_BLOCK])
 
 
 def merge(

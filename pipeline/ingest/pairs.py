@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator
 
+from indexes.caches.thumbnails import ThumbnailCache
 from indexes.coverage import (
     CropReport,
     JoinReport,
@@ -64,6 +65,7 @@ def verify_new_pairs(context: IngestContext) -> Iterator[Progress]:
         from pipeline.ingest.crop_pairs import verify_crop_pairs  # loads OpenCV
 
         yield from verify_crop_pairs(context, watermark.floor, tried)
+    _discard_unneeded_thumbnails(store)
     _warn_of_unfinished_pairs(context)
 
 
@@ -87,6 +89,15 @@ def _find_untried_pairs(
     """Find the candidates without a verdict that this run has not tried to verify."""
     pairs = store.catalog.verdicts.find_unverified_pairs(floor, VERDICT_VERSION)
     return [pair for pair in pairs if pair not in tried]
+
+
+def _discard_unneeded_thumbnails(store: Store) -> None:
+    """Discard the thumbnails of images that are in no pair and in no group.
+
+    Should a later photo come near one of them, its file is decoded again.
+    """
+    with ThumbnailCache(store.folder, write=True) as thumbnails:
+        thumbnails.discard(store.catalog.images.find_lone())
 
 
 def _warn_of_unfinished_pairs(context: IngestContext) -> None:

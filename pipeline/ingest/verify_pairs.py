@@ -25,9 +25,9 @@ from pipeline.verify.inputs import CRASHED_VERIFIER_REASON, build_verify_input, 
 from pipeline.verify.pool import MAX_ITEMS_WITHOUT_WORKERS, VerifierPool
 from pipeline.verify.upscaling import (
     CENTER_FULL_RES,
-    RadialSpectrum,
+    CenterSpectra,
     UpscaleCheck,
-    compute_spectrum_from_decoded,
+    compute_spectra_from_decoded,
 )
 from pipeline.verify.verdict import VERDICT_VERSION, Verdict, decode_verdict, encode_verdict
 
@@ -243,7 +243,7 @@ class _VerdictCompleter:
     def __init__(self, store: Store, decoders: DecoderPool) -> None:
         self._store = store
         self._decoders = decoders
-        self._spectra: dict[int, RadialSpectrum | ImageUnavailable] = {}  # by image id
+        self._spectra: dict[int, CenterSpectra | ImageUnavailable] = {}  # by image id
 
     def complete(self, verdicts: Sequence[PairVerdict]) -> list[PairVerdict]:
         """Return the verdicts in their order, completed where the larger image can be read."""
@@ -255,7 +255,7 @@ class _VerdictCompleter:
             {
                 id_: spectrum
                 for id_ in check.larger_images
-                if isinstance(spectrum := self._spectra.get(id_), RadialSpectrum)
+                if isinstance(spectrum := self._spectra.get(id_), CenterSpectra)
             }
         )
         return [
@@ -280,5 +280,5 @@ class _VerdictCompleter:
         images = dict(self._store.catalog.images.get(image_ids))
         for id_, result in read_images(self._store, self._decoders, images, CENTER_FULL_RES):
             self._spectra[id_] = (
-                compute_spectrum_from_decoded(result) if isinstance(result, Decoded) else result
+                compute_spectra_from_decoded(result) if isinstance(result, Decoded) else result
             )

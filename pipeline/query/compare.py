@@ -198,13 +198,13 @@ def _check_upscaling(
     from pipeline.verify.upscaling import (
         CENTER_FULL_RES,
         UpscaleCheck,
-        compute_spectrum_from_decoded,
+        compute_spectra_from_decoded,
     )
 
     check = UpscaleCheck(verdicts)
     larger = {position: files[position] for position in sorted(check.larger_images)}
     spectra = {
-        position: compute_spectrum_from_decoded(decoded)
+        position: compute_spectra_from_decoded(decoded)
         for position, decoded in reread_images(larger, CENTER_FULL_RES, decoders)
     }
     return check.apply(spectra)

@@ -26,7 +26,7 @@ from pipeline.workers.cpus import count_usable_cores
 if TYPE_CHECKING:
     from pipeline.thumbnails import Thumbnails
     from pipeline.verify.features import ImageFeatures
-    from pipeline.verify.upscaling import RadialSpectrum
+    from pipeline.verify.upscaling import CenterSpectra
 
 MAX_IMAGES_IN_MEMORY = 100  # stored images whose features are held at a time: up to 80 MB
 
@@ -162,24 +162,24 @@ class QueryVerifier:
         spectra = self._compute_query_spectra(larger_queries)
         return check.apply(spectra | self._compute_stored_spectra(larger_images))
 
-    def _compute_query_spectra(self, queries: Sequence[NewQuery]) -> dict[bytes, RadialSpectrum]:
+    def _compute_query_spectra(self, queries: Sequence[NewQuery]) -> dict[bytes, CenterSpectra]:
         """Compute the spectra of new images, by image hash."""
-        from pipeline.verify.upscaling import CENTER_FULL_RES, compute_spectrum_from_decoded
+        from pipeline.verify.upscaling import CENTER_FULL_RES, compute_spectra_from_decoded
 
         files = {index: (query.source, query.image) for index, query in enumerate(queries)}
         return {
-            queries[index].image.hash: compute_spectrum_from_decoded(decoded)
+            queries[index].image.hash: compute_spectra_from_decoded(decoded)
             for index, decoded in reread_images(files, CENTER_FULL_RES, self._decoders)
         }
 
-    def _compute_stored_spectra(self, images: Mapping[int, Image]) -> dict[bytes, RadialSpectrum]:
+    def _compute_stored_spectra(self, images: Mapping[int, Image]) -> dict[bytes, CenterSpectra]:
         """Compute the spectra of stored images, given by id; by pixel hash."""
         from pipeline import thumbnails
-        from pipeline.verify.upscaling import CENTER_FULL_RES, compute_spectrum_from_decoded
+        from pipeline.verify.upscaling import CENTER_FULL_RES, compute_spectra_from_decoded
 
         results = thumbnails.read_images(self._store, self._decoders, images, CENTER_FULL_RES)
         return {
-            images[image_id].pixel_hash: compute_spectrum_from_decoded(result)
+            images[image_id].pixel_hash: compute_spectra_from_decoded(result)
             for image_id, result in results
             if isinstance(result, Decoded)
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from indexes.caches.thumbnails import ThumbnailCache
@@ -14,6 +14,7 @@ from pipeline.decode.formats import mark_jpeg
 from pipeline.decode.pool import DecoderPool
 from pipeline.errors import OutputNotWritable
 from pipeline.grouping.cluster import Group
+from pipeline.grouping.keep_rules import LibraryFile
 from pipeline.name_rules import PAGE_MARKER_NAME, PAGE_THUMBNAIL_NAME_PATTERN
 from pipeline.report.gallery_page import (
     GENERATOR_TAG,
@@ -38,8 +39,19 @@ def write_gallery(
     Both are built in a temporary folder and replace an older page of the same name; nothing else
     is written. Raises OutputNotWritable, also for the reasons of require_writable_page().
     """
-    folder = _get_thumbnail_folder(page)
     ordered = sorted(groups, key=lambda group: (-sum_reclaimable_bytes(group), group.keeper.path))
+    files = [file for group in ordered for file in group.files]
+    write_page(files, store, page, lambda images: render_page(ordered, images, warnings))
+
+
+def write_page(
+    files: Sequence[LibraryFile],
+    store: Store,
+    page: Path,
+    render: Callable[[PageImages], Iterator[str]],
+) -> None:
+    """Write a page of files that `render` renders, and its folder of thumbnails, as above."""
+    folder = _get_thumbnail_folder(page)
     try:
         require_writable_page(page)
         prefix = f".{page.stem[:MAX_STEM_CHARACTERS]}-"
@@ -47,9 +59,9 @@ def write_gallery(
             new = Path(temporary)
             (new / "pictures").mkdir()
             (new / "pictures" / PAGE_MARKER_NAME).touch()
-            written_hashes = _write_thumbnails(ordered, store, new / "pictures")
+            written_hashes = _write_thumbnails(files, store, new / "pictures")
             images = PageImages(folder.name, written_hashes)
-            text = "".join(render_page(ordered, images, warnings))
+            text = "".join(render(images))
             (new / "page").write_text(text, encoding="utf-8", errors="backslashreplace")
             _require_own_folder(folder, page)  # it may have been filled in the meantime
             if folder.exists():
@@ -110,12 +122,12 @@ def _is_thumbnail_folder(folder: Path) -> bool:
         )
 
 
-def _write_thumbnails(groups: Sequence[Group], store: Store, folder: Path) -> set[bytes]:
+def _write_thumbnails(files: Sequence[LibraryFile], store: Store, folder: Path) -> set[bytes]:
     """Write a thumbnail of each image, named by its hash; return the hashes of those written.
 
     Images that cannot be read now and have no stored thumbnail are left out.
     """
-    wanted = dict.fromkeys(file.image.hash for group in groups for file in group.files)
+    wanted = dict.fromkeys(file.image.hash for file in files)
     id_by_hash = store.catalog.images.get_ids(list(wanted))
     ids = [id_by_hash[hash_] for hash_ in wanted if hash_ in id_by_hash]
     written = set[bytes]()

@@ -93,7 +93,7 @@ class PageImages:
         if hash_ not in self.hashes:
             return "<small>no preview</small>"
         source = f"{quote(os.fsencode(self.folder_name))}/{get_thumbnail_name(hash_)}"
-        name = _escape_html(PurePath(file.path).name)
+        name = escape_html(PurePath(file.path).name)
         return f'<img loading="lazy" decoding="async" src="{source}" alt="{name}">'
 
 
@@ -117,14 +117,18 @@ def render_page(
     )
     if any(member.made_from for group in groups for member in group.members):
         about += " The copies in a box were likely made from its first one."
-    yield PAGE_HEAD_TEMPLATE.format(
-        generator=GENERATOR_TAG, title=title, style=PAGE_STYLE, about=about
-    )
     related = format_related(groups)
-    for note in [*warnings, related] if related else warnings:
-        yield f"<p>{_escape_html(note[:1].upper() + note[1:])}.</p>\n"
+    yield render_head(title, about, [*warnings, related] if related else warnings)
     for group in groups:
         yield from _render_group(group, images)
+
+
+def render_head(title: str, about: str, notes: Sequence[str]) -> str:
+    """Render the beginning of a page; `about` is HTML, `notes` are sentences without an end."""
+    head = PAGE_HEAD_TEMPLATE.format(
+        generator=GENERATOR_TAG, title=title, style=PAGE_STYLE, about=about
+    )
+    return head + "".join(f"<p>{escape_html(note[:1].upper() + note[1:])}.</p>\n" for note in notes)
 
 
 def _render_group(group: Group, images: PageImages) -> Iterator[str]:
@@ -137,15 +141,15 @@ def _render_group(group: Group, images: PageImages) -> Iterator[str]:
     paths = [keeper.path, *(member.file.path for member, _ in tree)]
     anchors = {path: f"{group.id}-{number}" for number, path in enumerate(paths)}
     to_free = format_bytes(sum_reclaimable_bytes(group))
-    folder = _escape_html(os.path.dirname(keeper.path))  # noqa: PTH120 - as the store has it
+    folder = escape_html(os.path.dirname(keeper.path))  # noqa: PTH120 - as the store has it
     yield f"<section><h2>{to_free} to free <span>{folder}</span></h2><ul>\n"
-    card = _render_card(keeper, f"keep: {group.reason}", (), _format_date(keeper), images)
+    card = render_card(keeper, f"keep: {group.reason}", (), _format_date(keeper), images)
     yield f'<li class="card keep" id="{anchors[keeper.path]}">{card}</li>\n'
     depths = [min(depth, MAX_NESTED_BOXES) for _, depth in tree]
     for (member, _), depth, next_depth in zip(tree, depths, [*depths[1:], 0], strict=True):
         notes = (*_render_origin(member, anchors), *_render_without_counterpart(member))
         differences = _describe_differences(member, keeper)
-        card = _render_card(member.file, _format_label(member), notes, differences, images)
+        card = render_card(member.file, _format_label(member), notes, differences, images)
         anchor = anchors[member.file.path]
         if next_depth > depth:
             yield f'<li class="box"><div class="card" id="{anchor}">{card}</div><ul>\n'
@@ -155,7 +159,7 @@ def _render_group(group: Group, images: PageImages) -> Iterator[str]:
     yield "</ul></section>\n"
 
 
-def _render_card(
+def render_card(
     file: LibraryFile, label: str, notes: Iterable[str], details: str, images: PageImages
 ) -> str:
     """Render the thumbnail of a file as a link to it, with its label, notes and details below.
@@ -163,17 +167,17 @@ def _render_card(
     The notes are HTML, a line each.
     """
     image = file.image
-    name = _escape_html(format_name(file))
-    link = f'<a href="file://{quote(os.fsencode(file.path))}" title="{_escape_html(file.path)}">'
+    name = escape_html(format_name(file))
+    link = f'<a href="file://{quote(os.fsencode(file.path))}" title="{escape_html(file.path)}">'
     labels = "".join(f", {file_label}" for file_label in file.labels)
     size = f"{image.width} x {image.height}, {format_bytes(image.size)}"
-    facts = f"{size}, {_escape_html(image.format)}{labels}{html.escape(format_parts(file))}"
+    facts = f"{size}, {escape_html(image.format)}{labels}{html.escape(format_parts(file))}"
     lines = "".join(
-        f"<small>{line}</small>" for line in (*notes, facts, _escape_html(details)) if line
+        f"<small>{line}</small>" for line in (*notes, facts, escape_html(details)) if line
     )
     return (
         f'{link}<div class="frame">{images.render(file)}</div>'
-        f"<b>{_escape_html(label).replace(' %', '&nbsp;%')}</b>{name}</a>{lines}"
+        f"<b>{escape_html(label).replace(' %', '&nbsp;%')}</b>{name}</a>{lines}"
     )
 
 
@@ -188,10 +192,10 @@ def _render_origin(member: Match, anchors: Mapping[str, str]) -> Iterator[str]:
     voucher_words = get_voucher_words(member)
     for words, file in ((PARENT_WORDS, member.made_from), (voucher_words, member.voucher)):
         if file:
-            path, name = _escape_html(file.path), _escape_html(format_name(file))
+            path, name = escape_html(file.path), escape_html(format_name(file))
             yield f'{words} <a href="#{anchors[file.path]}" title="{path}">{name}</a>'
     if member.decision:
-        yield _escape_html(format_decision(member.decision))
+        yield escape_html(format_decision(member.decision))
 
 
 def _render_without_counterpart(member: Match) -> Iterator[str]:
@@ -217,5 +221,6 @@ def _format_date(file: LibraryFile) -> str:
     return f"{datetime.fromtimestamp(file.timestamp_ns / 1e9, UTC):%Y-%m-%d}"
 
 
-def _escape_html(text: str) -> str:
+def escape_html(text: str) -> str:
+    """Escape text from outside for HTML, with what no page can show."""
     return html.escape(escape_unprintable(text))

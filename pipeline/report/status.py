@@ -250,10 +250,12 @@ def _format_run_lines(run: Run, store: Path) -> Iterator[str]:
 def _format_ingest_problems(coverage: Coverage) -> str:
     """Format the problems of an ingest, old and new, from its coverage; empty if it had none."""
     failed, missing, absent = coverage.failed, coverage.missing, coverage.absent_roots
+    unverified = coverage.verification.unverified if coverage.verification else {}
     problems = [
         f"failed {format_reason_counts(failed)}" if failed else "",
         f"{missing:,} missing, still listed" if missing else "",
         f"not a folder any more: {', '.join(map(escape_unprintable, absent))}" if absent else "",
+        f"pairs not verified {format_reason_counts(unverified)}" if unverified else "",
     ]
     return "".join(f"; {problem}" for problem in problems if problem)
 

@@ -6,25 +6,14 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from itertools import product
-from pathlib import Path, PurePath
+from pathlib import Path
 from threading import Lock
 from typing import Self
 
-from indexes.caches.groups import FoundGroup
-from indexes.decisions import (
-    MAX_CONTENTS,
-    MAX_NAME_CHARS,
-    DecidedContent,
-    Decision,
-    DecisionKind,
-    encode_decision,
-    parse_decision,
-)
+from indexes.caches.group_rows import FoundGroup
+from indexes.decisions import encode_decision, parse_decision
 from indexes.errors import StoreDamaged
-from indexes.paths import quote
 from indexes.review import GroupState, ReviewDatabase, ReviewState, format_now
 from indexes.store import Store
 from pipeline.decide.decide import MergedDecisions, merge_into, take_back
@@ -32,9 +21,9 @@ from pipeline.errors import ChoiceRefused, InvalidFilter
 from pipeline.grouping.cluster import Group
 from pipeline.review.filters import GroupFilter, parse_filter
 from pipeline.review.listing import ListedFile, Listing
+from pipeline.review.new_decisions import NewDecisions, select_named
 from pipeline.review.rows import make_group_row
 
-MAX_DECISIONS = 10_000  # that one choice may enter: each makes the next one a little slower
 MAX_REGROUPED_IMAGES = 5_000  # after one choice; more are left to the next build of the listing
 
 
@@ -161,20 +150,20 @@ class Reviewer:
         files: Sequence[Sequence[ListedFile]],
         paths: Sequence[str],
     ) -> Outcome:
-        entry = _Entry(self._author)
+        new = NewDecisions(self._author)
         for group_files in files:
-            named = _select_named(group_files, paths)
+            named = select_named(group_files, paths)
             if choice is not Choice.SEPARATE and bool(named) != (choice not in BULK_CHOICES):
                 raise ChoiceRefused(f"{choice} takes {'no file' if named else 'one file'}")
-            entry.add(choice, group_files, named)
+            _add(new, choice, group_files, named)
         images = {file.pixel_hash for group_files in files for file in group_files}
         merged, groups = MergedDecisions([]), list[Group]()
         is_refreshed = True
-        if entry.decisions:
+        if new.decisions:
 
             def enter() -> None:
                 nonlocal merged
-                merged = merge_into(self._store, entry.decisions)
+                merged = merge_into(self._store, new.decisions)
 
             groups, is_refreshed = self._change(images, enter)
         states = self._make_states(choice, found, groups)
@@ -184,9 +173,9 @@ class Reviewer:
             states,
             decision_ids=[decision.id for decision in merged.new],
             replaced=[encode_decision(decision) for decision in merged.replaced],
-            images=sorted(images) if entry.decisions else (),
+            images=sorted(images) if new.decisions else (),
         )
-        ids = _sort_ids(groups) if entry.decisions else [group.id for group in found]
+        ids = _sort_ids(groups) if new.decisions else [group.id for group in found]
         return Outcome(
             choice,
             action,
@@ -281,69 +270,18 @@ class Reviewer:
             self._review.put_place(place.group_id, json.dumps(place.filter.to_query()))
 
 
-class _Entry:
-    """Collects the decisions of one choice, each a little later than the one before."""
-
-    def __init__(self, author: str) -> None:
-        self.decisions = list[Decision]()
-        self._author, self._start = author, datetime.now(UTC)
-
-    def add(self, choice: Choice, files: Sequence[ListedFile], named: Sequence[ListedFile]) -> None:
-        """Add the decisions for one group. Raises ChoiceRefused where none are possible."""
-        if choice is Choice.MAKE_KEEPER or choice is Choice.REJECT:
-            if len(named) > 1:
-                raise ChoiceRefused(f"{choice} takes one file")
-            is_kept = choice is Choice.MAKE_KEEPER
-            self._decide(DecisionKind.KEEP if is_kept else DecisionKind.REJECT, named)
-        elif choice is Choice.KEEP_ALL:
-            # Of several that are kept, the later one wins: the keeper comes last.
-            distinct = {file.hash: file for file in files[::-1]} | {files[0].hash: files[0]}
-            for file in sorted(distinct.values(), key=lambda file: file.hash == files[0].hash):
-                self._decide(DecisionKind.KEEP, [file])
-        elif choice is Choice.SEPARATE:
-            self._separate(files, named)
-
-    def _separate(self, files: Sequence[ListedFile], named: Sequence[ListedFile]) -> None:
-        images = {file.pixel_hash: file for file in files}
-        apart = {file.pixel_hash: file for file in named}
-        others = {file.pixel_hash: file for file in files if file not in named}
-        if others and apart.keys() & others.keys():
-            raise ChoiceRefused(
-                "some of these files have the same pixels as others, so they are one image; name"
-                " all of them or none"
-            )
-        if len(images) < 2:
-            raise ChoiceRefused("the files have the same pixels, so they are one image")
-        if not apart or not others:
-            self._decide(DecisionKind.DIFFERENT, list(images.values()))
-            return
-        if len(apart) * len(others) > MAX_DECISIONS:
-            raise ChoiceRefused("too many pairs of files to separate; name fewer files")
-        for pair in product(apart.values(), others.values()):
-            self._decide(DecisionKind.DIFFERENT, pair)
-
-    def _decide(self, kind: DecisionKind, files: Iterable[ListedFile]) -> None:
-        contents = tuple(
-            DecidedContent(file.hash, file.pixel_hash, PurePath(file.path).name[:MAX_NAME_CHARS])
-            for file in files
-        )
-        if len(contents) > MAX_CONTENTS:
-            raise ChoiceRefused(f"a decision is about {MAX_CONTENTS:,} photos at most; name fewer")
-        if len(self.decisions) >= MAX_DECISIONS:
-            raise ChoiceRefused(
-                f"this would enter more than {MAX_DECISIONS:,} decisions; choose for fewer groups"
-            )
-        time = self._start + timedelta(microseconds=len(self.decisions))
-        self.decisions.append(Decision(kind, contents, self._author, time))
-
-
-def _select_named(files: Sequence[ListedFile], paths: Sequence[str]) -> list[ListedFile]:
-    """Return the files with these paths. Raises ChoiceRefused for a path of none of them."""
-    by_path = {file.path: file for file in files}
-    for path in paths:
-        if path not in by_path:
-            raise ChoiceRefused(f"{quote(path)} is no file of this group; look at it again")
-    return [by_path[path] for path in dict.fromkeys(paths)]
+def _add(
+    new: NewDecisions, choice: Choice, files: Sequence[ListedFile], named: Sequence[ListedFile]
+) -> None:
+    """Add the decisions of a choice for one group."""
+    if choice in (Choice.MAKE_KEEPER, Choice.REJECT):
+        if len(named) > 1:
+            raise ChoiceRefused(f"{choice} takes one file")
+        (new.keep if choice is Choice.MAKE_KEEPER else new.reject)(named[0])
+    elif choice is Choice.KEEP_ALL:
+        new.keep_all(files)
+    elif choice is Choice.SEPARATE:
+        new.separate(files, named)
 
 
 def _discard(forgotten: object) -> None:

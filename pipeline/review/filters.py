@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from math import isfinite
 from typing import Any, TypeVar
 
-from indexes.caches.groups import Condition
+from indexes.caches.group_rows import Condition
 from indexes.paths import quote
 from pipeline.errors import InvalidFilter
 from pipeline.verify.relation import REPORTED_RELATIONS, Relation

@@ -13,7 +13,8 @@ from pathlib import Path
 from threading import Lock, RLock
 from typing import Any, Self
 
-from indexes.caches.groups import FoundGroup, GroupCache, MemberRow
+from indexes.caches.group_rows import FoundGroup, MemberRow
+from indexes.caches.groups import GroupCache
 from indexes.paths import CACHES_NAME, REVIEW_NAME, quote
 from indexes.review import ReviewState
 from indexes.store import Store

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from blake3 import blake3
 
-from indexes.caches.groups import ComponentRow, GroupRow, MemberRow
+from indexes.caches.group_rows import ComponentRow, GroupRow, MemberRow
 from pipeline.grouping.cluster import Group
 from pipeline.grouping.keep_rules import LibraryFile
 from pipeline.grouping.match import Match

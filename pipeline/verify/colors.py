@@ -1,4 +1,4 @@
-"""Compare the colors of two copies on small versions, where the two overlap."""
+"""Reduce images to small versions, and compare the colors of two copies on those."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.regions import Box
-from pipeline.verify.features import SMALL_RGB_SIDE_PX
 from pipeline.verify.homography import (
     Homography,
     apply_homography,
@@ -18,6 +17,9 @@ from pipeline.verify.homography import (
 from pipeline.verify.order_statistics import compute_median, compute_percentile
 from pipeline.verify.outlines import sample
 from pipeline.verify.relation import Side
+
+SMALL_RGB_SIDE_PX = 48  # of the small version that colors are compared by
+SMALL_CHROMA_SIDE_PX = 24  # its tints are reduced to half its size
 
 # Mean over pixels of the strongest channel minus the weakest, in levels: below the first an image
 # is grayscale, and above the second it has colors.
@@ -36,6 +38,29 @@ MIN_CHROMA_RATIO = 0.75
 # Added to a contrast or a chroma, in levels, so that the ratio of two small ones says little.
 CONTRAST_OFFSET_LEVELS = 1.0
 CHROMA_OFFSET_LEVELS = 2.0
+
+
+def reduce_colors(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Reduce a thumbnail (height, width, 3) to luma (48, 48) and chroma (24, 24, 2)."""
+    # Halving an even number of pixels is fast, and then less than half of the work is left.
+    height, width = (max(1, side // 2) for side in rgb.shape[:2])
+    halved = reduce_pixels(rgb[: 2 * height, : 2 * width], (width, height))
+    small = reduce_pixels(halved, (SMALL_RGB_SIDE_PX, SMALL_RGB_SIDE_PX))
+    ycrcb = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2YCrCb), np.uint8)
+    chroma_size = (SMALL_CHROMA_SIDE_PX, SMALL_CHROMA_SIDE_PX)
+    return ycrcb[..., 0], reduce_pixels(ycrcb[..., 1:], chroma_size)
+
+
+def restore_rgb(luma: NDArray[np.uint8], chroma: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Convert what reduce_colors() returned to RGB (48, 48, 3)."""
+    enlarged = cv2.resize(chroma, luma.shape, interpolation=cv2.INTER_LINEAR)
+    ycrcb = cv2.merge([luma, *cv2.split(enlarged)])
+    return np.asarray(cv2.cvtColor(ycrcb, cv2.COLOR_YCrCb2RGB), np.uint8)
+
+
+def reduce_pixels(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize pixels to (width, height) by averages of areas."""
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def compare_colors(

@@ -5,8 +5,9 @@ What one image alone determines is measured once and stored with its thumbnail.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.regions import MAX_REGIONS, Box, find_regions
 from pipeline.verify.base_tiles import measure_gradient
+from pipeline.verify.colors import reduce_colors, reduce_pixels, restore_rgb
 from pipeline.verify.keypoints import (
     Keypoints,
     decode_keypoints,
@@ -23,8 +25,6 @@ from pipeline.verify.keypoints import (
 
 SMALL_GRAY_SIDE_PX = 32  # of the small version that aligns images without keypoints
 MIN_SMALL_GRAY_NORM = 1.0  # of its deviations from the mean; below, an image is too even to compare
-SMALL_RGB_SIDE_PX = 48  # of the small version that colors are compared by
-SMALL_CHROMA_SIDE_PX = 24  # its tints are stored at half its size
 
 # Line art is thin lines on a uniform background. Of 24 pages, forms and drawings all textured
 # cells are line art; of 1,400 photographs and copies at most 0.86 of the cells are.
@@ -38,15 +38,13 @@ START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"  # markers of a JPEG
 
 MAX_FLAT_GRADIENT = 1.0  # in gray levels a pixel, of flat ground
 
-FORMAT_VERSION = b"\x03"  # first byte of stored features; raise it if their content changes
+FORMAT_VERSION = b"\x04"  # first byte of stored features; raise it if their content changes
 REGION_STEPS = 65535  # of a normalized coordinate in stored features
 # What precedes the keypoints in stored features.
 _HEADER_DTYPE = np.dtype(
     [
         ("version", "S1"),
         ("small_gray", "u1", (SMALL_GRAY_SIDE_PX, SMALL_GRAY_SIDE_PX)),
-        ("small_luma", "u1", (SMALL_RGB_SIDE_PX, SMALL_RGB_SIDE_PX)),
-        ("small_chroma", "u1", (SMALL_CHROMA_SIDE_PX, SMALL_CHROMA_SIDE_PX, 2)),
         ("noise", "<f4"),
         ("flat_share", "<f4"),
         ("is_line_art", "u1"),
@@ -73,23 +71,36 @@ class ImageFeatures:
     """
 
     def __init__(
-        self, load_gray: Callable[[], NDArray[np.uint8]], features: bytes, size: tuple[int, int]
+        self,
+        load_gray: Callable[[], NDArray[np.uint8]],
+        load_rgb: Callable[[], NDArray[np.uint8]],
+        features: bytes,
+        size: tuple[int, int],
     ) -> None:
         """Wrap stored features, as extract_features() returns them.
 
-        `load_gray` returns the thumbnail in gray (height, width), at most 448 pixels a side; `size`
-        is the full (width, height) of the image.
+        `load_gray` returns the thumbnail in gray (height, width), `load_rgb` in RGB (height, width,
+        3), at most 448 pixels a side; `size` is the full (width, height) of the image.
         """
-        self._load_gray, self._features, self.size = load_gray, features, size
+        self._load_gray, self._load_rgb = load_gray, load_rgb
+        self._features, self.size = features, size
 
     def __le__(self, other: ImageFeatures) -> bool:
         """Order images in an arbitrary but fixed way.
 
-        By features and size first, so that unrelated images need no pixels; then by pixels.
+        By their small gray versions first, so that unrelated images need no pixels.
         """
-        if (self._features, self.size) != (other._features, other.size):
-            return (self._features, self.size) < (other._features, other.size)
-        return (self.gray.shape, self.gray.tobytes()) <= (other.gray.shape, other.gray.tobytes())
+        keys = zip(self._build_order_keys(), other._build_order_keys(), strict=True)
+        return next((bool(own < others) for own, others in keys if own != others), True)
+
+    def _build_order_keys(self) -> Iterator[Any]:
+        """Yield what images are ordered by; of two images only as far as it is equal."""
+        yield self.small_gray.tobytes()
+        yield [part.tobytes() for part in self._small_ycrcb]
+        yield self._features
+        yield self.size
+        yield self.gray.shape
+        yield self.gray.tobytes()
 
     @cached_property
     def _header(self) -> np.void:
@@ -125,12 +136,17 @@ class ImageFeatures:
         return self._load_gray()
 
     @cached_property
+    def _small_ycrcb(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """The whole image in luma (48, 48) and chroma (24, 24, 2).
+
+        It is not stored: only copies are compared by color, and their pixels are decoded anyway.
+        """
+        return reduce_colors(self._load_rgb())
+
+    @cached_property
     def small_rgb(self) -> NDArray[np.uint8]:
         """The whole image in RGB (48, 48, 3)."""
-        size = (SMALL_RGB_SIDE_PX, SMALL_RGB_SIDE_PX)
-        chroma = cv2.resize(self._header["small_chroma"], size, interpolation=cv2.INTER_LINEAR)
-        ycrcb = cv2.merge([self._header["small_luma"], *cv2.split(chroma)])
-        return np.asarray(cv2.cvtColor(ycrcb, cv2.COLOR_YCrCb2RGB), np.uint8)
+        return restore_rgb(*self._small_ycrcb)
 
     @property
     def is_line_art(self) -> bool:
@@ -161,14 +177,24 @@ def build_features_from_thumbnail(
     jpeg: bytes, features: bytes, size: tuple[int, int]
 ) -> ImageFeatures:
     """Combine a thumbnail with its stored features; `size` is the full (width, height)."""
-    return ImageFeatures(lambda: decode_gray_thumbnail(jpeg), features, size)
+    return ImageFeatures(
+        lambda: decode_gray_thumbnail(jpeg),
+        lambda: _decode_thumbnail(jpeg, cv2.IMREAD_COLOR_RGB),
+        features,
+        size,
+    )
 
 
 def decode_gray_thumbnail(jpeg: bytes) -> NDArray[np.uint8]:
-    """Decode the luma of a thumbnail, uint8 (height, width), in a third of the time of its colors.
+    """Decode the luma of a thumbnail, uint8 (height, width), in half of the time of its colors.
 
     Raises OSError for a damaged JPEG, because OpenCV decodes most of those without an error.
     """
+    return _decode_thumbnail(jpeg, cv2.IMREAD_GRAYSCALE)
+
+
+def _decode_thumbnail(jpeg: bytes, mode: int) -> NDArray[np.uint8]:
+    """Decode a thumbnail by a mode of OpenCV; raises OSError for a damaged one."""
     scan, end = jpeg.find(START_OF_SCAN), len(jpeg) - len(END_OF_IMAGE)
     is_whole = (
         scan >= 0
@@ -176,11 +202,11 @@ def decode_gray_thumbnail(jpeg: bytes) -> NDArray[np.uint8]:
         # The scan of a thumbnail has no marker but the last: it is a baseline JPEG.
         and jpeg.count(b"\xff", scan + 2, end) == jpeg.count(b"\xff\x00", scan + 2, end)
     )
-    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
-    gray = cv2.imdecode(np.frombuffer(jpeg, np.uint8), flags) if is_whole else None
-    if gray is None:
+    flags = mode | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.frombuffer(jpeg, np.uint8), flags) if is_whole else None
+    if pixels is None:
         raise OSError("the thumbnail is damaged")
-    return np.asarray(gray, np.uint8)
+    return np.asarray(pixels, np.uint8)
 
 
 def convert_to_gray(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -236,30 +262,21 @@ def is_line_art(gray: NDArray[np.uint8]) -> bool:
 
 
 def extract_features(rgb: NDArray[np.uint8]) -> bytes:
-    """Extract the features of a thumbnail (height, width, 3) as stored bytes, at most 24 kB.
+    """Extract the features of a thumbnail (height, width, 3) as stored bytes, at most 21 kB.
 
-    They are the format version, a 32 x 32 gray version and a 48 x 48 one in colors, what verify
-    asks of an image alone, and the strongest keypoints: SIFT (Lowe 2004) with root-normalized
-    descriptors (Arandjelović and Zisserman 2012).
+    They are the format version, a 32 x 32 gray version, what verify asks of an image alone, and the
+    strongest keypoints: SIFT (Lowe 2004) with root-normalized descriptors (Arandjelović and
+    Zisserman 2012).
     """
     gray, regions = convert_to_gray(rgb), find_regions(rgb)
-    return _pack_header(rgb, gray, regions).tobytes() + encode_keypoints(gray, regions)
+    return _pack_header(gray, regions).tobytes() + encode_keypoints(gray, regions)
 
 
-def _pack_header(
-    rgb: NDArray[np.uint8], gray: NDArray[np.uint8], regions: Sequence[Box]
-) -> NDArray[np.void]:
+def _pack_header(gray: NDArray[np.uint8], regions: Sequence[Box]) -> NDArray[np.void]:
     """Pack what precedes the keypoints in stored features, (1,) of _HEADER_DTYPE."""
-    # Halving an even number of pixels is fast, and then less than half of the work is left.
-    height, width = (max(1, side // 2) for side in gray.shape)
-    halved = _reduce(rgb[: 2 * height, : 2 * width], (width, height))
-    small = _reduce(halved, (SMALL_RGB_SIDE_PX, SMALL_RGB_SIDE_PX))
-    ycrcb = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2YCrCb), np.uint8)
     header = np.zeros(1, _HEADER_DTYPE)
     header["version"] = FORMAT_VERSION
-    header["small_gray"] = _reduce(gray, (SMALL_GRAY_SIDE_PX, SMALL_GRAY_SIDE_PX))
-    header["small_luma"] = ycrcb[..., 0]
-    header["small_chroma"] = _reduce(ycrcb[..., 1:], (SMALL_CHROMA_SIDE_PX, SMALL_CHROMA_SIDE_PX))
+    header["small_gray"] = reduce_pixels(gray, (SMALL_GRAY_SIDE_PX, SMALL_GRAY_SIDE_PX))
     header["noise"] = estimate_noise(gray)
     header["flat_share"] = measure_flat_share(gray)
     header["is_line_art"] = is_line_art(gray)
@@ -267,11 +284,6 @@ def _pack_header(
     steps = np.array(regions, np.float64).reshape(-1, 4) * REGION_STEPS
     header["regions"][0, : len(regions)] = steps.round()
     return header
-
-
-def _reduce(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resize pixels to (width, height) by averages of areas."""
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def has_current_format(features: bytes) -> bool:

@@ -1,12 +1,14 @@
 """Detect upscaled images: enlarged ones, whose power spectrum lacks high frequencies.
 
 The check compares, in the larger image of a verified pair, the energy of wavelengths that the
-smaller image cannot show with that of longer ones. It needs pixels at full resolution, so the
+smaller image cannot show with that of longer ones. Where that leaves doubt, the period that
+enlarging leaves in the pixels decides (resampling). It needs pixels at full resolution, so the
 larger file is read once more, at CENTER_FULL_RES.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -20,6 +22,7 @@ from pipeline.decode.decode import Decoded
 from pipeline.decode.preprocess import Preprocess
 from pipeline.verify.homography import invert_homography
 from pipeline.verify.relation import Side
+from pipeline.verify.resampling import compute_difference_spectra, is_resampled
 from pipeline.verify.verdict import MIN_FULL_OVERLAP, Edits, Verdict, project_box_back
 
 if TYPE_CHECKING:  # loads OpenCV, which callers do without
@@ -30,10 +33,13 @@ CENTER_FULL_RES = Preprocess(CENTER_SIDE_PX, "middle")
 MAX_BLOCKS_PER_ROW = 4  # blocks of the central square, along a side
 MIN_BLOCK_SIDE_PX = 48  # side of a block; an image without room for one is not checked
 RADIAL_BINS = 64  # of radial frequency, from 0 to the Nyquist frequency
-# Energy above the frequencies of the smaller image over the energy below them. Of 600 images in
-# their own resolution, none is below this for a smaller image of 0.5 times the side, 4 for
-# 1 / 1.7, and 6 for 0.65. At JPEG qualities 75 and 92, 81 and 87 % of those upscaled 1.7 times are
-# below, 69 and 80 % of those upscaled 2 times, none upscaled 1.3 times.
+# Energy above the frequencies of the smaller image over the energy below them, at half the side;
+# beyond, fewer frequencies are above, and the bound falls as the energy of a 1/f spectrum does
+# there. Of 299 photos of four sources beside a copy of .5, .6, .65, .7 and .74 times the side, 3 to
+# 8 are below it and enlarged before they were saved, or soft (with one bound for all it was 3, 18,
+# 28, 49 and 84). Of as many photos enlarged by bilinear to Lanczos interpolation and saved at
+# qualities 75 to 95, three of four are found at twice the side and a quarter at 1.35 times, by this
+# or by their resampling.
 MAX_UPSCALED_ENERGY_RATIO = 0.08
 MIN_REAL_ENERGY_RATIO = 0.25  # from which an image is certainly not upscaled: of 600 few are below
 # Side of the smaller image over that of the larger: between these the spectrum can decide.
@@ -50,16 +56,18 @@ CHANGED_REGION_MARGIN = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class RadialSpectrum:
-    """The power spectrum of each block of an image's center, summed over directions.
+class CenterSpectra:
+    """The spectra of an image's center: of its blocks, and of the differences of neighbors.
 
-    `power_spectrum`: (blocks, RADIAL_BINS) from low to high frequency. `block_boxes`: (blocks, 4),
-    left, top, right, bottom in normalized coordinates. An image below MIN_BLOCK_SIDE_PX has no
-    blocks.
+    `power_spectrum`: (blocks, RADIAL_BINS) from low to high frequency, summed over directions.
+    `block_boxes`: (blocks, 4), left, top, right, bottom in normalized coordinates. An image below
+    MIN_BLOCK_SIDE_PX has no blocks. `difference_spectra`: as compute_difference_spectra() returns
+    them.
     """
 
     power_spectrum: NDArray[np.float64]
     block_boxes: NDArray[np.float64]
+    difference_spectra: NDArray[np.float64]
 
 
 ImageKey = TypeVar("ImageKey", bound=Hashable)
@@ -71,7 +79,7 @@ class UpscaleCheck(Generic[ImageKey]):
     A caller reads the images that the check names, and passes on those it could read:
 
         check = UpscaleCheck(verdicts)
-        spectra = {key: compute_spectrum_from_decoded(read(key)) for key in check.larger_images}
+        spectra = {key: compute_spectra_from_decoded(read(key)) for key in check.larger_images}
         verdicts = check.apply(spectra)
     """
 
@@ -93,14 +101,14 @@ class UpscaleCheck(Generic[ImageKey]):
         return None if side is None else _pick_side(pair, side)
 
     def apply(
-        self, spectra: Mapping[ImageKey, RadialSpectrum]
+        self, spectra: Mapping[ImageKey, CenterSpectra]
     ) -> dict[tuple[ImageKey, ImageKey], Verdict]:
-        """Return all verdicts, completed where the larger image has a spectrum, in their order."""
+        """Return all verdicts, completed where the larger image has spectra, in their order."""
         completed = dict(self._verdicts)
         for pair, side in self._sides.items():
-            spectrum = spectra.get(_pick_side(pair, side))
-            if spectrum is not None:
-                completed[pair] = add_upscaling(completed[pair], side, spectrum)
+            of_larger = spectra.get(_pick_side(pair, side))
+            if of_larger is not None:
+                completed[pair] = add_upscaling(completed[pair], side, of_larger)
         return completed
 
 
@@ -108,9 +116,9 @@ def _pick_side(pair: tuple[ImageKey, ImageKey], side: Side) -> ImageKey:
     return pair[0] if side is Side.FIRST else pair[1]
 
 
-def compute_spectrum_from_decoded(decoded: Decoded) -> RadialSpectrum:
-    """Compute the radial spectrum of an image that was decoded at CENTER_FULL_RES."""
-    return compute_radial_spectrum(decoded.pixels, (decoded.image.width, decoded.image.height))
+def compute_spectra_from_decoded(decoded: Decoded) -> CenterSpectra:
+    """Compute the spectra of the center of an image that was decoded at CENTER_FULL_RES."""
+    return compute_center_spectra(decoded.pixels, (decoded.image.width, decoded.image.height))
 
 
 def find_larger_side(verdict: Verdict) -> Side | None:
@@ -126,8 +134,8 @@ def _compute_side_ratio(edits: Edits) -> float:
     return min(edits.scale, 1 / edits.scale)
 
 
-def add_upscaling(verdict: Verdict, side: Side, spectrum: RadialSpectrum) -> Verdict:
-    """Complete a verdict by the spectrum of the image on `side`, if that is the larger one.
+def add_upscaling(verdict: Verdict, side: Side, spectra: CenterSpectra) -> Verdict:
+    """Complete a verdict by the spectra of the image on `side`, if that is the larger one.
 
     Sets `fine_detail` and, if the image is upscaled, `upscaled_side`. If the other image also shows
     all of it without a seam, it was cropped from the other and enlarged; or the other was made from
@@ -142,11 +150,11 @@ def add_upscaling(verdict: Verdict, side: Side, spectrum: RadialSpectrum) -> Ver
         if side == Side.FIRST
         else tuple(project_box_back(inverse, box) for box in edits.changed_regions)
     )
-    fine_detail = measure_fine_detail(spectrum, _compute_side_ratio(edits), changed_regions)
+    fine_detail = measure_fine_detail(spectra, _compute_side_ratio(edits), changed_regions)
     if fine_detail is None:
         return verdict
     edits = replace(edits, fine_detail=round(fine_detail, 4))
-    is_upscaled = fine_detail < MAX_UPSCALED_ENERGY_RATIO
+    is_upscaled = _is_upscaled(fine_detail, _compute_side_ratio(edits), spectra)
     if is_upscaled:
         edits = replace(edits, upscaled_side=side)
     own_overlap = edits.overlap[side == Side.SECOND]
@@ -159,8 +167,18 @@ def add_upscaling(verdict: Verdict, side: Side, spectrum: RadialSpectrum) -> Ver
     return replace(verdict, edits=edits)
 
 
-def compute_radial_spectrum(rgb: NDArray[np.uint8], size: tuple[int, int]) -> RadialSpectrum:
-    """Compute the radial power spectrum of the center of an image.
+def _is_upscaled(fine_detail: float, side_ratio: float, spectra: CenterSpectra) -> bool:
+    """Tell if an image has too little fine detail, or little and the trace of resampling."""
+    bandwidth = math.log(1 / (MIN_FINE_FREQUENCY * side_ratio))
+    bandwidth_at_half = math.log(2 / MIN_FINE_FREQUENCY)
+    max_detail = MAX_UPSCALED_ENERGY_RATIO * min(1.0, bandwidth / bandwidth_at_half)
+    return fine_detail < max_detail or (
+        fine_detail < MIN_REAL_ENERGY_RATIO and is_resampled(spectra.difference_spectra, side_ratio)
+    )
+
+
+def compute_center_spectra(rgb: NDArray[np.uint8], size: tuple[int, int]) -> CenterSpectra:
+    """Compute the power spectrum and the spectra of differences of the center of an image.
 
     `rgb` (height, width, 3) is the image at CENTER_FULL_RES, `size` its full (width, height).
     """
@@ -175,20 +193,22 @@ def compute_radial_spectrum(rgb: NDArray[np.uint8], size: tuple[int, int]) -> Ra
     radius = np.hypot(frequencies[:, None], frequencies[None, :])
     is_within_nyquist = radius < 1.0
     bins = (radius[is_within_nyquist] * RADIAL_BINS).astype(np.int64)
-    spectra, boxes = [], []
+    powers, boxes = [], []
     for y, x in product(range(0, side - block_side + 1, block_side), repeat=2):
         block = center[y : y + block_side, x : x + block_side]
         power = np.abs(np.fft.fft2((block - block.mean()) * window)) ** 2
-        spectra.append(np.bincount(bins, power[is_within_nyquist], RADIAL_BINS))
+        powers.append(np.bincount(bins, power[is_within_nyquist], RADIAL_BINS))
         corner = (np.array(size) - side) / 2 + [x, y]
         boxes.append([*corner / size, *(corner + block_side) / size])
-    return RadialSpectrum(
-        np.array(spectra, np.float64).reshape(-1, RADIAL_BINS), np.array(boxes).reshape(-1, 4)
+    return CenterSpectra(
+        np.array(powers, np.float64).reshape(-1, RADIAL_BINS),
+        np.array(boxes).reshape(-1, 4),
+        compute_difference_spectra(center),
     )
 
 
 def measure_fine_detail(
-    spectrum: RadialSpectrum, side_ratio: float, changed_regions: Sequence[Box]
+    spectra: CenterSpectra, side_ratio: float, changed_regions: Sequence[Box]
 ) -> float | None:
     """Measure the energy of detail that an image of `side_ratio` times the side cannot show.
 
@@ -196,8 +216,8 @@ def measure_fine_detail(
     changed region are ignored, because text may have been added after upscaling. All others count:
     the only sharp part of an image may be small.
     """
-    is_unchanged = np.ones(len(spectrum.power_spectrum), bool)
-    block_left, block_top, block_right, block_bottom = spectrum.block_boxes.T
+    is_unchanged = np.ones(len(spectra.power_spectrum), bool)
+    block_left, block_top, block_right, block_bottom = spectra.block_boxes.T
     for left, top, right, bottom in changed_regions:
         is_unchanged &= (
             (block_left >= right + CHANGED_REGION_MARGIN)
@@ -205,7 +225,7 @@ def measure_fine_detail(
             | (block_top >= bottom + CHANGED_REGION_MARGIN)
             | (block_bottom <= top - CHANGED_REGION_MARGIN)
         )
-    power = spectrum.power_spectrum[is_unchanged].sum(axis=0)
+    power = spectra.power_spectrum[is_unchanged].sum(axis=0)
     coarse_start, coarse_stop, fine_start = (
         int(side_ratio * frequency * RADIAL_BINS)
         for frequency in (MIN_COARSE_FREQUENCY, MAX_COARSE_FREQUENCY, MIN_FINE_FREQUENCY)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # loads OpenCV, which callers do without
 
 # The version of what verdicts mean. Raise it with every change in this package, or in what it
 # imports, after which a field can come out differently, and when a field is added.
-VERDICT_VERSION = 17
+VERDICT_VERSION = 18
 
 MIN_VALID_TILES = 8  # tiles to compare, below which a pair that is not a copy is not verifiable
 MIN_FULL_OVERLAP = 0.97  # share of an image from which the other counts as showing all of it

@@ -5,6 +5,7 @@ import fcntl
 import os
 import signal
 import stat
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,13 @@ from hypothesis import strategies as st
 from indexes.durable.failpoints import FAILPOINTS
 from indexes.errors import DiskFull
 from pipeline.actions import folders, rename, stand_ins
-from pipeline.actions.apply import (
-    MAX_UNCONFIRMED_FILES,
-    apply_plan,
-    preview_plan,
-    require_confirmation,
-)
+from pipeline.actions.apply import apply_plan
+from pipeline.actions.entries import State
 from pipeline.actions.outcome import Status
 from pipeline.actions.plan import Action, Plan
+from pipeline.actions.plan_checks import MAX_UNCONFIRMED_FILES, require_confirmation
 from pipeline.actions.plan_file import name_run
+from pipeline.actions.preview import preview_plan
 from pipeline.actions.undo import list_runs
 from pipeline.errors import PlanRefused
 from tests.actions.conftest import make_plan
@@ -33,6 +32,7 @@ from tests.support.actions import (
     Desk,
     get_statuses,
     killed_at,
+    killed_at_scratch_name,
     make_desk,
     make_part,
     read_contents,
@@ -48,6 +48,13 @@ APPLY_FAILPOINTS = [
     name
     for name in FAILPOINTS
     if name.startswith("action") and not any(word in name for word in ("purge", "delet", "linked"))
+]
+
+
+PURGE_FAILPOINTS = [
+    name
+    for name in FAILPOINTS
+    if name.startswith("action") and ("purge" in name or "deleted" in name)
 ]
 
 
@@ -273,24 +280,117 @@ def test_plan_that_was_applied_is_not_applied_twice(desk: Desk) -> None:
     assert "make a new plan" in outcomes[0].detail
 
 
+@pytest.mark.parametrize("action", ACTIONS)
+def test_plan_is_valid_after_another_one_was_undone(desk: Desk, action: Action) -> None:
+    """The victims have another ctime by then, and the keeper of a hard link has one, too."""
+    plan, other = make_plan(desk, action), make_plan(desk)
+    other = replace(other, created="2026-01-31T10:16:00+00:00")
+    desk.apply(plan)
+    desk.undo()
+    assert {outcome.status for outcome in desk.apply(other)} == {Status.DONE}
+
+
+def test_file_that_was_edited_in_place_with_its_times_is_not_moved(desk: Desk) -> None:
+    """Its size, mtime and inode are those of the plan, its ctime and bytes are not."""
+    plan, victim = make_plan(desk), desk.root / "copy.jpg"
+    victim.write_bytes(b"ONE")
+    os.utime(victim, ns=(OLD_TIME, OLD_TIME))
+    outcome = desk.apply(plan)[0]
+    assert (outcome.status, "has changed since" in outcome.detail) == (Status.LEFT, True)
+
+
+@pytest.mark.parametrize("has_renameat2", [True, False])
+def test_undo_lists_no_folder(
+    desk: Desk, has_renameat2: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing per file would take a time that grows with the square of their number."""
+    if not has_renameat2:
+        monkeypatch.setattr(rename, "_renameat2", None)
+    before = read_tree(desk.root)
+    desk.apply(make_plan(desk))
+    listed = list[object]()
+
+    def spy(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(folder: object = ".") -> Any:  # noqa: ANN401 - of either function
+            listed.append(folder)
+            return function(folder)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", spy(os.listdir))
+        patch.setattr(os, "scandir", spy(os.scandir))
+        desk.undo()
+    assert [folder for folder in listed if str(folder) != str(desk.store / "journal")] == []
+    assert read_tree(desk.root) == before
+
+
+@pytest.mark.parametrize("action", [Action.QUARANTINE, Action.MOVE])
 def test_filesystem_without_exclusive_rename_links_and_unlinks(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, action: Action, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rename, "_renameat2", None)
     before = read_tree(desk.root)
     for failpoint in ("action linked:1", "action linked:2", "action moved:2", "none"):
-        plan = make_plan(desk)
+        plan = make_plan(desk, action)
         if failpoint == "none":
             desk.apply(plan)
         else:
             with killed_at(failpoint):
                 desk.apply(plan)
-        assert read_contents(desk.root) == {b"one", b"two", b"three"}
+        moved = desk.root.parent / "moved"
+        assert read_contents(desk.root, moved) == {b"one", b"two", b"three"}
         desk.undo()
         assert read_tree(desk.root) == before
     outcomes = desk.apply(make_plan(desk, Action.HARDLINK))
     assert "cannot swap two names" in outcomes[0].detail
     assert read_tree(desk.root) == before
+
+
+@pytest.mark.parametrize("is_undo", [False, True])
+def test_scratch_name_that_a_kill_left_is_removed(
+    desk: Desk, is_undo: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rename, "_renameat2", None)
+    plan, before = make_plan(desk), read_tree(desk.root)
+    if is_undo:
+        desk.apply(plan)
+    with killed_at_scratch_name():
+        if is_undo:
+            desk.undo()
+        else:
+            desk.apply(plan)
+    desk.undo()
+    assert read_tree(desk.root) == before
+
+
+@pytest.mark.parametrize("action", [Action.QUARANTINE, Action.MOVE])
+def test_scratch_name_that_a_kill_left_does_not_outlive_a_purge(
+    desk: Desk, action: Action, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the bytes would stay under a name that no journal has."""
+    monkeypatch.setattr(rename, "_renameat2", None)
+    plan = make_plan(desk, action)
+    with killed_at_scratch_name():
+        desk.apply(plan)
+    assert {outcome.status for outcome in desk.apply(plan)} == {Status.DONE}
+    assert not list(desk.root.parent.rglob(".neardup-[0-9]*"))
+    desk.purge()
+    assert not (desk.root / ".neardup-quarantine").exists()
+
+
+def test_file_under_a_scratch_name_is_not_replaced(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took the place of a victim in the moment of a kill, and lies there by no other name."""
+    monkeypatch.setattr(rename, "_renameat2", None)
+    plan, victim = make_plan(desk), desk.root / "copy.jpg"
+    folder = desk.root / ".neardup-quarantine" / name_run(plan)
+    lost = save(folder / f".neardup-{victim.stat().st_ino}", b"by another program")
+    outcome = desk.apply(plan)[0]
+    assert (outcome.status, lost.name in outcome.detail) == (Status.LEFT, True)
+    assert lost.read_bytes() == b"by another program"
+    assert victim.read_bytes() == b"one"
 
 
 @pytest.mark.parametrize(
@@ -358,8 +458,12 @@ def _apply_in_child(plan: Plan, store: Path, root: str, failpoint: str) -> None:
     list(apply_plan(plan, store, [root]))
 
 
-@pytest.mark.parametrize("action", [Action.QUARANTINE, Action.HARDLINK])
+@pytest.mark.parametrize("action", [Action.QUARANTINE, Action.MOVE, Action.HARDLINK])
 def test_run_killed_by_the_kernel_is_undone_or_continued(tmp_path: Path, action: Action) -> None:
+    destination = None
+    if action is Action.MOVE:
+        destination = str(tmp_path / "moved")
+        (tmp_path / "moved").mkdir()
     for number, failpoint in enumerate(["action intended:2", "action moved:2", "action done:1"]):
         desk = make_desk(tmp_path / str(number))
         groups = [
@@ -368,7 +472,8 @@ def test_run_killed_by_the_kernel_is_undone_or_continued(tmp_path: Path, action:
                 [save(desk.root / name, b"k") for name in ("1", "2", "3")],
             )
         ]
-        plan, before = desk.make_plan(groups, action), read_tree(desk.root)
+        plan = desk.make_plan(groups, action, destination=destination)
+        before = read_tree(desk.root)
         code = run_in_process(_apply_in_child, plan, desk.store, str(desk.root), failpoint)
         assert code == -signal.SIGKILL
         assert get_statuses(desk.apply(plan)) == dict.fromkeys("123", Status.DONE)
@@ -442,12 +547,8 @@ def test_full_disk_loses_nothing(
         assert read_tree(desk.root) == before
 
 
-@settings(max_examples=200, deadline=None)
-@given(data=st.data())
-def test_random_plan_killed_anywhere_is_undone(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    desk = make_desk(tmp_path_factory.mktemp("random"))
+def draw_plan(data: st.DataObject, desk: Desk) -> Plan:
+    """Save files in folders of several levels, and plan to act on all copies."""
     parents = st.sampled_from(["", "a/", "a/b/", "c/"])
     groups = list[tuple[Path, list[Path]]]()
     for number in range(data.draw(st.integers(1, 3), "groups")):
@@ -462,17 +563,74 @@ def test_random_plan_killed_anywhere_is_undone(
             for place in range(data.draw(st.integers(2, 4), "files"))
         ]
         groups.append((paths[0], paths[1:]))
-    plan = desk.make_plan(groups, data.draw(st.sampled_from([*ACTIONS[:1], *ACTIONS[2:]])))
+    action, destination = data.draw(st.sampled_from(ACTIONS)), None
+    if action is Action.MOVE:
+        (desk.root.parent / "moved").mkdir()
+        destination = str(desk.root.parent / "moved")
+    return desk.make_plan(groups, action, destination=destination)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_random_plan_killed_anywhere_is_undone(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    desk = make_desk(tmp_path_factory.mktemp("random"))
+    plan = draw_plan(data, desk)
     before, folder_times = read_tree(desk.root), read_folder_times(desk.root)
+    contents = read_contents(desk.root)
     failpoints = st.builds("{}:{}".format, st.sampled_from(APPLY_FAILPOINTS), st.integers(1, 6))
     with killed_at(data.draw(failpoints, "kill of apply")):
         desk.apply(plan)
     if data.draw(st.booleans(), "continue"):
         with killed_at(data.draw(failpoints, "second kill")):
             desk.apply(plan)
-    assert read_contents(desk.root) == {keeper.read_bytes() for keeper, _ in groups}
+    assert read_contents(desk.root) == contents
     with killed_at(data.draw(failpoints, "kill of undo")):
         desk.undo()
     desk.undo()
     assert read_tree(desk.root) == before
     assert read_folder_times(desk.root) == folder_times
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_random_purge_killed_anywhere_loses_nothing(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """All that is not deleted by then comes back as it was; the rest has its keeper."""
+    desk = make_desk(tmp_path_factory.mktemp("random"))
+    plan = draw_plan(data, desk)
+    before, contents = read_tree(desk.root), read_contents(desk.root)
+    keepers = {part.path for group in plan.groups for part in group.keeper_parts}
+    acts, purges = (
+        st.builds("{}:{}".format, st.sampled_from(names), st.integers(1, 6))
+        for names in (APPLY_FAILPOINTS, PURGE_FAILPOINTS)
+    )
+    with killed_at(data.draw(acts, "kill of apply")):
+        desk.apply(plan)
+    for moment in data.draw(st.lists(st.one_of(acts, purges), min_size=1, max_size=3), "kills"):
+        with killed_at(moment):
+            if moment.startswith(tuple(PURGE_FAILPOINTS)):
+                desk.purge()
+            elif data.draw(st.booleans(), "undo"):
+                desk.undo()
+            else:
+                desk.apply(plan)
+        assert contents <= read_contents(desk.root, desk.root.parent / "moved")
+    desk.purge()
+    desk.undo()
+    after = read_tree(desk.root)
+    assert {path for path, kept in before.items() if after.get(path) != kept} <= {
+        str(Path(part.path).relative_to(desk.root))
+        for part, is_victim in plan.iter_parts()
+        if is_victim
+    }
+    assert keepers <= {str(desk.root / path) for path in after}
+    assert read_contents(desk.root) == contents
+    (run,) = list_runs(desk.store)
+    assert set(run.counts) <= {State.UNDONE, State.REVERTED, State.PURGED}
+    gone = [path for path in before if path not in after]
+    if plan.action in (Action.QUARANTINE, Action.MOVE):
+        assert len(gone) == run.counts.get(State.PURGED, 0)
+    assert not (desk.root / ".neardup-quarantine").exists()

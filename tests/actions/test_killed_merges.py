@@ -8,60 +8,111 @@ from pathlib import Path
 import pytest
 
 from indexes import Store
-from pipeline.actions.apply import preview_plan
-from pipeline.actions.journal import list_journals, read_whole_journal
-from pipeline.actions.merge_entries import MergeState
+from pipeline.actions.entries import State
+from pipeline.actions.journal import list_journals, read_journal
+from pipeline.actions.outcome import Status
 from pipeline.actions.plan import Action
 from pipeline.actions.planner import PlanOptions
+from pipeline.actions.preview import preview_plan
 from pipeline.grouping.cluster import Group
 from pipeline.grouping.match import Match
 from pipeline.query.assets import mark_without_counterpart
 from pipeline.verify.relation import COPY_RELATIONS, Relation
-from tests.actions.test_merges import OLD_SIDECAR, edit, get_outcome, make_plan, purge
+from tests.actions.test_merges import OLD_SIDECAR, edit, get_outcome, make_plan
 from tests.actions.test_wider_relations import list_paths, make_verdict, plan_group, save_photo
 from tests.support.actions import OLD_TIME, Desk, killed_at, save
 
 
-def get_merge_state(desk: Desk) -> MergeState:
+def get_merge_state(desk: Desk) -> State:
     (path,) = list_journals(desk.store)
-    (merge,) = read_whole_journal(path).merges.values()
+    (merge,) = read_journal(path).merges.values()
     return merge.state
 
 
 @pytest.mark.parametrize(
     ("action", "failpoint", "expected"),
     [
-        (Action.MOVE, "merge purge intended", MergeState.UNDONE),
-        (Action.MOVE, "merge deleted", MergeState.PURGED),
+        (Action.MOVE, "merge purge intended", State.UNDONE),
+        (Action.MOVE, "merge deleted", State.PURGED),
         # The victims in quarantine are deleted before, so what was added stays.
-        (Action.QUARANTINE, "merge purge intended", MergeState.DONE),
-        (Action.QUARANTINE, "merge deleted", MergeState.PURGED),
+        (Action.QUARANTINE, "merge purge intended", State.DONE),
+        (Action.QUARANTINE, "merge deleted", State.PURGED),
     ],
 )
 def test_undo_settles_a_killed_purge_of_a_merge(
-    desk: Desk, action: Action, failpoint: str, expected: MergeState
+    desk: Desk, action: Action, failpoint: str, expected: State
 ) -> None:
     sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
     desk.apply(make_plan(desk, sidecar, action))
     with killed_at(failpoint):
-        purge(desk)
+        desk.purge()
     desk.undo()
     assert get_merge_state(desk) is expected
-    assert (sidecar.read_bytes() == OLD_SIDECAR) is (expected is MergeState.UNDONE)
+    assert (sidecar.read_bytes() == OLD_SIDECAR) is (expected is State.UNDONE)
 
 
 def test_nothing_is_decided_about_a_killed_purge_while_the_drive_is_away(desk: Desk) -> None:
     sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
     desk.apply(make_plan(desk, sidecar, Action.MOVE))
     with killed_at("merge purge intended"):
-        purge(desk)
+        desk.purge()
     away = desk.root.with_name("away")
     desk.root.rename(away)
-    purge(desk)
-    assert get_merge_state(desk) is MergeState.PURGE_INTENDED
+    desk.purge()
+    assert get_merge_state(desk) is State.PURGE_INTENDED
     away.rename(desk.root)
     desk.undo()
     assert sidecar.read_bytes() == OLD_SIDECAR
+
+
+@pytest.mark.parametrize("failpoint", ["merge done", "action intended"])
+def test_merge_whose_victims_were_never_moved_is_taken_back_by_another_plan(
+    desk: Desk, failpoint: str
+) -> None:
+    sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
+    plan = make_plan(desk, sidecar)
+    with killed_at(failpoint):
+        desk.apply(plan)
+    assert sidecar.read_bytes() != OLD_SIDECAR
+    desk.apply(desk.make_plan([]))
+    assert sidecar.read_bytes() == OLD_SIDECAR
+    assert get_merge_state(desk) is State.UNDONE
+    assert {outcome.status for outcome in desk.apply(plan)} == {Status.DONE}
+
+
+def test_merge_that_cannot_be_taken_back_is_tried_once(desk: Desk) -> None:
+    sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
+    with killed_at("merge done"):
+        desk.apply(make_plan(desk, sidecar))
+    edit(sidecar)
+    (journal,) = list_journals(desk.store)
+    desk.apply(desk.make_plan([]))
+    once = journal.read_bytes()
+    desk.apply(desk.make_plan([]))
+    assert journal.read_bytes() == once
+    assert b"edited since" in once
+
+
+def test_merge_of_a_run_that_is_continued_is_not_taken_back(desk: Desk) -> None:
+    sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
+    plan = make_plan(desk, sidecar)
+    with killed_at("merge done"):
+        desk.apply(plan)
+    desk.apply(plan)
+    (journal,) = list_journals(desk.store)
+    assert journal.read_bytes().count(b"merge intended") == 1
+
+
+def test_run_is_not_continued_if_its_sidecar_was_edited_since(desk: Desk) -> None:
+    """The edit may have taken out what was added, and no copy has it any more once it went."""
+    sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
+    plan = make_plan(desk, sidecar)
+    with killed_at("merge done"):
+        desk.apply(plan)
+    edit(sidecar)
+    outcome = get_outcome(desk.apply(plan), desk.root / "copy.jpg")
+    assert (outcome.status, "was edited since" in outcome.detail) == (Status.LEFT, True)
+    assert (desk.root / "copy.jpg").exists()
 
 
 def test_killed_undo_leaves_the_time_of_a_folder_that_another_program_changed(desk: Desk) -> None:

@@ -6,7 +6,6 @@ import errno
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +16,23 @@ from hypothesis import strategies as st
 from indexes.durable.failpoints import FAILPOINTS
 from indexes.errors import DiskFull
 from pipeline.actions import rename
-from pipeline.actions.apply import apply_plan, preview_plan
+from pipeline.actions.apply import apply_plan
 from pipeline.actions.outcome import Outcome, Status
 from pipeline.actions.plan import Action, FieldSource, Merge, Plan
 from pipeline.actions.plan_file import name_run, parse_plan, read_plan, serialize_plan, write_plan
-from pipeline.actions.purge import purge_runs
+from pipeline.actions.preview import preview_plan
 from pipeline.actions.undo import list_runs
 from pipeline.decode.metadata.fields import FieldName
 from pipeline.decode.metadata.xmp import parse_xmp
 from pipeline.errors import PlanRefused
+from pipeline.verify.relation import Relation
 from tests.support.actions import (
     OLD_TIME,
     Desk,
     at_failpoint,
     get_statuses,
     killed_at,
+    killed_at_scratch_name,
     make_desk,
     make_part,
     read_contents,
@@ -282,12 +283,23 @@ def test_merge_stays_while_a_copy_is_away(desk: Desk, sidecar: Path) -> None:
     assert read_tree(desk.root) == before
 
 
+def test_new_sidecar_stays_once_the_copies_are_purged(desk: Desk) -> None:
+    """Nothing else has their metadata any more."""
+    sidecar = desk.root / "keep.jpg.xmp"
+    desk.apply(make_plan(desk, sidecar))
+    desk.purge()
+    outcome = get_outcome(desk.undo(), sidecar)
+    assert (outcome.status, "is not back" in outcome.detail) == (Status.LEFT, True)
+    assert read_fields(sidecar)["rating"] == ("5",)
+
+
 def test_undo_leaves_a_sidecar_that_was_edited_since(desk: Desk, sidecar: Path) -> None:
     is_new = not sidecar.exists()
     desk.apply(make_plan(desk, sidecar))
     edited = sidecar.read_bytes().replace(b"boat", b"ship")
     sidecar.write_bytes(edited)
-    outcome = get_outcome(desk.undo(), sidecar)
+    with at_failpoint("merge taken", lambda: pytest.fail("it was away for a moment")):
+        outcome = get_outcome(desk.undo(), sidecar)
     assert (outcome.status, "edited since" in outcome.detail) == (Status.LEFT, True)
     assert sidecar.read_bytes() == edited
     if not is_new:
@@ -303,10 +315,6 @@ def test_sidecar_that_was_deleted_since_is_no_obstacle(desk: Desk, sidecar: Path
     assert read_tree(desk.root) == before
 
 
-def purge(desk: Desk, *, dry_run: bool = False) -> list[Outcome]:
-    return list(purge_runs(desk.store, [str(desk.root)], timedelta(0), dry_run=dry_run))
-
-
 @pytest.mark.parametrize("action", [Action.QUARANTINE, Action.MOVE])
 def test_purge_deletes_the_sidecar_of_before(desk: Desk, action: Action) -> None:
     sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
@@ -315,9 +323,9 @@ def test_purge_deletes_the_sidecar_of_before(desk: Desk, action: Action) -> None
     held = 9 if action is Action.QUARANTINE else 0  # of "one", "one" and "two"
     assert run.bytes_held >= len(OLD_SIDECAR)
     assert run.bytes_held - len(OLD_SIDECAR) <= held + 2
-    assert get_outcome(purge(desk, dry_run=True), sidecar).status is Status.PLANNED
+    assert get_outcome(desk.purge(dry_run=True), sidecar).status is Status.PLANNED
     assert OLD_SIDECAR in read_contents(desk.root)
-    assert get_outcome(purge(desk), sidecar).status is Status.DONE
+    assert get_outcome(desk.purge(), sidecar).status is Status.DONE
     assert OLD_SIDECAR not in read_contents(desk.root)
     assert not (desk.root / ".neardup-quarantine").exists()
     merged = sidecar.read_bytes()
@@ -329,7 +337,7 @@ def test_purge_keeps_the_sidecar_of_before_once_the_other_was_edited(desk: Desk)
     sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
     desk.apply(make_plan(desk, sidecar))
     edit(sidecar)
-    outcome = get_outcome(purge(desk), sidecar)
+    outcome = get_outcome(desk.purge(), sidecar)
     assert (outcome.status, bool(outcome.target)) == (Status.LEFT, True)
     assert Path(outcome.target).read_bytes() == OLD_SIDECAR
 
@@ -339,7 +347,7 @@ def test_purge_keeps_a_sidecar_of_before_that_was_edited_in_quarantine(desk: Des
     desk.apply(make_plan(desk, sidecar))
     (kept,) = (desk.root / ".neardup-quarantine").rglob("*.xmp")
     edit(kept)
-    outcome = get_outcome(purge(desk), sidecar)
+    outcome = get_outcome(desk.purge(), sidecar)
     assert (outcome.status, outcome.target) == (Status.LEFT, str(kept))
     assert read_fields(kept) == {"caption": ("edited",)}
 
@@ -349,8 +357,8 @@ def test_purge_that_was_killed_is_continued(desk: Desk, failpoint: str) -> None:
     sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
     desk.apply(make_plan(desk, sidecar))
     with killed_at(failpoint):
-        purge(desk)
-    purge(desk)
+        desk.purge()
+    desk.purge()
     assert not (desk.root / ".neardup-quarantine").exists()
     assert read_fields(sidecar)["keyword"] == ("sea", "boat")
 
@@ -362,6 +370,8 @@ def test_purge_that_was_killed_is_continued(desk: Desk, failpoint: str) -> None:
         {"sidecar": "{root}/keep.jpg"},
         {"sidecar": "{root}/other.xmp"},
         {"sidecar": "{root}/a/../keep.jpg.xmp"},
+        {"sidecar": "{root}/copy.jpg.xmp"},
+        {"before": "{root}/a/best.jpg"},
         {"fields": ()},
         {"fields": (FieldSource(FieldName.RATING, "9", "x"),)},
         {"fields": (FieldSource(FieldName.CAPTION, "a\x00b", "x"),)},
@@ -381,32 +391,49 @@ def test_plan_that_writes_elsewhere_or_no_metadata_is_refused(
     assert group.merge is not None
     if "sidecar" in change:
         change = {"sidecar": change["sidecar"].format(root=desk.root)}
+    if "before" in change:
+        change = {"before": make_part(Path(change["before"].format(root=desk.root)))}
     merge = replace(group.merge, **change)
     plan = replace(plan, groups=(replace(group, merge=merge), *plan.groups[1:]))
     with pytest.raises(PlanRefused, match="the plan writes to"):
         desk.apply(plan)
 
 
+def test_plan_that_writes_to_a_victim_is_refused(desk: Desk) -> None:
+    sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
+    plan = make_plan(desk, sidecar)
+    group = plan.groups[0]
+    parts = (*group.victims[0].parts, make_part(sidecar))
+    victim = replace(group.victims[0], relation=Relation.SAME_PICTURE, parts=parts)
+    plan = replace(plan, groups=(replace(group, victims=(victim,)), *plan.groups[1:]))
+    with pytest.raises(PlanRefused, match="has another use for it"):
+        desk.apply(plan)
+    assert sidecar.read_bytes() == OLD_SIDECAR
+
+
 # --- kills and races ---
 
 
+@pytest.mark.parametrize("action", [Action.QUARANTINE, Action.MOVE, Action.HARDLINK])
 @pytest.mark.parametrize(
     "failpoint", [name for name in MERGE_FAILPOINTS if "purge" not in name and "delet" not in name]
 )
-def test_killed_run_is_undone_and_continued(desk: Desk, sidecar: Path, failpoint: str) -> None:
-    plan, before = make_plan(desk, sidecar), read_tree(desk.root)
+def test_killed_run_is_undone_and_continued(
+    desk: Desk, sidecar: Path, failpoint: str, action: Action
+) -> None:
+    plan, before = make_plan(desk, sidecar, action), read_tree(desk.root)
     with killed_at(failpoint):
         desk.apply(plan)
     with killed_at(failpoint):
         desk.undo()
     desk.undo()
     assert read_tree(desk.root) == before
-    plan = make_plan(desk, sidecar)
+    plan = make_plan(desk, sidecar, action)
     with killed_at(failpoint):
         desk.apply(plan)
     desk.apply(plan)
     assert read_fields(sidecar)["rating"] == ("5",)
-    assert not (desk.root / "copy.jpg").exists()
+    assert action is Action.HARDLINK or not (desk.root / "copy.jpg").exists()
     (run, *_) = reversed(list_runs(desk.store))
     assert run.run == name_run(plan)
     desk.undo()
@@ -430,7 +457,9 @@ def delete_keeper(desk: Desk) -> None:
     (desk.root / "keep.jpg").unlink()
 
 
-@pytest.mark.parametrize("moment", ["merge intended", "merge written", "merge moved", "merge done"])
+@pytest.mark.parametrize(
+    "moment", ["merge intended", "merge prepared", "merge moved", "merge done"]
+)
 @pytest.mark.parametrize("race", [delete_sidecar, edit_sidecar, swap_folder, delete_keeper])
 def test_race_loses_no_bytes(
     desk: Desk, sidecar: Path, race: Callable[[Desk], None], moment: str
@@ -453,17 +482,61 @@ def test_race_loses_no_bytes(
     assert (during - written) | {b"one"} <= read_contents(*folders)
 
 
-@pytest.mark.parametrize("moment", ["merge intended", "merge written"])
+@pytest.mark.parametrize("moment", ["merge intended", "merge prepared"])
 def test_sidecar_that_is_written_in_this_moment_stays_as_it_is(
     desk: Desk, sidecar: Path, moment: str
 ) -> None:
-    plan = make_plan(desk, sidecar)
+    plan, is_new = make_plan(desk, sidecar), not sidecar.exists()
     with at_failpoint(moment, lambda: edit_sidecar(desk)):
         outcomes = desk.apply(plan)
     assert get_statuses(outcomes)["copy.jpg"] is Status.LEFT
-    assert "in this moment" in outcomes[0].detail
+    reason = "came in this moment" if is_new else "has other bytes than the plan says"
+    assert outcomes[0].detail.endswith(f"keep.jpg.xmp' {reason}")
     assert read_fields(sidecar) == {"caption": ("edited",)}
     assert not (desk.root / ".neardup-quarantine" / name_run(plan) / "keep.jpg.xmp").exists()
+
+
+def test_merge_whose_folder_is_swapped_is_reversed_in_it(desk: Desk, sidecar: Path) -> None:
+    """The folder that was opened has another path by now."""
+    plan, before = make_plan(desk, sidecar), read_tree(desk.root)
+    elsewhere = desk.root.with_name("elsewhere")
+
+    def swap() -> None:
+        desk.root.rename(elsewhere)
+        desk.root.mkdir()
+
+    with at_failpoint("merge moved", swap):
+        outcomes = desk.apply(plan)
+    assert "folder" in outcomes[0].detail
+    assert get_statuses(outcomes)["copy.jpg"] is Status.LEFT
+    kept = read_tree(elsewhere)
+    assert {name: kept.get(name) for name in before} == before
+
+
+def test_sidecar_that_is_edited_while_it_is_taken_away_gets_its_place_again(
+    desk: Desk, sidecar: Path
+) -> None:
+    """A program that had it open writes to it where it lies for a moment."""
+    plan = make_plan(desk, sidecar)
+    desk.apply(plan)
+    taken = desk.root / ".neardup-quarantine" / name_run(plan) / "keep.jpg.xmp"
+    with at_failpoint("merge taken", lambda: edit(taken)):
+        outcome = get_outcome(desk.undo(), sidecar)
+    assert (outcome.status, "was edited since" in outcome.detail) == (Status.LEFT, True)
+    assert read_fields(sidecar) == {"caption": ("edited",)}
+
+
+def test_scratch_name_of_a_new_sidecar_is_removed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without renameat2, a kill comes before the last of the three names is removed."""
+    plan, before = make_plan(desk, desk.root / "keep.jpg.xmp"), read_tree(desk.root)
+    monkeypatch.setattr(rename, "_renameat2", None)
+    with killed_at_scratch_name():
+        desk.apply(plan)
+    assert (desk.root / "keep.jpg.xmp").stat().st_nlink == 2
+    desk.undo()
+    assert read_tree(desk.root) == before
 
 
 def test_sidecar_that_is_edited_once_it_is_written_keeps_the_edit_and_the_copies(

@@ -7,11 +7,11 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from pipeline.actions.plan import TRASH_WARNING
 from pipeline.cli.console import EXIT_SKIPPED
 from tests.support.actions import read_tree
 from tests.support.cli import Run
@@ -176,6 +176,10 @@ def test_copy_that_may_be_better_than_its_keeper_stays(run: Run, tmp_path: Path)
     assert "may be the better one" in get_reasons(plan, folder)["new.jpg"]
     run("decide", "keep", folder / "new.jpg")
     assert list_victims(make_plan(run, *wide), folder) == {"old.jpg": ("same picture", "new.jpg")}
+    run("decide", "keep", folder / "old.jpg")  # the keeper now, but both are kept
+    plan = make_plan(run, *wide)
+    assert plan["groups"] == []
+    assert get_reasons(plan, folder)["new.jpg"] == "decided to be kept"
 
 
 @pytest.fixture
@@ -219,6 +223,36 @@ def test_photo_stays_with_what_has_no_copy_beside_the_keeper(
     assert plan["groups"] == []
     (reason,) = get_reasons(plan, assets).values()
     assert reason.endswith(f"{name}' has no copy beside the keeper")
+
+
+def test_photo_whose_sidecar_is_a_hard_link_of_the_keepers_stays(
+    run: Run, assets: Path, tmp_path: Path
+) -> None:
+    """Programs that link equal files leave it so; apply would refuse such a plan."""
+    sidecar = assets / "b" / "IMG_1.xmp"
+    sidecar.unlink()
+    sidecar.hardlink_to(assets / "a" / "IMG_1.xmp")
+    run("ingest")
+    plan = make_plan(run)
+    assert plan["groups"] == []
+    (reason,) = get_reasons(plan, assets).values()
+    assert reason == f"'{sidecar}' is a hard link of a file of the keeper"
+
+
+def test_sidecars_of_two_groups_may_be_hard_links(run: Run, assets: Path, tmp_path: Path) -> None:
+    """The victim of the second group has a copy beside its own keeper."""
+    for folder in ("a", "b"):
+        save_image(assets / folder / "IMG_2.jpg", draw_scene(2, (480, 360)))
+    (assets / "a" / "IMG_2.xmp").write_bytes((assets / "a" / "IMG_1.xmp").read_bytes())
+    (assets / "b" / "IMG_2.xmp").hardlink_to(assets / "a" / "IMG_1.xmp")
+    run("ingest")
+    file = tmp_path / "plan.json"
+    plan = json.loads(run("plan", "--output", file, "--json")[1])["plan"]
+    assert "b/IMG_2.xmp" in list_victims(plan, assets)
+    before = read_tree(assets)
+    assert run("apply", file, "--yes", "--confirm", "5")[0] == 0
+    assert run("undo", "last")[0] == 0
+    assert read_tree(assets) == before
 
 
 @pytest.fixture
@@ -275,6 +309,19 @@ def test_sidecar_of_two_photos_without_a_copy_beside_the_keeper_stays(
     assert list(list_victims(plan, shared_sidecar)) == ["b/IMG_1.jpg", "b/IMG_1.png"]
     reasons = get_reasons(plan, shared_sidecar)
     assert reasons == {"b/IMG_1.xmp": "has no copy beside the keeper"}
+
+
+def test_sidecar_of_two_photos_that_is_a_hard_link_of_the_keepers_stays(
+    run: Run, shared_sidecar: Path, tmp_path: Path
+) -> None:
+    sidecar, file = shared_sidecar / "b" / "IMG_1.xmp", tmp_path / "plan.json"
+    sidecar.unlink()
+    sidecar.hardlink_to(shared_sidecar / "a" / "IMG_1.xmp")
+    run("ingest")
+    plan = make_plan(run, "--output", file)
+    assert list(list_victims(plan, shared_sidecar)) == ["b/IMG_1.jpg", "b/IMG_1.png"]
+    assert "hard link of a file of the keeper" in get_reasons(plan, shared_sidecar)["b/IMG_1.xmp"]
+    assert run("apply", file, "--yes")[0] == 0
 
 
 def test_photo_with_a_sidecar_is_not_replaced_by_a_link(run: Run, assets: Path) -> None:
@@ -452,6 +499,27 @@ def test_age_that_is_none_is_a_usage_error(run: Run, age: str) -> None:
     assert (code, "is no age" in err) == (2, True)
 
 
+def test_age_without_a_unit_is_told_what_to_type(run: Run) -> None:
+    code, _, err = run("purge", "--older-than", "0")
+    assert (code, "type 0d for days or 0h for hours" in err) == (2, True)
+
+
+def test_plan_of_another_store_is_refused_before_its_files_are_counted(
+    run: Run, library: Path, tmp_path: Path
+) -> None:
+    """All but one file of the library go, so that it would ask for --confirm."""
+    for number in range(8):
+        shutil.copy2(library / "a.png", library / f"{number}.png")
+    run("ingest")
+    path, other = tmp_path / "plan.json", tmp_path / "other store"
+    run("plan", "--output", path)
+    assert "--confirm 11" in run("apply", path, "--yes")[2]
+    run("ingest", library, "--store", other)
+    for words in ((), ("--yes",), ("--yes", "--confirm", "11")):
+        code, _, err = run("apply", path, "--store", other, *words)
+        assert (code, "made from another store" in err) == (PLAN_REFUSED, True), words
+
+
 def test_commands_without_a_store_say_so(run: Run, tmp_path: Path) -> None:
     assert run("plan")[0] == run("runs")[0] == run("undo", "last")[0] == run("purge")[0] == 10
     assert run("apply", tmp_path / "nothing.json")[0] == PLAN_REFUSED
@@ -471,16 +539,15 @@ def test_trash_needs_its_package(
 def test_trash_is_used_and_cannot_be_undone(
     run: Run, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The package is played: a test must not fill the trash of who runs it."""
-    trash = tmp_path / "Trash"
-    trash.mkdir()
-    module = ModuleType("send2trash")
-    vars(module)["send2trash"] = lambda path: shutil.move(path, trash)
-    monkeypatch.setitem(sys.modules, "send2trash", module)
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))  # the trash of whoever runs this stays empty
+    for name in [name for name in sys.modules if name.startswith("send2trash")]:
+        monkeypatch.delitem(sys.modules, name)  # it reads the variable when it is imported
     path = tmp_path / "plan.json"
-    run("plan", "--action", "trash", "--output", path)
-    assert run("apply", path, "--yes")[0] == 0
-    assert {file.name for file in trash.iterdir()} == {"a copy.png", "a.png", "small.jpg"}
+    _, _, err = run("plan", "--action", "trash", "--output", path)
+    assert TRASH_WARNING in err
+    code, _, err = run("apply", path, "--yes")
+    assert (code, TRASH_WARNING in err, "undo it with" in err) == (0, True, False)
+    in_trash = {file.name for file in (tmp_path / "Trash" / "files").iterdir()}
+    assert in_trash == {"a copy.png", "a.png", "small.jpg"}
     code, out, _ = run("undo", "last")
     assert (code, "in the trash" in out) == (EXIT_SKIPPED, True)

@@ -1,43 +1,35 @@
 from __future__ import annotations
 
 import os
+import signal
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from indexes.durable.failpoints import FAILPOINTS
-from pipeline.actions.outcome import Outcome, Status
+from pipeline.actions.outcome import Status
 from pipeline.actions.plan import Action
 from pipeline.actions.purge import purge_runs
 from pipeline.actions.undo import list_runs
 from tests.actions.conftest import make_plan
+from tests.actions.test_apply import PURGE_FAILPOINTS
 from tests.actions.test_races import delete_keeper, make_keeper_a_link, replace_keeper
 from tests.support.actions import Desk, get_statuses, killed_at, read_contents, read_tree
-
-PURGE_FAILPOINTS = [
-    name
-    for name in FAILPOINTS
-    if name.startswith("action") and ("purge" in name or "delet" in name)
-]
-
-
-def purge(desk: Desk, hours: float = 0, *, dry_run: bool = False) -> list[Outcome]:
-    return list(purge_runs(desk.store, [str(desk.root)], timedelta(hours=hours), dry_run=dry_run))
+from tests.support.faults import run_in_process
 
 
 @pytest.mark.parametrize("action", [Action.QUARANTINE, Action.HARDLINK, Action.SYMLINK])
 def test_purge_deletes_what_has_its_keeper(desk: Desk, action: Action) -> None:
     desk.apply(make_plan(desk, action))
     before = read_tree(desk.root)
-    assert purge(desk, hours=1) == []
-    planned = purge(desk, dry_run=True)
+    assert desk.purge(hours=1) == []
+    planned = desk.purge(dry_run=True)
     assert {outcome.status for outcome in planned} == {Status.PLANNED}
     assert read_tree(desk.root) == before
-    assert {outcome.status for outcome in purge(desk)} == {Status.DONE}
+    assert {outcome.status for outcome in desk.purge()} == {Status.DONE}
     assert not (desk.root / ".neardup-quarantine").exists()
     assert read_contents(desk.root) == {b"one", b"two", b"three"}
-    assert purge(desk) == []
+    assert desk.purge() == []
     (run,) = list_runs(desk.store)
     assert (run.counts, run.bytes_held) == ({"purged": 3}, 0)
     assert "deleted by" in desk.undo()[0].detail
@@ -45,7 +37,7 @@ def test_purge_deletes_what_has_its_keeper(desk: Desk, action: Action) -> None:
 
 def test_files_that_were_moved_elsewhere_are_not_purged(desk: Desk) -> None:
     desk.apply(make_plan(desk, Action.MOVE))
-    assert purge(desk) == []
+    assert desk.purge() == []
     assert (desk.root.parent / "moved" / "photos" / "copy.jpg").exists()
 
 
@@ -54,7 +46,7 @@ def test_victim_without_its_keeper_stays_and_is_named(desk: Desk, lose_keeper: o
     desk.apply(make_plan(desk))
     assert callable(lose_keeper)
     lose_keeper(desk)
-    outcomes = purge(desk)
+    outcomes = desk.purge()
     assert get_statuses(outcomes) == {
         "copy.jpg": Status.LEFT,
         "copy 2.jpg": Status.LEFT,
@@ -69,7 +61,7 @@ def test_keeper_that_is_now_a_link_to_its_victim_saves_the_victim(desk: Desk) ->
     outcome = desk.apply(make_plan(desk))[0]
     (desk.root / "keep.jpg").unlink()
     (desk.root / "keep.jpg").hardlink_to(outcome.target)
-    left = purge(desk)[0]
+    left = desk.purge()[0]
     assert left.status is Status.LEFT
     assert "last file of its group" in left.detail
 
@@ -78,14 +70,14 @@ def test_keeper_that_was_moved_by_a_later_run_saves_its_victims(desk: Desk) -> N
     root = desk.root
     desk.apply(desk.make_plan([(root / "keep.jpg", [root / "copy.jpg"])]))
     desk.apply(desk.make_plan([(root / "a/b/copy 2.jpg", [root / "keep.jpg"])]))
-    assert get_statuses(purge(desk)) == {"copy.jpg": Status.LEFT, "keep.jpg": Status.DONE}
+    assert get_statuses(desk.purge()) == {"copy.jpg": Status.LEFT, "keep.jpg": Status.DONE}
     assert (root / "a/b/copy 2.jpg").read_bytes() == b"one"
 
 
 def test_victim_that_was_changed_in_quarantine_stays(desk: Desk) -> None:
     outcome = desk.apply(make_plan(desk))[0]
     Path(outcome.target).write_bytes(b"edited")
-    left = purge(desk)[0]
+    left = desk.purge()[0]
     assert left.status is Status.LEFT
     assert "was changed" in left.detail
     desk.undo()
@@ -95,28 +87,49 @@ def test_victim_that_was_changed_in_quarantine_stays(desk: Desk) -> None:
 def test_drive_that_is_away_saves_its_victims(desk: Desk) -> None:
     desk.apply(make_plan(desk))
     desk.root.rename(desk.root.with_name("away"))
-    assert {outcome.status for outcome in purge(desk)} == {Status.LEFT}
+    assert {outcome.status for outcome in desk.purge()} == {Status.LEFT}
     assert {outcome.status for outcome in desk.undo()} == {Status.LEFT}
     desk.root.with_name("away").rename(desk.root)
     assert {outcome.status for outcome in desk.undo()} == {Status.DONE}
 
 
+@pytest.mark.parametrize("action", [Action.QUARANTINE, Action.HARDLINK, Action.SYMLINK])
 @pytest.mark.parametrize("failpoint", PURGE_FAILPOINTS)
-def test_killed_purge_is_finished(desk: Desk, failpoint: str) -> None:
-    desk.apply(make_plan(desk))
+def test_killed_purge_is_finished(desk: Desk, failpoint: str, action: Action) -> None:
+    desk.apply(make_plan(desk, action))
     with killed_at(f"{failpoint}:2"):
-        purge(desk)
+        desk.purge()
     assert read_contents(desk.root) == {b"one", b"two", b"three"}
-    purge(desk)
+    desk.purge()
     (run,) = list_runs(desk.store)
     assert run.counts == {"purged": 3}
     assert not (desk.root / ".neardup-quarantine").exists()
 
 
+def _purge_in_child(store: Path, root: str, failpoint: str) -> None:
+    os.environ["NEARDUP_FAILPOINT"] = failpoint
+    list(purge_runs(store, [root], timedelta(0), dry_run=False))
+
+
+def test_purge_killed_by_the_kernel_is_finished_or_undone(desk: Desk) -> None:
+    desk.apply(make_plan(desk))
+    arguments = desk.store, str(desk.root)
+    code = run_in_process(_purge_in_child, *arguments, "action purge intended:1")
+    assert code == -signal.SIGKILL
+    code = run_in_process(_purge_in_child, *arguments, "action deleted:1")
+    assert code == -signal.SIGKILL
+    assert get_statuses(desk.undo()) == {
+        "worse.jpg": Status.DONE,
+        "copy 2.jpg": Status.DONE,
+        "copy.jpg": Status.LEFT,
+    }
+    assert list_runs(desk.store)[0].counts == {"purged": 1, "undone": 2}
+
+
 def test_killed_purge_is_undone_as_far_as_files_are_left(desk: Desk) -> None:
     desk.apply(make_plan(desk))
     with killed_at("action purge intended:2"):
-        purge(desk)
+        desk.purge()
     assert get_statuses(desk.undo()) == {
         "worse.jpg": Status.DONE,
         "copy 2.jpg": Status.DONE,
@@ -128,7 +141,7 @@ def test_file_that_a_killed_purge_deleted_counts_as_purged_after_undo(desk: Desk
     """Undo cannot bring it back, and it is not stuck anywhere."""
     desk.apply(make_plan(desk))
     with killed_at("action deleted"):
-        purge(desk)
+        desk.purge()
     assert get_statuses(desk.undo())["copy.jpg"] is Status.LEFT
     assert list_runs(desk.store)[0].counts == {"purged": 1, "undone": 2}
 
@@ -137,7 +150,7 @@ def test_killed_purge_is_not_settled_while_the_drive_is_away(desk: Desk) -> None
     """A file on it was perhaps not deleted."""
     desk.apply(make_plan(desk))
     with killed_at("action purge intended:2"):
-        purge(desk)
+        desk.purge()
     desk.root.rename(desk.root.with_name("away"))
     other = desk.make_plan([])
     desk.apply(other)

@@ -21,6 +21,7 @@ from tests.support.actions import (
     Desk,
     at_failpoint,
     get_statuses,
+    killed_at,
     read_contents,
     read_tree,
     save,
@@ -170,6 +171,35 @@ def test_file_that_takes_the_place_of_a_reflink_stays(
     assert outcome.status is Status.STUCK
     assert (desk.root / "copy.jpg").read_bytes() == b"another"
     assert Path(outcome.target).read_bytes() == b"one"
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_reflink_that_is_edited_while_it_is_taken_away_is_not_deleted(
+    desk: Desk, is_killed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that had it open writes to it where it lies for a moment, or after a kill."""
+
+    def copy(target: int, request: int, source: int) -> None:
+        os.write(target, os.pread(source, 1 << 20, 0))
+
+    monkeypatch.setattr(fcntl, "ioctl", copy)
+    plan = make_plan(desk, Action.REFLINK)
+    desk.apply(plan)
+    taken = desk.root / ".neardup-quarantine" / name_run(plan) / "copy.jpg"
+    if is_killed:
+        with killed_at("action taken:3"):
+            desk.undo()
+        taken.write_bytes(b"edited")
+        outcomes = desk.undo()
+    else:
+
+        def edit() -> None:
+            taken.write_bytes(b"edited")
+
+        with at_failpoint("action taken:3", edit):
+            outcomes = desk.undo()
+    assert get_statuses(outcomes)["copy.jpg"] is Status.LEFT
+    assert b"edited" in read_contents(desk.root)
 
 
 def test_file_that_takes_a_name_between_link_and_unlink_stays(

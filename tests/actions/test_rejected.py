@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from datetime import timedelta
@@ -13,9 +14,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline.actions.apply import preview_plan
 from pipeline.actions.plan import Action, Keeper, Plan
 from pipeline.actions.plan_file import read_plan, write_plan
+from pipeline.actions.preview import preview_plan
 from pipeline.actions.purge import purge_runs
 from pipeline.cli.console import EXIT_SKIPPED
 from pipeline.errors import PlanRefused
@@ -331,7 +332,6 @@ def test_rejected_photos_are_moved_to_a_folder(run: Run, library: Path, tmp_path
         ["--relations", "identical"],
         ["--min-confidence", "0.9"],
         ["--from", "groups.json"],
-        ["--html", "plan.html"],
     ],
 )
 def test_choices_that_need_a_keeper_are_refused(
@@ -339,6 +339,36 @@ def test_choices_that_need_a_keeper_are_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run("plan", "--rejected", *words)[0] == PLAN_REFUSED
+
+
+def test_page_shows_the_rejected_photos(run: Run, library: Path, tmp_path: Path) -> None:
+    (id_,) = reject(run, library / "IMG_1.jpg")
+    reject(run, library / "a.png")
+    page = tmp_path / "rejected.html"
+    make_plan(run, "--html", page)
+    html = page.read_text()
+    assert "<h1>4 rejected photos</h1>" in html
+    assert re.search(rf"rejected by ann on [\d-]+ \(decision {id_}\)", html)
+    assert html.count('<li class="card">') == 4
+    assert "with IMG_1.mov" in html
+    assert "keep" not in html.partition("</header>")[2]
+    for picture in (tmp_path / "rejected-pictures").glob("*.jpg"):
+        assert picture.name in html
+    assert "no preview" not in html
+
+
+def test_names_are_escaped_on_the_page(run: Run, library: Path, tmp_path: Path) -> None:
+    hostile = library / "<script>"
+    hostile.mkdir()
+    shutil.copy2(library / "other.jpg", hostile / "<b>.jpg")
+    run("ingest")
+    reject(run, library / "other.jpg")
+    page = tmp_path / "rejected.html"
+    make_plan(run, "--html", page)
+    html = page.read_text()
+    assert "<script>" not in html
+    assert "<b>.jpg" not in html
+    assert "&lt;script&gt;" in html
 
 
 def test_only_a_plan_of_rejected_photos_has_no_keeper(

@@ -59,6 +59,9 @@ PACKETS: dict[str, str | bytes] = {
     "<rdf:li>sea</rdf:li></rdf:Bag></dc:subject></rdf:Description>\n<!-- > --><rdf:Description"
     ' rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/"><xmp:Rating>4</xmp:Rating>'
     "</rdf:Description>\n</rdf:RDF>",
+    "US-ASCII": f'<?xml version="1.0" encoding="US-ASCII"?><rdf:RDF {RDF}><rdf:Description'
+    f' rdf:about="&#252;" {DC}><dc:subject><rdf:Bag><rdf:li>sea &#233;</rdf:li></rdf:Bag>'
+    "</dc:subject></rdf:Description></rdf:RDF>",
     "UTF-16": f'\ufeff<?xml version="1.0" encoding="UTF-16"?><rdf:RDF {RDF}><rdf:Description'
     f' rdf:about="" {DC}><dc:subject><rdf:Bag><rdf:li>sea é 漢</rdf:li></rdf:Bag></dc:subject>'
     "</rdf:Description></rdf:RDF>",
@@ -130,6 +133,20 @@ def test_property_that_is_there_is_never_written_a_second_time(property_: str) -
     """XMP with one property twice is refused by Adobe's programs."""
     with pytest.raises(MetadataUnreadable, match="has a title already"):
         extend_xmp(make_xmp(extra=property_), {FieldName.TITLE: ("x",)})
+
+
+def test_packet_that_says_it_is_ascii_stays_ascii() -> None:
+    """A program that believes its declaration refuses any other byte."""
+    extended = extend_xmp(ENCODED["US-ASCII"], FIELDS)
+    assert extended.isascii()
+    about = parse_xmp(extended).about
+    assert (about, extended.count(b'rdf:about="&#252;"')) == ("\xfc", 2)
+
+
+def test_packet_that_only_says_it_is_ascii_is_not_read() -> None:
+    packet = ENCODED["US-ASCII"].replace(b"&#233;", "é".encode())
+    with pytest.raises(MetadataUnreadable, match="another encoding"):
+        parse_xmp(packet)
 
 
 def test_keywords_that_are_no_list_are_left_alone() -> None:

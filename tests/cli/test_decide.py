@@ -204,3 +204,16 @@ def test_help_of_each_command_of_decide_shows_its_use(run: Run) -> None:
     for name in names:
         code, out, _ = run("decide", name, "--help")
         assert (code, "Usage: main decide" in out or f"decide {name}" in out) == (0, True)
+
+
+def test_several_photos_are_rejected_at_once_or_none(run: Run, photos: Path) -> None:
+    run("ingest", photos)
+    names = [photos / "c.webp", photos / "b.jpg", photos / "c.webp"]
+    assert run("decide", "reject", *names, photos / "gone.jpg")[0] != 0
+    assert json.loads(run("decide", "list", "--json")[1])["decisions"] == []
+    code, out, _ = run("decide", "reject", *names)
+    assert (code, out.count("decided: reject ")) == (0, 2)
+    listed = json.loads(run("decide", "list", "--json")[1])["decisions"]
+    assert [(item["kind"], len(item["photos"])) for item in listed] == [("reject", 1)] * 2
+    assert run("decide", "forget", listed[0]["id"])[0] == 0
+    assert len(json.loads(run("decide", "list", "--json")[1])["decisions"]) == 1

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.actions.outcome import Outcome, Status
+from pipeline.cli import progress
+from tests.support.actions import make_desk, save
 from tests.support.cli import NEARDUP, Run, run_process
 from tests.support.images import draw_scene, save_image
 
@@ -52,6 +55,19 @@ def test_apply_on_a_terminal_shows_files_and_bytes(run: Run, tmp_path: Path, pho
     run("ingest")
     run("plan", "--output", tmp_path / "again.json")
     assert " of " not in run("apply", tmp_path / "again.json", "--yes")[2]
+
+
+def test_outcome_of_a_sidecar_is_no_file_of_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A merge of metadata has an outcome of its own, and no size."""
+    monkeypatch.setattr(progress, "_has_terminal", lambda: True)
+    desk = make_desk(tmp_path)
+    files = [save(desk.root / name, b"one") for name in ("keep.jpg", "copy.jpg")]
+    plan = desk.make_plan([(files[0], files[1:])])
+    paths = (f"{files[0]}.xmp", str(files[1]))
+    outcomes = [Outcome(path, Status.DONE) for path in paths]
+    assert progress.follow_plan(outcomes, plan) == outcomes
 
 
 def test_ingest_without_a_terminal_prints_a_line_now_and_then(

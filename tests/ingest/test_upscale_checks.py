@@ -17,7 +17,7 @@ from pipeline import (
 )
 from pipeline.decode.decode import Decoded
 from pipeline.verify.relation import Relation
-from pipeline.verify.upscaling import RadialSpectrum, compute_spectrum_from_decoded
+from pipeline.verify.upscaling import CenterSpectra, compute_spectra_from_decoded
 from tests.support.images import draw_textured_image, save_image
 from tests.support.pair_verification import (
     draw_sharp_image,
@@ -69,6 +69,8 @@ def test_ingest_absent_larger_file_is_checked_once_restored(
         sharp.resize((1360, 1020), Image.Resampling.LANCZOS),
         quality=95,
     )
+    # A photo near it, so that the store keeps the thumbnails of both.
+    save_image(photos / "card" / "other.jpg", draw_textured_image(2, (800, 600)))
     with Store(tmp_path / "store", write=True) as store:
         for _ in ingest_roots([Root(str(photos / "card"))], store, load_embedder()):
             pass
@@ -194,11 +196,11 @@ def test_ingest_side_ratio_too_close_to_one_skips_upscale_check(
     )
     widths = list[int]()
 
-    def record(decoded: Decoded) -> RadialSpectrum:
+    def record(decoded: Decoded) -> CenterSpectra:
         widths.append(decoded.image.width)
-        return compute_spectrum_from_decoded(decoded)
+        return compute_spectra_from_decoded(decoded)
 
-    monkeypatch.setattr("pipeline.ingest.verify_pairs.compute_spectrum_from_decoded", record)
+    monkeypatch.setattr("pipeline.ingest.verify_pairs.compute_spectra_from_decoded", record)
     with Store(tmp_path / "store", write=True) as store:
         assert ingest_and_count(store, photos) == {Relation.SAME_PICTURE: 1}
     assert widths == [900] * read

@@ -15,7 +15,7 @@ from pipeline.actions.planner import PlanOptions
 from pipeline.decide.decide import decide, forget
 from pipeline.errors import ChoiceRefused, DecisionRefused, PlanRefused, UnknownGroup
 from pipeline.grouping.keep_rules import KeepRules
-from pipeline.review import choices
+from pipeline.review import choices, new_decisions
 from pipeline.review.choices import BULK_CHOICES, Choice, Place, Reviewer
 from pipeline.review.filters import NO_FILTER, GroupFilter
 from pipeline.review.listing import ListedGroup, Listing
@@ -234,7 +234,7 @@ def test_all_groups_are_separated_or_kept_at_once(
 def test_too_many_decisions_are_refused_whole(
     listing: Listing, reviewer: Reviewer, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choices, "MAX_DECISIONS", 2)
+    monkeypatch.setattr(new_decisions, "MAX_DECISIONS", 2)
     with pytest.raises(ChoiceRefused, match="more than 2 decisions"):
         reviewer.choose_all(Choice.KEEP_ALL, NO_FILTER, 3)
     assert list_decided(library) == []

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pipeline.actions.apply import apply_plan
 from pipeline.actions.outcome import Outcome, Status
 from pipeline.actions.plan import Action, Keeper, Part, Plan, PlannedGroup, Victim
 from pipeline.actions.protection import load_settings
+from pipeline.actions.purge import purge_runs
 from pipeline.actions.undo import undo_run
 from pipeline.verify.relation import Relation
 
@@ -90,8 +92,13 @@ class Desk:
         return list(apply_plan(plan, self.store, [str(self.root)]))
 
     def undo(self, run: str = "last") -> list[Outcome]:
-        """Undo a run, and check that it left no folder of its own behind."""
+        """Undo a run to the end."""
         return list(undo_run(self.store, run, [str(self.root)]))
+
+    def purge(self, hours: float = 0, *, dry_run: bool = False) -> list[Outcome]:
+        """Purge runs of an age to the end."""
+        age = timedelta(hours=hours)
+        return list(purge_runs(self.store, [str(self.root)], age, dry_run=dry_run))
 
 
 def make_desk(folder: Path) -> Desk:
@@ -178,3 +185,19 @@ def killed_at(name: str) -> Iterator[None]:
             yield
         except Killed:
             return
+
+
+@contextmanager
+def killed_at_scratch_name() -> Iterator[None]:
+    """Stop the block, as a kill does, before the last name of a renamed file is removed."""
+    unlink = os.unlink
+
+    def kill(path: Any, *, dir_fd: int | None = None) -> None:  # noqa: ANN401 - as os.unlink()
+        if str(path).startswith(".neardup-"):
+            raise Killed
+        unlink(path, dir_fd=dir_fd)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "unlink", kill)
+        with pytest.raises(Killed):
+            yield

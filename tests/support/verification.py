@@ -69,4 +69,4 @@ def edits_of(first: Image.Image, second: Image.Image) -> Edits:
 
 def build_features_from_pixels(rgb: NDArray[np.uint8], size: tuple[int, int]) -> ImageFeatures:
     """Build the features of a thumbnail (height, width, 3) that no JPEG was made of."""
-    return ImageFeatures(lambda: convert_to_gray(rgb), extract_features(rgb), size)
+    return ImageFeatures(lambda: convert_to_gray(rgb), lambda: rgb, extract_features(rgb), size)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from pipeline.thumbnails import encode_thumbnail
+from pipeline.thumbnails import decode_thumbnail, encode_thumbnail
 from pipeline.verify.features import (
     ImageFeatures,
+    build_features_from_thumbnail,
     convert_to_gray,
     decode_gray_thumbnail,
     estimate_noise,
@@ -48,7 +49,10 @@ def test_unrelated_images_are_verified_without_decoding_pixels() -> None:
 
     unrelated = [
         ImageFeatures(
-            fail_to_load, extract_features(np.asarray(draw_textured_image(seed))), (640, 480)
+            fail_to_load,
+            fail_to_load,
+            extract_features(np.asarray(draw_textured_image(seed))),
+            (640, 480),
         )
         for seed in (1, 2, 3)
     ]
@@ -81,6 +85,23 @@ def test_gray_thumbnail_is_the_luma_of_its_pixels() -> None:
     assert np.abs(gray - np.float64(convert_to_gray(pixels))).mean() < 2
 
 
+def test_small_colors_are_those_of_the_decoded_thumbnail() -> None:
+    jpeg = encode_thumbnail(np.asarray(draw_textured_image(1)))
+    pixels = decode_thumbnail(jpeg)
+    stored = build_features_from_thumbnail(jpeg, extract_features(pixels), (480, 320))
+    decoded = build_features_from_pixels(pixels, (480, 320))
+    assert np.array_equal(stored.small_rgb, decoded.small_rgb)
+
+
+def test_images_whose_colors_alone_differ_have_an_order() -> None:
+    red, green = (np.full((300, 448, 3), color, np.uint8) for color in ((76, 0, 0), (0, 39, 0)))
+    assert (convert_to_gray(red) == convert_to_gray(green)).all()
+    assert extract_features(red) == extract_features(green)
+    first, second = (build_features_from_pixels(pixels, (448, 300)) for pixels in (red, green))
+    assert first <= first
+    assert (first <= second) != (second <= first)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -103,7 +124,7 @@ def test_damaged_thumbnail_is_not_decoded(damage: Callable[[bytes], bytes]) -> N
 def test_features_of_an_older_format_are_extracted_again() -> None:
     features = extract_features(np.asarray(draw_textured_image(1)))
     assert has_current_format(features)
-    assert not has_current_format(b"\x01" + features[1:])
+    assert not has_current_format(b"\x03" + features[1:])
 
 
 def test_hosts_store_their_regions_and_more_keypoints_in_them() -> None:

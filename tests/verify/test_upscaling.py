@@ -16,10 +16,10 @@ from pipeline.verify.upscaling import (
     CENTER_SIDE_PX,
     MAX_SIDE_RATIO,
     MAX_UPSCALED_ENERGY_RATIO,
-    RadialSpectrum,
+    CenterSpectra,
     UpscaleCheck,
     add_upscaling,
-    compute_radial_spectrum,
+    compute_center_spectra,
     find_larger_side,
     measure_fine_detail,
 )
@@ -46,13 +46,13 @@ def make_copy(
     return Verdict(relation, 90, 90, 1.0, 0.0, flatten_homography(np.eye(3)), edits)
 
 
-SHARP_SPECTRUM = compute_radial_spectrum(crop_center(SHARP), SHARP.size)
+SHARP_SPECTRUM = compute_center_spectra(crop_center(SHARP), SHARP.size)
 ENLARGED = SHARP.resize((1530, 1190), Image.Resampling.LANCZOS)
-ENLARGED_SPECTRUM = compute_radial_spectrum(crop_center(ENLARGED), ENLARGED.size)
+ENLARGED_SPECTRUM = compute_center_spectra(crop_center(ENLARGED), ENLARGED.size)
 
 
 def is_upscaled(
-    spectrum: RadialSpectrum, side_ratio: float, changed_regions: tuple[Box, ...] = ()
+    spectrum: CenterSpectra, side_ratio: float, changed_regions: tuple[Box, ...] = ()
 ) -> bool:
     detail = measure_fine_detail(spectrum, side_ratio, changed_regions)
     return detail is not None and detail < MAX_UPSCALED_ENERGY_RATIO
@@ -65,7 +65,7 @@ def test_enlarged_image_is_upscaled_and_its_original_is_not(
 ) -> None:
     size = (round(SHARP.width * factor), round(SHARP.height * factor))
     enlarged = SHARP.resize(size, resampling)
-    spectrum = compute_radial_spectrum(crop_center(enlarged), enlarged.size)
+    spectrum = compute_center_spectra(crop_center(enlarged), enlarged.size)
     assert is_upscaled(spectrum, 1 / factor)
     assert not is_upscaled(SHARP_SPECTRUM, 1 / factor)
 
@@ -75,7 +75,7 @@ def test_sharp_part_counts_unless_it_lies_in_a_changed_region() -> None:
     covered = ENLARGED.crop((300, 300, 300 + CENTER_SIDE_PX, 300 + CENTER_SIDE_PX))
     noise = np.random.default_rng(1).integers(0, 256, (140, 140, 3), np.uint8)
     covered.paste(Image.fromarray(noise), (20, 20))
-    spectrum = compute_radial_spectrum(np.asarray(covered), size)
+    spectrum = compute_center_spectra(np.asarray(covered), size)
     assert not is_upscaled(spectrum, 1 / 1.7)
     share = 160 / CENTER_SIDE_PX
     assert is_upscaled(spectrum, 1 / 1.7, ((0.0, 0.0, share, share),))
@@ -87,7 +87,7 @@ def test_spectrum_has_the_power_of_a_wave_at_its_frequency() -> None:
     wavelength = 4  # px, which is half the Nyquist frequency
     wave = 127.5 + 100 * np.cos(2 * np.pi * np.arange(CENTER_SIDE_PX) / wavelength)
     pixels = np.repeat(np.tile(wave, (CENTER_SIDE_PX, 1))[..., None], 3, -1).astype(np.uint8)
-    spectrum = compute_radial_spectrum(pixels, (CENTER_SIDE_PX, CENTER_SIDE_PX))
+    spectrum = compute_center_spectra(pixels, (CENTER_SIDE_PX, CENTER_SIDE_PX))
     blocks, bins = spectrum.power_spectrum.shape
     assert blocks == 16
     power = spectrum.power_spectrum.sum(axis=0)
@@ -96,9 +96,9 @@ def test_spectrum_has_the_power_of_a_wave_at_its_frequency() -> None:
 
 
 def test_image_without_room_for_a_block_or_without_texture_is_not_upscaled() -> None:
-    tiny = compute_radial_spectrum(np.asarray(SHARP.crop((0, 0, 47, 47))), (47, 47))
+    tiny = compute_center_spectra(np.asarray(SHARP.crop((0, 0, 47, 47))), (47, 47))
     assert tiny.power_spectrum.shape[0] == 0 and tiny.block_boxes.shape == (0, 4)
-    flat = compute_radial_spectrum(np.full((512, 512, 3), 90, np.uint8), (512, 512))
+    flat = compute_center_spectra(np.full((512, 512, 3), 90, np.uint8), (512, 512))
     assert measure_fine_detail(tiny, 0.5, ()) is measure_fine_detail(flat, 0.5, ()) is None
 
 
@@ -148,7 +148,7 @@ def test_changed_regions_are_on_the_first_image_and_ignored_on_the_second() -> N
     covered = ENLARGED.copy()
     noise = np.random.default_rng(1).integers(0, 256, (200, 200, 3), np.uint8)
     covered.paste(Image.fromarray(noise), (550, 400))
-    spectrum = compute_radial_spectrum(crop_center(covered), covered.size)
+    spectrum = compute_center_spectra(crop_center(covered), covered.size)
     corners = UNIT_CORNERS[[0, 2]] * [200, 200] + [550, 400]
     left, top, right, bottom = (corners / covered.size).ravel()
     verdict = make_copy(1.7)

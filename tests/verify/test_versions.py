@@ -28,10 +28,19 @@ from pipeline import thumbnails
 from pipeline.decode.pixels import resize
 from pipeline.decode.preprocess import PREPROCESS_VERSION, VERIFY_INPUT, Preprocess
 from pipeline.thumbnails import decode_thumbnail, encode_thumbnail
-from pipeline.verify import alignment, colors, edits, matching, outlines, tiles, upscaling
+from pipeline.verify import (
+    alignment,
+    colors,
+    edits,
+    matching,
+    outlines,
+    resampling,
+    tiles,
+    upscaling,
+)
 from pipeline.verify.features import build_features_from_thumbnail
 from pipeline.verify.inputs import extract_from_thumbnail
-from pipeline.verify.upscaling import CENTER_SIDE_PX, UpscaleCheck, compute_radial_spectrum
+from pipeline.verify.upscaling import CENTER_SIDE_PX, UpscaleCheck, compute_center_spectra
 from pipeline.verify.verdict import VERDICT_VERSION, Verdict
 from pipeline.verify.verify import verify
 from tests.support.images import decode_file, draw_textured_image, save_image
@@ -54,6 +63,7 @@ TOLERANCES = {
 }
 DEFAULT_TOLERANCE = 0.01  # of all others: shares, factors, gray levels
 
+BICUBIC = Image.Resampling.BICUBIC
 LANCZOS = Image.Resampling.LANCZOS
 MODEL_INPUT = Preprocess(160)  # of the default model, neardup-1
 THUMBNAIL_SIZE = (VERIFY_INPUT.size, VERIFY_INPUT.size)
@@ -92,6 +102,8 @@ def test_verdicts_and_thumbnails_of_drawn_pairs_match_verdict_version() -> None:
         (outlines, "MIN_SEAM_CONTRAST_LEVELS", 99.0, "embedded"),
         (edits, "MIN_ROTATION_DEG", 20.0, "rotated"),
         (upscaling, "MAX_UPSCALED_ENERGY_RATIO", 0.0, "upscaled"),
+        (upscaling, "MIN_REAL_ENERGY_RATIO", 0.0, "upscaled and sharpened"),
+        (resampling, "MIN_PEAK_RATIO", 99.0, "upscaled and sharpened"),
     ],
 )
 def test_changed_constant_changes_the_verdict_of_a_drawn_pair(
@@ -181,7 +193,11 @@ def _draw_collages() -> ImagePair:
 # Without text, whose shapes depend on the version of FreeType.
 PAIRS: dict[str, Callable[[], ImagePair]] = {
     "resized": lambda: _draw_copy(11, lambda photo: photo.resize((240, 160))),
-    "upscaled": lambda: _draw_copy(12, lambda photo: photo.resize((816, 544), LANCZOS)),
+    # Too small for a trace of resampling.
+    "upscaled": lambda: _draw_copy(12, lambda photo: photo.resize((272, 187), LANCZOS), (160, 110)),
+    "upscaled and sharpened": lambda: _draw_copy(
+        12, lambda photo: photo.resize((816, 544), BICUBIC).filter(ImageFilter.SHARPEN)
+    ),
     "grayscale": lambda: _draw_copy(13, ImageOps.grayscale),
     "mirrored": lambda: _draw_copy(14, ImageOps.mirror),
     "cropped": lambda: _draw_copy(15, lambda photo: photo.crop((90, 60, 690, 460)), (960, 640)),
@@ -217,7 +233,7 @@ def _verify_pair(first: Image.Image, second: Image.Image) -> Verdict:
     ]
     check = UpscaleCheck({(0, 1): verify(*features)})
     spectra = {
-        number: compute_radial_spectrum(_crop_center(images[number]), images[number].size)
+        number: compute_center_spectra(_crop_center(images[number]), images[number].size)
         for number in check.larger_images
     }
     return check.apply(spectra)[0, 1]

@@ -82,7 +82,8 @@ class Spot(NamedTuple):
 class XmpPacket:
     """A packet as UTF-8, and what was read of it.
 
-    `encoding` is that of the bytes it was read from. `values` are those of each property, in order,
+    `encoding` is that of the bytes it was read from: UTF-8, its subset US-ASCII if the packet names
+    that, or UTF-16. `values` are those of each property, in order,
     each with its language. `about` is the name of the photo that the packet is about, mostly empty.
     """
 
@@ -190,8 +191,12 @@ class _Reader:
         raise MetadataUnreadable("XMP with a document type, which is not safe to read")
 
     def _check_declaration(self, version: str, encoding: str | None, standalone: int) -> None:
-        allowed = ("utf-8", "us-ascii") if self._packet.encoding == "utf-8" else ("utf-16",)
-        if encoding is not None and encoding.lower() not in allowed:
+        if encoding is None:
+            return
+        is_utf_8, named = self._packet.encoding == "utf-8", encoding.lower()
+        if is_utf_8 and named == "us-ascii" and self._packet.content.isascii():
+            self._packet.encoding = named  # what is inserted has to be ASCII, too
+        elif named != ("utf-8" if is_utf_8 else "utf-16"):
             raise MetadataUnreadable("XMP that names another encoding than it has")
 
     def _start(self, name: str, attributes: list[str]) -> None:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from indexes.errors import StoreError
-from pipeline.actions.journal import MOVED_STATES
+from pipeline.actions.entries import MOVED_STATES
 from pipeline.actions.plan import Action, LeftFile, Part, Plan
 from pipeline.actions.undo import RunSummary, list_runs
 from pipeline.errors import PipelineError

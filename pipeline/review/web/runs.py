@@ -13,11 +13,13 @@ from typing import Any
 
 from indexes.errors import StoreError
 from indexes.store import Store
-from pipeline.actions.apply import apply_plan, require_confirmation
-from pipeline.actions.journal import MOVED_STATES, find_journal, read_journal
+from pipeline.actions.apply import apply_plan
+from pipeline.actions.entries import MOVED_STATES
+from pipeline.actions.journal import find_journal, read_journal
 from pipeline.actions.moved_files import remove_moved_files
 from pipeline.actions.outcome import Outcome
 from pipeline.actions.plan import Plan
+from pipeline.actions.plan_checks import require_confirmation, require_current
 from pipeline.actions.plan_file import name_run
 from pipeline.actions.rejections import Rejections
 from pipeline.actions.undo import undo_run
@@ -85,8 +87,12 @@ class Runs:
     def start_apply(self, plan: Plan, confirmed: int) -> None:
         """Start to apply a plan, given the number of its files as the person confirmed it.
 
-        Raises PlanRefused for another number, and Problem while another run is going on.
+        Raises PlanRefused for another number and for a plan that the store does not allow now, and
+        Problem while another run is going on.
         """
+        with Store(self.folder) as store:
+            roots = [root.path for root in store.catalog.roots.list()]
+            require_current(plan, self.folder, roots, Rejections(store))
         require_confirmation(plan, confirmed)
         progress = RunProgress(RunKind.APPLY, name_run(plan), plan.victim_count)
         self._start(progress, self._apply, plan)
@@ -94,7 +100,7 @@ class Runs:
     def start_undo(self, run: str) -> None:
         """Start to undo a run. Raises RunNotFound, and Problem while another run is going on."""
         journal = find_journal(self.folder, run)
-        entries = read_journal(journal)[1].values()
+        entries = read_journal(journal).list_all()
         total = sum(entry.state in MOVED_STATES for entry in entries)
         self._start(RunProgress(RunKind.UNDO, journal.stem, total), self._undo, journal.stem)
 
