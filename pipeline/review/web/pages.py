@@ -53,8 +53,10 @@ class Pages:
         ]
 
     async def _enter(self, request: Request) -> Response:
-        """Lead to where the person was."""
+        """Lead to where the person was, or show the list."""
         place = await self._service.threads.run_quick(self._find_place)
+        if request.query_params or place == Place(None, NO_FILTER):
+            return await self._get_groups(request)
         query = urlencode(place.filter.to_query())
         path = f"/groups/{place.group_id}" if place.group_id else "/groups"
         response = RedirectResponse(f"{path}?{query}" if query else path, HTTPStatus.SEE_OTHER)
