@@ -69,8 +69,14 @@ export function ask(title, text, yes) {
   document.getElementById("question-text").textContent = text;
   document.getElementById("question-yes").textContent = yes;
   dialog.returnValue = "no";
+  const wasBusy = document.body.getAttribute("aria-busy"); // but for the person, who answers now
+  document.body.removeAttribute("aria-busy");
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+    const answer = () => {
+      if (wasBusy) document.body.setAttribute("aria-busy", wasBusy);
+      resolve(dialog.returnValue === "yes");
+    };
+    dialog.addEventListener("close", answer, { once: true });
   });
 }

@@ -14,7 +14,6 @@ const DONE_WORDS = {
   "make keeper": "this is the keeper now",
   reject: "rejected",
 };
-const OF_FILE = new Set(["make keeper", "reject"]);
 const THUMBNAIL_SIDE_PX = 448;
 const CARD_SIDE_PX = 1024; // of pictures on cards that are larger than thumbnails
 const MAX_SHARPENED_CARDS = 4; // each is decoded from its file
@@ -22,6 +21,9 @@ const LETTERS_KEY = "neardup-letters";
 
 let selected = 1; // the number of the card that choices of a file are about
 let isBusy = false;
+// A choice can move a group in the order, such as another keeper. Then it is still followed by the
+// groups that it was among: `next` and `prev` are their addresses, and `id` is the group.
+let thread = null;
 
 const getCards = () => [...getMain().querySelectorAll("[data-card]")];
 const getCard = (number) => getMain().querySelector(`[data-card][data-number="${number}"]`);
@@ -72,18 +74,37 @@ async function choose(choice, number = null) {
   await run(async () => {
     const page = getPage();
     const query = page.dataset.query;
-    const next = getMain().querySelector("a[rel=next]")?.getAttribute("href");
+    const [previous, next] = [findAddress("prev"), findAddress("next")];
     const card = number === null ? null : getCard(number);
     const paths = card ? [JSON.parse(card.dataset.path)] : [];
     const address = `/api/v1/groups/${page.dataset.id}/choices`;
     const outcome = await send("POST", address, { choice, paths });
-    const isOfFile = OF_FILE.has(choice) || paths.length > 0;
+    // What is left of a group of more than two files waits for a choice of its own.
+    const mayStay = card && (choice === "make keeper" || getCards().length > 2);
     const done = card && choice !== "make keeper" ? `${card.dataset.name}: ` : "";
     const words = `${done}${DONE_WORDS[choice]}. Undo with u`;
-    if (isOfFile && outcome.groups.length) await showGroup(outcome.groups[0], query, false);
-    else await showNext(next, query, words);
+    if (mayStay && outcome.groups.length) {
+      const [id] = outcome.groups;
+      await showGroup(id, query, false);
+      thread = { id, prev: previous, next };
+      followThread();
+    } else await showNext(next, query);
     announce(words);
   });
+}
+
+/** The address of the next or previous group; undefined at the end. */
+function findAddress(direction) {
+  if (thread?.id === getPage().dataset.id) return thread[direction];
+  return getMain().querySelector(`a[rel=${direction}]`)?.getAttribute("href");
+}
+
+/** Let the links of the group lead to where those of the group before the choice led. */
+function followThread() {
+  for (const direction of ["prev", "next"]) {
+    const link = getMain().querySelector(`a[rel=${direction}]`);
+    if (link && findAddress(direction)) link.setAttribute("href", findAddress(direction));
+  }
 }
 
 async function showGroup(id, query, push = true) {
@@ -120,13 +141,13 @@ async function undo() {
 }
 
 async function turn(direction) {
-  const link = getMain().querySelector(`a[rel=${direction}]`);
-  if (!link) {
+  const address = findAddress(direction);
+  if (!address) {
     announce(direction === "next" ? "this is the last group" : "this is the first group");
     return;
   }
   await run(async () => {
-    if (!(await show(link.getAttribute("href")))) await show("/groups");
+    if (!(await show(address))) await show("/groups");
   });
 }
 
