@@ -129,8 +129,8 @@ class Visit:
         return found
 
     @property
-    def said(self) -> str:
-        """What was announced last."""
+    def announced(self) -> str:
+        """The text that was announced last."""
         self.page.wait_for_selector("#announcer:not(:empty)")
         return self.page.inner_text("#announcer")
 
@@ -171,7 +171,7 @@ def test_review_by_keyboard_through_30_groups(store: Path, chromium: Browser) ->
             for key in keys:
                 review.press(key)
                 if key == "Shift+N":
-                    assert "not duplicates" in review.said
+                    assert "not duplicates" in review.announced
                     states[str(review.group)] = "skipped"
             if state is None:
                 del states[first]
@@ -188,7 +188,7 @@ def test_review_by_keyboard_through_30_groups(store: Path, chromium: Browser) ->
         assert text.strip() == f"{reviewed} of {GROUP_COUNT + separated} reviewed"
 
         review.press("u")  # the last choice, and its group is shown again
-        assert "Undone" in review.said
+        assert "Undone" in review.announced
         assert load_states(running)[str(review.group)] is None
         text = review.page.inner_text("#progress")
         assert text.strip() == f"{reviewed - 1} of {GROUP_COUNT + separated} reviewed"
@@ -199,7 +199,7 @@ def test_review_by_keyboard_through_30_groups(store: Path, chromium: Browser) ->
     with serve_review(store) as running, visit(running, chromium) as review:
         assert review.group == place  # after a restart, in another browser
         review.press(*"jjjjjj")  # to the groups that were left of others
-        assert review.said == "This is the last group"
+        assert review.announced == "This is the last group"
         review.press("g")
         review.page.wait_for_selector("[data-page=groups]")
 
@@ -236,7 +236,7 @@ def test_pictures_are_compared_by_keys(store: Path, chromium: Browser) -> None:
         review.press("ArrowRight", "4")  # the smaller one has other pixels
         review.page.wait_for_selector(".stage[data-side=left] img[src$='view=tiles']")
         review.press("r")
-        assert "resolution" in review.said
+        assert "resolution" in review.announced
         review.press("?")
         review.page.wait_for_selector("#help[open]")
         for _ in range(4):  # the focus stays in the dialog, or goes to the browser's own bar
@@ -267,7 +267,7 @@ def test_bulk_choice_asks_and_touches_only_the_filter(store: Path, chromium: Bro
         review.page.keyboard.press("Enter")
         review.page.wait_for_selector("#question[open]")
         review.press("Tab", "Enter")
-        assert "Done for 1 groups" in review.said
+        assert "Done for 1 groups" in review.announced
         assert load_states(running) == before | {group: "accepted"}
 
 

@@ -128,7 +128,7 @@ def test_options_narrow_the_plan_and_the_rest_is_explained(browser: httpx.Client
 
 def test_plan_without_a_file_has_nothing_to_apply(browser: httpx.Client) -> None:
     page = read_page(browser.get(make_plan(browser, relations=["identical pixels"])).content)
-    assert "No file can go by this plan" in page.text
+    assert "This plan has no file to act on" in page.text
     assert "the number of files, to apply" not in page.text
 
 
