@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 from blake3 import blake3
 
@@ -247,6 +248,33 @@ def test_pictures_are_compared_by_keys(store: Path, chromium: Browser) -> None:
         assert not review.evaluate("document.getElementById('help').open")
         assert review.page.is_visible("#compare")  # only the dialog was closed
         review.page.wait_for_load_state("networkidle")
+
+
+def test_pictures_are_aligned_by_matrices(store: Path, chromium: Browser) -> None:
+    random = np.random.default_rng(1)
+    first, second = random.normal(size=(2, 3, 3)) + 3 * np.eye(3)
+    point = np.array([0.3, 0.6])
+    script = """async ([a, b, point]) => {
+        const m = await import("/static/matrix.js");
+        const css = new DOMMatrix(m.makeCss(a)).transformPoint(new DOMPoint(...point));
+        return {
+            product: m.multiply(a, b), inverse: m.invert(a), mapped: m.mapPoint(a, point),
+            css: [css.x / css.w, css.y / css.w],
+            scale: m.measureScale([2, 0, 5, 0, 8, 1, 0, 0, 1], point),
+            singular: m.invert([1, 2, 3, 2, 4, 6, 0, 0, 1]),
+        }
+    }"""
+    with serve_review(store) as running, visit(running, chromium) as review:
+        found = review.page.evaluate(
+            script, [first.ravel().tolist(), second.ravel().tolist(), [*point]]
+        )
+    mapped = first @ [*point, 1]
+    np.testing.assert_allclose(np.reshape(found["product"], (3, 3)), first @ second)
+    np.testing.assert_allclose(np.reshape(found["inverse"], (3, 3)), np.linalg.inv(first))
+    np.testing.assert_allclose(found["mapped"], mapped[:2] / mapped[2])
+    np.testing.assert_allclose(found["css"], mapped[:2] / mapped[2])
+    assert found["scale"] == pytest.approx(4)  # the root of the area of 2 x 8
+    assert found["singular"] == np.eye(3).ravel().tolist()
 
 
 def test_bulk_choice_asks_and_touches_only_the_filter(store: Path, chromium: Browser) -> None:
