@@ -224,6 +224,9 @@ def test_pictures_are_compared_by_keys(store: Path, chromium: Browser) -> None:
         review.press("2", ".")
         assert review.evaluate(mode) == "split"
         assert review.page.input_value("#split") == "54"
+        boxes = "i => i.getBoundingClientRect().toJSON()"
+        left, right = review.evaluate(f"[...document.querySelectorAll('.stage img')].map({boxes})")
+        assert right == pytest.approx(left, abs=1)  # the smaller one lies on the larger one
         transforms = "[...document.querySelectorAll('.stage img')].map(i => i.style.transform)"
         review.press("1")
         before = review.evaluate(transforms)

@@ -181,15 +181,17 @@ def test_only_one_run_goes_on_and_files_that_stay_are_named(
 
     monkeypatch.setattr(runs, "apply_plan", apply)
     address = make_plan(browser)
-    assert browser.post(f"{address}/apply", json={"files": 3}).is_success
-    has_started.wait()
-    second = browser.post(f"{address}/apply", json={"files": 3})
-    assert (second.status_code, second.json()["detail"]) == (
-        409,
-        "another run is going on; wait for its end",
-    )
-    assert "data-running" in read_page(browser.get("/plan").content).attributes
-    may_end.set()
+    try:
+        assert browser.post(f"{address}/apply", json={"files": 3}).is_success
+        has_started.wait()
+        second = browser.post(f"{address}/apply", json={"files": 3})
+        assert (second.status_code, second.json()["detail"]) == (
+            409,
+            "another run is going on; wait for its end",
+        )
+        assert "data-running" in read_page(browser.get("/plan").content).attributes
+    finally:
+        may_end.set()
     assert wait(browser)["problem_count"] == 1
     page = read_page(browser.get(address).content)
     assert "1 file done" in page.text
