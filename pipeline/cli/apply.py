@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -13,11 +11,6 @@ from indexes.paths import format_command
 from pipeline.cli.console import EXIT_SKIPPED, print_json, print_lines, print_message
 from pipeline.cli.options import json_option, store_option
 from pipeline.cli.session import open_for_writing
-
-if TYPE_CHECKING:
-    from indexes.store import Store
-    from pipeline.actions.outcome import Outcome
-    from pipeline.actions.plan import Plan
 
 
 @click.command()
@@ -47,6 +40,7 @@ def apply(plan: Path, yes: bool, confirm: int | None, store: Path, as_json: bool
     """
     from indexes.store import Store
     from pipeline.actions.apply import apply_plan
+    from pipeline.actions.moved_files import remove_moved_files
     from pipeline.actions.outcome import Status
     from pipeline.actions.plan import TRASH_WARNING, Action
     from pipeline.actions.plan_checks import require_confirmation, require_current
@@ -65,7 +59,7 @@ def apply(plan: Path, yes: bool, confirm: int | None, store: Path, as_json: bool
             require_current(read, store, roots, rejections)  # before a person counts files
             require_confirmation(read, confirm)
             outcomes = follow_plan(apply_plan(read, store, roots, rejections), read)
-            _remove_from_catalog(opened, read, outcomes)
+            remove_moved_files(opened, read, outcomes)
         else:
             outcomes = list(preview_plan(read, store, roots, rejections))
     if as_json:
@@ -82,20 +76,3 @@ def apply(plan: Path, yes: bool, confirm: int | None, store: Path, as_json: bool
             print_message(f"undo it with `{format_command(store, 'undo', run)}`")
     if any(outcome.is_problem for outcome in outcomes):
         sys.exit(EXIT_SKIPPED)
-
-
-def _remove_from_catalog(store: Store, plan: Plan, outcomes: Iterable[Outcome]) -> None:
-    """Remove files that were moved away from the catalog.
-
-    Else the next ingest would take many that vanished at once for those of a drive that is away.
-    """
-    from pipeline.actions.outcome import Status
-    from pipeline.actions.plan import REPLACING_ACTIONS
-
-    if plan.action in REPLACING_ACTIONS:
-        return
-    victims = {part.path for part, is_victim in plan.iter_parts() if is_victim}
-    done = [outcome.path for outcome in outcomes if outcome.status is Status.DONE]
-    moved = [path for path in done if path in victims]  # not a sidecar that was extended
-    files = [store.catalog.files.get_by_path(path) for path in moved]
-    store.remove_files([file.id for file in files if file])

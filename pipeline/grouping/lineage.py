@@ -76,17 +76,29 @@ def walk_tree(members: Sequence[Match]) -> list[tuple[Match, int]]:
     keeper or whose parent is not known. Of those made from one file, the ones without copies of
     their own come first; beyond that, members keep their order.
     """
-    copies = defaultdict[str | None, list[Match]](list)
-    for member in members:
-        copies[member.made_from.path if member.made_from else None].append(member)
+    by_path = {member.file.path: member for member in members}
+    parents = {
+        path: member.made_from.path if member.made_from else None
+        for path, member in by_path.items()
+    }
+    return [(by_path[path], depth) for path, depth in walk_parents(parents)]
+
+
+def walk_parents(parents: Mapping[str, str | None]) -> list[tuple[str, int]]:
+    """Order members, given by their paths with those of what they were made from, as walk_tree()
+    does; None is the keeper, or not known.
+    """
+    copies = defaultdict[str | None, list[str]](list)
+    for path, parent in parents.items():
+        copies[parent].append(path)
     for siblings in copies.values():
-        siblings.sort(key=lambda member: member.file.path in copies)
-    walk = list[tuple[Match, int]]()
-    pending = [(member, 0) for member in reversed(copies[None])]
+        siblings.sort(key=lambda path: path in copies)
+    walk = list[tuple[str, int]]()
+    pending = [(path, 0) for path in reversed(copies[None])]
     while pending:
-        member, depth = pending.pop()
-        walk.append((member, depth))
-        pending += [(copy, depth + 1) for copy in reversed(copies.get(member.file.path, ()))]
+        path, depth = pending.pop()
+        walk.append((path, depth))
+        pending += [(copy, depth + 1) for copy in reversed(copies.get(path, ()))]
     return walk
 
 

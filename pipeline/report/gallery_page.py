@@ -199,7 +199,7 @@ def _render_origin(member: Match, anchors: Mapping[str, str]) -> Iterator[str]:
 
 
 def _render_without_counterpart(member: Match) -> Iterator[str]:
-    yield from map(html.escape, describe_without_counterpart(member))
+    yield from map(html.escape, describe_without_counterpart(member.without_counterpart))
 
 
 def _describe_differences(member: Match, keeper: LibraryFile) -> str:

@@ -187,7 +187,7 @@ def format_match(match: Match, reference: str = KEEPER) -> str:
         words.append(format_decision(match.decision))
     if match.made_from:
         words.append(f"{PARENT_WORDS} {format_name(match.made_from)}")
-    words += list(describe_without_counterpart(match))
+    words += list(describe_without_counterpart(match.without_counterpart))
     described = "; ".join(filter(None, words))
     relation = format_relation(match)
     return f"{relation}: {described}" if described else relation
@@ -198,15 +198,12 @@ def get_voucher_words(match: Match) -> str:
     return DECIDED_VOUCHER_WORDS if match.decision else VOUCHER_WORDS
 
 
-def describe_without_counterpart(match: Match) -> Iterable[str]:
-    """Yield in words that a member is not to be given up, for what the keeper lacks."""
-    if match.without_counterpart:
-        names = ", ".join(map(_format_name, match.without_counterpart))
-        yield f"not to be given up: {names} {_count_no_copies(match)} beside the keeper"
-
-
-def _count_no_copies(match: Match) -> str:
-    return "has no copy" if len(match.without_counterpart) == 1 else "have no copies"
+def describe_without_counterpart(paths: Sequence[str]) -> Iterable[str]:
+    """Yield in words that a member is not to be given up, for the parts that the keeper lacks."""
+    if paths:
+        names = ", ".join(map(_format_name, paths))
+        have_no_copies = "has no copy" if len(paths) == 1 else "have no copies"
+        yield f"not to be given up: {names} {have_no_copies} beside the keeper"
 
 
 def format_relation(match: Match) -> str:

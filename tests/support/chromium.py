@@ -24,13 +24,18 @@ OPTIONS = (
 )
 
 
+def find_chromium() -> str | None:
+    """Find the executable of Chromium; None if there is none."""
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
 def take_screenshot(url: str, screenshot: Path, size: tuple[int, int]) -> str:
     """Render a page of `size` pixels (width, height) as a PNG, and return Chromium's log.
 
     Raises TimeoutExpired if Chromium hangs and CalledProcessError if it fails. All its processes
     are killed then: one that lives on would hold open whatever it inherited.
     """
-    executable = shutil.which("chromium") or shutil.which("chromium-browser")
+    executable = find_chromium()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
         log = Path(home, "log")
         with log.open("wb") as stderr:
@@ -66,7 +71,7 @@ def take_screenshot(url: str, screenshot: Path, size: tuple[int, int]) -> str:
 @functools.cache
 def explain_absence() -> str | None:
     """Explain why pages cannot be rendered here; None if they can."""
-    if not (shutil.which("chromium") or shutil.which("chromium-browser")):
+    if not find_chromium():
         return "no Chromium is installed here"
     with tempfile.TemporaryDirectory() as folder:
         try:

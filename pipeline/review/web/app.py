@@ -35,7 +35,9 @@ from pipeline.review.web.pictures import (
     load_stored_thumbnail,
     make_tag,
 )
+from pipeline.review.web.plan_pages import PlanPages
 from pipeline.review.web.problems import Problem, handle_error
+from pipeline.review.web.rendering import Renderer
 from pipeline.review.web.service import Service
 from pipeline.review.web.stores import STORE_IDLE_SECONDS
 
@@ -54,12 +56,16 @@ def make_app(service: Service, is_host_allowed: IsHostAllowed) -> ASGIApp:
             upkeep.cancel()
             with suppress(asyncio.CancelledError):
                 await upkeep
+            await asyncio.to_thread(plan_pages.close)
             await asyncio.to_thread(service.close)
 
+    renderer = Renderer(service)
+    pages, plan_pages = Pages(service, renderer), PlanPages(service, renderer)
     pictures = Pictures(service)
     routes = [
         *Api(service).list_routes(),
-        *Pages(service).list_routes(),
+        *pages.list_routes(),
+        *plan_pages.list_routes(),
         Route("/pictures/{picture}/thumb", pictures.get_thumbnail, methods=["GET"]),
         Route("/pictures/{picture}/full", pictures.get_large, methods=["GET"]),
         Route(f"{STATIC_PREFIX}{{name}}", StaticFiles().get, methods=["GET"]),

@@ -30,6 +30,7 @@ from pipeline.errors import (
     PlanRefused,
     ReviewFailed,
     RootNotFound,
+    RunNotFound,
     ServiceUnavailable,
     UnknownDecision,
     UnknownGroup,
@@ -49,6 +50,7 @@ _STATUS_BY_ERROR: dict[type[Exception], HTTPStatus] = {
     UnknownPhoto: HTTPStatus.NOT_FOUND,
     UnknownDecision: HTTPStatus.NOT_FOUND,
     RootNotFound: HTTPStatus.NOT_FOUND,
+    RunNotFound: HTTPStatus.NOT_FOUND,
     ChoiceRefused: HTTPStatus.CONFLICT,
     DecisionRefused: HTTPStatus.CONFLICT,
     PlanRefused: HTTPStatus.CONFLICT,
@@ -93,8 +95,9 @@ def answer_problem(path: str, problem: Problem) -> Response:
     page = (
         "<!doctype html><html lang=en><meta charset=utf-8>"
         '<meta name=viewport content="width=device-width">'
-        f"<title>{html.escape(title)}</title><h1>{html.escape(title)}</h1>"
-        f"<p>{html.escape(detail)}</p><p><a href=/>Continue</a></p></html>"
+        f"<title>{html.escape(title)}</title><link rel=stylesheet href=/static/review.css>"
+        f"<main><div class=empty><h1>{html.escape(title)}</h1><p>{html.escape(detail)}</p>"
+        "<p><a class=button href=/>Continue</a></p></div></main></html>"
     )
     content = page.encode("utf-8", "backslashreplace")
     return Response(content, problem.status, headers, "text/html")

@@ -13,6 +13,7 @@ from typing import Any
 from indexes.decisions import DecisionKind
 from indexes.paths import PLANS_NAME, format_command
 from indexes.store import Store
+from pipeline.actions.plan import Plan
 from pipeline.actions.plan_file import name_run, read_plan, write_plan
 from pipeline.actions.planner import PlanOptions
 from pipeline.decide.decide import decide, forget
@@ -193,11 +194,15 @@ class Service:
         return document, plan_id
 
     def get_plan(self, plan_id: str) -> Document:
+        """Return a plan in the schema of `neardup plan`. Raises Problem for an id without one."""
+        return serialize_plan_answer(self.read_plan(plan_id), str(self._get_plan_path(plan_id)))
+
+    def read_plan(self, plan_id: str) -> Plan:
         """Read a plan that make_plan() saved. Raises Problem for an id without one."""
         path = self._get_plan_path(plan_id)
         if not path.is_file():
             raise Problem(HTTPStatus.NOT_FOUND, "there is no plan with this id")
-        return serialize_plan_answer(read_plan(path), str(path))
+        return read_plan(path)
 
     def _get_plan_path(self, plan_id: str) -> Path:
         """Return the file of a plan. Raises Problem for an id that is not the name of a run."""
