@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from indexes.catalog.seal import Seal, SealFile, make_missing_error
-from indexes.durable import files
+from indexes.durable import files, sqlite_files
 from indexes.durable.failpoints import failpoint
 from indexes.durable.filesystems import find_network_filesystem
 from indexes.durable.locks import lock
@@ -66,6 +66,7 @@ class Database:
         self.path = path
         self._schema_migrations = schema_migrations
         self._can_write = write
+        self._is_closed = False
         self._write_lock_path = path.with_name(WRITE_LOCK_NAME)
         self._wal_path = path.with_name(path.name + WAL_SUFFIX)
         self._seal_file = SealFile(path)
@@ -77,14 +78,19 @@ class Database:
             and not os.access(path.parent, os.W_OK)
             and not (self._wal_path.exists() and self._wal_path.stat().st_size)
         )
-        self._seal_at_open = self._seal_file.verify()
-        self._db = self._connect()
+        sqlite_files.begin_use()
         try:
-            version = self._configure()
-            self._require_sealed_generation(version)
-            self._migrate(version)
+            self._seal_at_open = self._seal_file.verify()
+            self._db = self._connect()
+            try:
+                version = self._configure()
+                self._require_sealed_generation(version)
+                self._migrate(version)
+            except BaseException:
+                self._db.close()
+                raise
         except BaseException:
-            self._db.close()
+            sqlite_files.end_use()
             raise
 
     # --- opening and closing ---
@@ -208,10 +214,19 @@ class Database:
     def close(self) -> None:
         """Close the database. A writer seals the file unless another process reads an older state.
 
-        A full disk then costs nothing: the WAL stays.
+        A full disk then costs nothing: the WAL stays. Closing it again does nothing.
         """
-        if not self._can_write:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            self._close()
+        finally:
             self._db.close()
+            sqlite_files.end_use()
+
+    def _close(self) -> None:
+        if not self._can_write:
             return
         with suppress(DiskFull), lock(self._write_lock_path, WRITE_LOCK_TIMEOUT_SECONDS):
             with suppress(sqlite3.Error, StoreError):

@@ -13,9 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from blake3 import blake3
-
 from indexes.durable import files
+from indexes.durable.sqlite_files import hash_database
 from indexes.errors import StoreDamaged, StoreError
 from indexes.paths import SCRATCH_NAME, WAL_SUFFIX, format_repair_hint
 from indexes.records import FileStat
@@ -78,7 +77,7 @@ class SealFile:
     def write_closed(self, generation: int) -> None:
         """Seal `generation` transactions and the file, whose log is empty. Raises DiskFull."""
         stat = FileStat.from_os_stat(self._database_path.stat())
-        digest = _hash_file(self._database_path)
+        digest = hash_database(self._database_path)
         sealed = SealedFile(digest, stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode)
         self._write({"generation": generation, **asdict(sealed)})
 
@@ -117,7 +116,7 @@ class SealFile:
             stat = FileStat.from_os_stat(path.stat())
             if not read_all and stat.is_unchanged_since(sealed):
                 return True
-            return _hash_file(path) == sealed.blake3
+            return hash_database(path) == sealed.blake3
         except FileNotFoundError as error:
             raise make_missing_error(path) from error
         except OSError as error:
@@ -133,7 +132,3 @@ def make_missing_error(database_path: Path) -> StoreDamaged:
         f"{database_path} is gone, and what belongs to it is still there;"
         f" {format_repair_hint(database_path.parent)}"
     )
-
-
-def _hash_file(path: Path) -> str:
-    return blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()

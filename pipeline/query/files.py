@@ -35,8 +35,9 @@ def load_files(
 ) -> dict[int, list[LibraryFile]]:
     """Load the files that hold each of these images; with `folders`, only files below these.
 
-    A file with several paths (hard links, links to folders) is listed once, by the shortest, and a
-    file that was moved since by its new path. Images without such a file are left out.
+    A file with several paths (hard links, links to it or to a folder) is listed once, by the
+    shortest that leads through no link, and a file that was moved since by its new path. Images
+    without such a file are left out.
     """
     images = dict(store.catalog.images.get(image_ids))
     frame_counts = _load_frame_counts(store, images)
@@ -139,5 +140,7 @@ def _load_frame_counts(store: Store, images: Mapping[int, Image]) -> dict[int, i
     }
 
 
-def _make_path_rank_key(file: CatalogFile) -> tuple[bool, int, str]:
-    return file.is_missing, len(file.path), file.path
+def _make_path_rank_key(file: CatalogFile) -> tuple[bool, bool, int, str]:
+    """Return what sorts the best path of a file first: its own, which leads through no link."""
+    leads_through_link = os.path.realpath(file.path) != file.path
+    return file.is_missing, leads_through_link, len(file.path), file.path

@@ -40,6 +40,7 @@ def compute_difference_spectra(gray: NDArray[np.float64]) -> NDArray[np.float64]
         trend = np.convolve(differences, np.full(TREND_WINDOW_PX, 1 / TREND_WINDOW_PX), "valid")
         half = TREND_WINDOW_PX // 2
         residuals = differences[half:-half] - trend
+        residuals = residuals[: len(residuals) // 2 * 2]  # so that the last bin is half a cycle
         spectra.append(np.abs(np.fft.rfft(residuals * np.hanning(len(residuals)))))
     return np.array(spectra)
 

@@ -29,7 +29,7 @@ from indexes import (
     check,
     repair,
 )
-from indexes.catalog import seal
+from indexes.durable import sqlite_files
 from indexes.durable.failpoints import FAILPOINTS
 from indexes.records import FileStat
 from indexes.vectors import segments
@@ -235,7 +235,7 @@ def test_unreadable_files_are_not_reported_as_damaged(
     tmp_path: Path, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Permissions, and disks that are away, are no reason to discard a store."""
-    for module, name in ((seal, "catalog.db"), (segments, "segment")):
+    for module, name in ((sqlite_files, "catalog.db"), (segments, "segment")):
         # The copy has other inodes, so its bytes are read.
         folder = reference.copy(tmp_path / name)
         before = read_files(folder)
@@ -255,8 +255,10 @@ def _make_unreadable(original: Callable[..., Any]) -> Callable[..., Any]:
         def __new__(cls, *data: bytes, **options: int) -> Any:  # noqa: ANN401 - as blake3 itself
             return original(*data) if data else object.__new__(cls)
 
-        def update_mmap(self, path: Path) -> None:
+        def update_mmap(self, path: Path | bytes) -> None:
             raise PermissionError(13, "Permission denied", str(path))
+
+        update = update_mmap
 
     Unreadable.AUTO = 1  # type: ignore[attr-defined]
     return Unreadable

@@ -211,3 +211,15 @@ def test_moved_photos_are_named_by_their_new_path(
     assert f"{card}/" not in run("query", new / "c.jpg", "--relations", "identical,scene")[1]
     copy = shutil.copy(new / "c.jpg", tmp_path / "copy.jpg")
     assert f"identical bytes     {new / 'c.jpg'} " in run("query", copy)[1]
+
+
+def test_file_stands_for_the_links_to_it(tmp_path: Path) -> None:
+    photo = save_image(tmp_path / "originals" / "a long name.jpg", draw_scene(1, (64, 48)))
+    (tmp_path / "a.jpg").symlink_to(photo)
+    (tmp_path / "b").symlink_to(tmp_path / "originals")
+    paths = [tmp_path / "a.jpg", tmp_path / "b" / photo.name, photo]
+    with Store(tmp_path / "store", write=True) as store:
+        store.bind(SPACE, "model")
+        image_id = add_files(store, *paths)
+        assert list_paths(store, image_id) == {str(photo)}
+        assert list_paths(store, image_id, [tmp_path / "b"]) == {str(paths[1])}

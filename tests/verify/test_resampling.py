@@ -78,8 +78,16 @@ def test_one_enlarged_direction_is_not_enough() -> None:
     assert not is_resampled(compute_difference_spectra(read_gray(wide)), 0.5)
 
 
+def test_last_frequency_is_half_a_cycle_a_pixel() -> None:
+    for side in (511, 512):
+        stripes = np.tile(np.repeat([0.0, 9.0], 2), (side, side))[:, :side]  # a step every 2 pixels
+        spectrum = compute_difference_spectra(stripes)[0]
+        assert spectrum.argmax() == len(spectrum) - 1
+
+
 def test_small_and_even_squares_show_nothing() -> None:
     small = compute_difference_spectra(np.zeros((MIN_RESAMPLING_SIDE_PX - 1,) * 2))
     assert small.shape == (2, 0) and not is_resampled(small, 0.5)
+    assert compute_difference_spectra(np.zeros((MIN_RESAMPLING_SIDE_PX,) * 2)).shape[1] > 0
     even = compute_difference_spectra(np.full((SIDE_PX, SIDE_PX), 90.0))
     assert not is_resampled(even, 0.5)

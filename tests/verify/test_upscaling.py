@@ -12,10 +12,12 @@ from PIL import Image
 from pipeline.regions import Box
 from pipeline.verify.homography import UNIT_CORNERS
 from pipeline.verify.relation import Relation, Side
+from pipeline.verify.resampling import MIN_RESAMPLING_SIDE_PX, compute_difference_spectra
 from pipeline.verify.upscaling import (
     CENTER_SIDE_PX,
     MAX_SIDE_RATIO,
     MAX_UPSCALED_ENERGY_RATIO,
+    RADIAL_BINS,
     CenterSpectra,
     UpscaleCheck,
     add_upscaling,
@@ -133,6 +135,37 @@ def test_pairs_whose_larger_image_was_read_are_completed_in_order() -> None:
     assert (enlarged.upscaled_side, sharp.upscaled_side) == (Side.SECOND, None)
     assert enlarged.fine_detail and sharp.fine_detail
     assert enlarged.fine_detail < MAX_UPSCALED_ENERGY_RATIO < sharp.fine_detail
+
+
+def make_spectra(side_ratio: float, fine_detail: float) -> CenterSpectra:
+    """Make spectra without a period and with so much energy above those of the smaller image."""
+    power = np.zeros((1, RADIAL_BINS))
+    coarse, fine = (int(side_ratio * share * RADIAL_BINS) for share in (0.8, 1.2))
+    power[0, coarse], power[0, fine] = 1.0, fine_detail
+    no_period = compute_difference_spectra(np.zeros((MIN_RESAMPLING_SIDE_PX,) * 2))
+    return CenterSpectra(power, np.array([[0.0, 0.0, 1.0, 1.0]]), no_period)
+
+
+@pytest.mark.parametrize(
+    ("side_ratio", "fine_detail", "is_found"),
+    [
+        (0.3, 0.07, True),
+        (0.3, 0.09, False),  # the bound does not rise below half the side
+        (0.5, 0.07, True),
+        (0.5, 0.09, False),
+        (0.7, 0.03, True),
+        (0.7, 0.04, False),
+        (0.74, 0.02, True),
+        (0.74, 0.03, False),
+    ],
+)
+def test_the_fewer_frequencies_are_above_the_less_detail_is_enough(
+    side_ratio: float, fine_detail: float, is_found: bool
+) -> None:
+    spectra = make_spectra(side_ratio, fine_detail)
+    edits = add_upscaling(make_copy(1 / side_ratio), Side.SECOND, spectra).edits
+    assert edits and edits.fine_detail == pytest.approx(fine_detail)
+    assert edits.upscaled_side is (Side.SECOND if is_found else None)
 
 
 def test_upscaled_image_that_the_other_shows_whole_was_cropped_from_it() -> None:
