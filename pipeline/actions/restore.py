@@ -29,7 +29,7 @@ from pipeline.actions.outcome import Outcome, Status
 from pipeline.actions.places import require_known_places, split_target
 from pipeline.actions.plan import Action
 from pipeline.actions.rename import remove_scratch_name, rename_exclusive
-from pipeline.actions.stand_ins import is_stand_in
+from pipeline.actions.stand_ins import is_link_to_keeper, is_stand_in
 
 
 def undo_entry(
@@ -215,14 +215,16 @@ def _discard_stand_in(entry: Entry, ends: Ends) -> None:
 
 
 def _require_own(entry: Entry, ends: Ends) -> None:
-    """Raise Refused unless what an undo took into quarantine is what the run had put in its place.
+    """Raise Refused unless what lies in quarantine is what the run had put, or was to put, there.
 
-    What an act that was killed left there can be half of that. Links have no bytes of their own.
+    What an act that was killed left there can be half of a copy. A link is never half.
     """
     is_link = entry.action in (Action.HARDLINK, Action.SYMLINK)
-    if entry.state is not State.UNDO_INTENDED or is_link:
+    if entry.state is not State.UNDO_INTENDED and not is_link:
         return
-    if not is_stand_in(entry, ends.target_folder, ends.target_name):
+    if is_stand_in(entry, ends.target_folder, ends.target_name):
+        return
+    if not is_link_to_keeper(entry, ends.target_folder, ends.target_name):
         raise Refused(
             f"{quote(entry.path)} was edited while it was taken away again; it stays at"
             f" {quote(entry.target)}"
