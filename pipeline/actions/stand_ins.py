@@ -62,13 +62,14 @@ def is_link_to_keeper(entry: Entry, folder: int, name: str) -> bool:
     Whatever bytes the keeper has by now, they stay without the link.
     """
     status = stat_name(folder, name)
-    if status is None:
+    if status is None or not entry.keepers:
         return False
     if entry.action is Action.SYMLINK:
         return is_stand_in(entry, folder, name)
     with suppress(OSError):
         keeper = os.lstat(entry.keepers[0].path)
-        return entry.action is Action.HARDLINK and identify(keeper) == identify(status)
+        is_same = identify(keeper) == identify(status) and status.st_nlink > 1
+        return entry.action is Action.HARDLINK and is_same
     return False
 
 
