@@ -42,7 +42,8 @@ class Entry:
     Both are empty for the trash. `keepers` are all parts of the keeper of a victim. `rejected` is
     the blake3, in hex, of the rejected photo that the victim is, or belongs to; then there is no
     keeper, and `group` is the id of the decision. `after` is the blake3, in hex, of what a merge
-    writes; None for a victim. `times` are of the folder of the path and of the base; `recorded_ns`
+    writes; None for a victim. `device` is that of the folder of the path when the run acted; None in
+    journals of before. `times` are of the folder of the path and of the base; `recorded_ns`
     is when the state was written.
     """
 
@@ -57,6 +58,7 @@ class Entry:
     rejected: str | None = None
     after: str | None = None
     victim_count: int = 0
+    device: int | None = None
     state: State = State.INTENDED
     detail: str = ""
     times: FolderTimes | None = None
@@ -82,6 +84,13 @@ class Entry:
         """The file that was at the path, where there was one."""
         assert self.before is not None
         return self.before
+
+    @property
+    def known_device(self) -> int | None:
+        """The device of the folder of the path, as far as the journal tells."""
+        if self.device is None and self.before is not None:
+            return self.before.stat.device
+        return self.device
 
     @property
     def timed_folders(self) -> tuple[str, ...]:
@@ -118,13 +127,13 @@ def parse_event(event: str) -> tuple[State, bool]:
 
 def serialize_intent(entry: Entry) -> dict[str, Any]:
     """Serialize an entry as an intent."""
-    names: tuple[str, ...] = ("number", "group", "keepers", "base", "target", "rejected", "times")
+    names: tuple[str, ...] = ("number", "group", "keepers", "base", "target", "rejected")
     renamed = {"victim": "before"}
     if entry.is_merge:
-        names = ("number", "victim_count", "before", "after", "base", "target", "times")
+        names = ("number", "victim_count", "before", "after", "base", "target")
         renamed = {"sidecar": "path"}
     document = asdict(entry)
-    fields = {name: document[name] for name in names}
+    fields = {name: document[name] for name in (*names, "device", "times")}
     fields |= {name: document[source] for name, source in renamed.items()}
     return {"event": name_event(entry, State.INTENDED), **fields}
 
@@ -138,7 +147,8 @@ def parse_intent(document: dict[str, Any], action: Action) -> Entry:
     before = document["before" if is_merge else "victim"]
     part = None if before is None else parse_part(before)
     number, base, target = (document[name] for name in ("number", "base", "target"))
-    times = parse_times(document.get("times"))
+    times, device = parse_times(document.get("times")), document.get("device")
+    device = None if device is None else int(device)
     if is_merge:
         return Entry(
             int(number),
@@ -149,6 +159,7 @@ def parse_intent(document: dict[str, Any], action: Action) -> Entry:
             str(target),
             after=str(document["after"]),
             victim_count=int(document["victim_count"]),
+            device=device,
             times=times,
         )
     if part is None:
@@ -163,6 +174,7 @@ def parse_intent(document: dict[str, Any], action: Action) -> Entry:
         str(document["group"]),
         tuple(map(parse_part, document["keepers"])),
         _parse_rejected(document.get("rejected")),
+        device=device,
         times=times,
     )
 

@@ -99,7 +99,7 @@ def journaled(journal: Journal, entry: Entry, folder: int) -> Iterator[Entry]:
     Yields the entry with the times of its folders; they are restored if the block raises Refused.
     """
     times = begin_times(folder, entry.base)
-    entry = journal.intend(replace(entry, times=times))
+    entry = journal.intend(replace(entry, times=times, device=os.fstat(folder).st_dev))
     failpoint(f"{entry.kind} intended")
     try:
         yield entry

@@ -48,21 +48,32 @@ def split_target(entry: Entry) -> tuple[list[str], str]:
     return steps, name
 
 
-def is_away(entry: Entry) -> bool:
+def is_away(header: RunHeader, entry: Entry) -> bool:
     """Tell if the folder that a file was moved below is not there: its drive is not mounted.
 
-    The mount point of a drive that is away is an empty folder on another device.
+    The mount point of a drive that is away is an empty folder on another device. For the trash it
+    is the innermost folder of the file that is there.
     """
-    if not entry.base:
-        return False
+    place = entry.base or _find_reached_folder(header, entry.path)
+    if place is None:
+        return True
     try:
-        device = os.stat(entry.base).st_dev  # noqa: PTH116 - may be no UTF-8
-        if entry.before is None or device == entry.before.stat.device:
+        if os.stat(place).st_dev == entry.known_device:  # noqa: PTH116 - may be no UTF-8
             return False
-        with os.scandir(entry.base) as found:
+        with os.scandir(place) as found:
             return next(found, None) is None
     except OSError:
         return True
+
+
+def _find_reached_folder(header: RunHeader, path: str) -> str | None:
+    """Find the innermost folder of a path that is there, at or below its root; None if none is."""
+    root, folder = find_root(path, header.roots), split_path(path)[0]
+    while root is not None and (folder == root or is_below(folder, [root])):
+        if os.path.isdir(folder):  # noqa: PTH112 - may be no UTF-8
+            return folder
+        folder = split_path(folder)[0]
+    return None
 
 
 def require_known_places(header: RunHeader, entry: Entry, roots: Sequence[str]) -> None:

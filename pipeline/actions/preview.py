@@ -52,10 +52,10 @@ def _read_settled(store_folder: Path, header: RunHeader) -> JournalContent:
     with suppress(RunNotFound):
         content = read_journal(find_journal(store_folder, header.run))
     for entry in content.list_all():
-        if entry.state in UNSETTLED_STATES:
+        if entry.state in UNSETTLED_STATES and not is_away(content.header, entry):
             state = State.DONE if is_done(entry) else get_reversed_state(entry)
             if entry.state is State.PURGE_INTENDED:
-                is_there = os.path.lexists(entry.target) or is_away(entry)
+                is_there = os.path.lexists(entry.target)
                 state = State.DONE if is_there else State.PURGED
             content.get_all_by_number(entry)[entry.number] = replace(entry, state=state)
     return content

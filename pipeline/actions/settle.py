@@ -45,7 +45,8 @@ def settle_runs(store_folder: Path, roots: Sequence[str], continued: str | None 
             for entry in journal.list_all():
                 settle(journal, entry, roots)
             for merge in list(journal.merges.values()):
-                if journal.header.run != continued and _is_cut_off(journal, merge):
+                is_cut_off = journal.header.run != continued and _is_cut_off(journal, merge)
+                if is_cut_off and not is_away(journal.header, merge):
                     undo_entry(journal, merge, roots)
 
 
@@ -64,10 +65,10 @@ def settle(journal: Journal, entry: Entry, roots: Sequence[str]) -> Entry:
     A file that was moved, is what the plan names, and has its keeper, counts as done; else it is
     moved back. Nothing is decided while its drive is away. Raises DiskFull.
     """
+    if entry.state not in UNSETTLED_STATES or is_away(journal.header, entry):
+        return entry
     if entry.state is State.PURGE_INTENDED:
         return _settle_purge(journal, entry, roots)
-    if entry.state not in UNSETTLED_STATES:
-        return entry
     try:
         require_known_places(journal.header, entry, roots)
         if is_done(entry):
@@ -100,8 +101,6 @@ def _tidy(entry: Entry) -> None:
 def _settle_purge(journal: Journal, entry: Entry, roots: Sequence[str]) -> Entry:
     """Record whether a purge that was killed had deleted a file."""
     is_there = os.path.lexists(entry.target)
-    if not is_there and is_away(entry):
-        return entry
     with suppress(Refused):
         require_known_places(journal.header, entry, roots)
         remove_empty_folders(entry.base, split_target(entry)[0])
