@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +16,7 @@ from pipeline.actions.plan import Action
 from pipeline.actions.preview import preview_plan
 from pipeline.actions.undo import list_runs
 from tests.actions.test_merges import OLD_SIDECAR, make_plan
-from tests.support.actions import Desk, get_statuses, killed_at, read_tree, save
+from tests.support.actions import Desk, killed_at, read_tree, save
 
 
 @contextmanager
