@@ -42,7 +42,7 @@ class Entry:
     Both are empty for the trash. `keepers` are all parts of the keeper of a victim. `rejected` is
     the blake3, in hex, of the rejected photo that the victim is, or belongs to; then there is no
     keeper, and `group` is the id of the decision. `after` is the blake3, in hex, of what a merge
-    writes; None for a victim. `device` is that of the folder of the path at that time; None in older
+    writes; None for a victim. `device` is that of the folder of the path then; None in older
     journals. `times` are of the folder of the path and of the base; `recorded_ns`
     is when the state was written.
     """

@@ -79,11 +79,12 @@ def _find_reached_folder(header: RunHeader, path: str) -> str | None:
 def require_known_places(header: RunHeader, entry: Entry, roots: Sequence[str]) -> None:
     """Raise Refused unless an entry names the places that its run would have chosen.
 
-    `roots` are those of the store now: a journal can be edited.
+    `roots` are those of the store now: a journal can be edited. Since the run, a root may have come
+    inside another one, so each root that the path lies below counts, and one of then that lies in
+    a root of now.
     """
     path, base = entry.path, entry.base
-    root = find_root(path, roots)
-    if root is None:
+    if find_root(path, roots) is None:
         raise Refused(
             f"{quote(path)} is below none of the store's folders; ingest its folder again"
         )
@@ -93,9 +94,12 @@ def require_known_places(header: RunHeader, entry: Entry, roots: Sequence[str]) 
         raise Refused(f"the journal names {quote(entry.before.path)} for {quote(path)}")
     if entry.action is Action.TRASH:
         return
+    former = [root for root in header.roots if is_plain_path(root) and is_below(root, roots)]
+    around = [root for root in (*roots, *former) if is_below(path, [root])]
     if entry.action is Action.MOVE:
         is_known = base == header.destination and is_plain_path(base)
     else:
-        is_known = (base == root or is_below(base, [root])) and is_below(path, [base])
-    if not is_known or entry.target != _make_target(header, base, path, root, entry.action):
+        is_known = (base in around or is_below(base, around)) and is_below(path, [base])
+    targets = {_make_target(header, base, path, root, entry.action) for root in around}
+    if not is_known or entry.target not in targets:
         raise Refused(f"the journal names {quote(entry.target)}, where the run moved nothing")
