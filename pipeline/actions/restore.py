@@ -80,8 +80,10 @@ def restore(journal: Journal, entry: Entry, roots: Sequence[str], *, was_moved: 
             else:
                 ends = Ends(folder, name, target_folder, target_name)
                 (_restore_replaced if entry.is_replaced else _restore_moved)(entry, ends)
-                os.fsync(target_folder)
+            # The new name first: a power cut in between may leave two names, but never none.
             os.fsync(folder)
+            if target_folder is not None:
+                os.fsync(target_folder)
         except (OSError, Refused) as error:
             # What was tried may have changed them.
             folder_ns, base_ns = (

@@ -450,6 +450,31 @@ def test_intent_is_on_disk_before_its_move_and_the_move_before_its_outcome(
     assert events[first:] == ["write", "sync", *made, *moved, "write", "sync"]
 
 
+@pytest.mark.parametrize("action", ACTIONS)
+def test_file_that_comes_back_has_its_new_name_on_disk_before_its_old_one_is_gone(
+    desk: Desk, action: Action, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(desk, action)
+    plan = replace(plan, groups=plan.groups[1:])
+    (outcome,) = desk.apply(plan)
+    events, call = list[str](), rename._call
+
+    def record_call(*arguments: Any) -> bool:
+        events.append("rename")
+        return call(*arguments)
+
+    def record_sync(descriptor: int) -> None:
+        events.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+
+    monkeypatch.setattr(os, "fsync", record_sync)
+    monkeypatch.setattr(rename, "_call", record_call)
+    desk.undo()
+    moved = events.index("rename")
+    folders = [str(Path(path).parent) for path in (outcome.path, outcome.target)]
+    assert events[moved + 1 : moved + 3] == folders
+    assert Path(events[moved + 3]).parent == desk.store / "journal"
+
+
 # --- kills ---
 
 
