@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -44,7 +44,7 @@ class Entry:
     keeper, and `group` is the id of the decision. `after` is the blake3, in hex, of what a merge
     writes; None for a victim. `device` is that of the folder of the path then; None in older
     journals. `times` are of the folder of the path and of the base; `recorded_ns`
-    is when the state was written.
+    is when the state was written, `done_ns` when the run was done with it, 0 before.
     """
 
     number: int
@@ -63,6 +63,7 @@ class Entry:
     detail: str = ""
     times: FolderTimes | None = None
     recorded_ns: int = 0
+    done_ns: int = 0
 
     @property
     def is_merge(self) -> bool:
@@ -84,6 +85,12 @@ class Entry:
         """The file that was at the path, where there was one."""
         assert self.before is not None
         return self.before
+
+    def stamp(self, moment_ns: int) -> Entry:
+        """Return the entry with the time at which its state was written."""
+        is_done_now = self.state is State.DONE and not self.done_ns
+        done_ns = moment_ns if is_done_now else self.done_ns
+        return replace(self, recorded_ns=moment_ns, done_ns=done_ns)
 
     @property
     def known_device(self) -> int | None:

@@ -59,6 +59,13 @@ class JournalContent:
         both = (*self.merges.values(), *self.victims.values())
         return sorted(both, key=lambda entry: (entry.number, not entry.is_merge))
 
+    def list_victims_of(self, merge: Entry) -> list[Entry]:
+        """List the victims that a merge is for, as far as the run came."""
+        numbers = range(merge.number, merge.number + merge.victim_count)
+        if merge.victim_count > len(self.victims):  # the run was cut off, or the journal edited
+            return [victim for number, victim in self.victims.items() if number in numbers]
+        return [self.victims[number] for number in numbers if number in self.victims]
+
     def get_all_by_number(self, entry: Entry) -> dict[int, Entry]:
         """Return the merges if the entry is one, else the victims."""
         return self.merges if entry.is_merge else self.victims
@@ -104,7 +111,7 @@ class Journal(JournalContent):
         return self._keep(replace(entry, state=state, detail=detail, times=times or entry.times))
 
     def _keep(self, entry: Entry) -> Entry:
-        entry = replace(entry, recorded_ns=time.time_ns())
+        entry = entry.stamp(time.time_ns())
         by_number = self.get_all_by_number(entry)
         if entry.number in by_number:
             self._follow(by_number[entry.number], -1)
@@ -207,7 +214,7 @@ def read_journal(path: Path) -> JournalContent:
             else:
                 outcome = _parse_outcome(document, known[number].times)
                 entry = replace(known[number], state=state, **outcome)
-            known[number] = replace(entry, recorded_ns=moment_ns)
+            known[number] = entry.stamp(moment_ns)
     except (OSError, ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
         raise _explain_damage(path, error) from error
     return content

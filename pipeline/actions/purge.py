@@ -48,7 +48,7 @@ def purge_runs(
     *,
     dry_run: bool,
 ) -> Iterator[Outcome]:
-    """Delete the victims of runs that began at least `min_age` ago; yield the outcome of each.
+    """Delete the victims that were moved at least `min_age` ago; yield the outcome of each.
 
     A victim stays if its keeper is gone, changed or away, or if it was itself changed: the outcome
     names it. A rejected photo has no keeper, and stays unless the decision still stands; without
@@ -59,19 +59,29 @@ def purge_runs(
         if not dry_run:
             settle_runs(store_folder, roots)
         for path in list_journals(store_folder):
-            started = datetime.fromisoformat(read_journal(path).header.started)
-            if datetime.now(UTC) - started < min_age:
+            content, now = read_journal(path), datetime.now(UTC)
+            if now - datetime.fromisoformat(content.header.started) < min_age:
                 continue
+            until_ns = int((now - min_age).timestamp() * 1e9)
             with reopen_journal(path) as journal:
-                yield from _purge_run(journal, roots, rejections, dry_run)
+                yield from _purge_run(journal, roots, rejections, until_ns, dry_run)
 
 
 def _purge_run(
-    journal: Journal, roots: Sequence[str], rejections: Rejections | None, dry_run: bool
+    journal: Journal,
+    roots: Sequence[str],
+    rejections: Rejections | None,
+    until_ns: int,
+    dry_run: bool,
 ) -> Iterator[Outcome]:
-    """Purge the victims of a run, then the sidecars of before, whose new ones are their keepers."""
+    """Purge the victims of a run, then the sidecars of before, whose new ones are their keepers.
+
+    What was moved after `until_ns` stays: a run that was cut off can be continued much later.
+    """
     for entry in (*journal.victims.values(), *journal.merges.values()):
         if entry.action in _UNPURGED_ACTIONS or entry.before is None:
+            continue
+        if _find_moved_ns(journal, entry) > until_ns:
             continue
         if entry.state is State.STUCK:
             yield Outcome(entry.path, Status.LEFT, entry.detail, entry.target)
@@ -93,6 +103,12 @@ def _purge_run(
         else:
             status = Status.PLANNED if dry_run else Status.DONE
             yield Outcome(entry.path, status, detail, "", entry.before.stat.size)
+
+
+def _find_moved_ns(journal: Journal, entry: Entry) -> int:
+    """Find when a file was moved; a sidecar of before is needed as long as the last victim."""
+    entries = [entry, *(journal.list_victims_of(entry) if entry.is_merge else ())]
+    return max(each.done_ns or each.recorded_ns for each in entries)
 
 
 def _require_decision(entry: Entry, rejections: Rejections | None) -> str:

@@ -55,7 +55,7 @@ def _is_cut_off(journal: JournalContent, merge: Entry) -> bool:
 
     A detail says that it cannot be taken back.
     """
-    states = {entry.state for entry in _list_victims(journal, merge)}
+    states = {entry.state for entry in journal.list_victims_of(merge)}
     return merge.state is State.DONE and not merge.detail and states <= {State.REVERTED}
 
 
@@ -144,9 +144,4 @@ def is_done(entry: Entry) -> bool:
 def has_victim_away(journal: JournalContent, merge: Entry) -> bool:
     """Tell if one of the victims that a merge is for is not at its path."""
     away = MOVED_STATES | {State.PURGED}
-    return any(victim.state in away for victim in _list_victims(journal, merge))
-
-
-def _list_victims(journal: JournalContent, merge: Entry) -> list[Entry]:
-    numbers = range(merge.number, merge.number + merge.victim_count)
-    return [journal.victims[number] for number in numbers if number in journal.victims]
+    return any(victim.state in away for victim in journal.list_victims_of(merge))

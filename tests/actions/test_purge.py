@@ -1,20 +1,24 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from pipeline.actions.checked_json import add_checksum
 from pipeline.actions.outcome import Status
 from pipeline.actions.plan import Action
 from pipeline.actions.purge import purge_runs
 from pipeline.actions.undo import list_runs
 from tests.actions.conftest import make_plan
 from tests.actions.test_apply import PURGE_FAILPOINTS
+from tests.actions.test_merges import OLD_SIDECAR
+from tests.actions.test_merges import make_plan as make_merge_plan
 from tests.actions.test_races import delete_keeper, make_keeper_a_link, replace_keeper
-from tests.support.actions import Desk, get_statuses, killed_at, read_contents, read_tree
+from tests.support.actions import Desk, get_statuses, killed_at, read_contents, read_tree, save
 from tests.support.faults import run_in_process
 
 
@@ -171,3 +175,35 @@ def test_folder_that_is_read_only_is_named(desk: Desk) -> None:
         desk.root.chmod(0o700)
     assert {outcome.status for outcome in outcomes} == {Status.LEFT}
     assert "Permission denied" in outcomes[0].detail
+
+
+def play_past(desk: Desk, days: int) -> None:
+    """Have the journal tell that all of it was written so long ago."""
+    (path,) = (desk.store / "journal").iterdir()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        for field in {"started", "time"} & set(line):
+            moment = datetime.fromisoformat(line[field]) - timedelta(days=days)
+            line[field] = moment.isoformat(timespec="microseconds")
+    path.write_text("".join(json.dumps(add_checksum(line)) + "\n" for line in lines))
+
+
+def test_file_that_a_continued_run_moved_today_is_not_old(desk: Desk) -> None:
+    """Nor is the sidecar of before, which its undo needs."""
+    plan = make_merge_plan(desk, save(desk.root / "keep.jpg.xmp", OLD_SIDECAR))
+    with killed_at("action done:1"):
+        desk.apply(plan)
+    play_past(desk, 40)
+    desk.apply(plan)
+    assert get_statuses(desk.purge(hours=24 * 30)) == {"copy.jpg": Status.DONE}
+    play_past(desk, 40)
+    assert len(desk.purge(hours=24 * 30)) == 3
+
+
+def test_purge_that_was_killed_is_continued_at_once(desk: Desk) -> None:
+    """Whatever else the journal tells of a file: its time in quarantine goes on."""
+    desk.apply(make_plan(desk))
+    play_past(desk, 40)
+    with killed_at("action purge intended"):
+        desk.purge(hours=24 * 30)
+    assert len(desk.purge(hours=24 * 30)) == 3
