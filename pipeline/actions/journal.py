@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -48,11 +48,15 @@ class RunHeader:
 
 @dataclass
 class JournalContent:
-    """A journal as it was read: its victims and merges by number, each in its last state."""
+    """A journal as it was read: its victims and merges by number, each in its last state.
+
+    `former` are entries that were reversed, and acted on again since: their folders changed, too.
+    """
 
     header: RunHeader
     victims: dict[int, Entry]
     merges: dict[int, Entry]
+    former: list[Entry] = field(default_factory=list)
 
     def list_all(self) -> list[Entry]:
         """List victims and merges in the order of the run: a merge before its first victim."""
@@ -76,9 +80,11 @@ class Journal(JournalContent):
 
     def __init__(self, path: Path, content: JournalContent) -> None:
         """Open the file, whose content is `content`."""
-        super().__init__(content.header, content.victims, content.merges)
+        super().__init__(content.header, content.victims, content.merges, content.former)
         self._lines = CheckedLines(path)
         self.history = FolderHistory()
+        for entry in self.former:
+            self.add_times(entry, entry.times)
         for entry in self.list_all():
             self._follow(entry, 1)
 
@@ -210,6 +216,8 @@ def read_journal(path: Path) -> JournalContent:
             state, is_merge = parse_event(document["event"])
             known = content.merges if is_merge else content.victims
             if state is State.INTENDED:
+                if number in known:
+                    content.former.append(known[number])
                 entry = parse_intent(document, content.header.action)
             else:
                 outcome = _parse_outcome(document, known[number].times)

@@ -74,11 +74,12 @@ def settle(journal: Journal, entry: Entry, roots: Sequence[str]) -> Entry:
         if is_done(entry):
             _tidy(entry)
             return journal.record(entry, State.DONE, "", observe_times(journal, entry))
-        note = ""
-        if entry.action is not Action.TRASH:
-            was_moved = entry.state is not State.INTENDED
-            note = restore(journal, entry, roots, was_moved=was_moved)
-        return journal.record(entry, get_reversed_state(entry), note)
+        if entry.action is Action.TRASH:
+            return journal.record(entry, get_reversed_state(entry))
+        times = observe_times(journal, entry)
+        was_moved = entry.state is not State.INTENDED
+        note = restore(journal, entry, roots, was_moved=was_moved)
+        return journal.record(entry, get_reversed_state(entry), note, times)
     except Refused as refused:
         place = split_path(entry.path)[0] if entry.is_merge else entry.target
         if os.path.lexists(place):  # else its drive may be away: the next time tells
