@@ -43,8 +43,9 @@ class Entry:
     the blake3, in hex, of the rejected photo that the victim is, or belongs to; then there is no
     keeper, and `group` is the id of the decision. `after` is the blake3, in hex, of what a merge
     writes; None for a victim. `device` is that of the folder of the path then; None in older
-    journals. `times` are of the folder of the path and of the base; `recorded_ns`
-    is when the state was written, `done_ns` when the run was done with it, 0 before.
+    journals. `missing` are the folders of the target below the base that were not there before the
+    run moved the file, of MOVE only. `times` are of the folder of the path and of the base;
+    `recorded_ns` is when the state was written, `done_ns` when the run was done with it, 0 before.
     """
 
     number: int
@@ -59,6 +60,7 @@ class Entry:
     after: str | None = None
     victim_count: int = 0
     device: int | None = None
+    missing: tuple[str, ...] = ()
     state: State = State.INTENDED
     detail: str = ""
     times: FolderTimes | None = None
@@ -134,7 +136,7 @@ def parse_event(event: str) -> tuple[State, bool]:
 
 def serialize_intent(entry: Entry) -> dict[str, Any]:
     """Serialize an entry as an intent."""
-    names: tuple[str, ...] = ("number", "group", "keepers", "base", "target", "rejected")
+    names: tuple[str, ...] = ("number", "group", "keepers", "base", "target", "rejected", "missing")
     renamed = {"victim": "before"}
     if entry.is_merge:
         names = ("number", "victim_count", "before", "after", "base", "target")
@@ -182,6 +184,7 @@ def parse_intent(document: dict[str, Any], action: Action) -> Entry:
         tuple(map(parse_part, document["keepers"])),
         _parse_rejected(document.get("rejected")),
         device=device,
+        missing=tuple(map(str, document.get("missing", ()))),
         times=times,
     )
 

@@ -83,7 +83,10 @@ class Journal(JournalContent):
         super().__init__(content.header, content.victims, content.merges, content.former)
         self._lines = CheckedLines(path)
         self.history = FolderHistory()
+        # Folders at the destination that the run made: of MOVE, and others may be of the user.
+        self.made_folders = set[str]()
         for entry in self.former:
+            self.made_folders.update(entry.missing)
             self.add_times(entry, entry.times)
         for entry in self.list_all():
             self._follow(entry, 1)
@@ -126,6 +129,7 @@ class Journal(JournalContent):
         return entry
 
     def _follow(self, entry: Entry, change: int) -> None:
+        self.made_folders.update(entry.missing)
         if entry.state in MOVED_STATES:
             for path in set(entry.timed_folders):
                 self.history.count_away(path, change)

@@ -19,12 +19,11 @@ from pipeline.actions.folders import (
     made_folders,
     open_if_there,
     opened_folder,
-    remove_empty_folders,
     split_path,
 )
 from pipeline.actions.held_files import hash_if_there, hash_name, identify, stat_name
 from pipeline.actions.journal import Journal
-from pipeline.actions.moves import Ends, explain_taken, take_stand_in_away
+from pipeline.actions.moves import Ends, explain_taken, remove_own_folders, take_stand_in_away
 from pipeline.actions.outcome import Outcome, Status
 from pipeline.actions.places import require_known_places, split_target
 from pipeline.actions.plan import Action
@@ -95,7 +94,7 @@ def restore(journal: Journal, entry: Entry, roots: Sequence[str], *, was_moved: 
             raise explain_os_error(error, entry.path) from error
         failpoint(f"{entry.kind} restored")
         note = _note_change(entry, folder, name) if is_held else ""
-        remove_empty_folders(entry.base, steps)
+        remove_own_folders(journal, entry)
         set_mtimes(folder, entry.base, *restored)
     return note
 

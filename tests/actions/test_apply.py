@@ -261,6 +261,26 @@ def test_undo_keeps_a_stand_in_that_was_edited(desk: Desk) -> None:
     assert (desk.root / "copy.jpg").read_bytes() == b"edited"
 
 
+def test_empty_folders_of_the_user_at_the_destination_stay(desk: Desk) -> None:
+    plan, destination = make_plan(desk, Action.MOVE), desk.root.parent / "moved"
+    own = destination / desk.root.name / "a"
+    own.mkdir(parents=True)
+    with killed_at("action moved:2"):
+        desk.apply(plan)
+    desk.apply(plan)
+    desk.undo()
+    assert list(destination.rglob("*")) == [own.parent, own]
+
+
+def test_folders_that_the_run_made_go_whatever_file_comes_back_last(desk: Desk) -> None:
+    outcomes = desk.apply(make_plan(desk, Action.MOVE))
+    blocking = save(Path(outcomes[-1].path), b"another")
+    desk.undo()
+    blocking.unlink()
+    desk.undo()
+    assert list((desk.root.parent / "moved").iterdir()) == []
+
+
 def test_undo_makes_folders_again_that_were_removed(desk: Desk) -> None:
     desk.apply(make_plan(desk))
     (desk.root / "a" / "b").rmdir()
