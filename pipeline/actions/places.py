@@ -34,6 +34,12 @@ def choose_target(
     return base, _make_target(header, base, path, root, action)
 
 
+def require_free(target: str) -> None:
+    """Raise Refused if there is a file at a target already; in the trash there is none."""
+    if target and os.path.lexists(target):
+        raise Refused(f"a file is at {quote(target)} already")
+
+
 def _make_target(header: RunHeader, base: str, path: str, root: str, action: Action) -> str:
     if action is Action.MOVE:
         relative = path[len(split_path(root)[0].rstrip("/")) + 1 :]

@@ -107,7 +107,9 @@ def _purge_run(
 
 def _find_moved_ns(journal: Journal, entry: Entry) -> int:
     """Find when a file was moved; a sidecar of before is needed as long as the last victim."""
-    entries = [entry, *(journal.list_victims_of(entry) if entry.is_merge else ())]
+    entries = [entry]
+    if entry.is_merge:
+        entries += journal.list_victims_of(entry)
     return max(each.done_ns or each.recorded_ns for each in entries)
 
 

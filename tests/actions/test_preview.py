@@ -68,8 +68,18 @@ def test_preview_leaves_all_parts_of_a_victim_or_none(desk: Desk, changed: str) 
     group = replace(group, keeper=keeper, victims=(replace(group.victims[0], parts=parts),))
     plan = replace(desk.make_plan([]), groups=(group,))
     (desk.root / changed).write_bytes(b"edited")
-    assert {outcome.status for outcome in preview(desk, plan)} == {Status.LEFT}
+    assert [outcome.status for outcome in preview(desk, plan)] == [Status.LEFT] * len(parts)
     assert_preview_is_true(desk, plan)
+
+
+def test_preview_leaves_a_victim_whose_target_is_taken(desk: Desk) -> None:
+    plan = make_plan(desk, desk.root / "keep.jpg.xmp", Action.MOVE)
+    taken = save(desk.root.parent / "moved" / desk.root.name / "copy.jpg", b"of the user")
+    left = {outcome.path: outcome.detail for outcome in preview(desk, plan) if outcome.is_problem}
+    assert set(left) == {str(desk.root / "copy.jpg")}
+    assert "a file is at" in left[str(desk.root / "copy.jpg")]
+    assert_preview_is_true(desk, plan)
+    assert taken.read_bytes() == b"of the user"
 
 
 def test_preview_knows_a_keeper_by_its_bytes(desk: Desk) -> None:
