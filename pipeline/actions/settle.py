@@ -95,8 +95,17 @@ def _tidy(entry: Entry) -> None:
             held = split_path(entry.path if entry.before is None else entry.target)
             folder = stack.enter_context(opened_folder(held[0]))
             remove_scratch_name(folder, held[1], target_folder)
+            if entry.before is None:
+                _remove_second_name(folder, held[1], target_folder, split_target(entry)[1])
     if entry.before is None:
         remove_empty_folders(entry.base, split_target(entry)[0])
+
+
+def _remove_second_name(folder: int, name: str, target_folder: int, target_name: str) -> None:
+    """Remove the name in quarantine of a new sidecar that has its place, if a kill left it."""
+    place, target = stat_name(folder, name), stat_name(target_folder, target_name)
+    if place is not None and target is not None and identify(place) == identify(target):
+        os.unlink(target_name, dir_fd=target_folder)
 
 
 def _settle_purge(journal: Journal, entry: Entry, roots: Sequence[str]) -> Entry:
@@ -129,7 +138,8 @@ def is_done(entry: Entry) -> bool:
         elif stat_name(folder, name) is not None:
             return False
         if entry.before is None:
-            return target is None
+            place = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            return target is None or identify(target) == identify(place)  # or not unlinked yet
         if target is None or target.st_ino != entry.before.stat.inode:
             return False
         if hash_if_there(target_folder, target_name, entry.target) != entry.before.blake3:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from indexes.durable.failpoints import FAILPOINTS
+from pipeline.actions import rename
 from pipeline.actions.outcome import Outcome, Status
 from pipeline.actions.plan import Action, Plan
 from pipeline.actions.preview import preview_plan
@@ -50,6 +51,23 @@ def test_preview_after_a_kill_says_what_apply_does(
             desk.purge()
         desk.undo()
     assert_preview_is_true(desk, plan)
+
+
+@pytest.mark.parametrize("is_undo", [False, True])
+def test_preview_knows_a_new_sidecar_that_has_two_names(
+    desk: Desk, is_undo: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a kill leaves it where the filesystem has no exclusive rename."""
+    monkeypatch.setattr(rename, "_renameat2", None)
+    plan, before = make_plan(desk, desk.root / "keep.jpg.xmp"), read_tree(desk.root)
+    if is_undo:
+        desk.apply(plan)
+    with killed_at("action linked:4" if is_undo else "action linked"):
+        desk.undo() if is_undo else desk.apply(plan)
+    assert_preview_is_true(desk, plan)
+    assert not list((desk.root / ".neardup-quarantine").rglob("*.xmp"))
+    desk.undo()
+    assert read_tree(desk.root) == before
 
 
 def test_preview_of_a_plan_that_was_applied_says_so(desk: Desk) -> None:
