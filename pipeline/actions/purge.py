@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -38,6 +38,31 @@ from pipeline.actions.rejections import Rejections
 from pipeline.actions.settle import settle_runs
 
 _UNPURGED_ACTIONS = {Action.MOVE, Action.TRASH}  # their files are where the user wants them
+
+
+class _KeeperHolder:
+    """Holds the keepers of a group while its victims are purged: each is hashed once."""
+
+    def __init__(self) -> None:
+        self._stack, self._held = ExitStack(), list[HeldKeeper]()
+
+    def __enter__(self) -> _KeeperHolder:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def hold(self, parts: Sequence[Part]) -> Sequence[HeldKeeper]:
+        """Hold the parts of a keeper, and let go of others. Raises Refused."""
+        if {keeper.part for keeper in self._held} == set(parts):
+            with suppress(Refused):  # touched since, perhaps not changed
+                for keeper in self._held:
+                    keeper.check()
+                return self._held
+        self._stack.close()
+        self._held = []
+        self._held = [self._stack.enter_context(held_keeper(part)) for part in parts]
+        return self._held
 
 
 def purge_runs(
@@ -78,31 +103,40 @@ def _purge_run(
 
     What was moved after `until_ns` stays: a run that was cut off can be continued much later.
     """
-    for entry in (*journal.victims.values(), *journal.merges.values()):
-        if entry.action in _UNPURGED_ACTIONS or entry.before is None:
-            continue
-        if _find_moved_ns(journal, entry) > until_ns:
-            continue
-        if entry.state is State.STUCK:
-            yield Outcome(entry.path, Status.LEFT, entry.detail, entry.target)
-        if entry.state is not State.DONE:
-            continue
-        keepers = entry.keepers
-        if entry.after is not None:
-            keepers = (Part(entry.path, entry.before.stat, entry.after),)
-        detail = "the sidecar of before metadata was added" if entry.is_merge else ""
-        try:
-            require_known_places(journal.header, entry, roots)
-            if entry.rejected is not None:
-                detail = _require_decision(entry, rejections)
-            with ExitStack() as stack:
-                held = [stack.enter_context(held_keeper(part)) for part in keepers]
-                _delete(journal, entry, held, dry_run)
-        except Refused as refused:
-            yield Outcome(entry.path, Status.LEFT, str(refused), entry.target)
-        else:
-            status = Status.PLANNED if dry_run else Status.DONE
-            yield Outcome(entry.path, status, detail, "", entry.before.stat.size)
+    with _KeeperHolder() as holder:
+        for entry in (*journal.victims.values(), *journal.merges.values()):
+            if _find_moved_ns(journal, entry) <= until_ns:
+                yield from _purge_entry(journal, entry, holder, roots, rejections, dry_run)
+
+
+def _purge_entry(
+    journal: Journal,
+    entry: Entry,
+    holder: _KeeperHolder,
+    roots: Sequence[str],
+    rejections: Rejections | None,
+    dry_run: bool,
+) -> Iterator[Outcome]:
+    if entry.action in _UNPURGED_ACTIONS or entry.before is None:
+        return
+    if entry.state is State.STUCK:
+        yield Outcome(entry.path, Status.LEFT, entry.detail, entry.target)
+    if entry.state is not State.DONE:
+        return
+    keepers = entry.keepers
+    if entry.after is not None:
+        keepers = (Part(entry.path, entry.before.stat, entry.after),)
+    detail = "the sidecar of before metadata was added" if entry.is_merge else ""
+    try:
+        require_known_places(journal.header, entry, roots)
+        if entry.rejected is not None:
+            detail = _require_decision(entry, rejections)
+        _delete(journal, entry, holder.hold(keepers), dry_run)
+    except Refused as refused:
+        yield Outcome(entry.path, Status.LEFT, str(refused), entry.target)
+    else:
+        status = Status.PLANNED if dry_run else Status.DONE
+        yield Outcome(entry.path, status, detail, "", entry.before.stat.size)
 
 
 def _find_moved_ns(journal: Journal, entry: Entry) -> int:
