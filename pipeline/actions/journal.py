@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -196,14 +197,28 @@ def _has_header(path: Path) -> bool:
 
 
 def find_journal(store_folder: Path, run: str) -> Path:
-    """Return the journal of a run; `last` is the newest. Raises RunNotFound."""
+    """Return the journal of a run; `last` is the one that moved a file last. Raises RunNotFound."""
     journals = list_journals(store_folder)
     if run == "last" and journals:
-        return journals[-1]
+        return max(journals, key=_find_last_move_ns)
     for path in journals:
         if path.name == f"{run}{JOURNAL_SUFFIX}":
             return path
     raise RunNotFound(f"there is no run {quote(run)}; `neardup runs` lists them")
+
+
+def _find_last_move_ns(path: Path) -> int:
+    """Find when a run last moved a file: one that was cut off can be continued after others."""
+    moved_ns = 0
+    with suppress(ActionRecordDamaged, ValueError, OverflowError):  # named once it is asked for
+        moved_ns = _to_ns(_read_start(path))
+        done_ns = (entry.done_ns for entry in read_journal(path).list_all())
+        moved_ns = max(moved_ns, *done_ns, 0)
+    return moved_ns
+
+
+def _to_ns(moment: str) -> int:
+    return int(datetime.fromisoformat(moment).timestamp() * 1e9)
 
 
 def read_journal(path: Path) -> JournalContent:
@@ -216,7 +231,7 @@ def read_journal(path: Path) -> JournalContent:
         content = JournalContent(_parse_header(documents[0], path), {}, {})
         for document in documents[1:]:
             number = document["number"]
-            moment_ns = int(datetime.fromisoformat(document["time"]).timestamp() * 1e9)
+            moment_ns = _to_ns(document["time"])
             state, is_merge = parse_event(document["event"])
             known = content.merges if is_merge else content.victims
             if state is State.INTENDED:

@@ -38,9 +38,9 @@ class RunSummary:
 def undo_run(store_folder: Path, run: str, roots: Sequence[str]) -> Iterator[Outcome]:
     """Move the victims of a run back, the last one first; yield the outcome of each.
 
-    `last` is the newest run. What a kill left half done is reversed, too. A second undo goes on
-    with what the first one could not move. Raises RunNotFound, ActionRecordDamaged, StoreLocked
-    and DiskFull.
+    `last` is the run that moved a file last. What a kill left half done is reversed, too. A second
+    undo goes on with what the first one could not move. Raises RunNotFound, ActionRecordDamaged,
+    StoreLocked and DiskFull.
     """
     with (
         lock(store_folder / ACTIONS_LOCK_NAME),

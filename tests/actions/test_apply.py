@@ -19,6 +19,7 @@ from indexes.errors import DiskFull
 from pipeline.actions import folders, rename, stand_ins
 from pipeline.actions.apply import apply_plan
 from pipeline.actions.entries import State
+from pipeline.actions.journal import find_journal
 from pipeline.actions.outcome import Status
 from pipeline.actions.plan import Action, Plan
 from pipeline.actions.plan_checks import MAX_UNCONFIRMED_FILES, require_confirmation
@@ -493,6 +494,20 @@ def test_file_that_comes_back_has_its_new_name_on_disk_before_its_old_one_is_gon
     folders = [str(Path(path).parent) for path in (outcome.path, outcome.target)]
     assert events[moved + 1 : moved + 3] == folders
     assert Path(events[moved + 3]).parent == desk.store / "journal"
+
+
+def test_last_run_is_the_one_that_moved_a_file_last(desk: Desk) -> None:
+    """The older run was cut off, and continued after the newer one."""
+    plan = make_plan(desk)
+    with killed_at("action done"):
+        desk.apply(plan)
+    other = desk.make_plan([(desk.root / "other.jpg", [save(desk.root / "o2.jpg", b"three")])])
+    desk.apply(other)
+    assert find_journal(desk.store, "last").stem == name_run(other)
+    desk.apply(plan)
+    assert find_journal(desk.store, "last").stem == name_run(plan)
+    desk.undo(name_run(other))
+    assert find_journal(desk.store, "last").stem == name_run(plan)
 
 
 # --- kills ---

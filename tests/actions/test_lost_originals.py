@@ -1,4 +1,4 @@
-"""What undo and a settled kill say and delete where the file of before is not where it was put."""
+"""The file of before is not where it was put: undo says so, and deletes nothing unproven."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_preview_after_a_kill_says_what_apply_does(
 def test_preview_knows_a_new_sidecar_that_has_two_names(
     desk: Desk, is_undo: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a kill leaves it where the filesystem has no exclusive rename."""
+    """A kill leaves it so where the filesystem has no exclusive rename."""
     monkeypatch.setattr(rename, "_renameat2", None)
     plan, before = make_plan(desk, desk.root / "keep.jpg.xmp"), read_tree(desk.root)
     if is_undo:

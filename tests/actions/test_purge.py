@@ -264,7 +264,7 @@ def test_keeper_that_is_lost_while_a_victim_is_hashed_saves_it(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.apply(make_plan(desk))
-    hash_descriptor = purge.hash_descriptor
+    hash_descriptor = held_files.hash_descriptor
 
     def lose(descriptor: int, path: str) -> str:
         if path.endswith("worse.jpg"):
