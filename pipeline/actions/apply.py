@@ -209,6 +209,8 @@ def _apply_to_victim(
             is_stuck = isinstance(refused, Stuck)
             status, place = (Status.STUCK, target) if is_stuck else (Status.LEFT, "")
             yield Outcome(part.path, status, str(refused), place)
+            for later in victim.parts[offset + 1 :]:
+                yield Outcome(later.path, Status.LEFT, OTHER_PART_LEFT)
             return
     for entry in moved:
         yield Outcome(entry.path, Status.DONE, "", entry.target, entry.victim.stat.size)

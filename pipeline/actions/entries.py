@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -42,8 +42,10 @@ class Entry:
     Both are empty for the trash. `keepers` are all parts of the keeper of a victim. `rejected` is
     the blake3, in hex, of the rejected photo that the victim is, or belongs to; then there is no
     keeper, and `group` is the id of the decision. `after` is the blake3, in hex, of what a merge
-    writes; None for a victim. `times` are of the folder of the path and of the base; `recorded_ns`
-    is when the state was written.
+    writes; None for a victim. `device` is that of the folder of the path then; None in older
+    journals. `missing` are the folders of the target below the base that were not there before the
+    run moved the file, of MOVE only. `times` are of the folder of the path and of the base;
+    `recorded_ns` is when the state was written, `done_ns` when the run was done with it, 0 before.
     """
 
     number: int
@@ -57,10 +59,13 @@ class Entry:
     rejected: str | None = None
     after: str | None = None
     victim_count: int = 0
+    device: int | None = None
+    missing: tuple[str, ...] = ()
     state: State = State.INTENDED
     detail: str = ""
     times: FolderTimes | None = None
     recorded_ns: int = 0
+    done_ns: int = 0
 
     @property
     def is_merge(self) -> bool:
@@ -82,6 +87,19 @@ class Entry:
         """The file that was at the path, where there was one."""
         assert self.before is not None
         return self.before
+
+    def stamp(self, moment_ns: int) -> Entry:
+        """Return the entry with the time at which its state was written."""
+        is_done_now = self.state is State.DONE and not self.done_ns
+        done_ns = moment_ns if is_done_now else self.done_ns
+        return replace(self, recorded_ns=moment_ns, done_ns=done_ns)
+
+    @property
+    def known_device(self) -> int | None:
+        """The device of the folder of the path, as far as the journal tells."""
+        if self.device is None and self.before is not None:
+            return self.before.stat.device
+        return self.device
 
     @property
     def timed_folders(self) -> tuple[str, ...]:
@@ -118,13 +136,13 @@ def parse_event(event: str) -> tuple[State, bool]:
 
 def serialize_intent(entry: Entry) -> dict[str, Any]:
     """Serialize an entry as an intent."""
-    names: tuple[str, ...] = ("number", "group", "keepers", "base", "target", "rejected", "times")
+    names: tuple[str, ...] = ("number", "group", "keepers", "base", "target", "rejected", "missing")
     renamed = {"victim": "before"}
     if entry.is_merge:
-        names = ("number", "victim_count", "before", "after", "base", "target", "times")
+        names = ("number", "victim_count", "before", "after", "base", "target")
         renamed = {"sidecar": "path"}
     document = asdict(entry)
-    fields = {name: document[name] for name in names}
+    fields = {name: document[name] for name in (*names, "device", "times")}
     fields |= {name: document[source] for name, source in renamed.items()}
     return {"event": name_event(entry, State.INTENDED), **fields}
 
@@ -138,7 +156,8 @@ def parse_intent(document: dict[str, Any], action: Action) -> Entry:
     before = document["before" if is_merge else "victim"]
     part = None if before is None else parse_part(before)
     number, base, target = (document[name] for name in ("number", "base", "target"))
-    times = parse_times(document.get("times"))
+    times, device = parse_times(document.get("times")), document.get("device")
+    device = None if device is None else int(device)
     if is_merge:
         return Entry(
             int(number),
@@ -149,6 +168,7 @@ def parse_intent(document: dict[str, Any], action: Action) -> Entry:
             str(target),
             after=str(document["after"]),
             victim_count=int(document["victim_count"]),
+            device=device,
             times=times,
         )
     if part is None:
@@ -163,6 +183,8 @@ def parse_intent(document: dict[str, Any], action: Action) -> Entry:
         str(document["group"]),
         tuple(map(parse_part, document["keepers"])),
         _parse_rejected(document.get("rejected")),
+        device=device,
+        missing=tuple(map(str, document.get("missing", ()))),
         times=times,
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -164,11 +164,19 @@ def made_folders(base: str, steps: Sequence[str], mode: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def remove_empty_folders(base: str, steps: Sequence[str]) -> None:
-    """Remove the folders `steps` below `base`, innermost first, up to one that is not empty."""
+def remove_empty_folders(
+    base: str, steps: Sequence[str], own: Collection[str] | None = None
+) -> None:
+    """Remove the folders `steps` below `base`, innermost first, up to one that is not empty.
+
+    Given the paths of `own` ones, any other stays as well.
+    """
     for count in range(len(steps), 0, -1):
+        parent_path = "/".join([base.rstrip("/"), *steps[: count - 1]])
+        if own is not None and f"{parent_path}/{steps[count - 1]}" not in own:
+            return
         try:
-            with opened_folder("/".join([base.rstrip("/"), *steps[: count - 1]]) or "/") as parent:
+            with opened_folder(parent_path or "/") as parent:
                 os.rmdir(steps[count - 1], dir_fd=parent)
         except FileNotFoundError:
             continue

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -48,16 +49,27 @@ class RunHeader:
 
 @dataclass
 class JournalContent:
-    """A journal as it was read: its victims and merges by number, each in its last state."""
+    """A journal as it was read: its victims and merges by number, each in its last state.
+
+    `former` are entries that were reversed, and acted on again since: their folders changed, too.
+    """
 
     header: RunHeader
     victims: dict[int, Entry]
     merges: dict[int, Entry]
+    former: list[Entry] = field(default_factory=list)
 
     def list_all(self) -> list[Entry]:
         """List victims and merges in the order of the run: a merge before its first victim."""
         both = (*self.merges.values(), *self.victims.values())
         return sorted(both, key=lambda entry: (entry.number, not entry.is_merge))
+
+    def list_victims_of(self, merge: Entry) -> list[Entry]:
+        """List the victims that a merge is for, as far as the run came."""
+        numbers = range(merge.number, merge.number + merge.victim_count)
+        if merge.victim_count > len(self.victims):  # the run was cut off, or the journal edited
+            return [victim for number, victim in self.victims.items() if number in numbers]
+        return [self.victims[number] for number in numbers if number in self.victims]
 
     def get_all_by_number(self, entry: Entry) -> dict[int, Entry]:
         """Return the merges if the entry is one, else the victims."""
@@ -69,9 +81,14 @@ class Journal(JournalContent):
 
     def __init__(self, path: Path, content: JournalContent) -> None:
         """Open the file, whose content is `content`."""
-        super().__init__(content.header, content.victims, content.merges)
+        super().__init__(content.header, content.victims, content.merges, content.former)
         self._lines = CheckedLines(path)
         self.history = FolderHistory()
+        # Folders at the destination that the run made: of MOVE, and others may be of the user.
+        self.made_folders = set[str]()
+        for entry in self.former:
+            self.made_folders.update(entry.missing)
+            self.add_times(entry, entry.times)
         for entry in self.list_all():
             self._follow(entry, 1)
 
@@ -104,7 +121,7 @@ class Journal(JournalContent):
         return self._keep(replace(entry, state=state, detail=detail, times=times or entry.times))
 
     def _keep(self, entry: Entry) -> Entry:
-        entry = replace(entry, recorded_ns=time.time_ns())
+        entry = entry.stamp(time.time_ns())
         by_number = self.get_all_by_number(entry)
         if entry.number in by_number:
             self._follow(by_number[entry.number], -1)
@@ -113,6 +130,7 @@ class Journal(JournalContent):
         return entry
 
     def _follow(self, entry: Entry, change: int) -> None:
+        self.made_folders.update(entry.missing)
         if entry.state in MOVED_STATES:
             for path in set(entry.timed_folders):
                 self.history.count_away(path, change)
@@ -179,14 +197,28 @@ def _has_header(path: Path) -> bool:
 
 
 def find_journal(store_folder: Path, run: str) -> Path:
-    """Return the journal of a run; `last` is the newest. Raises RunNotFound."""
+    """Return the journal of a run; `last` is the one that moved a file last. Raises RunNotFound."""
     journals = list_journals(store_folder)
     if run == "last" and journals:
-        return journals[-1]
+        return max(journals, key=_find_last_move_ns)
     for path in journals:
         if path.name == f"{run}{JOURNAL_SUFFIX}":
             return path
     raise RunNotFound(f"there is no run {quote(run)}; `neardup runs` lists them")
+
+
+def _find_last_move_ns(path: Path) -> int:
+    """Find when a run last moved a file: one that was cut off can be continued after others."""
+    moved_ns = 0
+    with suppress(ActionRecordDamaged, ValueError, OverflowError):  # named once it is asked for
+        moved_ns = _to_ns(_read_start(path))
+        done_ns = (entry.done_ns for entry in read_journal(path).list_all())
+        moved_ns = max(moved_ns, *done_ns, 0)
+    return moved_ns
+
+
+def _to_ns(moment: str) -> int:
+    return int(datetime.fromisoformat(moment).timestamp() * 1e9)
 
 
 def read_journal(path: Path) -> JournalContent:
@@ -199,15 +231,17 @@ def read_journal(path: Path) -> JournalContent:
         content = JournalContent(_parse_header(documents[0], path), {}, {})
         for document in documents[1:]:
             number = document["number"]
-            moment_ns = int(datetime.fromisoformat(document["time"]).timestamp() * 1e9)
+            moment_ns = _to_ns(document["time"])
             state, is_merge = parse_event(document["event"])
             known = content.merges if is_merge else content.victims
             if state is State.INTENDED:
+                if number in known:
+                    content.former.append(known[number])
                 entry = parse_intent(document, content.header.action)
             else:
                 outcome = _parse_outcome(document, known[number].times)
                 entry = replace(known[number], state=state, **outcome)
-            known[number] = replace(entry, recorded_ns=moment_ns)
+            known[number] = entry.stamp(moment_ns)
     except (OSError, ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
         raise _explain_damage(path, error) from error
     return content

@@ -5,7 +5,6 @@ The new content is written in quarantine, and gets its place by one rename, see 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -17,7 +16,7 @@ from pipeline.actions.folders import Refused, opened_folder, split_path
 from pipeline.actions.held_files import opened_victim
 from pipeline.actions.journal import Journal
 from pipeline.actions.moves import journaled, put
-from pipeline.actions.places import choose_target
+from pipeline.actions.places import choose_target, require_free
 from pipeline.actions.plan import Action, Merge, Part, PlannedGroup
 from pipeline.actions.sidecar_files import make_content, read_sidecar, write_sidecar
 
@@ -51,8 +50,7 @@ def merge_metadata(
             return merged
         content = make_content(merge, folder, name)
         base, target = choose_target(journal.header, merge.sidecar, roots, Action.QUARANTINE)
-        if os.path.lexists(target):
-            raise Refused(f"a file is at {quote(target)} already")
+        require_free(target)
         before = None
         if merge.before is not None:
             folder, _, before = stack.enter_context(opened_victim(merge.before))

@@ -99,7 +99,8 @@ def journaled(journal: Journal, entry: Entry, folder: int) -> Iterator[Entry]:
     Yields the entry with the times of its folders; they are restored if the block raises Refused.
     """
     times = begin_times(folder, entry.base)
-    entry = journal.intend(replace(entry, times=times))
+    device, missing = os.fstat(folder).st_dev, tuple(_find_missing_folders(entry))
+    entry = journal.intend(replace(entry, times=times, device=device, missing=missing))
     failpoint(f"{entry.kind} intended")
     try:
         yield entry
@@ -107,12 +108,28 @@ def journaled(journal: Journal, entry: Entry, folder: int) -> Iterator[Entry]:
         journal.record(entry, State.STUCK, str(stuck))
         raise
     except Refused as refused:
-        remove_empty_folders(entry.base, split_target(entry)[0])
+        remove_own_folders(journal, entry)
         times.observe(folder, entry.base, entry.pending_since_ns).restore(folder, entry.base)
         journal.record(entry, State.REVERTED, str(refused))
         raise
     journal.record(entry, State.DONE, "", times.finish(folder, entry.base))
     failpoint(f"{entry.kind} done")
+
+
+def _find_missing_folders(entry: Entry) -> Iterator[str]:
+    """Find the folders of the target that are to be made; in quarantine all are of neardup."""
+    if entry.action is Action.MOVE:
+        reached = entry.base.rstrip("/")
+        for step in split_target(entry)[0]:
+            reached += f"/{step}"
+            if not os.path.lexists(reached):
+                yield reached
+
+
+def remove_own_folders(journal: Journal, entry: Entry) -> None:
+    """Remove the folders of a target as far as they are empty, and the run made them."""
+    own = journal.made_folders if entry.action is Action.MOVE else None
+    remove_empty_folders(entry.base, split_target(entry)[0], own)
 
 
 def put(

@@ -34,6 +34,12 @@ def choose_target(
     return base, _make_target(header, base, path, root, action)
 
 
+def require_free(target: str) -> None:
+    """Raise Refused if there is a file at a target already; in the trash there is none."""
+    if target and os.path.lexists(target):
+        raise Refused(f"a file is at {quote(target)} already")
+
+
 def _make_target(header: RunHeader, base: str, path: str, root: str, action: Action) -> str:
     if action is Action.MOVE:
         relative = path[len(split_path(root)[0].rstrip("/")) + 1 :]
@@ -48,31 +54,43 @@ def split_target(entry: Entry) -> tuple[list[str], str]:
     return steps, name
 
 
-def is_away(entry: Entry) -> bool:
+def is_away(header: RunHeader, entry: Entry) -> bool:
     """Tell if the folder that a file was moved below is not there: its drive is not mounted.
 
-    The mount point of a drive that is away is an empty folder on another device.
+    The mount point of a drive that is away is an empty folder on another device. For the trash it
+    is the innermost folder of the file that is there.
     """
-    if not entry.base:
-        return False
+    place = entry.base or _find_reached_folder(header, entry.path)
+    if place is None:
+        return True
     try:
-        device = os.stat(entry.base).st_dev  # noqa: PTH116 - may be no UTF-8
-        if entry.before is None or device == entry.before.stat.device:
+        if os.stat(place).st_dev == entry.known_device:  # noqa: PTH116 - may be no UTF-8
             return False
-        with os.scandir(entry.base) as found:
+        with os.scandir(place) as found:
             return next(found, None) is None
     except OSError:
         return True
 
 
+def _find_reached_folder(header: RunHeader, path: str) -> str | None:
+    """Find the innermost folder of a path that is there, at or below its root; None if none is."""
+    root, folder = find_root(path, header.roots), split_path(path)[0]
+    while root is not None and (folder == root or is_below(folder, [root])):
+        if os.path.isdir(folder):  # noqa: PTH112 - may be no UTF-8
+            return folder
+        folder = split_path(folder)[0]
+    return None
+
+
 def require_known_places(header: RunHeader, entry: Entry, roots: Sequence[str]) -> None:
     """Raise Refused unless an entry names the places that its run would have chosen.
 
-    `roots` are those of the store now: a journal can be edited.
+    `roots` are those of the store now: a journal can be edited. Since the run, a root may have come
+    inside another one, so each root that the path lies below counts, and one of then that lies in
+    a root of now.
     """
     path, base = entry.path, entry.base
-    root = find_root(path, roots)
-    if root is None:
+    if find_root(path, roots) is None:
         raise Refused(
             f"{quote(path)} is below none of the store's folders; ingest its folder again"
         )
@@ -82,9 +100,12 @@ def require_known_places(header: RunHeader, entry: Entry, roots: Sequence[str]) 
         raise Refused(f"the journal names {quote(entry.before.path)} for {quote(path)}")
     if entry.action is Action.TRASH:
         return
+    former = [root for root in header.roots if is_plain_path(root) and is_below(root, roots)]
+    around = [root for root in (*roots, *former) if is_below(path, [root])]
     if entry.action is Action.MOVE:
         is_known = base == header.destination and is_plain_path(base)
     else:
-        is_known = (base == root or is_below(base, [root])) and is_below(path, [base])
-    if not is_known or entry.target != _make_target(header, base, path, root, entry.action):
+        is_known = (base in around or is_below(base, around)) and is_below(path, [base])
+    targets = {_make_target(header, base, path, root, entry.action) for root in around}
+    if not is_known or entry.target not in targets:
         raise Refused(f"the journal names {quote(entry.target)}, where the run moved nothing")

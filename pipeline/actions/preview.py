@@ -22,7 +22,7 @@ from pipeline.actions.held_files import opened_victim, require_kept
 from pipeline.actions.journal import JournalContent, RunHeader, find_journal, read_journal
 from pipeline.actions.merges import require_mergeable
 from pipeline.actions.outcome import Outcome, Status
-from pipeline.actions.places import choose_target, is_away
+from pipeline.actions.places import choose_target, is_away, require_free
 from pipeline.actions.plan import Merge, Plan, PlannedGroup, Victim
 from pipeline.actions.plan_checks import require_current
 from pipeline.actions.rejections import Rejections
@@ -52,10 +52,10 @@ def _read_settled(store_folder: Path, header: RunHeader) -> JournalContent:
     with suppress(RunNotFound):
         content = read_journal(find_journal(store_folder, header.run))
     for entry in content.list_all():
-        if entry.state in UNSETTLED_STATES:
+        if entry.state in UNSETTLED_STATES and not is_away(content.header, entry):
             state = State.DONE if is_done(entry) else get_reversed_state(entry)
             if entry.state is State.PURGE_INTENDED:
-                is_there = os.path.lexists(entry.target) or is_away(entry)
+                is_there = os.path.lexists(entry.target)
                 state = State.DONE if is_there else State.PURGED
             content.get_all_by_number(entry)[entry.number] = replace(entry, state=state)
     return content
@@ -110,10 +110,14 @@ class _Preview:
                 with opened_victim(part):
                     header, action = self.known.header, self.plan.action
                     target = choose_target(header, part.path, self.roots, action)[1]
+                    if done is None:  # else a kill may have left there what apply reverses
+                        require_free(target)
             except Refused as refused:
                 for earlier in outcomes:
                     yield Outcome(earlier.path, Status.LEFT, OTHER_PART_LEFT)
                 yield Outcome(part.path, Status.LEFT, str(refused))
+                for later in victim.parts[offset + 1 :]:
+                    yield Outcome(later.path, Status.LEFT, OTHER_PART_LEFT)
                 return
             outcomes.append(Outcome(part.path, Status.PLANNED, "", target, part.stat.size))
         yield from outcomes

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -40,6 +40,31 @@ from pipeline.actions.settle import settle_runs
 _UNPURGED_ACTIONS = {Action.MOVE, Action.TRASH}  # their files are where the user wants them
 
 
+class _KeeperHolder:
+    """Holds the keepers of a group while its victims are purged: each is hashed once."""
+
+    def __init__(self) -> None:
+        self._stack, self._held = ExitStack(), list[HeldKeeper]()
+
+    def __enter__(self) -> _KeeperHolder:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def hold(self, parts: Sequence[Part]) -> Sequence[HeldKeeper]:
+        """Hold the parts of a keeper, and let go of others. Raises Refused."""
+        if {keeper.part for keeper in self._held} == set(parts):
+            with suppress(Refused):  # touched since, perhaps not changed
+                for keeper in self._held:
+                    keeper.check()
+                return self._held
+        self._stack.close()
+        self._held = []
+        self._held = [self._stack.enter_context(held_keeper(part)) for part in parts]
+        return self._held
+
+
 def purge_runs(
     store_folder: Path,
     roots: Sequence[str],
@@ -48,7 +73,7 @@ def purge_runs(
     *,
     dry_run: bool,
 ) -> Iterator[Outcome]:
-    """Delete the victims of runs that began at least `min_age` ago; yield the outcome of each.
+    """Delete the victims that were moved at least `min_age` ago; yield the outcome of each.
 
     A victim stays if its keeper is gone, changed or away, or if it was itself changed: the outcome
     names it. A rejected photo has no keeper, and stays unless the decision still stands; without
@@ -59,40 +84,67 @@ def purge_runs(
         if not dry_run:
             settle_runs(store_folder, roots)
         for path in list_journals(store_folder):
-            started = datetime.fromisoformat(read_journal(path).header.started)
-            if datetime.now(UTC) - started < min_age:
+            content, now = read_journal(path), datetime.now(UTC)
+            if now - datetime.fromisoformat(content.header.started) < min_age:
                 continue
+            until_ns = int((now - min_age).timestamp() * 1e9)
             with reopen_journal(path) as journal:
-                yield from _purge_run(journal, roots, rejections, dry_run)
+                yield from _purge_run(journal, roots, rejections, until_ns, dry_run)
 
 
 def _purge_run(
-    journal: Journal, roots: Sequence[str], rejections: Rejections | None, dry_run: bool
+    journal: Journal,
+    roots: Sequence[str],
+    rejections: Rejections | None,
+    until_ns: int,
+    dry_run: bool,
 ) -> Iterator[Outcome]:
-    """Purge the victims of a run, then the sidecars of before, whose new ones are their keepers."""
-    for entry in (*journal.victims.values(), *journal.merges.values()):
-        if entry.action in _UNPURGED_ACTIONS or entry.before is None:
-            continue
-        if entry.state is State.STUCK:
-            yield Outcome(entry.path, Status.LEFT, entry.detail, entry.target)
-        if entry.state is not State.DONE:
-            continue
-        keepers = entry.keepers
-        if entry.after is not None:
-            keepers = (Part(entry.path, entry.before.stat, entry.after),)
-        detail = "the sidecar of before metadata was added" if entry.is_merge else ""
-        try:
-            require_known_places(journal.header, entry, roots)
-            if entry.rejected is not None:
-                detail = _require_decision(entry, rejections)
-            with ExitStack() as stack:
-                held = [stack.enter_context(held_keeper(part)) for part in keepers]
-                _delete(journal, entry, held, dry_run)
-        except Refused as refused:
-            yield Outcome(entry.path, Status.LEFT, str(refused), entry.target)
-        else:
-            status = Status.PLANNED if dry_run else Status.DONE
-            yield Outcome(entry.path, status, detail, "", entry.before.stat.size)
+    """Purge the victims of a run, then the sidecars of before, whose new ones are their keepers.
+
+    What was moved after `until_ns` stays: a run that was cut off can be continued much later.
+    """
+    with _KeeperHolder() as holder:
+        for entry in (*journal.victims.values(), *journal.merges.values()):
+            if _find_moved_ns(journal, entry) <= until_ns:
+                yield from _purge_entry(journal, entry, holder, roots, rejections, dry_run)
+
+
+def _purge_entry(
+    journal: Journal,
+    entry: Entry,
+    holder: _KeeperHolder,
+    roots: Sequence[str],
+    rejections: Rejections | None,
+    dry_run: bool,
+) -> Iterator[Outcome]:
+    if entry.action in _UNPURGED_ACTIONS or entry.before is None:
+        return
+    if entry.state is State.STUCK:
+        yield Outcome(entry.path, Status.LEFT, entry.detail, entry.target)
+    if entry.state is not State.DONE:
+        return
+    keepers = entry.keepers
+    if entry.after is not None:
+        keepers = (Part(entry.path, entry.before.stat, entry.after),)
+    detail = "the sidecar of before metadata was added" if entry.is_merge else ""
+    try:
+        require_known_places(journal.header, entry, roots)
+        if entry.rejected is not None:
+            detail = _require_decision(entry, rejections)
+        _delete(journal, entry, holder.hold(keepers), dry_run)
+    except Refused as refused:
+        yield Outcome(entry.path, Status.LEFT, str(refused), entry.target)
+    else:
+        status = Status.PLANNED if dry_run else Status.DONE
+        yield Outcome(entry.path, status, detail, "", entry.before.stat.size)
+
+
+def _find_moved_ns(journal: Journal, entry: Entry) -> int:
+    """Find when a file was moved; a sidecar of before is needed as long as the last victim."""
+    entries = [entry]
+    if entry.is_merge:
+        entries += journal.list_victims_of(entry)
+    return max(each.done_ns or each.recorded_ns for each in entries)
 
 
 def _require_decision(entry: Entry, rejections: Rejections | None) -> str:

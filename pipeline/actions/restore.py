@@ -19,28 +19,27 @@ from pipeline.actions.folders import (
     made_folders,
     open_if_there,
     opened_folder,
-    remove_empty_folders,
     split_path,
 )
 from pipeline.actions.held_files import hash_if_there, hash_name, identify, stat_name
 from pipeline.actions.journal import Journal
-from pipeline.actions.moves import Ends, explain_taken, take_stand_in_away
+from pipeline.actions.moves import Ends, explain_taken, remove_own_folders, take_stand_in_away
 from pipeline.actions.outcome import Outcome, Status
 from pipeline.actions.places import require_known_places, split_target
 from pipeline.actions.plan import Action
 from pipeline.actions.rename import remove_scratch_name, rename_exclusive
-from pipeline.actions.stand_ins import is_stand_in
+from pipeline.actions.stand_ins import is_link_to_keeper, is_stand_in
 
 
 def undo_entry(
     journal: Journal, entry: Entry, roots: Sequence[str], state: State = State.UNDONE
 ) -> Outcome:
     """Bring back what was at a path before; the journal then says `state`. Raises DiskFull."""
-    was_done = entry.state is State.DONE
+    was_done, was_moved = entry.state is State.DONE, entry.state is not State.INTENDED
     entry = journal.record(entry, State.UNDO_INTENDED, "", observe_times(journal, entry))
     failpoint(f"{entry.kind} undo intended")
     try:
-        note = restore(journal, entry, roots)
+        note = restore(journal, entry, roots, was_moved=was_moved)
     except Refused as refused:
         # Only what is known to be whole, and was not taken up by an undo before, can be purged.
         journal.record(entry, State.DONE if was_done else State.STUCK, str(refused))
@@ -52,11 +51,12 @@ def undo_entry(
     return Outcome(entry.path, Status.DONE, note, "", entry.victim.stat.size)
 
 
-def restore(journal: Journal, entry: Entry, roots: Sequence[str]) -> str:
+def restore(journal: Journal, entry: Entry, roots: Sequence[str], *, was_moved: bool) -> str:
     """Bring back what was at a path before, if it is not there; return what to note about it.
 
     A file at the path that the run did not put there is never replaced. Folders that are gone are
-    made again. Raises Refused, and DiskFull.
+    made again. `was_moved`: the file of before was in quarantine, not only to be moved there.
+    Raises Refused, and DiskFull.
     """
     require_known_places(journal.header, entry, roots)
     if entry.action is Action.TRASH:
@@ -73,14 +73,16 @@ def restore(journal: Journal, entry: Entry, roots: Sequence[str]) -> str:
             if entry.before is None:
                 _remove_new(entry, folder, target_folder, steps)
             elif target_folder is None or not is_held:
-                _require_at_path(entry, folder)
+                _require_at_path(entry, folder, was_moved)
                 if target_folder is not None:
                     remove_scratch_name(folder, name, target_folder)
             else:
                 ends = Ends(folder, name, target_folder, target_name)
                 (_restore_replaced if entry.is_replaced else _restore_moved)(entry, ends)
-                os.fsync(target_folder)
+            # The new name first: a power cut in between may leave two names, but never none.
             os.fsync(folder)
+            if target_folder is not None:
+                os.fsync(target_folder)
         except (OSError, Refused) as error:
             # What was tried may have changed them.
             folder_ns, base_ns = (
@@ -92,7 +94,7 @@ def restore(journal: Journal, entry: Entry, roots: Sequence[str]) -> str:
             raise explain_os_error(error, entry.path) from error
         failpoint(f"{entry.kind} restored")
         note = _note_change(entry, folder, name) if is_held else ""
-        remove_empty_folders(entry.base, steps)
+        remove_own_folders(journal, entry)
         set_mtimes(folder, entry.base, *restored)
     return note
 
@@ -156,14 +158,29 @@ def _explain_missing(entry: Entry) -> Refused:
     return Refused(f"{quote(entry.path)} is neither at its path nor at {quote(entry.target)}")
 
 
-def _require_at_path(entry: Entry, folder: int) -> None:
-    """Raise Refused unless a file of before is at its path; a sidecar has the bytes of before."""
+def _require_at_path(entry: Entry, folder: int, was_moved: bool) -> None:
+    """Raise Refused unless the file of before is at its path, and not what stands in for it.
+
+    One that was perhaps never moved can have been edited since, but for a sidecar.
+    """
     name = split_path(entry.path)[1]
     if stat_name(folder, name) is None:
         raise _explain_missing(entry)
-    if entry.is_merge and hash_name(folder, name, entry.path) != entry.victim.blake3:
-        path, target = quote(entry.path), quote(entry.target)
-        raise Refused(f"{path} was changed, and the one of before is not at {target}")
+    if is_link_to_keeper(entry, folder, name):
+        raise _explain_not_back(entry, "is the link that the run made")
+    if not (was_moved or entry.is_merge):
+        return
+    if hash_name(folder, name, entry.path) != entry.victim.blake3:
+        raise _explain_not_back(entry, "has other bytes than before")
+    if entry.action is Action.REFLINK and not entry.is_merge:
+        status = stat_name(folder, name)
+        if status is None or status.st_ino != entry.victim.stat.inode:
+            raise _explain_not_back(entry, "is the copy that the run made")
+
+
+def _explain_not_back(entry: Entry, what: str) -> Refused:
+    path, target = quote(entry.path), quote(entry.target)
+    return Refused(f"{path} {what}, and the one of before is not at {target}")
 
 
 def _restore_moved(entry: Entry, ends: Ends) -> None:
@@ -180,19 +197,33 @@ def _restore_moved(entry: Entry, ends: Ends) -> None:
 
 
 def _restore_replaced(entry: Entry, ends: Ends) -> None:
-    before = entry.victim
     held = os.stat(ends.target_name, dir_fd=ends.target_folder, follow_symlinks=False)
     place = stat_name(ends.folder, ends.name)
-    is_before = held.st_ino == before.stat.inode or (
-        entry.is_merge
-        and hash_if_there(ends.target_folder, ends.target_name, entry.target) == before.blake3
-    )
+    is_before = held.st_ino == entry.victim.stat.inode or _has_bytes_of_before(entry, ends, place)
     if place is None and (is_before or not entry.is_merge):
+        if is_link_to_keeper(entry, ends.target_folder, ends.target_name):
+            os.unlink(ends.target_name, dir_fd=ends.target_folder)  # it never got its place
+            raise _explain_missing(entry)
         rename_exclusive(*ends.back, ends.target_folder)
     elif is_before:
         _take_stand_in_away(entry, ends)
     else:
         _discard_stand_in(entry, ends)
+
+
+def _has_bytes_of_before(entry: Entry, ends: Ends, place: os.stat_result | None) -> bool:
+    """Tell if a file in quarantine is that of before with another inode, as on a copied drive.
+
+    A stand-in for a victim can have the same bytes: then the one of before is at its path.
+    """
+    target_folder, name = ends.target_folder, ends.target_name
+    if not entry.is_merge:
+        is_at_path = place is not None and place.st_ino == entry.victim.stat.inode
+        if is_at_path or is_link_to_keeper(entry, target_folder, name):
+            return False
+    with suppress(Refused):
+        return hash_if_there(target_folder, name, entry.target) == entry.victim.blake3
+    return False
 
 
 def _take_stand_in_away(entry: Entry, ends: Ends) -> None:
@@ -215,14 +246,16 @@ def _discard_stand_in(entry: Entry, ends: Ends) -> None:
 
 
 def _require_own(entry: Entry, ends: Ends) -> None:
-    """Raise Refused unless what an undo took into quarantine is what the run had put in its place.
+    """Raise Refused unless what lies in quarantine is what the run had put, or was to put, there.
 
-    What an act that was killed left there can be half of that. Links have no bytes of their own.
+    What an act that was killed left there can be half of a copy. A link is never half.
     """
     is_link = entry.action in (Action.HARDLINK, Action.SYMLINK)
-    if entry.state is not State.UNDO_INTENDED or is_link:
+    if entry.state is not State.UNDO_INTENDED and not is_link:
         return
-    if not is_stand_in(entry, ends.target_folder, ends.target_name):
+    if is_stand_in(entry, ends.target_folder, ends.target_name):
+        return
+    if not is_link_to_keeper(entry, ends.target_folder, ends.target_name):
         raise Refused(
             f"{quote(entry.path)} was edited while it was taken away again; it stays at"
             f" {quote(entry.target)}"

@@ -45,7 +45,8 @@ def settle_runs(store_folder: Path, roots: Sequence[str], continued: str | None 
             for entry in journal.list_all():
                 settle(journal, entry, roots)
             for merge in list(journal.merges.values()):
-                if journal.header.run != continued and _is_cut_off(journal, merge):
+                is_cut_off = journal.header.run != continued and _is_cut_off(journal, merge)
+                if is_cut_off and not is_away(journal.header, merge):
                     undo_entry(journal, merge, roots)
 
 
@@ -54,7 +55,7 @@ def _is_cut_off(journal: JournalContent, merge: Entry) -> bool:
 
     A detail says that it cannot be taken back.
     """
-    states = {entry.state for entry in _list_victims(journal, merge)}
+    states = {entry.state for entry in journal.list_victims_of(merge)}
     return merge.state is State.DONE and not merge.detail and states <= {State.REVERTED}
 
 
@@ -64,17 +65,21 @@ def settle(journal: Journal, entry: Entry, roots: Sequence[str]) -> Entry:
     A file that was moved, is what the plan names, and has its keeper, counts as done; else it is
     moved back. Nothing is decided while its drive is away. Raises DiskFull.
     """
+    if entry.state not in UNSETTLED_STATES or is_away(journal.header, entry):
+        return entry
     if entry.state is State.PURGE_INTENDED:
         return _settle_purge(journal, entry, roots)
-    if entry.state not in UNSETTLED_STATES:
-        return entry
     try:
         require_known_places(journal.header, entry, roots)
         if is_done(entry):
             _tidy(entry)
             return journal.record(entry, State.DONE, "", observe_times(journal, entry))
-        note = "" if entry.action is Action.TRASH else restore(journal, entry, roots)
-        return journal.record(entry, get_reversed_state(entry), note)
+        if entry.action is Action.TRASH:
+            return journal.record(entry, get_reversed_state(entry))
+        times = observe_times(journal, entry)
+        was_moved = entry.state is not State.INTENDED
+        note = restore(journal, entry, roots, was_moved=was_moved)
+        return journal.record(entry, get_reversed_state(entry), note, times)
     except Refused as refused:
         place = split_path(entry.path)[0] if entry.is_merge else entry.target
         if os.path.lexists(place):  # else its drive may be away: the next time tells
@@ -90,15 +95,22 @@ def _tidy(entry: Entry) -> None:
             held = split_path(entry.path if entry.before is None else entry.target)
             folder = stack.enter_context(opened_folder(held[0]))
             remove_scratch_name(folder, held[1], target_folder)
+            if entry.before is None:
+                _remove_second_name(folder, held[1], target_folder, split_target(entry)[1])
     if entry.before is None:
         remove_empty_folders(entry.base, split_target(entry)[0])
+
+
+def _remove_second_name(folder: int, name: str, target_folder: int, target_name: str) -> None:
+    """Remove the name in quarantine of a new sidecar that has its place, if a kill left it."""
+    place, target = stat_name(folder, name), stat_name(target_folder, target_name)
+    if place is not None and target is not None and identify(place) == identify(target):
+        os.unlink(target_name, dir_fd=target_folder)
 
 
 def _settle_purge(journal: Journal, entry: Entry, roots: Sequence[str]) -> Entry:
     """Record whether a purge that was killed had deleted a file."""
     is_there = os.path.lexists(entry.target)
-    if not is_there and is_away(entry):
-        return entry
     with suppress(Refused):
         require_known_places(journal.header, entry, roots)
         remove_empty_folders(entry.base, split_target(entry)[0])
@@ -126,7 +138,8 @@ def is_done(entry: Entry) -> bool:
         elif stat_name(folder, name) is not None:
             return False
         if entry.before is None:
-            return target is None
+            place = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            return target is None or identify(target) == identify(place)  # or not unlinked yet
         if target is None or target.st_ino != entry.before.stat.inode:
             return False
         if hash_if_there(target_folder, target_name, entry.target) != entry.before.blake3:
@@ -142,9 +155,4 @@ def is_done(entry: Entry) -> bool:
 def has_victim_away(journal: JournalContent, merge: Entry) -> bool:
     """Tell if one of the victims that a merge is for is not at its path."""
     away = MOVED_STATES | {State.PURGED}
-    return any(victim.state in away for victim in _list_victims(journal, merge))
-
-
-def _list_victims(journal: JournalContent, merge: Entry) -> list[Entry]:
-    numbers = range(merge.number, merge.number + merge.victim_count)
-    return [journal.victims[number] for number in numbers if number in journal.victims]
+    return any(victim.state in away for victim in journal.list_victims_of(merge))

@@ -56,6 +56,23 @@ def is_stand_in(entry: Entry, folder: int, name: str) -> bool:
     return False
 
 
+def is_link_to_keeper(entry: Entry, folder: int, name: str) -> bool:
+    """Tell if a name in an open folder is a symbolic or hard link that the run made of the keeper.
+
+    Whatever bytes the keeper has by now, they stay without the link.
+    """
+    status = stat_name(folder, name)
+    if status is None or not entry.keepers:
+        return False
+    if entry.action is Action.SYMLINK:
+        return is_stand_in(entry, folder, name)
+    with suppress(OSError):
+        keeper = os.lstat(entry.keepers[0].path)
+        is_same = identify(keeper) == identify(status) and status.st_nlink > 1
+        return entry.action is Action.HARDLINK and is_same
+    return False
+
+
 def require_sound_stand_in(
     entry: Entry, keepers: Sequence[HeldKeeper], folder: int, name: str
 ) -> None:

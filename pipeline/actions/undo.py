@@ -12,6 +12,7 @@ from indexes.durable.locks import lock
 from indexes.paths import ACTIONS_LOCK_NAME, format_command, quote
 from indexes.store import Store
 from pipeline.actions.entries import MOVED_STATES, State
+from pipeline.actions.folders import split_path
 from pipeline.actions.journal import find_journal, list_journals, read_journal, reopen_journal
 from pipeline.actions.outcome import Outcome, Status
 from pipeline.actions.places import is_away
@@ -37,9 +38,9 @@ class RunSummary:
 def undo_run(store_folder: Path, run: str, roots: Sequence[str]) -> Iterator[Outcome]:
     """Move the victims of a run back, the last one first; yield the outcome of each.
 
-    `last` is the newest run. What a kill left half done is reversed, too. A second undo goes on
-    with what the first one could not move. Raises RunNotFound, ActionRecordDamaged, StoreLocked
-    and DiskFull.
+    `last` is the run that moved a file last. What a kill left half done is reversed, too. A second
+    undo goes on with what the first one could not move. Raises RunNotFound, ActionRecordDamaged,
+    StoreLocked and DiskFull.
     """
     with (
         lock(store_folder / ACTIONS_LOCK_NAME),
@@ -57,8 +58,9 @@ def undo_run(store_folder: Path, run: str, roots: Sequence[str]) -> Iterator[Out
                 yield Outcome(entry.path, Status.LEFT, f"{what} was deleted by `neardup purge`")
             elif entry.state not in MOVED_STATES:
                 continue
-            elif is_away(entry):
-                away = f"{quote(entry.base)} is not there; mount its drive, then `{undo}`"
+            elif is_away(journal.header, entry):
+                place = entry.base or split_path(entry.path)[0]
+                away = f"{quote(place)} is not there; mount its drive, then `{undo}`"
                 yield Outcome(entry.path, Status.LEFT, away, entry.target)
             elif entry.is_merge and has_victim_away(journal, entry):
                 detail = "metadata that was added stays: a photo that it comes from is not back"

@@ -22,13 +22,13 @@ from pipeline.cli.values import AgeType
     default="30d",
     show_default=True,
     metavar="AGE",
-    help="Age of the runs: days or hours, such as 30d or 12h.",
+    help="Time in quarantine: days or hours, such as 30d or 12h.",
 )
 @click.option("--yes", is_flag=True, help="Delete; without it, only print what would be deleted.")
 @store_option
 @json_option
 def purge(older_than: timedelta, yes: bool, store: Path, as_json: bool) -> None:
-    """Delete from quarantine what old runs moved there. This cannot be undone.
+    """Delete what has been in quarantine for long. This cannot be undone.
 
     \b
     neardup purge                                 what would be deleted

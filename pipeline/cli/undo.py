@@ -20,7 +20,7 @@ def undo(run: str, store: Path, as_json: bool) -> None:
     """Undo a run: move its files back to where they were.
 
     \b
-    neardup undo last                             the newest run
+    neardup undo last                             the run that moved a file last
     neardup undo 20260131-101500-1a2b3c4d         a run of `neardup runs`
 
     A file that is now at the place of another is never replaced: that one stays in quarantine, and

@@ -19,6 +19,7 @@ from indexes.errors import DiskFull
 from pipeline.actions import folders, rename, stand_ins
 from pipeline.actions.apply import apply_plan
 from pipeline.actions.entries import State
+from pipeline.actions.journal import find_journal
 from pipeline.actions.outcome import Status
 from pipeline.actions.plan import Action, Plan
 from pipeline.actions.plan_checks import MAX_UNCONFIRMED_FILES, require_confirmation
@@ -261,6 +262,26 @@ def test_undo_keeps_a_stand_in_that_was_edited(desk: Desk) -> None:
     assert (desk.root / "copy.jpg").read_bytes() == b"edited"
 
 
+def test_empty_folders_of_the_user_at_the_destination_stay(desk: Desk) -> None:
+    plan, destination = make_plan(desk, Action.MOVE), desk.root.parent / "moved"
+    own = destination / desk.root.name / "a"
+    own.mkdir(parents=True)
+    with killed_at("action moved:2"):
+        desk.apply(plan)
+    desk.apply(plan)
+    desk.undo()
+    assert list(destination.rglob("*")) == [own.parent, own]
+
+
+def test_folders_that_the_run_made_go_whatever_file_comes_back_last(desk: Desk) -> None:
+    outcomes = desk.apply(make_plan(desk, Action.MOVE))
+    blocking = save(Path(outcomes[-1].path), b"another")
+    desk.undo()
+    blocking.unlink()
+    desk.undo()
+    assert list((desk.root.parent / "moved").iterdir()) == []
+
+
 def test_undo_makes_folders_again_that_were_removed(desk: Desk) -> None:
     desk.apply(make_plan(desk))
     (desk.root / "a" / "b").rmdir()
@@ -448,6 +469,45 @@ def test_intent_is_on_disk_before_its_move_and_the_move_before_its_outcome(
     made = ["sync folder"] * 3  # the folders of quarantine
     moved = ["rename", "sync folder", "sync folder"]
     assert events[first:] == ["write", "sync", *made, *moved, "write", "sync"]
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_file_that_comes_back_has_its_new_name_on_disk_before_its_old_one_is_gone(
+    desk: Desk, action: Action, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(desk, action)
+    plan = replace(plan, groups=plan.groups[1:])
+    (outcome,) = desk.apply(plan)
+    events, call = list[str](), rename._call
+
+    def record_call(*arguments: Any) -> bool:
+        events.append("rename")
+        return call(*arguments)
+
+    def record_sync(descriptor: int) -> None:
+        events.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+
+    monkeypatch.setattr(os, "fsync", record_sync)
+    monkeypatch.setattr(rename, "_call", record_call)
+    desk.undo()
+    moved = events.index("rename")
+    folders = [str(Path(path).parent) for path in (outcome.path, outcome.target)]
+    assert events[moved + 1 : moved + 3] == folders
+    assert Path(events[moved + 3]).parent == desk.store / "journal"
+
+
+def test_last_run_is_the_one_that_moved_a_file_last(desk: Desk) -> None:
+    """The older run was cut off, and continued after the newer one."""
+    plan = make_plan(desk)
+    with killed_at("action done"):
+        desk.apply(plan)
+    other = desk.make_plan([(desk.root / "other.jpg", [save(desk.root / "o2.jpg", b"three")])])
+    desk.apply(other)
+    assert find_journal(desk.store, "last").stem == name_run(other)
+    desk.apply(plan)
+    assert find_journal(desk.store, "last").stem == name_run(plan)
+    desk.undo(name_run(other))
+    assert find_journal(desk.store, "last").stem == name_run(plan)
 
 
 # --- kills ---

@@ -15,11 +15,14 @@ from pipeline.actions.folder_times import FolderHistory
 from pipeline.actions.outcome import Status
 from pipeline.actions.plan import Action
 from tests.actions.conftest import make_plan
+from tests.actions.test_merges import OLD_SIDECAR
+from tests.actions.test_merges import make_plan as make_merge_plan
 from tests.support.actions import (
     OLD_TIME,
     Desk,
     at_failpoint,
     get_statuses,
+    killed_at,
     read_folder_times,
     save,
 )
@@ -142,6 +145,27 @@ def test_time_of_a_folder_that_another_program_changed_since_is_not_restored(
     os.utime(folder, ns=(changed, changed))
     aged_desk.undo()
     assert folder.stat().st_mtime_ns > changed
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("is_new", [False, True])
+@pytest.mark.parametrize("last", ["action moved:3", "action done:1", "none"])
+def test_times_are_restored_after_a_run_that_was_reversed_and_continued(
+    desk: Desk, action: Action, is_new: bool, last: str
+) -> None:
+    """The merge stays, so the folder keeps its time when the kill is reversed."""
+    sidecar = desk.root / "keep.jpg.xmp"
+    if not is_new:
+        save(sidecar, OLD_SIDECAR)
+    plan = make_merge_plan(desk, sidecar, action)
+    for number, folder in enumerate((desk.root / "a/b", desk.root / "a", desk.root)):
+        os.utime(folder, ns=(OLD_TIME + number, OLD_TIME + number))
+    times = read_folder_times(desk.root)
+    for failpoint in ("action prepared", "action moved", last):
+        with killed_at(failpoint):
+            desk.apply(plan)
+    desk.undo()
+    assert read_folder_times(desk.root) == times
 
 
 def test_long_chain_of_changes_is_walked_once() -> None:

@@ -20,7 +20,9 @@ from pipeline.errors import ActionRecordDamaged, OutputNotWritable, PlanRefused,
 from pipeline.report.actions import format_outcomes
 from pipeline.verify.relation import Relation
 from tests.actions.conftest import make_plan
-from tests.support.actions import Desk, make_part, read_tree, save
+from tests.actions.test_merges import OLD_SIDECAR
+from tests.actions.test_merges import make_plan as make_merge_plan
+from tests.support.actions import Desk, killed_at, make_part, read_tree, save
 
 
 def change_victim(plan: Plan, **changes: Any) -> Plan:
@@ -261,6 +263,17 @@ def test_journal_that_names_other_places_moves_nothing(
     assert outcome.status is Status.LEFT
     assert (read_tree(root), (top / "secret").read_bytes()) == before
     assert not (top / "written").exists()
+
+
+def test_number_of_victims_in_a_journal_costs_no_time(desk: Desk) -> None:
+    with killed_at("merge done"):
+        desk.apply(make_merge_plan(desk, save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)))
+    (path,) = (desk.store / "journal").iterdir()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[1]["victim_count"] = 2**70
+    path.write_text("".join(json.dumps(add_checksum(line)) + "\n" for line in lines))
+    desk.apply(desk.make_plan([]))
+    assert (desk.root / "keep.jpg.xmp").read_bytes() == OLD_SIDECAR
 
 
 def test_run_that_does_not_exist_is_named(desk: Desk) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from indexes.durable.failpoints import FAILPOINTS
+from pipeline.actions import rename
 from pipeline.actions.outcome import Outcome, Status
 from pipeline.actions.plan import Action, Plan
 from pipeline.actions.preview import preview_plan
@@ -52,6 +53,23 @@ def test_preview_after_a_kill_says_what_apply_does(
     assert_preview_is_true(desk, plan)
 
 
+@pytest.mark.parametrize("is_undo", [False, True])
+def test_preview_knows_a_new_sidecar_that_has_two_names(
+    desk: Desk, is_undo: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill leaves it so where the filesystem has no exclusive rename."""
+    monkeypatch.setattr(rename, "_renameat2", None)
+    plan, before = make_plan(desk, desk.root / "keep.jpg.xmp"), read_tree(desk.root)
+    if is_undo:
+        desk.apply(plan)
+    with killed_at("action linked:4" if is_undo else "action linked"):
+        desk.undo() if is_undo else desk.apply(plan)
+    assert_preview_is_true(desk, plan)
+    assert not list((desk.root / ".neardup-quarantine").rglob("*.xmp"))
+    desk.undo()
+    assert read_tree(desk.root) == before
+
+
 def test_preview_of_a_plan_that_was_applied_says_so(desk: Desk) -> None:
     plan = make_plan(desk, desk.root / "keep.jpg.xmp")
     desk.apply(plan)
@@ -68,8 +86,18 @@ def test_preview_leaves_all_parts_of_a_victim_or_none(desk: Desk, changed: str) 
     group = replace(group, keeper=keeper, victims=(replace(group.victims[0], parts=parts),))
     plan = replace(desk.make_plan([]), groups=(group,))
     (desk.root / changed).write_bytes(b"edited")
-    assert {outcome.status for outcome in preview(desk, plan)} == {Status.LEFT}
+    assert [outcome.status for outcome in preview(desk, plan)] == [Status.LEFT] * len(parts)
     assert_preview_is_true(desk, plan)
+
+
+def test_preview_leaves_a_victim_whose_target_is_taken(desk: Desk) -> None:
+    plan = make_plan(desk, desk.root / "keep.jpg.xmp", Action.MOVE)
+    taken = save(desk.root.parent / "moved" / desk.root.name / "copy.jpg", b"of the user")
+    left = {outcome.path: outcome.detail for outcome in preview(desk, plan) if outcome.is_problem}
+    assert set(left) == {str(desk.root / "copy.jpg")}
+    assert "a file is at" in left[str(desk.root / "copy.jpg")]
+    assert_preview_is_true(desk, plan)
+    assert taken.read_bytes() == b"of the user"
 
 
 def test_preview_knows_a_keeper_by_its_bytes(desk: Desk) -> None:

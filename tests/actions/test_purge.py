@@ -1,20 +1,39 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from pipeline.actions import held_files, purge
+from pipeline.actions.checked_json import add_checksum
 from pipeline.actions.outcome import Status
 from pipeline.actions.plan import Action
 from pipeline.actions.purge import purge_runs
 from pipeline.actions.undo import list_runs
 from tests.actions.conftest import make_plan
 from tests.actions.test_apply import PURGE_FAILPOINTS
-from tests.actions.test_races import delete_keeper, make_keeper_a_link, replace_keeper
-from tests.support.actions import Desk, get_statuses, killed_at, read_contents, read_tree
+from tests.actions.test_merges import OLD_SIDECAR
+from tests.actions.test_merges import make_plan as make_merge_plan
+from tests.actions.test_races import (
+    delete_keeper,
+    edit_keeper_and_reset_its_time,
+    make_keeper_a_link,
+    replace_keeper,
+)
+from tests.support.actions import (
+    Desk,
+    at_failpoint,
+    get_statuses,
+    killed_at,
+    read_contents,
+    read_tree,
+    save,
+)
 from tests.support.faults import run_in_process
 
 
@@ -171,3 +190,87 @@ def test_folder_that_is_read_only_is_named(desk: Desk) -> None:
         desk.root.chmod(0o700)
     assert {outcome.status for outcome in outcomes} == {Status.LEFT}
     assert "Permission denied" in outcomes[0].detail
+
+
+def play_past(desk: Desk, days: int) -> None:
+    """Have the journal tell that all of it was written so long ago."""
+    (path,) = (desk.store / "journal").iterdir()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        for field in {"started", "time"} & set(line):
+            moment = datetime.fromisoformat(line[field]) - timedelta(days=days)
+            line[field] = moment.isoformat(timespec="microseconds")
+    path.write_text("".join(json.dumps(add_checksum(line)) + "\n" for line in lines))
+
+
+def test_file_that_a_continued_run_moved_today_is_not_old(desk: Desk) -> None:
+    """Nor is the sidecar of before, which its undo needs."""
+    plan = make_merge_plan(desk, save(desk.root / "keep.jpg.xmp", OLD_SIDECAR))
+    with killed_at("action done:1"):
+        desk.apply(plan)
+    play_past(desk, 40)
+    desk.apply(plan)
+    assert get_statuses(desk.purge(hours=24 * 30)) == {"copy.jpg": Status.DONE}
+    play_past(desk, 40)
+    assert len(desk.purge(hours=24 * 30)) == 3
+
+
+def test_purge_that_was_killed_is_continued_at_once(desk: Desk) -> None:
+    """Whatever else the journal tells of a file: its time in quarantine goes on."""
+    desk.apply(make_plan(desk))
+    play_past(desk, 40)
+    with killed_at("action purge intended"):
+        desk.purge(hours=24 * 30)
+    assert len(desk.purge(hours=24 * 30)) == 3
+
+
+def test_keeper_is_hashed_once_for_all_of_its_victims(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.apply(make_plan(desk))
+    hashed, hash_descriptor = list[str](), held_files.hash_descriptor
+
+    def record(descriptor: int, path: str) -> str:
+        hashed.append(Path(path).name)
+        return hash_descriptor(descriptor, path)
+
+    monkeypatch.setattr(held_files, "hash_descriptor", record)
+    assert {outcome.status for outcome in desk.purge()} == {Status.DONE}
+    assert sorted(hashed) == ["best.jpg", "keep.jpg"]
+
+
+@pytest.mark.parametrize("harm", [delete_keeper, replace_keeper, edit_keeper_and_reset_its_time])
+def test_keeper_that_is_lost_after_one_victim_saves_the_next(
+    desk: Desk, harm: Callable[[Desk], None]
+) -> None:
+    desk.apply(make_plan(desk))
+    with at_failpoint("action purged", lambda: harm(desk)):
+        outcomes = desk.purge()
+    assert get_statuses(outcomes) == {
+        "copy.jpg": Status.DONE,
+        "copy 2.jpg": Status.LEFT,
+        "worse.jpg": Status.DONE,
+    }
+    assert Path(outcomes[1].target).read_bytes() == b"one"
+
+
+def test_keeper_that_is_touched_after_one_victim_is_hashed_again(desk: Desk) -> None:
+    desk.apply(make_plan(desk))
+    with at_failpoint("action purged", (desk.root / "keep.jpg").touch):
+        assert {outcome.status for outcome in desk.purge()} == {Status.DONE}
+
+
+def test_keeper_that_is_lost_while_a_victim_is_hashed_saves_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.apply(make_plan(desk))
+    hash_descriptor = held_files.hash_descriptor
+
+    def lose(descriptor: int, path: str) -> str:
+        if path.endswith("worse.jpg"):
+            (desk.root / "a" / "best.jpg").unlink()
+        return hash_descriptor(descriptor, path)
+
+    monkeypatch.setattr(purge, "hash_descriptor", lose)
+    assert get_statuses(desk.purge())["worse.jpg"] is Status.LEFT
+    assert b"two" in read_contents(desk.root)
