@@ -15,7 +15,9 @@ from pipeline.actions.checked_json import add_checksum
 from pipeline.actions.outcome import Status
 from pipeline.actions.plan import Action
 from tests.actions.conftest import make_plan
-from tests.support.actions import Desk, get_statuses, killed_at, read_contents, save
+from tests.actions.test_merges import OLD_SIDECAR
+from tests.actions.test_merges import make_plan as make_merge_plan
+from tests.support.actions import Desk, at_failpoint, get_statuses, killed_at, read_contents, save
 
 
 def restore_from_backup(path: Path) -> None:
@@ -116,3 +118,75 @@ def test_link_that_never_got_its_place_does_not_come_back_for_the_original(
     assert get_statuses(desk.undo())["copy.jpg"] is Status.LEFT
     assert not os.path.lexists(desk.root / "copy.jpg")
     assert (desk.root / "keep.jpg").read_bytes() == b"one"
+
+
+def test_held_link_stays_where_the_file_at_the_path_has_other_bytes(desk: Desk) -> None:
+    """The keeper was edited and deleted: the link has the last bytes of it."""
+    with killed_at("action prepared"):
+        desk.apply(make_plan(desk, Action.HARDLINK))
+    (desk.root / "copy.jpg").write_bytes(b"edited")
+    (desk.root / "keep.jpg").unlink()
+    desk.undo()
+    assert {b"one", b"edited"} <= read_contents(desk.root)
+
+
+def test_file_that_an_undo_could_not_bring_back_is_not_purged_after_a_kill(desk: Desk) -> None:
+    """The run had not verified it, so it may be something else than the plan says."""
+    with killed_at("action moved"):
+        desk.apply(make_plan(desk))
+    save(desk.root / "copy.jpg", b"another")
+    desk.undo()
+    outcomes = desk.purge()
+    assert get_statuses(outcomes)["copy.jpg"] is Status.LEFT
+    assert Path(outcomes[0].target).read_bytes() == b"one"
+
+
+def test_sidecar_that_was_edited_does_not_count_as_back(desk: Desk) -> None:
+    sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
+    desk.apply(make_merge_plan(desk, sidecar, Action.HARDLINK))
+    held = next((desk.root / ".neardup-quarantine").rglob("keep.jpg.xmp"))
+    held.unlink()
+    sidecar.write_bytes(b"edited")
+    assert get_statuses(desk.undo())["keep.jpg.xmp"] is Status.LEFT
+
+
+def test_second_victim_is_linked_after_the_first_was_refused(desk: Desk) -> None:
+    """The link that was made and removed changed the ctime of the keeper."""
+    plan = make_plan(desk, Action.HARDLINK)
+    save(desk.root / "new", b"ONE")
+    with at_failpoint("action intended", lambda: swap_names(desk)):
+        statuses = get_statuses(desk.apply(plan))
+    assert statuses == {
+        "copy.jpg": Status.LEFT,
+        "copy 2.jpg": Status.DONE,
+        "worse.jpg": Status.DONE,
+    }
+
+
+def swap_names(desk: Desk) -> None:
+    (desk.root / "new").replace(desk.root / "copy.jpg")
+
+
+def test_killed_move_is_reversed_if_its_keeper_is_the_very_file(desk: Desk) -> None:
+    plan = make_plan(desk)
+    with killed_at("action moved"):
+        desk.apply(plan)
+    (held,) = (desk.root / ".neardup-quarantine").rglob("copy.jpg")
+    (desk.root / "keep.jpg").unlink()
+    (desk.root / "keep.jpg").hardlink_to(held)
+    desk.apply(desk.make_plan([]))
+    assert (desk.root / "copy.jpg").read_bytes() == b"one"
+    assert not held.exists()
+
+
+def test_entry_for_another_file_is_not_believed(desk: Desk) -> None:
+    """A merge names a sidecar, and a file of before at another path."""
+    sidecar = save(desk.root / "keep.jpg.xmp", OLD_SIDECAR)
+    desk.apply(make_merge_plan(desk, sidecar))
+    (journal,) = (desk.store / "journal").iterdir()
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    lines[1]["before"]["path"] = str(desk.root / "keep.jpg")
+    journal.write_text("".join(json.dumps(add_checksum(line)) + "\n" for line in lines))
+    extended = sidecar.read_bytes()
+    assert get_statuses(desk.undo())["keep.jpg.xmp"] is Status.LEFT
+    assert sidecar.read_bytes() == extended
