@@ -14,7 +14,7 @@ from indexes.decisions import DecisionKind
 from indexes.paths import PLANS_NAME, format_command
 from indexes.store import Store
 from pipeline.actions.plan_file import name_run, read_plan, write_plan
-from pipeline.actions.planner import PlanOptions
+from pipeline.actions.plan_options import PlanOptions
 from pipeline.decide.decide import decide, forget
 from pipeline.decided import load_decisions
 from pipeline.embed.embedder import DEFAULT_MODEL, Embedder, load_embedder
