@@ -228,7 +228,7 @@ def plan(
     if as_json:
         print_json(serialize_plan_answer(made, os.fspath(output) if output else None))
     else:
-        print_lines(format_plan(made))
+        print_lines(format_plan(made, groups))
     if output and made.victim_count:
         command = format_command(store, "apply", os.fspath(output))
         print_message(f"plan written to {quote(os.fspath(output))}; see what it does: `{command}`")
