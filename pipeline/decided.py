@@ -24,13 +24,14 @@ class RejectedFile:
     """A file of the library that holds a rejected photo, or a verified copy of one.
 
     `relation` is that of the rejected photo and the file: identical bytes, identical pixels, or the
-    same picture.
+    same picture. `rejected` is the rejected photo itself, None if the store does not have it.
     """
 
     path: str
     image: Image
     relation: Relation
     decision: Decision
+    rejected: Image | None = None
 
 
 def load_decisions(store: Store) -> Decisions:
@@ -62,31 +63,42 @@ def find_rejected(store: Store, folders: Sequence[str] = ()) -> list[RejectedFil
     copies that hold more than the rejected photo, and images that are decided to be different from
     it, or are another exposure.
     """
+    found = find_rejections(store, folders)
+    return [min(found[path], key=make_rejection_rank_key) for path in sorted(found)]
+
+
+def find_rejections(store: Store, folders: Sequence[str] = ()) -> dict[str, list[RejectedFile]]:
+    """Find each rejected photo that a file holds, or is the same picture as, by path.
+
+    The files are those of find_rejected(); the newest decision comes first.
+    """
+    found = dict[str, list[RejectedFile]]()
     with store.catalog.snapshot():
         decisions = load_decisions(store)
-        found = dict[str, RejectedFile]()
         for decision in decisions.all:
             if decision.kind is not DecisionKind.REJECT:
                 continue
-            for image, relation, files in _find_copies(store, decision, decisions):
+            for image, rejected, relation, files in _find_copies(store, decision, decisions):
                 for file in files:
-                    is_wanted = not file.is_missing and (
-                        not folders or is_below(file.path, folders)
-                    )
-                    known = found.get(file.path)
-                    if is_wanted and (known is None or _is_closer(relation, known.relation)):
-                        found[file.path] = RejectedFile(file.path, image, relation, decision)
-    return [found[path] for path in sorted(found)]
+                    is_wanted = not folders or is_below(file.path, folders)
+                    if is_wanted and not file.is_missing:
+                        item = RejectedFile(file.path, image, relation, decision, rejected)
+                        found.setdefault(file.path, []).insert(0, item)
+    return found
 
 
-def _is_closer(relation: Relation, other: Relation) -> bool:
-    return REPORTED_RELATIONS.index(relation) <= REPORTED_RELATIONS.index(other)
+def make_rejection_rank_key(item: RejectedFile) -> int:
+    """Make a sort key that puts the closest rejected photo of a file first."""
+    return REPORTED_RELATIONS.index(item.relation)
 
 
 def _find_copies(
     store: Store, decision: Decision, decisions: Decisions
-) -> Iterator[tuple[Image, Relation, list[CatalogFile]]]:
-    """Yield the images that are a rejected one or a verified copy of it, with their files."""
+) -> Iterator[tuple[Image, Image | None, Relation, list[CatalogFile]]]:
+    """Yield the images that are a rejected one or a verified copy of it, with that and their files.
+
+    The rejected one is None if the store does not have it.
+    """
     catalog = store.catalog
     (content,) = decision.contents
     stored = dict(catalog.images.get(catalog.images.get_ids([content.hash]).values()))
@@ -107,7 +119,7 @@ def _find_copies(
             _are_two_exposures(_name_metadata(store, id_, files), item) for item in rejected
         ):
             continue
-        yield image, relation, files.get(id_, [])
+        yield image, next(iter(stored.values()), None), relation, files.get(id_, [])
 
 
 def _holds_more(image: Image, rejected: Image) -> bool:

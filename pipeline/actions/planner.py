@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 
+from indexes.metadata import ImageMetadata
 from indexes.paths import quote
 from indexes.store import Store
 from pipeline.actions.better_copies import require_no_better
@@ -13,7 +13,6 @@ from pipeline.actions.foreign_catalogs import find_catalog_warnings
 from pipeline.actions.journal import format_now
 from pipeline.actions.merge_planner import MergePlanner
 from pipeline.actions.plan import (
-    REJECTED_ACTIONS,
     REPLACING_ACTIONS,
     TRASH_WARNING,
     Action,
@@ -25,62 +24,24 @@ from pipeline.actions.plan import (
     PlannedGroup,
     Victim,
 )
+from pipeline.actions.plan_options import PlanOptions
 from pipeline.actions.planned_files import PlannedFiles
 from pipeline.actions.protection import ActionSettings
 from pipeline.actions.second_paths import find_second_paths
 from pipeline.actions.shared_parts import add_shared_parts
 from pipeline.actions.trials import Trial, list_equal_files, list_members
 from pipeline.decided import find_kept_hashes
-from pipeline.errors import PlanRefused
 from pipeline.grouping.assets import AssetPart, find_without_counterpart
 from pipeline.grouping.cluster import Group
-from pipeline.grouping.keep_rules import KeepRules, LibraryFile
+from pipeline.grouping.keep_rules import LibraryFile
+from pipeline.grouping.losses import LOSSLESS_FORMATS
 from pipeline.grouping.match import Match
 from pipeline.query.assets import LibraryAssets, find_asset_folders
 from pipeline.scan import is_below
-from pipeline.verify.relation import COPY_RELATIONS, EXACT_RELATIONS, Relation
+from pipeline.verify.relation import EXACT_RELATIONS, Relation
 
 SAME_BYTES_REASON = "the best of the files with these bytes"
 PROTECTED_REASON = "has the same bytes, in a protected folder"
-
-
-@dataclass(frozen=True)
-class PlanOptions:
-    """The choices of a person for a plan.
-
-    `relations` are those of victims to their keepers. `min_confidence` (>=) is required where one
-    of them is wider than identical pixels. Files in `reference_folders`, real paths, are kept.
-    `rejected`: the plan is one of rejected photos, see make_rejected_plan(). `merge_metadata`: what
-    keepers lack of the metadata of their victims is added to sidecars, see MergePlanner.
-    """
-
-    action: Action = Action.QUARANTINE
-    destination: str | None = None
-    relations: frozenset[Relation] = frozenset({Relation.IDENTICAL_BYTES})
-    min_confidence: float | None = None
-    reference_folders: tuple[str, ...] = ()
-    keep_rules: KeepRules = field(default_factory=KeepRules)
-    rejected: bool = False
-    merge_metadata: bool = False
-
-    def require_sound(self) -> None:
-        """Raise PlanRefused for choices that no plan can follow."""
-        if others := self.relations - COPY_RELATIONS:
-            raise PlanRefused(f"a file that is `{min(others)}` is no copy, so it is never a victim")
-        if self.rejected and self.action not in REJECTED_ACTIONS:
-            raise PlanRefused(
-                f"rejected photos are only moved: --action quarantine or move, not {self.action}"
-            )
-        is_wide = self.relations - EXACT_RELATIONS and not self.rejected
-        if is_wide and self.min_confidence is None:
-            raise PlanRefused(
-                "relations wider than identical pixels need --min-confidence P, the least"
-                " probability of a copy: 0.99, for example"
-            )
-        if self.action in REPLACING_ACTIONS and self.relations != {Relation.IDENTICAL_BYTES}:
-            raise PlanRefused(f"{self.action} is only for identical bytes; leave --relations out")
-        if (self.action is Action.MOVE) != (self.destination is not None):
-            raise PlanRefused("--action move and --to FOLDER belong together")
 
 
 def make_plan(
@@ -97,10 +58,26 @@ def make_plan(
     """
     options.require_sound()
     roots = tuple(root.path for root in store.catalog.roots.list())
-    planner = _Planner(options, roots, settings.protected, find_kept_hashes(store))
+    kept_hashes = find_kept_hashes(store)
+    planner = _Planner(
+        options, roots, settings.protected, kept_hashes, _load_lossless_metadata(store, groups)
+    )
     planned = [made for group in groups for made in planner.plan_group(group)]
     left = (*left, *planner.left, *find_second_paths(store, groups))
     return assemble_plan(store, options, settings, planner.files, planned, left)
+
+
+def _load_lossless_metadata(store: Store, groups: Sequence[Group]) -> dict[bytes, ImageMetadata]:
+    """Load the metadata of lossless members that are the same picture, by the blake3 of images."""
+    hashes = {
+        match.file.image.hash
+        for group in groups
+        for match in group.members
+        if match.relation is Relation.SAME_PICTURE and match.file.image.format in LOSSLESS_FORMATS
+    }
+    ids = store.catalog.images.get_ids(list(hashes))
+    by_id = {id_: hash_ for hash_, id_ in ids.items()}
+    return {by_id[id_]: metadata for id_, metadata in store.catalog.metadata.get(by_id)}
 
 
 def assemble_plan(
@@ -159,10 +136,15 @@ class _Planner:
         options: PlanOptions,
         roots: Sequence[str],
         protected: Sequence[str],
-        decided: frozenset[bytes] = frozenset(),
+        decided: frozenset[bytes],
+        metadata: Mapping[bytes, ImageMetadata],
     ) -> None:
-        """Plan below `roots`; `decided` are the hashes of photos that a person decided to keep."""
+        """Plan below `roots`; `decided` are the hashes of photos that a person decided to keep.
+
+        `metadata` is that of lossless images, by their blake3.
+        """
         self.left = list[LeftFile]()
+        self._metadata = metadata
         self._options, self._protected, self._decided = options, protected, decided
         self.files = PlannedFiles(roots, options.destination)
         self._merges = MergePlanner(protected)
@@ -265,7 +247,12 @@ class _Planner:
             raise Refused(f"{quote(match.without_counterpart[0])} has no copy beside the keeper")
         if self._is_decided(match.file) and match.file.image.pixel_hash != keeper.image.pixel_hash:
             raise Refused("decided to be kept")
-        require_no_better(match, keeper, is_decided=self._is_decided(keeper))
+        require_no_better(
+            match,
+            keeper,
+            is_decided=self._is_decided(keeper),
+            metadata=self._metadata.get(match.file.image.hash),
+        )
         confidence = self._require_confidence(match)
         part = self.files.inspect(match.file)
         if part.inode == kept.inode:

@@ -10,10 +10,17 @@ from indexes.paths import quote
 from indexes.store import Store
 from pipeline.actions.folders import Refused
 from pipeline.actions.plan import LeftFile, Plan, PlannedGroup, Victim
+from pipeline.actions.plan_options import PlanOptions
 from pipeline.actions.planned_files import PlannedFiles
-from pipeline.actions.planner import PlanOptions, assemble_plan
+from pipeline.actions.planner import assemble_plan
 from pipeline.actions.protection import ActionSettings
-from pipeline.decided import RejectedFile, find_kept_hashes, find_rejected
+from pipeline.actions.rejected_copies import RejectedCopies
+from pipeline.decided import (
+    RejectedFile,
+    find_kept_hashes,
+    find_rejections,
+    make_rejection_rank_key,
+)
 from pipeline.grouping.cluster import Group
 from pipeline.grouping.keep_rules import LibraryFile
 from pipeline.query.assets import LibraryAssets
@@ -30,6 +37,7 @@ class _Library:
 
     store: Store
     assets: LibraryAssets
+    copies: RejectedCopies
     kept: frozenset[bytes]
     needing_copies: Mapping[str, str]  # of a keeper: a member that is not rejected
 
@@ -50,20 +58,24 @@ def make_rejected_plan(
     options = replace(options, relations=REJECTED_RELATIONS, rejected=True)
     options.require_sound()
     files = PlannedFiles([root.path for root in store.catalog.roots.list()], options.destination)
-    rejected, kept = find_rejected(store), find_kept_hashes(store)
-    library = _Library(store, LibraryAssets(store), kept, _find_needed(groups, rejected, kept))
+    rejections, kept = find_rejections(store), find_kept_hashes(store)
+    assets, needed = LibraryAssets(store), _find_needed(groups, rejections, kept)
+    library = _Library(store, assets, RejectedCopies(store, assets, files), kept, needed)
     stay = (settings.protected, options.reference_folders)
     victims = defaultdict[str, list[Victim]](list)  # by the id of the decision
     moved, left = set[str](), list[LeftFile]()
-    wanted = [item for item in rejected if not folders or is_below(item.path, folders)]
+    wanted = [path for path in rejections if not folders or is_below(path, folders)]
     # A photo before its parts: they go with it.
-    for item in sorted(wanted, key=lambda item: (library.assets.is_part(item.path), item.path)):
-        if item.path in moved:
+    for path in sorted(wanted, key=lambda path: (assets.is_part(path), path)):
+        if path in moved:
             continue
+        item = min(rejections[path], key=make_rejection_rank_key)
         try:
-            victim = _make_victim(item, library, files, stay)
+            _require_free(item, library, stay)
+            item = library.copies.choose(rejections[path])
+            victim = _make_victim(item, library, files)
         except Refused as refused:
-            left.append(LeftFile(item.path, item.decision.id, str(refused)))
+            left.append(LeftFile(path, item.decision.id, str(refused)))
         else:
             moved.update(part.path for part in victim.parts)
             victims[item.decision.id].append(victim)
@@ -72,13 +84,15 @@ def make_rejected_plan(
 
 
 def _find_needed(
-    groups: Sequence[Group], rejected: Sequence[RejectedFile], kept: frozenset[bytes]
+    groups: Sequence[Group],
+    rejections: Mapping[str, Sequence[RejectedFile]],
+    kept: frozenset[bytes],
 ) -> dict[str, str]:
     """Find the keepers of copies that are not rejected: path of the keeper, path of such a copy.
 
     A copy that is away counts, and so does one that is rejected and that a decision keeps.
     """
-    going = {item.image.hash for item in rejected} - kept
+    going = {items[0].image.hash for items in rejections.values()} - kept
     needed = dict[str, str]()
     for group in groups:
         for match in group.members:
@@ -88,13 +102,10 @@ def _find_needed(
     return needed
 
 
-def _make_victim(
-    item: RejectedFile,
-    library: _Library,
-    files: PlannedFiles,
-    stay: tuple[Sequence[str], Sequence[str]],
-) -> Victim:
-    """Make a victim of a rejected file with its asset. Raises Refused with the reason against it.
+def _require_free(
+    item: RejectedFile, library: _Library, stay: tuple[Sequence[str], Sequence[str]]
+) -> None:
+    """Raise Refused if a rejected file is to stay by its place, or by what needs it.
 
     `stay` are the protected and the reference folders.
     """
@@ -110,12 +121,20 @@ def _make_victim(
         raise Refused(f"belongs to {quote(primary)}, which stays")
     if member := library.needing_copies.get(item.path):
         raise Refused(f"the keeper of {quote(member)}, which is not rejected")
+
+
+def _make_victim(item: RejectedFile, library: _Library, files: PlannedFiles) -> Victim:
+    """Make a victim of a rejected file with its asset. Raises Refused with the reason against it.
+
+    A copy goes only if it is at most as good as the rejected photo, see RejectedCopies.
+    """
     known = library.store.catalog.files.get_by_path(item.path)
     if known is None:
         raise Refused("not in the library any more")
     part = files.inspect(LibraryFile(item.path, known.stat, item.image))
     files.require_device(part)
     others = [other for other in library.assets.get_parts(item.path) if not other.is_shared]
+    library.copies.require_parts(item, others)
     for other in others:
         if other.hash in library.kept:
             raise Refused(f"{quote(other.path)} belongs to it, and is decided to be kept")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property
 
 from indexes.decisions import DecisionKind
@@ -11,7 +12,8 @@ from indexes.store import Store
 from pipeline.actions.entries import Entry
 from pipeline.actions.folders import Refused
 from pipeline.actions.plan import Part
-from pipeline.decided import find_kept_hashes, find_rejected, load_decisions
+from pipeline.actions.rejected_copies import RejectedCopies
+from pipeline.decided import find_kept_hashes, find_rejections, load_decisions
 from pipeline.errors import PlanRefused
 from pipeline.grouping.decisions import Decisions
 
@@ -30,11 +32,14 @@ class Rejections:
     def _ids_by_hash(self) -> dict[str, str]:
         """The id of the decision by the blake3, in hex, of each content that may go."""
         with self._store.catalog.snapshot():
-            return {
-                item.image.hash.hex(): item.decision.id
-                for item in find_rejected(self._store)
-                if self._kept.isdisjoint((item.image.hash, item.image.pixel_hash))
-            }
+            copies = RejectedCopies(self._store)
+            ids = dict[str, str]()
+            for items in find_rejections(self._store).values():
+                image = items[0].image
+                if self._kept.isdisjoint((image.hash, image.pixel_hash)):
+                    with suppress(Refused):  # a better copy than each rejected photo
+                        ids[image.hash.hex()] = copies.choose(items).decision.id
+            return ids
 
     @cached_property
     def _decisions(self) -> Decisions:

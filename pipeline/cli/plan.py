@@ -27,7 +27,7 @@ from pipeline.verify.relation import Relation
 if TYPE_CHECKING:
     from indexes.store import Store
     from pipeline.actions.plan import Plan
-    from pipeline.actions.planner import PlanOptions
+    from pipeline.actions.plan_options import PlanOptions
     from pipeline.grouping.cluster import Group
     from pipeline.grouping.keep_rules import KeepRules
 
@@ -53,7 +53,7 @@ class PlanArguments:
     def to_plan_options(self) -> PlanOptions:
         """Build the options of the pipeline. Raises PlanRefused and InvalidKeepRule."""
         from pipeline.actions.plan import Action
-        from pipeline.actions.planner import PlanOptions
+        from pipeline.actions.plan_options import PlanOptions
         from pipeline.errors import PlanRefused
 
         if self.rejected:
@@ -228,7 +228,7 @@ def plan(
     if as_json:
         print_json(serialize_plan_answer(made, os.fspath(output) if output else None))
     else:
-        print_lines(format_plan(made))
+        print_lines(format_plan(made, groups))
     if output and made.victim_count:
         command = format_command(store, "apply", os.fspath(output))
         print_message(f"plan written to {quote(os.fspath(output))}; see what it does: `{command}`")

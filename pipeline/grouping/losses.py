@@ -26,6 +26,8 @@ MIN_RESAVED_BLOCKINESS = 0.08
 JPEG_BIT_DEPTH = 8
 # Formats of files that are larger than the lossy file that they were saved from.
 LOSSLESS_FORMATS = {"PNG", "BMP", "GIF", "TIFF", "PPM"}
+# Formats whose files, as a rule, do not hold all that was encoded.
+LOSSY_FORMATS = {"JPEG", "MPO", "HEIF", "AVIF", "WEBP", "JXL", "JPEG2000"}
 MIN_GOOD_QUALITY = 80  # of a JPEG
 # Colors, or gray levels, up to which an image has few: a palette, a fax. MIN_COLOR_RATIO times as
 # many are counted.
@@ -105,6 +107,12 @@ def was_strongly_compressed(metadata: ImageMetadata, image: Image) -> bool:
     return (blockiness is not None and blockiness >= MIN_STRONG_BLOCKINESS) or (
         metadata.jpeg is not None and metadata.jpeg.quality <= MAX_STRONG_QUALITY
     )
+
+
+def is_untouched_by_jpeg(image: Image, metadata: ImageMetadata) -> bool:
+    """Tell if an image is in a lossless format and has no traces of a JPEG, as far as is known."""
+    blockiness = metadata.fidelity.blockiness if metadata.fidelity else None
+    return image.format in LOSSLESS_FORMATS and (blockiness or 0.0) < MIN_RESAVED_BLOCKINESS
 
 
 def _compare(

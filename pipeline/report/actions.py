@@ -16,6 +16,7 @@ from pipeline.grouping.cluster import Group
 from pipeline.grouping.match import Match
 from pipeline.report.document import make_document
 from pipeline.report.format import format_bytes, pluralize
+from pipeline.report.matches import describe_match_edits
 
 _INTENTIONS = {
     Action.QUARANTINE: "to move to quarantine",
@@ -42,8 +43,12 @@ def serialize_plan_answer(plan: Plan, file: str | None) -> dict[str, Any]:
     )
 
 
-def format_plan(plan: Plan) -> Iterable[str]:
-    """Yield a block of lines for each keeper or decision, then the files left, then a summary."""
+def format_plan(plan: Plan, groups: Sequence[Group] = ()) -> Iterable[str]:
+    """Yield a block of lines for each keeper or decision, then the files left, then a summary.
+
+    `groups` are those that the plan was made of, for the edits of its victims.
+    """
+    matches = {match.file.path: match for group in groups for match in group.members}
     for group in plan.groups:
         if group.keeper is None:
             decided_by = escape_unprintable(group.victims[0].decided_by)
@@ -52,8 +57,9 @@ def format_plan(plan: Plan) -> Iterable[str]:
             for part in group.keeper.parts:
                 yield f"keep  {_format_part(part)}   {escape_unprintable(group.keeper.reason)}"
         for victim in group.victims:
+            relation = _format_relation(victim, matches.get(victim.parts[0].path))
             for part in victim.parts:
-                yield f"      {_format_part(part)}   {_format_relation(victim)}"
+                yield f"      {_format_part(part)}   {relation}"
         if group.merge:
             yield from _format_merge(group.merge)
         yield ""
@@ -85,10 +91,14 @@ def _format_part(part: Part) -> str:
     return f"{escape_unprintable(part.path)}   {format_bytes(part.stat.size)}"
 
 
-def _format_relation(victim: Victim) -> str:
+def _format_relation(victim: Victim, match: Match | None) -> str:
+    """Format the relation of a victim to its keeper, with its edits where the match tells them."""
     if victim.confidence is None:
         return victim.relation
-    return f"{victim.relation}, probability of a copy {victim.confidence:.3f}"
+    is_known = match is not None and match.relation is victim.relation
+    edits = describe_match_edits(match, "the keeper") if match and is_known else []
+    described = ", ".join([victim.relation, *edits])
+    return f"{described}; probability of a copy {victim.confidence:.3f}"
 
 
 def show_plan(plan: Plan, groups: Sequence[Group]) -> list[Group]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from indexes.store import Store
 from pipeline.actions.plan import Plan
-from pipeline.actions.planner import PlanOptions, make_plan
+from pipeline.actions.plan_options import PlanOptions
+from pipeline.actions.planner import make_plan
 from pipeline.actions.protection import load_settings
 from pipeline.errors import PlanRefused
 from pipeline.grouping.cluster import Group

@@ -12,7 +12,7 @@ from pipeline.actions.entries import State
 from pipeline.actions.journal import list_journals, read_journal
 from pipeline.actions.outcome import Status
 from pipeline.actions.plan import Action
-from pipeline.actions.planner import PlanOptions
+from pipeline.actions.plan_options import PlanOptions
 from pipeline.actions.preview import preview_plan
 from pipeline.grouping.cluster import Group
 from pipeline.grouping.match import Match

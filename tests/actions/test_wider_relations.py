@@ -15,7 +15,8 @@ from indexes.records import FileStat, Image, Root
 from pipeline.actions.better_copies import require_no_better
 from pipeline.actions.folders import Refused
 from pipeline.actions.plan import Plan
-from pipeline.actions.planner import PlanOptions, make_plan
+from pipeline.actions.plan_options import PlanOptions
+from pipeline.actions.planner import make_plan
 from pipeline.actions.protection import ActionSettings
 from pipeline.grouping.assets import AssetPart, PartRole
 from pipeline.grouping.cluster import Group
@@ -151,7 +152,14 @@ BOX = ((0.1, 0.1, 0.3, 0.2),)
         ({"grayscale_side": Side.FIRST}, "its keeper is gray"),
         ({"overlap": (0.6, 1.0), "embedded_side": Side.SECOND}, "inside another one"),
         ({"overlap": (0.6, 1.0), "plain_background": True}, "with a border"),
-        ({"overlap": (1.0, 0.6)}, "shows more of the picture"),
+        ({"overlap": (1.0, 0.6)}, "shows more than its keeper"),
+        ({"overlap": (1.0, 0.6), "embedded_side": Side.FIRST}, "shows more than its keeper"),
+        (
+            {"overlap": (1.0, 0.6), "embedded_side": Side.FIRST, "plain_background": True},
+            "shows more than its keeper",
+        ),
+        ({"upscaled_side": Side.FIRST}, "its keeper is upscaled"),
+        ({"derived_side": Side.FIRST}, "was made from it"),
     ],
 )
 def test_copy_that_shows_what_its_keeper_lacks_is_not_given_up(
@@ -161,7 +169,7 @@ def test_copy_that_shows_what_its_keeper_lacks_is_not_given_up(
     keeper = make_file("/a")
     with pytest.raises(Refused, match=reason):
         require_no_better(match, keeper, is_decided=False)
-    if "do not show which" in reason:
+    if "do not show which" in reason or "made from" in reason:
         require_no_better(match, keeper, is_decided=True)
     else:
         with pytest.raises(Refused, match=reason):
@@ -173,8 +181,8 @@ def test_copy_that_shows_what_its_keeper_lacks_is_not_given_up(
     [
         {"changed_regions": BOX, "altered_side": Side.SECOND},
         {"grayscale_side": Side.SECOND},
-        {"overlap": (1.0, 0.6), "embedded_side": Side.FIRST},
         {"overlap": (1.0, 0.6), "plain_background": True},
+        {"upscaled_side": Side.SECOND, "derived_side": Side.SECOND},
         {"overlap": (0.6, 1.0)},
         {"mirrored": True, "recolored": True, "quarter_turn_deg": 90},
     ],

@@ -11,7 +11,7 @@ from indexes.decisions import DecisionKind
 from indexes.errors import StoreDamaged, StoreVersionMismatch
 from indexes.review import ReviewDatabase, ReviewState
 from pipeline.actions.plan import Action
-from pipeline.actions.planner import PlanOptions
+from pipeline.actions.plan_options import PlanOptions
 from pipeline.decide.decide import decide, forget
 from pipeline.errors import ChoiceRefused, DecisionRefused, PlanRefused, UnknownGroup
 from pipeline.grouping.keep_rules import KeepRules

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.requests import Request
 
 from pipeline.actions.plan import Action
-from pipeline.actions.planner import PlanOptions
+from pipeline.actions.plan_options import PlanOptions
 from pipeline.review.web.problems import Problem
 from pipeline.review.web.uploads import receive_json_body
 from pipeline.verify.relation import COPY_RELATIONS, Relation

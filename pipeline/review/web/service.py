@@ -15,7 +15,7 @@ from indexes.paths import PLANS_NAME, format_command
 from indexes.store import Store
 from pipeline.actions.plan import Plan
 from pipeline.actions.plan_file import name_run, read_plan, write_plan
-from pipeline.actions.planner import PlanOptions
+from pipeline.actions.plan_options import PlanOptions
 from pipeline.decide.decide import decide, forget
 from pipeline.decided import load_decisions
 from pipeline.embed.embedder import DEFAULT_MODEL, Embedder, load_embedder
