@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from math import isfinite
@@ -89,6 +89,16 @@ class GroupFilter:
 
 
 NO_FILTER = GroupFilter()
+FILTER_FIELDS = (
+    "relations",
+    "folder",
+    "min_bytes",
+    "first_day",
+    "last_day",
+    "min_confidence",
+    "undecided",
+    "name",
+)
 
 
 def pack_relations(relations: frozenset[Relation]) -> int:
@@ -106,13 +116,17 @@ def _get_midnight(day: date) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
 
 
-def parse_filter(query: Mapping[str, Any]) -> GroupFilter:
+def parse_filter(query: Mapping[str, Any], others: Collection[str] = ()) -> GroupFilter:
     """Parse the parameters of a URL, or the same fields of JSON, as texts.
 
     `relations` (names with commas between them), `folder`, `min_bytes`, `first_day`, `last_day`
     (YYYY-MM-DD), `min_confidence`, `undecided` (1 or 0), `name`. An empty text is no condition.
-    Other parameters are passed over. Raises InvalidFilter, which names the parameter.
+    Raises InvalidFilter, which names the parameter; also for one that is neither of these nor among
+    `others`, because a filter with a typing error would select all groups.
     """
+    if unknown := sorted(set(query) - set(FILTER_FIELDS) - set(others)):
+        allowed = ", ".join(FILTER_FIELDS)
+        raise InvalidFilter(f"there is no filter {quote(unknown[0])}; there are {allowed}")
 
     def parse(name: str, parser: Callable[[str], Value]) -> Value | None:
         text = query.get(name)

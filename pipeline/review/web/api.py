@@ -31,6 +31,7 @@ from pipeline.verify.verdict import VERDICT_VERSION
 
 API_ROOT = "/api/v1"
 DEFAULT_PAGE_GROUPS = 50
+PAGE_PARAMETERS = ("limit", "cursor")  # of a page of groups, beside those of its filter
 
 
 class Api:
@@ -83,7 +84,7 @@ class Api:
     async def _get_groups(self, request: Request) -> Response:
         """Answer with a page of groups."""
         service, parameters = self._service, request.query_params
-        group_filter = parse_filter(parameters)
+        group_filter = parse_filter(parameters, PAGE_PARAMETERS)
         limit = _parse_limit(parameters.get("limit"))
 
         def load() -> Document:

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from pipeline.errors import InvalidFilter, UnknownGroup
 from pipeline.review.choices import Place
 from pipeline.review.cursors import encode_cursor
-from pipeline.review.filters import NO_FILTER, GroupFilter, parse_filter
+from pipeline.review.filters import FILTER_FIELDS, NO_FILTER, GroupFilter, parse_filter
 from pipeline.review.web.cards import list_tree, make_cards, make_row
 from pipeline.review.web.rendering import Renderer
 from pipeline.review.web.service import Service
@@ -24,16 +24,6 @@ from pipeline.verify.relation import COPY_RELATIONS, REPORTED_RELATIONS
 PAGE_GROUPS = 50
 # What the filter offers; another value of an address is kept.
 SIZE_STEPS = ((100_000, "100 kB"), (1_000_000, "1 MB"), (10_000_000, "10 MB"), (10**8, "100 MB"))
-FILTER_FIELDS = (
-    "relations",
-    "folder",
-    "min_bytes",
-    "first_day",
-    "last_day",
-    "min_confidence",
-    "undecided",
-    "name",
-)
 CONFIDENCE_STEPS = ("0.5", "0.9", "0.99", "0.999")
 
 
@@ -161,7 +151,7 @@ class Pages:
 
 def _join_fields(parameters: QueryParams) -> Mapping[str, str]:
     """Join what a form sends several times: the relations, which are one parameter otherwise."""
-    fields = dict.fromkeys(FILTER_FIELDS, "") | dict(parameters)
+    fields = {name: parameters.get(name, "") for name in FILTER_FIELDS}
     if relations := parameters.getlist("relations"):
         fields["relations"] = ",".join(relations)
     return fields
