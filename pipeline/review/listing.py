@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock, RLock
 from typing import Any, Self
 
-from indexes.caches.group_rows import FoundGroup, MemberRow
+from indexes.caches.group_rows import Condition, FoundGroup, MemberRow
 from indexes.caches.groups import GroupCache
 from indexes.paths import CACHES_NAME, REVIEW_NAME, quote
 from indexes.review import ReviewState
@@ -254,6 +254,12 @@ class Listing:
             groups, _ = self._cache.count()
             chosen, separated = self._cache.count_chosen(), self._cache.count_separated()
         return Progress(chosen + separated, groups + separated)
+
+    def count_accepted(self) -> Count:
+        """Count the listed groups that are accepted, and their bytes to free."""
+        accepted = Condition("chosen.state = ?", [ReviewState.ACCEPTED])
+        with self._lock:
+            return Count(*self._cache.count([accepted]))
 
     def find(self, group_id: str) -> FoundGroup:
         """Find a group by its id, without its files. Raises UnknownGroup."""

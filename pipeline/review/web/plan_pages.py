@@ -72,10 +72,9 @@ class PlanPages:
         service = self._service
 
         def render() -> Response:
-            assert service.reviewer is not None  # there is no route otherwise
             values = {
                 "progress": service.listing.count_progress(),
-                "accepted": len(service.reviewer.list_accepted()),
+                "accepted": service.listing.count_accepted(),
                 "relations": [item for item in REPORTED_RELATIONS if item in COPY_RELATIONS],
                 "actions": ACTION_WORDS,
                 "runs": _show_runs(list_runs(service.folder)),

@@ -107,7 +107,9 @@ def test_plan_is_shown_then_applied_and_undone(
     page = read_page(browser.get(address).content)
     assert "3 files done" in page.text
     assert "Type 3" not in page.text
-    assert "Undo 3 files" in read_page(browser.get("/plan").content).text
+    page = read_page(browser.get("/plan").content)
+    assert "Undo 3 files" in page.text
+    assert "Nothing is accepted yet" in page.text  # the accepted groups are none any more
 
     assert browser.post(f"/runs/{run}/undo").is_success
     assert wait(browser)["moved"] == 3
