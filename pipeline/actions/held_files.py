@@ -167,8 +167,13 @@ class HeldKeeper:
 def held_keeper(part: Part) -> Iterator[HeldKeeper]:
     """Open and hash a keeper, and keep it open during the block. Raises Refused."""
     folder_path, name = split_path(part.path)
-    with opened_folder(folder_path) as folder:
-        descriptor = open_regular(folder, name, part.path)
+    try:
+        with opened_folder(folder_path) as folder:
+            descriptor = open_regular(folder, name, part.path)
+    except Refused as refused:
+        path, reason = quote(part.path), str(refused)
+        is_named = reason.startswith(path)  # else it is about its folder, or about the disk
+        raise Refused(f"its keeper {reason if is_named else f'{path}: {reason}'}") from refused
     try:
         yield HeldKeeper(part, descriptor)
     finally:

@@ -27,6 +27,7 @@ class Action(StrEnum):
 REPLACING_ACTIONS = frozenset({Action.HARDLINK, Action.REFLINK, Action.SYMLINK})
 # A rejected photo has no keeper, so nothing can stand in its place, and `undo` has to reach it.
 REJECTED_ACTIONS = frozenset({Action.QUARANTINE, Action.MOVE})
+UNWANTED_REASON = "not among the relations asked for"
 TRASH_WARNING = (
     "`neardup undo` cannot take files out of the trash; restore them with the file manager"
 )
@@ -137,6 +138,11 @@ class LeftFile:
     path: str
     group: str
     reason: str
+
+    @property
+    def is_unwanted(self) -> bool:
+        """True if it could only be left, because its relation was not asked for."""
+        return self.reason.endswith(UNWANTED_REASON)
 
 
 @dataclass(frozen=True)

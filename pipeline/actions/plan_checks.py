@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -31,18 +32,40 @@ def require_current(
     """
     settings = load_settings(store_folder)
     require_applicable(plan, settings.store_id, roots, settings.protected)
+    for root in roots:
+        if _is_away(root, plan):
+            raise PlanRefused(f"{quote(root)} is not there; mount its drive, then apply the plan")
     if plan.rejected and rejections is not None:
         rejections.require_current(plan.ingest_run)
+
+
+def _is_away(root: str, plan: Plan) -> bool:
+    """Tell if a root with files of a plan is not there: its drive is not mounted.
+
+    The mount point of a drive that is away is an empty folder on another device.
+    """
+    parts = [part for part, _ in plan.iter_parts() if find_root(part.path, [root])]
+    if not parts:
+        return False
+    try:
+        device = os.stat(root).st_dev  # noqa: PTH116 - may be no UTF-8
+        if any(part.stat.device == device for part in parts):
+            return False
+        with os.scandir(root) as found:
+            return next(found, None) is None
+    except OSError:
+        return True
 
 
 def require_confirmation(plan: Plan, confirmed: int | None) -> None:
     """Raise PlanRefused if a plan of many files is not confirmed by their number."""
     count = plan.victim_count
+    files = f"{count:,} file{'s' * (count != 1)}"
     is_large = count > MAX_UNCONFIRMED_FILES or (
         count > MAX_ALWAYS_UNCONFIRMED_FILES and count > MAX_UNCONFIRMED_SHARE * plan.library_files
     )
     if confirmed is not None and confirmed != count:
-        raise PlanRefused(f"the plan acts on {count:,} files, not on {confirmed:,}")
+        raise PlanRefused(f"the plan acts on {files}, not on {confirmed:,}")
     if is_large and confirmed is None:
         raise PlanRefused(
             f"the plan acts on {count:,} of {plan.library_files:,} files; read it, then confirm"

@@ -15,6 +15,7 @@ from pipeline.actions.merge_planner import MergePlanner
 from pipeline.actions.plan import (
     REPLACING_ACTIONS,
     TRASH_WARNING,
+    UNWANTED_REASON,
     Action,
     Keeper,
     LeftFile,
@@ -174,7 +175,7 @@ class _Planner:
         accounted = {path for trial in acting for path in (*trial.victims, trial.keeper.path)}
         for path, match in list_members(group, trials[0].keeper).items():
             if path not in accounted:
-                unwanted = f"{match.relation}: not among the relations asked for"
+                unwanted = f"{match.relation}: {UNWANTED_REASON}"
                 self._leave(match.file, group, reasons.get(path, unwanted))
 
     def _try(self, keeper: LibraryFile, matches: Sequence[Match], reason: str) -> Trial:
@@ -184,7 +185,8 @@ class _Planner:
             kept = trial.kept = self.files.inspect(trial.keeper)
         except Refused as refused:
             paths = [match.file.path for match in trial.matches]
-            trial.refused.update(dict.fromkeys(paths, f"its keeper: {refused}"))
+            reason = f"its keeper {quote(trial.keeper.path)}: {refused}"
+            trial.refused.update(dict.fromkeys(paths, reason))
             return trial
         for match in trial.matches:
             try:

@@ -66,7 +66,11 @@ def apply(plan: Path, yes: bool, confirm: int | None, store: Path, as_json: bool
         print_json(serialize_outcomes(outcomes, run))
     else:
         print_lines(format_outcomes(outcomes, "done", "to act on"))
-    if not yes and any(outcome.status is not Status.DONE for outcome in outcomes):
+    statuses = {outcome.status for outcome in outcomes}
+    if not yes and Status.LEFT in statuses and Status.PLANNED not in statuses:
+        command = format_command(store, "plan")
+        print_message(f"nothing can be done; make a new plan with `{command}`")
+    elif not yes and statuses - {Status.DONE}:
         command = format_command(store, "apply", str(plan), "--yes")
         print_message(f"nothing was done yet; apply the plan with `{command}`")
     elif any(not outcome.is_problem for outcome in outcomes):

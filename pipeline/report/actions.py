@@ -63,8 +63,14 @@ def format_plan(plan: Plan, groups: Sequence[Group] = ()) -> Iterable[str]:
         if group.merge:
             yield from _format_merge(group.merge)
         yield ""
-    for left in plan.left:
+    wanted = [left for left in plan.left if not left.is_unwanted]
+    for left in wanted:
         yield f"left  {escape_unprintable(left.path)}   {escape_unprintable(left.reason)}"
+    if unwanted := len(plan.left) - len(wanted):
+        yield (
+            f"left  {pluralize(unwanted, 'near-duplicate')} of other relations; ask for them with"
+            " --relations"
+        )
     if plan.left:
         yield ""
     if not plan.victim_count:

@@ -417,6 +417,7 @@ def test_file_under_a_scratch_name_is_not_replaced(
 @pytest.mark.parametrize(
     ("victims", "library", "is_large"),
     [
+        (1, 5, False),
         (5, 5, False),
         (6, 30, False),
         (6, 29, True),
@@ -432,7 +433,8 @@ def test_many_files_are_confirmed_by_their_number(
     many = replace(group, victims=group.victims[:1] * victims)
     plan = replace(plan, groups=(many,), library_files=library)
     require_confirmation(plan, victims)
-    with pytest.raises(PlanRefused, match=f"acts on {victims:,} files, not on"):
+    count = "1 file" if victims == 1 else f"{victims:,} files"
+    with pytest.raises(PlanRefused, match=f"acts on {count}, not on"):
         require_confirmation(plan, victims + 1)
     if is_large:
         with pytest.raises(PlanRefused, match=f"--confirm {victims}"):

@@ -551,3 +551,45 @@ def test_trash_is_used_and_cannot_be_undone(
     assert in_trash == {"a copy.png", "a.png", "small.jpg"}
     code, out, _ = run("undo", "last")
     assert (code, "in the trash" in out) == (EXIT_SKIPPED, True)
+
+
+def test_plan_counts_near_duplicates_that_were_not_asked_for(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    for number in (1, 2):
+        scene = draw_scene(number, (480, 360))
+        save_image(folder / f"{number}.png", scene)
+        save_image(folder / f"{number} small.jpg", scene.resize((360, 270)), quality=85)
+    assert run("ingest", folder)[0] == 0
+    out = run("plan")[1]
+    assert "left  2 near-duplicates of other relations; ask for them with --relations" in out
+    assert "small.jpg" not in out
+    assert len(get_reasons(make_plan(run), folder)) == 2
+
+
+def test_plan_without_a_file_that_can_go_is_not_to_be_applied(
+    run: Run, library: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "plan.json"
+    run("plan", "--output", path)
+    for name in ("a.png", "small.jpg"):
+        (library / name).unlink()
+    code, out, err = run("apply", path)
+    assert code == EXIT_SKIPPED
+    assert out.count(f"its keeper '{library}/a.png' is not there any more") == 2
+    assert "nothing can be done; make a new plan with `neardup plan" in err
+    assert "apply the plan with" not in err
+
+
+def test_plan_of_a_drive_that_is_away_is_refused_once(
+    run: Run, library: Path, tmp_path: Path
+) -> None:
+    """Before files are counted, and in one line, not one for each file."""
+    path = tmp_path / "plan.json"
+    run("plan", "--output", path)
+    library.rename(tmp_path / "away")
+    for words in ((), ("--yes", "--confirm", "17")):
+        code, out, err = run("apply", path, *words)
+        assert (code, out) == (PLAN_REFUSED, "")
+        assert f"'{library}' is not there; mount its drive" in err
+    (tmp_path / "away").rename(library)
+    assert run("apply", path)[0] == 0
