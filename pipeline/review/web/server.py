@@ -19,6 +19,7 @@ from indexes.paths import quote
 from indexes.store import Store
 from pipeline.errors import AddressUnavailable
 from pipeline.review.web.app import make_app
+from pipeline.review.web.connections import LimitedConnection
 from pipeline.review.web.credentials import Credentials, load_api_token
 from pipeline.review.web.guard import IsHostAllowed, allow_any_port, allow_port
 from pipeline.review.web.service import Service
@@ -79,7 +80,7 @@ def make_config(service: Service, is_host_allowed: IsHostAllowed) -> uvicorn.Con
     """Make the configuration of a server: nothing of a proxy or WebSocket is believed."""
     return uvicorn.Config(
         make_app(service, is_host_allowed),
-        http="h11",
+        http=LimitedConnection,
         ws="none",
         lifespan="on",
         loop="asyncio",
