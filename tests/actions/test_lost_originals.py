@@ -14,6 +14,7 @@ import pytest
 from pipeline.actions.checked_json import add_checksum
 from pipeline.actions.outcome import Status
 from pipeline.actions.plan import Action
+from pipeline.actions.undo import list_runs
 from tests.actions.conftest import make_plan
 from tests.actions.test_merges import OLD_SIDECAR
 from tests.actions.test_merges import make_plan as make_merge_plan
@@ -94,13 +95,17 @@ def test_file_that_was_edited_before_it_was_moved_is_no_loss(desk: Desk) -> None
     assert {outcome.status for outcome in desk.undo()} == {Status.DONE}
 
 
-@pytest.mark.parametrize("action", [Action.SYMLINK, Action.HARDLINK])
-def test_undo_works_on_a_copy_of_the_drive(desk: Desk, action: Action) -> None:
-    """All files have other inodes there."""
-    desk.apply(make_plan(desk, action))
+def copy_drive(desk: Desk) -> None:
+    """Put a copy of the root in its place, with all links and times, and other inodes."""
     former = desk.root.with_name("former")
     desk.root.rename(former)
     subprocess.run(["cp", "-a", former, desk.root], check=True)
+
+
+@pytest.mark.parametrize("action", [Action.SYMLINK, Action.HARDLINK])
+def test_undo_works_on_a_copy_of_the_drive(desk: Desk, action: Action) -> None:
+    desk.apply(make_plan(desk, action))
+    copy_drive(desk)
     assert {outcome.status for outcome in desk.undo()} == {Status.DONE}
     copy = desk.root / "copy.jpg"
     assert (copy.is_symlink(), copy.read_bytes()) == (False, b"one")
@@ -122,12 +127,64 @@ def test_link_that_never_got_its_place_does_not_come_back_for_the_original(
 
 def test_held_link_stays_where_the_file_at_the_path_has_other_bytes(desk: Desk) -> None:
     """The keeper was edited and deleted: the link has the last bytes of it."""
+    with killed_at("action prepared:3"):
+        desk.apply(make_plan(desk, Action.HARDLINK))
+    (desk.root / "a" / "worse.jpg").write_bytes(b"edited")
+    (desk.root / "a" / "best.jpg").unlink()
+    desk.undo()
+    assert {b"two", b"edited"} <= read_contents(desk.root)
+
+
+def test_link_that_never_got_its_place_gets_none_on_a_copy_of_the_drive(desk: Desk) -> None:
     with killed_at("action prepared"):
         desk.apply(make_plan(desk, Action.HARDLINK))
-    (desk.root / "copy.jpg").write_bytes(b"edited")
-    (desk.root / "keep.jpg").unlink()
+    copy_drive(desk)
     desk.undo()
-    assert {b"one", b"edited"} <= read_contents(desk.root)
+    assert not (desk.root / "copy.jpg").samefile(desk.root / "keep.jpg")
+
+
+def test_reflink_that_never_got_its_place_is_not_the_original(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copy(target: int, request: int, source: int) -> None:
+        os.write(target, os.pread(source, 1 << 20, 0))
+
+    monkeypatch.setattr(fcntl, "ioctl", copy)
+    with killed_at("action prepared"):
+        desk.apply(make_plan(desk, Action.REFLINK))
+    desk.apply(desk.make_plan([]))
+    assert list_runs(desk.store)[0].counts == {"reverted": 1}
+    assert not list((desk.root / ".neardup-quarantine").rglob("copy.jpg"))
+
+
+@pytest.mark.parametrize("action", [Action.SYMLINK, Action.HARDLINK])
+def test_file_that_took_the_name_of_a_prepared_link_stays(desk: Desk, action: Action) -> None:
+    with killed_at("action prepared"):
+        desk.apply(make_plan(desk, action))
+    (held,) = (desk.root / ".neardup-quarantine").rglob("*.jpg")
+    held.unlink()
+    save(held, b"of another program")
+    desk.apply(desk.make_plan([]))
+    assert b"of another program" in read_contents(desk.root)
+
+
+def test_nothing_is_decided_about_a_file_that_is_nowhere(desk: Desk) -> None:
+    """Its drive may be away, and files lie in the mount point."""
+    with killed_at("action intended"):
+        desk.apply(make_plan(desk))
+    (desk.root / "copy.jpg").unlink()
+    desk.apply(desk.make_plan([]))
+    assert list_runs(desk.store)[0].counts == {"intended": 1}
+
+
+def test_victim_without_any_keeper_in_the_journal_is_not_purged(desk: Desk) -> None:
+    (outcome, *_) = desk.apply(make_plan(desk))
+    (journal,) = (desk.store / "journal").iterdir()
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    lines[1]["keepers"] = []
+    journal.write_text("".join(json.dumps(add_checksum(line)) + "\n" for line in lines))
+    assert get_statuses(desk.purge())["copy.jpg"] is Status.LEFT
+    assert Path(outcome.target).read_bytes() == b"one"
 
 
 def test_file_that_an_undo_could_not_bring_back_is_not_purged_after_a_kill(desk: Desk) -> None:
