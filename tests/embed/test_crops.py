@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sqlite3
 import tempfile
 from contextlib import closing
@@ -454,7 +455,8 @@ def test_crops_are_made_from_cached_thumbnails_of_missing_photos(
 ) -> None:
     """Missing photos get crops if they have a thumbnail."""
     photos = tmp_path / "photos"
-    whole, _ = save_whole_and_part(photos)
+    whole, part = save_whole_and_part(photos)
+    shutil.copy2(part, photos / f"copy{part.suffix}")  # a lone photo has no thumbnail
     whole_hash = blake3(whole.read_bytes()).digest()
     with Store(tmp_path / "store", write=True) as store:
         with monkeypatch.context() as patch:

@@ -128,7 +128,7 @@ def test_a_damaged_listing_is_built_again(library: Path, listing: Listing) -> No
         ({"min_confidence": "1"}, []),
         ({"min_bytes": "0"}, ["a.png", "b large.jpg", "c.webp"]),
         ({"min_bytes": str(1 << 62)}, []),
-        ({"unknown": "1", "name": ""}, ["a.png", "b large.jpg", "c.webp"]),
+        ({"folder": "", "name": ""}, ["a.png", "b large.jpg", "c.webp"]),
     ],
 )
 def test_filters_select_groups(listing: Listing, query: dict[str, str], names: list[str]) -> None:
@@ -179,6 +179,12 @@ def test_hostile_filters_are_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(InvalidFilter, match=f"^{name} is ") as caught:
         parse_filter({name: value})
     assert str(caught.value).isprintable()
+
+
+def test_unknown_filter_is_refused_and_not_passed_over() -> None:
+    with pytest.raises(InvalidFilter, match="no filter 'min_byte'; there are relations, folder, "):
+        parse_filter({"min_byte": "1", "name": "a"})
+    assert parse_filter({"cursor": "x"}, ["cursor"]) == NO_FILTER
 
 
 @pytest.mark.parametrize("value", [1, ["a"], {}, True, 1.5])
