@@ -1,4 +1,4 @@
-"""Connections without a request: they end, and keep nobody out."""
+"""Connections without a request: they end, and leave room for others."""
 
 from __future__ import annotations
 
